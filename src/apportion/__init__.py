@@ -1,0 +1,47 @@
+"""Explanations that add up: what a model decided, why, and what the explanation leaves out."""
+
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
+
+if _TYPE_CHECKING:
+    from apportion.domains import Classifier as Classifier
+    from apportion.errors import InputError as InputError
+    from apportion.explanation import Explanation as Explanation
+    from apportion.methods.gradient import InputXGradient as InputXGradient
+    from apportion.methods.gradient import Saliency as Saliency
+    from apportion.methods.gradient import SmoothGrad as SmoothGrad
+    from apportion.methods.occlusion import Occlusion as Occlusion
+    from apportion.methods.path import IntegratedGradients as IntegratedGradients
+    from apportion.methods.relevance.lrp import LRP as LRP
+    from apportion.target import Contrast as Contrast
+
+__version__ = "0.1.0"
+
+# Public name → module; imported when first used, so that `import apportion` stays light.
+_PLACES = {
+    "Classifier": "domains",
+    "Contrast": "target",
+    "Explanation": "explanation",
+    "InputError": "errors",
+    "InputXGradient": "methods.gradient",
+    "IntegratedGradients": "methods.path",
+    "LRP": "methods.relevance.lrp",
+    "Occlusion": "methods.occlusion",
+    "Saliency": "methods.gradient",
+    "SmoothGrad": "methods.gradient",
+    "explain": "explain",
+    "load": "models",
+}
+
+__all__ = sorted(_PLACES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'apportion' has no attribute {name!r}")
+    return getattr(_import_module(f"apportion.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

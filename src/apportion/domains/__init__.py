@@ -1,0 +1,30 @@
+"""From what a person has (a sentence, a file, a row) to tensors, and back to names and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from apportion.features import Features
+from apportion.forward import Inputs
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model with its preprocessing.
+
+    `encode` turns one raw input into a batch of one and its features; `labels` names the classes;
+    `mask` is the token id that stands for a hidden word (text only). Calling a classifier calls its model,
+    so it can be given wherever a model can.
+    """
+
+    model: Callable[..., Any]
+    encode: Callable[[Any], tuple[Inputs, Features]]
+    labels: tuple[str, ...]
+    domain: Literal["text", "image", "tabular"]
+    name: str
+    mask: int | None = None
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)

@@ -1,0 +1,55 @@
+"""One call for a raw input or tensors: encode if needed, run a method by name, and name the features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from apportion.domains import Classifier
+from apportion.errors import InputError
+from apportion.explanation import Explanation
+from apportion.forward import Model
+from apportion.methods import from_repr
+from apportion.target import Target
+
+
+def explain(model: Model | Classifier, inputs: Any, method: Any = "lrp", target: Target | str = None) -> Explanation:
+    """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
+
+    `method` is a method, its short name, or its repr; `target` may be a class name where the classifier has
+    labels.
+
+    >>> import apportion as ap
+    >>> ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method="saliency").values.shape
+    torch.Size([1, 2])
+    """
+    method = from_repr(method) if isinstance(method, str) else method
+    if not isinstance(model, Classifier):
+        if isinstance(target, str):
+            raise InputError(f"target is {target!r}, but only a Classifier has class names; accepted: a class index")
+        explanation: Explanation = method(model, inputs, target)
+        return explanation
+    number = _class_number(target, model.labels) if isinstance(target, str) else target
+    if isinstance(inputs, Tensor | tuple | dict) and model.domain != "tabular":
+        return named(method(model.model, inputs, number), model)
+    encoded, features = model.encode(inputs)
+    return named(method(model.model, encoded, number), model, features)
+
+
+def named(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
+    from dataclasses import replace
+
+    return replace(explanation, labels=model.labels, features=features or explanation.features)
+
+
+def _class_number(name: str, labels: tuple[str, ...]) -> int:
+    import difflib
+
+    lower = [label.lower() for label in labels]
+    if name.lower() in lower:
+        return lower.index(name.lower())
+    if name.lstrip("-").isdigit():
+        return int(name)
+    near = difflib.get_close_matches(name.lower(), lower, 3, 0.4) or lower[:3]
+    raise InputError(f"unknown class {name!r}; nearest: {', '.join(near)} (or a number from 0 to {len(labels) - 1})")

@@ -1,0 +1,296 @@
+"""The result of every method: what was apportioned, to what, and what was not."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion import features as features_module
+from apportion.errors import InputError
+from apportion.features import Features, ImageFeatures
+from apportion.substitution import tensors_in
+
+Values = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an explanation took: forward and backward passes of the whole batch, and seconds."""
+
+    forwards: int
+    backwards: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.forwards} forward and {self.backwards} backward passes, {self.seconds:.2f} s"
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """A model's scores for a batch, apportioned to its inputs.
+
+    `values` has the shape of the inputs (a tuple or dict of tensors likewise); `total` is the (batch,) amount
+    that was to be apportioned, or None for methods that do not claim to add up; `remainder` is what `values`
+    leave of it. `output` are the (batch, classes) scores, `target` the class of each sample (or the repr of
+    the callable), `features` names the features of each sample where a domain encoded them.
+
+    >>> import apportion as ap
+    >>> e = ap.InputXGradient()(torch.nn.Linear(3, 2, bias=False), torch.ones(1, 3), target=1)
+    >>> bool(e.remainder.abs() < 1e-6)
+    True
+    """
+
+    values: Values
+    total: Tensor | None
+    output: Tensor
+    target: Tensor | str
+    method: Any
+    cost: Cost
+    features: tuple[Features, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    ledger: Any = None
+    warnings: tuple[str, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def apportioned(self) -> Tensor:
+        """The (batch,) sums of all values."""
+        wide = [v.double() if v.device.type != "mps" else v.float() for v in tensors_in(self.values)]
+        return torch.stack([v.flatten(1).sum(1) for v in wide]).sum(0)
+
+    @property
+    def remainder(self) -> Tensor | None:
+        """`total` minus the sum of the values of each sample; None where the method does not add up."""
+        if self.total is None:
+            return None
+        return self.total.to(self.apportioned.dtype) - self.apportioned
+
+    def __len__(self) -> int:
+        return self.output.shape[0]
+
+    def __getitem__(self, index: int) -> Explanation:
+        """The explanation of one sample, as a batch of one."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        index %= len(self)
+        part = slice(index, index + 1)
+
+        def cut(tree: Any) -> Any:
+            if isinstance(tree, Tensor):
+                return tree[part]
+            return {k: v[part] for k, v in tree.items()} if isinstance(tree, dict) else tuple(v[part] for v in tree)
+
+        return replace(
+            self,
+            values=cut(self.values),
+            total=None if self.total is None else self.total[part],
+            output=self.output[part],
+            target=self.target[part] if isinstance(self.target, Tensor) else self.target,
+            features=None if self.features is None else self.features[part],
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Explanation):
+            return NotImplemented
+        mine, theirs = _pack(self), _pack(other)
+        return (
+            mine[1] == theirs[1]
+            and mine[0].keys() == theirs[0].keys()
+            and all(torch.equal(mine[0][name].cpu(), theirs[0][name].cpu()) for name in mine[0])
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        lines = [self.summary(i) for i in range(min(len(self), 5))]
+        if len(self) > 5:
+            lines.append(f"… and {len(self) - 5} more")
+        return "\n".join(lines)
+
+    def label(self, index: int = 0) -> str:
+        """The explained class of a sample, by name where names are known."""
+        if isinstance(self.target, str):
+            return self.target
+        number = int(self.target[index])
+        return f"class {number}" if self.labels is None else self.labels[number]
+
+    def summary(self, index: int = 0) -> str:
+        """One line: what was apportioned, and what was not."""
+        method = type(self.method).__name__
+        if self.total is None:
+            return f"{method} of {self.label(index)}: does not claim to add up"
+        total, sum_ = float(self.total[index]), float(self.apportioned[index])
+        remainder = float(self.remainder[index])  # type: ignore[index]
+        sign = "+" if remainder >= 0 else "−"
+        return (
+            f"{method} of {self.label(index)}: "
+            f"total {total:.4g} = apportioned {sum_:.4g} {sign} remainder {abs(remainder):.2g}"
+        )
+
+    def with_features(self, features: Sequence[Features], labels: Sequence[str] | None = None) -> Explanation:
+        """The same explanation, with the features of each sample and the class names."""
+        if len(features) != len(self):
+            raise InputError(f"{len(features)} features for {len(self)} samples; accepted: one per sample")
+        return replace(self, features=tuple(features), labels=None if labels is None else tuple(labels))
+
+    def relevance(self, index: int = 0) -> tuple[tuple[str, ...], Tensor]:
+        """The features that a person knows, and the value of each: words, columns, or flat input entries."""
+        values = next(tensors_in(self.values))[index]
+        feature = None if self.features is None else self.features[index]
+        if feature is None or isinstance(feature, ImageFeatures):
+            return tuple(f"{place}" for place in _places(values)), values.flatten()
+        groups = torch.as_tensor(feature.groups, device=values.device)
+        kept = groups >= 0
+        sums = torch.zeros(len(feature.names), dtype=values.dtype, device=values.device)
+        return feature.names, sums.index_add(0, groups[kept], values.flatten()[kept])
+
+    def top(self, k: int = 10, index: int = 0) -> list[tuple[str, float]]:
+        """The k features with the largest absolute values, largest first."""
+        names, values = self.relevance(index)
+        order = values.abs().argsort(descending=True, stable=True)[:k].tolist()
+        return [(names[i], float(values[i])) for i in order]
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file with a JSON header; it appears whole or not at all."""
+        from safetensors.torch import save
+
+        tensors, header = _pack(self)
+        data = save({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, {"apportion": json.dumps(header)})
+        return write_whole(Path(path), data)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Explanation:
+        """Read what `save` wrote. Raises InputError for other files and for files of a newer schema."""
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"no explanation file at {path}")
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {})["apportion"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} is not an apportion explanation ({error})") from error
+        if header.get("schema", 0) > SCHEMA:
+            raise InputError(
+                f"{path} has schema {header['schema']}, newer than the {SCHEMA} that this version of apportion "
+                "reads; install a newer apportion"
+            )
+        return _unpack(tensors, header)
+
+    def plot(self, index: int = 0, ax: Any = None) -> Any:
+        """Draw one sample on matplotlib Axes (made if not given) and return them."""
+        from apportion.pictures import plot
+
+        return plot(self, index, ax)
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """One self-contained HTML page; also written to `path` if given."""
+        from apportion.report import page
+
+        text = page([self])
+        if path is not None:
+            write_whole(Path(path), text.encode())
+        return text
+
+    def _repr_html_(self) -> str:
+        from apportion.report import fragment
+
+        return fragment(self)
+
+
+def write_whole(path: Path, data: bytes) -> Path:
+    """Write a file that is never seen half-written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    return path
+
+
+def _places(values: Tensor) -> list[tuple[int, ...]]:
+    grid = torch.cartesian_prod(*(torch.arange(n) for n in values.shape))
+    return [(int(i),) for i in grid] if grid.dim() == 1 else [tuple(row) for row in grid.tolist()]
+
+
+def _pack(explanation: Explanation) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    values, tensors = explanation.values, {"output": explanation.output}
+    if isinstance(values, Tensor):
+        keys: Any = None
+        tensors["values"] = values
+    else:
+        items = list(values.items()) if isinstance(values, dict) else list(enumerate(values))
+        keys = [key for key, _ in items]
+        tensors |= {f"values.{i}": tensor for i, (_, tensor) in enumerate(items)}
+    if explanation.total is not None:
+        tensors["total"] = explanation.total
+    if isinstance(explanation.target, Tensor):
+        tensors["target"] = explanation.target
+    described = None
+    if explanation.features is not None:
+        described = [features_module.to_json(f) for f in explanation.features]
+        tensors |= {f"picture.{i}": f.picture for i, f in enumerate(explanation.features) if isinstance(f, ImageFeatures)}
+    ledger = None if explanation.ledger is None else explanation.ledger.to_json()
+    header = {
+        "schema": SCHEMA,
+        "keys": keys,
+        "dict": isinstance(values, dict),
+        "target": explanation.target if isinstance(explanation.target, str) else None,
+        "method": repr(explanation.method),
+        "cost": asdict(explanation.cost),
+        "features": described,
+        "labels": explanation.labels,
+        "ledger": ledger,
+        "warnings": explanation.warnings,
+        "notes": dict(explanation.notes),
+    }
+    return tensors, json.loads(json.dumps(header))
+
+
+def _unpack(tensors: dict[str, Tensor], header: dict[str, Any]) -> Explanation:
+    from apportion.methods import from_repr
+    from apportion.methods.relevance.ledger import Ledger
+
+    keys = header["keys"]
+    if keys is None:
+        values: Values = tensors["values"]
+    else:
+        parts = [tensors[f"values.{i}"] for i in range(len(keys))]
+        values = dict(zip(keys, parts, strict=True)) if header["dict"] else tuple(parts)
+    features = None
+    if header["features"] is not None:
+        described = enumerate(header["features"])
+        features = tuple(features_module.from_json(d, tensors.get(f"picture.{i}")) for i, d in described)
+    return Explanation(
+        values=values,
+        total=tensors.get("total"),
+        output=tensors["output"],
+        target=header["target"] if header["target"] is not None else tensors["target"],
+        method=from_repr(header["method"]),
+        cost=Cost(**header["cost"]),
+        features=features,
+        labels=None if header["labels"] is None else tuple(header["labels"]),
+        ledger=None if header["ledger"] is None else Ledger.from_json(header["ledger"]),
+        warnings=tuple(header["warnings"]),
+        notes=header["notes"],
+    )

@@ -1,0 +1,99 @@
+"""What the numbers of an explanation stand for: tokens of a text, pixels of a picture, columns of a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TextFeatures:
+    """The tokens of one text, with their places in it.
+
+    `offsets[i]` is the half-open range of token `i` in `text` ((0, 0) for special tokens); `words[i]`
+    is the word that it belongs to (None for special tokens and padding, which are never masked).
+
+    >>> TextFeatures("not bad", ("not", "bad"), ((0, 3), (4, 7)), (0, 1)).names
+    ('not', 'bad')
+    """
+
+    text: str
+    tokens: tuple[str, ...]
+    offsets: tuple[tuple[int, int], ...]
+    words: tuple[int | None, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """One name for each word, as it stands in the text."""
+        spans: dict[int, tuple[int, int]] = {}
+        for word, (start, end) in zip(self.words, self.offsets, strict=True):
+            if word is not None:
+                first, last = spans.get(word, (start, end))
+                spans[word] = (min(first, start), max(last, end))
+        return tuple(self.text[start:end] for _, (start, end) in sorted(spans.items()))
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """For each token the index of its word; -1 for special tokens."""
+        order = {word: index for index, word in enumerate(sorted({w for w in self.words if w is not None}))}
+        return tuple(-1 if word is None else order[word] for word in self.words)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFeatures:
+    """The picture that the model saw: `picture` is (height, width, 3) uint8, aligned with its input;
+    `note` says in words how it was prepared."""
+
+    picture: Tensor
+    note: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ImageFeatures):
+            return NotImplemented
+        return self.note == other.note and torch.equal(self.picture, other.picture)
+
+
+@dataclass(frozen=True)
+class TabularFeatures:
+    """The columns of one table row: `cells` are its values as text; `groups[i]` is the column that model
+    input `i` comes from (the inputs of a one-hot block share a column).
+
+    >>> TabularFeatures(("age", "sex"), ("41", "female"), (0, 1, 1)).names
+    ('age = 41', 'sex = female')
+    """
+
+    columns: tuple[str, ...]
+    cells: tuple[str, ...]
+    groups: tuple[int, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Each column with its value."""
+        return tuple(f"{column} = {cell}" for column, cell in zip(self.columns, self.cells, strict=True))
+
+
+Features = TextFeatures | ImageFeatures | TabularFeatures
+
+
+def to_json(features: Features) -> dict[str, Any]:
+    """A JSON-ready description; a picture is left out (it is stored as a tensor beside it)."""
+    fields = {name: value for name, value in vars(features).items() if not isinstance(value, Tensor)}
+    return {"kind": type(features).__name__, **fields}
+
+
+def from_json(description: dict[str, Any], picture: Tensor | None = None) -> Features:
+    """Rebuild what `to_json` described."""
+    fields = dict(description)
+    kind = fields.pop("kind")
+    if kind == "ImageFeatures":
+        assert picture is not None
+        return ImageFeatures(picture, **fields)
+    fields = {name: _tuples(value) for name, value in fields.items()}
+    return {"TextFeatures": TextFeatures, "TabularFeatures": TabularFeatures}[kind](**fields)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

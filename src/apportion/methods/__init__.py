@@ -1,0 +1,80 @@
+"""The methods, by name, and how to get one from its repr."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from apportion.errors import InputError
+
+# Short name → where the class is. A new method is one file and one line here.
+METHODS = {
+    "saliency": "gradient:Saliency",
+    "inputxgradient": "gradient:InputXGradient",
+    "smoothgrad": "gradient:SmoothGrad",
+    "ig": "path:IntegratedGradients",
+    "lrp": "relevance.lrp:LRP",
+    "occlusion": "occlusion:Occlusion",
+}
+
+
+@cache
+def method_class(name: str) -> Any:
+    """The class of a method by its short name ("lrp") or its class name ("LRP"), whatever the case."""
+    by_class = {place.split(":")[1].lower(): short for short, place in METHODS.items()}
+    short = by_class.get(name.lower(), name.lower())
+    if short not in METHODS:
+        near = difflib.get_close_matches(name.lower(), [*METHODS, *by_class], 1, 0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"unknown method {name!r}; {hint}accepted: {', '.join(METHODS)}")
+    module, attribute = METHODS[short].split(":")
+    return getattr(import_module(f"apportion.methods.{module}"), attribute)
+
+
+def from_repr(text: str) -> Any:
+    """A method from its short name or its repr. Only literals and the names of methods and rules are read.
+
+    >>> from_repr("ig")
+    IntegratedGradients(baseline=0.0, nodes=None, tolerance=0.01, max_nodes=512, chunk=32, at=None)
+    >>> from_repr("SmoothGrad(samples=8)").samples
+    8
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise InputError(f"cannot read method {text!r}; accepted: a name such as lrp or LRP(at='conv1')") from None
+    return method_class(tree.id)() if isinstance(tree, ast.Name) else _build(tree, text)
+
+
+def _build(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        if any(keyword.arg is None for keyword in node.keywords):
+            raise InputError(f"cannot read {text!r}: ** is not accepted")
+        arguments = [_build(argument, text) for argument in node.args]
+        named = {str(keyword.arg): _build(keyword.value, text) for keyword in node.keywords}
+        try:
+            return _class(node.func.id)(*arguments, **named)
+        except TypeError as error:
+            raise InputError(f"cannot make {text!r}: {error}") from None
+    if isinstance(node, ast.Tuple | ast.List):
+        items = [_build(item, text) for item in node.elts]
+        return tuple(items) if isinstance(node, ast.Tuple) else items
+    if isinstance(node, ast.Dict):
+        return {_build(k, text): _build(v, text) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise InputError(f"cannot read {ast.unparse(node)!r} in {text!r}; accepted: literals and names of methods") from None
+
+
+def _class(name: str) -> Any:
+    from apportion.methods.relevance import composites, rules
+
+    for module in (rules, composites):
+        found = getattr(module, name, None)
+        if isinstance(found, type) and not name.startswith("_") and found.__module__ == module.__name__:
+            return found
+    return method_class(name)

@@ -1,0 +1,103 @@
+"""Which scalar of a model's output is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion.errors import InputError
+
+Target = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
+"""None: the predicted class of each sample; an int or one int per sample: that class; a callable maps the
+(batch, classes) scores to a (batch,) score, row by row."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The score of one class minus that of another, as a target: why this *rather than* that?
+
+    >>> Contrast(0, 2)(torch.tensor([[5.0, 1.0, 3.0]]))
+    tensor([2.])
+    """
+
+    positive: int
+    negative: int
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        for name in ("positive", "negative"):
+            _check_class(getattr(self, name), scores.shape[1])
+        return scores[:, self.positive] - scores[:, self.negative]
+
+
+def scores_of(output: Any, batch: int) -> Tensor:
+    """The (batch, classes) scores in what a model returned: a tensor, an object with `.logits`, a mapping
+    with "logits", or a tuple that begins with one of these."""
+    found = output
+    if isinstance(found, tuple | list) and found and not hasattr(found, "logits"):
+        found = found[0]
+    if not isinstance(found, Tensor):
+        found = found.get("logits") if isinstance(found, Mapping) else getattr(found, "logits", None)
+    if not isinstance(found, Tensor):
+        raise InputError(
+            f"the model returned {type(output).__name__}; accepted: a (batch, classes) tensor, or an object "
+            "or mapping with `logits`"
+        )
+    if found.dim() == 1:
+        found = found.unsqueeze(1)
+    if found.dim() != 2 or found.shape[0] != batch:
+        raise InputError(
+            f"the model returned scores of shape {tuple(found.shape)} for a batch of {batch}; accepted: "
+            f"({batch}, classes) or ({batch},)"
+        )
+    if not found.is_floating_point():
+        raise InputError(f"the model returned {found.dtype} scores; accepted: floating point scores")
+    finite = torch.isfinite(found).all(1)
+    if not bool(finite.all()):
+        where = (~finite).nonzero().flatten().tolist()
+        raise InputError(f"the model returned NaN or infinite scores for sample {where[:5]}; nothing to explain")
+    return found
+
+
+def resolve(target: Target, scores: Tensor) -> Tensor | Callable[[Tensor], Tensor]:
+    """Fix the target: class indices of shape (batch,), or the given callable."""
+    batch, classes = scores.shape
+    if target is None:
+        return scores.detach().argmax(1)
+    if isinstance(target, bool):
+        raise InputError(f"target is {target}; accepted: a class index, one per sample, a callable, or None")
+    if callable(target) and not isinstance(target, Tensor):
+        return target
+    if isinstance(target, int):
+        _check_class(target, classes)
+        return torch.full((batch,), target % classes, device=scores.device)
+    labels = torch.as_tensor(target, device=scores.device)
+    if labels.is_floating_point() or labels.dtype == torch.bool or labels.numel() not in (1, batch):
+        raise InputError(
+            f"target has shape {tuple(labels.shape)} and type {labels.dtype}; accepted: one class index, or "
+            f"{batch} of them, one per sample"
+        )
+    for label in labels.flatten().tolist():
+        _check_class(label, classes)
+    return (labels.flatten() % classes).expand(batch)
+
+
+def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
+    """The (batch,) scalars that a resolved target names; class indices are repeated if `scores` has a
+    multiple of their number of rows."""
+    if isinstance(target, Tensor):
+        index = target.repeat(scores.shape[0] // target.shape[0])
+        return scores.gather(1, index.unsqueeze(1)).squeeze(1)
+    value = target(scores)
+    if not isinstance(value, Tensor) or value.shape != scores.shape[:1]:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"the target callable returned {got} for {scores.shape[0]} samples; accepted: one score each")
+    return value
+
+
+def _check_class(label: int, classes: int) -> None:
+    if not -classes <= label < classes:
+        raise InputError(f"target is class {label}, but the model has {classes} classes (0 to {classes - 1})")
