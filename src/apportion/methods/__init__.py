@@ -37,8 +37,8 @@ def method_class(name: str) -> Any:
 def from_repr(text: str) -> Any:
     """A method from its short name or its repr. Only literals and the names of methods and rules are read.
 
-    >>> from_repr("ig")
-    IntegratedGradients(baseline=0.0, nodes=None, tolerance=0.01, max_nodes=512, chunk=32, at=None)
+    >>> from_repr("Saliency")
+    Saliency(at=None)
     >>> from_repr("SmoothGrad(samples=8)").samples
     8
     """

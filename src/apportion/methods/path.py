@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -12,19 +12,27 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Score, Subject
-from apportion.target import Target, pick
+from apportion.forward import Inputs, Model, Subject
+from apportion.methods.lines import Paths, pieces
+from apportion.methods.quadrature import RULES, Array
+from apportion.target import Target
 
 
 @dataclass(frozen=True)
 class IntegratedGradients:
     """Integrated Gradients (Sundararajan et al. 2017), `φᵢ = (xᵢ − x′ᵢ) ∫₀¹ ∂ᵢf(x′ + α(x − x′)) dα`.
 
-    Gauss-Legendre nodes are doubled, from 8, for the samples whose |remainder| is above `tolerance` times
-    |total|, up to `max_nodes`; a warning on the explanation says where that was not enough. With `nodes`
-    that number is used as it is. `baseline` is the x′ of every entry (of every embedding entry for token
-    ids); a tensor in the inputs' shape can be given in the call. `total` is `f(x) − f(x′)`. Cost: two
-    forward passes, and one forward and backward pass per node, `chunk` rows at a time.
+    Nodes of the `rule` ("gauss-legendre", "midpoint", "riemann" or "trapezoid") are doubled, from 8, for
+    the paths whose |remainder| is above `tolerance` times |total|, up to `max_nodes`; a warning on the
+    explanation says where that was not enough. With `nodes` that number is used as it is. A total near zero
+    counts as 1 % of what the score spans along the path.
+
+    `baseline` is the x′ of every entry (of every embedding entry for token ids). In the call, `baseline=`
+    takes tensors in the form of the inputs (token ids too; a dict may name some inputs only), or with one
+    more leading dimension for several: then the values are the mean over the baselines (expected gradients,
+    Erion et al. 2021) and `total` is `f(x)` minus the mean of `f(x′)`. Raises InputError for shapes that do
+    not fit. Cost: one forward pass, one more per baseline, and one forward and backward pass per node and
+    baseline, `chunk` rows at a time, which bounds the memory.
 
     >>> e = IntegratedGradients()(lambda x: x[:, :1] * x[:, 1:], torch.tensor([[2.0, 3.0]]))
     >>> e.values.round(decimals=4).tolist()
@@ -37,90 +45,82 @@ class IntegratedGradients:
     max_nodes: int = 512
     chunk: int = 32
     at: str | Sequence[str] | None = None
+    rule: str = "gauss-legendre"
 
     def __post_init__(self) -> None:
-        for name in ("nodes", "max_nodes", "chunk"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; accepted: at least 1")
-        if self.tolerance <= 0:
-            raise InputError(f"tolerance is {self.tolerance}; accepted: a positive share of the total")
+        check_accuracy(self.nodes, self.max_nodes, self.tolerance, self.chunk)
+        if self.rule not in RULES:
+            near = (difflib.get_close_matches(str(self.rule), RULES, 1) or [next(iter(RULES))])[0]
+            raise InputError(f"rule is {self.rule!r}; did you mean {near!r}? accepted: {', '.join(RULES)}")
+        RULES[self.rule](self.nodes or 8)  # a rule says itself how few nodes it can do with
 
     def __call__(
-        self, model: Model, inputs: Inputs, target: Target = None, *, baseline: Tensor | None = None
+        self, model: Model, inputs: Inputs, target: Target = None, *, baseline: Inputs | float | None = None
     ) -> Explanation:
         subject = Subject(model, inputs, target, self.at)
         score = subject.forward()
-        ends = [leaf.detach() for leaf in score.leaves]
-        starts = [self._start(end, baseline, len(ends)) for end in ends]
-        total = score.value.detach() - _value(subject, score, starts)
-        values = [torch.zeros_like(end) for end in ends]
-        open_rows = torch.arange(subject.batch, device=ends[0].device)
-        nodes = self.nodes or min(8, self.max_nodes)
-        while True:
-            found = integrate(subject, starts, ends, open_rows, nodes, self.chunk)
+        paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
+        values = [torch.zeros_like(end) for end in paths.ends]
+        missed: set[int] = set()
+        most = 0
+        for block in pieces(torch.arange(paths.many), self.chunk):
+            found, nodes, open_paths = self._converge(paths, block)
+            most = max(most, nodes)
+            missed |= {int(p) % subject.batch for p in open_paths}
             for value, new in zip(values, found, strict=True):
-                value[open_rows] = new
-            gap = (total - sum(v.flatten(1).sum(1) for v in values)).abs()
-            open_rows = (gap > self.tolerance * total.abs()).nonzero().flatten()
-            if self.nodes or not len(open_rows) or nodes >= self.max_nodes:
-                break
+                value.index_add_(0, (block % subject.batch).to(value.device), new / paths.baselines)
+        warnings = (not_converged(missed, self.max_nodes),) if missed and not self.nodes else ()
+        notes = {"nodes": most, "baselines": paths.baselines}
+        return subject.explanation(self, score, values, paths.totals(), warnings=warnings, notes=notes)
+
+    def _converge(self, paths: Paths, block: Tensor) -> tuple[list[Tensor], int, Tensor]:
+        """The values of each path, the most nodes used, and the paths that are not within tolerance."""
+        values = [torch.zeros_like(end[block % paths.batch]) for end in paths.ends]
+        still = torch.arange(len(block))
+        nodes = self.nodes or max(min(8, self.max_nodes), 2 if self.rule == "trapezoid" else 1)
+        while True:
+            which = block[still]
+            found, low, high = integrate(paths, which, RULES[self.rule](nodes), self.chunk)
+            for value, new in zip(values, found, strict=True):
+                value[still.to(value.device)] = new
+            total = paths.at_ends[which] - paths.at_starts[which]
+            gap = (total - sum(v.flatten(1).double().sum(1) for v in found).cpu()).abs()  # type: ignore[union-attr]
+            still = still[gap > self.tolerance * paths.scale(which, low, high) + paths.rounding(which)]
+            if self.nodes or not len(still) or nodes >= self.max_nodes:
+                return values, nodes, block[still]
             nodes = min(2 * nodes, self.max_nodes)
-        warnings = ()
-        if len(open_rows) and not self.nodes:
-            warnings = (f"samples {open_rows.tolist()[:8]} are not within tolerance after max_nodes={nodes} nodes",)
-        return subject.explanation(self, score, values, total, warnings=warnings, notes={"nodes": nodes})
-
-    def _start(self, end: Tensor, baseline: Tensor | None, leaves: int) -> Tensor:
-        if baseline is None:
-            return torch.full_like(end, self.baseline)
-        if leaves > 1:
-            raise InputError("a baseline tensor was given for a model with several inputs; accepted: a number")
-        try:
-            return baseline.to(end).expand_as(end)
-        except RuntimeError:
-            raise InputError(
-                f"baseline has shape {tuple(baseline.shape)}; accepted: {tuple(end.shape)} or what broadcasts to it"
-            ) from None
-
-
-@cache
-def gauss_legendre(nodes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights of the Gauss-Legendre rule on (0, 1).
-
-    >>> a, w = gauss_legendre(3)
-    >>> bool(abs((w * a**5).sum() - 1 / 6) < 1e-15)
-    True
-    """
-    places, weights = np.polynomial.legendre.leggauss(nodes)
-    return (places + 1) / 2, weights / 2
 
 
 def integrate(
-    subject: Subject, starts: Sequence[Tensor], ends: Sequence[Tensor], rows: Tensor, nodes: int, chunk: int
-) -> list[Tensor]:
-    """`(end − start) ∫ ∇f dα` for the samples `rows`, each (len(rows), …)."""
-    places, weights = (torch.as_tensor(a, dtype=ends[0].dtype, device=ends[0].device) for a in gauss_legendre(nodes))
-    node, slot = torch.meshgrid(torch.arange(nodes), torch.arange(len(rows)), indexing="ij")
-    node, slot = node.flatten().to(rows.device), slot.flatten().to(rows.device)
-    sums = [torch.zeros_like(end[rows]) for end in ends]
-    for begin in range(0, len(node), chunk):
-        part = slice(begin, begin + chunk)
-        which = rows[slot[part]]
-        alpha, weight = places[node[part]], weights[node[part]]
-        points = [
-            torch.lerp(start[which], end[which], _column(alpha, end)) for start, end in zip(starts, ends, strict=True)
-        ]
-        gradients = subject.forward(leaves=points, rows=which).gradients()
-        for total, gradient in zip(sums, gradients, strict=True):
-            total.index_add_(0, slot[part], gradient * _column(weight, gradient))
-    return [s * (end - start)[rows] for s, start, end in zip(sums, starts, ends, strict=True)]
+    paths: Paths, which: Tensor, rule: tuple[Array, Array], chunk: int
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """`(x − x′) ∫ ∇f dα` of the paths `which`, each (len(which), …), and the lowest and highest score met."""
+    places, weights = (torch.as_tensor(np.asarray(a)) for a in rule)
+    slots = torch.arange(len(which)).repeat(len(places))
+    places, weights = (a.repeat_interleave(len(which)) for a in (places, weights))
+    sums = [torch.zeros_like(end[which.to(end.device) % paths.batch]) for end in paths.ends]
+    met = []
+    parts = (pieces(a, chunk) for a in (slots, places, weights))
+    for slot, place, weight in zip(*parts, strict=True):
+        score = paths.forward(which[slot], place)
+        met.append(score.value.detach().double().cpu())
+        for total, gradient in zip(sums, score.gradients(), strict=True):
+            column = weight.to(gradient).view(-1, *[1] * (gradient.dim() - 1))
+            total.index_add_(0, slot.to(gradient.device), gradient * column)
+    grid = torch.cat(met).view(-1, len(which))
+    return [s * step for s, step in zip(sums, paths.steps(which), strict=True)], grid.amin(0), grid.amax(0)
 
 
-def _column(numbers: Tensor, like: Tensor) -> Tensor:
-    return numbers.view(-1, *[1] * (like.dim() - 1))
+def check_accuracy(nodes: int | None, max_nodes: int, tolerance: float, chunk: int) -> None:
+    """Raise InputError for settings that no integral can be taken with."""
+    for name, value in (("nodes", nodes), ("max_nodes", max_nodes), ("chunk", chunk)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; accepted: at least 1")
+    if not tolerance > 0:
+        raise InputError(f"tolerance is {tolerance}; accepted: a positive share of the total")
 
 
-def _value(subject: Subject, score: Score, leaves: Sequence[Tensor]) -> Tensor:
-    again = subject.forward(leaves=leaves, grad=False)
-    return pick(subject.resolved, again.output)
+def not_converged(samples: set[int], nodes: int) -> str:
+    some = sorted(samples)
+    more = f" and {len(some) - 8} more" if len(some) > 8 else ""
+    return f"samples {some[:8]}{more} are not within tolerance after max_nodes={nodes} nodes"
