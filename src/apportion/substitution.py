@@ -199,6 +199,7 @@ class Substitution(TorchFunctionMode):
         self.on_embedding: Callable[[Tensor, Tensor], Tensor] | None = None
         self.prepare: Callable[[Call, Tensor], Tensor] | None = None
         self.settle: Callable[[Tensor], Tensor] | None = None
+        self.state: Any = None
         self.own: set[int] = set()
         self._redirects = Notes()
         modules = self.model if isinstance(self.model, torch.nn.Module) else None

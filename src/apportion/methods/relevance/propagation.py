@@ -1,0 +1,325 @@
+"""How relevance travels through one forward and backward pass: `R = x · gradient`, layer by layer.
+
+Two shortcuts keep the cost near that of a gradient. The output of a layer is *pending* until something other
+than a ReLU or a batch norm reads it: its rule's factor is then applied together with the ReLU's gradient, and a
+batch norm that follows becomes part of the layer. Rules that are not a scaling of the layer's own gradient are
+evaluated in the backward pass, so no surrogate activations are held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.methods.relevance.composites import Composite
+from apportion.methods.relevance.ledger import OpenRow
+from apportion.methods.relevance.rules import Layer, Rule
+from apportion.substitution import Call, Notes, Substitution, map_tensors, tensors_in
+
+# Calls that may see the raw output of a layer: they fold its rule into their own backward pass.
+_FOLDING = frozenset({"relu", "batch_norm", "dropout", "feature_dropout", "alpha_dropout"})
+
+
+@dataclass
+class Note:
+    """What is known of a tensor that a substituted function returned."""
+
+    kind: str = (
+        ""  # "gate" (values in [0, 1] that weigh), "scale" (a divisor or its inverse), "tanh", "positive"
+    )
+    layer: Layer | None = None
+    rule: Rule = None
+    x: Tensor | None = None
+    probe: Tensor | None = None
+    raw: Tensor | None = None
+    pending: bool = False
+    settled: Tensor | None = None
+    row: OpenRow | None = None
+
+
+@dataclass(eq=False)
+class Propagation:
+    """The state of one LRP pass."""
+
+    composite: Composite
+    strict: bool = False
+    ledger: bool = False
+    layers: int | None = None  # how many layers there are, where the composite treats the last one apart
+    rows: dict[tuple[str, str, str], OpenRow] = field(default_factory=dict)
+    known: Notes = field(default_factory=Notes)
+    seen_layers: int = 0
+    types: dict[str, str] = field(default_factory=dict)
+    row: OpenRow | None = None
+    hidden: dict[str, OpenRow] = field(default_factory=dict)
+
+    def substitution(self, model: Any) -> Substitution:
+        from apportion.methods.relevance.operations import COMPOSED, TABLE, other
+
+        table = {name: self._measured(function, name not in COMPOSED) for name, function in TABLE.items()}
+        run = Substitution(table, self._measured(other, True), model, follow=self.composite.first is not None)
+        run.prepare, run.settle, run.state = self.prepare, lambda t: self.settle(run, t), self
+        if isinstance(model, torch.nn.Module):
+            self.types = {name: type(module).__name__ for name, module in model.named_modules()}
+        return run
+
+    # ---- what is called ----
+
+    def _measured(self, function: Callable[..., Any], row: bool) -> Callable[..., Any]:
+        """The substitute, with its outputs registered and, for the ledger, its relevance in and out measured."""
+
+        def substitute(call: Call, *args: Any, **kwargs: Any) -> Any:
+            if not (self.ledger and row):
+                result = function(call, *args, **kwargs)
+            else:
+                outer, self.row = self.row, None
+                result = self._with_ledger(function, call)
+                self.row = outer
+            for tensor in tensors_in(result):
+                if tensor.requires_grad:
+                    self.known[tensor] = True
+            return result
+
+        return substitute
+
+    def _with_ledger(self, function: Callable[..., Any], call: Call) -> Any:
+        row = OpenRow(call.run.where(), call.name)
+        self.row = row
+
+        self._measure_inputs(call, row)
+        result = function(call, *call.args, **call.kwargs)
+        result = map_tensors(result, lambda t: self.settle(call.run, t))
+        self._watch(self.row, result)
+        self._keep(self.row)
+        return result
+
+    def _measure_inputs(self, call: Call, row: OpenRow) -> None:
+        """Enter in the row what this call, and no other, passes on to each of its arguments."""
+
+        def alias(t: Tensor) -> Tensor:
+            if not t.requires_grad:
+                return t
+            other, value = t.view_as(t), t.detach()
+            other.register_hook(lambda g: row.add_product("passed_on", value, g))
+            for notes in (call.run.notes, call.run.shadows):
+                if (note := notes.get(t)) is not None:
+                    notes[other] = note
+            return other
+
+        call.args, call.kwargs = map_tensors(call.args, alias), map_tensors(call.kwargs, alias)
+
+    def _watch(self, row: OpenRow, result: Any) -> None:
+        for tensor in tensors_in(result):
+            if tensor.requires_grad and tensor.grad_fn is not None:
+                value = tensor.detach()
+                tensor.register_hook(lambda g, value=value: row.add_product("arrived", value, g))
+
+    def _keep(self, row: OpenRow) -> None:
+        key = (row.module, row.operation, row.rule)
+        kept = self.rows.get(key)
+        if kept is None:
+            self.rows[key] = row
+        elif kept is not row:
+            # One row for all calls of an operation in a module: the later call writes into the first row's sums.
+            for what, amounts in row.sums.items():
+                kept.sums.setdefault(what, []).extend(amounts)
+            row.sums = kept.sums
+
+    def unruled(self, call: Call) -> Any:
+        """Use the gradient of a function that has no rule, and measure what that loses."""
+        row = self.row if self.row is not None else OpenRow(call.run.where(), call.name)
+        if not self.ledger:
+            self._measure_inputs(call, row)
+        result = call.function(*call.args, **call.kwargs)
+        if not any(tensor.requires_grad for tensor in tensors_in(result)):
+            return result
+        if self.strict:
+            raise InputError(
+                f"no rule for {call.name!r}, called from {row.module or 'the model'!r} (strict=True)"
+            )
+        row.rule, row.ruled = "none: gradient", False
+        if not self.ledger:
+            self._watch(row, result)
+            self._keep(row)
+        return result
+
+    # ---- pending layers ----
+
+    def prepare(self, call: Call, tensor: Tensor) -> Tensor:
+        """Called for each tensor argument: settles a pending layer, and notices tensors from unseen functions."""
+        if not tensor.requires_grad:
+            return tensor
+        note = call.run.notes.get(tensor)
+        if note is not None and note.pending and call.name not in _FOLDING:
+            return self.settle(call.run, tensor)
+        if self.known.get(tensor) is None and id(tensor) not in call.run.own:
+            self._unseen(call.run, tensor)
+        return tensor
+
+    def _unseen(self, run: Substitution, tensor: Tensor) -> None:
+        maker = "unknown" if tensor.grad_fn is None else tensor.grad_fn.name()
+        self.known[tensor] = True
+        if maker.startswith("AsStrided") or (
+            tensor._is_view() and tensor._base is not None and self.known.get(tensor._base)
+        ):
+            return
+        where = run.where()
+        if self.strict:
+            raise InputError(
+                f"a function that cannot be seen (its gradient is {maker!r}: a custom autograd function or compiled "
+                f"code) was called from {where or 'the model'!r} (strict=True)"
+            )
+        row = OpenRow(where, maker, "none: gradient", ruled=False)
+        value = tensor.detach()
+        tensor.register_hook(lambda g: row.add_product("arrived", value, g))
+        self.hidden[f"{where}:{maker}"] = row
+
+    def settle(self, run: Substitution, tensor: Tensor) -> Tensor:
+        """The output of a pending layer with its rule applied, for any function that reads it."""
+        note = run.notes.get(tensor)
+        if note is None or not note.pending:
+            return tensor
+        if note.settled is None:
+            note.settled = Settle.apply(tensor, tensor, note.layer, note.rule, note.row)
+            self.known[note.settled] = True
+            run.notes[note.settled] = Note(
+                layer=note.layer, rule=note.rule, x=note.x, probe=note.probe, raw=tensor, row=note.row
+            )
+        return note.settled
+
+    def layer(
+        self, call: Call, layer: Layer, x: Tensor, kind: str, value: Callable[[], Tensor] | None = None
+    ) -> Tensor:
+        """The output of a layer that is linear in `x`, its rule pending."""
+        self.seen_layers += 1
+        probe = call.run.shadows.get(x) if call.run.follow else None
+        where = call.run.where() if (self.composite.names or self.composite.types) else ""
+        last = self.seen_layers == self.layers
+        rule = self.composite.rule(kind, where, self.types.get(where, ""), probe is not None, last)
+        return self.ruled_layer(call, layer, x, rule, probe, value)
+
+    def ruled_layer(
+        self,
+        call: Call,
+        layer: Layer,
+        x: Tensor,
+        rule: Rule,
+        probe: Tensor | None,
+        value: Callable[[], Tensor] | None = None,
+    ) -> Tensor:
+        """The same under a known rule; `value` makes the output where it need not be computed from `x`."""
+        row = self.row
+        if row is not None:
+            row.rule = _short(rule)
+            layer.row = row
+        if hasattr(rule, "scale") and not getattr(rule, "spread_bias", False):
+            z = layer(x, layer.weight, layer.bias) if value is None else value()
+        else:
+            direct = getattr(rule, "direct", False)
+            z = Lazy.apply(x, probe if direct else None, layer, rule, value)
+        call.run.notes[z] = Note(layer=layer, rule=rule, x=x, probe=probe, raw=z, pending=True, row=row)
+        return z
+
+    def relu(self, call: Call, input: Tensor) -> Tensor:
+        """A ReLU; the factor of a pending layer before it is applied in its backward pass."""
+        note = call.run.notes.get(input)
+        if note is None or not note.pending or self.ledger:
+            return torch.relu(self.settle(call.run, input))
+        if (
+            getattr(note.rule, "scale", None) is not None
+            and note.rule.scale(input[:0]) is None
+            and _scales(note.rule)
+        ):
+            return torch.relu(input)
+        return FoldedReLU.apply(input, note.rule)
+
+
+def _scales(rule: Rule) -> bool:
+    return hasattr(rule, "scale") and not getattr(rule, "spread_bias", False)
+
+
+def _short(rule: Rule) -> str:
+    text = repr(rule)
+    return text.replace("eps=", "ε=").replace(", spread_bias=False", "").replace("gamma=", "γ=")
+
+
+def _factor(rule: Rule, z: Tensor, gradient: Tensor) -> Tensor:
+    """What goes to a layer for a gradient at its output `z`: a scaled gradient, or the relevance."""
+    if not _scales(rule):
+        return gradient * z
+    scale = rule.scale(z)
+    return gradient if scale is None else scale.mul_(gradient)
+
+
+class Lazy(torch.autograd.Function):
+    """A layer whose rule is evaluated in the backward pass. What arrives there is the relevance of its output."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        probe: Tensor | None,
+        layer: Layer,
+        rule: Rule,
+        value: Callable[[], Tensor] | None,
+    ) -> Tensor:
+        z = layer(x, layer.weight, layer.bias) if value is None else value()
+        ctx.layer, ctx.rule, ctx.probed = layer, rule, probe is not None
+        ctx.save_for_backward(x, z)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, R: Tensor) -> Any:
+        x, z = ctx.saved_tensors
+        layer, rule = ctx.layer, ctx.rule
+        found = rule(layer, x, z, R)
+        if not getattr(rule, "direct", False):
+            return found, None, None, None, None
+        if not ctx.probed:
+            return torch.where(x == 0, torch.zeros_like(x), found / x), None, None, None, None
+        if layer.row is not None:
+            layer.row.add_product("passed_on", torch.ones_like(found), found)
+        return None, found, None, None, None
+
+
+class Settle(torch.autograd.Function):
+    """Turns a gradient at a layer's output into what the layer expects."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, value: Tensor, layer: Layer, rule: Rule, row: OpenRow | None) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.layer, ctx.rule, ctx.row = layer, rule, row
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (z,) = ctx.saved_tensors
+        passed = _factor(ctx.rule, z, gradient)
+        layer, row = ctx.layer, ctx.row
+        if row is not None:
+            row.layer = True
+            if _scales(ctx.rule) and layer.bias is not None:
+                row.add_product("bias", layer.along_channel(layer.bias, passed).expand_as(passed), passed)
+        return passed, None, None, None, None
+
+
+class FoldedReLU(torch.autograd.Function):
+    """A ReLU after a pending layer: where it is open, its output is the layer's, and elsewhere nothing arrives."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, rule: Rule) -> Tensor:
+        y = torch.relu(z)
+        ctx.save_for_backward(y)
+        ctx.rule = rule
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (y,) = ctx.saved_tensors
+        if _scales(ctx.rule):  # y / (y + ε) is zero where the ReLU is closed
+            return ctx.rule.scale(y).mul_(gradient), None
+        return gradient * y, None

@@ -1,0 +1,278 @@
+"""The propagation rules for layers that are linear in their input, side by side.
+
+A rule gets a layer, its input `x`, its output `z = Σᵢ zᵢⱼ + bⱼ` (with `zᵢⱼ = xᵢ wᵢⱼ`) and the relevance `R` at
+that output, and returns the *gradient* `G` that makes `xᵢ Gᵢ` the relevance of input `i`. A rule with `direct =
+True` returns the relevance itself, so that it may be non-zero where `xᵢ = 0`. `s(·)` is the stabiliser: it moves
+its argument away from zero by `eps`, in the direction of its sign, with sign(0) = +.
+
+Equation numbers are those of Bach et al. 2015 (PLoS ONE 10(7) e0130140).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from apportion.errors import InputError
+
+
+@dataclass
+class Layer:
+    """A function that is linear in its input: `forward(x, w, b)`, with the bias on dimension `channel`."""
+
+    forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
+    weight: Tensor
+    bias: Tensor | None = None
+    channel: int = -1
+    adjoint: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    row: Any = field(default=None)
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return self.forward(x, weight, bias)
+
+    def pull(self, x: Tensor, weight: Tensor, cotangent: Tensor, bias: Tensor | None = None) -> Tensor:
+        """The adjoint of the layer with these weights, at a cotangent in the output's shape; the share that
+        falls to `bias` is entered in the ledger."""
+        if self.row is not None and bias is not None:
+            self.row.add("bias", (self.along_channel(bias, cotangent) * cotangent).sum())
+        if self.adjoint is not None:
+            return self.adjoint(cotangent, x, weight)
+        with torch.enable_grad():
+            point = x.detach().requires_grad_()
+            out = self.forward(point, weight, None)
+        (gradient,) = torch.autograd.grad(out, point, cotangent)
+        return gradient
+
+    def along_channel(self, bias: Tensor, like: Tensor) -> Tensor:
+        """The bias, shaped to broadcast over an output (a bias that is not a vector broadcasts as it is)."""
+        if bias.dim() != 1 or self.channel == -1:
+            return bias
+        return bias.view(-1, *[1] * (like.dim() - 1 - self.channel % like.dim()))
+
+
+def stabilised(z: Tensor, eps: float) -> Tensor:
+    """`z + eps · sign(z)` with sign(0) = + (eq. 20).
+
+    >>> stabilised(torch.tensor([-1.0, 0.0, 1.0]), 0.5)
+    tensor([-1.5000,  0.5000,  1.5000])
+    """
+    return z + torch.where(z < 0, -eps, eps).to(z.dtype)
+
+
+def _negative(x: Tensor) -> bool:
+    return bool(x.amin() < 0) if x.numel() else False
+
+
+def _check_eps(eps: float) -> None:
+    if not eps >= 0:
+        raise InputError(f"eps is {eps}; accepted: zero or a positive number")
+
+
+@dataclass(frozen=True)
+class Zero:
+    """LRP-0, the basic rule (eq. 6 and 19): `Rᵢ = Σⱼ zᵢⱼ / zⱼ · Rⱼ`. Equals input times gradient."""
+
+    direct: ClassVar[bool] = False
+
+    def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        ratio = torch.where(z == 0, torch.zeros_like(z), R / z)
+        return layer.pull(x, layer.weight, ratio, layer.bias)
+
+    def scale(self, z: Tensor) -> Tensor | None:
+        """What the layer's own gradient is multiplied by; None for nothing."""
+        return None
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """LRP-ε (eq. 20): `Rᵢ = Σⱼ zᵢⱼ / s(zⱼ) · Rⱼ`; relevance shrinks where the pre-activation is small.
+
+    `spread_bias` shares out the bias' part, `bⱼ / s(zⱼ) · Rⱼ`, evenly over the inputs of neuron j that are
+    not zero, instead of letting it absorb relevance (eq. 21).
+
+    >>> Epsilon(0.1)
+    Epsilon(eps=0.1, spread_bias=False)
+    """
+
+    eps: float = 1e-6
+    spread_bias: bool = False
+    direct: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
+    def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        ratio = R / stabilised(z, self.eps)
+        if not self.spread_bias or layer.bias is None:
+            return layer.pull(x, layer.weight, ratio, layer.bias)
+        ones, present = torch.ones_like(layer.weight), (x != 0).to(x.dtype)
+        count = layer(present, ones).clamp(min=1)
+        share = layer.pull(x, ones, ratio * layer.along_channel(layer.bias, ratio) / count)
+        return layer.pull(x, layer.weight, ratio) + torch.where(x == 0, torch.zeros_like(x), share / x)
+
+    def scale(self, z: Tensor) -> Tensor | None:
+        magnitude = z.abs()
+        return magnitude.div_(magnitude + self.eps) if self.eps else None
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """LRP-γ in its generalised form (Montavon et al. 2019; Andéol et al. 2021): positive contributions count
+    `1 + γ` times. For `zⱼ > 0`: `Rᵢ = Σⱼ (zᵢⱼ + γ zᵢⱼ⁺) / s(Σₕ zₕⱼ + γ zₕⱼ⁺ + bⱼ + γ bⱼ⁺) · Rⱼ`; for
+    `zⱼ < 0` the negative parts are favoured instead. After a ReLU this is the classic rule."""
+
+    gamma: float = 0.25
+    eps: float = 1e-6
+    direct: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+        if not self.gamma >= 0:
+            raise InputError(f"gamma is {self.gamma}; accepted: zero or a positive number")
+
+    def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        mixed = _negative(x)
+        found = self._side(layer, x, z > 0, R, mixed, positive=True)
+        below = z < 0
+        if bool((R * below).any()):
+            found = found + self._side(layer, x, below, R, mixed, positive=False)
+        return found
+
+    def _side(self, layer: Layer, x: Tensor, mask: Tensor, R: Tensor, mixed: bool, positive: bool) -> Tensor:
+        w, b = layer.weight, layer.bias
+        favoured = torch.add(w, w.clamp(min=0) if positive else w.clamp(max=0), alpha=self.gamma)
+        bias = None if b is None else b + self.gamma * (b.clamp(min=0) if positive else b.clamp(max=0))
+        if not mixed:
+            ratio = R / stabilised(layer(x, favoured, bias), self.eps) * mask
+            return layer.pull(x, favoured, ratio, bias)
+        other = torch.add(w, w.clamp(max=0) if positive else w.clamp(min=0), alpha=self.gamma)
+        z = layer(x.clamp(min=0), favoured, bias) + layer(x.clamp(max=0), other)
+        ratio = R / stabilised(z, self.eps) * mask
+        return torch.where(x > 0, layer.pull(x, favoured, ratio, bias), layer.pull(x, other, ratio))
+
+
+@dataclass(frozen=True)
+class AlphaBeta:
+    """LRP-αβ: `Rᵢ = Σⱼ (α zᵢⱼ⁺ / s(zⱼ⁺) − β zᵢⱼ⁻ / s(zⱼ⁻)) · Rⱼ` with `α − β = 1` (the paper writes the same
+    with `α + β = 1`), biases in the denominators (eq. 21). `AlphaBeta(1, 0)` is z⁺.
+
+    >>> AlphaBeta(2, 0)
+    Traceback (most recent call last):
+    ...
+    apportion.errors.InputError: alpha − beta is 2 − 0 = 2; accepted: alpha ≥ 1, beta ≥ 0 with alpha − beta = 1
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+    eps: float = 1e-6
+    direct: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+        a, b = self.alpha, self.beta
+        if not (abs(a - b - 1) < 1e-9 and b >= 0):
+            raise InputError(
+                f"alpha − beta is {a:g} − {b:g} = {a - b:g}; accepted: alpha ≥ 1, beta ≥ 0 with alpha − beta = 1"
+            )
+
+    def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        w, b = layer.weight, layer.bias
+        wp, bp = w.clamp(min=0), None if b is None else b.clamp(min=0)
+        mixed = _negative(x)
+        if not mixed:
+            p = layer(x, wp, bp)
+        else:
+            wn = w.clamp(max=0)
+            p = layer(x.clamp(min=0), wp, bp).add_(layer(x.clamp(max=0), wn))
+        a = (R / p.add_(self.eps)).mul_(self.alpha) if not self.beta else self.alpha * R / (p + self.eps)
+        found = layer.pull(x, wp, a, bp)
+        if mixed:
+            found = torch.where(x > 0, found, layer.pull(x, wn, a))
+        if not self.beta:
+            return found
+        if not mixed:
+            wn = w.clamp(max=0)
+        bn = None if b is None else b.clamp(max=0)
+        n = torch.sub(z, p).clamp_(max=0)  # the negative part without a third layer evaluation
+        a = -self.beta * R / n.sub_(self.eps)
+        below = layer.pull(x, wn, a, bn)
+        if mixed:
+            below = torch.where(x > 0, below, layer.pull(x, wp, a))
+        return found + below
+
+
+@dataclass(frozen=True)
+class WSquare:
+    """The w² rule (Montavon et al. 2017): `Rᵢ = Σⱼ wᵢⱼ² / s(Σₕ wₕⱼ²) · Rⱼ`, whatever the input."""
+
+    eps: float = 1e-6
+    direct: ClassVar[bool] = True
+
+    def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        square = layer.weight.square()
+        return layer.pull(x, square, R / stabilised(layer(torch.ones_like(x), square), self.eps))
+
+
+@dataclass(frozen=True)
+class Flat:
+    """The flat rule (Lapuschkin et al. 2019): each output shares its relevance evenly over all its inputs."""
+
+    eps: float = 1e-6
+    direct: ClassVar[bool] = True
+
+    def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        ones = torch.ones_like(layer.weight)
+        return layer.pull(x, ones, R / stabilised(layer(torch.ones_like(x), ones), self.eps))
+
+
+@dataclass(frozen=True)
+class Box:
+    """z^B, the rule for inputs in a box (Montavon et al. 2017): with `lᵢ ≤ xᵢ ≤ hᵢ`,
+    `Rᵢ = Σⱼ (zᵢⱼ − lᵢ wᵢⱼ⁺ − hᵢ wᵢⱼ⁻) / s(Σₕ …) · Rⱼ`.
+
+    `low` and `high` are numbers or one per channel; None takes each sample's own smallest and largest value.
+    """
+
+    low: float | Sequence[float] | None = None
+    high: float | Sequence[float] | None = None
+    eps: float = 1e-6
+    direct: ClassVar[bool] = True
+
+    def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        w, b = layer.weight, layer.bias
+        wp, wn = w.clamp(min=0), w.clamp(max=0)
+        bp, bn = (None, None) if b is None else (b.clamp(min=0), b.clamp(max=0))
+        low, high = self._bound(self.low, x, torch.amin), self._bound(self.high, x, torch.amax)
+        # The biases cancel: b = b⁺ + b⁻, so the box keeps all relevance.
+        ratio = R / stabilised(z - layer(low, wp, bp) - layer(high, wn, bn), self.eps)
+        return x * layer.pull(x, w, ratio) - low * layer.pull(x, wp, ratio) - high * layer.pull(x, wn, ratio)
+
+    def _bound(self, bound: float | Sequence[float] | None, x: Tensor, of: Callable[..., Tensor]) -> Tensor:
+        if bound is None:
+            return of(x, dim=tuple(range(1, x.dim())), keepdim=True).expand_as(x)
+        given = torch.as_tensor(bound, dtype=x.dtype, device=x.device)
+        if given.dim() == 1 and len(given) != x.shape[1]:
+            raise InputError(
+                f"the box has {len(given)} bounds for {x.shape[1]} channels; accepted: one number or one each"
+            )
+        return given.view(-1, *[1] * (x.dim() - 2)).expand_as(x) if given.dim() == 1 else given.expand_as(x)
+
+
+Rule = Any
+"""Any callable `(layer, x, z, R) -> G`; `direct = True` on it says that it returns relevance. One with a method
+`scale(z)` is evaluated by scaling the layer's own gradient, at no extra cost."""
+
+
+@dataclass(frozen=True)
+class Proportional:
+    """Max pooling that shares relevance in proportion to the pooled values, like a sum (the layer is the sum)."""
+
+    eps: float = 1e-6
+    direct: ClassVar[bool] = False
+
+    def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        return layer.pull(x, layer.weight, R / stabilised(layer(x, layer.weight), self.eps))
