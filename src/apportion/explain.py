@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any
 
 from torch import Tensor
@@ -14,8 +15,11 @@ from apportion.methods import from_repr
 from apportion.target import Target
 
 
-def explain(model: Model | Classifier, inputs: Any, method: Any = "lrp", target: Target | str = None) -> Explanation:
-    """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
+def explain(
+    model: Model | Classifier, inputs: Any, method: Any = "lrp", target: Target | str = None
+) -> Explanation:
+    """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any
+    model.
 
     `method` is a method, its short name, or its repr; `target` may be a class name where the classifier has
     labels.
@@ -27,14 +31,19 @@ def explain(model: Model | Classifier, inputs: Any, method: Any = "lrp", target:
     method = from_repr(method) if isinstance(method, str) else method
     if not isinstance(model, Classifier):
         if isinstance(target, str):
-            raise InputError(f"target is {target!r}, but only a Classifier has class names; accepted: a class index")
+            raise InputError(
+                f"target is {target!r}, but only a Classifier has class names; accepted: a class index"
+            )
         explanation: Explanation = method(model, inputs, target)
         return explanation
     number = _class_number(target, model.labels) if isinstance(target, str) else target
     if isinstance(inputs, Tensor | tuple | dict) and model.domain != "tabular":
         return named(method(model.model, inputs, number), model)
     encoded, features = model.encode(inputs)
-    return named(method(model.model, encoded, number), model, features)
+    # Methods that hide features say by their arguments that they want to know which these are.
+    known = {"features": (features,), "mask": model.mask}
+    wanted = {name: known[name] for name in known if name in signature(method).parameters}
+    return named(method(model.model, encoded, number, **wanted), model, features)
 
 
 def named(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
@@ -52,4 +61,6 @@ def _class_number(name: str, labels: tuple[str, ...]) -> int:
     if name.lstrip("-").isdigit():
         return int(name)
     near = difflib.get_close_matches(name.lower(), lower, 3, 0.4) or lower[:3]
-    raise InputError(f"unknown class {name!r}; nearest: {', '.join(near)} (or a number from 0 to {len(labels) - 1})")
+    raise InputError(
+        f"unknown class {name!r}; nearest: {', '.join(near)} (or a number from 0 to {len(labels) - 1})"
+    )

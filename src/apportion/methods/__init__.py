@@ -71,9 +71,10 @@ def _build(node: ast.expr, text: str) -> Any:
 
 
 def _class(name: str) -> Any:
+    from apportion import partitions, replacements
     from apportion.methods.relevance import composites, rules
 
-    for module in (rules, composites):
+    for module in (rules, composites, partitions, replacements):
         found = getattr(module, name, None)
         if isinstance(found, type) and not name.startswith("_") and found.__module__ == module.__name__:
             return found

@@ -1,0 +1,245 @@
+"""Engine 2: run a model with some of its input's features replaced, for many masks and samples at once.
+
+Nothing is recorded for a backward pass, and any callable will do: inputs given as NumPy arrays reach it as
+NumPy arrays.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.explanation import Cost, Explanation, Values
+from apportion.features import Features
+from apportion.forward import Inputs, Model, _same_random_state, call_model, checked_inputs
+from apportion.partitions import Partition
+from apportion.parts import as_tensor_map, counts, cut, spread, without_hidden
+from apportion.progress import progress
+from apportion.replacements import Background, Delete, Replacement
+from apportion.substitution import Substitution, map_tensors, tensors_in, warn_about_training
+from apportion.target import Target, pick, resolve, scores_of
+
+# Numbers that a chunk of inputs may hold. It is fixed, not timed, so that the same call gives the same bits.
+_NUMBERS_A_CHUNK = 1 << 23
+_NUMBERS_A_TOKEN = 512
+_ROWS_A_CHUNK = 1024
+
+
+class Masking:
+    """A model at some inputs for some target, ready to be run under masks.
+
+    `partition` cuts the inputs into features (a `Partition`, or a label map as an integer tensor; default:
+    see `default_partition`). `replacement` says what stands in the place of hidden ones (default: the token
+    id `mask` or 0 for token ids, zero for numbers). `features` are those of the domain, one per sample.
+    `chunk` is the number of rows that run at once (default: by their size). `counts` is the (batch,) number
+    of features of each sample and `many` the largest of them; `score` is f(x), `output` the scores of all
+    classes.
+
+    >>> masking = Masking(lambda x: x.sum(1), torch.tensor([[1.0, 2.0, 4.0]]))
+    >>> masking.values(torch.tensor([[True, True, True], [False, True, True]])).tolist()
+    [[7.0, 6.0]]
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Inputs | np.ndarray,
+        target: Target = None,
+        *,
+        partition: Partition | Tensor | np.ndarray | None = None,
+        replacement: Replacement | None = None,
+        features: Sequence[Features] | None = None,
+        mask: int | None = None,
+        chunk: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.start = time.perf_counter()
+        if not callable(model):
+            raise InputError(f"model is {type(model).__name__}; accepted: a module or any callable")
+        if chunk is not None and chunk < 1:
+            raise InputError(f"chunk is {chunk}; accepted: at least 1 row, or None to let it be chosen")
+        inner = getattr(model, "model", None)
+        wrapped = not isinstance(model, torch.nn.Module) and isinstance(inner, torch.nn.Module)
+        self.model: Model = inner if wrapped and callable(inner) else model
+        self.numpy = isinstance(inputs, np.ndarray)
+        self.inputs = checked_inputs(torch.as_tensor(inputs) if isinstance(inputs, np.ndarray) else inputs)
+        self.batch = next(tensors_in(self.inputs)).shape[0]
+        if features is not None and len(features) != self.batch:
+            raise InputError(f"{len(features)} features for {self.batch} samples; accepted: one per sample")
+        self.features = features
+        self.warnings = warn_about_training(self.model)
+        self.parts = cut(self.inputs, as_tensor_map(partition), replacement, features, mask)
+        self.counts = counts(self.parts, self.batch)
+        self.many = int(self.counts.max())
+        if int(self.counts.min()) < 1:
+            raise InputError(
+                "an input has no feature that may be hidden (an empty text, or special tokens only)"
+            )
+        self.chunk = self._rows_a_chunk() if chunk is None else chunk
+        self.draws = max(part.replacement.draws for part in self.parts)
+        self._random = torch.Generator().manual_seed(seed)
+        self._guarded: bool | None = None
+        self.rows_run = 0
+        self.output = self._scores(self.inputs)
+        self.resolved = resolve(target, self.output)
+        self.score = pick(self.resolved, self.output)
+
+    # ---- what the methods ask for ----
+
+    def values(self, masks: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The explained score under each mask, (batch, masks); see `scores`."""
+        scores = self.scores(masks, rows)
+        if not isinstance(self.resolved, Tensor):
+            return pick(self.resolved, scores.flatten(0, 1)).view(scores.shape[:2])
+        target = self.resolved if rows is None else self.resolved[rows.to(self.resolved.device)]
+        return scores.gather(2, target.view(-1, 1, 1).expand(-1, scores.shape[1], 1)).squeeze(2)
+
+    def scores(self, masks: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The scores of all classes under each mask, (batch, masks, classes).
+
+        `masks` is (masks, features) for all samples, or (batch, masks, features): True or 1 keeps a feature,
+        False or 0 hides it. With `rows` only these samples are run, and `batch` above is their number.
+        """
+        rows = torch.arange(self.batch) if rows is None else rows.cpu()
+        shapes = ((), (len(rows),))
+        if masks.dim() not in (2, 3) or masks.shape[-1] != self.many or masks.shape[:-2] not in shapes:
+            expected = f"(masks, {self.many}) or ({len(rows)}, masks, {self.many})"
+            raise InputError(f"masks have shape {tuple(masks.shape)}; accepted: {expected}")
+        if masks.dtype != torch.bool and not masks.is_floating_point():
+            masks = masks.bool()
+        many = masks.shape[-2]
+        total = len(rows) * many * self.draws
+        drawn = self._background_rows(total)
+        result: Tensor | None = None
+        for calls in progress(self._batches(masks, rows, total), total, "masked inputs"):
+            scores = self._scores(self._hidden(masks, rows, calls, None if drawn is None else drawn[calls]))
+            if result is None:
+                result = scores.new_empty(total, scores.shape[1])
+            result[calls.to(scores.device)] = scores
+        if result is None:
+            return self.output.new_empty(len(rows), 0, self.output.shape[1])
+        return result.view(len(rows), many, self.draws, -1).mean(2)
+
+    def spread(self, effects: Tensor) -> Values:
+        """(batch, features) effects in the shape of the inputs, shared equally by the entries of each
+        feature."""
+        return spread(effects, self.parts, self.inputs)
+
+    def explanation(self, method: Any, values: Values, total: Tensor | None, **extra: Any) -> Explanation:
+        """The result of a method, with the model calls made so far as its cost."""
+        if not all(bool(torch.isfinite(v).all()) for v in tensors_in(values)):
+            raise InputError(f"{method!r} gave NaN or infinite values; the model's scores are too large here")
+        seconds = time.perf_counter() - self.start
+        return Explanation(
+            values=values,
+            total=total,
+            output=self.output,
+            target=self.resolved.clone() if isinstance(self.resolved, Tensor) else repr(self.resolved),
+            method=method,
+            cost=Cost(math.ceil(self.rows_run / self.batch), 0, seconds),
+            features=None if self.features is None else tuple(self.features),
+            warnings=(*self.warnings, *extra.pop("warnings", ())),
+            **extra,
+        )
+
+    # ---- hiding ----
+
+    def _rows_a_chunk(self) -> int:
+        numbers = sum(
+            p.x[0].numel() * (1 if p.x.is_floating_point() else _NUMBERS_A_TOKEN) for p in self.parts
+        )
+        return max(1, min(_ROWS_A_CHUNK, _NUMBERS_A_CHUNK // max(1, numbers)))
+
+    def _background_rows(self, total: int) -> Tensor | None:
+        """Which row of the background each model call draws from."""
+        for part in self.parts:
+            if isinstance(part.replacement, Background):
+                rows = len(part.replacement.data)
+                if part.replacement.many is None:
+                    return torch.arange(total) % rows
+                return torch.randint(rows, (total,), generator=self._random)
+        return None
+
+    def _where(self, calls: Tensor, many: int) -> tuple[Tensor, Tensor]:
+        """The row and the mask of model calls, which are numbered row by row, mask by mask, draw by draw."""
+        return calls // (many * self.draws), calls // self.draws % many
+
+    def _batches(self, masks: Tensor, rows: Tensor, total: int) -> Iterator[Tensor]:
+        """The numbers of the model calls, in chunks that run at once."""
+        if not isinstance(self.parts[0].replacement, Delete):
+            for begin in range(0, total, self.chunk):
+                yield torch.arange(begin, min(begin + self.chunk, total))
+            return
+        # Texts of one length make a batch: a model that cannot pad then gives what it gives to the short
+        # text.
+        row, mask = self._where(torch.arange(total), masks.shape[-2])
+        lengths = self.parts[0].keep(masks, row, mask, rows[row]).sum(1)
+        for length in torch.unique(lengths):
+            alike = (lengths == length).nonzero().flatten().cpu()
+            yield from alike.split(self.chunk)
+
+    def _hidden(self, masks: Tensor, rows: Tensor, calls: Tensor, draw: Tensor | None) -> Inputs:
+        row, mask = self._where(calls, masks.shape[-2])
+        where = rows[row]
+        inputs: Any = map_tensors(self.inputs, lambda t: t[where.to(t.device)])
+        new: dict[Any, Tensor] = {}
+        for part in self.parts:
+            keep = part.keep(masks, row, mask, where)
+            x = inputs if part.key is None else inputs[part.key]
+            if isinstance(part.replacement, Delete):
+                return without_hidden(inputs, part, x, keep, part.replacement.empty)
+            new[part.key] = part.replacement.hide(x, keep, part.prepared[where.to(x.device)], draw)
+        if None in new:
+            return new[None]
+        if isinstance(inputs, tuple):
+            return tuple(new.get(i, t) for i, t in enumerate(inputs))
+        return {key: new.get(key, t) for key, t in inputs.items()}
+
+    # ---- running the model ----
+
+    def _scores(self, inputs: Inputs) -> Tensor:
+        size = next(tensors_in(inputs)).shape[0]
+        try:
+            return self._run(inputs, size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        halves = torch.arange(size).tensor_split(2)
+        return torch.cat([self._scores(_rows(inputs, half)) for half in halves])
+
+    def _run(self, inputs: Inputs, size: int) -> Tensor:
+        guard = Substitution(model=self.model) if self._guarded is not False else None
+        with torch.no_grad(), _same_random_state(inputs), guard or nullcontext():
+            given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
+            output = self.model(given) if self.numpy else call_model(self.model, given)
+        if guard is not None:
+            self._guarded = _writes(self.model, guard)
+            output = map_tensors(output, guard.current)
+        if isinstance(output, np.ndarray | list | float):
+            output = torch.as_tensor(np.asarray(output))
+        try:
+            scores = scores_of(output, size)
+        except InputError as error:
+            raise error if self.rows_run == 0 else InputError(f"with features hidden, {error}") from None
+        self.rows_run += size
+        return scores
+
+
+def _rows(inputs: Inputs, rows: Tensor) -> Inputs:
+    return map_tensors(inputs, lambda t: t[rows.to(t.device)])  # type: ignore[no-any-return]
+
+
+def _writes(model: Model, run: Substitution) -> bool:
+    """Whether a model writes into its own buffers when it runs; only then must every later run be guarded
+    too."""
+    if not isinstance(model, torch.nn.Module):
+        return False
+    return any(m.training for m in model.modules()) or any(run.current(b) is not b for b in model.buffers())

@@ -1,0 +1,142 @@
+"""The tensors of an input cut into features: which entries a mask keeps, and what a feature's effect is
+shared by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.explanation import Values
+from apportion.features import Features
+from apportion.forward import SIDE_INPUTS, Inputs
+from apportion.partitions import Partition, default_partition, from_labels
+from apportion.replacements import Delete, Replacement, default_replacement
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One tensor of the inputs: its entries, the feature of each (-1: none), and what replaces them."""
+
+    key: Any
+    x: Tensor
+    labels: Tensor
+    replacement: Replacement
+    prepared: Tensor
+    fixed: bool
+
+    def keep(self, masks: Tensor, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
+        """For each call, which entries stay: (calls, …) that broadcasts to the inputs.
+
+        Call i runs sample `where[i]`, which is row `calls[i]` of (rows, masks, features) `masks`, under mask
+        `masks_at[i]`; (masks, features) `masks` are shared by all samples.
+        """
+        at = masks_at.to(masks.device)
+        chosen = (masks[at] if masks.dim() == 2 else masks[calls.to(masks.device), at]).to(self.x.device)
+        labels = self.labels
+        if self.fixed:
+            labels = torch.where(labels < 0, chosen.shape[1], labels)
+            chosen = torch.cat([chosen, chosen.new_ones(len(chosen), 1)], 1)
+        if len(labels) == 1:
+            keep = chosen.index_select(1, labels.flatten())
+        else:
+            keep = chosen.gather(1, labels.flatten(1)[where.to(self.x.device)])
+        return keep.view(-1, *labels.shape[1:])
+
+
+def cut(
+    inputs: Inputs,
+    partition: Partition | Tensor | None,
+    replacement: Replacement | None,
+    features: Sequence[Features] | None,
+    mask: int | None,
+) -> list[Part]:
+    """Each input tensor that can be explained, cut into features; those of several are numbered one after
+    the other."""
+    items: Iterable[tuple[Any, Tensor]]
+    if isinstance(inputs, Tensor):
+        items = [(None, inputs)]
+    else:
+        items = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
+    chosen = [
+        (key, x) for key, x in items if key not in SIDE_INPUTS and x.dtype != torch.bool and x.dim() > 1
+    ]
+    if not chosen:
+        raise InputError("there is no input of two or more dimensions whose features could be hidden")
+    if len(chosen) > 1 and partition is not None:
+        names = ", ".join(repr(key) for key, _ in chosen)
+        raise InputError(f"one partition was given for the inputs {names}; accepted: none, or a single input")
+    if len(chosen) > 1 and isinstance(replacement, Delete):
+        raise InputError("Delete needs one input of token ids, but several inputs are explained")
+    parts, begin = [], 0
+    for key, x in chosen:
+        known = features if len(chosen) == 1 else None
+        way = default_partition(x, known) if partition is None else partition
+        labels = way(x, known) if callable(way) else from_labels(way, x)
+        labels = torch.where(labels >= 0, labels + begin, labels)
+        begin = max(begin, int(labels.max()) + 1)
+        how = default_replacement(x, mask) if replacement is None else replacement
+        parts.append(Part(key, x, labels, how, how.prepare(x, labels), bool((labels < 0).any())))
+    return parts
+
+
+def counts(parts: Sequence[Part], batch: int) -> Tensor:
+    """How many features each sample has, (batch,)."""
+    highest = [part.labels.flatten(1).amax(1).expand(batch) for part in parts]
+    return torch.stack(highest).amax(0).cpu() + 1
+
+
+def spread(effects: Tensor, parts: Sequence[Part], inputs: Inputs) -> Values:
+    """(batch, features) effects in the shape of the inputs, shared equally by the entries of each feature."""
+    batch, many = effects.shape
+    entries = torch.zeros(batch, many + 1, dtype=effects.dtype, device=effects.device)
+    places = []
+    for part in parts:
+        flat = (part.labels + 1).to(effects.device).expand(batch, *part.labels.shape[1:]).flatten(1)
+        places.append(flat)
+        entries.scatter_add_(
+            1, flat, torch.full_like(flat, part.x[0].numel() / flat.shape[1], dtype=effects.dtype)
+        )
+    shares = effects / entries[:, 1:].clamp(min=1)
+    shares = torch.cat([torch.zeros_like(shares[:, :1]), shares], 1)
+    found: dict[Any, Tensor] = {}
+    for part, flat in zip(parts, places, strict=True):
+        spread_out = shares.gather(1, flat).view(batch, *part.labels.shape[1:])
+        found[part.key] = spread_out.expand(part.x.shape).contiguous()
+    if isinstance(inputs, Tensor):
+        return found[None]
+    if isinstance(inputs, tuple):
+        return tuple(found.get(i, torch.zeros(t.shape, device=t.device)) for i, t in enumerate(inputs))
+    return {str(key): value for key, value in found.items()}
+
+
+def without_hidden(inputs: Inputs, part: Part, ids: Tensor, keep: Tensor, empty: int) -> Inputs:
+    """The inputs with hidden tokens taken out; each row of `keep` keeps as many. What has one entry a token
+    goes along."""
+    length, width = int(keep[0].sum()), ids.shape[1]
+    order = (~keep).long().argsort(dim=1, stable=True)[:, : max(1, length)]
+
+    def shorten(key: Any, t: Tensor) -> Tensor:
+        if length == 0 and key == part.key:
+            return torch.full_like(t[:, :1], empty)
+        if t.dim() < 2 or t.shape[1] != width:
+            return t
+        if key == "position_ids":
+            return t[:, : order.shape[1]]
+        return t.take_along_dim(order.view(*order.shape, *[1] * (t.dim() - 2)), 1)
+
+    if isinstance(inputs, Tensor):
+        return shorten(None, inputs)
+    if isinstance(inputs, tuple):
+        return tuple(shorten(i, t) for i, t in enumerate(inputs))
+    return {key: shorten(key, t) for key, t in inputs.items()}
+
+
+def as_tensor_map(partition: Partition | Tensor | np.ndarray | None) -> Partition | Tensor | None:
+    """A label map given as an array becomes a tensor."""
+    return torch.as_tensor(partition) if isinstance(partition, np.ndarray) else partition

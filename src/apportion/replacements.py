@@ -1,0 +1,240 @@
+"""What stands in the place of a hidden feature.
+
+`prepare(x, labels)` is called once for a (batch, …) input; `hide(x, keep, prepared, draw)` for rows of it,
+with `keep` in [0, 1] (1 or True: kept) broadcasting to `x`, and `prepared` the same rows of what was
+prepared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from apportion.errors import InputError
+
+
+class Replacement:
+    """Puts `prepared` where a feature is hidden, or mixes it in where a mask is between 0 and 1."""
+
+    @property
+    def draws(self) -> int:
+        """How many model calls are averaged for each mask."""
+        return 1
+
+    def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def hide(self, x: Tensor, keep: Tensor, prepared: Tensor, draw: Tensor | None = None) -> Tensor:
+        if keep.dtype == torch.bool:
+            return torch.where(keep, x, prepared)
+        if not x.is_floating_point():
+            raise InputError(
+                "soft masks (between 0 and 1) were given for integer inputs; accepted: True and False"
+            )
+        return torch.lerp(prepared, x, keep.to(x.dtype))
+
+
+@dataclass(frozen=True)
+class Constant(Replacement):
+    """The same number everywhere; for token ids, the id of a mask or padding token.
+
+    >>> hide(torch.tensor([[1.0, 2.0]]), torch.tensor([[True, False]]), Constant(9.0)).tolist()
+    [[1.0, 9.0]]
+    """
+
+    value: float = 0.0
+
+    def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
+        return torch.full_like(x, self.value)
+
+
+@dataclass(frozen=True)
+class Mean(Replacement):
+    """The mean of each channel over the grid; of all entries for inputs of two dimensions."""
+
+    def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
+        dims = tuple(range(2, x.dim())) if x.dim() > 2 else (1,)
+        return _floating(self, x).mean(dims, keepdim=True).expand_as(x)
+
+
+@dataclass(frozen=True)
+class RegionMean(Replacement):
+    """The mean of each channel over the feature itself: its texture goes, its colour stays (LIME's own
+    choice).
+
+    >>> x, labels = torch.tensor([[1.0, 3.0, 8.0]]), torch.tensor([[0, 0, 1]])
+    >>> RegionMean().prepare(x, labels).tolist()
+    [[2.0, 2.0, 8.0]]
+    """
+
+    def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
+        _floating(self, x)
+        index = (labels + 1).expand_as(x).flatten(2) if x.dim() > 2 else (labels + 1).expand_as(x)
+        flat, size = x.reshape(index.shape), int(index.max()) + 1
+        sums = flat.new_zeros(*index.shape[:-1], size).scatter_add_(-1, index, flat)
+        many = torch.zeros_like(sums).scatter_add_(-1, index, torch.ones_like(flat))
+        return (sums / many.clamp(min=1)).gather(-1, index).view(x.shape)
+
+
+@dataclass(frozen=True)
+class Blur(Replacement):
+    """The input blurred by a Gaussian whose standard deviation is `sigma` places of the grid."""
+
+    sigma: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.sigma > 0:
+            raise InputError(f"sigma is {self.sigma}; accepted: a positive number of places")
+
+    def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
+        if _floating(self, x).dim() < 3:
+            raise InputError(f"Blur needs inputs with a grid, (batch, channels, …), not {tuple(x.shape)}")
+        for axis in range(2, x.dim()):
+            reach = min(int(3 * self.sigma + 0.5), x.shape[axis] - 1)
+            place = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+            kernel = torch.exp(-0.5 * (place / self.sigma) ** 2)
+            rows = x.movedim(axis, -1)
+            flat = rows.reshape(1, -1, rows.shape[-1])
+            padded = F.pad(flat, (reach, reach), mode="replicate").movedim(1, 0)
+            smooth = F.conv1d(padded, (kernel / kernel.sum()).view(1, 1, -1))
+            x = smooth.movedim(0, 1).view(rows.shape).movedim(-1, axis)
+        return x
+
+
+@dataclass(frozen=True)
+class NoisyLinear(Replacement):
+    """Noisy linear imputation (Rong et al. 2022, ROAD): each hidden pixel is the weighted mean of its eight
+    neighbours (1/6 beside, 1/12 across a corner), hidden ones included, plus Gaussian noise.
+
+    All masks of a chunk are solved together by conjugate gradients, until the largest residual is under
+    `accuracy` times the largest entry of the input. The noise is one field for each sample, from `seed`.
+    """
+
+    noise: float = 0.01
+    seed: int = 0
+    accuracy: float = 1e-5
+
+    def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
+        if _floating(self, x).dim() != 4:
+            raise InputError(
+                f"NoisyLinear needs images (batch, channels, height, width), not {tuple(x.shape)}"
+            )
+        generator = torch.Generator(x.device).manual_seed(self.seed)
+        draw = torch.randn(x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
+        return (self.noise * draw).expand_as(x)
+
+    def hide(self, x: Tensor, keep: Tensor, prepared: Tensor, draw: Tensor | None = None) -> Tensor:
+        if keep.dtype != torch.bool:
+            raise InputError("NoisyLinear was given a soft mask; accepted: True (kept) or False")
+        keep = keep.expand(x.shape)
+        return torch.where(keep, x, interpolated(x, keep, self.accuracy) + prepared)
+
+
+def interpolated(x: Tensor, keep: Tensor, accuracy: float = 1e-5, steps: int = 2000) -> Tensor:
+    """The harmonic continuation of the kept pixels of (batch, channels, height, width) images into the
+    hidden.
+
+    `Σⱼ wᵢⱼ (zᵢ − zⱼ) = 0` at hidden i is symmetric and positive definite, so preconditioned conjugate
+    gradients solve every image and channel at once. A channel without kept pixels is zero.
+    """
+    edge, corner = 1 / 6, 1 / 12
+    near = x.new_tensor([[corner, edge, corner], [edge, 0, edge], [corner, edge, corner]])
+    kernel = near.expand(x.shape[1], 1, 3, 3)
+    degree = F.conv2d(torch.ones_like(x[:1, :1]), near[None, None], padding=1)
+    kept, hidden = keep.to(x.dtype), (~keep).to(x.dtype)
+
+    def pulled(z: Tensor) -> Tensor:
+        return F.conv2d(z, kernel, padding=1, groups=x.shape[1])
+
+    def dot(a: Tensor, b: Tensor) -> Tensor:
+        return (a * b).sum((2, 3), keepdim=True)
+
+    z = hidden * (dot(x, kept) / kept.sum((2, 3), keepdim=True).clamp(min=1))
+    residual = hidden * (pulled(kept * x + z) - degree * z)
+    limit = accuracy * float(x.abs().amax().clamp(min=1e-30))
+    direction = ahead = residual / degree
+    size = dot(residual, ahead)
+    for _ in range(steps):
+        if float(residual.abs().amax()) <= limit:
+            break
+        image = hidden * (degree * direction - pulled(direction))
+        length = size / dot(direction, image).clamp(min=torch.finfo(x.dtype).tiny)
+        z, residual = z + length * direction, residual - length * image
+        ahead = residual / degree
+        size, before = dot(residual, ahead), size
+        direction = ahead + size / before.clamp(min=torch.finfo(x.dtype).tiny) * direction
+    return z
+
+
+@dataclass(frozen=True)
+class Background(Replacement):
+    """Entries of rows of `data`, (rows, …) like the inputs: hidden features are drawn *together* from one
+    row.
+
+    The scores of `many` random rows, or with None of all rows, are averaged for each mask.
+    """
+
+    data: Tensor = field(repr=False)
+    many: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", torch.as_tensor(self.data))
+        if self.data.dim() < 2 or not len(self.data):
+            raise InputError(
+                f"the background has shape {tuple(self.data.shape)}; accepted: (rows, …) like the inputs"
+            )
+        if self.many is not None and self.many < 1:
+            raise InputError(f"many is {self.many}; accepted: at least 1, or None for all rows")
+
+    @property
+    def draws(self) -> int:
+        return len(self.data) if self.many is None else self.many
+
+    def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
+        if self.data.shape[1:] != x.shape[1:]:
+            raise InputError(
+                f"the background has shape {tuple(self.data.shape)}, but the inputs {tuple(x.shape)}"
+            )
+        return x
+
+    def hide(self, x: Tensor, keep: Tensor, prepared: Tensor, draw: Tensor | None = None) -> Tensor:
+        assert draw is not None
+        rows = self.data.to(device=x.device, dtype=x.dtype)[draw]
+        return super().hide(x, keep, rows)
+
+
+@dataclass(frozen=True)
+class Delete(Replacement):
+    """Hidden tokens are taken out, and the model runs on the shorter text; `empty` is the id that stands
+    for a text of which nothing is left."""
+
+    empty: int = 0
+
+    def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
+        if x.is_floating_point() or x.dim() != 2:
+            raise InputError(
+                f"Delete needs token ids (batch, tokens), not {x.dtype} of shape {tuple(x.shape)}"
+            )
+        return x
+
+
+def hide(x: Tensor, keep: Tensor, replacement: Replacement, labels: Tensor | None = None) -> Tensor:
+    """`x` with the entries where `keep` is False replaced; `keep` broadcasts to `x`."""
+    labels = torch.zeros_like(x, dtype=torch.long) if labels is None else labels
+    return replacement.hide(x, keep, replacement.prepare(x, labels), torch.zeros(len(x), dtype=torch.long))
+
+
+def default_replacement(x: Tensor, mask: int | None) -> Replacement:
+    """The mask token (id 0 where none is known) for token ids, zero for numbers."""
+    return Constant(0.0) if x.is_floating_point() or mask is None else Constant(mask)
+
+
+def _floating(replacement: Replacement, x: Tensor) -> Tensor:
+    if not x.is_floating_point():
+        raise InputError(
+            f"{type(replacement).__name__} needs floating point inputs; for token ids: Constant, Delete"
+        )
+    return x
