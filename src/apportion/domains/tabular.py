@@ -1,0 +1,299 @@
+"""From a row as a person knows it (a dict, a pandas row, a line of a CSV file) to a model's input.
+
+Pandas is never imported: its rows and frames are recognised by what they offer.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.features import TabularFeatures
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "<na>"})
+
+
+@dataclass(frozen=True)
+class Numeric:
+    """A column that becomes one input, `(value - mean) / std`: 0 is the mean."""
+
+    name: str
+    mean: float = 0.0
+    std: float = 1.0
+
+    size = 1
+
+    def inputs(self, value: Any) -> tuple[float, ...]:
+        number = _number(value)
+        if number is None or not math.isfinite(number):
+            raise InputError(f"column {self.name!r}: {value!r} is not a finite number")
+        return ((number - self.mean) / self.std,)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """A column that becomes one input for each category: 1 for the row's own, 0 for the others."""
+
+    name: str
+    categories: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        return len(self.categories)
+
+    def inputs(self, value: Any) -> tuple[float, ...]:
+        text = _text(value)
+        if text not in self.categories:
+            accepted = ", ".join(map(repr, self.categories))
+            raise InputError(f"column {self.name!r}: {text!r} is not a known category; accepted: {accepted}")
+        return tuple(float(text == category) for category in self.categories)
+
+
+Column = Numeric | Categorical
+
+
+@dataclass(frozen=True)
+class TabularPreparation:
+    """The columns of a table in order, and how each becomes model inputs.
+
+    Calling it with one row gives the inputs (1, sum of column sizes) in float32 and the row's
+    TabularFeatures. A row is a dict, a pandas row, a pandas frame of one row, or a sequence of values in
+    the order of the columns; columns that are not known are ignored. InputError (a ValueError) names the
+    column and the value of what cannot be used: missing columns or values, text in a numeric column, an
+    unknown category.
+
+    >>> columns = Numeric("age", mean=40, std=10), Categorical("sex", ("female", "male"))
+    >>> preparation = TabularPreparation(columns)
+    >>> inputs, features = preparation({"age": 45, "sex": "male"})
+    >>> inputs, features.names, features.groups
+    (tensor([[0.5000, 0.0000, 1.0000]]), ('age = 45', 'sex = male'), (0, 1, 1))
+    """
+
+    columns: tuple[Column, ...]
+
+    def __post_init__(self) -> None:
+        names = [column.name for column in self.columns]
+        if not names or len(set(names)) < len(names):
+            raise InputError(f"a preparation needs columns with different names, not {names}")
+        for column in self.columns:
+            if isinstance(column, Numeric) and not (column.std > 0 and math.isfinite(column.mean)):
+                raise InputError(
+                    f"column {column.name!r}: mean {column.mean} and std {column.std} are no scale"
+                )
+
+    def __call__(self, row: Any) -> tuple[Tensor, TabularFeatures]:
+        cells = self._cells(row)
+        inputs = [column.inputs(cells[column.name]) for column in self.columns]
+        features = TabularFeatures(
+            columns=tuple(column.name for column in self.columns),
+            cells=tuple(_text(cells[column.name]) for column in self.columns),
+            groups=tuple(index for index, block in enumerate(inputs) for _ in block),
+        )
+        return torch.tensor([[value for block in inputs for value in block]], dtype=torch.float32), features
+
+    def _cells(self, row: Any) -> Mapping[str, Any]:
+        names = [column.name for column in self.columns]
+        cells = _as_mapping(row, names)
+        absent = [name for name in names if name not in cells]
+        if absent:
+            raise InputError(f"the row has no column {_listed(absent)}; it has {_listed(list(cells))}")
+        for name in names:
+            if _is_missing(cells[name]):
+                raise InputError(f"column {name!r}: the value is missing ({cells[name]!r})")
+        return cells
+
+    @classmethod
+    def fit(
+        cls, table: Any, *, categorical: Iterable[str] = (), exclude: Iterable[str] = ()
+    ) -> TabularPreparation:
+        """Means, population standard deviations and categories (sorted) from a pandas frame or a CSV path.
+
+        A column is numeric if all its values are numbers and `categorical` does not name it; `exclude`
+        leaves columns out (the label, an id). Missing values are skipped. A constant column keeps std 1.
+
+        >>> import pandas
+        >>> frame = pandas.DataFrame({"mass": [1.0, 3.0], "island": ["Dream", "Biscoe"]})
+        >>> TabularPreparation.fit(frame).columns
+        (Numeric(name='mass', mean=2.0, std=1.0), Categorical(name='island', categories=('Biscoe', 'Dream')))
+        """
+        data = _columns(table)
+        forced, left_out = _names(categorical, "categorical"), _names(exclude, "exclude")
+        unknown = [name for name in (*forced, *left_out) if name not in data]
+        if unknown:
+            raise InputError(f"the table has no column {_listed(unknown)}; it has {_listed(list(data))}")
+        return cls(tuple(_fitted(name, data[name], name in forced) for name in data if name not in left_out))
+
+    def to_json(self) -> str:
+        """All of it as JSON; `from_json` gives an equal preparation."""
+        kinds = {Numeric: "numeric", Categorical: "categorical"}
+        return json.dumps([{"kind": kinds[type(column)], **asdict(column)} for column in self.columns])
+
+    @classmethod
+    def from_json(cls, text: str) -> TabularPreparation:
+        """The preparation that `to_json` wrote; InputError for anything else.
+
+        >>> preparation = TabularPreparation((Categorical("sex", ("female", "male")),))
+        >>> TabularPreparation.from_json(preparation.to_json()) == preparation
+        True
+        """
+        try:
+            return cls(tuple(map(_column, json.loads(text))))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise InputError(f"this is not a tabular preparation written by to_json: {error!r}") from None
+
+
+def read_row(path: str | Path, row: int = 0) -> dict[str, str]:
+    """Row `row` (the first below the header is 0) of a CSV file as text by column; `.gz` is unpacked.
+
+    The separator is a comma, or a semicolon or tab where the header has more of these. Raises
+    FileNotFoundError, or InputError for an empty or ragged file or a row that is not there.
+    """
+    header, rows = _read_csv(Path(path))
+    if not 0 <= row < len(rows):
+        raise InputError(
+            f"{path}: no row {row}; there are rows 0 to {len(rows) - 1}, counted below the header"
+        )
+    return dict(zip(header, rows[row], strict=True))
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, not a CSV file")
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file; a CSV file with a header line is needed")
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        text = content.decode("utf-8-sig")
+    except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
+    first = text.partition("\n")[0]
+    try:
+        separator = max(",;\t", key=first.count)
+        lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator, strict=True) if line]
+    except csv.Error as error:
+        raise InputError(f"{path} is not a CSV file: {error}") from None
+    if len(lines) < 2:
+        raise InputError(f"{path} has {'no rows below its header' if lines else 'no content'}")
+    header, rows = [name.strip() for name in lines[0]], lines[1:]
+    if len(set(header)) < len(header):
+        raise InputError(f"{path}: the header names a column twice: {_listed(header)}")
+    for number, line in enumerate(rows):
+        if len(line) != len(header):
+            raise InputError(f"{path}: row {number} has {len(line)} values, the header {len(header)}")
+    return header, rows
+
+
+def _as_mapping(row: Any, names: Sequence[str]) -> Mapping[str, Any]:
+    if isinstance(row, Mapping):
+        return row
+    if isinstance(row, str | Path):
+        header, rows = _read_csv(Path(row))
+        if len(rows) != 1:
+            raise InputError(f"{row} has {len(rows)} rows; choose one: read_row(path, row)")
+        return dict(zip(header, rows[0], strict=True))
+    if hasattr(row, "columns") and hasattr(row, "iloc"):  # a pandas frame
+        if len(row) != 1:
+            raise InputError(
+                f"one row is explained at a time, and this frame has {len(row)}: frame.iloc[[0]]"
+            )
+        return {name: values[0] for name, values in _columns(row).items()}
+    if hasattr(row, "index") and hasattr(row, "to_dict"):  # a pandas row
+        return {str(name): value for name, value in row.to_dict().items()}
+    if isinstance(row, np.ndarray | Tensor):
+        row = row[0].tolist() if row.ndim == 2 and len(row) == 1 else row.tolist()
+    if isinstance(row, Sequence):
+        if len(row) != len(names):
+            raise InputError(f"{len(row)} values for {len(names)} columns: {_listed(names)}")
+        return dict(zip(names, row, strict=True))
+    raise InputError(
+        f"a row is a dict, a pandas row, or {len(names)} values in order, not {type(row).__name__}"
+    )
+
+
+def _columns(table: Any) -> dict[str, list[Any]]:
+    if isinstance(table, str | Path):
+        header, rows = _read_csv(Path(table))
+        return {name: [row[index] for row in rows] for index, name in enumerate(header)}
+    if hasattr(table, "columns") and hasattr(table, "iloc"):
+        if len(table) == 0:
+            raise InputError("the frame has no rows")
+        names = [str(name) for name in table.columns]
+        if len(set(names)) < len(names):
+            raise InputError(f"the frame names a column twice: {_listed(names)}")
+        return {name: list(table.iloc[:, index]) for index, name in enumerate(names)}
+    raise InputError(f"a table is a pandas frame or the path of a CSV file, not {type(table).__name__}")
+
+
+def _fitted(name: str, values: list[Any], categorical: bool) -> Column:
+    present = [value for value in values if not _is_missing(value)]
+    if not present:
+        raise InputError(f"column {name!r} has no values; exclude it")
+    numbers = [_number(value) for value in present]
+    texts = [_text(value) for value, number in zip(present, numbers, strict=True) if number is None]
+    if texts and not categorical and 2 * len(texts) < len(present):
+        # Rather a typing error than a column with a category for each number.
+        raise InputError(
+            f"column {name!r}: {texts[0]!r} is not a number, and most values are; correct it, or name "
+            "the column in categorical"
+        )
+    if categorical or texts:
+        return Categorical(name, tuple(sorted({_text(value) for value in present})))
+    if not np.isfinite(np.array(numbers, dtype=np.float64)).all():
+        raise InputError(f"column {name!r} has an infinite value")
+    array = np.array(numbers, dtype=np.float64)
+    return Numeric(name, float(array.mean()), float(array.std()) or 1.0)
+
+
+def _column(fields: dict[str, Any]) -> Column:
+    if fields["kind"] == "categorical":
+        return Categorical(str(fields["name"]), tuple(map(str, fields["categories"])))
+    if fields["kind"] != "numeric":
+        raise KeyError(fields["kind"])
+    return Numeric(str(fields["name"]), float(fields["mean"]), float(fields["std"]))
+
+
+def _names(names: Iterable[str], argument: str) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise InputError(f"{argument} takes a list of column names, not the text {names!r}")
+    return tuple(names)
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool | np.bool_):  # "True" in a CSV file is a category, so True is one too
+        return None
+    if isinstance(value, str) and "_" in value:  # Python reads "1_000" as a number, nobody else does
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or _text(value).lower() in MISSING
+
+
+def _text(value: Any) -> str:
+    """As a person would write it; pandas turns whole numbers into floats where some are missing."""
+    if isinstance(value, float | np.floating):
+        return (
+            str(int(value)) if float(value).is_integer() else f"{value:.7g}"
+        )  # 7 digits: what a float32 holds
+    return str(value).strip()
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(repr, names))
