@@ -8,9 +8,13 @@ if _TYPE_CHECKING:
     from apportion.domains import Classifier as Classifier
     from apportion.errors import InputError as InputError
     from apportion.explanation import Explanation as Explanation
+    from apportion.methods.deeplift import DeepLIFT as DeepLIFT
+    from apportion.methods.gradient import Deconvnet as Deconvnet
+    from apportion.methods.gradient import GuidedBackprop as GuidedBackprop
     from apportion.methods.gradient import InputXGradient as InputXGradient
     from apportion.methods.gradient import Saliency as Saliency
     from apportion.methods.gradient import SmoothGrad as SmoothGrad
+    from apportion.methods.gradient import VarGrad as VarGrad
     from apportion.methods.occlusion import Occlusion as Occlusion
     from apportion.methods.path import IntegratedGradients as IntegratedGradients
     from apportion.methods.relevance.lrp import LRP as LRP
@@ -22,7 +26,10 @@ __version__ = "0.1.0"
 _PLACES = {
     "Classifier": "domains",
     "Contrast": "target",
+    "Deconvnet": "methods.gradient",
+    "DeepLIFT": "methods.deeplift",
     "Explanation": "explanation",
+    "GuidedBackprop": "methods.gradient",
     "InputError": "errors",
     "InputXGradient": "methods.gradient",
     "IntegratedGradients": "methods.path",
@@ -30,11 +37,12 @@ _PLACES = {
     "Occlusion": "methods.occlusion",
     "Saliency": "methods.gradient",
     "SmoothGrad": "methods.gradient",
+    "VarGrad": "methods.gradient",
     "explain": "explain",
     "load": "models",
 }
 
-__all__ = sorted(_PLACES)  # noqa: PLE0605
+__all__ = sorted(_PLACES)
 
 
 def __getattr__(name: str) -> _Any:

@@ -24,7 +24,7 @@ def explain(
     `method` is a method, its short name, or its repr; `target` may be a class name where the classifier has
     labels.
 
-    >>> import apportion as ap
+    >>> import torch, apportion as ap
     >>> ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method="saliency").values.shape
     torch.Size([1, 2])
     """
@@ -37,13 +37,14 @@ def explain(
         explanation: Explanation = method(model, inputs, target)
         return explanation
     number = _class_number(target, model.labels) if isinstance(target, str) else target
-    if isinstance(inputs, Tensor | tuple | dict) and model.domain != "tabular":
-        return named(method(model.model, inputs, number), model)
-    encoded, features = model.encode(inputs)
     # Methods that hide features say by their arguments that they want to know which these are.
-    known = {"features": (features,), "mask": model.mask}
-    wanted = {name: known[name] for name in known if name in signature(method).parameters}
-    return named(method(model.model, encoded, number, **wanted), model, features)
+    asked = signature(method).parameters
+    mask = {"mask": model.mask} if "mask" in asked else {}
+    if isinstance(inputs, Tensor | tuple | dict) and model.domain != "tabular":
+        return named(method(model.model, inputs, number, **mask), model)
+    encoded, features = model.encode(inputs)
+    known = {"features": (features,)} if "features" in asked else {}
+    return named(method(model.model, encoded, number, **mask, **known), model, features)
 
 
 def named(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:

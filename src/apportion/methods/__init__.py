@@ -18,6 +18,10 @@ METHODS = {
     "ig": "path:IntegratedGradients",
     "lrp": "relevance.lrp:LRP",
     "occlusion": "occlusion:Occlusion",
+    "vargrad": "gradient:VarGrad",
+    "guidedbackprop": "gradient:GuidedBackprop",
+    "deconvnet": "gradient:Deconvnet",
+    "deeplift": "deeplift:DeepLIFT",
 }
 
 

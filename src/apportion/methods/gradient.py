@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Subject
+from apportion.forward import Inputs, Model, Score, Subject
+from apportion.substitution import HARMLESS, Call, Substitution
 from apportion.target import Target
 
 
@@ -30,7 +33,9 @@ class Saliency:
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Subject(model, inputs, target, self.at)
         score = subject.forward()
-        return subject.explanation(self, score, [g.abs() for g in score.gradients()], total=None, reduce="norm")
+        return subject.explanation(
+            self, score, [g.abs() for g in score.gradients()], total=None, reduce="norm"
+        )
 
 
 @dataclass(frozen=True)
@@ -76,27 +81,154 @@ class SmoothGrad:
     at: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("samples", "chunk"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; accepted: at least 1")
-        if self.noise < 0:
-            raise InputError(f"noise is {self.noise}; accepted: zero or more")
+        _check_noise(self.samples, self.noise, self.chunk)
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Subject(model, inputs, target, self.at)
-        first = subject.forward()
-        generator = torch.Generator(first.leaves[0].device).manual_seed(self.seed)
-        places = [leaf.detach() for leaf in first.leaves]
-        scale = [self.noise * (x.flatten(1).amax(1) - x.flatten(1).amin(1)) for x in places]
-        sums = [torch.zeros_like(x) for x in places]
-        step = max(1, self.chunk // subject.batch)
-        for begin in range(0, self.samples, step):
-            many = min(step, self.samples - begin)
-            noisy = []
-            for x, s in zip(places, scale, strict=True):
-                shape = (many, *x.shape)
-                draw = torch.randn(shape, generator=generator, device=x.device, dtype=x.dtype)
-                noisy.append((x + draw * s.view(-1, *[1] * (x.dim() - 1))).flatten(0, 1))
-            for total, gradient in zip(sums, subject.forward(leaves=noisy).gradients(), strict=True):
-                total += gradient.view(many, *total.shape).sum(0)
-        return subject.explanation(self, first, [s / self.samples for s in sums], total=None)
+        first, means, _ = _noisy(subject, self.samples, self.noise, self.seed, self.chunk)
+        return subject.explanation(self, first, means, total=None)
+
+
+@dataclass(frozen=True)
+class VarGrad:
+    """The variance of the gradient over inputs with Gaussian noise (Adebayo et al. 2018).
+
+    Settings and cost are those of `SmoothGrad`. It does not claim to add up; the value of a token is the sum
+    over its embedding.
+
+    >>> linear = torch.nn.Linear(2, 1)
+    >>> VarGrad(samples=4)(linear, torch.tensor([[0.0, 1.0]])).values.abs().max() < 1e-12
+    tensor(True)
+    """
+
+    samples: int = 32
+    noise: float = 0.15
+    seed: int = 0
+    chunk: int = 32
+    at: str | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        _check_noise(self.samples, self.noise, self.chunk)
+
+    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+        subject = Subject(model, inputs, target, self.at)
+        first, _, variances = _noisy(subject, self.samples, self.noise, self.seed, self.chunk)
+        return subject.explanation(self, first, variances, total=None)
+
+
+def _check_noise(samples: int, noise: float, chunk: int) -> None:
+    for name, value in (("samples", samples), ("chunk", chunk)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; accepted: at least 1")
+    if noise < 0:
+        raise InputError(f"noise is {noise}; accepted: zero or more")
+
+
+def _noisy(
+    subject: Subject, samples: int, noise: float, seed: int, chunk: int
+) -> tuple[Score, list[Tensor], list[Tensor]]:
+    """The pass without noise, and the mean and variance of the gradient at each leaf with it."""
+    first = subject.forward(grad=False)
+    generator = torch.Generator(first.leaves[0].device).manual_seed(seed)
+    places = [leaf.detach() for leaf in first.leaves]
+    scale = [noise * (x.flatten(1).amax(1) - x.flatten(1).amin(1)) for x in places]
+    means, squares = [torch.zeros_like(x) for x in places], [torch.zeros_like(x) for x in places]
+    step = max(1, chunk // subject.batch)
+    for begin in range(0, samples, step):
+        many = min(step, samples - begin)
+        moved = []
+        for x, s in zip(places, scale, strict=True):
+            draw = torch.randn((many, *x.shape), generator=generator, device=x.device, dtype=x.dtype)
+            moved.append((x + draw * s.view(-1, *[1] * (x.dim() - 1))).flatten(0, 1))
+        gradients = subject.forward(leaves=moved).gradients()
+        for mean, square, gradient in zip(means, squares, gradients, strict=True):
+            # Merging means keeps the digits that mean(g²) - mean(g)² loses (Chan et al. 1979).
+            new = gradient.view(many, *mean.shape)
+            centre = new.mean(0)
+            gap = centre - mean
+            square += ((new - centre) ** 2).sum(0) + gap**2 * (begin * many / (begin + many))
+            mean += gap * (many / (begin + many))
+    return first, means, [square / samples for square in squares]
+
+
+@dataclass(frozen=True)
+class Deconvnet:
+    """Deconvnet (Zeiler & Fergus 2014): at each ReLU only positive gradients pass back, whatever its input
+    was.
+
+    It does not claim to add up. The value of a token is the sum over its embedding. A warning on the
+    explanation says so if the model has no ReLU, where this is the plain gradient. Cost: one forward and one
+    backward pass.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False), torch.nn.ReLU())
+    >>> e = Deconvnet()(model, -model[0].weight.detach())
+    >>> bool((e.values == model[0].weight).all())
+    True
+    """
+
+    at: str | Sequence[str] | None = None
+
+    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+        return _rectified(self, Subject(model, inputs, target, self.at), guided=False)
+
+
+@dataclass(frozen=True)
+class GuidedBackprop:
+    """Guided backpropagation (Springenberg et al. 2015): at each ReLU only positive gradients pass back, and
+    only where its input was positive too.
+
+    It does not claim to add up, and it depends little on the model's last layers (Adebayo et al. 2018). The
+    value of a token is the sum over its embedding. A warning on the explanation says so if the model has no
+    ReLU, where this is the plain gradient. Cost: one forward and one backward pass.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False), torch.nn.ReLU())
+    >>> GuidedBackprop()(model, -model[0].weight.detach()).values.tolist()
+    [[0.0, 0.0]]
+    """
+
+    at: str | Sequence[str] | None = None
+
+    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+        return _rectified(self, Subject(model, inputs, target, self.at), guided=True)
+
+
+class _Rectify(torch.autograd.Function):
+    """The identity, whose gradient is the positive part of what comes back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.clamp(min=0)
+
+
+class _PassRectified(torch.autograd.Function):
+    """A given value, whose gradient at `x` is the positive part of what comes back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.clamp(min=0), None
+
+
+def _rectified(method: Any, subject: Subject, guided: bool) -> Explanation:
+    met = False
+
+    def rectify(call: Call, *args: Any, **kwargs: Any) -> Any:
+        nonlocal met
+        met = True
+        if guided:
+            return _Rectify.apply(call.native())  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            y = call.native()
+        return _PassRectified.apply(call.actives[0], y)  # type: ignore[no-untyped-call]
+
+    table = {**HARMLESS, **dict.fromkeys(("relu", "relu6", "hardtanh"), rectify)}
+    score = subject.forward(Substitution(table, model=subject.model))
+    warnings = () if met else ("the model has no ReLU: this is its plain gradient",)
+    return subject.explanation(method, score, score.gradients(), total=None, warnings=warnings)
