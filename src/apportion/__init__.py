@@ -38,7 +38,7 @@ _PLACES = {
     "Saliency": "methods.gradient",
     "SmoothGrad": "methods.gradient",
     "VarGrad": "methods.gradient",
-    "explain": "explain",
+    "explain": "explaining",
     "load": "models",
 }
 
