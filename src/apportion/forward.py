@@ -174,7 +174,9 @@ class Subject:
         gathered = self._gather(score.slots, [value.detach() for value in values], reduce)
         for tensor in tensors_in(gathered):
             if not bool(torch.isfinite(tensor).all()):
-                raise InputError(f"{method!r} gave NaN or infinite values; the model's gradients are not finite here")
+                raise InputError(
+                    f"{method!r} gave NaN or infinite values; the model's gradients are not finite here"
+                )
         return Explanation(
             values=gathered,
             total=None if total is None else total.detach(),
@@ -201,12 +203,16 @@ class Subject:
                 place = slot.positions.flatten() - begin
                 inside = (place >= 0) & (place < tensor.numel())
                 if bool(inside.any()):
-                    total = found.setdefault(key, torch.zeros(tensor.shape, dtype=value.dtype, device=value.device))
+                    total = found.setdefault(
+                        key, torch.zeros(tensor.shape, dtype=value.dtype, device=value.device)
+                    )
                     total.view(-1).index_add_(0, place[inside], token.flatten()[inside])
         if isinstance(self.inputs, Tensor):
             return found[None]
         if isinstance(self.inputs, tuple):
-            return tuple(found.get(i, torch.zeros(t.shape, device=t.device)) for i, t in enumerate(self.inputs))
+            return tuple(
+                found.get(i, torch.zeros(t.shape, device=t.device)) for i, t in enumerate(self.inputs)
+            )
         return {str(key): found[key] for key in self.inputs if key in found}
 
 
@@ -236,7 +242,9 @@ class _Entry:
             self.integers = True
             fresh = tensor.clone()
             begin = offsets[key][0]
-            run.shadows[fresh] = torch.arange(begin, begin + tensor.numel(), device=tensor.device).view(tensor.shape)
+            run.shadows[fresh] = torch.arange(begin, begin + tensor.numel(), device=tensor.device).view(
+                tensor.shape
+            )
             return fresh
 
         if isinstance(inputs, Tensor):
@@ -269,8 +277,7 @@ class _Entry:
         return self._leaf(rows, Slot(None, positions=positions))
 
     def settle(self, tensor: Tensor) -> Tensor:
-        tensor = self.run.current(tensor)
-        return tensor if self.run.settle is None else self.run.settle(tensor)
+        return self.run.current(tensor)
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
@@ -292,7 +299,9 @@ class _Entry:
     def _layer_output(self, output: Any, name: str) -> Any:
         first = next((t for t in tensors_in(output) if t.is_floating_point()), None)
         if first is None:
-            raise InputError(f"layer {name!r} returns {type(output).__name__} without a floating point tensor")
+            raise InputError(
+                f"layer {name!r} returns {type(output).__name__} without a floating point tensor"
+            )
         calls = sum(str(slot.layer).split("#")[0] == name for slot in self.slots)
         slot = Slot(None, layer=name if calls == 0 else f"{name}#{calls + 1}")
         settled = self.settle(first)
@@ -332,7 +341,9 @@ def map_tensors_of(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
 def module_named(model: Model, name: str) -> torch.nn.Module:
     """The module of that dotted name, or an error that suggests the nearest."""
     if not isinstance(model, torch.nn.Module):
-        raise InputError(f"layer {name!r} was asked for, but the model is a plain callable without named modules")
+        raise InputError(
+            f"layer {name!r} was asked for, but the model is a plain callable without named modules"
+        )
     names = dict(model.named_modules())
     if name in names:
         return names[name]
@@ -345,7 +356,9 @@ def checked_inputs(inputs: Any) -> Inputs:
     if hasattr(inputs, "data") and isinstance(inputs, Mapping) and not isinstance(inputs, dict):
         inputs = dict(inputs)
     if not isinstance(inputs, Tensor | tuple | Mapping):
-        raise InputError(f"inputs is {type(inputs).__name__}; accepted: a tensor, or a tuple or dict of tensors")
+        raise InputError(
+            f"inputs is {type(inputs).__name__}; accepted: a tensor, or a tuple or dict of tensors"
+        )
     tensors = list(tensors_in(inputs if not isinstance(inputs, Mapping) else dict(inputs)))
     many = 1 if isinstance(inputs, Tensor) else len(inputs)
     if not tensors or len(tensors) != many:
@@ -353,7 +366,9 @@ def checked_inputs(inputs: Any) -> Inputs:
     sizes = {t.shape[0] if t.dim() else None for t in tensors}
     if len(sizes) != 1 or None in sizes or 0 in sizes:
         shapes = [tuple(t.shape) for t in tensors]
-        raise InputError(f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample")
+        raise InputError(
+            f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample"
+        )
     for tensor in tensors:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise InputError("inputs contain NaN or infinite numbers")

@@ -90,12 +90,9 @@ _SAME = {
     "truediv": "div", "true_divide": "div", "divide": "div", "itruediv": "div", "radd": "add", "rmul": "mul",
     "multiply": "mul", "subtract": "sub", "rdiv": "rtruediv", "negative": "neg", "absolute": "abs", "clip": "clamp",
     "fix": "trunc", "mm": "matmul", "bmm": "matmul", "mv": "matmul", "dot": "matmul", "inner_product": "matmul",
-    "max_pool1d_with_indices": "max_pool1d", "max_pool2d_with_indices": "max_pool2d",
-    "max_pool3d_with_indices": "max_pool3d", "_softmax": "softmax", "special_softmax": "softmax",
-    "_log_softmax": "log_softmax", "convolution": "convolution", "_convolution": "convolution",
-    "native_layer_norm": "layer_norm", "native_group_norm": "group_norm", "_native_batch_norm_legit": "batch_norm",
-    "_native_batch_norm_legit_no_training": "batch_norm", "native_batch_norm": "batch_norm",
-    "cudnn_batch_norm": "batch_norm", "expit": "sigmoid", "special_expit": "sigmoid", "special_erf": "erf",
+    "_softmax": "softmax", "special_softmax": "softmax",
+    "_log_softmax": "log_softmax", "_convolution": "convolution",
+    "expit": "sigmoid", "special_expit": "sigmoid", "special_erf": "erf",
     "_fused_rms_norm": "rms_norm", "__and__": "and", "multi_head_attention": "multi_head_attention_forward",
 }  # fmt: skip
 
@@ -198,13 +195,14 @@ class Substitution(TorchFunctionMode):
         self.shadows = Notes()
         self.on_embedding: Callable[[Tensor, Tensor], Tensor] | None = None
         self.prepare: Callable[[Call, Tensor], Tensor] | None = None
-        self.settle: Callable[[Tensor], Tensor] | None = None
         self.state: Any = None
         self.own: set[int] = set()
         self._redirects = Notes()
         modules = self.model if isinstance(self.model, torch.nn.Module) else None
         self._names = {} if modules is None else {id(m): name for name, m in modules.named_modules()}
-        self._constants = set() if modules is None else {id(t) for t in (*modules.parameters(), *modules.buffers())}
+        self._constants = (
+            set() if modules is None else {id(t) for t in (*modules.parameters(), *modules.buffers())}
+        )
 
     # ---- the mode ----
 
@@ -233,10 +231,8 @@ class Substitution(TorchFunctionMode):
         args, kwargs = map_tensors(args, ready), map_tensors(kwargs, ready)
         if not active:
             return self._inactive(func, identity, args, kwargs, written)
-        if in_place and identity.in_place:
-            if identity.twin is None:
-                return self._write_twinless(func, identity, args, kwargs, written)
-            func = identity.twin
+        if identity.in_place:
+            func = identity.twin or _on_a_copy(func)
         call = Call(self, func, identity.name, args, kwargs)
         if self.prepare is not None:
             call.args = map_tensors(call.args, lambda t: self.prepare(call, t))  # type: ignore[misc]
@@ -254,7 +250,11 @@ class Substitution(TorchFunctionMode):
         """The dotted name of the module whose code is running, found on the call stack ("" for the model)."""
         frame = sys._getframe(1)
         while frame is not None:
-            name = self._names.get(id(frame.f_locals.get("self"))) if "self" in frame.f_code.co_varnames else None
+            name = (
+                self._names.get(id(frame.f_locals.get("self")))
+                if "self" in frame.f_code.co_varnames
+                else None
+            )
             if name is not None:
                 return name
             frame = frame.f_back  # type: ignore[assignment]
@@ -279,26 +279,15 @@ class Substitution(TorchFunctionMode):
         if result.shape != written.shape or result.dtype != written.dtype:
             result = result.expand(written.shape).to(written.dtype)
         if base is not None:
-            now = torch.as_strided_scatter(
-                self.current(base), result, written.size(), written.stride(), written.storage_offset()
-            )
+            place = (written.size(), written.stride(), written.storage_offset())
+            whole = place == (base.size(), base.stride(), base.storage_offset())
+            now = result
+            if not whole:  # torch.as_strided_scatter has a wrong gradient for what it does not write
+                now = self.current(base).clone()
+                now.as_strided(*place).copy_(result)
             self._redirects[base] = now
         self._redirects[written] = result
         return result
-
-    def _write_twinless(
-        self, func: Function, identity: Identity, args: tuple[Any, ...], kwargs: dict[str, Any], written: Any
-    ) -> Any:
-        if not isinstance(written, Tensor):
-            return func(*args, **kwargs)
-        fresh = args[0].clone()
-        func(fresh, *args[1:], **kwargs)
-        if self.follow or not args[0].is_floating_point():
-            self._move_shadows(Call(self, func, identity.name, args, kwargs), fresh)
-        if self.default is not native:
-            self.notes[fresh] = self.notes.get(args[0])
-        self._rewrite(written, fresh)
-        return None if identity.name == "setitem" else fresh
 
     def _inactive(
         self, func: Function, identity: Identity, args: tuple[Any, ...], kwargs: dict[str, Any], written: Any
@@ -330,7 +319,9 @@ class Substitution(TorchFunctionMode):
         if not shadowed:
             return
         probing = shadowed[0].is_floating_point()
-        outputs = [t for t in tensors_in(result) if t.is_floating_point() == probing and t.dtype != torch.bool]
+        outputs = [
+            t for t in tensors_in(result) if t.is_floating_point() == probing and t.dtype != torch.bool
+        ]
         if not outputs:
             return
         if call.name in MOVES:
@@ -353,7 +344,9 @@ class Substitution(TorchFunctionMode):
                 fresh[args[1]] = args[2]
                 self.shadows[outputs[0]] = fresh
                 return
-            for output, shadow in zip(tensors_in(result), tensors_in(call.function(*args, **kwargs)), strict=True):
+            for output, shadow in zip(
+                tensors_in(result), tensors_in(call.function(*args, **kwargs)), strict=True
+            ):
                 if output is not shadow and output.shape == shadow.shape and self.shadows.get(output) is None:
                     self.shadows[output] = shadow
         elif len(shadowed) == 1 and (not probing or call.name in _AFFINE):
@@ -362,13 +355,27 @@ class Substitution(TorchFunctionMode):
                 if output.shape == known.shape:
                     self.shadows[output] = known
 
-    def _embed(self, func: Function, identity: Identity, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _embed(
+        self, func: Function, identity: Identity, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         ids = next((t for t in tensors_in((args, kwargs)) if self.shadows.get(t) is not None), None)
         if ids is None or self.on_embedding is None:
             return None
         if identity.name == "embedding_bag":
             return _embedding_bag(self, ids, *args, **kwargs)
         return self.on_embedding(func(*args, **kwargs), self.shadows.get(ids))
+
+
+@cache
+def _on_a_copy(function: Function) -> Function:
+    """An in-place function without an out-of-place twin, as one."""
+
+    def out_of_place(written: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        fresh = written.clone()
+        function(fresh, *args, **kwargs)
+        return fresh
+
+    return out_of_place
 
 
 # Re-scaling an input by constants leaves each entry the same feature.
@@ -405,13 +412,19 @@ def _embedding_bag(run: Substitution, ids: Tensor, *args: Any, **kwargs: Any) ->
     return run.again(torch.matmul, bags, rows)  # type: ignore[no-any-return]
 
 
-def without_running_updates(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def without_running_updates(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a batch or instance norm with copies of the running statistics, which training mode
     writes into."""
     if not (kwargs.get("training") or kwargs.get("use_input_stats") or True in args[5:6]):
         return args, kwargs
-    copied = tuple(a.clone() if i in (1, 2, 3, 4) and isinstance(a, Tensor) else a for i, a in enumerate(args))
-    return copied, {k: v.clone() if k.startswith("running") and v is not None else v for k, v in kwargs.items()}
+    copied = tuple(
+        a.clone() if i in (1, 2, 3, 4) and isinstance(a, Tensor) else a for i, a in enumerate(args)
+    )
+    return copied, {
+        k: v.clone() if k.startswith("running") and v is not None else v for k, v in kwargs.items()
+    }
 
 
 def _normalise(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -423,7 +436,9 @@ def _recurrent(call: Call, *args: Any, **kwargs: Any) -> Any:
     # cuDNN has a backward pass in training mode only; with dropout 0 that mode computes the same.
     if not call.actives[0].is_cuda:
         return call.native()
-    padded = isinstance(args[3], bool)  # (input, hx, weights, bias, layers, dropout, train, …) or packed: one more
+    padded = isinstance(
+        args[3], bool
+    )  # (input, hx, weights, bias, layers, dropout, train, …) or packed: one more
     place = 5 if padded else 6
     dropout, train = args[place], args[place + 1]
     return call.function(*args[:place], dropout if train else 0.0, True, *args[place + 2 :], **kwargs)

@@ -130,11 +130,10 @@ class OpenRow:
         if b is None:  # autograd hands None to hooks where a probe took the relevance instead
             return
         wide = torch.float32 if a.device.type == "mps" else torch.float64
-        if a.is_complex() or b.is_complex():
-            # The real part of a·conj(g) is the pairing under which autograd's complex gradients are dual.
-            self.add(what, (a * b.conj()).real.sum(dtype=wide))
-        else:
-            self.add(what, (a * b).sum(dtype=wide))
+        # The real part of a·conj(b) is the pairing under which autograd's complex gradients are dual; a masked
+        # score is −inf, with gradient zero.
+        product = (a * b.conj()).real if a.is_complex() or b.is_complex() else torch.where(b == 0, 0, a * b)
+        self.add(what, product.sum(dtype=wide))
 
     def of(self, what: str) -> float:
         return sum(float(amount) for amount in self.sums.get(what, ()))

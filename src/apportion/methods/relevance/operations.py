@@ -24,7 +24,7 @@ HOMOGENEOUS = frozenset(
     """neg positive sum nansum mean nanmean cumsum add sub rsub relu leaky_relu prelu rrelu abs max min amax amin
     maximum minimum fmax fmin topk sort msort kthvalue median nanmedian mode aminmax max_pool1d max_pool2d max_pool3d
     fractional_max_pool2d fractional_max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
-    max_unpool1d max_unpool2d max_unpool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
+    max_pool2d_with_indices max_pool3d_with_indices max_pool1d_with_indices max_unpool1d max_unpool2d max_unpool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
     _adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d lp_pool1d lp_pool2d lp_pool3d interpolate upsample
     upsample_nearest upsample_bilinear upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d
     upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa norm
@@ -187,11 +187,22 @@ def product(call: Call, *args: Any, **kwargs: Any) -> Any:
     return _tag(call, result, kind_a) if kind_a in weighs else result
 
 
-def halved(result: Tensor, factors: int) -> Tensor:
+class Share(torch.autograd.Function):
+    """The same tensor, with a share of its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
+        ctx.share = share
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return gradient * ctx.share, None
+
+
+def halved(result: Tensor, factors: float) -> Tensor:
     """Each of several factors has the whole relevance as its `x · gradient`; give each its share."""
-    if factors > 1 and result.requires_grad:
-        result.register_hook(lambda gradient: gradient / factors)
-    return result
+    return Share.apply(result, 1 / factors) if factors > 1 and result.requires_grad else result
 
 
 def product_of_all(call: Call) -> Any:
@@ -537,27 +548,53 @@ def instance_norm(
     call: Call, input: Tensor, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
     use_input_stats: bool = True, momentum: float = 0.1, eps: float = 1e-5, *_: Any, **__: Any,
 ) -> Any:  # fmt: skip
+    if call.function is not F.instance_norm:
+        running_mean, running_var, weight, bias = weight, bias, running_mean, running_var
     if not use_input_stats:
-        return batch_norm(call, input, running_mean, running_var, weight, bias, False, momentum, eps)
+        return _batch_norm(call, input, running_mean, running_var, weight, bias, False, eps)
     args, kwargs = without_running_updates(call.args, call.kwargs)
     y = call.function(*(a.detach() if isinstance(a, Tensor) else a for a in args), **kwargs)
     return _grouped(call, input, y.detach(), input.shape[1], weight, eps)
 
 
-def batch_norm(
-    call: Call, input: Tensor, running_mean: Any = None, running_var: Any = None, weight: Any = None, bias: Any = None,
-    training: bool = False, momentum: float | None = 0.1, eps: float = 1e-5, *_: Any, **__: Any,
-) -> Any:  # fmt: skip
+def batch_norm(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """`F.batch_norm` has the statistics first, `torch.batch_norm` and the operators the weights."""
+    names: tuple[str, ...] = (
+        "input",
+        "running_mean",
+        "running_var",
+        "weight",
+        "bias",
+        "training",
+        "momentum",
+        "eps",
+    )
+    if call.function is not F.batch_norm:
+        names = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
+    if call.name.endswith("_no_training"):
+        names = (*names[:5], *names[6:])
+    given = {**dict(zip(names, args, strict=False)), **kwargs}
+    wanted = {name: given.get(name) for name in names[:5]}
+    y = _batch_norm(call, **wanted, training=bool(given.get("training")), eps=given.get("eps", 1e-5))
+    return (y, None, None) if call.name.startswith(("native", "_native", "cudnn")) else y
+
+
+def _batch_norm(
+    call: Call,
+    input: Tensor,
+    running_mean: Any,
+    running_var: Any,
+    weight: Any,
+    bias: Any,
+    training: bool,
+    eps: float,
+) -> Tensor:
     """With fixed statistics: part of the layer before it, or an affine map of its own."""
     state: Propagation = call.run.state
-    if call.name == "batch_norm" and isinstance(training, float):  # the no-training operator has no such flag
-        training, momentum, eps = False, training, momentum  # type: ignore[assignment]
     if training or running_mean is None:
         y = torch.batch_norm(input.detach(), weight, bias, None, None, True, 0.0, eps, False)
-        settled = state.settle(call.run, input)
-        dims = (0, *range(2, input.dim()))
-        w = None if weight is None else weight.view(1, -1, *[1] * (input.dim() - 2))
-        return _normalised(call, settled, y, w, dims, eps)
+        w = None if weight is None else _column(weight, input)
+        return _normalised(call, input, y, w, (0, *range(2, input.dim())), eps)
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
@@ -580,7 +617,6 @@ def batch_norm(
         scaling = hasattr(note.rule, "scale") and not getattr(note.rule, "spread_bias", False)
         value = (lambda: apply(raw)) if scaling else (lambda: apply(raw.detach()))
         return state.ruled_layer(call, folded, note.x, note.rule, note.probe, value)
-    x = state.settle(call.run, input)
     layer = Layer(
         lambda x, w, b: (
             torch.addcmul(_column(b, x), x, _column(w, x)) if b is not None else x * _column(w, x)
@@ -589,7 +625,7 @@ def batch_norm(
         shift,
         channel=1,
     )
-    return state.ruled_layer(call, layer, x, Zero(), None, value=lambda: apply(x))
+    return state.ruled_layer(call, layer, input, Zero(), None, value=lambda: apply(input))
 
 
 def _column(vector: Tensor, like: Tensor) -> Tensor:
@@ -643,14 +679,13 @@ def dropout(
 ) -> Any:
     if not kwargs.get("train", training):
         return input
-    return call.function(call.run.state.settle(call.run, input), *call.args[1:], **call.kwargs)
+    return call.native()
 
 
 def var(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """Homogeneous of degree two: half of its gradient."""
     result = call.native()
-    first = next(tensors_in(result))
-    first.register_hook(lambda gradient: gradient / 2)  # homogeneous of degree two
-    return result
+    return halved(result, 2) if isinstance(result, Tensor) else (halved(result[0], 2), *result[1:])
 
 
 def taylor(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -702,7 +737,16 @@ TABLE: dict[str, Substitute] = {
     "rms_norm": rms_norm,
     "group_norm": group_norm,
     "instance_norm": instance_norm,
-    "batch_norm": batch_norm,
+    **dict.fromkeys(
+        (
+            "batch_norm",
+            "native_batch_norm",
+            "cudnn_batch_norm",
+            "_native_batch_norm_legit",
+            "_native_batch_norm_legit_no_training",
+        ),
+        batch_norm,
+    ),
     "normalize": normalize,
     "local_response_norm": local_response_norm,
     **COMPOSED,

@@ -1,9 +1,8 @@
 """How relevance travels through one forward and backward pass: `R = x · gradient`, layer by layer.
 
-Two shortcuts keep the cost near that of a gradient. The output of a layer is *pending* until something other
-than a ReLU or a batch norm reads it: its rule's factor is then applied together with the ReLU's gradient, and a
-batch norm that follows becomes part of the layer. Rules that are not a scaling of the layer's own gradient are
-evaluated in the backward pass, so no surrogate activations are held.
+Two shortcuts keep the cost near that of a gradient. A ReLU after a layer applies the layer's rule together with
+its own gradient, and a batch norm after a layer becomes part of it. Rules that are not a scaling of the layer's
+own gradient are evaluated in the backward pass, so no surrogate activations are held.
 """
 
 from __future__ import annotations
@@ -21,13 +20,11 @@ from apportion.methods.relevance.ledger import OpenRow
 from apportion.methods.relevance.rules import Layer, Rule
 from apportion.substitution import Call, Notes, Substitution, map_tensors, tensors_in
 
-# Calls that may see the raw output of a layer: they fold its rule into their own backward pass.
-_FOLDING = frozenset({"relu", "batch_norm", "dropout", "feature_dropout", "alpha_dropout"})
-
 
 @dataclass
 class Note:
-    """What is known of a tensor that a substituted function returned."""
+    """What is known of a tensor that a substituted function returned; for the output of a layer, how it was made
+    and its `raw` output, which expects what the rule expects rather than a gradient."""
 
     kind: str = (
         ""  # "gate" (values in [0, 1] that weigh), "scale" (a divisor or its inverse), "tanh", "positive"
@@ -37,8 +34,6 @@ class Note:
     x: Tensor | None = None
     probe: Tensor | None = None
     raw: Tensor | None = None
-    pending: bool = False
-    settled: Tensor | None = None
     row: OpenRow | None = None
 
 
@@ -62,7 +57,7 @@ class Propagation:
 
         table = {name: self._measured(function, name not in COMPOSED) for name, function in TABLE.items()}
         run = Substitution(table, self._measured(other, True), model, follow=self.composite.first is not None)
-        run.prepare, run.settle, run.state = self.prepare, lambda t: self.settle(run, t), self
+        run.prepare, run.state = self.prepare, self
         if isinstance(model, torch.nn.Module):
             self.types = {name: type(module).__name__ for name, module in model.named_modules()}
         return run
@@ -92,7 +87,6 @@ class Propagation:
 
         self._measure_inputs(call, row)
         result = function(call, *call.args, **call.kwargs)
-        result = map_tensors(result, lambda t: self.settle(call.run, t))
         self._watch(self.row, result)
         self._keep(self.row)
         return result
@@ -113,6 +107,7 @@ class Propagation:
         call.args, call.kwargs = map_tensors(call.args, alias), map_tensors(call.kwargs, alias)
 
     def _watch(self, row: OpenRow, result: Any) -> None:
+        """Enter in the row the relevance that arrives at the outputs of a call."""
         for tensor in tensors_in(result):
             if tensor.requires_grad and tensor.grad_fn is not None:
                 value = tensor.detach()
@@ -147,23 +142,18 @@ class Propagation:
             self._keep(row)
         return result
 
-    # ---- pending layers ----
+    # ---- layers ----
 
     def prepare(self, call: Call, tensor: Tensor) -> Tensor:
-        """Called for each tensor argument: settles a pending layer, and notices tensors from unseen functions."""
-        if not tensor.requires_grad:
-            return tensor
-        note = call.run.notes.get(tensor)
-        if note is not None and note.pending and call.name not in _FOLDING:
-            return self.settle(call.run, tensor)
-        if self.known.get(tensor) is None and id(tensor) not in call.run.own:
+        """Called for each tensor argument: notices tensors that come from functions which were not seen."""
+        if tensor.requires_grad and self.known.get(tensor) is None and id(tensor) not in call.run.own:
             self._unseen(call.run, tensor)
         return tensor
 
     def _unseen(self, run: Substitution, tensor: Tensor) -> None:
         maker = "unknown" if tensor.grad_fn is None else tensor.grad_fn.name()
         self.known[tensor] = True
-        if maker.startswith("AsStrided") or (
+        if maker.startswith(("AsStrided", "torch::autograd::CopySlices")) or (
             tensor._is_view() and tensor._base is not None and self.known.get(tensor._base)
         ):
             return
@@ -178,23 +168,10 @@ class Propagation:
         tensor.register_hook(lambda g: row.add_product("arrived", value, g))
         self.hidden[f"{where}:{maker}"] = row
 
-    def settle(self, run: Substitution, tensor: Tensor) -> Tensor:
-        """The output of a pending layer with its rule applied, for any function that reads it."""
-        note = run.notes.get(tensor)
-        if note is None or not note.pending:
-            return tensor
-        if note.settled is None:
-            note.settled = Settle.apply(tensor, tensor, note.layer, note.rule, note.row)
-            self.known[note.settled] = True
-            run.notes[note.settled] = Note(
-                layer=note.layer, rule=note.rule, x=note.x, probe=note.probe, raw=tensor, row=note.row
-            )
-        return note.settled
-
     def layer(
         self, call: Call, layer: Layer, x: Tensor, kind: str, value: Callable[[], Tensor] | None = None
     ) -> Tensor:
-        """The output of a layer that is linear in `x`, its rule pending."""
+        """The output of a layer that is linear in `x`, under the rule that the composite has for it."""
         self.seen_layers += 1
         probe = call.run.shadows.get(x) if call.run.follow else None
         where = call.run.where() if (self.composite.names or self.composite.types) else ""
@@ -221,21 +198,16 @@ class Propagation:
         else:
             direct = getattr(rule, "direct", False)
             z = Lazy.apply(x, probe if direct else None, layer, rule, value)
-        call.run.notes[z] = Note(layer=layer, rule=rule, x=x, probe=probe, raw=z, pending=True, row=row)
-        return z
+        out = Settle.apply(z, layer, rule, row)
+        call.run.notes[out] = Note(layer=layer, rule=rule, x=x, probe=probe, raw=z, row=row)
+        return out
 
     def relu(self, call: Call, input: Tensor) -> Tensor:
-        """A ReLU; the factor of a pending layer before it is applied in its backward pass."""
+        """A ReLU; the rule of a layer before it is applied in its backward pass."""
         note = call.run.notes.get(input)
-        if note is None or not note.pending or self.ledger:
-            return torch.relu(self.settle(call.run, input))
-        if (
-            getattr(note.rule, "scale", None) is not None
-            and note.rule.scale(input[:0]) is None
-            and _scales(note.rule)
-        ):
+        if note is None or note.raw is None or self.ledger:
             return torch.relu(input)
-        return FoldedReLU.apply(input, note.rule)
+        return FoldedReLU.apply(note.raw, note.rule)
 
 
 def _scales(rule: Rule) -> bool:
@@ -290,7 +262,7 @@ class Settle(torch.autograd.Function):
     """Turns a gradient at a layer's output into what the layer expects."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, value: Tensor, layer: Layer, rule: Rule, row: OpenRow | None) -> Tensor:
+    def forward(ctx: Any, z: Tensor, layer: Layer, rule: Rule, row: OpenRow | None) -> Tensor:
         ctx.save_for_backward(z)
         ctx.layer, ctx.rule, ctx.row = layer, rule, row
         return z.view_as(z)
@@ -304,7 +276,7 @@ class Settle(torch.autograd.Function):
             row.layer = True
             if _scales(ctx.rule) and layer.bias is not None:
                 row.add_product("bias", layer.along_channel(layer.bias, passed).expand_as(passed), passed)
-        return passed, None, None, None, None
+        return passed, None, None, None
 
 
 class FoldedReLU(torch.autograd.Function):
@@ -320,6 +292,7 @@ class FoldedReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         (y,) = ctx.saved_tensors
-        if _scales(ctx.rule):  # y / (y + ε) is zero where the ReLU is closed
-            return ctx.rule.scale(y).mul_(gradient), None
-        return gradient * y, None
+        if not _scales(ctx.rule):
+            return gradient * y, None
+        scale = ctx.rule.scale(y)  # y / (y + ε) is zero where the ReLU is closed
+        return gradient * (y > 0) if scale is None else scale.mul_(gradient), None
