@@ -18,6 +18,9 @@ if _TYPE_CHECKING:
     from apportion.methods.occlusion import Occlusion as Occlusion
     from apportion.methods.path import IntegratedGradients as IntegratedGradients
     from apportion.methods.relevance.lrp import LRP as LRP
+    from apportion.methods.rise import RISE as RISE
+    from apportion.methods.surrogate import KernelSHAP as KernelSHAP
+    from apportion.methods.surrogate import LIME as LIME
     from apportion.target import Contrast as Contrast
 
 __version__ = "0.1.0"
@@ -33,8 +36,11 @@ _PLACES = {
     "InputError": "errors",
     "InputXGradient": "methods.gradient",
     "IntegratedGradients": "methods.path",
+    "KernelSHAP": "methods.surrogate",
+    "LIME": "methods.surrogate",
     "LRP": "methods.relevance.lrp",
     "Occlusion": "methods.occlusion",
+    "RISE": "methods.rise",
     "Saliency": "methods.gradient",
     "SmoothGrad": "methods.gradient",
     "VarGrad": "methods.gradient",

@@ -24,6 +24,11 @@ class Replacement:
         """How many model calls are averaged for each mask."""
         return 1
 
+    @property
+    def random(self) -> bool:
+        """Whether two calls with one mask may differ."""
+        return False
+
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -193,6 +198,11 @@ class Background(Replacement):
     def draws(self) -> int:
         return len(self.data) if self.many is None else self.many
 
+    @property
+    def random(self) -> bool:
+        """Whether two calls with one mask may differ."""
+        return self.many is not None
+
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         if self.data.shape[1:] != x.shape[1:]:
             raise InputError(
@@ -204,6 +214,62 @@ class Background(Replacement):
         assert draw is not None
         rows = self.data.to(device=x.device, dtype=x.dtype)[draw]
         return super().hide(x, keep, rows)
+
+
+@dataclass(frozen=True)
+class Quartiles(Background):
+    """Discretised numeric columns, as LIME has them (Ribeiro et al. 2016): a kept column is drawn from the
+    rows of `data` in the input's own bin, a hidden one from those in the others, each column by itself.
+
+    Bins are cut at the quantiles (`bins=4`: quartiles); a column with fewer values has fewer bins, and one
+    with a single bin is never changed.
+
+    >>> x, data = torch.tensor([[9.0]]), torch.arange(1.0, 9.0)[:, None]
+    >>> drawn = [hide(x, torch.tensor([[False]]), Quartiles(data, seed=i)).item() for i in range(30)]
+    >>> min(drawn), max(drawn)
+    (1.0, 6.0)
+    """
+
+    many: int | None = 1
+    bins: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.data.dim() != 2 or self.bins < 2 or self.many is None:
+            raise InputError(
+                "Quartiles need data of shape (rows, columns), at least 2 bins, and `many` draws"
+            )
+
+    def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
+        """For each entry where its bin begins and ends among the sorted rows, (batch, columns, 2)."""
+        super().prepare(x, labels)
+        ordered = self._ordered(x)
+        edges = torch.quantile(ordered, torch.arange(1, self.bins, device=x.device) / self.bins, dim=1).T
+        bin_ = torch.searchsorted(edges.contiguous(), x.T.contiguous())
+        none = x.new_full((x.shape[1], 1), torch.inf)
+        edges = torch.cat([-none, edges, none], 1)
+        low, high = edges.gather(1, bin_), edges.gather(1, bin_ + 1)
+        ends = [torch.searchsorted(ordered, edge, side="right").T for edge in (low, high)]
+        return torch.stack(ends, -1)
+
+    def hide(self, x: Tensor, keep: Tensor, prepared: Tensor, draw: Tensor | None = None) -> Tensor:
+        assert draw is not None
+        ordered, rows = self._ordered(x), len(self.data)
+        generator = torch.Generator().manual_seed(self.seed)
+        chance = torch.rand(rows, x.shape[1], generator=generator)[draw].to(x)
+        begin, end = prepared.unbind(-1)
+        many = end - begin
+        inside = begin + (chance * many).long().clamp(max=rows - 1)
+        outside = (chance * (rows - many)).long()
+        outside = outside + torch.where(outside >= begin, many, 0)
+        place = torch.where(keep, inside, outside).clamp(max=rows - 1)
+        found = ordered.gather(1, place.T).T
+        # Nothing can be drawn from an empty bin or from outside of the only one.
+        return torch.where(torch.where(keep, many == 0, many == rows), x, found)
+
+    def _ordered(self, x: Tensor) -> Tensor:
+        return self.data.to(x).T.contiguous().sort(1).values
 
 
 @dataclass(frozen=True)

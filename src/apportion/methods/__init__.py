@@ -22,6 +22,9 @@ METHODS = {
     "guidedbackprop": "gradient:GuidedBackprop",
     "deconvnet": "gradient:Deconvnet",
     "deeplift": "deeplift:DeepLIFT",
+    "lime": "surrogate:LIME",
+    "kernelshap": "surrogate:KernelSHAP",
+    "rise": "rise:RISE",
 }
 
 

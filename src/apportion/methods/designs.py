@@ -1,0 +1,135 @@
+"""Which masks to run, when every mask of one size has the same weight: a stratified sample without
+repeats."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Masks = npt.NDArray[np.bool_]
+
+
+class Design:
+    """Masks over `features`, drawn without repeats; those of `s` kept features stand for `mass[s]` together.
+
+    Each size gets model calls in proportion to its mass, and `weights` shares its mass out among the masks
+    that were drawn, so a size that is drawn completely is exact. `paired` draws each mask with its
+    complement: what two features do together then cancels out of what each does alone (Covert & Lee 2021).
+
+    >>> design = Design(3, torch.tensor([0.0, 0.5, 0.5, 0.0]), seed=0)
+    >>> design.draw(6).sum(1).tolist(), design.complete
+    ([1, 2, 1, 2, 1, 2], True)
+    """
+
+    def __init__(self, features: int, mass: Tensor, seed: int, paired: bool = True) -> None:
+        self.features, self.paired = features, paired
+        self.mass = mass.double().numpy()
+        self.masks: Masks = np.zeros((0, features), dtype=bool)
+        self._random = np.random.default_rng(seed)
+
+    def draw(self, many: int) -> Tensor:
+        """Up to about `many` new masks, (masks, features) with True for kept; complements stand side by
+        side."""
+        strata = self._strata()
+        target = many + len(self.masks)
+        drawn = [self._new(*item) for item in self._allocate(strata, target)]
+        units = np.concatenate([np.zeros((0, self.features), dtype=bool), *drawn])
+        new = np.stack([units, ~units], 1).reshape(-1, self.features) if self.paired else units
+        self.masks = np.concatenate([self.masks, new])
+        return torch.from_numpy(new)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every mask that has a weight was drawn."""
+        counts = np.bincount(self.masks.sum(1), minlength=self.features + 1)
+        return all(counts[s] == math.comb(self.features, s) for s in self.mass.nonzero()[0])
+
+    def weights(self) -> Tensor:
+        """The weight of each mask drawn so far; they add up to the mass of the sizes met."""
+        sizes = self.masks.sum(1)
+        counts = np.bincount(sizes, minlength=self.features + 1)
+        return torch.from_numpy((self.mass / np.maximum(counts, 1))[sizes])
+
+    def missing(self) -> Tensor:
+        """For each mask drawn the share of the masks of its size that were not (0: nothing left to
+        chance)."""
+        sizes = self.masks.sum(1)
+        counts = np.bincount(sizes, minlength=self.features + 1)
+        share = [1 - n / math.comb(self.features, s) for s, n in enumerate(counts)]
+        return torch.tensor(share, dtype=torch.float64)[torch.from_numpy(sizes)]
+
+    def _strata(self) -> list[tuple[int, float, int]]:
+        """Size, mass and number of masks of each stratum; a pair stands under its smaller size."""
+        F = self.features
+        if not self.paired:
+            return [(s, float(m), math.comb(F, s)) for s, m in enumerate(self.mass) if m > 0]
+        strata = []
+        for s in range(F // 2 + 1):
+            mass = self.mass[s] + (self.mass[F - s] if F - s != s else 0)
+            pairs = math.comb(F, s) // (2 if 2 * s == F else 1)
+            if mass > 0:
+                strata.append((s, float(mass), pairs))
+        return strata
+
+    def _allocate(self, strata: list[tuple[int, float, int]], target: int) -> list[tuple[int, int, int]]:
+        """How many masks (or pairs) of each size to have in all: in proportion to mass, at most all there
+        are."""
+        units = max(1, round(target / (2 if self.paired else 1)))
+        wanted = {s: 0.0 for s, _, _ in strata}
+        open_strata, left = strata, float(units)
+        while open_strata and left > 0:
+            whole = sum(mass for _, mass, _ in open_strata)
+            full = [item for item in open_strata if left * item[1] / whole >= item[2]]
+            if not full:
+                wanted |= {s: left * mass / whole for s, mass, _ in open_strata}
+                break
+            wanted |= {s: float(count) for s, _, count in full}
+            left -= sum(count for _, _, count in full)
+            open_strata = [item for item in open_strata if item not in full]
+        # Systematic rounding: every stratum gets its share up to less than one mask.
+        steps = np.floor(np.cumsum(list(wanted.values())) + self._random.random() * 0.999999 + 1e-9).astype(
+            int
+        )
+        found = np.diff(steps, prepend=0)
+        return [(s, min(int(n), count), count) for (s, _, count), n in zip(strata, found, strict=True)]
+
+    def _new(self, size: int, wanted: int, count: int) -> Masks:
+        """Masks of one size that were not drawn before, so that there are `wanted` of them."""
+        F = self.features
+        seen = self.masks[self.masks.sum(1) == size]
+        if self.paired and 2 * size == F:
+            seen = seen[seen[:, 0]]
+        missing = wanted - len(seen)
+        if missing <= 0:
+            return np.zeros((0, F), dtype=bool)
+        if count <= 4 * wanted:
+            every = np.zeros((math.comb(F, size), F), dtype=bool)
+            places = np.array(list(itertools.combinations(range(F), size)), dtype=int).reshape(
+                len(every), size
+            )
+            np.put_along_axis(every, places, True, 1)
+            if self.paired and 2 * size == F:
+                every = every[every[:, 0]]
+            every = every[~np.isin(_keys(every), _keys(seen))]
+            return every[self._random.permutation(len(every))[:missing]]
+        found = np.zeros((0, F), dtype=bool)
+        while len(found) < missing:
+            draw = self._random.random((missing - len(found), F)).argsort(1) < size
+            if self.paired and 2 * size == F:
+                draw = draw ^ ~draw[:, :1]
+            both = np.concatenate([found, draw])
+            first = np.sort(np.unique(_keys(both), return_index=True)[1])
+            found = both[first]
+            found = found[~np.isin(_keys(found), _keys(seen))]
+        return found
+
+
+def _keys(masks: Masks) -> npt.NDArray[np.void]:
+    """One comparable item for each mask."""
+    packed = np.ascontiguousarray(np.packbits(masks, axis=1))
+    return packed.view(np.dtype((np.void, packed.shape[1]))).ravel()

@@ -1,0 +1,308 @@
+"""Methods that fit a linear model to the scores of masked inputs: LIME and Kernel SHAP."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.explanation import Explanation
+from apportion.features import Features
+from apportion.forward import Inputs, Model
+from apportion.masking import Masking
+from apportion.methods.designs import Design
+from apportion.methods.regression import Fit, constrained, highest, lasso, ridge
+from apportion.partitions import Columns, Partition, Superpixels, Tokens, Words
+from apportion.replacements import Replacement
+from apportion.target import Target
+
+Distance = Literal["cosine", "euclidean"]
+Sizes = Literal["coins", "uniform"]
+
+
+@dataclass(frozen=True)
+class LIME:
+    """LIME (Ribeiro et al. 2016, eq. 2): a linear model of the score near the input, fitted to masked inputs.
+
+    The masks that the paper draws (each feature by a coin, `sizes="coins"`; for text first how many words
+    go, `"uniform"`) and its kernel `√exp(−d²/w²)` both depend only on how many features stay. So masks are
+    drawn in proportion to their weight instead of weighted after, without repeats and each with its
+    complement (`paired`), which needs fewer model calls for the same standard error. The kernel's
+    `distance` to the whole input is "cosine" with `width` 0.25, for rows "euclidean" with 0.75 √features.
+    The model is ridge regression with strength `alpha`; `keep` leaves that many features, those with the
+    largest coefficients or the last on the lasso's path (`select="lasso"`).
+
+    Features are superpixels of an image, words of a text, columns of a row (the paper's discretised columns:
+    `replacement=Quartiles(data)`); patches for other grids. Hidden ones become the mask token, id 0, or zero
+    (the paper's colour: `RegionMean()`). With `tolerance`, samples are doubled until every standard error is
+    under that share of the largest coefficient, up to `max_samples`.
+
+    The values of a feature's entries add up to its coefficient; `total` is `f(x)` minus the intercept, so the
+    remainder is how far the linear model is off at the input itself. `notes` has for each input the weighted
+    `r2`, the `intercept`, the `coefficients` and their `standard_errors`. Cost: `samples` forward passes and
+    one more.
+
+    >>> model = lambda x: 1 + x @ torch.tensor([2.0, -3.0, 0.0])
+    >>> e = LIME(alpha=0.0)(model, torch.ones(1, 3))
+    >>> e.values.round(decimals=4).tolist(), round(e.notes["r2"][0], 4)
+    ([[2.0, -3.0, 0.0]], 1.0)
+    """
+
+    samples: int = 1000
+    alpha: float = 1.0
+    keep: int | None = None
+    select: Literal["highest", "lasso"] = "highest"
+    distance: Distance | None = None
+    width: float | None = None
+    sizes: Sizes | None = None
+    paired: bool = True
+    tolerance: float | None = None
+    max_samples: int = 16000
+    partition: Partition | None = None
+    replacement: Replacement | None = None
+    seed: int = 0
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_samples(self.samples, self.max_samples, self.tolerance)
+        if self.alpha < 0:
+            raise InputError(f"alpha is {self.alpha}; accepted: zero or more")
+        if self.keep is not None and self.keep < 1:
+            raise InputError(f"keep is {self.keep}; accepted: at least 1 feature, or None for all")
+        if self.width is not None and not self.width > 0:
+            raise InputError(f"width is {self.width}; accepted: a positive distance")
+        for name, accepted in (
+            ("select", ("highest", "lasso")),
+            ("distance", ("cosine", "euclidean", None)),
+            ("sizes", ("coins", "uniform", None)),
+        ):
+            if getattr(self, name) not in accepted:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}; accepted: {', '.join(map(repr, accepted))}"
+                )
+
+    def __call__(
+        self,
+        model: Model,
+        inputs: Inputs,
+        target: Target = None,
+        *,
+        features: Sequence[Features] | None = None,
+        mask: int | None = None,
+        partition: Partition | Tensor | None = None,
+        replacement: Replacement | None = None,
+    ) -> Explanation:
+        masking = _masking(self, model, inputs, target, features, mask, partition, replacement)
+        rows, texts = _kind(masking, self.partition if partition is None else partition)
+        distance = self.distance or ("euclidean" if rows else "cosine")
+        sizes = self.sizes or ("uniform" if texts else "coins")
+
+        def solve(
+            masks: Tensor, scores: Tensor, weights: Tensor, missing: Tensor | None, where: Tensor
+        ) -> Fit:
+            chosen = None
+            if self.keep is not None and self.keep < masks.shape[1]:
+                pick = lasso if self.select == "lasso" else highest
+                chosen = pick(masks, scores, weights, self.keep)
+            return ridge(masks, scores, weights, self.alpha, chosen, missing, self.paired)
+
+        def mass(count: int) -> Tensor:
+            width = self.width or (0.25 if distance == "cosine" else 0.75 * math.sqrt(count))
+            return sizes_of_masks(count, sizes, self.samples) * kernel(count, distance, width)
+
+        fits, samples, warnings = _fitted(self, masking, mass, solve, self.samples)
+        total = masking.score.double() - fits.intercept.to(masking.score.device)
+        return _explanation(self, masking, fits, total, samples, warnings)
+
+
+@dataclass(frozen=True)
+class KernelSHAP:
+    """Kernel SHAP (Lundberg & Lee 2017, theorem 2): Shapley values by weighted least squares.
+
+    A coalition of s of M features has the weight `(M − 1) / (C(M, s) s (M − s))`, and the values are made to
+    add up to `total`, `f(x)` minus the score with all features hidden. Up to `exact` features all coalitions
+    are run and the values are the Shapley values. Beyond, `samples` of them (default: `2 M + 2048`) are drawn
+    without repeats, each with its complement (`paired`). With `tolerance`, samples are doubled until every
+    standard error is under that share of the largest value, up to `max_samples`.
+
+    Features and replacements are those of `LIME`; `Background(data)` as the replacement averages over rows of
+    the data (the interventional Shapley values). `notes` has for each input the weighted `r2`, the score with
+    all hidden as `intercept`, the `coefficients` and their `standard_errors` (zero where exact). Cost: one
+    forward pass per coalition (times the background rows), and three more.
+
+    >>> model = lambda x: x[:, 0] * x[:, 1] + x[:, 2]
+    >>> KernelSHAP()(model, torch.tensor([[2.0, 3.0, 5.0]])).values.round(decimals=4).tolist()
+    [[3.0, 3.0, 5.0]]
+    """
+
+    samples: int | None = None
+    exact: int = 12
+    paired: bool = True
+    tolerance: float | None = None
+    max_samples: int = 32000
+    partition: Partition | None = None
+    replacement: Replacement | None = None
+    seed: int = 0
+    chunk: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_samples(self.samples or 1, self.max_samples, self.tolerance)
+
+    def __call__(
+        self,
+        model: Model,
+        inputs: Inputs,
+        target: Target = None,
+        *,
+        features: Sequence[Features] | None = None,
+        mask: int | None = None,
+        partition: Partition | Tensor | None = None,
+        replacement: Replacement | None = None,
+    ) -> Explanation:
+        masking = _masking(self, model, inputs, target, features, mask, partition, replacement)
+        ends = torch.stack([torch.zeros(masking.many), torch.ones(masking.many)]).bool()
+        base, whole = masking.values(ends).double().unbind(1)
+
+        def solve(
+            masks: Tensor, scores: Tensor, weights: Tensor, missing: Tensor | None, where: Tensor
+        ) -> Fit:
+            at = where.to(base.device)
+            return constrained(masks, scores, weights, base[at], whole[at], missing, self.paired)
+
+        def mass(count: int) -> Tensor:
+            sizes = torch.arange(1, count, dtype=torch.float64)
+            inner = (count - 1) / (sizes * (count - sizes))
+            return torch.cat([torch.zeros(1), inner / inner.sum(), torch.zeros(1)]).double()[: count + 1]
+
+        fits, samples, warnings = _fitted(self, masking, mass, solve, self.samples, self.exact)
+        return _explanation(self, masking, fits, whole - base, samples, warnings)
+
+
+def sizes_of_masks(count: int, sizes: Sizes, samples: int) -> Tensor:
+    """How probable it is that a mask keeps 0, 1, …, `count` features; one sample is the whole input."""
+    if sizes == "coins":
+        s = torch.arange(count + 1, dtype=torch.float64)
+        log = math.lgamma(count + 1) - torch.lgamma(s + 1) - torch.lgamma(count - s + 1) - count * math.log(2)
+        share = log.exp()
+    else:
+        share = torch.cat([torch.full((count,), 1 / count), torch.zeros(1)]).double()
+    share[count] += 1 / samples
+    return share
+
+
+def kernel(count: int, distance: Distance, width: float) -> Tensor:
+    """`√exp(−d²/w²)` of masks that keep 0, 1, …, `count` features, at distance d from the one that keeps
+    all."""
+    kept = torch.arange(count + 1, dtype=torch.float64)
+    far = 1 - (kept / count).sqrt() if distance == "cosine" else (count - kept).sqrt()
+    return torch.exp(-(far**2) / width**2).sqrt()
+
+
+Solve = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor], Fit]
+
+
+def _fitted(
+    method: LIME | KernelSHAP,
+    masking: Masking,
+    mass: Callable[[int], Tensor],
+    solve: Solve,
+    samples: int | None,
+    exact: int = 0,
+) -> tuple[Fit, int, tuple[str, ...]]:
+    """Draw masks, run them and fit, for all samples with as many features at once; until certain enough."""
+    batch, many = masking.batch, masking.many
+    whole = Fit(
+        *(torch.zeros(shape, dtype=torch.float64) for shape in ((batch, many), batch, batch, (batch, many)))
+    )
+    most, uncertain = 0, 0
+    for count in torch.unique(masking.counts).tolist():
+        where = (masking.counts == count).nonzero().flatten()
+        design = Design(count, mass(count), method.seed, method.paired)
+        budget = 2 ** (count + 1) if count <= exact else samples or 2 * count + 2048
+        masks, scores = torch.zeros(0, count, dtype=torch.bool), masking.score.new_zeros(len(where), 0)
+        random = any(part.replacement.random for part in masking.parts)
+        while True:
+            new = design.draw(budget - len(masks))
+            full = torch.nn.functional.pad(new, (0, many - count), value=True)
+            masks = torch.cat([masks, new])
+            scores = torch.cat([scores, masking.values(full, where)], 1)
+            weights = design.weights() * len(masks)
+            missing = None if random else design.missing()
+            fit = solve(masks, scores.double().cpu(), weights, missing, where)
+            scale = fit.coefficients.abs().amax(1, keepdim=True)
+            open_rows = (fit.errors > (method.tolerance or math.inf) * scale).any(1)
+            if not bool(open_rows.any()) or design.complete or len(masks) >= method.max_samples:
+                break
+            budget = min(2 * max(budget, len(masks)), method.max_samples)
+        uncertain += int(open_rows.sum()) if not design.complete else 0
+        most = max(most, len(masks))
+        for name in ("intercept", "r2"):
+            getattr(whole, name)[where] = getattr(fit, name)
+        for name in ("coefficients", "errors"):
+            getattr(whole, name)[where, :count] = getattr(fit, name)
+    text = f"the standard errors of {uncertain} of {batch} samples are above tolerance after {most} samples"
+    return whole, most, (text,) if uncertain else ()
+
+
+def _masking(
+    method: LIME | KernelSHAP,
+    model: Model,
+    inputs: Inputs,
+    target: Target,
+    features: Sequence[Features] | None,
+    mask: int | None,
+    partition: Partition | Tensor | None,
+    replacement: Replacement | None,
+) -> Masking:
+    partition = method.partition if partition is None else partition
+    if partition is None and isinstance(inputs, Tensor) and inputs.dim() == 4 and min(inputs.shape[2:]) >= 32:
+        partition = Superpixels()
+    return Masking(
+        model,
+        inputs,
+        target,
+        partition=partition,
+        replacement=method.replacement if replacement is None else replacement,
+        features=features,
+        mask=mask,
+        chunk=method.chunk,
+        seed=method.seed,
+    )
+
+
+def _kind(masking: Masking, partition: Any) -> tuple[bool, bool]:
+    """Whether the features are columns of rows, and whether they are tokens of texts."""
+    x = masking.parts[0].x
+    texts = isinstance(partition, Tokens | Words) or (partition is None and not x.is_floating_point())
+    return not texts and (isinstance(partition, Columns) or x.dim() == 2), texts
+
+
+def _explanation(
+    method: Any, masking: Masking, fits: Fit, total: Tensor, samples: int, warnings: tuple[str, ...]
+) -> Explanation:
+    def rows(table: Tensor) -> list[list[float]]:
+        return [row[:count] for row, count in zip(table.tolist(), masking.counts.tolist(), strict=True)]
+
+    notes = {
+        "samples": samples,
+        "r2": fits.r2.tolist(),
+        "intercept": fits.intercept.tolist(),
+        "coefficients": rows(fits.coefficients),
+        "standard_errors": rows(fits.errors),
+    }
+    device = masking.score.device
+    values = masking.spread(fits.coefficients.to(device))
+    return masking.explanation(method, values, total.to(device), notes=notes, warnings=warnings)
+
+
+def _check_samples(samples: int, most: int, tolerance: float | None) -> None:
+    for name, value in (("samples", samples), ("max_samples", most)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; accepted: at least 1")
+    if tolerance is not None and not tolerance > 0:
+        raise InputError(f"tolerance is {tolerance}; accepted: a positive share, or None")
