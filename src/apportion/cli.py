@@ -1,0 +1,261 @@
+"""The command line. Torch is imported inside the commands, so that `--help` is immediate."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from apportion.errors import InputError
+from apportion.one_line import missing, one_line_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from apportion.domains import Classifier
+    from apportion.explanation import Explanation
+    from apportion.recognise import Given
+
+OUT = Path("apportion-out")
+# Nodes are fixed: to its tolerance the integral takes hundreds of passes on a photo.
+COMPARED = "lrp,IntegratedGradients(nodes=24),inputxgradient,occlusion"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a bug shows Python's own traceback
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Explanations that add up: what a model decided, why, and what the explanation leaves out.",
+)
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A shipped model, pkg.module:factory, file.py:factory, a .pt2 file, a Hugging Face "
+        "folder or hf:owner/name."
+    ),
+]
+Target = Annotated[
+    str | None, typer.Option(help="The class to explain, by number or name. Default: the predicted one.")
+]
+Layer = Annotated[str | None, typer.Option(help="Explain the output of this module instead of the input.")]
+Row = Annotated[
+    int, typer.Option(min=0, help="The row of a table, or the sample of a tensor, counted from 0.")
+]
+Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
+
+
+def version(asked: bool) -> None:
+    if asked:
+        import apportion
+
+        typer.echo(f"apportion {apportion.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def explain(
+    given: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[INPUT]", help="A sentence, a picture, .csv, .txt, .npy, .pt or .safetensors file."
+        ),
+    ] = None,
+    model: Model = None,
+    method: Annotated[str, typer.Option(help="A short name (see `apportion methods`) or a repr.")] = "lrp",
+    target: Target = None,
+    layer: Layer = None,
+    row: Row = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    html: Html = None,
+    png: Annotated[Path | None, typer.Option(help="Write a picture here.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write page, picture and explanation into this folder.  [pictures: apportion-out]"),
+    ] = None,
+) -> None:
+    """Explain one decision. Without INPUT: a sentence and a photo, by three methods."""
+    with one_line_errors(quiet=as_json):
+        if given is None:
+            from apportion import demo
+
+            if as_json or png or layer or model or target:
+                raise InputError("without an INPUT only --out and --html apply")
+            return demo.run(_console(), (out or OUT) / "demo.html" if html is None else html)
+        what = _recognised(given)
+        if out is None and what.kind == "image" and not (as_json or html or png):
+            out = OUT
+        classifier, explanations = _explain(what, model, [method], target, layer, row)
+        explanation = explanations[0]
+        console = _console()
+        if not as_json:
+            from apportion import terminal
+
+            terminal.show(explanation, console, classifier.name)
+        if out is not None:
+            stem = _stem(what, explanation)
+            html, png = html or out / f"{stem}.html", png or out / f"{stem}.png"
+            explanation.save(out / f"{stem}.safetensors")
+        if html is not None:
+            explanation.to_html(html)
+        if png is not None:
+            from apportion.pictures import png as draw
+
+            draw(explanation, png)
+        if as_json:
+            from apportion.report import summary
+
+            typer.echo(json.dumps(summary(explanation), indent=2, ensure_ascii=False))
+        else:
+            _tell(console, *(path for path in (html, png) if path is not None))
+    return None
+
+
+@app.command()
+def compare(
+    given: Annotated[str, typer.Argument(metavar="INPUT", help="As in `apportion explain`.")],
+    methods: Annotated[str, typer.Option(help="Names or reprs, separated by commas.")] = COMPARED,
+    model: Model = None,
+    target: Target = None,
+    row: Row = 0,
+    html: Html = None,
+) -> None:
+    """Explain one decision by several methods, side by side on a page."""
+    with one_line_errors():
+        names = split(methods)
+        if not names:
+            raise InputError("--methods is empty; accepted: names such as lrp,ig")
+        what = _recognised(given)
+        classifier, explanations = _explain(what, model, names, target, None, row)
+        console = _console()
+        from apportion import terminal
+        from apportion.report import page
+
+        console.print(terminal.heading(explanations[0], classifier.name))
+        console.print(terminal.comparison(explanations))
+        from apportion.explanation import write_whole
+
+        path = html or OUT / "compare.html"
+        write_whole(path, page(explanations).encode())
+        _tell(console, path)
+
+
+@app.command()
+def methods() -> None:
+    """List the methods: short name, repr with its settings, and what each is."""
+    with one_line_errors():
+        from rich.text import Text
+
+        from apportion.methods import METHODS, method_class
+
+        console = _console()
+        for name in METHODS:
+            try:
+                made = method_class(name)
+            except ImportError as error:
+                raise InputError(missing(error)) from error
+            about = (made.__doc__ or "").strip().split("\n\n")[0]
+            console.print(Text.assemble((name, "bold"), "  ", (repr(made()), "cyan")), soft_wrap=True)
+            console.print(Text("    " + " ".join(about.split())), soft_wrap=True)
+
+
+@app.command()
+def models() -> None:
+    """List the models that ship, and how to name your own."""
+    from rich.table import Table
+
+    from apportion.models import SHIPPED
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("model", "input", "task", "size"):
+        table.add_column(title)
+    for name, shipped in SHIPPED.items():
+        table.add_row(name, shipped.domain, shipped.task, shipped.size)
+    console = _console()
+    console.print(table)
+    console.print(
+        "\nyour own: --model pkg.module:factory, file.py:factory, program.pt2, a Hugging Face folder, "
+        "or hf:owner/name (downloads)",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+
+
+def split(names: str) -> list[str]:
+    """Names or reprs at the commas outside brackets and quotes.
+
+    >>> split("lrp, LRP(at='a,b'),SmoothGrad(samples=8, noise=0.1)")
+    ['lrp', "LRP(at='a,b')", 'SmoothGrad(samples=8, noise=0.1)']
+    """
+    parts, depth, quote = [""], 0, ""
+    for letter in names:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        depth += 0 if quote else (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
+# ---- from what was typed to explanations ----
+
+
+def _recognised(given: str) -> Given:
+    from apportion.recognise import recognise
+
+    return recognise(given)
+
+
+def _explain(
+    what: Given, model: str | None, methods: list[str], target: str | None, layer: str | None, row: int
+) -> tuple[Classifier, list[Explanation]]:
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from rich.console import Console
+    from rich.status import Status
+
+    # On stderr, so that it is in no pipe; rich shows it on a terminal only.
+    with Status("explaining", console=Console(stderr=True)):
+        from apportion.running import explain_given
+
+        return explain_given(what, model, methods, target, layer, row)
+
+
+def _stem(what: Given, explanation: Explanation) -> str:
+    method = type(explanation.method).__name__.lower()
+    return f"{Path(what.name).stem if what.raw is not what.name else what.kind}-{method}"
+
+
+# ---- what is said ----
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def _tell(console: Console, *paths: Path) -> None:
+    for path in paths:
+        console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
+
+
+def main() -> Any:
+    return app(prog_name="apportion")

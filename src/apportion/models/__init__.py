@@ -1,0 +1,61 @@
+"""The models that ship, and the user's own, by name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from apportion.domains import Classifier
+
+
+class Shipped(NamedTuple):
+    """A model in the package: where its factory is, and what `apportion models` says about it."""
+
+    place: str
+    domain: str
+    task: str
+    size: str
+
+
+SHIPPED = {
+    "sentiment": Shipped(
+        "sentiment:sentiment",
+        "text",
+        "English film reviews: negative or positive",
+        "BiLSTM with attention, 5 MB",
+    ),
+    "imagenet": Shipped(
+        "efficientnet:imagenet", "image", "1000 ImageNet classes", "EfficientNet-Lite0, 18 MB"
+    ),
+    "digits": Shipped(
+        "digits:digits", "image", "handwritten digits, 28 x 28 (MNIST)", "small ReLU CNN, 0.2 MB"
+    ),
+    "breast-cancer": Shipped(
+        "tabular:breast_cancer", "tabular", "tumours: malignant or benign, 30 columns", "MLP, 20 kB"
+    ),
+}
+
+
+def load(name: str | Path) -> Classifier:
+    """A classifier by name: one that ships, or the user's own.
+
+    - `sentiment`, `imagenet`, `digits`, `breast-cancer`: these ship;
+    - `pkg.module:factory` or `path/to/file.py:factory`: the factory takes no arguments and returns a
+      `Classifier`, or a module that takes pictures as most ImageNet models do (or tensors);
+    - `path/to/program.pt2`: what `torch.export.save` wrote, for pictures or tensors likewise;
+    - a Hugging Face folder, or `hf:owner/name` (the only form that may use the network).
+
+    Raises InputError with one line for whatever does not load.
+
+    >>> load("breast-cancer").labels
+    ('malignant', 'benign')
+    """
+    from apportion.models import loading
+
+    if str(name) in SHIPPED:
+        module, factory = SHIPPED[str(name)].place.split(":")
+        made: Classifier = getattr(import_module(f"apportion.models.{module}"), factory)()
+        return made
+    return loading.load_own(str(name), tuple(SHIPPED))

@@ -1,0 +1,71 @@
+"""What the person at the terminal can mend, said in one line; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from apportion.errors import InputError
+
+
+@contextmanager
+def one_line_errors(quiet: bool = False) -> Iterator[None]:
+    """What the user can mend is one line on stderr and exit status 2; a bug keeps its traceback. Warnings are
+    one line each, once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            yield
+        except InputError as error:
+            _say("error", str(error))
+            raise typer.Exit(2) from None
+        except ImportError as error:
+            if (error.name or "").split(".")[0] not in EXTRAS:
+                raise
+            _say("error", missing(error))
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            _say("interrupted", "nothing more was written")
+            raise typer.Exit(130) from None
+        finally:
+            if not quiet:
+                for line in dict.fromkeys(
+                    _first_line(str(warning.message)) for warning in caught if _relevant(warning)
+                ):
+                    _say("warning", line)
+
+
+# Package that may be missing → the extra that brings it.
+EXTRAS = {
+    "skimage": "image",
+    "transformers": "text",
+    "tokenizers": "text",
+    "sklearn": "tabular",
+    "pandas": "tabular",
+}
+
+
+def missing(error: ImportError) -> str:
+    package = (error.name or "").split(".")[0]
+    return f"this needs {package}: pip install 'apportion[{EXTRAS.get(package, package)}]'"
+
+
+def _relevant(warning: warnings.WarningMessage) -> bool:
+    """What a developer of some library should know is not for the person at the terminal."""
+    return not issubclass(
+        warning.category, DeprecationWarning | PendingDeprecationWarning | FutureWarning | ImportWarning
+    )
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def _say(kind: str, text: str) -> None:
+    """One line on stderr, control characters left out."""
+    line = " ".join(text.split())
+    print(f"apportion: {kind}: {''.join(c for c in line if c.isprintable())}", file=sys.stderr)

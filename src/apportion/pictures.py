@@ -1,0 +1,230 @@
+"""Explanations as matplotlib pictures: Axes in, Axes out, without pyplot's global state."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from apportion.explanation import Explanation, write_whole
+from apportion.views import AGAINST, FOR, Bars, Heat, Piece, Words, view
+from apportion.wording import balance, decision, number, signed, target_name
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BARS = 15
+INK, MUTED = "#1b1d22", "#5c6370"
+TYPE, LINE = 14.0, 2.2  # points, and the height of a row of words in type sizes
+LONGEST = 40  # letters of one word that are drawn
+FAINT = 0.05  # share of the largest value below which a word's value is not written
+
+
+def plot(explanation: Explanation, index: int = 0, ax: Axes | None = None) -> Axes:
+    """Draw one sample: a photo under its heat map, a text in coloured words, or bars. Orange speaks for the
+    explained class and blue against it.
+
+    Without `ax` a new figure is made (`plot(e).figure.savefig(...)`); it belongs to no window and no pyplot
+    state.
+
+    >>> import apportion as ap, torch
+    >>> ax = ap.Saliency()(torch.nn.Linear(2, 1), torch.ones(1, 2)).plot()
+    >>> ax.get_xlabel()
+    'value'
+    """
+    shown = view(explanation, index)
+    ax = _figure(shown).add_subplot() if ax is None else ax
+    if isinstance(shown, Heat):
+        _heat(shown, ax)
+    elif isinstance(shown, Words):
+        _words(shown, ax)
+    else:
+        _bars(shown, ax)
+    return ax
+
+
+def png(explanation: Explanation, path: str | Path, index: int = 0) -> Path:
+    """Write one sample as a PNG with its title, colour scale and balance; a photo also as it was."""
+    shown = view(explanation, index)
+    figure = _figure(shown)
+    if isinstance(shown, Heat) and shown.photo is not None:
+        left, ax = figure.subplots(1, 2)
+        left.imshow(shown.photo)
+        left.set_title(_shorten(shown.note, 60), fontsize=8, color=MUTED, loc="left")
+        _bare(left)
+    else:
+        ax = figure.add_subplot()
+    plot(explanation, index, ax)
+    if isinstance(shown, Heat):
+        ax.set_title(_shorten(shown.legend, 90), fontsize=8, color=MUTED, loc="left")
+    figure.suptitle(_title(explanation, index), x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
+    figure.supxlabel(balance(explanation, index), x=0.02, ha="left", fontsize=9, color=INK)
+    data = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # letters that matplotlib's font lacks are drawn as boxes
+        figure.savefig(data, format="png", dpi=160, facecolor="white")
+    return write_whole(Path(path), data.getvalue())
+
+
+def coloured(shown: Heat) -> npt.NDArray[np.uint8]:
+    """The map as (h, w, 4) uint8: the colour says the sign, the opacity |value| over the scale, so that zero
+    is transparent."""
+    values, scale = shown.drawn, shown.scale
+    rgba = np.empty((*values.shape, 4), np.uint8)
+    rgba[..., :3] = np.where((values >= 0)[..., None], FOR, AGAINST)
+    rgba[..., 3] = (np.clip(np.abs(values) / scale, 0, 1) * 255).round()
+    return rgba
+
+
+def quiet(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """The photo in light grey, so that only the heat map has colour."""
+    grey = photo.astype(np.float64) @ (0.299, 0.587, 0.114)
+    light: npt.NDArray[np.uint8] = (160 + grey * (95 / 255)).round().astype(np.uint8)
+    return np.repeat(light[..., None], 3, 2)
+
+
+def _heat(shown: Heat, ax: Axes) -> None:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    height, width = shown.shape
+    extent = (0, width, height, 0)
+    if shown.photo is not None:
+        ax.imshow(quiet(shown.photo), extent=extent)
+    # A coarse map (of an inner layer) is drawn as the blocks that it is.
+    ax.imshow(coloured(shown), extent=extent, interpolation="nearest")
+    _bare(ax)
+    figure = ax.figure
+    scale = ScalarMappable(Normalize(-shown.scale, shown.scale), _colours())
+    bar = figure.colorbar(scale, ax=ax, fraction=0.046, pad=0.03, ticks=[-shown.scale, 0, shown.scale])
+    bar.ax.set_yticklabels(
+        [number(-shown.scale, shown.scale), "0", f"+{number(shown.scale, shown.scale)}"], fontsize=8
+    )
+    bar.outline.set_visible(False)
+
+
+def _colours() -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    stops = [_unit(colour) for colour in (AGAINST, (255, 255, 255), FOR)]
+    return LinearSegmentedColormap.from_list("apportion", stops)
+
+
+def _words(shown: Words, ax: Axes) -> None:
+    """Words in rows, each on its colour with its value beneath, in the largest type that fits."""
+    _bare(ax)
+    figure: Any = ax.figure
+    figure.draw_without_rendering()  # settles the layout: the width in points is known only then
+    box = ax.get_window_extent()
+    wide, high = (length * 72 / ax.figure.dpi for length in (box.width, box.height))
+    size = TYPE
+    placed, rows = _lay(shown, wide, size)
+    while rows * LINE * size > high + 1 and size > 4:
+        size *= 0.93
+        placed, rows = _lay(shown, wide, size)
+    for piece, x, row, width in placed:
+        strength = abs(piece.value or 0) / shown.scale
+        middle = 1 - (row + 0.35) * LINE * size / high
+        ax.text(
+            (x + width / 2) / wide, middle, _shorten(piece.text, LONGEST), ha="center", va="center",
+            transform=ax.transAxes, color=INK, fontsize=size * (0.65 if piece.special else 1),
+            bbox={
+                "boxstyle": "round,pad=0.15", "linewidth": 0,
+                "facecolor": (*_unit(FOR if (piece.value or 0) >= 0 else AGAINST), 0.75 * strength),
+            },
+        )  # fmt: skip
+        if strength >= FAINT and piece.value is not None:
+            ax.text(
+                (x + width / 2) / wide, middle - 0.52 * LINE * size / high, signed(piece.value, shown.scale),
+                transform=ax.transAxes, fontsize=size / 2, color=MUTED, ha="center", va="center",
+            )  # fmt: skip
+
+
+def _lay(shown: Words, wide: float, size: float) -> tuple[list[tuple[Piece, float, int, float]], int]:
+    """Each piece with its x, row and width in points, broken at `wide`; and the number of rows."""
+    placed, x, row = [], 0.0, 0
+    for piece in shown.pieces:
+        if piece.value is None and piece.text.isspace():
+            x, row = (0.0, row + 1) if "\n" in piece.text and x else (x + (0.25 * size if x else 0), row)
+            continue
+        width = _width(_shorten(piece.text, LONGEST), size * (0.65 if piece.special else 1)) + 0.4 * size
+        if piece.value is not None and abs(piece.value) >= FAINT * shown.scale:
+            width = max(width, _width(signed(piece.value, shown.scale), size / 2) + 0.3 * size)
+        if x and x + width > wide:
+            x, row = 0.0, row + 1
+        placed.append((piece, x, row, width))
+        x += width
+    return placed, row + 1
+
+
+def _width(text: str, size: float) -> float:
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)
+    return float(width)
+
+
+def _unit(colour: tuple[int, int, int]) -> tuple[float, ...]:
+    return tuple(channel / 255 for channel in colour)
+
+
+def _bars(shown: Bars, ax: Axes) -> None:
+    rows = shown.top(BARS)[::-1]
+    names, values = [_shorten(name, 40) for name, _ in rows], [value for _, value in rows]
+    colours = [_unit(FOR if value >= 0 else AGAINST) for value in values]
+    ax.barh(range(len(rows)), values, color=colours, height=0.7)
+    ax.set_yticks(range(len(rows)), [name.replace("$", r"\$") for name in names], fontsize=9)
+    ax.axvline(0, color=INK, linewidth=0.8)
+    for place, value in enumerate(values):
+        side = 1 if value >= 0 else -1
+        style: Any = {"ha": "left" if side > 0 else "right", "va": "center", "fontsize": 8, "color": MUTED}
+        text = signed(value, shown.scale)
+        ax.annotate(text, (value, place), (4 * side, 0), textcoords="offset points", **style)
+    ax.margins(x=0.18)
+    ax.set_xlabel("value", color=MUTED)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+    ax.tick_params(left=False, colors=INK)
+    left_out = len(shown.names) - len(rows)
+    if left_out:
+        ax.set_title(f"{left_out} smaller not drawn", fontsize=8, color=MUTED, loc="right")
+
+
+def _figure(shown: Words | Heat | Bars) -> Figure:
+    from matplotlib.figure import Figure
+
+    if isinstance(shown, Heat):
+        height, width = shown.shape
+        wide = 4.2 * (2 if shown.photo is not None else 1) * min(2.0, max(0.5, width / height))
+        size = (wide + 0.8, 5.1)
+    elif isinstance(shown, Words):
+        rows = _lay(shown, 8.0 * 72 - 16, TYPE)[1]
+        size = (8.0, 0.65 + min(10.0, rows * LINE * TYPE / 72))
+    else:
+        size = (8.0, 1.6 + 0.3 * min(BARS, len(shown.names)))
+    return Figure(figsize=size, layout="constrained")
+
+
+def _bare(ax: Axes) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+
+
+def _title(explanation: Explanation, index: int) -> str:
+    made, target = decision(explanation, index), target_name(explanation, index)
+    chance = "" if made.probability is None else f" {made.probability:.1%}"
+    explained = "" if target == made.label else f" of “{_shorten(target, 40)}”"
+    return f"{_shorten(made.label, 40)}{chance} · {type(explanation.method).__name__}{explained}"
+
+
+def _shorten(text: str, most: int) -> str:
+    """One line of at most so many characters, that mathtext leaves alone."""
+    flat = " ".join(text.split())
+    flat = flat if len(flat) <= most else flat[: most - 1] + "…"
+    return flat.replace("$", r"\$")

@@ -1,0 +1,125 @@
+"""Explain what was named on a command line: find the model, encode the input, run the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import torch
+
+from apportion.domains import Classifier
+from apportion.domains.image import ImagePreparation
+from apportion.errors import InputError
+from apportion.explaining import explain
+from apportion.explanation import Explanation
+from apportion.features import Features
+from apportion.forward import Inputs, call_model
+from apportion.methods import from_repr
+from apportion.models import SHIPPED, load
+from apportion.recognise import DEFAULT_MODEL, Given, read_tensors
+from apportion.substitution import map_tensors, tensors_in
+from apportion.target import scores_of
+
+
+def explain_given(
+    what: Given,
+    model: str | None = None,
+    methods: Sequence[str] = ("lrp",),
+    target: str | None = None,
+    layer: str | None = None,
+    row: int = 0,
+) -> tuple[Classifier, list[Explanation]]:
+    """The classifier, and one explanation of the input by each method; their notes name model and input."""
+    made = [_at(from_repr(name), layer) for name in methods]  # a wrong name is told before a model is loaded
+    if row and what.kind not in ("tabular", "tensor"):
+        raise InputError(
+            f"a row was asked for, but {what.name!r} is one {what.kind}; accepted: tables and tensors"
+        )
+    name = model or DEFAULT_MODEL.get(what.kind)
+    if name is None:
+        raise InputError(f"{what.name} holds tensors; say with --model which model takes them")
+    classifier = load(name)
+    if target is not None and not classifier.labels and not target.lstrip("-").isdigit():
+        raise InputError(
+            f"target is {target!r}, but {classifier.name} has no class names; accepted: a class index"
+        )
+    inputs, features = _encoded(what, classifier, row)
+    if name not in SHIPPED:
+        inputs = _tried(classifier, inputs)
+
+    def encoded(_: Any) -> tuple[Inputs, Any]:
+        return inputs, features
+
+    ready = replace(classifier, encode=encoded)
+    notes = {"model": classifier.name, "input": what.name}
+    found = []
+    for method in made:
+        explanation = explain(ready, inputs if features is None else None, method, target)
+        found.append(
+            replace(explanation, labels=explanation.labels or None, notes={**explanation.notes, **notes})
+        )
+    return classifier, found
+
+
+def _at(method: Any, layer: str | None) -> Any:
+    if layer is None:
+        return method
+    if all(field.name != "at" for field in fields(method)):
+        raise InputError(f"{type(method).__name__} explains inputs only; a layer does not apply")
+    return replace(method, at=layer)
+
+
+def _encoded(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Features | None]:
+    if what.kind == "tensor":
+        if classifier.domain == "tabular":
+            raise InputError(f"{classifier.name} takes the rows of a table; accepted: a .csv file")
+        return read_tensors(what.raw, row), None
+    if what.kind != classifier.domain:
+        hint = ""
+        if isinstance(classifier.encode, ImagePreparation) and not classifier.labels:
+            hint = (
+                "; a model for texts or tables needs its preprocessing: let the factory return a Classifier"
+            )
+        raise InputError(
+            f"{what.name!r:.60} is {_a(what.kind)}, but {classifier.name} takes {_a(classifier.domain)}{hint}"
+        )
+    raw = what.raw
+    if what.kind == "tabular":
+        from apportion.domains.tabular import read_row
+
+        raw = read_row(what.raw, row)
+    try:
+        return classifier.encode(raw)
+    except InputError:
+        raise
+    except (ValueError, OSError) as error:
+        raise InputError(str(error)) from error
+
+
+def _a(kind: str) -> str:
+    return {"text": "a text", "image": "a picture", "tabular": "a table"}[kind]
+
+
+def _tried(classifier: Classifier, inputs: Inputs) -> Inputs:
+    """Run a model of the user's own once, so that what does not fit is one line; numbers are given in the
+    model's precision and on its device."""
+    model = classifier.model
+    if isinstance(model, torch.nn.Module):
+        weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+        if weight is not None:
+            inputs = map_tensors(inputs, lambda t: t.to(weight if t.is_floating_point() else weight.device))
+    try:
+        with torch.no_grad():
+            output = call_model(model, inputs)
+    except Exception as error:  # whatever the user's model raises
+        first = next(iter(str(error).splitlines()), "")
+        shapes = ", ".join(
+            f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in tensors_in(inputs)
+        )
+        raise InputError(
+            f"{classifier.name} does not run on this input of shape {shapes}: "
+            f"{type(error).__name__}: {first:.200}"
+        ) from error
+    scores_of(output, next(tensors_in(inputs)).shape[0])
+    return inputs

@@ -1,0 +1,95 @@
+"""What is said of one explained sample, the same everywhere: the decision, the sum, the numbers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from apportion.explanation import Explanation
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the model decided: the classes with the highest scores, as (name, score, probability), best
+    first. The probability is None where the model has one score only."""
+
+    ranking: tuple[tuple[str, float, float | None], ...]
+    classes: int
+
+    @property
+    def label(self) -> str:
+        return self.ranking[0][0]
+
+    @property
+    def score(self) -> float:
+        return self.ranking[0][1]
+
+    @property
+    def probability(self) -> float | None:
+        return self.ranking[0][2]
+
+
+def decision(explanation: Explanation, index: int = 0, k: int = 5) -> Decision:
+    """The k best classes of a sample, with their softmax probabilities."""
+    scores = explanation.output[index].detach().double().cpu()
+    several = len(scores) > 1
+    chances = scores.softmax(0)
+    best = scores.argsort(descending=True, stable=True)[:k].tolist()
+    ranking = tuple(
+        (class_name(explanation, i), float(scores[i]), float(chances[i]) if several else None) for i in best
+    )
+    return Decision(ranking, len(scores))
+
+
+def class_name(explanation: Explanation, number: int) -> str:
+    labels = explanation.labels or ()
+    return (
+        labels[number]
+        if number < len(labels)
+        else f"class {number}"
+        if explanation.output.shape[1] > 1
+        else "score"
+    )
+
+
+def target_name(explanation: Explanation, index: int = 0) -> str:
+    """The explained class by name, or the repr of a callable target."""
+    target = explanation.target
+    return target if isinstance(target, str) else class_name(explanation, int(target[index]))
+
+
+def balance(explanation: Explanation, index: int = 0) -> str:
+    """The one line that every explanation owes: total = apportioned + remainder.
+
+    >>> import torch, apportion as ap
+    >>> balance(ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)))
+    'total 2.00 = apportioned 1.00 + remainder 1.00'
+    """
+    apportioned = float(explanation.apportioned[index])
+    if explanation.total is None or explanation.remainder is None:
+        return f"sum of values {number(apportioned, abs(apportioned))}; this method does not claim to add up"
+    total, remainder = float(explanation.total[index]), float(explanation.remainder[index])
+    scale = max(abs(total), abs(apportioned))
+    return (
+        f"total {number(total, scale)} = apportioned {number(apportioned, scale)} "
+        f"{'+' if remainder >= 0 else '−'} remainder {number(abs(remainder), scale)}"
+    )
+
+
+def number(value: float, scale: float = 1.0) -> str:
+    """A number to three digits of `scale` and at least two decimals, with a true minus sign; two digits of
+    its own where that would show nothing, and powers of ten where the scale is tiny.
+
+    >>> number(5.2049), number(-0.0526, 0.0642), number(-0.00012, 5.2), number(0.0), number(3.85e-7, 4e-7)
+    ('5.20', '−0.0526', '−0.00012', '0.00', '3.85e-07')
+    """
+    decimals = max(2, 2 - math.floor(math.log10(scale))) if scale > 0 else 2
+    text = f"{value:.{decimals}f}" if decimals < 7 or not value else f"{value:.3g}"
+    if value and not float(text):
+        text = f"{value:.2g}"
+    return text.replace("-", "−", 1) if text.startswith("-") else text
+
+
+def signed(value: float, scale: float = 1.0) -> str:
+    """A number with its sign, + included."""
+    return number(value, scale) if value < 0 else f"+{number(value, scale)}"
