@@ -275,6 +275,8 @@ class Substitution(TorchFunctionMode):
         return tensor
 
     def _rewrite(self, written: Tensor, result: Tensor) -> Tensor:
+        if result is written:  # dropout in eval mode gives back what it was given
+            return result
         base = written._base if written._is_view() else None
         if result.shape != written.shape or result.dtype != written.dtype:
             result = result.expand(written.shape).to(written.dtype)
