@@ -1,0 +1,70 @@
+# `make demo` and `make test` do all set-up themselves: python3 (3.11 or newer) and make are enough.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The constraints pin everything, so that every machine tests the same and no larger build of torch comes along.
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --quiet --constraint constraints.txt
+INPUTS := pyproject.toml constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check slow docs bench wheel format clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
+
+demo: $(VENV)/.demo ## explain a sentence and a photo by three methods
+	$(BIN)/apportion explain
+
+test: check ## everything that must hold: style, types, documentation, tests
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
+
+slow: $(VENV)/.dev ## the tests that take longer
+	$(BIN)/python -m pytest -m slow
+
+docs: $(VENV)/.dev ## read the documentation while writing it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
+
+bench: $(VENV)/.dev ## ours beside others, as ratios (ARGS="lrp --repeat 5")
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+wheel: $(VENV)/.dev ## build the wheel, and explain a sentence with it from an empty environment
+	rm -rf dist build/empty
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt dist/*.whl
+	cd / && "$(CURDIR)/build/empty/bin/apportion" explain "a painfully funny movie"
+
+format: $(VENV)/.dev ## put the style right
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean: ## remove what was built (and the environment)
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# ---- set-up: a stamp file says that it was done with these inputs ----
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "apportion needs Python 3.11 or newer; say which with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.build: $(BIN)/python $(INPUTS)
+	$(INSTALL) hatchling editables
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.build
+	$(INSTALL) --no-build-isolation --editable '.[image]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.build tests/peers.txt
+	$(INSTALL) --no-build-isolation --editable '.[dev]'
+	$(INSTALL) --no-deps --requirement tests/peers.txt
+	@touch $@ $(VENV)/.demo
