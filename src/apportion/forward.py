@@ -66,7 +66,8 @@ class Score:
         value = self.value if value is None else value
         if not value.requires_grad:
             raise InputError(_NOT_DIFFERENTIABLE)
-        found = torch.autograd.grad(value.sum(), list(at), allow_unused=True, create_graph=create_graph)
+        with recording():
+            found = torch.autograd.grad(value.sum(), list(at), allow_unused=True, create_graph=create_graph)
         if all(gradient is None for gradient in found):
             raise InputError(_NOT_DIFFERENTIABLE)
         self.subject.backwards += value.shape[0] // self.subject.batch
@@ -74,7 +75,7 @@ class Score:
 
 
 _NOT_DIFFERENTIABLE = (
-    "the model's output does not depend differentiably on the input (it runs under no_grad, detaches, rounds or "
+    "the model's output does not depend differentiably on the input (it runs under no_grad, detaches, compares or "
     "uses integers only); use a method that hides features instead, such as Occlusion"
 )
 
@@ -126,20 +127,19 @@ class Subject:
     ) -> Score:
         """One forward pass.
 
-        `run` is the substitution to run under (a fresh one; default: nothing replaced). `leaves` replaces what is explained: tensors whose first dimension may be a multiple of the batch, in
-        which case all other inputs are repeated; `rows` then says which sample each row belongs to. With
-        `grad=False` nothing is recorded for a backward pass.
+        `run` is the substitution to run under (a fresh one; default: nothing replaced). `leaves` replaces what
+        is explained: tensors whose first dimension may be a multiple of the batch, in which case all other
+        inputs are repeated; `rows` then says which sample each row belongs to. With `grad=False` nothing is
+        recorded for a backward pass.
         """
         run = Substitution(model=self.model) if run is None else run
-        inputs = self.inputs
         if leaves is not None and rows is None:
             rows = torch.arange(self.batch, device=leaves[0].device).repeat(leaves[0].shape[0] // self.batch)
-        if rows is not None:
-            inputs = map_tensors(inputs, lambda t: t[rows.to(t.device)])
-        entry = _Entry(self, run, inputs, leaves, grad)
         with ExitStack() as stack:
+            stack.enter_context(recording())
+            inputs = map_tensors(self.inputs, lambda t: _ordinary(t if rows is None else t[rows.to(t.device)]))
+            entry = _Entry(self, run, inputs, leaves, grad)
             stack.enter_context(_same_random_state(inputs))
-            stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.set_grad_enabled(grad))
             stack.enter_context(entry.hooks())
             stack.enter_context(run)
@@ -259,8 +259,7 @@ class _Entry:
             if len(self.leaves) >= len(self.given):
                 raise InputError("the model looked up more embeddings in a later pass than in the first")
             tensor = self.given[len(self.leaves)]
-        leaf = tensor.detach().clone() if tensor.is_inference() else tensor.detach()
-        leaf = leaf.requires_grad_(self.grad)
+        leaf = _ordinary(tensor).detach().requires_grad_(self.grad)
         self.run.own.add(id(leaf))
         self.leaves.append(leaf)
         self.slots.append(slot)
@@ -391,6 +390,18 @@ def _offsets(inputs: Inputs) -> dict[Any, tuple[int, Tensor]]:
             found[key] = (begin, tensor)
             begin += tensor.numel()
     return found
+
+
+@contextmanager
+def recording() -> Iterator[None]:
+    """What is computed here can be differentiated, also for a caller under `no_grad` or `inference_mode`."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def _ordinary(tensor: Tensor) -> Tensor:
+    """Tensors made under `inference_mode` cannot take part in a backward pass; their copies can."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 @contextmanager
