@@ -8,6 +8,10 @@ if _TYPE_CHECKING:
     from apportion.domains import Classifier as Classifier
     from apportion.errors import InputError as InputError
     from apportion.explanation import Explanation as Explanation
+    from apportion.interactions import Interactions as Interactions
+    from apportion.methods.cam import GradCAM as GradCAM
+    from apportion.methods.cam import GradCAMPlusPlus as GradCAMPlusPlus
+    from apportion.methods.cam import LayerCAM as LayerCAM
     from apportion.methods.deeplift import DeepLIFT as DeepLIFT
     from apportion.methods.gradient import Deconvnet as Deconvnet
     from apportion.methods.gradient import GuidedBackprop as GuidedBackprop
@@ -15,12 +19,17 @@ if _TYPE_CHECKING:
     from apportion.methods.gradient import Saliency as Saliency
     from apportion.methods.gradient import SmoothGrad as SmoothGrad
     from apportion.methods.gradient import VarGrad as VarGrad
+    from apportion.methods.hessian import IntegratedHessians as IntegratedHessians
     from apportion.methods.occlusion import Occlusion as Occlusion
+    from apportion.methods.pairwise import InputHessian as InputHessian
+    from apportion.methods.pairwise import ShapleyInteractions as ShapleyInteractions
     from apportion.methods.path import IntegratedGradients as IntegratedGradients
     from apportion.methods.relevance.lrp import LRP as LRP
     from apportion.methods.rise import RISE as RISE
-    from apportion.methods.surrogate import KernelSHAP as KernelSHAP
+    from apportion.methods.smoothing import smooth as smooth
     from apportion.methods.surrogate import LIME as LIME
+    from apportion.methods.surrogate import KernelSHAP as KernelSHAP
+    from apportion.methods.taylor import Taylor as Taylor
     from apportion.target import Contrast as Contrast
 
 __version__ = "0.1.0"
@@ -32,20 +41,29 @@ _PLACES = {
     "Deconvnet": "methods.gradient",
     "DeepLIFT": "methods.deeplift",
     "Explanation": "explanation",
+    "GradCAM": "methods.cam",
+    "GradCAMPlusPlus": "methods.cam",
     "GuidedBackprop": "methods.gradient",
     "InputError": "errors",
+    "InputHessian": "methods.pairwise",
     "InputXGradient": "methods.gradient",
     "IntegratedGradients": "methods.path",
+    "IntegratedHessians": "methods.hessian",
+    "Interactions": "interactions",
     "KernelSHAP": "methods.surrogate",
     "LIME": "methods.surrogate",
     "LRP": "methods.relevance.lrp",
+    "LayerCAM": "methods.cam",
     "Occlusion": "methods.occlusion",
     "RISE": "methods.rise",
     "Saliency": "methods.gradient",
+    "ShapleyInteractions": "methods.pairwise",
     "SmoothGrad": "methods.gradient",
+    "Taylor": "methods.taylor",
     "VarGrad": "methods.gradient",
     "explain": "explaining",
     "load": "models",
+    "smooth": "methods.smoothing",
 }
 
 __all__ = sorted(_PLACES)

@@ -25,19 +25,31 @@ METHODS = {
     "lime": "surrogate:LIME",
     "kernelshap": "surrogate:KernelSHAP",
     "rise": "rise:RISE",
+    "taylor": "taylor:Taylor",
+    "gradcam": "cam:GradCAM",
+    "gradcamplusplus": "cam:GradCAMPlusPlus",
+    "layercam": "cam:LayerCAM",
+}
+
+# The same for methods that return Interactions.
+INTERACTIONS = {
+    "ih": "hessian:IntegratedHessians",
+    "inputhessian": "pairwise:InputHessian",
+    "shapleyinteractions": "pairwise:ShapleyInteractions",
 }
 
 
 @cache
 def method_class(name: str) -> Any:
     """The class of a method by its short name ("lrp") or its class name ("LRP"), whatever the case."""
-    by_class = {place.split(":")[1].lower(): short for short, place in METHODS.items()}
+    places = METHODS | INTERACTIONS
+    by_class = {place.split(":")[1].lower(): short for short, place in places.items()}
     short = by_class.get(name.lower(), name.lower())
-    if short not in METHODS:
-        near = difflib.get_close_matches(name.lower(), [*METHODS, *by_class], 1, 0.5)
+    if short not in places:
+        near = difflib.get_close_matches(name.lower(), [*places, *by_class], 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"unknown method {name!r}; {hint}accepted: {', '.join(METHODS)}")
-    module, attribute = METHODS[short].split(":")
+        raise InputError(f"unknown method {name!r}; {hint}accepted: {', '.join(places)}")
+    module, attribute = places[short].split(":")
     return getattr(import_module(f"apportion.methods.{module}"), attribute)
 
 
