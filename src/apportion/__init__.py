@@ -9,6 +9,7 @@ if _TYPE_CHECKING:
     from apportion.errors import InputError as InputError
     from apportion.explanation import Explanation as Explanation
     from apportion.interactions import Interactions as Interactions
+    from apportion.methods.attention import AttentionWeights as AttentionWeights
     from apportion.methods.cam import GradCAM as GradCAM
     from apportion.methods.cam import GradCAMPlusPlus as GradCAMPlusPlus
     from apportion.methods.cam import LayerCAM as LayerCAM
@@ -36,6 +37,7 @@ __version__ = "0.1.0"
 
 # Public name → module; imported when first used, so that `import apportion` stays light.
 _PLACES = {
+    "AttentionWeights": "methods.attention",
     "Classifier": "domains",
     "Contrast": "target",
     "Deconvnet": "methods.gradient",

@@ -29,6 +29,7 @@ METHODS = {
     "gradcam": "cam:GradCAM",
     "gradcamplusplus": "cam:GradCAMPlusPlus",
     "layercam": "cam:LayerCAM",
+    "attention": "attention:AttentionWeights",
 }
 
 # The same for methods that return Interactions.
