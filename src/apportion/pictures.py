@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 BARS = 15
 INK, MUTED = "#1b1d22", "#5c6370"
-TYPE, LINE = 14.0, 2.2  # points, and the height of a row of words in type sizes
+TYPE, SMALLEST, LINE = 14.0, 4.0, 2.2  # points, and the height of a row of words in type sizes
 LONGEST = 40  # letters of one word that are drawn
 FAINT = 0.05  # share of the largest value below which a word's value is not written
 
@@ -65,8 +68,7 @@ def png(explanation: Explanation, path: str | Path, index: int = 0) -> Path:
     figure.suptitle(_title(explanation, index), x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
     figure.supxlabel(balance(explanation, index), x=0.02, ha="left", fontsize=9, color=INK)
     data = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # letters that matplotlib's font lacks are drawn as boxes
+    with _any_letter():
         figure.savefig(data, format="png", dpi=160, facecolor="white")
     return write_whole(Path(path), data.getvalue())
 
@@ -124,25 +126,27 @@ def _words(shown: Words, ax: Axes) -> None:
     wide, high = (length * 72 / ax.figure.dpi for length in (box.width, box.height))
     size = TYPE
     placed, rows = _lay(shown, wide, size)
-    while rows * LINE * size > high + 1 and size > 4:
-        size *= 0.93
+    while rows * LINE * size > high + 1 and size > SMALLEST:
+        size *= 0.9
         placed, rows = _lay(shown, wide, size)
     for piece, x, row, width in placed:
         strength = abs(piece.value or 0) / shown.scale
         middle = 1 - (row + 0.35) * LINE * size / high
+        where: Any = {"transform": ax.transAxes, "ha": "center", "va": "center", "in_layout": False}
+        ground = (*_unit(FOR if (piece.value or 0) >= 0 else AGAINST), 0.75 * strength)
         ax.text(
-            (x + width / 2) / wide, middle, _shorten(piece.text, LONGEST), ha="center", va="center",
-            transform=ax.transAxes, color=INK, fontsize=size * (0.65 if piece.special else 1),
-            bbox={
-                "boxstyle": "round,pad=0.15", "linewidth": 0,
-                "facecolor": (*_unit(FOR if (piece.value or 0) >= 0 else AGAINST), 0.75 * strength),
-            },
-        )  # fmt: skip
+            (x + width / 2) / wide,
+            middle,
+            _shorten(piece.text, LONGEST),
+            color=INK,
+            fontsize=size * (0.65 if piece.special else 1),
+            bbox={"boxstyle": "round,pad=0.15", "linewidth": 0, "facecolor": ground},
+            **where,
+        )
         if strength >= FAINT and piece.value is not None:
-            ax.text(
-                (x + width / 2) / wide, middle - 0.52 * LINE * size / high, signed(piece.value, shown.scale),
-                transform=ax.transAxes, fontsize=size / 2, color=MUTED, ha="center", va="center",
-            )  # fmt: skip
+            value = signed(piece.value, shown.scale)
+            below = middle - 0.52 * LINE * size / high
+            ax.text((x + width / 2) / wide, below, value, color=MUTED, fontsize=size / 2, **where)
 
 
 def _lay(shown: Words, wide: float, size: float) -> tuple[list[tuple[Piece, float, int, float]], int]:
@@ -163,11 +167,25 @@ def _lay(shown: Words, wide: float, size: float) -> tuple[list[tuple[Piece, floa
 
 
 def _width(text: str, size: float) -> float:
+    return size * _width_at_one_point(text)
+
+
+@lru_cache(10_000)
+def _width_at_one_point(text: str) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)
-    return float(width)
+    with _any_letter():
+        width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=100), False)
+    return float(width) / 100
+
+
+@contextmanager
+def _any_letter() -> Iterator[None]:
+    """Letters that matplotlib's font lacks are drawn as boxes, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        yield
 
 
 def _unit(colour: tuple[int, int, int]) -> tuple[float, ...]:

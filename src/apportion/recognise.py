@@ -39,7 +39,7 @@ def recognise(text: str) -> Given:
     'text'
     """
     path = Path(text)
-    if _exists(path):
+    if text.strip() and _exists(path):
         if path.is_dir():
             raise InputError(
                 f"{text} is a folder; accepted: a sentence, or one picture, .txt, .csv or tensor file"
@@ -99,6 +99,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
 def _exists(path: Path) -> bool:

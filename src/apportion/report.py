@@ -38,7 +38,7 @@ def page(explanations: Sequence[Explanation]) -> str:
 
     >>> import apportion as ap
     >>> e = ap.Saliency()(torch.nn.Linear(2, 2), torch.ones(1, 2))
-    >>> page([e]).startswith("<!doctype html>"), "http" in page([e])
+    >>> page([e]).startswith("<!doctype html>"), "://" in page([e])
     (True, False)
     """
     sections = [_section(group) for group in _by_input(explanations)]

@@ -84,16 +84,17 @@ def _encoded(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Fea
         raise InputError(
             f"{what.name!r:.60} is {_a(what.kind)}, but {classifier.name} takes {_a(classifier.domain)}{hint}"
         )
-    raw = what.raw
-    if what.kind == "tabular":
+    try:
+        if what.kind != "tabular":
+            return classifier.encode(what.raw)
         from apportion.domains.tabular import read_row
 
-        raw = read_row(what.raw, row)
-    try:
-        return classifier.encode(raw)
+        return classifier.encode(read_row(what.raw, row))
     except InputError:
         raise
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise InputError(f"cannot read {what.raw}: {error.strerror or error}") from error
+    except ValueError as error:
         raise InputError(str(error)) from error
 
 

@@ -156,7 +156,7 @@ def _featured(values: Tensor, features: Features) -> View | None:
         kept = groups >= 0
         sums = torch.zeros(len(features.names), dtype=values.dtype)
         return Bars(features.names, tuple(sums.index_add(0, groups[kept], values.flatten()[kept]).tolist()))
-    if values.dim() not in (2, 3):
+    if values.dim() != 3 and values.shape != features.picture.shape[:2]:  # tokens by dimensions, perhaps
         return None
     heat = values.sum(0) if values.dim() == 3 else values
     return Heat(heat.numpy(), features.picture.cpu().numpy(), features.note)

@@ -221,7 +221,10 @@ def _prepared(
     transformers: Any = importlib.import_module("transformers")
     if domain == "image":
         with _one_line(f"the image processor of {name!r}"):
-            processor = transformers.AutoImageProcessor.from_pretrained(name, use_fast=False, **options)
+            # Its settings are read, it never runs: the variant that needs no torchvision is enough.
+            newer = int(transformers.__version__.split(".")[0]) >= 5
+            options |= {"backend": "pil"} if newer else {"use_fast": False}
+            processor = transformers.AutoImageProcessor.from_pretrained(name, **options)
             return Classifier(model, from_processor(processor), labels, "image", name)
     with _one_line(f"the tokenizer of {name!r}"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
