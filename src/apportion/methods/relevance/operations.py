@@ -273,13 +273,25 @@ def einsum(call: Call, *args: Any, **kwargs: Any) -> Any:
     return call.run.state.layer(call, Layer(forward, constants[0]), actives[0], "matmul")
 
 
-def add_product(
-    call: Call, input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1, **_: Any
-) -> Any:
+_TERMS = (
+    *("input", "self", "mat1", "batch1", "mat", "vec1", "tensor1"),
+    *("mat2", "batch2", "vec", "vec2", "tensor2"),
+)
+
+
+def _terms(call: Call) -> tuple[Any, Any, Any]:
+    """The summand and the two factors of an addmm, however the model names them."""
+    named = [call.kwargs[name] for name in _TERMS if name in call.kwargs]
+    summand, a, b = (*call.args, *named)[:3]
+    return summand, a, b
+
+
+def add_product(call: Call, *_: Any, beta: float = 1, alpha: float = 1, value: float = 1, **__: Any) -> Any:
     """addmm, baddbmm, addmv, addbmm, addr, addcmul: a product, and a sum."""
     run, name = call.run, call.name
+    summand, a, b = _terms(call)
     if name == "addcmul":
-        alpha = _.get("value", 1)
+        alpha = value
         found = run.again(torch.mul, a, b)
     elif name == "addr":
         found = run.again(torch.mul, run.again(torch.unsqueeze, a, 1), b)
@@ -290,12 +302,27 @@ def add_product(
     found = found if alpha == 1 else run.again(torch.mul, found, alpha)
     if beta == 0:
         return found
-    return run.again(torch.add, found, input if beta == 1 else run.again(torch.mul, input, beta))
+    return run.again(torch.add, found, summand if beta == 1 else run.again(torch.mul, summand, beta))
 
 
-def add_quotient(call: Call, input: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Any:
+def add_quotient(call: Call, *_: Any, value: float = 1, **__: Any) -> Any:
     run = call.run
-    return run.again(torch.add, input, run.again(torch.mul, run.again(torch.div, a, b), value))
+    summand, a, b = _terms(call)
+    return run.again(torch.add, summand, run.again(torch.mul, run.again(torch.div, a, b), value))
+
+
+def grouped_product(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """Rows in groups, each group times a matrix of its own: the experts of a mixture, which are layers."""
+    a, b = _operands(call)
+    if _active(a) and _active(b):
+        return halved(call.native(), 2)
+    x, weight = (a, b) if _active(a) else (b, a)
+
+    def forward(point: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+        swap = lambda t: point if t is x else w if t is weight else t  # noqa: E731
+        return call.function(*map_tensors(args, swap), **map_tensors(kwargs, swap))  # type: ignore[no-any-return]
+
+    return call.run.state.layer(call, Layer(forward, weight), x, "matmul")
 
 
 def glu(call: Call, input: Tensor, dim: int = -1) -> Any:
@@ -401,7 +428,7 @@ def _convolve(
         return many * spatial if len(many) == 1 and spatial > 1 else many
 
     stride, dilation = each(stride), each(dilation)
-    input, padding = _pad_same(call, input, weight, padding, dilation)
+    padding, sides = _same(weight, padding, dilation)
     padding, output_padding = each(padding), each(output_padding)
     unbatched = input.dim() == spatial + 1
     if unbatched:
@@ -414,31 +441,28 @@ def _convolve(
     else:
 
         def forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-            return torch.convolution(x, w, b, *settings)
+            return torch.convolution(F.pad(x, sides) if sides else x, w, b, *settings)
 
         def adjoint(g: Tensor, x: Tensor, w: Tensor) -> Tensor:
+            x = F.pad(x, sides) if sides else x
             found: Tensor = torch.ops.aten.convolution_backward(
                 g, x, w, None, *settings, [True, False, False]
             )[0]
-            return found
+            return F.pad(found, [-side for side in sides]) if sides else found
 
         layer = Layer(forward, weight, bias, channel=1, adjoint=adjoint)
         result = call.run.state.layer(call, layer, input, "convolution")
     return call.run.again(torch.squeeze, result, 0) if unbatched else result
 
 
-def _pad_same(
-    call: Call, x: Tensor, weight: Tensor, padding: Any, dilation: Sequence[int]
-) -> tuple[Tensor, Any]:
-    if padding == "valid":
-        return x, 0
-    if padding != "same":
-        return x, padding
-    pads = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-    sides = [side for p in reversed(pads) for side in (p // 2, p - p // 2)]
-    return (
-        (x, [p // 2 for p in pads]) if not any(p % 2 for p in pads) else (call.run.again(F.pad, x, sides), 0)
-    )
+def _same(weight: Tensor, padding: Any, dilation: Sequence[int]) -> tuple[Any, list[int]]:
+    """Padding as numbers; what "same" puts on one side more than on the other comes as the sides of `F.pad`."""
+    if not isinstance(padding, str):
+        return padding, []
+    pads = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)] if padding == "same" else [0]
+    if not any(pad % 2 for pad in pads):
+        return [pad // 2 for pad in pads], []
+    return 0, [side for pad in reversed(pads) for side in (pad // 2, pad - pad // 2)]
 
 
 def bilinear(call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
@@ -711,6 +735,7 @@ TABLE: dict[str, Substitute] = {
     **dict.fromkeys(("mul",), product),
     **dict.fromkeys(("div", "rtruediv"), divide),
     **dict.fromkeys(("matmul", "rmatmul"), matmul),
+    **dict.fromkeys(("grouped_mm", "_grouped_mm", "grouped_mm_fallback"), grouped_product),
     **dict.fromkeys(
         ("einsum", "tensordot", "chain_matmul", "linalg_multi_dot", "inner", "outer", "ger", "kron"), einsum
     ),
