@@ -6,11 +6,13 @@ They are listed in `tests/peers.txt` and installed without what they depend on.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 import types
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,7 +53,7 @@ def zennit() -> Any:
     }
     with stand_ins(torchvision), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for part in ("attribution", "canonizers", "composites", "core", "layer", "rules", "torchvision", "types"):
+        for part in ["attribution", "canonizers", "composites", "core", "layer", "rules", "torchvision", "types"]:
             importlib.import_module(f"zennit.{part}")
         return importlib.import_module("zennit")
 
@@ -61,3 +63,17 @@ def captum() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("captum.attr")
+
+
+def lxt_rules() -> Any:
+    """LXT's rules for attention (its models are written for other versions of transformers)."""
+    spec = importlib.util.find_spec("lxt")
+    if spec is None or spec.origin is None:
+        raise ImportError("lxt")
+    place = Path(spec.origin).parent / "efficient" / "rules.py"
+    rules = importlib.util.spec_from_file_location("lxt_rules", place)
+    assert rules is not None
+    assert rules.loader is not None
+    module = importlib.util.module_from_spec(rules)
+    rules.loader.exec_module(module)
+    return module

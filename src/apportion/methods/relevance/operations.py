@@ -436,7 +436,11 @@ def _convolve(
     settings = (stride, padding, dilation, transposed, output_padding, groups)
     if _active(weight) or _active(bias):
         result = _with_active_weight(
-            call, input, weight, bias, lambda x, w: torch.convolution(x, w, None, *settings)
+            call,
+            F.pad(input, sides) if sides else input,
+            weight,
+            bias,
+            lambda x, w: torch.convolution(x, w, None, *settings),
         )
     else:
 
@@ -459,7 +463,9 @@ def _same(weight: Tensor, padding: Any, dilation: Sequence[int]) -> tuple[Any, l
     """Padding as numbers; what "same" puts on one side more than on the other comes as the sides of `F.pad`."""
     if not isinstance(padding, str):
         return padding, []
-    pads = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)] if padding == "same" else [0]
+    pads = (
+        [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)] if padding == "same" else [0]
+    )
     if not any(pad % 2 for pad in pads):
         return [pad // 2 for pad in pads], []
     return 0, [side for pad in reversed(pads) for side in (pad // 2, pad - pad // 2)]

@@ -135,24 +135,34 @@ class Gamma:
             raise InputError(f"gamma is {self.gamma}; accepted: zero or a positive number")
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        # With P the sum of the positive contributions the denominators are z + γP where z > 0 and z + γ(z − P)
+        # where z < 0, and w⁻ = w − w⁺: one more layer evaluation serves both signs.
+        w, b, g = layer.weight, layer.bias, self.gamma
+        wp, bp = w.clamp(min=0), None if b is None else b.clamp(min=0)
         mixed = _negative(x)
-        found = self._side(layer, x, z > 0, R, mixed, positive=True)
-        below = z < 0
-        if bool((R * below).any()):
-            found = found + self._side(layer, x, below, R, mixed, positive=False)
-        return found
-
-    def _side(self, layer: Layer, x: Tensor, mask: Tensor, R: Tensor, mixed: bool, positive: bool) -> Tensor:
-        w, b = layer.weight, layer.bias
-        favoured = torch.add(w, w.clamp(min=0) if positive else w.clamp(max=0), alpha=self.gamma)
-        bias = None if b is None else b + self.gamma * (b.clamp(min=0) if positive else b.clamp(max=0))
+        if mixed:
+            P = layer(x.clamp(min=0), wp, bp).add_(layer(x.clamp(max=0), w.clamp(max=0)))
+        else:
+            P = layer(x, wp, bp)
+        a = torch.where(z > 0, R / torch.add(z, P, alpha=g).add_(self.eps), 0)
+        if not bool(((z < 0) & (R != 0)).any()):
+            if not mixed:
+                favoured, bias = torch.add(w, wp, alpha=g), None if b is None else torch.add(b, bp, alpha=g)
+                return layer.pull(x, favoured, a, bias)
+            c = torch.zeros_like(a)
+        else:
+            c = torch.where(z < 0, R / (z + g * (z - P)).sub_(self.eps), 0)
         if not mixed:
-            ratio = R / stabilised(layer(x, favoured, bias), self.eps) * mask
-            return layer.pull(x, favoured, ratio, bias)
-        other = torch.add(w, w.clamp(max=0) if positive else w.clamp(min=0), alpha=self.gamma)
-        z = layer(x.clamp(min=0), favoured, bias) + layer(x.clamp(max=0), other)
-        ratio = R / stabilised(z, self.eps) * mask
-        return torch.where(x > 0, layer.pull(x, favoured, ratio, bias), layer.pull(x, other, ratio))
+            return layer.pull(x, w, torch.add(a, c, alpha=1 + g), b).add_(layer.pull(x, wp, g * (a - c), bp))
+        wn, bn = w.clamp(max=0), None if b is None else b.clamp(max=0)
+        above = layer.pull(x, wp, a, bp) + layer.pull(x, wn, c, bn)
+        below = layer.pull(x, wn, a) + layer.pull(x, wp, c)
+        if (
+            layer.row is not None and b is not None
+        ):  # the pulls above counted b⁺ and b⁻ once; they count γ times
+            share = (layer.along_channel(bp, a) * a + layer.along_channel(bn, c) * c).sum()
+            layer.row.add("bias", (g - 1) * share)
+        return layer.pull(x, w, a + c, b).add_(torch.where(x > 0, above, below), alpha=g)
 
 
 @dataclass(frozen=True)
@@ -245,21 +255,24 @@ class Box:
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         w, b = layer.weight, layer.bias
         wp, wn = w.clamp(min=0), w.clamp(max=0)
-        bp, bn = (None, None) if b is None else (b.clamp(min=0), b.clamp(max=0))
         low, high = self._bound(self.low, x, torch.amin), self._bound(self.high, x, torch.amax)
-        # The biases cancel: b = b⁺ + b⁻, so the box keeps all relevance.
-        ratio = R / stabilised(z - layer(low, wp, bp) - layer(high, wn, bn), self.eps)
-        return x * layer.pull(x, w, ratio) - low * layer.pull(x, wp, ratio) - high * layer.pull(x, wn, ratio)
+        # Σ (x − l⁺ − h⁻) w without the bias, which is in z and cancels; bounds broadcast over space.
+        corner = layer(low.expand(len(low), *x.shape[1:]), wp) + layer(
+            high.expand(len(high), *x.shape[1:]), wn
+        )
+        bias = 0 if b is None else layer.along_channel(b, z)
+        ratio = R / stabilised(z - bias - corner, self.eps)
+        return (x - high) * layer.pull(x, w, ratio) - (low - high) * layer.pull(x, wp, ratio)
 
     def _bound(self, bound: float | Sequence[float] | None, x: Tensor, of: Callable[..., Tensor]) -> Tensor:
         if bound is None:
-            return of(x, dim=tuple(range(1, x.dim())), keepdim=True).expand_as(x)
+            return of(x, dim=tuple(range(1, x.dim())), keepdim=True)
         given = torch.as_tensor(bound, dtype=x.dtype, device=x.device)
         if given.dim() == 1 and len(given) != x.shape[1]:
             raise InputError(
                 f"the box has {len(given)} bounds for {x.shape[1]} channels; accepted: one number or one each"
             )
-        return given.view(-1, *[1] * (x.dim() - 2)).expand_as(x) if given.dim() == 1 else given.expand_as(x)
+        return given.view(1, -1, *[1] * (x.dim() - 2))
 
 
 Rule = Any
