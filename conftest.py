@@ -1,4 +1,4 @@
-"""For the tests and for the examples in docstrings: what these may use without importing it, and how many threads."""
+"""What the examples in docstrings may use without importing it, and how many threads the tests run in."""
 
 from __future__ import annotations
 

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import small
 import torch
+
+import small
 
 
 @pytest.fixture(autouse=True)
-def _random_state() -> Iterator[None]:
+def _random_state() -> None:
     """Every test begins from the same random state, whatever ran before it."""
     torch.manual_seed(0)
-    yield
 
 
 @pytest.fixture(params=list(small.SMALL))
@@ -35,7 +35,7 @@ def cnn() -> Any:
 
 @pytest.fixture
 def untouched() -> Iterator[Any]:
-    """`untouched(model)`: fails at the end of the test if anything of the model, or the random state, changed."""
+    """`untouched(model)` fails the test if then anything of the model, or the random state, changes."""
     before: list[tuple[Any, str]] = []
 
     def watch(model: Any) -> None:

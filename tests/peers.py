@@ -53,8 +53,9 @@ def zennit() -> Any:
     }
     with stand_ins(torchvision), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for part in ["attribution", "canonizers", "composites", "core", "layer", "rules", "torchvision", "types"]:
+        for part in ("attribution", "canonizers", "composites", "core", "layer", "rules", "types"):
             importlib.import_module(f"zennit.{part}")
+        importlib.import_module("zennit.torchvision")
         return importlib.import_module("zennit")
 
 

@@ -1,5 +1,6 @@
-"""Small models of the common kinds, with random weights: name → (model, inputs), both in double precision where
-that is possible, so that what ought to be equal is equal to many digits."""
+"""Small models of the common kinds, with random weights: name → (model, inputs).
+
+They are in double precision, so that what ought to be equal is equal to many digits."""
 
 from __future__ import annotations
 
@@ -69,7 +70,7 @@ def mlp() -> Made:
 
 
 def cnn() -> Made:
-    return convolutional().double(), torch.randn(3, 3, 12, 12, dtype=torch.float64, generator=seeded(4))
+    return convolutional().double(), torch.randn(3, 3, 8, 8, dtype=torch.float64, generator=seeded(4))
 
 
 def lstm() -> Made:
@@ -82,8 +83,8 @@ def bert() -> Made:
 
     torch.manual_seed(7)
     config = BertConfig(
-        vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, num_labels=3,
-        max_position_embeddings=16, attn_implementation="eager", initializer_range=0.3,
+        vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24,
+        num_labels=3, max_position_embeddings=16, attn_implementation="eager", initializer_range=0.3,
     )  # fmt: skip
     ids = torch.randint(1, 30, (3, 6), generator=seeded(8))
     mask = torch.ones_like(ids)
@@ -129,14 +130,25 @@ def fingerprint(model: Any) -> str:
     print_ = hashlib.sha256(torch.get_rng_state().numpy().tobytes())
     print_.update(str(torch.is_grad_enabled()).encode())
     for name, module in model.named_modules() if isinstance(model, nn.Module) else ():
-        hooks = [len(found) for key, found in sorted(vars(module).items()) if key.endswith("hooks") and found is not None]
+        hooks = [
+            len(found)
+            for key, found in sorted(vars(module).items())
+            if key.endswith("hooks") and found is not None
+        ]
         print_.update(f"{name} {type(module)} {module.training} {hooks} {sorted(vars(module))}".encode())
         for kind in (module._parameters, module._buffers):
             for key, tensor in kind.items():
                 if tensor is None:
                     continue
-                known = f"{key} {id(tensor)} {tensor.dtype} {tensor.requires_grad} {tensor.grad is None} {tensor._version}"
-                print_.update(known.encode())
+                known = (
+                    key,
+                    id(tensor),
+                    tensor.dtype,
+                    tensor.requires_grad,
+                    tensor.grad is None,
+                    tensor._version,
+                )
+                print_.update(str(known).encode())
                 print_.update(tensor.detach().flatten().contiguous().view(torch.uint8).numpy().tobytes())
     everywhere = (nn.modules.module._global_forward_hooks, nn.modules.module._global_forward_pre_hooks)
     print_.update(str([len(hooks) for hooks in everywhere]).encode())
