@@ -135,6 +135,8 @@ def test_a_row_of_a_table(here):
     assert first.exit_code == second.exit_code == 0
     assert first.stdout != second.stdout
     assert " = " in second.stdout
+    named = json.loads(run("explain", "rows.csv", "--row", 1, "--json").stdout)
+    assert named["input"] == "rows.csv, row 1"
     assert "no row 2" in refused("explain", "rows.csv", "--row", 2)
     assert "no column" in refused("explain", _csv("short.csv", "a,b\n1,2\n"))
 
@@ -447,6 +449,16 @@ def test_a_terminal_gets_colours_unless_it_asks_for_none(here):
     plain = command("explain", "one.png", "--model", "digits", NO_COLOR="1", **coloured)
     assert "▀" not in plain.stdout
     assert "38;2;" not in plain.stdout
+
+
+def test_a_process_in_another_encoding_does_not_stumble(here):
+    done = command("explain", SENTENCE, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "total " in done.stdout
+
+
+def test_bytes_that_are_no_text_are_refused(here):
+    assert "not UTF-8" in refused("explain", b"clich\xe9".decode("utf-8", "surrogateescape"))
 
 
 def test_a_process_that_fails_says_why(here):

@@ -38,6 +38,8 @@ def recognise(text: str) -> Given:
     >>> recognise("a painfully funny movie").kind
     'text'
     """
+    if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InputError("the input is not UTF-8 text")
     path = Path(text)
     if text.strip() and _exists(path):
         if path.is_dir():

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 TOP = 6  # features in a card's table
-BARS = 20
+BARS = 12
 IN_A_NOTEBOOK = 4  # samples that a fragment shows
 PHOTO = 512  # the most pixels a side of an embedded photo
 KINDS = {Words: "words", Heat: "heat", Bars: "bars"}

@@ -52,7 +52,8 @@ def explain_given(
         return inputs, features
 
     ready = replace(classifier, encode=encoded)
-    notes = {"model": classifier.name, "input": what.name}
+    place = f"{what.name}, row {row}" if what.kind in ("tabular", "tensor") else what.name
+    notes = {"model": classifier.name, "input": place}
     found = []
     for method in made:
         explanation = explain(ready, inputs if features is None else None, method, target)

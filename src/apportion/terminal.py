@@ -119,22 +119,17 @@ def bars(shown: Words | Heat | Bars) -> Table:
 
 
 def comparison(explanations: Sequence[Explanation]) -> Table:
-    """One row a method: its three largest values and its balance."""
-    table = Table(box=None, pad_edge=False)
-    for title in ("method", "largest values", "balance", "cost"):
-        table.add_column(title, overflow="fold")
+    """Two lines a method: its balance, and its three largest values."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for explanation in explanations:
         top = view(explanation).top(3)
-        largest = "\n".join(
-            f"{' '.join(name.split()):.30} {signed(value, abs(top[0][1]))}" for name, value in top
+        largest = [f"{' '.join(name.split()):.30} {signed(value, abs(top[0][1]))}" for name, value in top]
+        lines = Text(balance(explanation)).append(
+            "\n" + (" · ".join(largest) or "every value is zero"), "dim"
         )
-        cells = (
-            type(explanation.method).__name__,
-            largest or "all zero",
-            balance(explanation),
-            str(explanation.cost),
-        )
-        table.add_row(*map(Text, cells))
+        table.add_row(Text(type(explanation.method).__name__, "bold"), lines)
     return table
 
 
