@@ -300,7 +300,8 @@ class Substitution(TorchFunctionMode):
             fresh = args[0].clone()
             result = func(fresh, *args[1:], **kwargs)
             self._redirects[written] = fresh
-            return fresh if isinstance(result, Tensor) else result
+            # Not `fresh`: `self.count += 1` would bind it to the model's attribute. `current` finds it.
+            return written if isinstance(result, Tensor) else result
         if self.shadows and identity.name in ("embedding", "embedding_bag"):
             found = self._embed(func, identity, args, kwargs)
             if found is not None:

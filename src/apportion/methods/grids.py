@@ -80,15 +80,21 @@ class Found:
 
 
 def at_layer(subject: Subject, layer: str, space: Sequence[int]) -> Found:
-    """The named layer; the backward pass ends there."""
+    """The named layer, at its last call if it is called several times; the backward pass ends there."""
     score = subject.forward()
-    grid = grid_of(score.leaves[0], subject.batch, space)
+    output, name = score.leaves[-1], str(score.slots[-1].layer)
+    grid = grid_of(output, subject.batch, space)
     if grid is None:
-        shape = tuple(score.leaves[0].shape)
+        shape = tuple(output.shape)
         raise InputError(
             f"layer {layer!r} returns {shape}, which has no grid of places; accepted: a layer before pooling"
         )
-    return Found(layer, grid, score, score.leaves[0].detach(), score.gradients()[0])
+    gradient = _gradients(subject, score, [output])[0]
+    if gradient is None:
+        raise InputError(
+            f"the score does not depend on layer {layer!r}; accepted: a layer that it is computed from"
+        )
+    return Found(name, grid, score, output.detach(), gradient)
 
 
 def last_layer(subject: Subject, space: Sequence[int]) -> Found:

@@ -1,0 +1,357 @@
+"""The masking engine, its partitions and its replacements, against what they are by definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from apportion.errors import InputError
+from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
+from apportion.masking import Masking
+from apportion.partitions import Channels, Columns, Patches, Pixels, Superpixels, Tokens, Words, from_labels
+from apportion.replacements import (
+    Background,
+    Blur,
+    Constant,
+    Delete,
+    Mean,
+    NoisyLinear,
+    Quartiles,
+    RegionMean,
+    hide,
+    interpolated,
+)
+
+
+class MeanOfEmbeddings(nn.Module):
+    def __init__(self, words: int = 20) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(words, 4), nn.Linear(4, 3)
+        self.double()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        rows = self.table(input_ids)
+        if attention_mask is None:
+            return self.head(rows.mean(1))
+        weight = attention_mask[..., None].to(rows)
+        return self.head((rows * weight).sum(1) / weight.sum(1))
+
+
+def random_masks(many: int, features: int, seed: int = 0) -> Tensor:
+    return torch.rand(many, features, generator=torch.Generator().manual_seed(seed)) < 0.5
+
+
+# ---- the engine ----
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, None])
+def test_scores_are_those_of_inputs_masked_one_by_one(chunk: int | None) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4 * 16, 5)).double()
+    x = torch.randn(3, 3, 6, 6, dtype=torch.float64)
+    masking = Masking(model, x, 2, partition=Patches(3), replacement=Constant(0.5), chunk=chunk)
+    masks = random_masks(5, 4)
+    for i, sample in enumerate(x):
+        for j, mask in enumerate(masks):
+            picture = sample.clone()
+            for place in range(4):
+                if not mask[place]:
+                    a, b = divmod(place, 2)
+                    picture[:, 3 * a : 3 * a + 3, 3 * b : 3 * b + 3] = 0.5
+            torch.testing.assert_close(
+                masking.values(masks)[i, j], model(picture[None])[0, 2], rtol=0, atol=1e-12
+            )
+
+
+def test_masks_for_each_sample_and_chosen_rows() -> None:
+    x = torch.randn(3, 4, dtype=torch.float64)
+    masking = Masking(lambda z: z.cumsum(1), x, target=3)
+    masks = torch.rand(3, 6, 4) < 0.5
+    expected = (x[:, None] * masks).sum(2)
+    torch.testing.assert_close(masking.values(masks), expected)
+    rows = torch.tensor([2, 0])
+    torch.testing.assert_close(masking.values(masks[rows], rows), expected[rows])
+
+
+def test_soft_masks_mix() -> None:
+    x = torch.tensor([[2.0, 4.0]])
+    masking = Masking(lambda z: z.sum(1), x, replacement=Constant(1.0))
+    assert masking.values(torch.tensor([[0.5, 1.0]])).item() == pytest.approx(5.5)
+
+
+def test_several_inputs_share_one_numbering() -> None:
+    inputs = (torch.tensor([[1.0, 2.0]]), torch.tensor([[4.0, 8.0, 16.0]]))
+    masking = Masking(lambda a, b: a.sum(1) + b.sum(1), inputs)
+    assert masking.many == 5
+    assert (31 - masking.values(~torch.eye(5, dtype=torch.bool))).tolist() == [[1.0, 2.0, 4.0, 8.0, 16.0]]
+    first, second = masking.spread(torch.arange(5.0)[None])
+    assert first.tolist() == [[0.0, 1.0]]
+    assert second.tolist() == [[2.0, 3.0, 4.0]]
+
+
+def test_numpy_in_numpy_out() -> None:
+    seen = []
+
+    def model(rows: np.ndarray) -> np.ndarray:
+        seen.append(type(rows))
+        return np.stack([rows.sum(1), -rows.sum(1)], 1)
+
+    masking = Masking(model, np.array([[1.0, 2.0]]), 1)
+    assert masking.values(torch.eye(2).bool()).tolist() == [[-1.0, -2.0]]
+    assert set(seen) == {np.ndarray}
+
+
+def test_scikit_learn_probabilities() -> None:
+    linear = pytest.importorskip("sklearn.linear_model")
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    fitted = linear.LogisticRegression().fit(rows, rows[:, 0] > 0)
+    masking = Masking(fitted.predict_proba, rows[:2])
+    expected = fitted.predict_proba(rows[:1] * [1, 0, 1])[0, int(masking.resolved[0])]
+    assert masking.values(torch.tensor([[True, False, True]]))[0, 0].item() == pytest.approx(expected)
+
+
+def test_model_and_random_state_are_untouched() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(32, 2)
+    )
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    with pytest.warns(UserWarning, match="training mode"):
+        Masking(model, torch.randn(2, 1, 6, 6), 0, partition=Pixels(), seed=3).values(random_masks(9, 36))
+    torch.set_rng_state(state)  # drawing the inputs above moved it
+    Masking(model.eval(), torch.ones(2, 1, 6, 6), 0, partition=Pixels(), seed=3).values(random_masks(9, 36))
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_a_model_that_counts_its_calls_is_untouched() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return x.sum(1)
+
+    model = Counting().eval()
+    Masking(model, torch.ones(1, 3), chunk=1).values(random_masks(4, 3))
+    assert model.calls.item() == 0
+
+
+def test_out_of_memory_halves_the_chunk() -> None:
+    sizes = []
+
+    def model(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        if len(x) > 3:
+            raise torch.OutOfMemoryError("too much")
+        return x.sum(1)
+
+    masking = Masking(model, torch.ones(1, 4), chunk=8)
+    assert masking.values(torch.ones(8, 4).bool()).tolist() == [[4.0] * 8]
+    assert max(sizes) == 8
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(1, 5))
+def test_spread_keeps_the_sum(seed: int, channels: int, size: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(2, channels, 7, 5, dtype=torch.float64, generator=generator)
+    masking = Masking(lambda z: z.sum((1, 2, 3)), x, partition=Patches(size))
+    effects = torch.randn(2, masking.many, dtype=torch.float64, generator=generator)
+    torch.testing.assert_close(masking.spread(effects).sum((1, 2, 3)), effects.sum(1))  # type: ignore[union-attr]
+
+
+# ---- text ----
+
+
+def text() -> TextFeatures:
+    return TextFeatures(
+        "unhappy end", ("[CLS]", "un", "##happy", "end", "[SEP]"), ((0, 0), (0, 2), (2, 7), (8, 11), (0, 0)),
+        (None, 0, 0, 1, None),
+    )  # fmt: skip
+
+
+def test_special_tokens_are_never_hidden() -> None:
+    ids = torch.tensor([[1, 7, 8, 9, 2]])
+    seen = []
+
+    def model(x: Tensor) -> Tensor:
+        seen.append(x.clone())
+        return x.double().sum(1)
+
+    masking = Masking(model, ids, features=(text(),), mask=5)
+    assert masking.many == 2
+    masking.values(torch.zeros(1, 2).bool())
+    assert seen[-1].tolist() == [[1, 5, 5, 5, 2]]
+    assert Tokens()(ids, (text(),)).tolist() == [[-1, 0, 1, 2, -1]]
+    assert Words()(ids, (text(),)).tolist() == [[-1, 0, 0, 1, -1]]
+
+
+def test_deleted_tokens_leave_the_shorter_text() -> None:
+    torch.manual_seed(0)
+    model = MeanOfEmbeddings()
+    ids = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
+    masks = torch.tensor([[1, 0, 1, 1], [0, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]).bool()
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    for inputs in (ids, given):
+        scores = Masking(model, inputs, 0, replacement=Delete(empty=2), chunk=3).scores(masks)
+        for i in range(2):
+            for j, mask in enumerate(masks):
+                short = ids[i][mask] if mask.any() else torch.tensor([2])
+                torch.testing.assert_close(scores[i, j], model(short[None])[0])
+
+
+# ---- partitions ----
+
+
+def test_partitions() -> None:
+    x = torch.rand(2, 3, 4, 6)
+    assert Pixels()(x, None).unique().numel() == 24
+    assert Channels()(x, None).flatten().tolist() == [0, 1, 2]
+    assert Patches((2, 4))(x, None)[0, 0].tolist() == [[0, 0, 0, 0, 1, 1]] * 2 + [[2, 2, 2, 2, 3, 3]] * 2
+    assert Patches(2)(torch.zeros(1, 1, 5), None).tolist() == [[[0, 0, 1, 1, 2]]]
+    row = TabularFeatures(("age", "sex"), ("41", "f"), (0, 1, 1))
+    assert Columns()(torch.zeros(1, 3), (row,)).tolist() == [[0, 1, 1]]
+
+
+def test_superpixels_follow_the_picture() -> None:
+    pytest.importorskip("skimage")
+    picture = torch.zeros(24, 24, 3, dtype=torch.uint8)
+    picture[:, 12:] = 255
+    labels = Superpixels(8, compactness=1.0)(torch.zeros(1, 3, 24, 24), (ImageFeatures(picture),))[0, 0]
+    assert labels.max() >= 1
+    assert not set(labels[:, :11].flatten().tolist()) & set(labels[:, 13:].flatten().tolist())
+    assert Superpixels(method="felzenszwalb")(torch.rand(1, 3, 24, 24), None).min() == 0
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (2, 4, 6), (2, 1, 4, 6), (2, 3, 4, 6)])
+def test_label_maps(shape: tuple[int, ...]) -> None:
+    labels = from_labels(torch.randint(-1, 5, shape) * 7, torch.zeros(2, 3, 4, 6))
+    assert labels.expand(2, 3, 4, 6).shape == (2, 3, 4, 6)
+    assert labels.max() == len(labels.unique()) - 1 - int(bool((labels < 0).any()))
+
+
+# ---- replacements ----
+
+
+def test_constant_mean_region_and_blur() -> None:
+    x = torch.rand(2, 3, 8, 8, dtype=torch.float64)
+    keep = (torch.rand(2, 1, 8, 8) < 0.5).expand_as(x)
+    torch.testing.assert_close(hide(x, keep, Constant(2.0)), torch.where(keep, x, 2.0))
+    torch.testing.assert_close(hide(x, keep, Mean()), torch.where(keep, x, x.mean((2, 3), keepdim=True)))
+    labels = Patches(4)(x, None)
+    blocks = x.unflatten(2, (2, 4)).unflatten(4, (2, 4)).mean((3, 5))
+    mean = blocks.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    torch.testing.assert_close(RegionMean().prepare(x, labels), mean)
+    flat = torch.full_like(x, 3.0)
+    torch.testing.assert_close(Blur(2.0).prepare(flat, labels), flat)
+
+
+def test_blur_is_scipys() -> None:
+    ndimage = pytest.importorskip("scipy.ndimage")
+    x = torch.rand(1, 1, 20, 20, dtype=torch.float64)
+    expected = ndimage.gaussian_filter(x[0, 0].numpy(), 2.0, mode="nearest", truncate=3.0)
+    np.testing.assert_allclose(Blur(2.0).prepare(x, x)[0, 0].numpy(), expected, atol=1e-10)
+
+
+def test_linear_imputation_solves_its_equations() -> None:
+    """Each hidden pixel is the weighted mean of its neighbours: the system of ROAD, written out densely."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(2, 2, 7, 6, dtype=torch.float64, generator=generator)
+    keep = torch.rand(2, 1, 7, 6, generator=generator) < 0.3
+    found = hide(x, keep, NoisyLinear(noise=0.0, accuracy=1e-12))
+    for b in range(2):
+        hidden = [(i, j) for i in range(7) for j in range(6) if not keep[b, 0, i, j]]
+        place = {at: n for n, at in enumerate(hidden)}
+        for c in range(2):
+            matrix, right = torch.zeros(len(hidden), len(hidden)).double(), torch.zeros(len(hidden)).double()
+            for (i, j), row in place.items():
+                for di in (-1, 0, 1):
+                    for dj in (-1, 0, 1):
+                        at = (i + di, j + dj)
+                        if (di, dj) == (0, 0) or not (0 <= at[0] < 7 and 0 <= at[1] < 6):
+                            continue
+                        weight = 1 / 6 if 0 in (di, dj) else 1 / 12
+                        matrix[row, row] += weight
+                        if at in place:
+                            matrix[row, place[at]] -= weight
+                        else:
+                            right[row] += weight * x[b, c, at[0], at[1]]
+            solved = torch.linalg.solve(matrix, right)
+            torch.testing.assert_close(found[b, c][~keep[b, 0]], solved, rtol=0, atol=1e-9)
+    assert torch.equal(interpolated(x, torch.zeros_like(x).bool()), torch.zeros_like(x))
+
+
+def test_background_rows_are_averaged() -> None:
+    data = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
+    masking = Masking(lambda z: z[:, 0] * z[:, 1], torch.tensor([[5.0, 7.0]]), replacement=Background(data))
+    masks = torch.tensor([[True, False], [False, True], [False, False]])
+    assert masking.values(masks).tolist() == [[5 * 20.0, 2 * 7.0, (10 + 90) / 2]]
+    one = Masking(lambda z: z[:, 0], torch.tensor([[5.0, 7.0]]), replacement=Background(data, many=1), seed=1)
+    drawn = one.values(torch.zeros(200, 2).bool())
+    assert set(drawn.flatten().tolist()) == {1.0, 3.0}
+
+
+def test_quartiles_keep_the_bin_or_leave_it() -> None:
+    data = torch.stack([torch.arange(8.0), torch.ones(8)], 1)
+    x = torch.tensor([[0.5, 1.0]]).expand(100, 2)
+    draw = torch.randint(8, (100,))
+    quartiles = Quartiles(data)
+    prepared = quartiles.prepare(x, x)
+    kept = quartiles.hide(x, torch.ones(100, 2).bool(), prepared, draw)
+    gone = quartiles.hide(x, torch.zeros(100, 2).bool(), prepared, draw)
+    assert kept[:, 0].max() <= 1.75
+    assert gone[:, 0].min() > 1.75
+    assert (gone[:, 1] == 1).all()
+
+
+# ---- what is refused ----
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"partition": torch.zeros(5, 5, dtype=torch.long)}, r"label map has shape \(5, 5\)"),
+        ({"partition": torch.zeros(4, 4)}, "accepted: integers"),
+        ({"partition": -torch.ones(4, 4, dtype=torch.long)}, "no feature that may be hidden"),
+        ({"partition": Words()}, "Words need|two dimensions"),
+        ({"partition": Patches((1, 2, 3))}, "size is"),
+        ({"replacement": Delete()}, "Delete needs token ids"),
+        ({"replacement": Background(torch.zeros(2, 3, 5, 5))}, "the background has shape"),
+        ({"target": 7}, "class 7"),
+        ({"chunk": 0}, "chunk is 0"),
+        ({"features": ()}, "0 features for 1 samples"),
+    ],
+)
+def test_bad_input(kwargs: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Masking(lambda z: z.flatten(1)[:, :2], torch.zeros(1, 3, 4, 4), **kwargs)
+
+
+def test_bad_scores_and_masks() -> None:
+    x = torch.ones(1, 3)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        Masking(lambda z: z.sum(1) * torch.nan, x)
+    with pytest.raises(InputError, match="with features hidden"):
+        Masking(lambda z: 1 / z.sum(1), x).values(torch.zeros(1, 3).bool())
+    with pytest.raises(InputError, match="masks have shape"):
+        Masking(lambda z: z.sum(1), x).values(torch.zeros(1, 4).bool())
+    with pytest.raises(InputError, match="soft masks"):
+        Masking(lambda z: z.double().sum(1), torch.ones(1, 3, dtype=torch.long)).values(torch.zeros(1, 3))
+    special = TextFeatures("", ("[CLS]",), ((0, 0),), (None,))
+    with pytest.raises(InputError, match="special tokens only"):
+        Masking(lambda z: z.double().sum(1), torch.ones(1, 1, dtype=torch.long), features=(special,))
+    for bad in (
+        lambda: Blur(0.0),
+        lambda: Quartiles(torch.ones(3, 2), bins=1),
+        lambda: Background(torch.ones(0, 2)),
+    ):
+        with pytest.raises(InputError):
+            bad()
