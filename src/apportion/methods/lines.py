@@ -66,9 +66,11 @@ class Paths:
         return self.subject.forward(run, points, which % self.batch, grad)
 
     def values(self, which: Tensor, places: Tensor, chunk: int = 32) -> Tensor:
-        """The scores at these places, without a graph: (rows,) in double precision on the CPU."""
+        """The scores at these places: (rows,) in double precision on the CPU."""
         parts = zip(pieces(which, chunk), pieces(places, chunk), strict=True)
-        return torch.cat([self.forward(w, u, grad=False).value.detach().double().cpu() for w, u in parts])
+        # Only what could have a gradient is substituted, so a table that replaces needs a graph.
+        graph = self.table is not HARMLESS
+        return torch.cat([self.forward(w, u, grad=graph).value.detach().double().cpu() for w, u in parts])
 
     def steps(self, which: Tensor) -> list[Tensor]:
         """`x − x′` of the paths `which`, one tensor for each leaf."""

@@ -1,0 +1,245 @@
+"""The result of methods for pairs of features: how much each acts alone, and how much two act together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion import features as features_module
+from apportion.errors import InputError
+from apportion.explanation import Cost, write_whole
+from apportion.features import Features, ImageFeatures, TextFeatures
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """A model's scores for a batch, apportioned to pairs of features.
+
+    `values` is (batch, features, features) and symmetric: its diagonal holds the main effects, and the entry
+    of a pair is half of what the pair contributes, since it stands in the matrix twice. Entries that were not
+    asked for (`pairs=`) are NaN. `total` is the (batch,) amount that was to be apportioned, or None for
+    methods that do not claim to add up, or that were asked for some pairs only; `remainder` is what `values`
+    leave of it. `attributions` are the (batch, features) Integrated Gradients that each row is to add up to,
+    taken from the same nodes; `row_gaps` is what the rows leave of them. `smoothing` is the (batch,) part of
+    `total` that is due to smoothing the model. `names` has one name per feature, for each sample or for all.
+
+    >>> import apportion as ap
+    >>> i = ap.IntegratedHessians()(lambda x: x[:, :1] * x[:, 1:], torch.tensor([[2.0, 3.0]]))
+    >>> i.values.round(decimals=4).tolist(), i.top(1)
+    ([[[1.5, 1.5], [1.5, 1.5]]], [('0', '1', 3.0)])
+    """
+
+    values: Tensor
+    total: Tensor | None
+    attributions: Tensor | None
+    output: Tensor
+    target: Tensor | str
+    method: Any
+    cost: Cost
+    names: tuple[tuple[str, ...], ...]
+    smoothing: Tensor | None = None
+    features: tuple[Features, ...] | None = None
+    labels: tuple[str, ...] | None = None
+    warnings: tuple[str, ...] = ()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def main(self) -> Tensor:
+        """What each feature does alone: (batch, features)."""
+        return self.values.diagonal(dim1=1, dim2=2)
+
+    @property
+    def apportioned(self) -> Tensor:
+        """The (batch,) sums of all entries that are known."""
+        return self.values.double().nansum((1, 2))
+
+    @property
+    def remainder(self) -> Tensor | None:
+        """`total` minus the sum of the values of each sample; None where the method does not add up."""
+        return None if self.total is None else self.total.double() - self.apportioned
+
+    @property
+    def row_gaps(self) -> Tensor | None:
+        """The attribution of each feature minus the sum of its row; NaN for rows that are not whole."""
+        return None if self.attributions is None else self.attributions.double() - self.values.double().sum(2)
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def __getitem__(self, index: int) -> Interactions:
+        """The interactions of one sample, as a batch of one."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        part = slice(index % len(self), index % len(self) + 1)
+
+        def cut(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[part]
+
+        return replace(
+            self,
+            values=self.values[part],
+            total=cut(self.total),
+            attributions=cut(self.attributions),
+            smoothing=cut(self.smoothing),
+            output=self.output[part],
+            target=self.target[part] if isinstance(self.target, Tensor) else self.target,
+            names=(self.names_of(index),),
+            features=None if self.features is None else self.features[part],
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Interactions):
+            return NotImplemented
+        mine, theirs = _pack(self), _pack(other)
+        same = mine[1] == theirs[1] and mine[0].keys() == theirs[0].keys()
+        return same and all(
+            torch.allclose(mine[0][k].cpu(), theirs[0][k].cpu(), 0, 0, equal_nan=True) for k in mine[0]
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        lines = [self.summary(i) for i in range(min(len(self), 5))]
+        return "\n".join([*lines, f"… and {len(self) - 5} more"] if len(self) > 5 else lines)
+
+    def names_of(self, index: int = 0) -> tuple[str, ...]:
+        """The names of the features of one sample."""
+        return self.names[index % len(self.names)]
+
+    def label(self, index: int = 0) -> str:
+        """The explained class of a sample, by name where names are known."""
+        if isinstance(self.target, str):
+            return self.target
+        number = int(self.target[index])
+        return f"class {number}" if self.labels is None else self.labels[number]
+
+    def summary(self, index: int = 0) -> str:
+        """One line: what was apportioned, alone and in pairs, and what was not."""
+        head = f"{type(self.method).__name__} of {self.label(index)}"
+        if self.total is None or self.remainder is None:
+            return f"{head}: does not claim to add up"
+        main = float(self.main[index].double().sum())
+        pairs, remainder = float(self.apportioned[index]) - main, float(self.remainder[index])
+        signs = ["+" if number >= 0 else "−" for number in (pairs, remainder)]
+        return (
+            f"{head}: total {float(self.total[index]):.4g} = alone {main:.4g} {signs[0]} in pairs "
+            f"{abs(pairs):.4g} {signs[1]} remainder {abs(remainder):.2g}"
+        )
+
+    def top(self, k: int = 10, index: int = 0) -> list[tuple[str, str, float]]:
+        """The k pairs that contribute most, strongest first: both names, and both entries together."""
+        values = self.values[index].detach().double().cpu()
+        first, second = torch.triu_indices(values.shape[0], values.shape[1], 1)
+        strength = values[first, second] + values[second, first]
+        known = ~strength.isnan()
+        first, second, strength = first[known], second[known], strength[known]
+        order = strength.abs().argsort(descending=True, stable=True)[:k].tolist()
+        names = self.names_of(index)
+        return [(names[int(first[i])], names[int(second[i])], float(strength[i])) for i in order]
+
+    def named(self, names: Sequence[str]) -> Interactions:
+        """The same interactions with other names of the features, for all samples."""
+        if len(names) != self.values.shape[1]:
+            raise InputError(
+                f"{len(names)} names for {self.values.shape[1]} features; accepted: one per feature"
+            )
+        return replace(self, names=(tuple(names),))
+
+    def with_features(
+        self, features: Sequence[Features], labels: Sequence[str] | None = None
+    ) -> Interactions:
+        """The same interactions, with the features of each sample, their names, and the class names."""
+        if len(features) != len(self):
+            raise InputError(f"{len(features)} features for {len(self)} samples; accepted: one per sample")
+        names = tuple(_names(f, self.names_of(i)) for i, f in enumerate(features))
+        return replace(
+            self, features=tuple(features), names=names, labels=None if labels is None else tuple(labels)
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file with a JSON header; it appears whole or not at all."""
+        from safetensors.torch import save
+
+        tensors, header = _pack(self)
+        whole = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
+        return write_whole(Path(path), save(whole, {"apportion-interactions": json.dumps(header)}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Interactions:
+        """Read what `save` wrote. Raises InputError for other files and for files of a newer schema."""
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"no interactions file at {path}")
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {})["apportion-interactions"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            raise InputError(f"{path} does not hold interactions that apportion wrote ({error})") from error
+        if header.get("schema", 0) > SCHEMA:
+            raise InputError(
+                f"{path} has schema {header['schema']}, newer than {SCHEMA}; install a newer apportion"
+            )
+        return _unpack(tensors, header)
+
+    def plot(self, index: int = 0, ax: Any = None) -> Any:
+        """Draw one sample on matplotlib Axes (made if not given): arcs over a text, else the matrix."""
+        from apportion.pictures_interactions import plot
+
+        return plot(self, index, ax)
+
+
+def _names(feature: Features, before: tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(feature, ImageFeatures):
+        return before
+    choices = [feature.names, feature.tokens] if isinstance(feature, TextFeatures) else [feature.names]
+    return next((tuple(names) for names in choices if len(names) == len(before)), before)
+
+
+_TENSORS = ("values", "total", "attributions", "smoothing", "output", "target")
+
+
+def _pack(found: Interactions) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    tensors = {name: getattr(found, name) for name in _TENSORS if isinstance(getattr(found, name), Tensor)}
+    for i, feature in enumerate(found.features or ()):
+        if isinstance(feature, ImageFeatures):
+            tensors[f"picture.{i}"] = feature.picture
+    header = {
+        "schema": SCHEMA,
+        "target": found.target if isinstance(found.target, str) else None,
+        "method": repr(found.method),
+        "cost": asdict(found.cost),
+        "names": found.names,
+        "features": None if found.features is None else [features_module.to_json(f) for f in found.features],
+        "labels": found.labels,
+        "warnings": found.warnings,
+        "notes": dict(found.notes),
+    }
+    return tensors, json.loads(json.dumps(header))
+
+
+def _unpack(tensors: dict[str, Tensor], header: dict[str, Any]) -> Interactions:
+    from apportion.methods import from_repr
+
+    described = header["features"]
+    pictures = [tensors.pop(f"picture.{i}", None) for i in range(len(described or ()))]
+    return Interactions(
+        **{"total": None, "attributions": None, "target": header["target"], **tensors},
+        method=from_repr(header["method"]),
+        cost=Cost(**header["cost"]),
+        names=tuple(tuple(names) for names in header["names"]),
+        features=None if described is None else tuple(map(features_module.from_json, described, pictures)),
+        labels=None if header["labels"] is None else tuple(header["labels"]),
+        warnings=tuple(header["warnings"]),
+        notes=header["notes"],
+    )

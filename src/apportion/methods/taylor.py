@@ -1,0 +1,177 @@
+"""Taylor decomposition: relevance from the first-order expansion at a root point of the score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.explanation import Explanation
+from apportion.forward import Inputs, Model, Score, Subject
+from apportion.methods.lines import pieces
+from apportion.target import Target
+
+
+@dataclass(frozen=True)
+class Taylor:
+    """Taylor decomposition (Bach et al. 2015, eq. 7 and 8): `R = (x − x₀) · ∇f(x₀)` at a root `f(x₀) = 0`.
+
+    The root is searched near `x`: without `data`, by following the gradient with Newton steps of the score,
+    `x ← x − f ∇f / |∇f|²`, halved while they overshoot; with `data=` in the call (samples of the inputs'
+    form), on the line to the nearest sample whose score has the other sign, by bisection. Both stay within
+    `low` and `high` where these are given, and stop where |f| is at most `tolerance` times |f(x)|, or after
+    `steps`.
+
+    `total` is `f(x)`; the remainder says how far from linear the score is between root and input. The
+    explained score needs a root: for a classifier that is often a difference of scores, such as
+    `target=Contrast(3, 5)`. Raises InputError where no root was found, saying how close the search came.
+    Cost: one forward and backward pass a step, and one at the root; with data one forward pass over it and
+    one for each bisection.
+
+    >>> weight = torch.tensor([[1.0, -1.0]])
+    >>> e = Taylor()(lambda x: x @ weight.T, torch.tensor([[3.0, 1.0]]))
+    >>> e.values.tolist(), e.remainder.abs().item() < 1e-6
+    ([[1.0, 1.0]], True)
+    """
+
+    steps: int = 200
+    tolerance: float = 1e-3
+    low: float | None = None
+    high: float | None = None
+    chunk: int = 32
+    at: str | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "chunk"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; accepted: at least 1")
+        if not 0 < self.tolerance < 1:
+            raise InputError(f"tolerance is {self.tolerance}; accepted: a share of f(x) between 0 and 1")
+        if self.low is not None and self.high is not None and self.low >= self.high:
+            raise InputError(f"low={self.low} is not below high={self.high}")
+
+    def __call__(
+        self, model: Model, inputs: Inputs, target: Target = None, *, data: Tensor | None = None
+    ) -> Explanation:
+        subject = Subject(model, inputs, target, self.at)
+        score = subject.forward()
+        ends = [leaf.detach() for leaf in score.leaves]
+        if data is None:
+            roots, left = self._follow_gradient(subject, score, ends)
+        else:
+            roots, left = self._search_lines(subject, score, ends, data)
+        value = score.value.detach()
+        bad = (left.abs() > self.tolerance * value.abs()).nonzero().flatten().tolist()
+        if bad:
+            near = ", ".join(
+                f"sample {i}: f = {float(left[i]):.3g} of {float(value[i]):.3g}" for i in bad[:4]
+            )
+            raise InputError(
+                f"no root point was found; closest came {near}. Try more steps, other bounds, or a score "
+                "that changes sign, such as target=Contrast(predicted class, another class)"
+            )
+        gradients = subject.forward(leaves=roots).gradients()
+        values = [(x - root) * g for x, root, g in zip(ends, roots, gradients, strict=True)]
+        distance = _flat([x - root for x, root in zip(ends, roots, strict=True)]).norm(dim=1).tolist()
+        notes = {"root_score": left.tolist(), "distance": distance}
+        return subject.explanation(self, score, values, value, notes=notes)
+
+    def _follow_gradient(
+        self, subject: Subject, score: Score, ends: list[Tensor]
+    ) -> tuple[list[Tensor], Tensor]:
+        """The best point met for each sample, and its score."""
+        value = score.value.detach().clone()
+        allowed = self.tolerance * value.abs()
+        best, left = [x.clone() for x in ends], value.clone()
+        size = torch.ones_like(left)
+        gradients = score.gradients()
+        for _ in range(self.steps):
+            open_rows = (left.abs() > allowed).nonzero().flatten()
+            if not len(open_rows):
+                break
+            free = [g * self._free(x, g, left) for x, g in zip(best, gradients, strict=True)]
+            slope = _flat(free).square().sum(1)
+            part = size * left / slope.clamp(min=torch.finfo(slope.dtype).tiny)
+            tried = [self._inside(x - g * _column(part, x)) for x, g in zip(best, free, strict=True)]
+            there = subject.forward(leaves=[t[open_rows] for t in tried], rows=open_rows)
+            found, slopes = there.value.detach(), there.gradients()
+            better = torch.isfinite(found) & (found.abs() < left[open_rows].abs())
+            moved, stayed = open_rows[better], open_rows[~better]
+            size[moved], size[stayed] = 1.0, size[stayed] / 2
+            left[moved] = found[better]
+            for x, t, gradient, new in zip(best, tried, gradients, slopes, strict=True):
+                x[moved], gradient[moved] = t[moved], new[better]
+        return best, left
+
+    def _free(self, x: Tensor, gradient: Tensor, value: Tensor) -> Tensor:
+        """1 where a step against the score may go, 0 where a bound is in its way."""
+        direction = -gradient * _column(value.sign(), x)
+        free = torch.ones_like(x)
+        if self.low is not None:
+            free[(x <= self.low) & (direction < 0)] = 0
+        if self.high is not None:
+            free[(x >= self.high) & (direction > 0)] = 0
+        return free
+
+    def _inside(self, x: Tensor) -> Tensor:
+        return x if self.low is None and self.high is None else x.clamp(self.low, self.high)
+
+    def _search_lines(
+        self, subject: Subject, score: Score, ends: list[Tensor], data: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """The root on the line to the nearest sample of the other sign, and the score there."""
+        if (
+            len(ends) != 1
+            or data.dim() != ends[0].dim()
+            or data.shape[1:] != ends[0].shape[1:]
+            or not len(data)
+        ):
+            wanted = [("samples", *end.shape[1:]) for end in ends]
+            raise InputError(
+                f"data has shape {tuple(data.shape)}; accepted: {wanted[0]} in the form of one input"
+            )
+        data = self._inside(data.detach().to(ends[0]))
+        root, left = ends[0].clone(), score.value.detach().clone()
+        every = torch.arange(len(data), device=data.device)
+        for row in range(subject.batch):
+            sample = torch.tensor([row], device=data.device)
+
+            def scored(points: Tensor, sample: Tensor = sample) -> Tensor:
+                there = subject.forward(leaves=[points], rows=sample.expand(len(points)), grad=False)
+                return there.value.detach()
+
+            own = float(left[row])
+            scores = torch.cat([scored(data[part]) for part in pieces(every, self.chunk)])
+            other = (scores * own <= 0).nonzero().flatten()
+            if own == 0:
+                continue
+            if not len(other):
+                closest = float(scores[scores.abs().argmin()])
+                raise InputError(
+                    f"no root point was found: the score of sample {row} is {own:.3g} and no sample of the "
+                    f"data has the other sign (closest: {closest:.3g}); try a target=Contrast(…)"
+                )
+            distance = (data[other] - ends[0][row]).flatten(1).norm(dim=1)
+            far = data[other[distance.argmin()]]
+            near, place = 0.0, 1.0  # shares of the way from x, between which the score changes sign
+            for _ in range(min(self.steps, 60)):
+                middle = (near + place) / 2
+                point = torch.lerp(ends[0][row], far, middle)[None]
+                found = float(scored(point))
+                if abs(found) < abs(float(left[row])):
+                    root[row], left[row] = point[0], found
+                if abs(found) <= self.tolerance * abs(own):
+                    break
+                near, place = (middle, place) if found * own > 0 else (near, middle)
+        return [root], left
+
+
+def _flat(tensors: list[Tensor]) -> Tensor:
+    return torch.cat([t.flatten(1) for t in tensors], 1)
+
+
+def _column(numbers: Tensor, like: Tensor) -> Tensor:
+    return numbers.view(-1, *[1] * (like.dim() - 1))

@@ -1,0 +1,104 @@
+"""Taylor decomposition: closed forms for linear and quadratic scores, bounds, and honest failure."""
+
+import pytest
+import torch
+from torch import nn
+
+from apportion import Contrast, InputError, Taylor
+
+
+def batch(rows=4, inputs=5, seed=0):
+    return torch.randn(rows, inputs, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_linear_score_is_explained_exactly():
+    weight, x = torch.tensor([2.0, -1.0, 0.5, 0.0, 1.0], dtype=torch.float64), batch()
+    found = Taylor()(lambda t: t @ weight - 0.3, x)
+    score = x @ weight - 0.3
+    # The nearest root is the projection onto the hyperplane: x₀ = x − f w / |w|².
+    torch.testing.assert_close(
+        found.values, score[:, None] * weight**2 / weight.square().sum(), atol=1e-3, rtol=1e-3
+    )
+    assert found.remainder.abs().max() < 2e-3
+
+
+def test_a_quadratic_leaves_half_of_the_change_as_remainder():
+    x = torch.tensor([[3.0, 4.0]], dtype=torch.float64)
+    found = Taylor(tolerance=1e-9)(lambda t: t.square().sum(1) - 1, x)
+    # The root is x / 5 on the unit circle, its gradient 2 x / 5, so Σ R = 2 · 4 = 8 of f(x) = 24.
+    assert found.apportioned.item() == pytest.approx(8, rel=1e-5)
+    assert found.notes["distance"] == pytest.approx([4.0], rel=1e-6)
+
+
+def test_the_root_is_on_the_line_to_the_nearest_sample_of_the_other_sign():
+    x = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+    data = torch.tensor([[-9.0, -9.0], [1.0, -1.5], [4.0, 4.0]], dtype=torch.float64)
+    found = Taylor(tolerance=1e-9)(lambda t: t.sum(1), x, data=data)
+    torch.testing.assert_close(
+        found.values, torch.tensor([[0.0, 2.0]], dtype=torch.float64), atol=1e-6, rtol=0
+    )
+
+
+def test_both_searches_on_a_classifier():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+    x, target = batch(), Contrast(0, 2)
+    for given in ({}, {"data": batch(40, seed=3)}):
+        found = Taylor()(model, x, target=target, **given)
+        torch.testing.assert_close(found.total, target(model(x)).detach())
+        assert all(
+            abs(r) <= 1e-3 * abs(t) for r, t in zip(found.notes["root_score"], found.total, strict=True)
+        )
+
+
+def test_bounds_are_kept():
+    x = torch.tensor([[0.9, 0.9]], dtype=torch.float64)
+
+    def score(t):
+        return t[:, 0] + 3 * t[:, 1] - 0.5  # the free root would be at a negative second entry
+
+    found = Taylor(low=0.0, high=1.0)(score, x)
+    root = x - found.values / torch.tensor([1.0, 3.0])
+    assert (root >= -1e-9).all()
+    assert score(root).abs() < 1e-2
+
+
+def test_tokens_and_layers():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 2))
+    found = Taylor()(model, torch.tensor([[1, 2, 3]]), target=Contrast(0, 1))
+    assert found.values.shape == (1, 3)
+    inner = Taylor(at="3")(model, torch.tensor([[1, 2, 3]]), target=Contrast(0, 1))
+    assert inner.remainder.abs() < 1e-3  # linear from there on
+
+
+def test_no_root_says_how_close_it_came():
+    with pytest.raises(
+        InputError, match=r"no root point was found; closest came sample 0: f = 1\b.*Contrast"
+    ):
+        Taylor()(lambda t: t.square().sum(1) + 1, batch())
+    with pytest.raises(InputError, match=r"no sample of the data has the other sign \(closest: "):
+        Taylor()(lambda t: t.square().sum(1) + 1, batch(), data=batch(seed=1))
+
+
+def test_a_score_of_zero_is_its_own_root():
+    found = Taylor()(lambda t: t.sum(1), torch.zeros(1, 3))
+    assert found.values.abs().max() == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 0}, "steps is 0"),
+        ({"tolerance": 0.0}, "tolerance"),
+        ({"low": 1.0, "high": 0.0}, "low=1.0 is not below"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(InputError, match=message):
+        Taylor(**settings)
+
+
+def test_bad_data():
+    with pytest.raises(InputError, match=r"data has shape \(4, 3\); accepted: \('samples', 5\)"):
+        Taylor()(lambda t: t.sum(1), batch(), data=torch.zeros(4, 3))
