@@ -88,7 +88,11 @@ class Explanation:
         def cut(tree: Any) -> Any:
             if isinstance(tree, Tensor):
                 return tree[part]
-            return {k: v[part] for k, v in tree.items()} if isinstance(tree, dict) else tuple(v[part] for v in tree)
+            return (
+                {k: v[part] for k, v in tree.items()}
+                if isinstance(tree, dict)
+                else tuple(v[part] for v in tree)
+            )
 
         return replace(
             self,
@@ -165,7 +169,9 @@ class Explanation:
         from safetensors.torch import save
 
         tensors, header = _pack(self)
-        data = save({k: v.detach().contiguous().cpu() for k, v in tensors.items()}, {"apportion": json.dumps(header)})
+        # Copies, since tensors that share memory (one picture for many samples) are refused.
+        copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+        data = save(copies, {"apportion": json.dumps(header)})
         return write_whole(Path(path), data)
 
     @classmethod
@@ -180,14 +186,16 @@ class Explanation:
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})["apportion"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            if header.get("schema", 0) > SCHEMA:
+                raise InputError(
+                    f"{path} has schema {header['schema']}, newer than the {SCHEMA} that this version of apportion "
+                    "reads; install a newer apportion"
+                )
+            return _unpack(tensors, header)
+        except InputError:
+            raise
+        except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"{path} is not an apportion explanation ({error})") from error
-        if header.get("schema", 0) > SCHEMA:
-            raise InputError(
-                f"{path} has schema {header['schema']}, newer than the {SCHEMA} that this version of apportion "
-                "reads; install a newer apportion"
-            )
-        return _unpack(tensors, header)
 
     def plot(self, index: int = 0, ax: Any = None) -> Any:
         """Draw one sample on matplotlib Axes (made if not given) and return them."""
@@ -249,7 +257,11 @@ def _pack(explanation: Explanation) -> tuple[dict[str, Tensor], dict[str, Any]]:
     described = None
     if explanation.features is not None:
         described = [features_module.to_json(f) for f in explanation.features]
-        tensors |= {f"picture.{i}": f.picture for i, f in enumerate(explanation.features) if isinstance(f, ImageFeatures)}
+        tensors |= {
+            f"picture.{i}": f.picture
+            for i, f in enumerate(explanation.features)
+            if isinstance(f, ImageFeatures)
+        }
     ledger = None if explanation.ledger is None else explanation.ledger.to_json()
     header = {
         "schema": SCHEMA,

@@ -1,0 +1,204 @@
+"""Explanations: book-keeping, one sample of many, files that come back as they were."""
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import apportion as ap
+from apportion.errors import InputError
+from apportion.explanation import SCHEMA, Explanation, write_whole
+from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
+
+
+def linear(bias=False):
+    torch.manual_seed(0)
+    return torch.nn.Linear(3, 2, bias=bias)
+
+
+@pytest.fixture
+def explanation():
+    return ap.InputXGradient()(linear(bias=True), torch.randn(7, 3), target=1)
+
+
+def test_remainder_is_what_the_values_leave(explanation):
+    bias = linear(bias=True).bias[1].item()
+    torch.testing.assert_close(explanation.remainder, torch.full((7,), bias, dtype=torch.float64))
+    torch.testing.assert_close(explanation.apportioned, explanation.total.double() - bias)
+
+
+def test_remainder_is_summed_in_double_precision():
+    values = torch.full((1, 10**6), 0.1)
+    found = replace(ap.Saliency()(linear(), torch.ones(1, 3)), values=values, total=values.double().sum(1))
+    assert abs(found.remainder.item()) < 1e-6
+
+
+def test_methods_that_do_not_add_up_have_no_remainder():
+    found = ap.Saliency()(linear(), torch.ones(1, 3))
+    assert found.total is None
+    assert found.remainder is None
+    assert "does not claim to add up" in found.summary()
+
+
+def test_one_sample_of_many(explanation):
+    last = explanation[-1]
+    assert len(last) == 1
+    assert torch.equal(last.values, explanation.values[6:])
+    assert torch.equal(last.total, explanation.total[6:])
+    assert last == explanation[6]
+    assert [len(sample) for sample in explanation] == [1] * 7
+    for wrong in (7, -8):
+        with pytest.raises(IndexError, match=f"sample {wrong} of 7"):
+            explanation[wrong]
+
+
+def test_one_sample_of_several_inputs():
+    found = ap.InputXGradient()(lambda a, b: a + b, (torch.ones(3, 2), torch.ones(3, 2)), target=0)
+    assert [v.shape for v in found[1].values] == [(1, 2), (1, 2)]
+    named = ap.InputXGradient()(lambda a, b: a * b, {"a": torch.ones(3, 2), "b": torch.ones(3, 2)}, target=0)
+    assert {key: v.shape for key, v in named[1].values.items()} == {"a": (1, 2), "b": (1, 2)}
+
+
+def test_repr_says_total_sum_and_remainder(explanation):
+    lines = repr(explanation).splitlines()
+    assert len(lines) == 6
+    assert lines[0].startswith("InputXGradient of class 1: total ")
+    assert "remainder" in lines[0]
+    assert lines[-1] == "… and 2 more"
+
+
+def test_equal_only_if_all_is_equal(explanation):
+    assert explanation == replace(explanation)
+    assert explanation != replace(explanation, values=explanation.values + 1e-6)
+    assert explanation != replace(explanation, method=ap.Saliency())
+    assert explanation != replace(explanation, warnings=("w",))
+    assert explanation != "an explanation"
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(explanation)
+
+
+def test_top_is_ordered_by_size():
+    found = ap.InputXGradient()(lambda x: (x * torch.tensor([1.0, -3.0, 2.0])).sum(1), torch.ones(1, 3))
+    assert found.top(2) == [("(1,)", -3.0), ("(2,)", 2.0)]
+
+
+def test_words_have_the_sum_of_their_tokens():
+    features = TextFeatures("not bad", ("[CLS]", "not", "b", "ad"), ((0, 0), (0, 3), (4, 5), (5, 7)), (None, 0, 1, 1))
+    found = ap.InputXGradient()(lambda x: x.sum(1), torch.tensor([[9.0, 1.0, 2.0, 4.0]]))
+    named = found.with_features([features], ["negative"])
+    assert named.top() == [("bad", 6.0), ("not", 1.0)]
+    assert named.label() == "negative"
+    with pytest.raises(InputError, match="2 features for 1 samples"):
+        found.with_features([features, features])
+
+
+# ---- files ----
+
+
+def text_features():
+    return TextFeatures("a “film”", ("a", "“film”"), ((0, 1), (2, 8)), (0, 1))
+
+
+FEATURES = {
+    "none": None,
+    "text": text_features(),
+    "image": ImageFeatures(torch.randint(0, 256, (4, 5, 3), dtype=torch.uint8), "resized"),
+    "table": TabularFeatures(("a", "b"), ("1", "2"), (0, 0, 1)),
+}
+
+
+@pytest.mark.parametrize("features", list(FEATURES.values()), ids=list(FEATURES))
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_round_trip(tmp_path, features, dtype):
+    found = ap.InputXGradient()(linear().to(dtype), torch.randn(2, 3, dtype=dtype))
+    if features is not None:
+        found = found.with_features([features] * 2, ["no", "yes"])
+    found = replace(found, warnings=("a warning",), notes={"nodes": 8, "model": "münchen"})
+    again = Explanation.load(found.save(tmp_path / "e.safetensors"))
+    assert again == found
+    assert again.features == found.features
+    assert again.labels == found.labels
+    assert again.warnings == found.warnings
+    assert again.notes == found.notes
+    assert again.cost == found.cost
+    assert again.values.dtype == dtype
+
+
+def test_round_trip_of_several_inputs_and_a_callable_target(tmp_path):
+    a, b = torch.ones(2, 2), torch.ones(2, 2)
+    for inputs in ((a, b), {"a": a, "b": b}):
+        found = ap.InputXGradient()(lambda a, b: a * b, inputs, target=ap.Contrast(0, 1))
+        again = Explanation.load(found.save(tmp_path / "e.safetensors"))
+        assert again == found
+        assert again.target == "Contrast(positive=0, negative=1)"
+
+
+def test_round_trip_of_a_ledger(tmp_path):
+    found = ap.LRP("epsilon", ledger=True)(linear(bias=True), torch.randn(2, 3))
+    again = Explanation.load(found.save(tmp_path / "e.safetensors"))
+    assert again == found
+    assert again.ledger.absorbed == found.ledger.absorbed
+
+
+def header_of(path, **changes):
+    """The same file with another header."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        header = json.loads(file.metadata()["apportion"])
+    save_file(tensors, path, {"apportion": json.dumps({**header, **changes})})
+
+
+def test_files_that_are_refused(tmp_path, explanation):
+    path = explanation.save(tmp_path / "e.safetensors")
+    header_of(path, schema=SCHEMA + 1)
+    with pytest.raises(InputError, match="newer than the 1 .* install a newer apportion"):
+        Explanation.load(path)
+    explanation.save(path)
+    header_of(path, method="__import__('os').system('true')")
+    with pytest.raises(InputError):
+        Explanation.load(path)
+    with pytest.raises(InputError, match="no explanation file"):
+        Explanation.load(tmp_path / "missing")
+    for name, content in {"empty": b"", "text": b"values", "pickle": b"\x80\x04."}.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="not an apportion explanation"):
+            Explanation.load(tmp_path / name)
+    save_file({"values": torch.ones(1)}, tmp_path / "other")
+    with pytest.raises(InputError, match="not an apportion explanation"):
+        Explanation.load(tmp_path / "other")
+
+
+def test_incomplete_files_are_refused(tmp_path, explanation):
+    path = explanation.save(tmp_path / "e.safetensors")
+    header_of(path, cost=None)
+    with pytest.raises(InputError, match="not an apportion explanation"):
+        Explanation.load(path)
+    header = {"schema": SCHEMA}
+    save_file({"output": torch.ones(1)}, path, {"apportion": json.dumps(header)})
+    with pytest.raises(InputError, match="not an apportion explanation"):
+        Explanation.load(path)
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, explanation):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        explanation.save(tmp_path / "file" / "e.safetensors")
