@@ -53,12 +53,16 @@ def scores_of(output: Any, batch: int) -> Tensor:
             f"the model returned scores of shape {tuple(found.shape)} for a batch of {batch}; accepted: "
             f"({batch}, classes) or ({batch},)"
         )
+    if found.shape[1] == 0:
+        raise InputError(f"the model returned scores of shape {tuple(found.shape)}: there are no classes")
     if not found.is_floating_point():
         raise InputError(f"the model returned {found.dtype} scores; accepted: floating point scores")
     finite = torch.isfinite(found).all(1)
     if not bool(finite.all()):
         where = (~finite).nonzero().flatten().tolist()
-        raise InputError(f"the model returned NaN or infinite scores for sample {where[:5]}; nothing to explain")
+        raise InputError(
+            f"the model returned NaN or infinite scores for sample {where[:5]}; nothing to explain"
+        )
     return found
 
 
@@ -74,15 +78,22 @@ def resolve(target: Target, scores: Tensor) -> Tensor | Callable[[Tensor], Tenso
     if isinstance(target, int):
         _check_class(target, classes)
         return torch.full((batch,), target % classes, device=scores.device)
-    labels = torch.as_tensor(target, device=scores.device)
+    try:
+        labels = torch.as_tensor(target, device=scores.device)
+    except (TypeError, ValueError, RuntimeError):
+        what = f"{target!r:.60} of type {type(target).__name__}"
+        raise InputError(
+            f"target is {what}; accepted: a class index, one per sample, a callable, or None"
+        ) from None
     if labels.is_floating_point() or labels.dtype == torch.bool or labels.numel() not in (1, batch):
         raise InputError(
             f"target has shape {tuple(labels.shape)} and type {labels.dtype}; accepted: one class index, or "
             f"{batch} of them, one per sample"
         )
-    for label in labels.flatten().tolist():
+    labels = labels.flatten().long()
+    for label in labels.tolist():
         _check_class(label, classes)
-    return (labels.flatten() % classes).expand(batch)
+    return (labels % classes).expand(batch)
 
 
 def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
@@ -94,7 +105,9 @@ def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
     value = target(scores)
     if not isinstance(value, Tensor) or value.shape != scores.shape[:1]:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise InputError(f"the target callable returned {got} for {scores.shape[0]} samples; accepted: one score each")
+        raise InputError(
+            f"the target callable returned {got} for {scores.shape[0]} samples; accepted: one score each"
+        )
     return value
 
 
