@@ -86,7 +86,8 @@ def test_top_is_ordered_by_size():
 
 
 def test_words_have_the_sum_of_their_tokens():
-    features = TextFeatures("not bad", ("[CLS]", "not", "b", "ad"), ((0, 0), (0, 3), (4, 5), (5, 7)), (None, 0, 1, 1))
+    offsets = ((0, 0), (0, 3), (4, 5), (5, 7))
+    features = TextFeatures("not bad", ("[CLS]", "not", "b", "ad"), offsets, (None, 0, 1, 1))
     found = ap.InputXGradient()(lambda x: x.sum(1), torch.tensor([[9.0, 1.0, 2.0, 4.0]]))
     named = found.with_features([features], ["negative"])
     assert named.top() == [("bad", 6.0), ("not", 1.0)]
@@ -156,7 +157,7 @@ def header_of(path, **changes):
 def test_files_that_are_refused(tmp_path, explanation):
     path = explanation.save(tmp_path / "e.safetensors")
     header_of(path, schema=SCHEMA + 1)
-    with pytest.raises(InputError, match="newer than the 1 .* install a newer apportion"):
+    with pytest.raises(InputError, match=r"newer than the 1 .* install a newer apportion"):
         Explanation.load(path)
     explanation.save(path)
     header_of(path, method="__import__('os').system('true')")

@@ -59,9 +59,8 @@ class Identity:
 @cache
 def identify(function: Function) -> Identity:
     """The plain name of a torch function, method, operator or `OpOverload`."""
-    if isinstance(function, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
-        raw = str(getattr(function, "_schema", function).name).split("::")[-1]
-        raw = function.__name__.split(".")[0] if "::" in raw else raw
+    if isinstance(function, torch._ops.OpOverload):
+        raw = str(function._schema.name).split("::")[-1]
     else:
         raw = function.__name__
     if raw in ("__get__", "__set__", "__delete__"):

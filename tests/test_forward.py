@@ -1,0 +1,325 @@
+"""From what is explained to the scalar that is explained, through models that are not written for it."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import apportion as ap
+import small
+from apportion.errors import InputError
+from apportion.forward import Subject
+
+X = torch.tensor([[1.0, -2.0, 3.0], [0.5, 1.5, -1.0]])
+
+
+def gradient(function, x=X):
+    """The gradient as autograd alone gives it, of a function written without any in-place step."""
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(function(x).sum(), x)[0]
+
+
+class Functional(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+# ---- in-place operations: model → the same function written without them ----
+
+
+def writes_into_its_input(x):
+    x += 1
+    return (x**2).sum(1)
+
+
+def relu_in_place(x):
+    y = x * 1
+    F.relu(y, inplace=True)
+    y.mul_(3)
+    return y.sum(1)
+
+
+def row_written_through_a_view(x):
+    y = x * 2
+    y[:, 0] *= y[:, 1]
+    return y.sum(1)
+
+
+def view_of_a_view(x):
+    y = (x * 2).view(-1, 3)
+    part = y[:, 1:]
+    part[:, 0].add_(part[:, 1] ** 2)
+    return (y**2).sum(1)
+
+
+def base_written_view_read(x):
+    y = x * 2
+    view = y.view(-1)
+    y.mul_(y)
+    return view.view(-1, 3).sum(1)
+
+
+def buffer_filled(x):
+    y = torch.zeros(len(x), 4)
+    y[:, :3] = x
+    y[:, 3] = x[:, 0] * x[:, 2]
+    return (y**2).sum(1)
+
+
+def masked(x):
+    y = x * 1
+    y[y < 0] = 0
+    y.masked_fill_(y > 2, 2.0)
+    return (y**2).sum(1)
+
+
+def copied_and_chained(x):
+    y = torch.empty(len(x), 3)
+    y.copy_(x)
+    y.clamp_(min=0).pow_(3)
+    return y.sum(1)
+
+
+def scattered(x):
+    y = torch.zeros(len(x), 5)
+    y.scatter_(1, torch.tensor([[4, 2, 0]]).expand(len(x), -1), x**2)
+    y.index_add_(1, torch.tensor([0, 1, 2]), x)
+    return (y * torch.arange(5.0)).sum(1)
+
+
+def swapped(x):
+    y = x.clone()
+    first, second = y[:, 0].clone(), y[:, 1].clone()
+    y[:, 0], y[:, 1] = second, first
+    return (y * torch.tensor([1.0, 10.0, 100.0])).sum(1)
+
+
+IN_PLACE = {
+    writes_into_its_input: lambda x: ((x + 1) ** 2).sum(1),
+    relu_in_place: lambda x: 3 * F.relu(x).sum(1),
+    row_written_through_a_view: lambda x: 4 * x[:, 0] * x[:, 1] + 2 * x[:, 1] + 2 * x[:, 2],
+    view_of_a_view: lambda x: 4 * x[:, 0] ** 2 + (2 * x[:, 1] + 4 * x[:, 2] ** 2) ** 2 + 4 * x[:, 2] ** 2,
+    base_written_view_read: lambda x: (4 * x**2).sum(1),
+    buffer_filled: lambda x: (x**2).sum(1) + (x[:, 0] * x[:, 2]) ** 2,
+    masked: lambda x: (torch.where(x > 2, 2.0, F.relu(x)) ** 2).sum(1),
+    copied_and_chained: lambda x: (F.relu(x) ** 3).sum(1),
+    scattered: lambda x: x[:, 1] + 2 * x[:, 2] + 2 * x[:, 1] ** 2 + 4 * x[:, 0] ** 2,
+    swapped: lambda x: x[:, 1] + 10 * x[:, 0] + 100 * x[:, 2],
+}
+
+
+@pytest.mark.parametrize("function", list(IN_PLACE), ids=lambda f: f.__name__)
+def test_in_place_operations(function):
+    before = X.clone()
+    found = ap.InputXGradient()(Functional(function), X)
+    assert torch.equal(X, before)
+    plain = IN_PLACE[function]
+    torch.testing.assert_close(found.total, plain(X))
+    torch.testing.assert_close(found.values, X * gradient(plain))
+
+
+def test_shared_modules():
+    torch.manual_seed(0)
+    shared = nn.Linear(3, 3)
+    model = nn.Sequential(shared, nn.Tanh(), shared, nn.Tanh(), shared)
+    expected = gradient(lambda x: model(x)[:, 1])
+    found = ap.InputXGradient()(model, X, target=1)
+    torch.testing.assert_close(found.values, X * expected)
+
+
+def test_functional_weights_are_constants():
+    weight = torch.randn(2, 3, requires_grad=True)
+    found = ap.InputXGradient()(lambda x: F.linear(x, weight), X, target=0)
+    torch.testing.assert_close(found.values, X * weight[0].detach())
+    assert weight.grad is None
+
+
+# ---- inputs ----
+
+
+def test_several_inputs():
+    a, b = torch.randn(2, 3), torch.randn(2, 3)
+    expected_a = 2 * a * b
+    for inputs in ((a, b), {"a": a, "b": b}):
+        found = ap.InputXGradient()(lambda a, b: (a**2 * b).sum(1), inputs).values
+        parts = found if isinstance(found, tuple) else (found["a"], found["b"])
+        torch.testing.assert_close(parts[0], a * expected_a)
+        torch.testing.assert_close(parts[1], b * a**2)
+
+
+def test_an_input_that_is_not_used_gets_zeros():
+    found = ap.InputXGradient()(lambda a, b: a.sum(1), (X, X)).values
+    assert torch.equal(found[0], X)
+    assert torch.equal(found[1], torch.zeros_like(X))
+
+
+def test_inputs_that_require_a_gradient_keep_it():
+    x = X.clone().requires_grad_()
+    found = ap.Saliency()(lambda x: x.sum(1), x)
+    assert not found.values.requires_grad
+    assert x.requires_grad
+    assert x.grad is None
+
+
+def test_inputs_made_under_inference_mode():
+    with torch.inference_mode():
+        x = X.clone()
+    ids = torch.ones(2, 4, dtype=torch.long)
+    with torch.inference_mode():
+        ids = ids + 1
+    torch.manual_seed(0)
+    assert ap.Saliency()(nn.Linear(3, 2), x).values.shape == (2, 3)
+    model, _ = small.lstm()
+    assert ap.InputXGradient()(model, ids).values.shape == (2, 4)
+
+
+def test_embedding_ids_via_keywords():
+    model, inputs = small.bert()
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    rows = model.bert.embeddings.word_embeddings(ids).detach().requires_grad_()
+    scores = model(inputs_embeds=rows, attention_mask=mask).logits
+    slope = torch.autograd.grad(scores[:, 2].sum(), rows)[0]
+    found = ap.InputXGradient()(model, inputs, target=2)
+    assert list(found.values) == ["input_ids"]
+    torch.testing.assert_close(found.values["input_ids"], (rows * slope).sum(-1).detach())
+    torch.testing.assert_close(ap.Saliency()(model, inputs, target=2).values["input_ids"], slope.norm(dim=-1))
+    alone = ap.InputXGradient()(model, ids, target=2)  # ids alone, by position
+    assert alone.values.shape == ids.shape
+
+
+def test_tokens_that_are_moved_keep_their_relevance():
+    torch.manual_seed(0)
+    embedding, head = nn.Embedding(10, 4), nn.Linear(4, 2)
+    model = nn.ModuleDict({"embedding": embedding, "head": head})
+
+    class Reversed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.parts = model
+
+        def forward(self, ids):
+            ids = torch.cat([ids.flip(1), ids[:, :1]], 1)  # the first token stands at both ends
+            weights = torch.arange(1.0, ids.shape[1] + 1)
+            return head((embedding(ids) * weights[None, :, None]).sum(1))
+
+    ids = torch.tensor([[3, 5, 7]])
+    found = ap.InputXGradient()(Reversed(), ids, target=0)
+    each = embedding(ids).detach() @ head.weight[0].detach()
+    torch.testing.assert_close(found.values, each * torch.tensor([[3.0 + 4.0, 2.0, 1.0]]))
+
+
+def test_integers_without_an_embedding():
+    with pytest.raises(InputError, match="none of them was looked up in an embedding"):
+        ap.Saliency()(lambda x: x.float(), torch.ones(2, 3, dtype=torch.long))
+
+
+def test_two_embeddings():
+    torch.manual_seed(0)
+    words, places = nn.Embedding(10, 4), nn.Embedding(5, 4)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.places = words, places
+
+        def forward(self, ids):
+            position = torch.arange(ids.shape[1]).expand(ids.shape)
+            return (words(ids) * places(position)).sum(1)
+
+    ids = torch.tensor([[1, 2, 3]])
+    found = ap.InputXGradient()(Model(), ids, target=0)
+    expected = words(ids)[..., 0] * places.weight[:3, 0]
+    torch.testing.assert_close(found.values, expected.detach())
+
+
+# ---- modes ----
+
+
+def test_training_mode_warns_and_names_the_modules():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+    state = copy.deepcopy(model.state_dict())
+    with pytest.warns(UserWarning, match=r"training mode: 1, 2 make its output random"):
+        found = ap.Saliency()(model, X)
+    assert "call model.eval() first" in found.warnings[0]
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), model.state_dict().values(), strict=True))
+    assert ap.Saliency()(model.eval(), X).warnings == ()
+
+
+def test_the_random_state_is_put_back():
+    model = Functional(lambda x: x * torch.rand(3))
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    ap.Saliency()(model, X)
+    assert torch.rand(1) == expected
+
+
+def test_compiled_models_are_explained_through_the_original():
+    model, x = small.mlp()
+    compiled = torch.compile(model)
+    assert torch.equal(ap.Saliency()(compiled, x).values, ap.Saliency()(model, x).values)
+
+
+def test_output_object_with_logits():
+    model, inputs = small.bert()
+    found = ap.Saliency()(model, inputs)
+    torch.testing.assert_close(found.output, model(**inputs).logits.detach())
+
+
+# ---- inner layers ----
+
+
+def test_layers_by_name():
+    model, x = small.cnn()
+    found = ap.InputXGradient(at="3.conv1")(model, x, target=1)
+    assert found.values.shape == (3, 6, 8, 8)
+    both = ap.InputXGradient(at=("0", "3.conv1"))(model, x, target=1)
+    assert set(both.values) == {"0", "3.conv1"}
+    torch.testing.assert_close(both.values["3.conv1"], found.values)
+
+
+def test_layer_values_are_those_of_autograd():
+    model, x = small.mlp()
+    inner = model[:2](x).detach().requires_grad_()
+    slope = torch.autograd.grad(model[2:](inner)[:, 1].sum(), inner)[0]
+    torch.testing.assert_close(ap.InputXGradient(at="1")(model, x, target=1).values, inner.detach() * slope)
+
+
+def test_wrong_layers():
+    model, x = small.cnn()
+    with pytest.raises(InputError, match=r"no layer '3\.conv3'; nearest: 3\.conv[12]"):
+        ap.Saliency(at="3.conv3")(model, x)
+    with pytest.raises(InputError, match="plain callable without named modules"):
+        ap.Saliency(at="conv1")(lambda x: x, X)
+    unused = nn.Sequential(nn.Linear(3, 2))
+    unused.register_module("other", nn.Identity())
+    unused.forward = lambda x: unused[0](x)
+    with pytest.raises(InputError, match=r"no layer of \('other',\) was called"):
+        ap.Saliency(at="other")(unused, X)
+
+
+# ---- cost ----
+
+
+def test_passes_are_counted():
+    model, x = small.mlp()
+    cost = ap.Saliency()(model, x).cost
+    assert (cost.forwards, cost.backwards) == (1, 1)
+    cost = ap.IntegratedGradients(nodes=8)(model, x).cost
+    assert (cost.forwards, cost.backwards) == (10, 8)
+
+
+def test_other_leaves_in_the_place_of_the_inputs():
+    model, x = small.mlp()
+    subject = Subject(model, x)
+    score = subject.forward()
+    assert [leaf.shape for leaf in score.leaves] == [x.shape]
+    again = subject.forward(leaves=[torch.cat([x, 2 * x])])
+    assert again.value.shape == (6,)
+    torch.testing.assert_close(again.value[:3], score.value)
