@@ -50,7 +50,7 @@ def explain(
 def named(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
     from dataclasses import replace
 
-    return replace(explanation, labels=model.labels, features=features or explanation.features)
+    return replace(explanation, labels=model.labels or None, features=features or explanation.features)
 
 
 def _class_number(name: str, labels: tuple[str, ...]) -> int:

@@ -264,7 +264,7 @@ class _Entry:
         self.leaves.append(leaf)
         self.slots.append(slot)
         probe = None
-        if self.run.follow:
+        if self.run.follow and slot.layer is None:
             probe = torch.zeros_like(leaf).requires_grad_(self.grad)
             self.run.shadows[leaf] = probe
         self.probes.append(probe)
@@ -305,7 +305,7 @@ class _Entry:
         slot = Slot(None, layer=name if calls == 0 else f"{name}#{calls + 1}")
         settled = self.settle(first)
         if settled.requires_grad and self.given is None:
-            new = settled
+            new = settled.view_as(settled)  # so that whatever reads it reads this, not what it was made from
             self.leaves.append(new)
             self.probes.append(None)
             self.slots.append(slot)

@@ -277,8 +277,15 @@ class Substitution(TorchFunctionMode):
         if result is written:  # dropout in eval mode gives back what it was given
             return result
         base = written._base if written._is_view() else None
-        if result.shape != written.shape or result.dtype != written.dtype:
-            result = result.expand(written.shape).to(written.dtype)
+        if result is written or (result._is_view() and result._base is (written if base is None else base)):
+            if result.shape == written.shape:  # nothing was written: a dropout that is switched off
+                return result
+            result = self.again(torch.clone, result)  # another view of the same, as by `unsqueeze_`
+            self._redirects[written] = result
+            return result
+        shape = self.current(written).shape if base is None else written.shape
+        if result.shape != shape or result.dtype != written.dtype:
+            result = result.expand(shape).to(written.dtype)
         if base is not None:
             place = (written.size(), written.stride(), written.storage_offset())
             whole = place == (base.size(), base.stride(), base.storage_offset())
@@ -327,6 +334,9 @@ class Substitution(TorchFunctionMode):
         if not outputs:
             return
         if call.name in MOVES:
+            contents = [t for t in tensors_in((call.args, call.kwargs)) if _is_content(call, t)]
+            if probing and any(self.shadows.get(t) is None for t in contents):
+                return  # partly something else: no longer the input alone
             numbers = call.name == "setitem"
 
             def shadow_of(t: Tensor) -> Tensor:
@@ -386,8 +396,8 @@ _AFFINE = frozenset({"add", "sub", "mul", "div", "dropout", "clamp"})
 
 def _is_content(call: Call, tensor: Tensor) -> bool:
     """Whether a tensor argument of a move holds entries that are moved, not indices that say where."""
-    if call.name in ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"):
-        return True
+    if call.name in ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "setitem"):
+        return call.name != "setitem" or tensor.is_floating_point() or tensor is call.args[0] or tensor is call.args[2]
     return tensor is (call.args[0] if call.args else call.kwargs.get("input"))
 
 

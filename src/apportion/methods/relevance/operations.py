@@ -86,20 +86,35 @@ def _carry_kind(call: Call, result: Any) -> None:
 
 
 class PassOn(torch.autograd.Function):
-    """`y = f(x)` with the gradient `y / x`, so that `x · G_x = y · G_y` (eps keeps the quotient finite)."""
+    """`y = f(x)` with the gradient `y / x`, so that `x · G_x = y · G_y`.
+
+    Where `constant = f(0)` is not zero, that quotient has a pole: `exp(a − b)` at `a = b` would hand huge
+    amounts to a and b that only nearly cancel. There the constant's part is damped, and is absorbed like a bias.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], constant: Tensor | None) -> Tensor:
         y = function(x)
-        ctx.save_for_backward(x, y)
+        ctx.save_for_backward(x, y, constant)
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, y = ctx.saved_tensors
-        tiny = 1e-9 if x.dtype in (torch.float32, torch.float64, torch.bfloat16) else 1e-6
-        away = torch.copysign(torch.full_like(x, tiny), x).add_(x) if not x.is_complex() else x + tiny
-        return (gradient * y).div_(away), None
+        x, y, constant = ctx.saved_tensors
+        tiny = {torch.float64: 1e-14, torch.float16: 1e-6}.get(x.dtype, 1e-9)
+        away = x + tiny if x.is_complex() else torch.copysign(torch.full_like(x, tiny), x).add_(x)
+        if constant is None:
+            return (gradient * y).div_(away), None, None
+        near = torch.finfo(x.dtype).eps  # √eps keeps as many digits of what cancels as it takes off
+        slope = (y - constant) / away + constant / (x + near / x)
+        return gradient * slope, None, None
+
+
+# Element-wise functions with f(0) ≠ 0.
+AWAY_FROM_ZERO = frozenset(
+    """exp exp2 cos cosh acos arccos sinc softplus logsigmoid log_sigmoid sigmoid hardsigmoid erfc i0 special_i0 ndtr
+    special_ndtr clamp clamp_min clamp_max clip threshold""".split()
+)
 
 
 def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -113,7 +128,10 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
         swap = lambda t: point if t is x else t  # noqa: E731
         return function(*map_tensors(call.args, swap), **map_tensors(call.kwargs, swap))  # type: ignore[no-any-return]
 
-    y = PassOn.apply(x, apply)
+    constant = None
+    if call.name in AWAY_FROM_ZERO and not x.is_complex():
+        constant = apply(torch.zeros_like(x))
+    y = PassOn.apply(x, apply, constant)
     if _kind(call, x) == "scale":
         _tag(call, y, "scale")
     return y
@@ -290,6 +308,8 @@ def add_product(call: Call, *_: Any, beta: float = 1, alpha: float = 1, value: f
     """addmm, baddbmm, addmv, addbmm, addr, addcmul: a product, and a sum."""
     run, name = call.run, call.name
     summand, a, b = _terms(call)
+    if name == "addmm" and alpha == beta == 1 and summand.dim() == 1 and not (_active(summand) or _active(b)):
+        return run.again(F.linear, a, b.t(), summand)  # what a dense layer becomes in an exported program
     if name == "addcmul":
         alpha = value
         found = run.again(torch.mul, a, b)

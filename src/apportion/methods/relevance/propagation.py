@@ -198,6 +198,7 @@ class Propagation:
         else:
             direct = getattr(rule, "direct", False)
             z = Lazy.apply(x, probe if direct else None, layer, rule, value)
+        self.known[z] = True
         out = Settle.apply(z, layer, rule, row)
         call.run.notes[out] = Note(layer=layer, rule=rule, x=x, probe=probe, raw=z, row=row)
         return out

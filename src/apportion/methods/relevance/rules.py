@@ -67,6 +67,13 @@ def _negative(x: Tensor) -> bool:
     return bool(x.amin() < 0) if x.numel() else False
 
 
+def _spread(layer: Layer, x: Tensor, part: Tensor) -> Tensor:
+    """The gradient that shares `part` of each output's relevance evenly over its inputs that are not zero."""
+    ones, present = torch.ones_like(layer.weight), (x != 0).to(x.dtype)
+    share = layer.pull(x, ones, part / layer(present, ones).clamp(min=1))
+    return torch.where(x == 0, torch.zeros_like(x), share / x)
+
+
 def _check_eps(eps: float) -> None:
     if not eps >= 0:
         raise InputError(f"eps is {eps}; accepted: zero or a positive number")
@@ -109,10 +116,8 @@ class Epsilon:
         ratio = R / stabilised(z, self.eps)
         if not self.spread_bias or layer.bias is None:
             return layer.pull(x, layer.weight, ratio, layer.bias)
-        ones, present = torch.ones_like(layer.weight), (x != 0).to(x.dtype)
-        count = layer(present, ones).clamp(min=1)
-        share = layer.pull(x, ones, ratio * layer.along_channel(layer.bias, ratio) / count)
-        return layer.pull(x, layer.weight, ratio) + torch.where(x == 0, torch.zeros_like(x), share / x)
+        share = _spread(layer, x, ratio * layer.along_channel(layer.bias, ratio))
+        return layer.pull(x, layer.weight, ratio) + share
 
     def scale(self, z: Tensor) -> Tensor | None:
         magnitude = z.abs()
@@ -168,7 +173,8 @@ class Gamma:
 @dataclass(frozen=True)
 class AlphaBeta:
     """LRP-αβ: `Rᵢ = Σⱼ (α zᵢⱼ⁺ / s(zⱼ⁺) − β zᵢⱼ⁻ / s(zⱼ⁻)) · Rⱼ` with `α − β = 1` (the paper writes the same
-    with `α + β = 1`), biases in the denominators (eq. 21). `AlphaBeta(1, 0)` is z⁺.
+    with `α + β = 1`), biases in the denominators (eq. 21). `AlphaBeta(1, 0)` is z⁺. With `spread_bias`
+    what the biases would absorb is shared out evenly over the inputs of each neuron that are not zero.
 
     >>> AlphaBeta(2, 0)
     Traceback (most recent call last):
@@ -179,6 +185,7 @@ class AlphaBeta:
     alpha: float = 2.0
     beta: float = 1.0
     eps: float = 1e-6
+    spread_bias: bool = False
     direct: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -199,9 +206,12 @@ class AlphaBeta:
             wn = w.clamp(max=0)
             p = layer(x.clamp(min=0), wp, bp).add_(layer(x.clamp(max=0), wn))
         a = (R / p.add_(self.eps)).mul_(self.alpha) if not self.beta else self.alpha * R / (p + self.eps)
-        found = layer.pull(x, wp, a, bp)
+        kept = None if self.spread_bias else bp
+        found = layer.pull(x, wp, a, kept)
         if mixed:
             found = torch.where(x > 0, found, layer.pull(x, wn, a))
+        if self.spread_bias and bp is not None:
+            found = found + _spread(layer, x, a * layer.along_channel(bp, a))
         if not self.beta:
             return found
         if not mixed:
@@ -209,9 +219,11 @@ class AlphaBeta:
         bn = None if b is None else b.clamp(max=0)
         n = torch.sub(z, p).clamp_(max=0)  # the negative part without a third layer evaluation
         a = -self.beta * R / n.sub_(self.eps)
-        below = layer.pull(x, wn, a, bn)
+        below = layer.pull(x, wn, a, None if self.spread_bias else bn)
         if mixed:
             below = torch.where(x > 0, below, layer.pull(x, wp, a))
+        if self.spread_bias and bn is not None:
+            below = below + _spread(layer, x, a * layer.along_channel(bn, a))
         return found + below
 
 
