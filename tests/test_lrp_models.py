@@ -508,7 +508,7 @@ def test_two_threads_explain_the_same_model() -> None:
 def test_the_composite_is_picked_by_what_the_model_is_made_of() -> None:
     lstm = M(lambda s, x: s.k(s.r(x)[0][:, -1]), r=nn.LSTM(6, 5, batch_first=True), k=lin(5, 3))
     picks = [
-        (batch_normed().double().eval(), image(), "spread-plus-flat"),
+        (batch_normed().double().eval(), image(), "epsilon-plus-flat"),
         (lstm.double(), sequence(), "recurrent"),
         (EXPORTED["transformer"]()[0].double().eval(), sequence(), "transformer"),
         (nn.Linear(6, 3).double(), vector(), "epsilon"),

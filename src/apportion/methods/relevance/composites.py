@@ -60,15 +60,13 @@ COMPOSITES: dict[str, Composite] = {
     "epsilon": Composite(),
     "epsilon-plus": Composite(convolution=AlphaBeta(1, 0)),
     "epsilon-plus-flat": Composite(convolution=AlphaBeta(1, 0), first=Flat()),
-    "spread-plus-flat": Composite(convolution=AlphaBeta(1, 0, spread_bias=True), first=Flat()),
     "epsilon-alpha2beta1": Composite(convolution=AlphaBeta(2, 1)),
     "epsilon-alpha2beta1-flat": Composite(convolution=AlphaBeta(2, 1), first=Flat()),
     "epsilon-gamma-box": Composite(convolution=Gamma(0.25), first=Box()),
     "transformer": Composite(),
     "recurrent": Composite(linear=Epsilon(1e-3), softmax="constant"),
 }
-"""The ready composites. "spread-plus-flat" is "epsilon-plus-flat" with the convolutions' biases shared out, which
-absorb nearly everything in deep networks with batch norms. "transformer" is AttnLRP; "recurrent" follows Arras et al. 2017, whose attention weights
+"""The ready composites. "transformer" is AttnLRP; "recurrent" follows Arras et al. 2017, whose attention weights
 and gates are constants."""
 
 
@@ -94,4 +92,4 @@ def _suited(model: Any) -> str:
         return "transformer"
     if any(word in part for part in parts for word in (".gru", ".lstm")):
         return "recurrent"
-    return "spread-plus-flat" if any("conv" in part for part in parts) else "epsilon"
+    return "epsilon-plus-flat" if any("conv" in part for part in parts) else "epsilon"

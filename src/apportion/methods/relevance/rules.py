@@ -173,8 +173,7 @@ class Gamma:
 @dataclass(frozen=True)
 class AlphaBeta:
     """LRP-αβ: `Rᵢ = Σⱼ (α zᵢⱼ⁺ / s(zⱼ⁺) − β zᵢⱼ⁻ / s(zⱼ⁻)) · Rⱼ` with `α − β = 1` (the paper writes the same
-    with `α + β = 1`), biases in the denominators (eq. 21). `AlphaBeta(1, 0)` is z⁺. With `spread_bias`
-    what the biases would absorb is shared out evenly over the inputs of each neuron that are not zero.
+    with `α + β = 1`), biases in the denominators (eq. 21). `AlphaBeta(1, 0)` is z⁺.
 
     >>> AlphaBeta(2, 0)
     Traceback (most recent call last):
@@ -185,7 +184,6 @@ class AlphaBeta:
     alpha: float = 2.0
     beta: float = 1.0
     eps: float = 1e-6
-    spread_bias: bool = False
     direct: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -206,12 +204,9 @@ class AlphaBeta:
             wn = w.clamp(max=0)
             p = layer(x.clamp(min=0), wp, bp).add_(layer(x.clamp(max=0), wn))
         a = (R / p.add_(self.eps)).mul_(self.alpha) if not self.beta else self.alpha * R / (p + self.eps)
-        kept = None if self.spread_bias else bp
-        found = layer.pull(x, wp, a, kept)
+        found = layer.pull(x, wp, a, bp)
         if mixed:
             found = torch.where(x > 0, found, layer.pull(x, wn, a))
-        if self.spread_bias and bp is not None:
-            found = found + _spread(layer, x, a * layer.along_channel(bp, a))
         if not self.beta:
             return found
         if not mixed:
@@ -219,11 +214,9 @@ class AlphaBeta:
         bn = None if b is None else b.clamp(max=0)
         n = torch.sub(z, p).clamp_(max=0)  # the negative part without a third layer evaluation
         a = -self.beta * R / n.sub_(self.eps)
-        below = layer.pull(x, wn, a, None if self.spread_bias else bn)
+        below = layer.pull(x, wn, a, bn)
         if mixed:
             below = torch.where(x > 0, below, layer.pull(x, wp, a))
-        if self.spread_bias and bn is not None:
-            below = below + _spread(layer, x, a * layer.along_channel(bn, a))
         return found + below
 
 
