@@ -245,7 +245,8 @@ class Quartiles(Background):
         """For each entry where its bin begins and ends among the sorted rows, (batch, columns, 2)."""
         super().prepare(x, labels)
         ordered = self._ordered(x)
-        edges = torch.quantile(ordered, torch.arange(1, self.bins, device=x.device) / self.bins, dim=1).T
+        cuts = torch.arange(1, self.bins, device=x.device, dtype=x.dtype) / self.bins
+        edges = torch.quantile(ordered, cuts, dim=1).T
         bin_ = torch.searchsorted(edges.contiguous(), x.T.contiguous())
         none = x.new_full((x.shape[1], 1), torch.inf)
         edges = torch.cat([-none, edges, none], 1)

@@ -52,7 +52,7 @@ def ridge(
     else:
         both = chosen[:, :, None] & chosen[:, None, :]
         inverse = torch.linalg.pinv(torch.where(both, gram, torch.zeros_like(gram)), hermitian=True)
-        coefficients = (inverse @ pull[:, :, None]).squeeze(2)
+        coefficients = (inverse @ pull[:, :, None]).squeeze(2).where(chosen, 0.0)
     residual = yc - coefficients @ zc.T
     spread = (yc**2) @ w
     r2 = torch.where(

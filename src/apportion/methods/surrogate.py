@@ -229,9 +229,12 @@ def _fitted(
         while True:
             new = design.draw(budget - len(masks))
             full = torch.nn.functional.pad(new, (0, many - count), value=True)
-            masks = torch.cat([masks, new])
-            scores = torch.cat([scores, masking.values(full, where)], 1)
-            weights = design.weights() * len(masks)
+            # Few masks with random replacements: what is left of the budget goes into repeating them.
+            again = max(1, budget // max(1, len(new))) if random and design.complete else 1
+            values = masking.values(full.repeat(again, 1), where).view(len(where), again, -1).mean(1)
+            masks, scores = torch.cat([masks, new]), torch.cat([scores, values], 1)
+            # As heavy as if each were drawn as often as in the paper: `alpha` means what it means there.
+            weights = design.weights() * max(len(masks), samples or 1)
             missing = None if random else design.missing()
             fit = solve(masks, scores.double().cpu(), weights, missing, where)
             scale = fit.coefficients.abs().amax(1, keepdim=True)

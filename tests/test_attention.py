@@ -1,0 +1,176 @@
+"""Attention weights, captured from every kind of attention call, against those that the models report."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import apportion as ap
+from apportion.errors import InputError
+from apportion.methods.attention import attention_maps
+
+
+class Additive(nn.Module):
+    """Embedding, LSTM, `softmax(v · tanh(W h))` over tokens; `column` keeps the last dimension."""
+
+    def __init__(self, column: bool) -> None:
+        super().__init__()
+        self.table, self.lstm = nn.Embedding(20, 6), nn.LSTM(6, 5, batch_first=True)
+        self.key, self.query, self.head = nn.Linear(5, 4), nn.Linear(4, 1), nn.Linear(5, 2)
+        self.column = column
+
+    def weights(self, states: Tensor) -> Tensor:
+        scores = self.query(torch.tanh(self.key(states)))
+        return scores.softmax(1) if self.column else scores.squeeze(-1).softmax(-1)[..., None]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        states = self.lstm(self.table(ids))[0]
+        return self.head((self.weights(states) * states).sum(1)).softmax(-1)
+
+
+class Heads(nn.Module):
+    def __init__(self, first: bool, read: int | None) -> None:
+        super().__init__()
+        self.table = nn.Embedding(20, 8)
+        self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=not first), nn.Linear(8, 2)
+        self.first, self.read = first, read
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.table(ids)
+        x = x.transpose(0, 1) if self.first else x
+        y = self.attention(x, x, x, need_weights=False)[0]
+        y = y.transpose(0, 1) if self.first else y
+        return self.head(y.mean(1) if self.read is None else y[:, self.read])
+
+
+class Scaled(nn.Module):
+    def __init__(self, **settings) -> None:
+        super().__init__()
+        self.table, self.head, self.settings = nn.Embedding(20, 8), nn.Linear(8, 2), settings
+
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.table(ids).unflatten(2, (2, 4)).transpose(1, 2)
+        y = F.scaled_dot_product_attention(x, 2 * x, x, **self.settings)
+        return self.head(y.transpose(1, 2).flatten(2)[:, -1])
+
+
+def ids(many: int = 2, tokens: int = 6) -> Tensor:
+    return torch.randint(1, 20, (many, tokens), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_additive_attention(column: bool) -> None:
+    torch.manual_seed(0)
+    model = Additive(column).double().eval()
+    found = ap.AttentionWeights()(model, ids())
+    expected = model.weights(model.lstm(model.table(ids()))[0])[..., 0]
+    torch.testing.assert_close(found.values, expected.detach(), rtol=0, atol=1e-12)
+    assert found.cost.forwards == 1
+    assert found.total is None
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("tokens", [2, 6])
+@pytest.mark.parametrize("read", [None, 0, 1])
+def test_multi_head_attention(first: bool, tokens: int, read: int | None) -> None:
+    """Also with as many tokens as samples, where the order of dimensions cannot be guessed."""
+    torch.manual_seed(0)
+    model, given = Heads(first, read).double().eval(), ids(2, tokens)
+    x = model.table(given)
+    x = x.transpose(0, 1) if first else x
+    weights = model.attention(x, x, x, average_attn_weights=False)[1].detach()
+    (captured,) = attention_maps(model, given)
+    assert captured.layer == "attention"
+    torch.testing.assert_close(captured.weights, weights, rtol=0, atol=1e-12)
+    found = ap.AttentionWeights()(model, given)
+    expected = weights.mean(1).mean(1) if read is None else weights.mean(1)[:, read]
+    torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.output, model(given).detach())
+    one = ap.AttentionWeights(head=1, query=-1)(model, given)
+    torch.testing.assert_close(one.values, weights[:, 1, -1], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"is_causal": True},
+        {"scale": 0.1},
+        {"attn_mask": torch.tensor([True, True, False, True, True, True]).expand(6, 6)},
+        {"attn_mask": torch.randn(6, 6, dtype=torch.float64)},
+    ],
+    ids=["plain", "causal", "scale", "mask", "bias"],
+)
+def test_scaled_dot_product_attention(settings: dict) -> None:
+    """Weights times values must be what the fused function returned."""
+    torch.manual_seed(0)
+    model = Scaled(**settings).double().eval()
+    (captured,) = attention_maps(model, ids())
+    x = model.table(ids()).unflatten(2, (2, 4)).transpose(1, 2).detach()
+    torch.testing.assert_close(captured.weights @ x, captured.output, rtol=0, atol=1e-12)
+    found = ap.AttentionWeights()(model, ids())
+    torch.testing.assert_close(found.values, captured.weights.mean(1)[:, -1])
+
+
+@pytest.mark.parametrize("how", ["sdpa", "eager"])
+def test_transformers(how: str) -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=24,
+        initializer_range=0.3, attn_implementation=how,
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config).eval()
+    inputs = {"input_ids": ids(2, 7), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
+    inputs["attention_mask"][1, 5:] = 0
+    maps = attention_maps(model, inputs)
+    found = ap.AttentionWeights()(model, inputs).values["input_ids"]
+    rolled = ap.AttentionWeights(rollout=True)(model, inputs).values["input_ids"]
+    model.set_attn_implementation("eager")
+    reported = [a.detach() for a in model(**inputs, output_attentions=True).attentions]
+    assert len(maps) == 3
+    for ours, theirs in zip(maps, reported, strict=True):
+        torch.testing.assert_close(ours.weights, theirs, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found, reported[-1].mean(1)[:, 0], rtol=0, atol=1e-6)
+    product = torch.eye(7)
+    for layer in reported:
+        product = (layer.mean(1) + torch.eye(7)) / 2 @ product
+    torch.testing.assert_close(rolled, product[:, 0], rtol=0, atol=1e-6)
+    first = ap.AttentionWeights(layer="bert.encoder.layer.0", query=0)(model, inputs).values["input_ids"]
+    torch.testing.assert_close(first, reported[0].mean(1)[:, 0], rtol=0, atol=1e-6)
+
+
+def test_patches_of_an_image() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    model = transformers.ViTForImageClassification(config).eval()
+    found = ap.AttentionWeights()(model, torch.randn(2, 3, 32, 32))
+    assert found.values.shape == (2, 3, 32, 32)
+    assert (found.values >= 0).all()
+
+
+def test_bad_input() -> None:
+    model = Heads(False, None)
+    for method, message in (
+        (
+            ap.AttentionWeights(layer="attend"),
+            "no attention call was made in layer 'attend'; accepted: attention",
+        ),
+        (ap.AttentionWeights(layer=3), "made 1 attention calls"),
+        (ap.AttentionWeights(head=2), "head is 2"),
+        (ap.AttentionWeights(query=9), "query is 9"),
+    ):
+        with pytest.raises(InputError, match=message):
+            method(model, ids())
+    with pytest.raises(InputError, match="made no attention call"):
+        ap.AttentionWeights()(nn.Linear(3, 2), torch.ones(1, 3))

@@ -1,0 +1,175 @@
+"""Class activation maps against captum, the papers' formulas, and models whose layer is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import apportion as ap
+from apportion.errors import InputError
+from apportion.methods.grids import grid_of
+
+
+class Net(nn.Module):
+    """Convolutions, a residual sum, a ReLU that is used twice, pooling and classes."""
+
+    def __init__(self, dropout: bool = False) -> None:
+        super().__init__()
+        self.stem, self.body = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, stride=2, padding=1)
+        self.relu, self.pool = nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(0.5, inplace=True)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.stem(x))
+        y = self.relu(self.body(y))
+        return self.head(self.dropout(self.pool(y).flatten(1)))
+
+
+def net() -> Net:
+    torch.manual_seed(0)
+    return Net().double().eval()
+
+
+def images(size: int = 12) -> Tensor:
+    return torch.randn(2, 3, size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def parts(model: Net, x: Tensor, target: int) -> tuple[Tensor, Tensor]:
+    """Activation and gradient at the last grid, by hand."""
+    activation = model.relu(model.body(model.relu(model.stem(x)))).detach().requires_grad_()
+    score = model.head(model.pool(activation).flatten(1))[:, target].sum()
+    return activation.detach(), torch.autograd.grad(score, activation)[0]
+
+
+def enlarged(maps: Tensor, x: Tensor) -> Tensor:
+    return F.interpolate(maps[:, None], x.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+
+
+def test_the_papers_formulas() -> None:
+    model, x = net(), images()
+    a, g = parts(model, x, 1)
+    gradcam = (g.mean((2, 3), keepdim=True) * a).sum(1)
+    alpha = g**2 / (2 * g**2 + g**3 * a.sum((2, 3), keepdim=True))
+    plus = ((torch.nan_to_num(alpha) * g.relu()).sum((2, 3), keepdim=True) * a).sum(1)
+    layer = (g.relu() * a).sum(1)
+    for method, coarse in ((ap.GradCAM(), gradcam), (ap.GradCAMPlusPlus(), plus), (ap.LayerCAM(), layer)):
+        found = method(model, x, 1)
+        assert found.notes == {"layer": "relu", "grid": [6, 6]}
+        torch.testing.assert_close(found.values.sum(1), enlarged(coarse.relu(), x), rtol=0, atol=1e-10)
+        torch.testing.assert_close(found.values[:, 0], found.values[:, 2])
+        assert found.total is None
+    signed = ap.GradCAM(relu=False)(model, x, 1)
+    torch.testing.assert_close(signed.values.sum(1), enlarged(gradcam, x), rtol=0, atol=1e-12)
+
+
+def test_agrees_with_captum() -> None:
+    attr = pytest.importorskip("captum.attr")
+    model, x = net(), images()
+    theirs = attr.LayerGradCam(model, model.body).attribute(x, target=2, relu_attributions=True)
+    ours = ap.GradCAM(layer="body")(model, x, 2)
+    torch.testing.assert_close(ours.values.sum(1), enlarged(theirs[:, 0], x).detach(), rtol=0, atol=1e-10)
+    guided = ap.GradCAM(layer="body", guided=True)(model, x, 2)
+    cam = ours.values.sum(1, keepdim=True)
+    torch.testing.assert_close(guided.values, cam * ap.GuidedBackprop()(model, x, 2).values)
+
+
+def test_a_layer_that_is_called_twice_is_taken_at_its_last_call() -> None:
+    model, x = net(), images()
+    named, found = ap.GradCAM(layer="relu")(model, x, 0), ap.GradCAM()(model, x, 0)
+    torch.testing.assert_close(named.values, found.values)
+    assert named.notes["grid"] == [6, 6]
+
+
+def test_the_backward_pass_ends_at_the_layer() -> None:
+    model, x = net(), images()
+    model.requires_grad_(False)
+    passed = []
+
+    class Watch(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, y: Tensor) -> Tensor:
+            return y.clone()
+
+        @staticmethod
+        def backward(ctx, gradient: Tensor) -> Tensor:
+            passed.append(1)
+            return gradient
+
+    model.stem.register_forward_hook(lambda module, given, output: Watch.apply(output))
+    for method in (ap.GradCAM(), ap.GradCAM(layer="body")):
+        found = method(model, x, 0)
+        assert (found.cost.forwards, found.cost.backwards) == (1, 1)
+    assert passed == []
+    assert len(model.stem._forward_hooks) == 1
+    assert all(not m._forward_hooks for name, m in model.named_modules() if name != "stem")
+
+
+def test_contrast_and_an_inner_grid_of_another_shape() -> None:
+    model, x = net(), torch.randn(1, 3, 8, 16, dtype=torch.float64)
+    found = ap.GradCAM(relu=False)(model, x, ap.Contrast(0, 1))
+    parts_ = [ap.GradCAM(relu=False)(model, x, c).values for c in (0, 1)]
+    torch.testing.assert_close(found.values, parts_[0] - parts_[1])
+    assert found.notes["grid"] == [4, 8]
+
+
+def test_series_and_volumes() -> None:
+    torch.manual_seed(0)
+    series = nn.Sequential(
+        nn.Conv1d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    assert ap.GradCAM()(series, torch.randn(2, 2, 20)).values.shape == (2, 2, 20)
+    volume = nn.Sequential(
+        nn.Conv3d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 2)
+    )
+    found = ap.LayerCAM()(volume, torch.randn(1, 1, 6, 7, 8))
+    assert found.notes == {"layer": "1", "grid": [4, 5, 6]}
+
+
+def test_the_token_grid_of_a_vision_transformer() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        image_size=32,
+        patch_size=8,
+        hidden_size=24,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    model = transformers.ViTForImageClassification(config).eval()
+    x = torch.randn(2, 3, 32, 32)
+    found = ap.GradCAM()(model, x, 1)
+    assert found.notes["grid"] == [4, 4]
+    assert "layernorm_before" in found.notes["layer"]  # the last that the class token reads
+    named = ap.GradCAM(layer=found.notes["layer"])(model, x, 1)
+    torch.testing.assert_close(found.values, named.values)
+    assert found.values.abs().max() > 0
+    by_name = ap.GradCAM()(model, {"pixel_values": x}, 1)
+    torch.testing.assert_close(by_name.values["pixel_values"], found.values)
+
+
+def test_grids() -> None:
+    assert grid_of(torch.zeros(1, 50, 8), 1, (224, 224)).prefix == 1
+    assert grid_of(torch.zeros(1, 32, 8), 1, (64, 128)).sides == (4, 8)
+    assert grid_of(torch.zeros(2, 8, 1, 1), 2, (224, 224)) is None
+    assert grid_of(torch.zeros(1, 8, 300, 300), 1, (224, 224)) is None
+    assert grid_of(torch.zeros(3, 8, 7, 7), 2, (224, 224)) is None
+
+
+def test_bad_input() -> None:
+    model, x = net(), images()
+    with pytest.raises(InputError, match="no layer 'bodi'; nearest: body"):
+        ap.GradCAM(layer="bodi")(model, x)
+    with pytest.raises(InputError, match="no grid of places"):
+        ap.GradCAM(layer="head")(model, x)
+    with pytest.raises(InputError, match="no grid of places"):
+        ap.GradCAM(layer="pool")(model, x)
+    with pytest.raises(InputError, match="0 inputs have a grid"):
+        ap.GradCAM()(nn.Linear(3, 2), torch.ones(1, 3))
+    with pytest.raises(InputError, match="no layer of the model keeps a grid"):
+        ap.GradCAM()(nn.Sequential(nn.Flatten(), nn.Linear(432, 2)).double(), x)
+    with pytest.raises(InputError, match="plain callable"):
+        ap.GradCAM()(lambda z: z.flatten(1)[:, :3], x)

@@ -1,0 +1,167 @@
+"""VarGrad, guided backprop, deconvnet and DeepLIFT against captum and closed forms."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import apportion as ap
+from apportion.errors import InputError
+
+
+def rectified() -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.MaxPool2d(2), nn.ReLU(inplace=False),
+        nn.Flatten(), nn.Linear(4 * 16, 8), nn.ReLU(), nn.Linear(8, 3),
+    )  # fmt: skip
+    return layers.double().eval()
+
+
+def captum(name: str, model: nn.Module):
+    attr = pytest.importorskip("captum.attr")
+    return getattr(attr, name)(model)
+
+
+def images(many: int = 2) -> Tensor:
+    return torch.randn(many, 3, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [("GuidedBackprop", "GuidedBackprop"), ("Deconvnet", "Deconvolution")]
+)
+def test_rectified_gradients_agree_with_captum(ours: str, theirs: str) -> None:
+    model, x = rectified(), images()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = captum(theirs, model).attribute(x, target=1)
+    found = getattr(ap, ours)()(model, x, 1)
+    torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-12)
+    assert found.warnings == ()
+    assert found.cost.forwards == found.cost.backwards == 1
+
+
+def test_functional_and_in_place_rectifiers_count_too() -> None:
+    def model(x: Tensor) -> Tensor:
+        y = x.clone().relu_() - x.relu()
+        return (y + torch.nn.functional.relu(-x, inplace=True))[:, :1]
+
+    x = torch.tensor([[2.0, 1.0], [-2.0, 1.0]])
+    found = ap.Deconvnet()(model, x)
+    # Backwards: +1 through the first ReLU, −1 is cut at the second, +1 through the third, whose input is −x.
+    assert found.values.tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert ap.GuidedBackprop()(model, x).values[:, 0].tolist() == [1.0, -1.0]
+
+
+@pytest.mark.parametrize("name", ["GuidedBackprop", "Deconvnet"])
+def test_no_rectifier_is_said(name: str) -> None:
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)), torch.ones(1, 3)
+    found = getattr(ap, name)()(model, x, 1)
+    assert "no ReLU" in found.warnings[0]
+    torch.testing.assert_close(found.values.abs(), ap.Saliency()(model, x, 1).values)
+
+
+def test_vargrad_is_the_variance_of_the_gradients() -> None:
+    """A quadratic has gradient 2x, so its variance is four times that of the noise."""
+    x = torch.rand(2, 3, dtype=torch.float64)
+    found = ap.VarGrad(samples=4000, noise=0.5)(lambda z: (z**2).sum(1), x)
+    spread = 0.5 * (x.amax(1) - x.amin(1))
+    expected = (4 * spread**2)[:, None].expand(2, 3)
+    torch.testing.assert_close(found.values, expected, rtol=0.15, atol=0)
+    for chunk in (1, 7):
+        small = ap.VarGrad(samples=20, chunk=chunk)(lambda z: (z**3).sum(1), x)
+        whole = ap.VarGrad(samples=20, chunk=1000)(lambda z: (z**3).sum(1), x)
+        assert small.values.shape == whole.values.shape
+
+
+# ---- DeepLIFT ----
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        [nn.ReLU()],
+        [nn.Tanh(), nn.BatchNorm2d(4)],
+        [nn.ELU()],
+        [nn.MaxPool2d(2)],
+        [nn.Sigmoid(), nn.Conv2d(4, 4, 3), nn.Softplus()],
+        [nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 4, 3), nn.LeakyReLU(0.1)],
+    ],
+    ids=str,
+)
+def test_deeplift_agrees_with_captum(middle: list[nn.Module]) -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), *middle, nn.Flatten()).double().eval()
+    x, baseline = images(), torch.rand(1, 3, 12, 12, dtype=torch.float64)
+    model = nn.Sequential(body, nn.Linear(body(x).shape[1], 3)).double().eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = captum("DeepLift", model).attribute(x, baseline.expand_as(x).contiguous(), target=2)
+    found = ap.DeepLIFT()(model, x, 2, baseline=baseline)
+    torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-10)
+    assert found.remainder.abs().max() < 1e-12
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_deeplift_adds_up(seed: int) -> None:
+    """Also where rectifier follows rectifier, and through attention, gates and overlapping pools."""
+
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.query, self.key = nn.Conv2d(2, 4, 3), nn.Linear(4, 4), nn.Linear(4, 4)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = torch.nn.functional.max_pool2d(torch.tanh(self.conv(x)).relu(), 3, stride=2, padding=1)
+            tokens = y.flatten(2).transpose(1, 2)
+            mixed = (self.query(tokens) @ self.key(tokens).transpose(1, 2)).softmax(-1) @ tokens
+            return self.head((mixed * torch.sigmoid(tokens)).mean(1))
+
+    torch.manual_seed(seed)
+    model, x = Model().double(), torch.randn(2, 2, 9, 9, dtype=torch.float64)
+    found = ap.DeepLIFT(baseline=0.3)(model, x, 0)
+    assert found.remainder.abs().max() < 1e-12
+    torch.testing.assert_close(found.output, model(x).detach(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.total, (model(x) - model(torch.full_like(x, 0.3)))[:, 0].detach())
+
+
+def test_deeplift_rescales() -> None:
+    """A ReLU that the reference leaves closed has slope y / (z − z′), not 1."""
+    found = ap.DeepLIFT(baseline=-1.0)(lambda x: torch.relu(x).sum(1), torch.tensor([[3.0, -2.0]]))
+    assert found.values.tolist() == [[3.0, 0.0]]
+    same = ap.DeepLIFT(baseline=3.0)(lambda x: torch.relu(x).sum(1), torch.tensor([[3.0, 3.0]]))
+    assert same.values.tolist() == [[0.0, 0.0]]
+
+
+def test_deeplift_of_tokens() -> None:
+    torch.manual_seed(0)
+
+    class Text(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+        def forward(self, ids: Tensor) -> Tensor:
+            return self.head(torch.tanh(self.table(ids).sum(1)))
+
+    found = ap.DeepLIFT()(Text().double(), torch.tensor([[1, 2, 3]]))
+    assert found.values.shape == (1, 3)
+    assert found.remainder.abs().max() < 1e-12
+
+
+def test_bad_baselines() -> None:
+    x = torch.ones(1, 3)
+    with pytest.raises(InputError, match="baseline has shape"):
+        ap.DeepLIFT()(lambda z: z.sum(1), x, baseline=torch.ones(2, 4))
+    with pytest.raises(InputError, match="several inputs"):
+        ap.DeepLIFT()(lambda a, b: (a + b).sum(1), (x, x), baseline=x)
+    for bad in ({"samples": 0}, {"noise": -1.0}, {"chunk": 0}):
+        with pytest.raises(InputError):
+            ap.VarGrad(**bad)

@@ -1,0 +1,324 @@
+"""LIME, Kernel SHAP and RISE against closed forms, brute force and the `lime` package."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import apportion as ap
+from apportion.errors import InputError
+from apportion.features import TextFeatures
+from apportion.methods.designs import Design
+from apportion.methods.regression import highest, lasso, ridge
+from apportion.methods.surrogate import kernel, sizes_of_masks
+from apportion.partitions import Patches
+from apportion.replacements import Background, Quartiles
+
+
+def network(inputs: int, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    layers = nn.Sequential(nn.Linear(inputs, 16), nn.Tanh(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3))
+    return layers.double().eval()
+
+
+def shapley(score, many: int) -> Tensor:
+    """Shapley values by their definition; `score` takes (masks, features)."""
+    masks = torch.tensor(list(itertools.product([False, True], repeat=many)))
+    values = {tuple(m): v for m, v in zip(masks.tolist(), score(masks).tolist(), strict=True)}
+    found = torch.zeros(many, dtype=torch.float64)
+    for mask, value in values.items():
+        size = sum(mask)
+        for i in range(many):
+            if not mask[i]:
+                more = tuple(b or j == i for j, b in enumerate(mask))
+                share = math.factorial(size) * math.factorial(many - size - 1) / math.factorial(many)
+                found[i] += share * (values[more] - value)
+    return found
+
+
+# ---- Kernel SHAP ----
+
+
+@pytest.mark.parametrize("many", [1, 2, 3, 8, 12])
+def test_kernel_shap_is_exact_for_few_features(many: int) -> None:
+    model, x = network(many), torch.randn(2, many, dtype=torch.float64)
+    found = ap.KernelSHAP()(model, x, 1)
+    for row, value in zip(x, found.values, strict=True):
+        expected = shapley(lambda m, row=row: model(row * m)[:, 1].detach(), many)
+        torch.testing.assert_close(value, expected, rtol=0, atol=1e-10)
+    assert found.remainder.abs().max() < 1e-12
+    assert max(max(row) for row in found.notes["standard_errors"]) < 1e-12
+
+
+def test_kernel_shap_over_a_background() -> None:
+    model, x, data = (
+        network(4),
+        torch.randn(1, 4, dtype=torch.float64),
+        torch.randn(7, 4, dtype=torch.float64),
+    )
+
+    def score(masks: Tensor) -> Tensor:
+        mixed = torch.where(masks[:, None], x, data)
+        return model(mixed.flatten(0, 1)).view(len(masks), len(data), 3)[..., 1].mean(1).detach()
+
+    found = ap.KernelSHAP()(model, x, 1, replacement=Background(data))
+    torch.testing.assert_close(found.values[0], shapley(score, 4), rtol=0, atol=1e-10)
+
+
+def test_kernel_shap_samples_are_as_far_off_as_they_say() -> None:
+    model, x = network(14), 2 * torch.randn(1, 14, dtype=torch.float64)
+    exact = ap.KernelSHAP(exact=14)(model, x, 0).values[0]
+    pulls = []
+    for seed in range(10):
+        found = ap.KernelSHAP(samples=600, seed=seed)(model, x, 0)
+        errors = torch.tensor(found.notes["standard_errors"][0])
+        pulls.append((found.values[0] - exact) / errors)
+        assert found.remainder.abs().max() < 1e-10
+    assert 0.5 < torch.stack(pulls).pow(2).mean().sqrt() < 1.6
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 9))
+def test_shapley_axioms(seed: int, many: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.randn(many, dtype=torch.float64, generator=generator)
+    pair = torch.randn((), dtype=torch.float64, generator=generator)
+    x = torch.ones(1, many, dtype=torch.float64)
+    found = ap.KernelSHAP()(lambda z: z @ weights + pair * z[:, 0] * z[:, 1], x).values[0]
+    expected = weights.clone()  # linear parts to themselves, the product to both alike
+    expected[:2] += pair / 2
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
+
+
+def test_tolerance_draws_until_the_errors_settle() -> None:
+    model, x = network(30), 2 * torch.randn(1, 30, dtype=torch.float64)
+    rough = ap.KernelSHAP(samples=200)(model, x, 0)
+    fine = ap.KernelSHAP(samples=200, tolerance=0.01)(model, x, 0)
+    assert rough.notes["samples"] == 200 < fine.notes["samples"]
+    assert max(fine.notes["standard_errors"][0]) <= 0.01 * fine.values.abs().max()
+    stopped = ap.KernelSHAP(samples=100, tolerance=1e-6, max_samples=400)(model, x, 0)
+    assert stopped.notes["samples"] <= 400
+    assert "above tolerance" in stopped.warnings[0]
+
+
+# ---- LIME ----
+
+
+@pytest.mark.parametrize("method", ["none", "highest_weights", "lasso_path"])
+def test_the_regression_is_limes(method: str) -> None:
+    """`lime` on the same samples."""
+    base = pytest.importorskip("lime.lime_base")
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 2, (300, 20))
+    data[0] = 1
+    labels = np.stack([data @ rng.normal(size=20) + rng.normal(size=300)], 1)
+    distances = rng.random(300)
+    explainer = base.LimeBase(lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2)), random_state=0)
+    intercept, pairs, r2, _ = explainer.explain_instance_with_data(
+        data, labels, distances, 0, 6, feature_selection=method
+    )
+    z, y = torch.tensor(data), torch.tensor(labels.T)
+    w = torch.tensor(np.sqrt(np.exp(-(distances**2) / 0.25**2)))
+    pick = {"none": None, "highest_weights": highest, "lasso_path": lasso}[method]
+    fit = ridge(z, y, w, 1.0, None if pick is None else pick(z, y, w, 6))
+    expected = np.zeros(20)
+    for feature, coefficient in pairs:
+        expected[feature] = coefficient
+    np.testing.assert_allclose(fit.coefficients[0].numpy(), expected, atol=1e-6)
+    assert fit.intercept.item() == pytest.approx(intercept, abs=1e-6)
+    assert fit.r2.item() == pytest.approx(r2, abs=1e-6)
+
+
+def test_the_regression_is_scikit_learns() -> None:
+    """What `lime` does with its samples, written out: ridge, and the last lasso point with few enough."""
+    linear = pytest.importorskip("sklearn.linear_model")
+    rng = np.random.default_rng(1)
+    z, w = rng.integers(0, 2, (200, 12)).astype(float), rng.random(200)
+    y = z @ rng.normal(size=12) + rng.normal(size=200)
+    their = linear.Ridge(alpha=1.0).fit(z, y, sample_weight=w)
+    fit = ridge(torch.tensor(z), torch.tensor(y)[None], torch.tensor(w))
+    np.testing.assert_allclose(fit.coefficients[0].numpy(), their.coef_, atol=1e-9)
+    assert fit.r2.item() == pytest.approx(their.score(z, y, sample_weight=w))
+    centred = (z - np.average(z, axis=0, weights=w)) * np.sqrt(w)[:, None]
+    _, _, path = linear.lars_path(centred, (y - np.average(y, weights=w)) * np.sqrt(w), method="lasso")
+    for keep in range(1, 12):
+        last = next(c for c in path.T[::-1] if (c != 0).sum() <= keep)
+        chosen = lasso(torch.tensor(z), torch.tensor(y)[None], torch.tensor(w), keep)
+        assert chosen[0].tolist() == (last != 0).tolist()
+
+
+def test_lime_finds_a_linear_model() -> None:
+    weights = torch.tensor([2.0, -3.0, 0.0, 1.0], dtype=torch.float64)
+    x = torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)
+    found = ap.LIME(alpha=0.0)(lambda z: 7 + z @ weights, x)
+    torch.testing.assert_close(found.values, weights * x)
+    assert found.notes["intercept"][0] == pytest.approx(7)
+    assert found.notes["r2"][0] == pytest.approx(1)
+    assert found.remainder.abs().max() < 1e-8
+    assert found.cost.forwards <= 17  # 2⁴ masks and the input
+
+
+@pytest.mark.parametrize("sizes", ["coins", "uniform"])
+def test_lime_solves_the_papers_problem(sizes: str) -> None:
+    """The same model as weighted least squares over a large sample drawn as the paper draws it."""
+    model, many = network(8), 8
+    x = torch.randn(1, many, dtype=torch.float64)
+    found = ap.LIME(alpha=0.0, sizes=sizes, distance="cosine", samples=10**6)(model, x, 1)  # type: ignore[arg-type]
+    rng = np.random.default_rng(0)
+    masks = rng.random((200_000, many)) < 0.5
+    if sizes == "uniform":
+        gone = rng.integers(1, many + 1, 200_000)
+        masks = rng.random((200_000, many)).argsort(1).argsort(1) >= gone[:, None]
+    z = torch.tensor(masks)
+    y = model(x * z)[:, 1].detach()
+    w = kernel(many, "cosine", 0.25)[z.sum(1)]
+    fit = ridge(z, y[None], w, alpha=0.0)
+    torch.testing.assert_close(found.values[0], fit.coefficients[0], rtol=0, atol=6 * fit.errors.max().item())
+
+
+def test_standard_errors_are_those_of_repetition() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pairs = 0.2 * torch.randn(12, 12, dtype=torch.float64, generator=generator)
+    threes = 0.05 * torch.randn(12, 12, 12, dtype=torch.float64, generator=generator)
+
+    def score(z: Tensor) -> Tensor:
+        z = z.double()
+        return torch.einsum("ni,ij,nj->n", z, pairs, z) + torch.einsum("ni,nj,nk,ijk->n", z, z, z, threes)
+
+    spread = {}
+    for paired in (False, True):
+        found, errors = [], []
+        for seed in range(40):
+            design = Design(12, sizes_of_masks(12, "coins", 10**6), seed, paired)
+            masks = design.draw(200)
+            fit = ridge(
+                masks, score(masks)[None], design.weights() * 200, 0.0, None, design.missing(), paired
+            )
+            found.append(fit.coefficients[0])
+            errors.append(fit.errors[0])
+        spread[paired] = torch.stack(found).std(0).mean().item()
+        assert torch.stack(errors).mean().item() == pytest.approx(spread[paired], rel=0.2)
+    assert spread[True] < 0.7 * spread[False]  # half of the model calls for the same error
+
+
+def test_keep_and_determinism() -> None:
+    model, x = network(20), torch.randn(2, 20, dtype=torch.float64)
+    state = torch.get_rng_state()
+    for select in ("highest", "lasso"):
+        found = ap.LIME(samples=200, keep=5, select=select)(model, x)  # type: ignore[arg-type]
+        again = ap.LIME(samples=200, keep=5, select=select, chunk=7)(model, x)  # type: ignore[arg-type]
+        assert ((found.values != 0).sum(1) <= 5).all()
+        torch.testing.assert_close(found.values, again.values, rtol=0, atol=1e-12)
+    assert torch.equal(state, torch.get_rng_state())
+    assert not torch.equal(
+        ap.LIME(samples=200, seed=1)(model, x).values, ap.LIME(samples=200)(model, x).values
+    )
+
+
+def test_a_sample_does_not_depend_on_the_others() -> None:
+    labels = torch.tensor([[[0, 0], [1, 1]], [[0, 1], [2, 3]]])
+    x = torch.rand(2, 1, 2, 2, dtype=torch.float64)
+    model = lambda z: z.flatten(1).prod(1) + z.sum((1, 2, 3))  # noqa: E731
+    for method in (ap.LIME(), ap.KernelSHAP()):
+        both = method(model, x, partition=labels)
+        for i in range(2):
+            alone = method(model, x[i : i + 1], partition=labels[i : i + 1])
+            torch.testing.assert_close(both.values[i], alone.values[0], rtol=0, atol=1e-12)
+        assert [len(row) for row in both.notes["coefficients"]] == [2, 4]
+
+
+def test_words_of_a_text() -> None:
+    class Count(nn.Module):
+        def forward(self, ids: Tensor) -> Tensor:
+            return (ids == 7).double().sum(1, keepdim=True) - 2 * (ids == 8).double().sum(1, keepdim=True)
+
+    text = TextFeatures("a b b c", ("a", "b", "b", "c"), ((0, 1), (2, 3), (4, 5), (6, 7)), (0, 1, 2, 3))
+    found = ap.LIME(alpha=0.0)(Count(), torch.tensor([[7, 8, 5, 6]]), features=(text,), mask=1)
+    assert found.values[0].tolist() == pytest.approx([1, -2, 0, 0], abs=1e-9)
+
+
+def test_discretised_columns() -> None:
+    data = torch.rand(400, 3, dtype=torch.float64)
+    x = torch.tensor([[0.9, 0.5, 0.5]], dtype=torch.float64)
+    found = ap.LIME(samples=2000)(lambda z: (z[:, 0] > 0.75).double(), x, replacement=Quartiles(data))
+    assert found.values[0, 0] == pytest.approx(1, abs=0.05)
+    assert found.values[0, 1:].abs().max() < 0.1
+
+
+def test_peers_of_kernel_shap() -> None:
+    attr = pytest.importorskip("captum.attr")
+    model, x = network(6), torch.randn(1, 6, dtype=torch.float64)
+    exact = attr.ShapleyValues(model).attribute(x, target=1)
+    torch.testing.assert_close(ap.KernelSHAP()(model, x, 1).values, exact.double(), rtol=0, atol=1e-5)
+
+
+# ---- designs ----
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(2, 12), st.integers(1, 400), st.booleans(), st.integers(0, 10**6))
+def test_masks_are_never_drawn_twice(features: int, many: int, paired: bool, seed: int) -> None:
+    design = Design(
+        features, torch.rand(features + 1, generator=torch.Generator().manual_seed(seed)), seed, paired
+    )
+    first = design.draw(many)
+    second = design.draw(many)
+    every = torch.cat([first, second])
+    assert len(every.unique(dim=0)) == len(every) == len(design.masks)
+    if paired:
+        assert torch.equal(every[0::2], ~every[1::2])
+    if design.complete:
+        torch.testing.assert_close(design.weights().sum(), torch.from_numpy(design.mass).sum())
+        assert len(design.draw(100)) == 0
+
+
+# ---- RISE ----
+
+
+def test_rise_finds_where_the_score_is_read() -> None:
+    x = torch.ones(2, 1, 12, 12, dtype=torch.float64)
+    found = ap.RISE(samples=800, cells=4)(lambda z: 5 + z[:, 0, :3, :3].mean((1, 2)), x)
+    corner = found.values[:, 0, :3, :3].mean((1, 2))
+    assert (corner > 4 * found.values[:, 0, 6:, 6:].abs().mean((1, 2))).all()
+    other = ap.RISE(samples=800, cells=4, chunk=17)(lambda z: 5 + z[:, 0, :3, :3].mean((1, 2)), x)
+    torch.testing.assert_close(found.values, other.values, rtol=0, atol=1e-10)
+
+
+def test_rise_is_the_papers_sum() -> None:
+    x, seen = torch.ones(1, 1, 6, 6, dtype=torch.float64), []
+
+    def model(z: Tensor) -> Tensor:
+        seen.append(z.clone())
+        return z.sum((1, 2, 3))
+
+    found = ap.RISE(samples=20, cells=2, shown=0.4, centred=False)(model, x)
+    masks = torch.cat(seen[1:])
+    expected = (masks * model(masks).view(-1, 1, 1, 1)).sum(0) / (20 * 0.4)
+    torch.testing.assert_close(found.values[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ap.LIME(samples=0), "samples is 0"),
+        (lambda: ap.LIME(alpha=-1), "alpha is -1"),
+        (lambda: ap.LIME(keep=0), "keep is 0"),
+        (lambda: ap.LIME(width=0.0), "width is 0"),
+        (lambda: ap.LIME(select="best"), "select is 'best'"),  # type: ignore[arg-type]
+        (lambda: ap.KernelSHAP(tolerance=0), "tolerance is 0"),
+        (lambda: ap.RISE(shown=1.0), "shown is 1"),
+        (lambda: ap.RISE()(lambda z: z.sum(1), torch.ones(1, 3)), "RISE needs"),
+        (lambda: ap.LIME()(lambda z: z.sum(1), torch.ones(1, 3), 5), "class 5"),
+        (lambda: ap.LIME()(lambda z: z.sum(1), torch.ones(1, 3), partition=Patches()), "Patches need"),
+    ],
+)
+def test_bad_input(make, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make()
