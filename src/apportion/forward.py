@@ -1,4 +1,4 @@
-"""Run a model from what is explained (inputs, embeddings or an inner layer) to the scalar that is explained."""
+"""Run a model from what is explained (inputs, embeddings or an inner layer) to the scalar explained."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 
 # Keyword inputs of `transformers` models that say how to read the input; they are held constant.
 SIDE_INPUTS = frozenset(
-    "attention_mask token_type_ids position_ids head_mask decoder_attention_mask langs bbox labels pixel_mask "
-    "padding_mask global_attention_mask".split()
+    "attention_mask token_type_ids position_ids head_mask decoder_attention_mask langs bbox labels "
+    "pixel_mask padding_mask global_attention_mask".split()
 )
 
 
 @dataclass
 class Slot:
-    """Where one leaf belongs: an input (`key`), the embedding of token ids (`positions`) or a layer's output."""
+    """Where one leaf belongs: an input (`key`), the embedding of token ids (`positions`) or a layer."""
 
     key: Any
     positions: Tensor | None = None
@@ -66,7 +66,7 @@ class Score:
         value = self.value if value is None else value
         if not value.requires_grad:
             raise InputError(_NOT_DIFFERENTIABLE)
-        with recording():
+        with with_gradients():
             found = torch.autograd.grad(value.sum(), list(at), allow_unused=True, create_graph=create_graph)
         if all(gradient is None for gradient in found):
             raise InputError(_NOT_DIFFERENTIABLE)
@@ -75,8 +75,8 @@ class Score:
 
 
 _NOT_DIFFERENTIABLE = (
-    "the model's output does not depend differentiably on the input (it runs under no_grad, detaches, compares or "
-    "uses integers only); use a method that hides features instead, such as Occlusion"
+    "the model's output does not depend differentiably on the input (it runs under no_grad, detaches, compares "
+    "or uses integers only); use a method that hides features instead, such as Occlusion"
 )
 
 
@@ -127,8 +127,8 @@ class Subject:
     ) -> Score:
         """One forward pass.
 
-        `run` is the substitution to run under (a fresh one; default: nothing replaced). `leaves` replaces what
-        is explained: tensors whose first dimension may be a multiple of the batch, in which case all other
+        `run` is the substitution to run under (a fresh one; default: nothing replaced). `leaves` replaces
+        what is explained: tensors whose first dimension may be a multiple of the batch, in which case all other
         inputs are repeated; `rows` then says which sample each row belongs to. With `grad=False` nothing is
         recorded for a backward pass.
         """
@@ -136,8 +136,10 @@ class Subject:
         if leaves is not None and rows is None:
             rows = torch.arange(self.batch, device=leaves[0].device).repeat(leaves[0].shape[0] // self.batch)
         with ExitStack() as stack:
-            stack.enter_context(recording())
-            inputs = map_tensors(self.inputs, lambda t: _ordinary(t if rows is None else t[rows.to(t.device)]))
+            stack.enter_context(with_gradients())
+            inputs = map_tensors(
+                self.inputs, lambda t: _ordinary(t if rows is None else t[rows.to(t.device)])
+            )
             entry = _Entry(self, run, inputs, leaves, grad)
             stack.enter_context(_same_random_state(inputs))
             stack.enter_context(torch.set_grad_enabled(grad))
@@ -393,7 +395,7 @@ def _offsets(inputs: Inputs) -> dict[Any, tuple[int, Tensor]]:
 
 
 @contextmanager
-def recording() -> Iterator[None]:
+def with_gradients() -> Iterator[None]:
     """What is computed here can be differentiated, also for a caller under `no_grad` or `inference_mode`."""
     with torch.inference_mode(False), torch.enable_grad():
         yield

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Score, Slot, Subject
+from apportion.forward import Inputs, Model, Score, Slot, Subject, with_gradients
 from apportion.methods.grids import Grid, enlarged, grid_of
 from apportion.substitution import HARMLESS, Call, Substitute, Substitution
 from apportion.target import Target
@@ -55,6 +55,7 @@ class AttentionWeights:
     query: int | None = None
     rollout: bool = False
 
+    @with_gradients()
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Subject(model, inputs, target)
         score, maps = _captured(subject)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Slot, Subject
+from apportion.forward import Inputs, Model, Slot, Subject, with_gradients
 from apportion.methods.gradient import GuidedBackprop
 from apportion.methods.grids import at_layer, enlarged, last_layer
 from apportion.substitution import tensors_in
@@ -39,6 +39,7 @@ class GradCAM:
     relu: bool = True
     guided: bool = False
 
+    @with_gradients()
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Subject(model, inputs, target, self.layer)
         key, image = _image(subject.inputs)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Subject, recording
+from apportion.forward import Inputs, Model, Subject, with_gradients
 from apportion.substitution import HARMLESS, Call, Substitute, Substitution, tensors_in
 from apportion.target import Target
 
@@ -49,7 +49,7 @@ class DeepLIFT:
         starts = [_reference(end, self.baseline if baseline is None else baseline, len(ends)) for end in ends]
         both = [torch.cat([end, start]) for end, start in zip(ends, starts, strict=True)]
         score = subject.forward(Substitution(_TABLE, model=subject.model), leaves=both)
-        with recording():
+        with with_gradients():
             value, reference = score.value.chunk(2)
         pairs = zip(ends, starts, score.gradients(value), strict=True)
         values = [(end - start) * gradient[: subject.batch] for end, start, gradient in pairs]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.explanation import Cost
-from apportion.forward import Inputs, Model, Subject
+from apportion.forward import Inputs, Model, Subject, with_gradients
 from apportion.interactions import Interactions
 from apportion.methods.curvature import Sums, rows_for
 from apportion.methods.groups import GroupsLike, groups_of
@@ -88,6 +88,7 @@ class IntegratedHessians:
         if self.vectorize is not None and self.vectorize < 1:
             raise InputError(f"vectorize is {self.vectorize}; accepted: at least 1")
 
+    @with_gradients()
     def __call__(
         self,
         model: Model,

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.explanation import Cost
-from apportion.forward import Inputs, Model, Subject
+from apportion.forward import Inputs, Model, Subject, with_gradients
 from apportion.interactions import Interactions
 from apportion.methods.curvature import Sums, rows_for
 from apportion.methods.groups import Groups, GroupsLike, groups_of
@@ -52,6 +52,7 @@ class InputHessian:
         if self.chunk < 1:
             raise InputError(f"chunk is {self.chunk}; accepted: at least 1")
 
+    @with_gradients()
     def __call__(
         self, model: Model, inputs: Inputs, target: Target = None, *, groups: GroupsLike = None
     ) -> Interactions:
@@ -100,6 +101,7 @@ class ShapleyInteractions:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; accepted: at least 1")
 
+    @with_gradients()
     def __call__(
         self,
         model: Model,
