@@ -188,8 +188,8 @@ class Explanation:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if header.get("schema", 0) > SCHEMA:
                 raise InputError(
-                    f"{path} has schema {header['schema']}, newer than the {SCHEMA} that this version of apportion "
-                    "reads; install a newer apportion"
+                    f"{path} has schema {header['schema']}, newer than the {SCHEMA} that this version of "
+                    "apportion reads; install a newer apportion"
                 )
             return _unpack(tensors, header)
         except InputError:

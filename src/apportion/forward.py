@@ -75,8 +75,8 @@ class Score:
 
 
 _NOT_DIFFERENTIABLE = (
-    "the model's output does not depend differentiably on the input (it runs under no_grad, detaches, compares "
-    "or uses integers only); use a method that hides features instead, such as Occlusion"
+    "the model's output does not depend differentiably on the input (it runs under no_grad, detaches, "
+    "compares or uses integers only); use a method that hides features instead, such as Occlusion"
 )
 
 
@@ -128,9 +128,9 @@ class Subject:
         """One forward pass.
 
         `run` is the substitution to run under (a fresh one; default: nothing replaced). `leaves` replaces
-        what is explained: tensors whose first dimension may be a multiple of the batch, in which case all other
-        inputs are repeated; `rows` then says which sample each row belongs to. With `grad=False` nothing is
-        recorded for a backward pass.
+        what is explained: tensors whose first dimension may be a multiple of the batch, in which case all
+        other inputs are repeated; `rows` then says which sample each row belongs to. With `grad=False`
+        nothing is recorded for a backward pass.
         """
         run = Substitution(model=self.model) if run is None else run
         if leaves is not None and rows is None:

@@ -169,7 +169,7 @@ def _with_kwargs(kwargs: dict[str, Any], old: Tensor, new: Tensor) -> dict[str, 
 _ELEMENTWISE = frozenset(
     """relu relu6 hardtanh leaky_relu elu selu celu gelu silu mish softplus sigmoid tanh hardsigmoid hardswish
     hardshrink softshrink tanhshrink softsign logsigmoid log_sigmoid threshold exp expm1 log log1p log2 sqrt
-    rsqrt square pow reciprocal abs clamp clamp_min clamp_max erf sin cos rtruediv prelu""".split()  # noqa: SIM905
+    rsqrt square pow reciprocal abs clamp clamp_min clamp_max erf sin cos rtruediv prelu""".split()
 )
 
 _TABLE: dict[str, Substitute] = {
