@@ -60,7 +60,7 @@ def arcs(interactions: Interactions, index: int = 0, ax: Axes | None = None, mos
     alone = values.diagonal() if interactions.attributions is None else interactions.attributions[index]
     width = [max(len(name), 2) + 1.5 for name in names]
     place = [sum(width[:i]) + width[i] / 2 for i in range(len(names))]
-    ax = _axes(ax, (max(4.0, 0.11 * sum(width)), 2.8))
+    ax = _axes(ax, (max(5.6, 0.11 * sum(width)), 2.8))
     pairs = _strongest(values, most)
     limit = max((abs(strength) for _, _, strength in pairs), default=1.0)
     colour_of = _colours(_largest(alone))
@@ -155,10 +155,10 @@ def dependence(
     values = (interactions.values[:, i, j] + interactions.values[:, j, i]).detach().double().cpu()
     ax = _axes(ax, (5.0, 3.6))
     ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
-    shade: Any = "0.25" if colour is None else colour.detach().cpu().tolist()
-    dots = ax.scatter(
-        against.detach().cpu().tolist(), values.tolist(), s=14, c=shade, cmap="viridis", alpha=0.8
-    )
+    shade: dict[str, Any] = {"color": "0.25"}
+    if colour is not None:
+        shade = {"c": colour.detach().cpu().tolist(), "cmap": "viridis"}
+    dots = ax.scatter(against.detach().cpu().tolist(), values.tolist(), s=14, alpha=0.8, **shade)
     if colour is not None:
         ax.figure.colorbar(dots, ax=ax)
     names = interactions.names_of(0)
