@@ -228,7 +228,8 @@ class Substitution(TorchFunctionMode):
             return tensor
 
         args, kwargs = map_tensors(args, ready), map_tensors(kwargs, ready)
-        if not active:
+        # Without gradients nothing leads back to the input; a custom autograd function runs its forward like that.
+        if not active or not (in_place or torch.is_grad_enabled()):
             return self._inactive(func, identity, args, kwargs, written)
         if identity.in_place:
             func = identity.twin or _on_a_copy(func)
@@ -397,7 +398,12 @@ _AFFINE = frozenset({"add", "sub", "mul", "div", "dropout", "clamp"})
 def _is_content(call: Call, tensor: Tensor) -> bool:
     """Whether a tensor argument of a move holds entries that are moved, not indices that say where."""
     if call.name in ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "setitem"):
-        return call.name != "setitem" or tensor.is_floating_point() or tensor is call.args[0] or tensor is call.args[2]
+        return (
+            call.name != "setitem"
+            or tensor.is_floating_point()
+            or tensor is call.args[0]
+            or tensor is call.args[2]
+        )
     return tensor is (call.args[0] if call.args else call.kwargs.get("input"))
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -325,6 +327,16 @@ def add_product(call: Call, *_: Any, beta: float = 1, alpha: float = 1, value: f
     return run.again(torch.add, found, summand if beta == 1 else run.again(torch.mul, summand, beta))
 
 
+def solve(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """`A⁻¹ B`, like a quotient: B takes all. An inverse alone is homogeneous of degree −1 in A."""
+    operands = list(tensors_in((call.args, call.kwargs)))
+    matrix = operands[0]
+    if len(operands) == 1 or not _active(operands[1]):
+        return Share.apply(call.native(), -1.0)
+    detach = lambda t: t.detach() if t is matrix else t  # noqa: E731
+    return call.function(*map_tensors(call.args, detach), **map_tensors(call.kwargs, detach))
+
+
 def add_quotient(call: Call, *_: Any, value: float = 1, **__: Any) -> Any:
     run = call.run
     summand, a, b = _terms(call)
@@ -449,6 +461,11 @@ def _convolve(
 
     stride, dilation = each(stride), each(dilation)
     padding, sides = _same(weight, padding, dilation)
+    while isinstance(before := call.run.notes.get(input), Padded):
+        if len(before.sides) > 2 * spatial or _active(weight) or _active(bias):
+            break
+        input = before.input
+        sides = [a + b for a, b in zip_longest(sides, before.sides, fillvalue=0)]
     padding, output_padding = each(padding), each(output_padding)
     unbatched = input.dim() == spatial + 1
     if unbatched:
@@ -477,6 +494,29 @@ def _convolve(
         layer = Layer(forward, weight, bias, channel=1, adjoint=adjoint)
         result = call.run.state.layer(call, layer, input, "convolution")
     return call.run.again(torch.squeeze, result, 0) if unbatched else result
+
+
+@dataclass
+class Padded(Note):
+    """A picture with zeros around it, by a function of its own. The layer that reads it takes the picture instead:
+    no input could hold what a rule like flat would hand to the zeros."""
+
+    input: Any = None
+    sides: Sequence[int] = ()
+
+
+def pad(call: Call, input: Tensor, pad: Any, mode: Any = "constant", value: Any = None) -> Any:
+    result = call.native()
+    composite, run = call.run.state.composite, call.run
+    if isinstance(mode, int | float):  # `constant_pad_nd` has the value in this place
+        mode, value = "constant", mode
+    sides = list(pad)
+    direct = getattr(composite.first, "direct", False) and not (composite.names or composite.types)
+    if direct and mode == "constant" and not value and min(sides) >= 0 and run.shadows.get(input) is not None:
+        run.notes[result] = Padded(input=input, sides=sides)
+    else:
+        _carry_kind(call, result)
+    return result
 
 
 def _same(weight: Tensor, padding: Any, dilation: Sequence[int]) -> tuple[Any, list[int]]:
@@ -777,6 +817,9 @@ TABLE: dict[str, Substitute] = {
     **dict.fromkeys(TAYLOR, taylor),
     "relu": relu,
     "threshold": threshold,
+    "pad": pad,
+    "constant_pad_nd": pad,
+    **dict.fromkeys(("linalg_solve", "linalg_solve_triangular", "linalg_inv", "inverse"), solve),
     "lerp": lerp,
     "grid_sample": grid_sample,
     "linear": linear,
