@@ -32,7 +32,7 @@ QUICK = {
     "lime": "LIME(samples=64)",
     "kernelshap": "KernelSHAP(samples=64)",
     "rise": "RISE(samples=64)",
-    "taylor": "Taylor(steps=20)",
+    "taylor": "Taylor(steps=40, tolerance=0.01)",
     "ih": "IntegratedHessians(nodes=2)",
     "shapleyinteractions": "ShapleyInteractions(budget=64)",
 }
