@@ -79,8 +79,8 @@ class InputHessian:
 class ShapleyInteractions:
     """Shapley interactions of pairs by sampling coalitions, with the package `shapiq`.
 
-    Muschalik et al. 2024. `index` is "k-SII" (aggregated Shapley interactions), "STII" (Shapley-Taylor:
-    Sundararajan, Dhamdhere & Agarwal 2020) or "FSII"; these add up to `f(x) − f(x′)` as the sampling
+    Muschalik et al. 2024. `index` is "k-SII" (aggregated Shapley interactions) or "STII" (Shapley-Taylor:
+    Sundararajan, Dhamdhere & Agarwal 2020); these add up to `f(x) − f(x′)` as the sampling
     converges. A feature outside a coalition has its baseline's value. Values of pairs are halved into both
     entries of the matrix, the diagonal holds the effects alone. Cost: `budget` forward passes a sample,
     `chunk` rows at a time. Needs `pip install shapiq`; raises InputError without it.
@@ -95,8 +95,8 @@ class ShapleyInteractions:
     at: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.index not in ("k-SII", "STII", "FSII"):
-            raise InputError(f"index is {self.index!r}; accepted: 'k-SII', 'STII', 'FSII'")
+        if self.index not in ("k-SII", "STII"):
+            raise InputError(f"index is {self.index!r}; accepted: 'k-SII', 'STII'")
         for name in ("budget", "chunk"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; accepted: at least 1")
