@@ -141,6 +141,16 @@ Substitute = Callable[..., Any]
 """`substitute(call, *args, **kwargs)` returns what the function is to return."""
 
 
+def _exported_name(owner: Any, line: int) -> str:
+    """The module that a line of an exported program came from; such programs have lost their modules' calls."""
+    lines = getattr(owner, "_lineno_map", None) if isinstance(owner, torch.fx.GraphModule) else None
+    if not lines:
+        return ""
+    node = list(owner.graph.nodes)[lines.get(line - (owner._prologue_start or 0), 0)]
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
 def native(call: Call, *args: Any, **kwargs: Any) -> Any:
     return call.native()
 
@@ -250,13 +260,11 @@ class Substitution(TorchFunctionMode):
         """The dotted name of the module whose code is running, found on the call stack ("" for the model)."""
         frame = sys._getframe(1)
         while frame is not None:
-            name = (
-                self._names.get(id(frame.f_locals.get("self")))
-                if "self" in frame.f_code.co_varnames
-                else None
-            )
-            if name is not None:
-                return name
+            if "self" in frame.f_code.co_varnames:
+                owner = frame.f_locals.get("self")
+                name = self._names.get(id(owner))
+                if name is not None:
+                    return _exported_name(owner, frame.f_lineno) or name
             frame = frame.f_back  # type: ignore[assignment]
         return ""
 
