@@ -3,7 +3,10 @@ mappings."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import torch
 
 pytest.importorskip("transformers")
 
@@ -11,6 +14,15 @@ from lrp_sweep import EXCEPTIONS, NEEDS_PACKAGE, Swept, all_architectures, swept
 from small_transformers import names
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small only lose by more threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("name", names())
