@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -247,14 +248,18 @@ CONSERVING: dict[str, Callable[[], tuple[Any, Any]]] = {
         vector(),
     ),
 }
-for _name in (
-    "gelu silu mish elu selu celu tanh softsign hardswish hardtanh relu6 leaky_relu tanhshrink softshrink hardshrink "
-    "softplus sigmoid logsigmoid"
-).split():
-    CONSERVING[_name] = lambda f=getattr(F, _name): (  # type: ignore[misc]
-        M(lambda s, x: s.k(f(s.l(x))), l=lin(6, 5), k=lin(5, 3)),
-        vector(),
-    )
+
+
+def activated(name: str) -> tuple[M, Tensor]:
+    function = getattr(F, name)
+    return M(lambda s, x: s.k(function(s.l(x))), l=lin(6, 5), k=lin(5, 3)), vector()
+
+
+ACTIVATIONS = (
+    "gelu silu mish elu selu celu tanh softsign hardswish hardtanh relu6 leaky_relu tanhshrink softshrink "
+    "hardshrink softplus sigmoid logsigmoid"
+).split()
+CONSERVING |= {name: partial(activated, name) for name in ACTIVATIONS}
 
 
 @pytest.mark.parametrize("name", CONSERVING)
@@ -325,15 +330,14 @@ ACCOUNTED: dict[str, Callable[[], tuple[Any, Any]]] = {
         vector(),
     ),
 }
-for _kind in ("LSTM", "GRU", "RNN"):
-    ACCOUNTED[f"2-layer bidirectional {_kind}"] = lambda r=getattr(nn, _kind): (  # type: ignore[misc]
-        M(
-            lambda s, x: s.k(s.r(x)[0][:, -1]),
-            r=r(6, 5, num_layers=2, batch_first=True, bidirectional=True),
-            k=lin(10, 3),
-        ),
-        sequence(),
-    )
+
+
+def recurrent(kind: str) -> tuple[M, Tensor]:
+    layers = getattr(nn, kind)(6, 5, num_layers=2, batch_first=True, bidirectional=True)
+    return M(lambda s, x: s.k(s.r(x)[0][:, -1]), r=layers, k=lin(10, 3)), sequence()
+
+
+ACCOUNTED |= {f"2-layer bidirectional {kind}": partial(recurrent, kind) for kind in ("LSTM", "GRU", "RNN")}
 
 
 @pytest.mark.parametrize("name", ACCOUNTED)

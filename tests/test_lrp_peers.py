@@ -1,17 +1,17 @@
-"""LRP beside zennit (with its canonizers) on VGG- and ResNet-like networks, and beside LXT's rules on a BERT and a ViT."""
+"""LRP beside zennit (with its canonizers) on VGG- and ResNet-like networks, and LXT's rules on a BERT and a ViT."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
-import peers
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 import apportion as ap
+import peers
 from apportion.methods.relevance.composites import Composite
 from apportion.methods.relevance.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, Zero
 
@@ -171,7 +171,8 @@ def as_lxt(model: nn.Module, rules: Any) -> nn.Module:
         if isinstance(module, nn.LayerNorm):
             setattr(parent, leaf, LXTLayerNorm(module, rules))
         elif type(module).__name__ in ("GELUActivation", "Tanh"):
-            setattr(parent, leaf, LXTActivation(F.gelu if "GELU" in type(module).__name__ else torch.tanh, rules))
+            function = F.gelu if "GELU" in type(module).__name__ else torch.tanh
+            setattr(parent, leaf, LXTActivation(function, rules))
         elif leaf in ("query", "key", "value", "q_proj", "k_proj", "v_proj"):
             factor = 2 if leaf.startswith("v") else 4
             module.register_forward_hook(lambda m, a, out, factor=factor: rules.divide_gradient(out, factor))

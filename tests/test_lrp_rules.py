@@ -211,8 +211,8 @@ def test_wrong_settings_are_named(make: Any, words: str) -> None:
 
 
 def test_a_box_of_other_channels_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten())
     with pytest.raises(ap.InputError, match="2 bounds for 3 channels"):
-        model = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Flatten())
         ap.LRP(first(Box((0.0, 0.0), (1.0, 1.0))))(model, torch.rand(1, 3, 2, 2), target=0)
 
 
@@ -238,7 +238,8 @@ def test_relevance_is_conserved_without_biases(seed: int, depth: int, width: int
 def test_the_ledger_accounts_for_the_remainder(seed: int, name: str) -> None:
     torch.manual_seed(seed)
     net = nn.Sequential(
-        nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.GELU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 3), nn.ReLU(),
+        nn.Conv2d(2, 3, 3, padding=1), nn.BatchNorm2d(3), nn.GELU(), nn.MaxPool2d(2), nn.Conv2d(3, 4, 3),
+        nn.ReLU(),
         nn.Flatten(), nn.LayerNorm(4), nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2),
     ).double().eval()  # fmt: skip
     x = torch.randn(3, 2, 6, 6, dtype=torch.float64)

@@ -92,7 +92,7 @@ def from_json(description: dict[str, Any], picture: Tensor | None = None) -> Fea
         assert picture is not None
         return ImageFeatures(picture, **fields)
     fields = {name: _tuples(value) for name, value in fields.items()}
-    return {"TextFeatures": TextFeatures, "TabularFeatures": TabularFeatures}[kind](**fields)
+    return TextFeatures(**fields) if kind == "TextFeatures" else TabularFeatures(**fields)
 
 
 def _tuples(value: Any) -> Any:

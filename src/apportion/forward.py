@@ -70,7 +70,7 @@ class Score:
             found = torch.autograd.grad(value.sum(), list(at), allow_unused=True, create_graph=create_graph)
         if all(gradient is None for gradient in found):
             raise InputError(_NOT_DIFFERENTIABLE)
-        self.subject.backwards += value.shape[0] // self.subject.batch
+        self.subject.backwards += -(-value.shape[0] // self.subject.batch)
         return [torch.zeros_like(t) if g is None else g for t, g in zip(at, found, strict=True)]
 
 
@@ -345,7 +345,7 @@ def module_named(model: Model, name: str) -> torch.nn.Module:
         raise InputError(
             f"layer {name!r} was asked for, but the model is a plain callable without named modules"
         )
-    names = dict(model.named_modules())
+    names: dict[str, torch.nn.Module] = dict(model.named_modules())
     if name in names:
         return names[name]
     near = difflib.get_close_matches(name, names, 3, 0.3) or [n for n in names if n][:3]

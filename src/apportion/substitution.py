@@ -323,11 +323,8 @@ class Substitution(TorchFunctionMode):
                 return found
         result = func(*args, **kwargs)
         if self.shadows and not (isinstance(result, Tensor) and result.is_floating_point()):
-            if identity.in_place and isinstance(written, Tensor):
-                result_for_shadow = args[0]
-            else:
-                result_for_shadow = result
-            self._move_shadows(Call(self, func, identity.name, args, kwargs), result_for_shadow)
+            moved = args[0] if identity.in_place and isinstance(written, Tensor) else result
+            self._move_shadows(Call(self, func, identity.name, args, kwargs), moved)
         return result
 
     # ---- where each entry came from ----

@@ -93,8 +93,9 @@ class Ledger:
         if ax is None:
             from matplotlib.figure import Figure
 
-            ax = Figure(figsize=(7, 0.4 * min(k, len(self)) + 1.2), layout="constrained").subplots()
-        rows = self.largest(k)[::-1]
+            ax = Figure(figsize=(7, 0.35 * min(k, len(self)) + 1.2), layout="constrained").subplots()
+        most = max((abs(row.arrived - row.passed_on) for row in self.rows), default=0.0)
+        rows = [row for row in self.largest(k) if abs(row.arrived - row.passed_on) > 1e-3 * most][::-1]
         left_plus, left_minus = [0.0] * len(rows), [0.0] * len(rows)
         colours = {"bias": "#4477aa", "stabiliser": "#ccbb44", "unruled": "#ee6677"}
         for cause, colour in colours.items():

@@ -24,17 +24,19 @@ from apportion.substitution import MOVES, Call, Substitute, map_tensors, tensors
 
 HOMOGENEOUS = frozenset(
     """neg positive sum nansum mean nanmean cumsum add sub rsub relu leaky_relu prelu rrelu abs max min amax amin
-    maximum minimum fmax fmin topk sort msort kthvalue median nanmedian mode aminmax max_pool1d max_pool2d max_pool3d
-    fractional_max_pool2d fractional_max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d
-    max_pool2d_with_indices max_pool3d_with_indices max_pool1d_with_indices max_unpool1d max_unpool2d max_unpool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
-    _adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d lp_pool1d lp_pool2d lp_pool3d interpolate upsample
-    upsample_nearest upsample_bilinear upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d
-    upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa norm
-    vector_norm linalg_vector_norm matrix_norm frobenius_norm where masked_fill fill masked_fill_ zero col2im fold
-    segment_reduce scatter_add scatter_reduce index_add index_reduce diff dropout dropout1d dropout2d dropout3d
-    feature_dropout alpha_dropout feature_alpha_dropout native_dropout std std_mean trace logical_not complex
-    view_as_real view_as_complex imag polar conj conj_physical resolve_conj resolve_neg roll hypot renorm
-    normal bernoulli uniform stft istft nan_to_num affine_grid contiguous_format histc data requires_grad_""".split()
+    maximum minimum fmax fmin topk sort msort kthvalue median nanmedian mode aminmax max_pool1d max_pool2d
+    max_pool3d fractional_max_pool2d fractional_max_pool3d adaptive_max_pool1d adaptive_max_pool2d
+    adaptive_max_pool3d max_pool2d_with_indices max_pool3d_with_indices max_pool1d_with_indices max_unpool1d
+    max_unpool2d max_unpool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
+    _adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d lp_pool1d lp_pool2d lp_pool3d interpolate
+    upsample upsample_nearest upsample_bilinear upsample_nearest1d upsample_nearest2d upsample_nearest3d
+    upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa
+    _upsample_bicubic2d_aa norm vector_norm linalg_vector_norm matrix_norm frobenius_norm where masked_fill fill
+    masked_fill_ zero col2im fold segment_reduce scatter_add scatter_reduce index_add index_reduce diff dropout
+    dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout native_dropout std
+    std_mean trace logical_not complex view_as_real view_as_complex imag polar conj conj_physical resolve_conj
+    resolve_neg roll hypot renorm normal bernoulli uniform stft istft nan_to_num affine_grid contiguous_format
+    histc data requires_grad_""".split()
 )
 
 ELEMENTWISE = frozenset(
@@ -119,6 +121,9 @@ AWAY_FROM_ZERO = frozenset(
 )
 
 
+pass_on: Callable[..., Tensor] = PassOn.apply
+
+
 def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Any element-wise function of one active tensor: identity rule."""
     function, actives = call.function, call.actives
@@ -133,7 +138,7 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
     constant = None
     if call.name in AWAY_FROM_ZERO and not x.is_complex():
         constant = apply(torch.zeros_like(x))
-    y = PassOn.apply(x, apply, constant)
+    y = pass_on(x, apply, constant)
     if _kind(call, x) == "scale":
         _tag(call, y, "scale")
     return y
@@ -220,9 +225,12 @@ class Share(torch.autograd.Function):
         return gradient * ctx.share, None
 
 
+share_gradient: Callable[..., Tensor] = Share.apply
+
+
 def halved(result: Tensor, factors: float) -> Tensor:
     """Each of several factors has the whole relevance as its `x · gradient`; give each its share."""
-    return Share.apply(result, 1 / factors) if factors > 1 and result.requires_grad else result
+    return share_gradient(result, 1 / factors) if factors > 1 and result.requires_grad else result
 
 
 def product_of_all(call: Call) -> Any:
@@ -332,7 +340,7 @@ def solve(call: Call, *args: Any, **kwargs: Any) -> Any:
     operands = list(tensors_in((call.args, call.kwargs)))
     matrix = operands[0]
     if len(operands) == 1 or not _active(operands[1]):
-        return Share.apply(call.native(), -1.0)
+        return share_gradient(call.native(), -1.0)
     detach = lambda t: t.detach() if t is matrix else t  # noqa: E731
     return call.function(*map_tensors(call.args, detach), **map_tensors(call.kwargs, detach))
 
@@ -578,6 +586,9 @@ class Normalise(torch.autograd.Function):
         return g, None, None, None, None, None
 
 
+normalise: Callable[..., Tensor] = Normalise.apply
+
+
 def _normalised(
     call: Call,
     x: Tensor,
@@ -594,7 +605,7 @@ def _normalised(
             else x.detach().square().mean(dims, keepdim=True)
         )
         r = torch.rsqrt(spread + eps)
-    return Normalise.apply(x, y, r.to(x.dtype), weight, dims, centred)
+    return normalise(x, y, r.to(x.dtype), weight, dims, centred)
 
 
 def layer_norm(
@@ -664,7 +675,7 @@ def batch_norm(call: Call, *args: Any, **kwargs: Any) -> Any:
     if call.name.endswith("_no_training"):
         names = (*names[:5], *names[6:])
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    wanted = {name: given.get(name) for name in names[:5]}
+    wanted: dict[str, Any] = {name: given.get(name) for name in names[:5]}
     y = _batch_norm(call, **wanted, training=bool(given.get("training")), eps=given.get("eps", 1e-5))
     return (y, None, None) if call.name.startswith(("native", "_native", "cudnn")) else y
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -97,8 +98,8 @@ class Propagation:
         def alias(t: Tensor) -> Tensor:
             if not t.requires_grad:
                 return t
-            other, value = t.view_as(t), t.detach()
-            other.register_hook(lambda g: row.add_product("passed_on", value, g))
+            other = t.view_as(t)
+            on_gradient(other, partial(row.add_product, "passed_on", t.detach()))
             for notes in (call.run.notes, call.run.shadows):
                 if (note := notes.get(t)) is not None:
                     notes[other] = note
@@ -110,8 +111,7 @@ class Propagation:
         """Enter in the row the relevance that arrives at the outputs of a call."""
         for tensor in tensors_in(result):
             if tensor.requires_grad and tensor.grad_fn is not None:
-                value = tensor.detach()
-                tensor.register_hook(lambda g, value=value: row.add_product("arrived", value, g))
+                on_gradient(tensor, partial(row.add_product, "arrived", tensor.detach()))
 
     def _keep(self, row: OpenRow) -> None:
         key = (row.module, row.operation, row.rule)
@@ -164,8 +164,7 @@ class Propagation:
                 f"code) was called from {where or 'the model'!r} (strict=True)"
             )
         row = OpenRow(where, maker, "none: gradient", ruled=False)
-        value = tensor.detach()
-        tensor.register_hook(lambda g: row.add_product("arrived", value, g))
+        on_gradient(tensor, partial(row.add_product, "arrived", tensor.detach()))
         self.hidden[f"{where}:{maker}"] = row
 
     def layer(
@@ -197,9 +196,9 @@ class Propagation:
             z = layer(x, layer.weight, layer.bias) if value is None else value()
         else:
             direct = getattr(rule, "direct", False)
-            z = Lazy.apply(x, probe if direct else None, layer, rule, value)
+            z = lazily(x, probe if direct else None, layer, rule, value)
         self.known[z] = True
-        out = Settle.apply(z, layer, rule, row)
+        out = settle(z, layer, rule, row)
         call.run.notes[out] = Note(layer=layer, rule=rule, x=x, probe=probe, raw=z, row=row)
         return out
 
@@ -208,7 +207,7 @@ class Propagation:
         note = call.run.notes.get(input)
         if note is None or note.raw is None or self.ledger:
             return torch.relu(input)
-        return FoldedReLU.apply(note.raw, note.rule)
+        return fold_relu(note.raw, note.rule)
 
 
 def _scales(rule: Rule) -> bool:
@@ -297,3 +296,15 @@ class FoldedReLU(torch.autograd.Function):
             return gradient * y, None
         scale = ctx.rule.scale(y)  # y / (y + ε) is zero where the ReLU is closed
         return gradient * (y > 0) if scale is None else scale.mul_(gradient), None
+
+
+# Typed here, because torch's autograd functions carry no annotations.
+lazily: Callable[..., Tensor] = Lazy.apply
+settle: Callable[..., Tensor] = Settle.apply
+fold_relu: Callable[..., Tensor] = FoldedReLU.apply
+
+
+def on_gradient(tensor: Tensor, then: Callable[[Tensor], None]) -> None:
+    """Call `then` with the gradient that arrives at a tensor."""
+    register: Callable[..., Any] = tensor.register_hook
+    register(then)

@@ -152,8 +152,8 @@ class Gamma:
         a = torch.where(z > 0, R / torch.add(z, P, alpha=g).add_(self.eps), 0)
         if not bool(((z < 0) & (R != 0)).any()):
             if not mixed:
-                favoured, bias = torch.add(w, wp, alpha=g), None if b is None else torch.add(b, bp, alpha=g)
-                return layer.pull(x, favoured, a, bias)
+                bias = None if b is None or bp is None else torch.add(b, bp, alpha=g)
+                return layer.pull(x, torch.add(w, wp, alpha=g), a, bias)
             c = torch.zeros_like(a)
         else:
             c = torch.where(z < 0, R / (z + g * (z - P)).sub_(self.eps), 0)
@@ -162,9 +162,8 @@ class Gamma:
         wn, bn = w.clamp(max=0), None if b is None else b.clamp(max=0)
         above = layer.pull(x, wp, a, bp) + layer.pull(x, wn, c, bn)
         below = layer.pull(x, wn, a) + layer.pull(x, wp, c)
-        if (
-            layer.row is not None and b is not None
-        ):  # the pulls above counted b⁺ and b⁻ once; they count γ times
+        if layer.row is not None and bp is not None and bn is not None:
+            # The pulls above counted b⁺ and b⁻ once; they count γ times.
             share = (layer.along_channel(bp, a) * a + layer.along_channel(bn, c) * c).sum()
             layer.row.add("bias", (g - 1) * share)
         return layer.pull(x, w, a + c, b).add_(torch.where(x > 0, above, below), alpha=g)
