@@ -100,6 +100,7 @@ def swept(name: str) -> Swept:
             _explain(result, made)
     except Exception as error:
         result.crash = f"{type(error).__name__}: {error}"
+        result.not_differentiable = _refusal(made)
     if small.fingerprint(made.model) != before:
         result.wrong.append("the model was changed")
     result.seconds = time.perf_counter() - start
@@ -109,10 +110,7 @@ def swept(name: str) -> Swept:
 def _explain(result: Swept, made: Made) -> None:
     exact = made.dtype == torch.float64
     rtol = 1e-6 if exact else 1e-3
-    try:
-        wanted = input_times_gradient(made)
-    except Exception as error:
-        result.not_differentiable = f"{type(error).__name__}: {error}"
+    wanted = input_times_gradient(made)
     e = ap.LRP(ledger=True)(made.model, made.inputs, target=1)
     result.ledger, result.warnings, result.composite = e.ledger, e.warnings, str(e.notes["composite"])
     quick = ap.LRP()(made.model, made.inputs, target=1)
@@ -135,6 +133,17 @@ def _explain(result: Swept, made: Made) -> None:
             )
     if result.residual > rtol:
         result.wrong.append(f"the ledger misses {result.residual:.1e} of what it accounts for")
+
+
+def _refusal(made: Made) -> str:
+    """What the model says when asked for a plain gradient of its own parameters."""
+    try:
+        output = made.model(**made.inputs)
+        parameters = [p for p in made.model.parameters() if p.requires_grad]
+        torch.autograd.grad(output.logits.sum(), parameters, allow_unused=True)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def _named(values: object) -> dict[str, Tensor]:
