@@ -33,7 +33,7 @@ from apportion.target import Target, pick, resolve, scores_of
 _NUMBERS_A_CHUNK = {"cpu": 1 << 20}
 _NUMBERS_ELSEWHERE = 1 << 26
 _NUMBERS_A_TOKEN = 512
-_MOST_ROWS = {"cpu": 128}
+_MOST_ROWS = {"cpu": 64}
 _MOST_ROWS_ELSEWHERE = 4096
 _MOST_TABLE_ROWS = 1024
 
