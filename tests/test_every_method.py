@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 import warnings
+from contextlib import nullcontext
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -32,7 +33,7 @@ QUICK = {
     "lime": "LIME(samples=64)",
     "kernelshap": "KernelSHAP(samples=64)",
     "rise": "RISE(samples=64)",
-    "taylor": "Taylor(steps=40, tolerance=0.01)",
+    "taylor": "Taylor(steps=40, tolerance=0.05)",
     "ih": "IntegratedHessians(nodes=2)",
     "shapleyinteractions": "ShapleyInteractions(budget=64)",
 }
@@ -56,6 +57,9 @@ NOISY = {
     "smoothgrad": "the noise is drawn for the batch as a whole, in its number format",
     "vargrad": "the noise is drawn for the batch as a whole, in its number format",
 }
+
+# Methods whose values are in double precision whatever the model's → why.
+IN_DOUBLE = {"lime": "a regression is solved in it", "kernelshap": "a regression is solved in it"}
 
 # A plain gradient, summed over an embedding that a LayerNorm follows, is zero: shifting all of the embedding
 # changes nothing.
@@ -94,6 +98,8 @@ def able(name: str, model: str) -> bool:
 def able_or_skip(name: str, model: str) -> None:
     if not able(name, model):
         pytest.skip(CANNOT[name][1])
+    if name in INTERACTIONS and model == "cnn":
+        pytest.skip("slow: a Hessian product for each of 192 pixels; test_result has this model")
 
 
 @cache
@@ -130,11 +136,21 @@ def equal(a: Any, b: Any, rtol: float = 1e-6) -> None:
 @pytest.mark.parametrize("model", list(small.SMALL))
 def test_result(name: str, model: str) -> None:
     network, inputs = made(model)
-    if not able(name, model):
+    before, state = [tensor.clone() for tensor in small.tensors(inputs)], small.fingerprint(network)
+    if able(name, model):
+        check_result(name, model, explained(name, model))
+    else:
         with pytest.raises(InputError):
             method(name)(network, inputs)
-        return
-    explanation = method(name)(network, inputs)
+    assert small.fingerprint(network) == state
+    for tensor, old in zip(small.tensors(inputs), before, strict=True):
+        assert torch.equal(tensor, old)
+        assert not tensor.requires_grad
+        assert tensor.grad is None
+
+
+def check_result(name: str, model: str, explanation: Any) -> None:
+    inputs = made(model)[1]
     batch = small.tensors(inputs)[0].shape[0]
     assert len(explanation) == batch
     assert explanation.output.shape == (batch, 3)
@@ -187,7 +203,8 @@ def test_dtypes(name: str, model: str, dtype: torch.dtype) -> None:
     able_or_skip(name, model)
     network, x = small.SMALL[model]()
     explanation = method(name)(network.to(dtype), x.to(dtype))
-    assert all(value.dtype == dtype for value in numbers(explanation))
+    expected = torch.float64 if name in IN_DOUBLE else dtype
+    assert all(value.dtype == expected for value in numbers(explanation))
     assert explanation.output.dtype == dtype
     if dtype == torch.float32 and name not in NOISY:
         equal(explanation, explained(name, model), rtol=1e-3)
@@ -267,24 +284,6 @@ class Failing(nn.Module):
 
 
 @every_method
-@pytest.mark.parametrize("model", list(small.SMALL))
-def test_model_and_inputs_untouched(name: str, model: str) -> None:
-    network, inputs = made(model)
-    before = [tensor.clone() for tensor in small.tensors(inputs)]
-    state = small.fingerprint(network)
-    if able(name, model):
-        method(name)(network, inputs)
-    else:
-        with pytest.raises(InputError):
-            method(name)(network, inputs)
-    assert small.fingerprint(network) == state
-    for tensor, old in zip(small.tensors(inputs), before, strict=True):
-        assert torch.equal(tensor, old)
-        assert not tensor.requires_grad
-        assert tensor.grad is None
-
-
-@every_method
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("after", [0, 1])
 def test_untouched_after_an_exception(name: str, error: type[BaseException], after: int) -> None:
@@ -316,10 +315,13 @@ def test_untouched_in_training_mode(name: str) -> None:
     x = torch.randn(4, 2, 6, 6)
     able_or_skip(name, "cnn")
     state = small.fingerprint(network)
-    with pytest.warns(UserWarning, match=r"training mode: 1, 3 make its output random"):
-        explanation = method(name)(network, x, target=Contrast(0, 1))  # it changes sign, as Taylor asks for
+    # The samples of a batch norm in training mode move each other's roots, so that Taylor may find none.
+    refused = pytest.raises(InputError, match="no root") if name == "taylor" else nullcontext()
+    found: list[Any] = []
+    with pytest.warns(UserWarning, match=r"training mode: 1, 3 make its output random"), refused:
+        found.append(method(name)(network, x))
     assert small.fingerprint(network) == state
-    assert any("training mode" in warning for warning in explanation.warnings)
+    assert all("training mode" in explanation.warnings[0] for explanation in found)
 
 
 @every_method

@@ -1,0 +1,63 @@
+"""Peak memory, each run in a process of its own: `ru_maxrss` less what the process held before the run."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MODELS = ("vgg16", "resnet18", "bert")
+
+
+def measured(model: str, what: str) -> float:
+    """Megabytes that one run adds to the peak of a fresh process."""
+    command = [sys.executable, str(Path(__file__)), model, what]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def lrp() -> Iterator[tuple[str, str, dict[str, Callable[[], float]], str]]:
+    for model in MODELS:
+        whats = (
+            ("plain gradient", "epsilon", "transformer")
+            if model == "bert"
+            else ("plain gradient", "epsilon", "epsilon-plus-flat")
+        )
+        yield model, "plain gradient", {w: lambda m=model, w=w: measured(m, w) for w in whats}, "MB"
+
+
+def main(model: str, what: str) -> None:
+    sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+    import torch
+
+    import apportion as ap
+    import architectures
+    from gradient import FromEmbeddings, frozen, plain
+
+    torch.set_num_threads(2)
+    if model == "bert":
+        network, x = frozen(architectures.bert()), architectures.tokens(8)
+        rows = network.bert.embeddings.word_embeddings(x["input_ids"]).detach()
+        small, gradient = architectures.tokens(1, 8), FromEmbeddings(network, x["attention_mask"])
+        small_rows = rows[:1, :8].clone()
+        short = FromEmbeddings(network, small["attention_mask"])
+    else:
+        network = frozen(architectures.trained_like(getattr(architectures, model)()))
+        x, small, gradient = architectures.pictures(8), architectures.pictures(1), network
+        rows, small_rows, short = x, small, network
+    if what == "plain gradient":
+        plain(short, small_rows)
+    else:
+        ap.LRP(what)(network, small, target=0)  # what is loaded at the first call is not the method's
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if what == "plain gradient":
+        plain(gradient, rows)
+    else:
+        ap.LRP(what)(network, x, target=0)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

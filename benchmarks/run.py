@@ -1,0 +1,93 @@
+"""Time ours beside others, in one process, as ratios: `python benchmarks/run.py [case …] [--repeat N]`.
+
+A case is a function in one of the files beside this one that yields (row, reference, runs): what is timed,
+the name of the run that the others are divided by, and a dictionary name → function without arguments. The runs
+of a row take turns, so that a machine that slows down slows all of them; the median of the turns after a warm-up
+is taken. With a unit as a fourth item the runs are called once and return an amount.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # tests/peers.py imports the others
+
+# Case → (the file and the function, what it shows).
+CASES = {
+    "saliency": ("gradient:saliency", "saliency over a plain input gradient, and Captum"),
+    "ig": ("gradient:integrated_gradients", "Integrated Gradients, 32 nodes, beside Captum"),
+    "lrp-vgg16": ("lrp:vgg16", "LRP on VGG-16 over a plain input gradient, Captum, zennit"),
+    "lrp-resnet18": ("lrp:resnet18", "LRP on ResNet-18, the same"),
+    "lrp-bert": ("lrp:bert", "LRP on a BERT of the base size, 128 tokens"),
+    "lrp-memory": ("memory:lrp", "peak memory of LRP over that of a plain input gradient"),
+}
+
+
+def timed(runs: dict[str, Callable[[], object]], repeat: int) -> dict[str, float | str]:
+    """The median seconds of each run, or why it does not run."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    failed: dict[str, float | str] = {}
+    for turn in range(repeat + 1):
+        for name, run in runs.items():
+            if name in failed:
+                continue
+            start = time.perf_counter()
+            try:
+                run()
+            except Exception as error:  # whatever another package raises is its result
+                failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:60]
+                continue
+            if turn:  # the first is the warm-up
+                seconds[name].append(time.perf_counter() - start)
+    return {name: failed.get(name) or statistics.median(seconds[name]) for name in runs}
+
+
+def line(row: str, name: str, found: float | str, reference: float | str, unit: str) -> str:
+    if isinstance(found, str):
+        return f"{row:<26} {name:<34} {'':>12} does not run: {found}"
+    ratio = f"{found / reference:.2f}" if isinstance(reference, float) else "?"
+    amount = f"{1000 * found:.1f} ms" if unit == "s" else f"{found:.0f} {unit}"
+    return f"{row:<26} {name:<34} {amount:>12} {ratio:>7} ×"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", metavar="case", help=f"{', '.join(CASES)}; default: all")
+    parser.add_argument("--repeat", type=int, default=5, help="turns after the warm-up (default 5)")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--list", action="store_true", help="say what each case shows")
+    given = parser.parse_args()
+    if given.list:
+        for name, (_, what) in CASES.items():
+            print(f"{name:<16} {what}")
+        return
+    chosen = [name for name in CASES if not given.cases or any(name.startswith(case) for case in given.cases)]
+    if not chosen:
+        parser.error(f"no case {', '.join(given.cases)}; there are {', '.join(CASES)}")
+    torch.set_num_threads(given.threads)
+    warnings.simplefilter("ignore")
+    print(f"torch {torch.__version__}, {given.threads} threads, median of {given.repeat}")
+    for name in chosen:
+        place, what = CASES[name]
+        file, function = place.split(":")
+        print(f"\n{name}: {what}")
+        for row, reference, runs, *unit in getattr(importlib.import_module(file), function)():
+            found = timed(runs, given.repeat) if not unit else {n: run() for n, run in runs.items()}
+            for run, amount in found.items():
+                print(line(row, run, amount, found[reference], unit[0] if unit else "s"), flush=True)
+
+
+if __name__ == "__main__":
+    main()
