@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apportion.methods.relevance.parts import PARTS
-from apportion.methods.relevance.propagation import Note, Propagation
+from apportion.methods.relevance.propagation import Note, Propagation, scales
 from apportion.methods.relevance.rules import Layer, Proportional, Zero
 from apportion.substitution import MOVES, Call, Substitute, map_tensors, tensors_in, without_running_updates
 
@@ -715,7 +715,7 @@ def _batch_norm(
         raw = note.raw
         if state.row is not None and note.row is not None:
             state.row = note.row
-        scaling = hasattr(note.rule, "scale") and not getattr(note.rule, "spread_bias", False)
+        scaling = scales(note.rule)
         value = (lambda: apply(raw)) if scaling else (lambda: apply(raw.detach()))
         return state.ruled_layer(call, folded, note.x, note.rule, note.probe, value)
     layer = Layer(

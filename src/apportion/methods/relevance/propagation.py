@@ -192,7 +192,7 @@ class Propagation:
         if row is not None:
             row.rule = _short(rule)
             layer.row = row
-        if hasattr(rule, "scale") and not getattr(rule, "spread_bias", False):
+        if scales(rule):
             z = layer(x, layer.weight, layer.bias) if value is None else value()
         else:
             direct = getattr(rule, "direct", False)
@@ -210,8 +210,8 @@ class Propagation:
         return fold_relu(note.raw, note.rule)
 
 
-def _scales(rule: Rule) -> bool:
-    return hasattr(rule, "scale") and not getattr(rule, "spread_bias", False)
+def scales(rule: Rule) -> bool:
+    return hasattr(rule, "scaled") and not getattr(rule, "spread_bias", False)
 
 
 def _short(rule: Rule) -> str:
@@ -219,12 +219,9 @@ def _short(rule: Rule) -> str:
     return text.replace("eps=", "ε=").replace(", spread_bias=False", "").replace("gamma=", "γ=")
 
 
-def _factor(rule: Rule, z: Tensor, gradient: Tensor) -> Tensor:
+def _handed_down(rule: Rule, z: Tensor, gradient: Tensor) -> Tensor:
     """What goes to a layer for a gradient at its output `z`: a scaled gradient, or the relevance."""
-    if not _scales(rule):
-        return gradient * z
-    scale = rule.scale(z)
-    return gradient if scale is None else scale.mul_(gradient)
+    return rule.scaled(z, gradient) if scales(rule) else gradient * z
 
 
 class Lazy(torch.autograd.Function):
@@ -270,11 +267,11 @@ class Settle(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         (z,) = ctx.saved_tensors
-        passed = _factor(ctx.rule, z, gradient)
+        passed = _handed_down(ctx.rule, z, gradient)
         layer, row = ctx.layer, ctx.row
         if row is not None:
             row.layer = True
-            if _scales(ctx.rule) and layer.bias is not None:
+            if scales(ctx.rule) and layer.bias is not None:
                 row.add_product("bias", layer.along_channel(layer.bias, passed).expand_as(passed), passed)
         return passed, None, None, None
 
@@ -292,10 +289,7 @@ class FoldedReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         (y,) = ctx.saved_tensors
-        if not _scales(ctx.rule):
-            return gradient * y, None
-        scale = ctx.rule.scale(y)  # y / (y + ε) is zero where the ReLU is closed
-        return gradient * (y > 0) if scale is None else scale.mul_(gradient), None
+        return ctx.rule.scaled(y, gradient, closed=True) if scales(ctx.rule) else gradient * y, None
 
 
 # Typed here, because torch's autograd functions carry no annotations.

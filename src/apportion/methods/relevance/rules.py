@@ -89,9 +89,10 @@ class Zero:
         ratio = torch.where(z == 0, torch.zeros_like(z), R / z)
         return layer.pull(x, layer.weight, ratio, layer.bias)
 
-    def scale(self, z: Tensor) -> Tensor | None:
-        """What the layer's own gradient is multiplied by; None for nothing."""
-        return None
+    def scaled(self, z: Tensor, gradient: Tensor, closed: bool = False) -> Tensor:
+        """The layer's own gradient as the rule has it. With `closed`, `z` is what a ReLU made of the output: zero
+        where nothing may pass."""
+        return gradient * (z > 0) if closed else gradient
 
 
 @dataclass(frozen=True)
@@ -119,9 +120,14 @@ class Epsilon:
         share = _spread(layer, x, ratio * layer.along_channel(layer.bias, ratio))
         return layer.pull(x, layer.weight, ratio) + share
 
-    def scale(self, z: Tensor) -> Tensor | None:
-        magnitude = z.abs()
-        return magnitude.div_(magnitude + self.eps) if self.eps else None
+    def scaled(self, z: Tensor, gradient: Tensor, closed: bool = False) -> Tensor:
+        """`gradient · z / s(z)`, in as few passes over memory as there can be."""
+        if not self.eps:
+            return gradient * (z > 0) if closed else gradient
+        if closed:
+            share = z + self.eps
+            return torch.div(z, share, out=share).mul_(gradient)
+        return torch.addcdiv(gradient, gradient, z.abs().add_(self.eps), value=-self.eps)
 
 
 @dataclass(frozen=True)
@@ -281,7 +287,7 @@ class Box:
 
 Rule = Any
 """Any callable `(layer, x, z, R) -> G`; `direct = True` on it says that it returns relevance. One with a method
-`scale(z)` is evaluated by scaling the layer's own gradient, at no extra cost."""
+`scaled(z, gradient, closed)` is evaluated by scaling the layer's own gradient, at no extra cost."""
 
 
 @dataclass(frozen=True)
