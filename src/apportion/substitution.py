@@ -186,7 +186,7 @@ class Substitution(TorchFunctionMode):
     `shadows`) along with floating-point inputs, not only with token ids.
 
     >>> double = Substitution({"relu": lambda call, input, **_: 2 * input})
-    >>> x = torch.ones(2, requires_grad=True)
+    >>> x = torch.ones(2, requires_grad=True) * 1  # leaves are taken for parameters, which are constant
     >>> with double:
     ...     print(torch.nn.functional.relu(x).tolist())
     [2.0, 2.0]

@@ -65,7 +65,9 @@ def from_repr(text: str) -> Any:
     try:
         tree = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
-        raise InputError(f"cannot read method {text!r}; accepted: a name such as lrp or LRP(at='conv1')") from None
+        raise InputError(
+            f"cannot read method {text!r}; accepted: a name such as lrp or LRP(at='conv1')"
+        ) from None
     return method_class(tree.id)() if isinstance(tree, ast.Name) else _build(tree, text)
 
 
@@ -83,11 +85,17 @@ def _build(node: ast.expr, text: str) -> Any:
         items = [_build(item, text) for item in node.elts]
         return tuple(items) if isinstance(node, ast.Tuple) else items
     if isinstance(node, ast.Dict):
-        return {_build(k, text): _build(v, text) for k, v in zip(node.keys, node.values, strict=True) if k is not None}
+        return {
+            _build(k, text): _build(v, text)
+            for k, v in zip(node.keys, node.values, strict=True)
+            if k is not None
+        }
     try:
         return ast.literal_eval(node)
     except ValueError:
-        raise InputError(f"cannot read {ast.unparse(node)!r} in {text!r}; accepted: literals and names of methods") from None
+        raise InputError(
+            f"cannot read {ast.unparse(node)!r} in {text!r}; accepted: literals and names of methods"
+        ) from None
 
 
 def _class(name: str) -> Any:

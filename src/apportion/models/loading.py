@@ -203,7 +203,7 @@ def hugging_face(name: str, network: bool) -> Classifier:
         domain, kind = "image", transformers.AutoModelForImageClassification
     else:
         raise InputError(f"{what} is a {config.model_type}; accepted: classifiers of texts or of images")
-    with _one_line(what):
+    with _one_line(what), _no_progress_bars(transformers.utils.logging):
         model, report = kind.from_pretrained(name, config=config, output_loading_info=True, **options)
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
@@ -231,6 +231,17 @@ def _prepared(
     masks = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
     mask = next((token for token in masks if token is not None), None)
     return Classifier(model, partial(encode_subwords, tokenizer=tokenizer), labels, "text", name, mask)
+
+
+@contextmanager
+def _no_progress_bars(logging: Any) -> Iterator[None]:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 @contextmanager
