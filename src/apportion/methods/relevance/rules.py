@@ -206,23 +206,27 @@ class AlphaBeta:
         if not mixed:
             p = layer(x, wp, bp)
         else:
-            wn = w.clamp(max=0)
-            p = layer(x.clamp(min=0), wp, bp).add_(layer(x.clamp(max=0), wn))
-        a = (R / p.add_(self.eps)).mul_(self.alpha) if not self.beta else self.alpha * R / (p + self.eps)
-        found = layer.pull(x, wp, a, bp)
-        if mixed:
-            found = torch.where(x > 0, found, layer.pull(x, wn, a))
-        if not self.beta:
+            p = layer(x.clamp(min=0), wp, bp).add_(layer(x.clamp(max=0), w.clamp(max=0)))
+        # α and β scale the weights, which are small beside the activations.
+        n = torch.sub(z, p) if self.beta else None  # the negative part without a third layer evaluation
+        found = self._side(layer, x, R / p.add_(self.eps), wp, bp, self.alpha, mixed)
+        if n is None:
             return found
-        if not mixed:
-            wn = w.clamp(max=0)
         bn = None if b is None else b.clamp(max=0)
-        n = torch.sub(z, p).clamp_(max=0)  # the negative part without a third layer evaluation
-        a = -self.beta * R / n.sub_(self.eps)
-        below = layer.pull(x, wn, a, bn)
-        if mixed:
-            below = torch.where(x > 0, below, layer.pull(x, wp, a))
-        return found + below
+        a = R / n.clamp_(max=0).sub_(self.eps)
+        return found.add_(self._side(layer, x, a, w.clamp(max=0), bn, -self.beta, mixed))
+
+    def _side(
+        self, layer: Layer, x: Tensor, a: Tensor, part: Tensor, bias: Tensor | None, times: float, mixed: bool
+    ) -> Tensor:
+        """What the contributions of one sign pass on: `part` holds the weights of that sign, and for negative
+        inputs it is the other weights that make contributions of it."""
+        found = layer.pull(x, part * times, a, None if bias is None else bias * times)
+        if not mixed:
+            return found
+        w = layer.weight
+        other = w.clamp(max=0) if times > 0 else w.clamp(min=0)
+        return torch.where(x > 0, found, layer.pull(x, other * times, a))
 
 
 @dataclass(frozen=True)
