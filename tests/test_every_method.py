@@ -36,6 +36,10 @@ QUICK = {
     "taylor": "Taylor(steps=40, tolerance=0.05)",
     "ih": "IntegratedHessians(nodes=2)",
     "shapleyinteractions": "ShapleyInteractions(budget=64)",
+    # Pairs of patches, since a Hessian product for each of 192 pixels is slow.
+    "ih cnn": "IntegratedHessians(nodes=2, groups=4)",
+    "inputhessian cnn": "InputHessian(groups=4)",
+    "shapleyinteractions cnn": "ShapleyInteractions(budget=64, groups=4)",
 }
 
 # What a method cannot explain: the small models → why. It must then raise an InputError.
@@ -81,8 +85,9 @@ every_method = pytest.mark.parametrize(
 )
 
 
-def method(name: str) -> Any:
-    return from_repr(QUICK.get(name, name))
+def method(name: str, model: str = "") -> Any:
+    """The method, with the settings that are quick on this model."""
+    return from_repr(QUICK.get(f"{name} {model}", QUICK.get(name, name)))
 
 
 @cache
@@ -98,21 +103,19 @@ def able(name: str, model: str) -> bool:
 def able_or_skip(name: str, model: str) -> None:
     if not able(name, model):
         pytest.skip(CANNOT[name][1])
-    if name in INTERACTIONS and model == "cnn":
-        pytest.skip("slow: a Hessian product for each of 192 pixels; test_result has this model")
 
 
 @cache
 def explained(name: str, model: str) -> Any:
     """One model explained by one method."""
     network, inputs = made(model)
-    return method(name)(network, inputs)
+    return method(name, model)(network, inputs)
 
 
 def suited(name: str, *models: str) -> str:
-    """The first of these models that the method can explain, in a short time."""
+    """The first of these models that the method can explain."""
     for model in (*models, *small.SMALL):
-        if able(name, model) and not (name in INTERACTIONS and model == "cnn"):
+        if able(name, model):
             return model
     raise AssertionError(f"{name} can explain none of the small models")
 
@@ -141,7 +144,7 @@ def test_result(name: str, model: str) -> None:
         check_result(name, model, explained(name, model))
     else:
         with pytest.raises(InputError):
-            method(name)(network, inputs)
+            method(name, model)(network, inputs)
     assert small.fingerprint(network) == state
     for tensor, old in zip(small.tensors(inputs), before, strict=True):
         assert torch.equal(tensor, old)
@@ -155,7 +158,7 @@ def check_result(name: str, model: str, explanation: Any) -> None:
     assert len(explanation) == batch
     assert explanation.output.shape == (batch, 3)
     assert torch.equal(explanation.target, explanation.output.argmax(1))
-    assert explanation.method == method(name)
+    assert explanation.method == method(name, model)
     assert explanation.cost.forwards >= 1
     assert explanation.cost.seconds > 0
     for tensor in (*numbers(explanation), explanation.output):
@@ -171,7 +174,7 @@ def check_result(name: str, model: str, explanation: Any) -> None:
         assert explanation.total.shape == (batch,)
         sums = sum(v.flatten(1).sum(1) for v in numbers(explanation)).double()
         torch.testing.assert_close(explanation.remainder, explanation.total - sums)
-    assert type(method(name)).__name__ in repr(explanation)
+    assert type(method(name, model)).__name__ in repr(explanation)
     assert len(explanation.top(2)) == 2
 
 
@@ -192,7 +195,7 @@ def test_values_have_the_shape_of_the_input(name: str, model: str) -> None:
 @every_method
 def test_same_call_same_values(name: str) -> None:
     model = suited(name, "cnn")
-    first, second = explained(name, model), method(name)(*made(model))
+    first, second = explained(name, model), method(name, model)(*made(model))
     assert all(torch.equal(a, b) for a, b in zip(numbers(first), numbers(second), strict=True))
 
 
@@ -202,7 +205,7 @@ def test_same_call_same_values(name: str) -> None:
 def test_dtypes(name: str, model: str, dtype: torch.dtype) -> None:
     able_or_skip(name, model)
     network, x = small.SMALL[model]()
-    explanation = method(name)(network.to(dtype), x.to(dtype))
+    explanation = method(name, model)(network.to(dtype), x.to(dtype))
     expected = torch.float64 if name in IN_DOUBLE else dtype
     assert all(value.dtype == expected for value in numbers(explanation))
     assert explanation.output.dtype == dtype
@@ -215,9 +218,9 @@ def test_dtypes(name: str, model: str, dtype: torch.dtype) -> None:
 def test_a_sample_is_explained_as_if_alone(name: str, model: str) -> None:
     able_or_skip(name, model)
     network, inputs = made(model)
-    whole = method(name)(network, inputs)
+    whole = method(name, model)(network, inputs)
     for index in range(len(whole)):
-        alone = method(name)(network, small.take(inputs, slice(index, index + 1)))
+        alone = method(name, model)(network, small.take(inputs, slice(index, index + 1)))
         assert len(alone) == 1
         if name not in NOISY:
             equal(alone, whole[index])
@@ -230,7 +233,7 @@ def test_a_sample_is_explained_as_if_alone(name: str, model: str) -> None:
 def test_target_forms(name: str) -> None:
     model = suited(name, "mlp")
     network, inputs = made(model)
-    run = method(name)
+    run = method(name, model)
     predicted = run(network, inputs)
     labels = predicted.target
     for same in (labels, labels.tolist(), labels - 3):
@@ -296,14 +299,14 @@ def test_untouched_after_an_exception(name: str, error: type[BaseException], aft
         list(network.modules())[-1].register_forward_hook(lambda _, inputs, output: failing(output))
     state = small.fingerprint(network)
     try:
-        method(name)(network, inputs)
+        method(name, model)(network, inputs)
     except error:
         assert failing.left[0] < 0
     else:
         assert failing.left[0] >= 0, "the exception was swallowed"
     assert small.fingerprint(network) == state
     failing.left[0] = 10**9
-    equal(method(name)(network, inputs), explained(name, model))  # and the next call is right
+    equal(method(name, model)(network, inputs), explained(name, model))  # and the next call is right
 
 
 @every_method
@@ -331,7 +334,7 @@ def test_under_no_grad_and_inference_mode(name: str, mode: Any) -> None:
     network, inputs = made(model)
     with mode():
         fresh = {key: t.clone() for key, t in inputs.items()} if isinstance(inputs, dict) else inputs.clone()
-        found = method(name)(network, fresh)
+        found = method(name, model)(network, fresh)
         assert not torch.is_grad_enabled()
     equal(found, explained(name, model))
 
@@ -341,12 +344,12 @@ def test_two_threads_at_once(name: str) -> None:
     model = suited(name, "cnn")
     network, inputs = made(model)
     state = small.fingerprint(network)
-    expected = [method(name)(network, inputs, target=target) for target in (0, 1)]
+    expected = [method(name, model)(network, inputs, target=target) for target in (0, 1)]
     found: dict[int, Any] = {}
 
     def run(target: int) -> None:
         for _ in range(3):
-            found[target] = method(name)(network, inputs, target=target)
+            found[target] = method(name, model)(network, inputs, target=target)
 
     threads = [threading.Thread(target=run, args=(target,)) for target in (0, 1)]
     for thread in threads:
