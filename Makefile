@@ -39,7 +39,7 @@ wheel: $(VENV)/.dev ## build the wheel, and explain a sentence with it from an e
 	rm -rf dist build/empty
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 	$(PYTHON) -m venv build/empty
-	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt dist/*.whl
+	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --quiet --constraint constraints.txt dist/*.whl
 	cd / && "$(CURDIR)/build/empty/bin/apportion" explain "a painfully funny movie"
 
 format: $(VENV)/.dev ## put the style right
