@@ -1,0 +1,1 @@
+"""Tests of explanations, and what can be said of their results."""

@@ -1,0 +1,169 @@
+"""What can be said of scores beyond their mean: how sure it is, and whether one method is better than another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+from apportion.errors import InputError
+
+Numbers = npt.NDArray[np.float64]
+
+# Numbers drawn at once: large enough to be quick, small enough for many samples.
+_DRAWN_AT_ONCE = 1 << 22
+
+
+def bootstrap_means(values: npt.ArrayLike, resamples: int = 2000, seed: int = 0) -> Numbers:
+    """The means of `resamples` samples drawn from the values with replacement (Efron 1979).
+
+    Columns of a (samples, columns) array are resampled together. Returns (resamples,) or (resamples, columns).
+
+    >>> bootstrap_means([1.0, 1.0], resamples=3)
+    array([1., 1., 1.])
+    """
+    data = np.asarray(values, dtype=np.float64)
+    n = len(data)
+    random = np.random.default_rng(seed)
+    rows = max(1, _DRAWN_AT_ONCE // max(1, n))
+    parts = []
+    for begin in range(0, resamples, rows):
+        counts = random.multinomial(n, np.full(n, 1 / n), min(rows, resamples - begin))
+        parts.append(counts @ data / n)
+    return np.concatenate(parts)
+
+
+def interval_of_mean(
+    values: npt.ArrayLike, level: float = 0.95, seed: int = 0, resamples: int = 2000
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean; NaN without values.
+
+    >>> interval_of_mean([0.5, 0.5, 0.5])
+    (0.5, 0.5)
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level is {level}; accepted: a share between 0 and 1, such as 0.95")
+    if resamples < 1:
+        raise InputError(f"resamples is {resamples}; accepted: at least 1")
+    data = np.asarray(values, dtype=np.float64)
+    if not len(data):
+        return math.nan, math.nan
+    if (data == data[0]).all():
+        return float(data[0]), float(data[0])
+    low, high = np.quantile(bootstrap_means(data, resamples, seed), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def sign_flip_p(differences: npt.ArrayLike, flips: int = 10_000, seed: int = 0) -> float:
+    """How often a mean difference as far from zero arises if each difference may as well have the other sign
+    (the two-sided paired permutation test, Fisher 1935). All 2ⁿ signs are tried where they are no more than
+    `flips`; else that many at random, and the observed ones are counted among them.
+
+    >>> sign_flip_p([1.0, 2.0, 3.0])  # 2 of 8
+    0.25
+    """
+    data = np.asarray(differences, dtype=np.float64)
+    n = len(data)
+    if not n:
+        return math.nan
+    observed = abs(data.sum()) * (1 - 1e-12)
+    if n < 60 and 2**n <= flips:
+        signs = 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+        return float(np.mean(np.abs(signs @ data) >= observed))
+    random = np.random.default_rng(seed)
+    rows = max(1, _DRAWN_AT_ONCE // n)
+    as_far = 1
+    for begin in range(0, flips, rows):
+        signs = random.integers(0, 2, (min(rows, flips - begin), n), dtype=np.int8) * 2.0 - 1.0
+        as_far += int((np.abs(signs @ data) >= observed).sum())
+    return as_far / (flips + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected for how many there are (Holm 1979); NaN stays NaN and is not counted.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+    [0.03, 0.06, 0.06]
+    """
+    found = np.asarray(p_values, dtype=np.float64)
+    result = np.full_like(found, np.nan)
+    order = np.argsort(found)
+    order = order[~np.isnan(found[order])]
+    scaled = found[order] * np.arange(len(order), 0, -1)
+    result[order] = np.minimum(np.maximum.accumulate(scaled), 1.0) if len(order) else scaled
+    return [float(p) for p in result]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods on the same samples: the mean of `first − second`, its bootstrap interval, the p-value of
+    the sign-flip test, and the same corrected for the number of comparisons."""
+
+    first: str
+    second: str
+    difference: float
+    interval: tuple[float, float]
+    p: float
+    corrected: float
+    n: int
+
+
+def paired(
+    values: Mapping[str, npt.ArrayLike],
+    pairs: Sequence[tuple[str, str]] | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[Comparison]:
+    """Compare methods pair by pair on the samples where both are defined, with Holm's correction.
+
+    `values` maps each method to one value per sample, in the same order; `pairs` are those to compare (default: all).
+
+    >>> found = paired({"a": [0.9, 0.8, 0.7, 0.9], "b": [0.1, 0.2, 0.1, 0.3]})
+    >>> round(found[0].difference, 2), found[0].p
+    (0.65, 0.125)
+    """
+    data = {name: np.asarray(v, dtype=np.float64) for name, v in values.items()}
+    sizes = {name: v.shape for name, v in data.items()}
+    if len(set(sizes.values())) > 1 or any(len(shape) != 1 for shape in sizes.values()):
+        raise InputError(
+            f"the methods have values of shapes {sizes}; accepted: one per sample, as many for each"
+        )
+    chosen = list(combinations(data, 2)) if pairs is None else list(pairs)
+    for name in {name for pair in chosen for name in pair}:
+        if name not in data:
+            raise InputError(f"no values for {name!r}; there are those of {', '.join(data)}")
+    differences = [_defined(data[a] - data[b]) for a, b in chosen]
+    p_values = [sign_flip_p(d, seed=seed) for d in differences]
+    return [
+        Comparison(
+            a,
+            b,
+            float(d.mean()) if len(d) else math.nan,
+            interval_of_mean(d, level, seed),
+            p,
+            corrected,
+            len(d),
+        )
+        for (a, b), d, p, corrected in zip(chosen, differences, p_values, holm(p_values), strict=True)
+    ]
+
+
+def ranks(values: Mapping[str, float], higher_is_better: bool = True) -> dict[str, float]:
+    """The rank of each method, 1 the best; equal ones share the mean of their ranks, NaN has none.
+
+    >>> ranks({"a": 0.1, "b": 0.7, "c": 0.1})
+    {'a': 2.5, 'b': 1.0, 'c': 2.5}
+    """
+    data = np.asarray(list(values.values()), dtype=np.float64) * (-1 if higher_is_better else 1)
+    before = (data[None] < data[:, None]).sum(1)
+    equal = (data[None] == data[:, None]).sum(1)
+    found = np.where(np.isnan(data), np.nan, before + (equal + 1) / 2)
+    return {name: float(rank) for name, rank in zip(values, found, strict=True)}
+
+
+def _defined(data: Numbers) -> Numbers:
+    return data[~np.isnan(data)]
