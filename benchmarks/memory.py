@@ -1,7 +1,12 @@
-"""Peak memory, each run in a process of its own: `ru_maxrss` less what the process held before the run."""
+"""Peak memory, each run in a process of its own: `ru_maxrss` less what the process held before the run.
+
+The allocator gives freed blocks back at once there (`MALLOC_MMAP_THRESHOLD_`), so that what is measured is what a run
+holds. As glibc comes it keeps freed blocks in its heap, and the same run differs by a fifth from one time to the next.
+"""
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -15,7 +20,9 @@ MODELS = ("vgg16", "resnet18", "bert")
 def measured(model: str, what: str) -> float:
     """Megabytes that one run adds to the peak of a fresh process."""
     command = [sys.executable, str(Path(__file__)), model, what]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
+    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return float(found.stdout.split()[-1])
 
 
 def lrp() -> Iterator[tuple[str, str, dict[str, Callable[[], float]], str]]:

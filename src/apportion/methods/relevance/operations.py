@@ -92,23 +92,25 @@ def _carry_kind(call: Call, result: Any) -> None:
 class PassOn(torch.autograd.Function):
     """`y = f(x)` with the gradient `y / x`, so that `x · G_x = y · G_y`.
 
-    Where `constant = f(0)` is not zero, that quotient has a pole: `exp(a − b)` at `a = b` would hand huge
+    Where f(0), the `constant`, is not zero, that quotient has a pole: `exp(a − b)` at `a = b` would hand huge
     amounts to a and b that only nearly cancel. There the constant's part is damped, and is absorbed like a bias.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], constant: Tensor | None) -> Tensor:
-        y = function(x)
-        ctx.save_for_backward(x, y, constant)
-        return y
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], constant: bool) -> Tensor:
+        ctx.save_for_backward(x)  # y is made again rather than held: what made x mostly holds x already
+        ctx.function, ctx.constant = function, constant
+        return function(x)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        x, y, constant = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
+        y = ctx.function(x)
         tiny = {torch.float64: 1e-14, torch.float16: 1e-6}.get(x.dtype, 1e-9)
         away = x + tiny if x.is_complex() else torch.copysign(torch.full_like(x, tiny), x).add_(x)
-        if constant is None:
+        if not ctx.constant:
             return (gradient * y).div_(away), None, None
+        constant = ctx.function(torch.zeros_like(x))
         near = torch.finfo(x.dtype).eps  # √eps keeps as many digits of what cancels as it takes off
         slope = (y - constant) / away + constant / (x + near / x)
         return gradient * slope, None, None
@@ -131,14 +133,15 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
     if len({id(t) for t in actives}) > 1:
         return product_of_all(call)
 
-    def apply(point: Tensor) -> Tensor:
-        swap = lambda t: point if t is x else t  # noqa: E731
-        return function(*map_tensors(call.args, swap), **map_tensors(call.kwargs, swap))  # type: ignore[no-any-return]
+    # The function is kept for the backward pass: it must not keep x itself, and with it what is noted of it.
+    hole = x.new_empty(0)
+    given = map_tensors((call.args, call.kwargs), lambda t: hole if t is x else t)
 
-    constant = None
-    if call.name in AWAY_FROM_ZERO and not x.is_complex():
-        constant = apply(torch.zeros_like(x))
-    y = pass_on(x, apply, constant)
+    def apply(point: Tensor) -> Tensor:
+        args, kwargs = map_tensors(given, lambda t: point if t is hole else t)
+        return function(*args, **kwargs)  # type: ignore[no-any-return]
+
+    y = pass_on(x, apply, call.name in AWAY_FROM_ZERO and not x.is_complex())
     if _kind(call, x) == "scale":
         _tag(call, y, "scale")
     return y
@@ -271,12 +274,31 @@ def matmul(call: Call, *args: Any, **kwargs: Any) -> Any:
     if _active(a) and _active(b):
         if _kind(call, a) == "gate" and call.run.state.composite.softmax == "constant":
             return torch.matmul(a.detach(), b)
-        return halved(torch.matmul(a, b), 2)
+        return shared_product(a, b) if a.shape[:-2] == b.shape[:-2] and a.dim() > 1 else halved(torch.matmul(a, b), 2)
     if _active(a):
         layer = Layer(lambda x, w, bias: torch.matmul(x, w), b)
         return call.run.state.layer(call, layer, a, "matmul")
     layer = Layer(lambda x, w, bias: torch.matmul(w, x), a)
     return call.run.state.layer(call, layer, b, "matmul")
+
+
+class SharedProduct(torch.autograd.Function):
+    """`a @ b` with half the relevance each. It holds the factors as they come, mostly views of what is held anyway,
+    where `torch.matmul` holds contiguous copies of them."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return torch.matmul(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        a, b = ctx.saved_tensors
+        half = gradient / 2
+        return torch.matmul(half, b.mH), torch.matmul(a.mH, half)
+
+
+shared_product: Callable[..., Tensor] = SharedProduct.apply
 
 
 def einsum(call: Call, *args: Any, **kwargs: Any) -> Any:

@@ -24,9 +24,8 @@ def attention(
             run.again(torch.repeat_interleave, t, query.shape[-3] // t.shape[-3], -3) for t in (key, value)
         )
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    scores = run.again(
-        torch.matmul, run.again(torch.mul, query, scale), run.again(torch.transpose, key, -2, -1)
-    )
+    products = run.again(torch.matmul, query, run.again(torch.transpose, key, -2, -1))
+    scores = run.again(torch.mul, products, scale)
     if is_causal:
         ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
         scores = run.again(torch.Tensor.masked_fill, scores, ~ones.tril(), float("-inf"))
