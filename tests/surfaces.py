@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion import InputXGradient
+from apportion import InputXGradient, IntegratedHessians
 from apportion.explanation import Cost, Explanation
 from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
+from apportion.interactions import Interactions
 
 ATTACK = "<script>alert(1)</script>"
 
@@ -51,3 +52,18 @@ def picture(height: int = 64, width: int = 96, **fields: Any) -> Explanation:
 def row(**fields: Any) -> Explanation:
     features = TabularFeatures(("age", "sex"), ("41", "female"), (0, 1, 1))
     return made(torch.tensor([1.5, -0.75, 0.5]), features, **fields)
+
+
+def pairs(names: tuple[str, str] = ("not", "bad")) -> Interactions:
+    """Two words that do −2 together and +1 and +3 alone."""
+    return Interactions(
+        values=torch.tensor([[[1.0, -1.0], [-1.0, 3.0]]]),
+        total=torch.tensor([3.0]),
+        attributions=None,
+        output=torch.tensor([[-1.0, 3.0]]),
+        target=torch.tensor([1]),
+        method=IntegratedHessians(),
+        cost=Cost(1, 1, 0.5),
+        names=(names,),
+        labels=("no", "yes"),
+    )

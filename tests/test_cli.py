@@ -241,7 +241,7 @@ def test_compare(here):
     assert result.exit_code == 0
     assert "LRP" in result.stdout
     assert "IntegratedGradients" in result.stdout
-    assert Path("c.html").read_text(encoding="utf-8").count("<article>") == 2
+    assert Path("c.html").read_text(encoding="utf-8").count('"repr":') == 2
 
 
 def test_methods_and_models():
@@ -258,7 +258,7 @@ def test_without_an_input_a_sentence_and_a_photo_by_three_methods(here):
     result = run("explain")
     assert result.exit_code == 0
     assert "cat" in result.stdout
-    assert Path("apportion-out/demo.html").read_text(encoding="utf-8").count("<article>") == 6
+    assert Path("apportion-out/demo.html").read_text(encoding="utf-8").count('"repr":') == 6
     assert str(here / "apportion-out" / "demo.html") in result.stdout
 
 
@@ -266,7 +266,7 @@ def test_without_scikit_image_the_demo_says_how_to_get_it(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.data", None)
     result = run("explain", "--html", "demo.html")
     assert "pip install 'apportion[image]'" in result.stdout
-    assert Path("demo.html").read_text(encoding="utf-8").count("<article>") == 3
+    assert Path("demo.html").read_text(encoding="utf-8").count('"repr":') == 3
 
 
 # ---- what is refused, in one line ----
@@ -425,7 +425,7 @@ def command(*arguments, **environment):
 
 
 def test_help_does_not_import_torch():
-    code = "import sys, apportion.cli; assert not {'torch', 'matplotlib', 'jinja2'} & set(sys.modules)"
+    code = "import sys, apportion.cli; assert not {'torch', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     start = time.perf_counter()
     assert "explain" in command("--help").stdout

@@ -17,7 +17,6 @@ HEAVY = (
     "pandas",
     "scipy",
     "PIL",
-    "jinja2",
     "typer",
     "rich",
 )

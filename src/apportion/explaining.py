@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
@@ -10,7 +12,8 @@ from torch import Tensor
 from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.forward import Model
+from apportion.features import Features
+from apportion.forward import Inputs, Model
 from apportion.methods import from_repr
 from apportion.target import Target
 
@@ -36,21 +39,29 @@ def explain(
             )
         explanation: Explanation = method(model, inputs, target)
         return explanation
+    if isinstance(inputs, Tensor | tuple | dict) and model.domain != "tabular":
+        return explain_encoded(model, inputs, (), method, target)
+    encoded, features = model.encode(inputs)
+    return explain_encoded(model, encoded, (features,), method, target)
+
+
+def explain_encoded(
+    model: Classifier, inputs: Inputs, features: Sequence[Features], method: Any, target: Target | str = None
+) -> Explanation:
+    """Explain a batch that is encoded already; `features` has one for each sample, or is empty."""
     number = _class_number(target, model.labels) if isinstance(target, str) else target
     # Methods that hide features say by their arguments that they want to know which these are.
     asked = signature(method).parameters
     mask = {"mask": model.mask} if "mask" in asked else {}
-    if isinstance(inputs, Tensor | tuple | dict) and model.domain != "tabular":
-        return named(method(model.model, inputs, number, **mask), model)
-    encoded, features = model.encode(inputs)
-    known = {"features": (features,)} if "features" in asked else {}
-    return named(method(model.model, encoded, number, **mask, **known), model, features)
+    known = {"features": tuple(features)} if features and "features" in asked else {}
+    return named(method(model.model, inputs, number, **mask, **known), model, *features)
 
 
 def named(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
-    from dataclasses import replace
-
-    return replace(explanation, labels=model.labels or None, features=features or explanation.features)
+    known = features or explanation.features
+    if known is None:
+        return replace(explanation, labels=model.labels or None)
+    return explanation.with_features(known, model.labels or None)
 
 
 def _class_number(name: str, labels: tuple[str, ...]) -> int:

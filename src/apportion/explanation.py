@@ -213,9 +213,9 @@ class Explanation:
         return text
 
     def _repr_html_(self) -> str:
-        from apportion.report import fragment
+        from apportion.report import frame
 
-        return fragment(self)
+        return frame(self)
 
 
 def write_whole(path: Path, data: bytes) -> Path:

@@ -198,6 +198,20 @@ class Interactions:
 
         return plot(self, index, ax)
 
+    def to_html(self, path: str | Path | None = None) -> str:
+        """One self-contained HTML page, where a feature shows its partners; also written to `path` if given."""
+        from apportion.report import page
+
+        text = page([self])
+        if path is not None:
+            write_whole(Path(path), text.encode())
+        return text
+
+    def _repr_html_(self) -> str:
+        from apportion.report import frame
+
+        return frame(self)
+
 
 def _names(feature: Features, before: tuple[str, ...]) -> tuple[str, ...]:
     if isinstance(feature, ImageFeatures):

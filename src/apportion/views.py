@@ -14,6 +14,7 @@ from torch import Tensor
 
 from apportion.explanation import Explanation
 from apportion.features import Features, TabularFeatures, TextFeatures
+from apportion.interactions import Interactions
 from apportion.substitution import tensors_in
 from apportion.wording import number
 
@@ -124,10 +125,31 @@ class Heat:
         return _top(named, k)
 
 
-View = Words | Heat | Bars
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Features with what each does by itself, and a symmetric matrix in which a pair's effect stands twice, by
+    halves; NaN where a pair was not asked for. `text` says that the features are the words of a text."""
+
+    names: tuple[str, ...]
+    alone: tuple[float, ...]
+    values: npt.NDArray[np.float64]
+    text: bool = False
+
+    @property
+    def scale(self) -> float:
+        return _largest(self.alone)
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        first, second = np.triu_indices(len(self.names), 1)
+        both = np.nan_to_num(self.values[first, second] + self.values[second, first])
+        named = zip(first, second, both.tolist(), strict=True)
+        return _top([(f"{self.names[i]} × {self.names[j]}", value) for i, j, value in named], k)
 
 
-def view(explanation: Explanation, index: int = 0) -> View:
+View = Words | Heat | Bars | Pairs
+
+
+def view(explanation: Explanation | Interactions, index: int = 0) -> View:
     """How to show a sample: by its features where the values still have their shape, else by shape alone.
 
     Of several inputs or layers the first is shown.
@@ -136,10 +158,22 @@ def view(explanation: Explanation, index: int = 0) -> View:
     >>> view(ap.Saliency()(torch.nn.Linear(2, 1, bias=False), torch.ones(1, 2))).names
     ('input 0', 'input 1')
     """
+    if isinstance(explanation, Interactions):
+        return _pairs(explanation, index)
     values = next(tensors_in(explanation.values))[index].detach().double().cpu()
     features = None if explanation.features is None else explanation.features[index]
     found = None if features is None else _featured(values, features)
     return _plain(values) if found is None else found
+
+
+def _pairs(found: Interactions, index: int) -> Pairs:
+    alone = found.main if found.attributions is None else found.attributions
+    return Pairs(
+        found.names_of(index),
+        tuple(alone[index].detach().double().cpu().nan_to_num().tolist()),
+        found.values[index].detach().double().cpu().numpy(),
+        found.features is not None and isinstance(found.features[index], TextFeatures),
+    )
 
 
 def _featured(values: Tensor, features: Features) -> View | None:

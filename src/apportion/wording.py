@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 
 from apportion.explanation import Explanation
+from apportion.interactions import Interactions
+
+Explained = Explanation | Interactions
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Decision:
         return self.ranking[0][2]
 
 
-def decision(explanation: Explanation, index: int = 0, k: int = 5) -> Decision:
+def decision(explanation: Explained, index: int = 0, k: int = 5) -> Decision:
     """The k best classes of a sample, with their softmax probabilities."""
     scores = explanation.output[index].detach().double().cpu()
     several = len(scores) > 1
@@ -41,7 +44,7 @@ def decision(explanation: Explanation, index: int = 0, k: int = 5) -> Decision:
     return Decision(ranking, len(scores))
 
 
-def class_name(explanation: Explanation, number: int) -> str:
+def class_name(explanation: Explained, number: int) -> str:
     labels = explanation.labels or ()
     return (
         labels[number]
@@ -52,13 +55,13 @@ def class_name(explanation: Explanation, number: int) -> str:
     )
 
 
-def target_name(explanation: Explanation, index: int = 0) -> str:
+def target_name(explanation: Explained, index: int = 0) -> str:
     """The explained class by name, or the repr of a callable target."""
     target = explanation.target
     return target if isinstance(target, str) else class_name(explanation, int(target[index]))
 
 
-def balance(explanation: Explanation, index: int = 0) -> str:
+def balance(explanation: Explained, index: int = 0) -> str:
     """The one line that every explanation owes: total = apportioned + remainder.
 
     >>> import torch, apportion as ap

@@ -1,0 +1,162 @@
+// The report: for each input what the model decided, and a card for each method, side by side.
+import { useState } from "preact/hooks";
+import { ChartView } from "./chart";
+import { largest, number, scaleOf, signed } from "./data";
+import type { Card, Look, Report, Section } from "./data";
+import { Bar, ShownView } from "./shown";
+import { saveJson, savePicture } from "./save";
+
+export function ReportView({ report }: { report: Report }) {
+  const [look, setLook] = useState<Look>({ opacity: 1, threshold: 0, shared: report.same_scale });
+  return (
+    <main>
+      <Header><Controls look={look} change={setLook} several={report.sections.some((s) => s.cards.length > 1)} /></Header>
+      {report.sections.map((section, i) => <SectionView key={i} section={section} look={look} />)}
+      <Versions versions={report.versions} />
+    </main>
+  );
+}
+
+export function Header({ children }: { children?: preact.ComponentChildren }) {
+  return (
+    <header class="page">
+      <p class="brand">apportion</p>
+      <p class="key"><span class="chip for">speaks for it</span> <span class="chip against">speaks against it</span></p>
+      {children}
+    </header>
+  );
+}
+
+export function Versions({ versions }: { versions: Record<string, string> }) {
+  return <footer>{Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(" · ")}</footer>;
+}
+
+export function Controls({ look, change, several }: { look: Look; change: (look: Look) => void; several: boolean }) {
+  const slider = (name: "opacity" | "threshold", label: string, most: number) => (
+    <label>
+      {label}{" "}
+      <input type="range" name={name} min="0" max={most} value={Math.round(100 * look[name])}
+        onInput={(event) => change({ ...look, [name]: Number(event.currentTarget.value) / 100 })} />
+      <output>{Math.round(100 * look[name])} %</output>
+    </label>
+  );
+  return (
+    <form class="controls" onSubmit={(event) => event.preventDefault()}>
+      {slider("opacity", "Colours", 100)}
+      {slider("threshold", "Only above", 95)}
+      {several && (
+        <label><input type="checkbox" name="shared" checked={look.shared}
+          onChange={(event) => change({ ...look, shared: event.currentTarget.checked })} /> one scale for all methods</label>
+      )}
+    </form>
+  );
+}
+
+export function SectionView({ section, look, tools }: { section: Section; look: Look; tools?: preact.ComponentChildren }) {
+  const shared = (card: Card) =>
+    Math.max(...section.cards.filter((other) => other.shown.kind === card.shown.kind).map((other) => scaleOf(other.shown)));
+  const about = section.photo ? section.note || section.title : section.text ? "the text" : section.title;
+  return (
+    <section>
+      <div class="decision">
+        {section.photo && <img class="photo" src={section.photo} alt={`The picture as the model saw it: ${section.note || section.title}`} />}
+        <div>
+          <p class="quiet">{section.model && `${section.model} on `}{about}</p>
+          {section.text && <blockquote>{section.text}</blockquote>}
+          <h1>{section.label}</h1>
+          <Ranking section={section} />
+        </div>
+        {tools}
+      </div>
+      <div class="cards">
+        {section.cards.map((card) => (
+          <CardView key={card.repr} card={card} section={section} look={look} scale={look.shared ? shared(card) : scaleOf(card.shown)} />
+        ))}
+      </div>
+    </section>
+  );
+}
+
+function Ranking({ section: { ranking, classes } }: { section: Section }) {
+  return (
+    <table class="ranking">
+      <caption>{classes === ranking.length ? (classes > 1 ? "All classes" : "The score") : `The best ${ranking.length} of ${classes} classes`}</caption>
+      <tbody>
+        {ranking.map(([label, score, probability]) => (
+          <tr key={label}>
+            <th scope="row">{label}</th>
+            <td class="n">{number(score)}</td>
+            <td class="n">{probability !== null && `${(100 * probability).toFixed(1)} %`}</td>
+            <td class="meter" aria-hidden="true">{probability !== null && <i style={{ width: `${100 * probability}%` }} />}</td>
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+export function CardView({ card, section, look, scale }: { card: Card; section: Section; look: Look; scale: number }) {
+  const most = largest(card.top.map(([, value]) => value));
+  return (
+    <article aria-label={card.method}>
+      <h2>{card.method}{card.target !== section.label && <small> of {card.target}</small>}</h2>
+      <ShownView shown={card.shown} photo={section.photo} look={look} scale={scale} />
+      <p class="balance">{card.balance}</p>
+      {card.share !== null && <div class="share" aria-hidden="true"><i style={{ width: `${100 * card.share}%` }} /></div>}
+      {card.warnings.map((warning) => <p class="warning" key={warning}><b>Warning.</b> {warning}</p>)}
+      <Tests card={card} />
+      {card.shown.kind === "heat" && card.top.length > 0 && (
+        <details>
+          <summary>Largest regions</summary>
+          <table class="top"><tbody>
+            {card.top.map(([name, value]) => (
+              <tr key={name}><th scope="row">{name}</th><td class={value >= 0 ? "n for" : "n against"}>{signed(value, most)}</td></tr>
+            ))}
+          </tbody></table>
+        </details>
+      )}
+      {card.ledger && card.ledger.rows.length > 0 && <Ledger ledger={card.ledger} />}
+      <details class="repeat">
+        <summary>Settings and cost</summary>
+        <p><code>{card.repr}</code></p>
+        <p class="quiet">{[card.cost, ...Object.entries(card.notes).map(([name, value]) => `${name} ${value}`)].join(" · ")}</p>
+      </details>
+      <p class="tools">
+        <button class="plain" onClick={() => savePicture(card, section, look, scale)}>Picture</button>
+        <button class="plain" onClick={() => saveJson({ ...section, photo: undefined, cards: [card] }, `${card.method}.json`)}>JSON</button>
+      </p>
+    </article>
+  );
+}
+
+function Tests({ card }: { card: Card }) {
+  if (!card.tests.length && !card.chart) return null;
+  return (
+    <div class="tests">
+      {card.tests.length > 0 && (
+        <table>
+          <caption>Tests of this explanation</caption>
+          <tbody>
+            {card.tests.map(({ test, value, direction }) => (
+              <tr key={test}><th scope="row">{test} <span class="quiet">{direction}</span></th><td class="n">{value === null ? "–" : number(value, Math.abs(value))}</td></tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+      {card.chart && <ChartView chart={card.chart} />}
+    </div>
+  );
+}
+
+function Ledger({ ledger }: { ledger: NonNullable<Card["ledger"]> }) {
+  const rows = ledger.rows.flatMap((row) => (["bias", "stabiliser", "unruled"] as const)
+    .filter((cause) => row[cause]).map((cause) => [`${row.name} · ${cause}`, row[cause]] as const));
+  const scale = largest(rows.map(([, value]) => value));
+  return (
+    <details>
+      <summary>Where the remainder went</summary>
+      <table class="bars"><tbody>{rows.map(([name, value]) => <Bar key={name} name={name} value={value} scale={scale} />)}</tbody></table>
+      {ledger.left_out > 0 && <p class="quiet">{ledger.left_out} smaller ones are not drawn</p>}
+    </details>
+  );
+}

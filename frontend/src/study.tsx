@@ -1,0 +1,41 @@
+// The report of a study: tables with intervals, curves, rankings, agreement, and the file that it was run from.
+import { ChartView, MatrixView } from "./chart";
+import { number } from "./data";
+import type { Study, Table } from "./data";
+import { Versions } from "./report";
+
+export function StudyView({ study, versions }: { study: Study; versions: Record<string, string> }) {
+  return (
+    <main>
+      <header class="page"><p class="brand">apportion</p></header>
+      <h1>{study.title}</h1>
+      <p class="quiet">{study.about}</p>
+      {study.tables.map((table) => <TableView key={table.title} table={table} />)}
+      <div class="cards">
+        {study.charts.map((chart) => <article key={chart.title}><ChartView chart={chart} /></article>)}
+        {study.matrices.map((matrix) => <article key={matrix.title}><MatrixView matrix={matrix} /></article>)}
+      </div>
+      <details><summary>How to run it again</summary><pre><code>{study.settings}</code></pre></details>
+      <Versions versions={versions} />
+    </main>
+  );
+}
+
+function TableView({ table }: { table: Table }) {
+  return (
+    <section class="scroll">
+      <table class="results">
+        <caption><b>{table.title}</b> {table.note}</caption>
+        <thead><tr>{table.columns.map((column) => <th key={column} scope="col">{column}</th>)}</tr></thead>
+        <tbody>
+          {table.rows.map((row, i) => (
+            <tr key={i}>
+              {row.map((cell, j) => j === 0 ? <th key={j} scope="row">{cell}</th>
+                : <td key={j} class={typeof cell === "number" ? "n" : ""}>{cell === null ? "–" : typeof cell === "number" ? number(cell, Math.abs(cell)) : cell}</td>)}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </section>
+  );
+}

@@ -1,0 +1,180 @@
+"""What a page shows of explanations, as plain data for JSON: a section for each input, in it a card for each
+method. `frontend/src/data.ts` has the same as types."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from apportion.faithfulness.scores import Scores
+from apportion.features import Features, TextFeatures
+from apportion.views import Bars, Heat, Pairs, View, Words, view
+from apportion.wording import Explained, balance, decision, target_name
+
+TOP = 8  # features in a card's table
+ROWS = 10  # of a ledger
+PHOTO = 512  # the most pixels a side of an embedded photo
+
+Tests = Sequence[Scores]
+
+
+def sections(found: Sequence[Explained], tests: Sequence[Tests] | None = None) -> list[dict[str, Any]]:
+    """One section for each input; explanations of the same input (equal features and equal scores) share one,
+    whatever their order. `tests` are the scores of each explanation, one value a sample.
+
+    >>> import apportion as ap
+    >>> e = ap.Saliency()(torch.nn.Linear(2, 2), torch.ones(1, 2))
+    >>> [card["method"] for card in sections([e, e])[0]["cards"]]
+    ['Saliency', 'Saliency']
+    """
+    given: Sequence[Tests] = [()] * len(found) if tests is None else tests
+    members = [(e, i, scores) for e, scores in zip(found, given, strict=True) for i in range(len(e))]
+    return [_section(group) for group in _by_input(members)]
+
+
+Member = tuple[Explained, int, Tests]
+
+
+def _by_input(members: Iterable[Member]) -> list[list[Member]]:
+    groups: list[list[Member]] = []
+    for member in members:
+        home = next((group for group in groups if _same_input(group, member)), None)
+        if home is None:
+            groups.append(home := [])
+        home.append(member)
+    return groups
+
+
+def _same_input(group: list[Member], member: Member) -> bool:
+    (one, i, _), (other, j, _) = group[0], member
+    if any(
+        e is other and k != j for e, k, _ in group
+    ):  # two samples of one batch are two inputs, even if equal
+        return False
+    scores = one.output[i].double().cpu(), other.output[j].double().cpu()
+    if scores[0].shape != scores[1].shape or not torch.allclose(*scores, rtol=1e-4, atol=1e-5):
+        return False
+    return _features(one, i) == _features(other, j) and one.notes.get("input") == other.notes.get("input")
+
+
+def _features(explanation: Explained, index: int) -> Features | None:
+    return None if explanation.features is None else explanation.features[index]
+
+
+def _section(group: Sequence[Member]) -> dict[str, Any]:
+    explanation, index, _ = group[0]
+    features = _features(explanation, index)
+    shown = [view(e, i) for e, i, _ in group]
+    heat = next((s for s in shown if isinstance(s, Heat) and s.photo is not None), None)
+    made = decision(explanation, index)
+    text = features.text if isinstance(features, TextFeatures) else None
+    return {
+        "title": str(explanation.notes.get("input", text or f"sample {index}")),
+        "text": text,
+        "model": explanation.notes.get("model"),
+        "photo": None if heat is None or heat.photo is None else _jpeg(heat.photo),
+        "note": "" if heat is None else heat.note,
+        "label": made.label,
+        "classes": made.classes,
+        "ranking": [[label, _short(score), chance] for label, score, chance in made.ranking],
+        "cards": [_card(member, s) for member, s in zip(group, shown, strict=True)],
+    }
+
+
+def _card(member: Member, shown: View) -> dict[str, Any]:
+    explanation, index, tests = member
+    total, apportioned = explanation.total, float(explanation.apportioned[index])
+    ledger = getattr(explanation, "ledger", None)
+    return {
+        "method": type(explanation.method).__name__,
+        "repr": repr(explanation.method),
+        "target": target_name(explanation, index),
+        "balance": balance(explanation, index),
+        "share": None if total is None else _share(float(total[index]), apportioned),
+        "cost": str(explanation.cost),
+        "warnings": list(explanation.warnings),
+        "notes": {key: v for key, v in explanation.notes.items() if key not in ("model", "input")},
+        "shown": _shown(shown),
+        "top": [[name, _short(value)] for name, value in shown.top(TOP)],
+        "ledger": None if ledger is None else _ledger(ledger),
+        "tests": [_test(scores, index) for scores in tests],
+        "chart": None,
+    }
+
+
+def _shown(shown: View) -> dict[str, Any]:
+    if isinstance(shown, Words):
+        pieces = [
+            [p.text, p.value if p.value is None else _short(p.value), *([True] if p.special else [])]
+            for p in shown.pieces
+        ]
+        return {"kind": "words", "pieces": pieces}
+    if isinstance(shown, Bars):
+        return {"kind": "bars", "names": list(shown.names), "values": [_short(v) for v in shown.values]}
+    if isinstance(shown, Pairs):
+        return {
+            "kind": "pairs",
+            "names": list(shown.names),
+            "alone": [_short(v) for v in shown.alone],
+            "values": [[None if np.isnan(v) else _short(v) for v in row] for row in shown.values.tolist()],
+            "text": shown.text,
+        }
+    cells, (height, width) = shown.drawn, shown.shape
+    return {
+        "kind": "heat",
+        "rows": cells.shape[0],
+        "columns": cells.shape[1],
+        "cells": base64.b64encode(cells.astype("<f4").tobytes()).decode(),
+        "scale": shown.scale,
+        "width": width,
+        "height": height,
+        "legend": shown.legend,
+    }
+
+
+def _test(scores: Scores, index: int) -> dict[str, Any]:
+    value = float(scores.values[index])
+    return {
+        "test": scores.test,
+        "value": None if np.isnan(value) else value,
+        "direction": scores.direction,
+    }
+
+
+def _ledger(ledger: Any) -> dict[str, Any]:
+    rows = [
+        {
+            "name": " · ".join(filter(None, (row.module, row.operation))),
+            "rule": row.rule,
+            **{cause: _short(getattr(row, cause)) for cause in ("bias", "stabiliser", "unruled")},
+        }
+        for row in ledger.largest(ROWS)
+        if row.bias or row.stabiliser or row.unruled
+    ]
+    return {"rows": rows, "left_out": max(0, len(ledger) - ROWS)}
+
+
+def _share(total: float, apportioned: float) -> float | None:
+    """How much of |apportioned| + |remainder| is apportioned, for the bar under the balance."""
+    whole = abs(apportioned) + abs(total - apportioned)
+    return abs(apportioned) / whole if whole else None
+
+
+def _short(value: float) -> float:
+    """Seven digits: what a float32 holds."""
+    return float(f"{value:.7g}")
+
+
+def _jpeg(photo: npt.NDArray[np.uint8]) -> str:
+    image = Image.fromarray(photo)
+    image.thumbnail((PHOTO, PHOTO))
+    buffer = io.BytesIO()
+    image.save(buffer, "jpeg", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
