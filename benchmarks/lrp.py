@@ -73,17 +73,26 @@ def resnet18() -> Iterator[Row]:
     yield "ResNet-18, 4 × 224²", "plain gradient", {**runs, **captum(model, x)}
 
 
+def lxt(wrapped: torch.nn.Module, rows: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """LXT's rules on the same model; it has its own copies of models for older versions of transformers only."""
+    theirs = peers.as_lxt(wrapped, peers.lxt_rules())
+
+    def run() -> object:
+        leaf = rows.detach().requires_grad_()
+        return torch.autograd.grad(theirs(leaf)[:, 0].sum(), leaf)[0]
+
+    return {"lxt": run}
+
+
 def bert() -> Iterator[Row]:
     """Captum has no rule for attention, zennit none for its products: they are left out."""
     model, inputs = frozen(architectures.bert()), architectures.tokens(2)
     rows = model.bert.embeddings.word_embeddings(inputs["input_ids"]).detach()
     wrapped = FromEmbeddings(model, inputs["attention_mask"])
-    yield (
-        "BERT base, 2 × 128",
-        "plain gradient",
-        {
-            "plain gradient": lambda: plain(wrapped, rows),
-            "apportion transformer": lambda: ap.LRP("transformer")(model, inputs, target=0),
-            "apportion epsilon": lambda: ap.LRP("epsilon")(model, inputs, target=0),
-        },
-    )
+    runs = {
+        "plain gradient": lambda: plain(wrapped, rows),
+        "apportion transformer": lambda: ap.LRP("transformer")(model, inputs, target=0),
+        "apportion epsilon": lambda: ap.LRP("epsilon")(model, inputs, target=0),
+        **lxt(wrapped, rows),
+    }
+    yield "BERT base, 2 × 128", "plain gradient", runs

@@ -5,6 +5,7 @@ They are listed in `tests/peers.txt` and installed without what they depend on.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import sys
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 @contextmanager
@@ -78,3 +81,42 @@ def lxt_rules() -> Any:
     module = importlib.util.module_from_spec(rules)
     rules.loader.exec_module(module)
     return module
+
+
+class LXTLayerNorm(nn.Module):
+    def __init__(self, norm: nn.LayerNorm, rules: Any) -> None:
+        super().__init__()
+        self.norm, self.rules = norm, rules
+
+    def forward(self, x: Tensor) -> Tensor:
+        deviation = x - x.mean(-1, keepdim=True)
+        spread = (deviation.square().mean(-1, keepdim=True) + self.norm.eps).sqrt()
+        return deviation / self.rules.stop_gradient(spread) * self.norm.weight + self.norm.bias  # type: ignore[no-any-return]
+
+
+class LXTActivation(nn.Module):
+    def __init__(self, function: Any, rules: Any) -> None:
+        super().__init__()
+        self.function, self.rules = function, rules
+
+    def forward(self, x: Tensor) -> Tensor:
+        # With a stabiliser below rounding; its default of 1e-10 would be the whole difference.
+        return self.rules.identity_rule_implicit_fn.apply(self.function, x, 1e-15)  # type: ignore[no-any-return]
+
+
+def as_lxt(model: nn.Module, rules: Any) -> nn.Module:
+    """The model with LXT's rules in the place of its layers: identity for norms and GELU, and shares of the
+    relevance of each attention product for its factors."""
+    model = copy.deepcopy(model)
+    for name, module in list(model.named_modules()):
+        parent = model.get_submodule(name.rpartition(".")[0])
+        leaf = name.rpartition(".")[2]
+        if isinstance(module, nn.LayerNorm):
+            setattr(parent, leaf, LXTLayerNorm(module, rules))
+        elif type(module).__name__ in ("GELUActivation", "Tanh"):
+            function = F.gelu if "GELU" in type(module).__name__ else torch.tanh
+            setattr(parent, leaf, LXTActivation(function, rules))
+        elif leaf in ("query", "key", "value", "q_proj", "k_proj", "v_proj"):
+            factor = 2 if leaf.startswith("v") else 4
+            module.register_forward_hook(lambda m, a, out, factor=factor: rules.divide_gradient(out, factor))
+    return model

@@ -140,45 +140,6 @@ def test_zennit(case: str, net: str, dtype: torch.dtype, tolerance: float) -> No
     assert float((found - expected).abs().max()) <= tolerance * float(expected.abs().max())
 
 
-class LXTLayerNorm(nn.Module):
-    def __init__(self, norm: nn.LayerNorm, rules: Any) -> None:
-        super().__init__()
-        self.norm, self.rules = norm, rules
-
-    def forward(self, x: Tensor) -> Tensor:
-        deviation = x - x.mean(-1, keepdim=True)
-        spread = (deviation.square().mean(-1, keepdim=True) + self.norm.eps).sqrt()
-        return deviation / self.rules.stop_gradient(spread) * self.norm.weight + self.norm.bias  # type: ignore[no-any-return]
-
-
-class LXTActivation(nn.Module):
-    def __init__(self, function: Any, rules: Any) -> None:
-        super().__init__()
-        self.function, self.rules = function, rules
-
-    def forward(self, x: Tensor) -> Tensor:
-        # With a stabiliser below rounding; its default of 1e-10 would be the whole difference.
-        return self.rules.identity_rule_implicit_fn.apply(self.function, x, 1e-15)  # type: ignore[no-any-return]
-
-
-def as_lxt(model: nn.Module, rules: Any) -> nn.Module:
-    """The model with LXT's rules in the place of its layers: identity for norms and GELU, and shares of the
-    relevance of each attention product for its factors."""
-    model = copy.deepcopy(model)
-    for name, module in list(model.named_modules()):
-        parent = model.get_submodule(name.rpartition(".")[0])
-        leaf = name.rpartition(".")[2]
-        if isinstance(module, nn.LayerNorm):
-            setattr(parent, leaf, LXTLayerNorm(module, rules))
-        elif type(module).__name__ in ("GELUActivation", "Tanh"):
-            function = F.gelu if "GELU" in type(module).__name__ else torch.tanh
-            setattr(parent, leaf, LXTActivation(function, rules))
-        elif leaf in ("query", "key", "value", "q_proj", "k_proj", "v_proj"):
-            factor = 2 if leaf.startswith("v") else 4
-            module.register_forward_hook(lambda m, a, out, factor=factor: rules.divide_gradient(out, factor))
-    return model
-
-
 @pytest.mark.parametrize("kind", ["bert", "vit"])
 def test_lxt(kind: str) -> None:
     transformers = pytest.importorskip("transformers")
@@ -204,7 +165,7 @@ def test_lxt(kind: str) -> None:
     found = ap.LRP(exact, strict=True)(model, inputs, target=1).values
     (name, x), = inputs.items()  # fmt: skip
     x = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(as_lxt(model, rules)(**{name: x}).logits[:, 1].sum(), x)
+    (gradient,) = torch.autograd.grad(peers.as_lxt(model, rules)(**{name: x}).logits[:, 1].sum(), x)
     expected = (x * gradient).detach()
     assert isinstance(found, dict)
     assert float((found[name] - expected).abs().max()) <= 1e-9 * float(expected.abs().max())

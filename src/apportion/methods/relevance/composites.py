@@ -92,4 +92,5 @@ def _suited(model: Any) -> str:
         return "transformer"
     if any(word in part for part in parts for word in (".gru", ".lstm")):
         return "recurrent"
-    return "epsilon-plus-flat" if any("conv" in part for part in parts) else "epsilon"
+    pictures = any("conv" in part for part in parts) and not any("embedding" in part for part in parts)
+    return "epsilon-plus-flat" if pictures else "epsilon"

@@ -61,6 +61,9 @@ class Propagation:
         run.prepare, run.state = self.prepare, self
         if isinstance(model, torch.nn.Module):
             self.types = {name: type(module).__name__ for name, module in model.named_modules()}
+            for module in model.modules():
+                if isinstance(module, torch.fx.GraphModule):
+                    self.types |= _exported_types(module)
         return run
 
     # ---- what is called ----
@@ -208,6 +211,13 @@ class Propagation:
         if note is None or note.raw is None or self.ledger:
             return torch.relu(input)
         return fold_relu(note.raw, note.rule)
+
+
+def _exported_types(program: torch.fx.GraphModule) -> dict[str, str]:
+    """The types of the modules that an exported program was made of, by name."""
+    stacks = (node.meta.get("nn_module_stack") or {} for node in program.graph.nodes)
+    places = (place for stack in stacks for place in stack.values())
+    return {str(name): getattr(kind, "__name__", str(kind).rsplit(".")[-1]) for name, kind in places}
 
 
 def scales(rule: Rule) -> bool:
