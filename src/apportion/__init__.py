@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING as _TYPE_CHECKING
 from typing import Any as _Any
 
 if _TYPE_CHECKING:
+    from apportion.bulk.reading import open_run as open_run
+    from apportion.bulk.run import explain_dataset as explain_dataset
     from apportion.domains import Classifier as Classifier
     from apportion.errors import InputError as InputError
     from apportion.explanation import Explanation as Explanation
@@ -31,6 +33,8 @@ if _TYPE_CHECKING:
     from apportion.methods.surrogate import LIME as LIME
     from apportion.methods.surrogate import KernelSHAP as KernelSHAP
     from apportion.methods.taylor import Taylor as Taylor
+    from apportion.models.bag_of_words.classifier import BagOfWords as BagOfWords
+    from apportion.models.bag_of_words.method import KernelDecomposition as KernelDecomposition
     from apportion.target import Contrast as Contrast
 
 __version__ = "0.1.0"
@@ -38,6 +42,7 @@ __version__ = "0.1.0"
 # Public name → module; imported when first used, so that `import apportion` stays light.
 _PLACES = {
     "AttentionWeights": "methods.attention",
+    "BagOfWords": "models.bag_of_words.classifier",
     "Classifier": "domains",
     "Contrast": "target",
     "Deconvnet": "methods.gradient",
@@ -52,6 +57,7 @@ _PLACES = {
     "IntegratedGradients": "methods.path",
     "IntegratedHessians": "methods.hessian",
     "Interactions": "interactions",
+    "KernelDecomposition": "models.bag_of_words.method",
     "KernelSHAP": "methods.surrogate",
     "LIME": "methods.surrogate",
     "LRP": "methods.relevance.lrp",
@@ -64,7 +70,9 @@ _PLACES = {
     "Taylor": "methods.taylor",
     "VarGrad": "methods.gradient",
     "explain": "explaining",
+    "explain_dataset": "bulk.run",
     "load": "models",
+    "open_run": "bulk.reading",
     "smooth": "methods.smoothing",
 }
 

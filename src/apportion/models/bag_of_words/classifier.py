@@ -1,0 +1,334 @@
+"""The Bag-of-Words image classifier, in the manner of scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.features import ImageFeatures
+from apportion.models.bag_of_words.bag import Bag, Bagging
+from apportion.models.bag_of_words.features import EXTRACTORS, Picture, extract, read_picture
+from apportion.models.bag_of_words.kernels import KERNELS, chosen, evaluated, fitted
+from apportion.models.bag_of_words.machine import KernelMachine, Part, sum_kernels, two_sided
+from apportion.models.bag_of_words.mapping import MAPPINGS
+from apportion.models.bag_of_words.pooling import exponent
+from apportion.progress import progress
+from apportion.target import Target
+
+if TYPE_CHECKING:
+    from apportion.domains import Classifier
+    from apportion.explanation import Explanation
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-untyped]
+    from sklearn.exceptions import NotFittedError  # type: ignore[import-untyped]
+except ImportError:
+    raise InputError("BagOfWords needs scikit-learn: pip install 'apportion[sift]'") from None
+
+Array = npt.NDArray[Any]
+Made = TypeVar("Made")
+
+VOCABULARY_IMAGES = 300  # that a vocabulary is learned from: more do not change it, and cost a second look
+
+
+class UnfittedError(InputError, NotFittedError):  # type: ignore[misc]
+    """The classifier was asked before `fit`."""
+
+
+class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Local features, visual words, pooling and a kernel machine (Bach et al. 2015, eq. 9 to 11).
+
+    `features` measures a picture: `sift`, `colour`, `grey`, a `DenseSIFT` or `PatchStatistics`, or any
+    callable (see `Extractor`). `mapping` is `rank`, `hard`, `soft` or `fisher`, or one with settings.
+    `pooling` is `sum`, `max` or the p of p-means (any p ≥ 1), in the cells of `pyramid`: (1, 2) for the whole
+    and its quarters. `kernel` is `intersection`, `linear`, `chi2`, `exponential-chi2`, `rbf`, `laplacian`, or
+    any callable (see `kernels`). A tuple of kernels, of features, or of as many of each, makes a machine of
+    several kernels (eq. 11), with `kernel_weights` (equal if None). `C` and `class_weight` are the SVM's; the
+    kernels are scaled to unit variance first, so that `C` = 1 is about right for all. The vocabulary is learned
+    from at most `samples` local features of 300 training images.
+
+    Classes are learned one against the rest. Pictures are whatever `read_image` reads: files, PIL images,
+    arrays or tensors; grey ones get three equal channels, transparency is composited on white.
+
+    The classifier is itself a model: called with a (batch, 3, height, width) tensor in [0, 1] it returns
+    (batch, classes) scores, so that every method which hides features, and every test, can be put to it.
+
+    >>> random = np.random.default_rng(0)
+    >>> pictures = [random.integers(0, 255, (40, 40, 3), np.uint8) // (1 + i % 2) for i in range(8)]
+    >>> bow = BagOfWords(words=8, features="grey").fit(pictures, ["light", "dark"] * 4)
+    >>> bow.predict(pictures[:2]).tolist()
+    ['light', 'dark']
+    >>> e = bow.explain(pictures[0])
+    >>> e.values.shape, e.label(), bool(e.remainder.abs() < 1e-9)
+    (torch.Size([1, 3, 40, 40]), 'light', True)
+    """
+
+    def __init__(
+        self,
+        kernel: Any = "intersection",
+        words: int = 300,
+        *,
+        features: Any = "sift",
+        mapping: Any = "rank",
+        pooling: str | float = "sum",
+        pyramid: Sequence[int] = (1,),
+        C: float = 1.0,
+        class_weight: Any = "balanced",
+        kernel_weights: Sequence[float] | None = None,
+        samples: int = 100_000,
+        random_state: int = 0,
+    ) -> None:
+        self.kernel = kernel
+        self.words = words
+        self.features = features
+        self.mapping = mapping
+        self.pooling = pooling
+        self.pyramid = pyramid
+        self.C = C
+        self.class_weight = class_weight
+        self.kernel_weights = kernel_weights
+        self.samples = samples
+        self.random_state = random_state
+
+    # ---- learning ----
+
+    def fit(self, images: Any, labels: Any) -> BagOfWords:
+        """Learn vocabulary and classifier from pictures and one label for each.
+
+        Every picture is read twice at most and none is kept; memory holds `samples` descriptors and one
+        vector a picture.
+        """
+        sources = _sources(images)
+        classes, which = self._classes(labels, len(sources))
+        bagging = self._learn_vocabularies(sources)
+        bags = _each_picture(bagging, sources, "training images")
+        first = next(bags)
+        x = torch.as_tensor(np.stack([first.vector, *(bag.vector for bag in bags)]))
+        parts = self._parts(x, first.lengths)
+        gram = sum_kernels(parts, x, x)
+        self.bagging_, self.classes_ = bagging, classes
+        self.machine_ = self._learn_machine(x, gram, which, parts)
+        return self
+
+    def _classes(self, labels: Any, images: int) -> tuple[Array, Array]:
+        given = np.asarray(labels)
+        if given.shape != (images,):
+            raise InputError(f"labels have shape {given.shape}; accepted: one for each of {images} images")
+        classes, which = np.unique(given, return_inverse=True)
+        if len(classes) < 2:
+            raise InputError(f"labels name {len(classes)} class; accepted: at least 2 classes")
+        return classes, which
+
+    def _learn_vocabularies(self, sources: Sequence[Any]) -> Bagging:
+        from apportion.models.bag_of_words.vocabulary import sample
+
+        mapping = chosen(self.mapping, MAPPINGS, "mapping")
+        p, pyramid = exponent(self.pooling), tuple(self.pyramid)
+        if getattr(mapping, "signed", False) and p != 1:
+            raise InputError(
+                f"pooling is {self.pooling!r}, but the weights of {mapping!r} may be negative; accepted: 'sum'"
+            )
+        if not pyramid or min(pyramid) < 1:
+            raise InputError(f"pyramid is {self.pyramid!r}; accepted: levels from 1 on, such as (1, 2)")
+        for name in ("words", "samples"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; accepted: at least 1")
+        if self.C <= 0:
+            raise InputError(f"C is {self.C}; accepted: a positive number")
+        random = np.random.default_rng(self.random_state)
+        many = min(len(sources), VOCABULARY_IMAGES)
+        some = [sources[i] for i in np.sort(random.choice(len(sources), many, replace=False))]
+        extractors = tuple(chosen(each, EXTRACTORS, "features") for each in _each(self.features))
+        vocabularies = []
+        for extractor in extractors:
+            found = _each_picture(partial(extract, extractor), some, "images for the vocabulary")
+            rows = (each.descriptors for each in found)
+            descriptors = sample(rows, many, self.samples, self.random_state)
+            vocabularies.append(mapping.learn(descriptors, self.words, self.random_state))
+        return Bagging(extractors, tuple(vocabularies), mapping, p, pyramid)
+
+    def _parts(self, x: Tensor, lengths: Sequence[int]) -> tuple[Part, ...]:
+        """The kernels with their columns and weights; each is scaled so that the training images have
+        variance one in its feature space."""
+        kernels = [chosen(each, KERNELS, "kernel") for each in _each(self.kernel)]
+        ends = np.cumsum([0, *lengths]).tolist()
+        spans = list(pairwise(ends))
+        if len(kernels) == 1 or len(spans) == 1:
+            pairs = [(kernel, span) for kernel in kernels for span in spans]
+        elif len(kernels) == len(spans):
+            pairs = list(zip(kernels, spans, strict=True))
+        else:
+            raise InputError(
+                f"there are {len(kernels)} kernels and {len(spans)} features; accepted: one of either, or as "
+                "many of each"
+            )
+        weights = [1 / len(pairs)] * len(pairs) if self.kernel_weights is None else self.kernel_weights
+        if len(weights) != len(pairs) or min(weights) < 0 or max(weights) == 0:
+            raise InputError(
+                f"kernel_weights is {self.kernel_weights!r}; accepted: {len(pairs)} numbers from zero on"
+            )
+        parts = []
+        for (kernel, (start, stop)), weight in zip(pairs, weights, strict=True):
+            seen = x[:, start:stop]
+            ready = fitted(kernel, seen)
+            gram = evaluated(ready, seen, seen)
+            variance = float(gram.diagonal().mean() - gram.mean())
+            parts.append(Part(ready, float(weight) / (variance if variance > 0 else 1.0), start, stop))
+        return tuple(parts)
+
+    def _learn_machine(self, x: Tensor, gram: Tensor, which: Array, parts: tuple[Part, ...]) -> KernelMachine:
+        from sklearn.svm import SVC  # type: ignore[import-untyped]
+
+        classes = int(which.max()) + 1
+        own = range(1, 2) if classes == 2 else range(classes)
+        alpha, bias = np.zeros((len(own), len(x))), np.zeros(len(own))
+        for row, each in enumerate(own):
+            svm = SVC(C=self.C, kernel="precomputed", class_weight=self.class_weight)
+            svm.fit(gram.numpy(), which == each)
+            alpha[row, svm.support_], bias[row] = svm.dual_coef_[0], svm.intercept_[0]
+        support = np.flatnonzero(np.abs(alpha).max(0))
+        machine = KernelMachine(
+            x[support].clone(), torch.as_tensor(alpha[:, support]), torch.as_tensor(bias), parts
+        )
+        return two_sided(machine) if classes == 2 else machine
+
+    # ---- deciding ----
+
+    def transform(self, images: Any) -> Array:
+        """The (images, dimensions) vectors that the kernels see."""
+        self._check_fitted()
+        bags = _each_picture(self.bagging_, _sources(images), "images")
+        return np.stack([bag.vector for bag in bags])
+
+    def decision_function(self, images: Any) -> Array:
+        """(images, classes) scores; for two classes (images,), positive for the second."""
+        scores: Array = self.machine_(torch.as_tensor(self.transform(images))).numpy()
+        return scores[:, 1] if len(self.classes_) == 2 else scores
+
+    def predict(self, images: Any) -> Array:
+        """The class of each picture."""
+        scores = self.decision_function(images)
+        found: Array = self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
+        return found
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The (batch, classes) scores of a (batch, 3, height, width) tensor in [0, 1].
+
+        A picture without any local feature, such as one of which all is hidden, has an empty bag here: zeros.
+        """
+        bags = self.bags(x, empty=True)
+        vectors = torch.as_tensor(np.stack([bag.vector for bag in bags]))
+        return self.machine_(vectors).to(x.device)
+
+    def bags(self, x: Tensor, empty: bool = False) -> list[Bag]:
+        """The bag of each picture of a (batch, 3, height, width) tensor in [0, 1].
+
+        Numbers a little beyond are clipped, as replacements of hidden pixels may have them. With `empty`,
+        pictures without local features are taken.
+        """
+        self._check_fitted()
+        if not isinstance(x, Tensor) or x.dim() != 4 or x.shape[1] != 3 or not x.is_floating_point():
+            got = f"{tuple(x.shape)} of {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(
+                f"inputs are {got}; accepted: a floating point tensor (batch, 3, height, width) in [0, 1]; for "
+                "files and arrays: explain, predict"
+            )
+        if not bool(torch.isfinite(x).all()):
+            raise InputError("inputs contain NaN or infinite numbers")
+        if x.numel() and (float(x.min()) < -1 or float(x.max()) > 2):
+            raise InputError(
+                f"inputs have values from {float(x.min()):g} to {float(x.max()):g}; accepted: [0, 1]"
+            )
+        pictures = (x.detach().clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
+        return [self.bagging_(picture, empty) for picture in pictures]
+
+    # ---- explaining ----
+
+    def explain(self, image: Any, target: Target | str = None, method: Any = None) -> Explanation:
+        """Why a picture has the score it has: an Explanation over its pixels.
+
+        `target` is a class by name or number (default: the predicted one). `method` is a
+        `KernelDecomposition` (default) or any method that hides features.
+        """
+        from apportion.explaining import explain
+        from apportion.models.bag_of_words.method import KernelDecomposition
+
+        return explain(self.classifier(), image, KernelDecomposition() if method is None else method, target)
+
+    def classifier(self, name: str = "bag-of-words") -> Classifier:
+        """With its preparation of pictures and its class names, for `ap.explain` and the command line."""
+        from apportion.domains import Classifier
+
+        self._check_fitted()
+        return Classifier(self, encode, tuple(map(str, self.classes_)), "image", name)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file with a JSON header (no pickle); it appears whole or not at all."""
+        from apportion.models.bag_of_words.files import save
+
+        self._check_fitted()
+        return save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path, **own: Any) -> BagOfWords:
+        """Read what `save` wrote. Callables of the user's own are not in the file: `kernel=`, `features=` and
+        `mapping=` give them again."""
+        from apportion.models.bag_of_words.files import load
+
+        made: BagOfWords = load(cls, Path(path), own)
+        return made
+
+    def _check_fitted(self) -> None:
+        if not self.__sklearn_is_fitted__():
+            raise UnfittedError(
+                "this BagOfWords is not fitted; call fit(images, labels), or BagOfWords.load(path)"
+            )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "machine_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+def encode(source: Any) -> tuple[Tensor, ImageFeatures]:
+    """A picture as the (1, 3, height, width) tensor in [0, 1] that a `BagOfWords` takes, unscaled."""
+    picture = torch.from_numpy(read_picture(source).copy())
+    name = Path(source).name if isinstance(source, str | Path) else "picture"
+    height, width = picture.shape[:2]
+    return picture.movedim(-1, 0)[None] / 255, ImageFeatures(picture, f"{name} {width}x{height}")
+
+
+def _sources(images: Any) -> Sequence[Any]:
+    if isinstance(images, str | bytes | Path) or not hasattr(images, "__len__") or not len(images):
+        got = f"an empty {type(images).__name__}" if hasattr(images, "__len__") else type(images).__name__
+        got = repr(images) if isinstance(images, str | Path) else got
+        raise InputError(f"images is {got}; accepted: a list of pictures (files, PIL images, arrays)")
+    return images  # type: ignore[no-any-return]
+
+
+def _each_picture(function: Callable[[Picture], Made], sources: Sequence[Any], what: str) -> Iterator[Made]:
+    """What `function` makes of each picture, with a progress bar; what is said against one begins with its
+    number."""
+    for (number,) in progress(([i] for i in range(len(sources))), len(sources), what):
+        try:
+            made = function(read_picture(sources[number]))
+        except InputError as error:
+            raise InputError(f"image {number}: {error}") from None
+        yield made
+
+
+def _each(given: Any) -> tuple[Any, ...]:
+    return tuple(given) if isinstance(given, tuple | list) else (given,)
