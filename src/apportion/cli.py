@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from apportion import cli_bulk
 from apportion.errors import InputError
 from apportion.one_line import missing, one_line_errors
 
@@ -257,6 +258,9 @@ def _console() -> Console:
 def _tell(console: Console, *paths: Path) -> None:
     for path in paths:
         console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
+
+
+cli_bulk.add_to(app)
 
 
 def main() -> Any:

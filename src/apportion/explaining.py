@@ -49,7 +49,7 @@ def explain_encoded(
     model: Classifier, inputs: Inputs, features: Sequence[Features], method: Any, target: Target | str = None
 ) -> Explanation:
     """Explain a batch that is encoded already; `features` has one for each sample, or is empty."""
-    number = _class_number(target, model.labels) if isinstance(target, str) else target
+    number = class_number(target, model.labels) if isinstance(target, str) else target
     # Methods that hide features say by their arguments that they want to know which these are.
     asked = signature(method).parameters
     mask = {"mask": model.mask} if "mask" in asked else {}
@@ -64,7 +64,9 @@ def named(explanation: Explanation, model: Classifier, *features: Any) -> Explan
     return explanation.with_features(known, model.labels or None)
 
 
-def _class_number(name: str, labels: tuple[str, ...]) -> int:
+def class_number(name: str, labels: tuple[str, ...]) -> int:
+    """A class by its name, whatever the case, or by its number."""
+    """The number of a class that is given by name (whatever the case) or by number."""
     import difflib
 
     lower = [label.lower() for label in labels]

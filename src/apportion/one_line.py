@@ -28,8 +28,8 @@ def one_line_errors(quiet: bool = False) -> Iterator[None]:
                 raise
             _say("error", missing(error))
             raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            _say("interrupted", "nothing more was written")
+        except KeyboardInterrupt as interrupt:
+            _say("interrupted", str(interrupt) or "nothing more was written")
             raise typer.Exit(130) from None
         finally:
             if not quiet:
@@ -46,6 +46,14 @@ EXTRAS = {
     "tokenizers": "text",
     "sklearn": "tabular",
     "pandas": "tabular",
+    "shapiq": "interactions",
+    "cv2": "sift",
+    "yaml": "study",
+    "fastapi": "app",
+    "pydantic": "app",
+    "uvicorn": "app",
+    "pyarrow": "bulk",
+    "ray": "ray",
 }
 
 

@@ -170,6 +170,15 @@ def read_row(path: str | Path, row: int = 0) -> dict[str, str]:
 
 
 def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    header, rows = parse_csv(path)
+    for number, line in enumerate(rows):
+        if len(line) != len(header):
+            raise InputError(f"{path}: row {number} has {len(line)} values, the header {len(header)}")
+    return header, rows
+
+
+def parse_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a CSV file, which may differ in length."""
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a CSV file")
     if not path.exists():
@@ -187,13 +196,10 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
         raise InputError(f"{path} is not a CSV file: {error}") from None
     if len(lines) < 2:
         raise InputError(f"{path} has {'no rows below its header' if lines else 'no content'}")
-    header, rows = [name.strip() for name in lines[0]], lines[1:]
+    header = [name.strip() for name in lines[0]]
     if len(set(header)) < len(header):
         raise InputError(f"{path}: the header names a column twice: {_listed(header)}")
-    for number, line in enumerate(rows):
-        if len(line) != len(header):
-            raise InputError(f"{path}: row {number} has {len(line)} values, the header {len(header)}")
-    return header, rows
+    return header, lines[1:]
 
 
 def _as_mapping(row: Any, names: Sequence[str]) -> Mapping[str, Any]:

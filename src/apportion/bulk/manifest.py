@@ -1,0 +1,143 @@
+"""What a run is: its settings, written once into its folder, and compared with what is asked later."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from apportion.domains import Classifier
+from apportion.errors import InputError
+from apportion.explanation import write_whole
+
+SCHEMA = 1
+FILE = "manifest.json"
+
+# What the same run may say differently: where model and data are, if they are the same.
+NAMES = frozenset({"model", "data", "column", "id_column", "labels", "domain"})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The settings of a run; those that a person leaves open are None until they are measured."""
+
+    method: str
+    target: str
+    model: str
+    model_fingerprint: str
+    domain: str | None
+    labels: tuple[str, ...]
+    data: str
+    data_fingerprint: str
+    column: str | None
+    id_column: str | None
+    inputs: int
+    precision: str
+    pool: int | None
+    channels: bool
+    table: str | None = None
+    batch: int | None = None
+    shard: int | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides what the shards hold."""
+        settings = {name: value for name, value in asdict(self).items() if name not in NAMES}
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def shards(self) -> int:
+        assert self.shard is not None
+        return -(-self.inputs // self.shard)
+
+    def span(self, shard: int) -> range:
+        """The numbers of the inputs in a shard."""
+        assert self.shard is not None
+        return range(shard * self.shard, min((shard + 1) * self.shard, self.inputs))
+
+    def resumed(self, wanted: Manifest, folder: Path) -> Manifest:
+        """This one, if it is what is wanted; InputError names what differs. What is left open fits."""
+        different = [
+            f"{field.name.replace('_', ' ')} was {_short(mine)}, now {_short(theirs)}"
+            for field in fields(self)
+            if field.name not in NAMES
+            and (mine := getattr(self, field.name)) != (theirs := getattr(wanted, field.name))
+            and not (theirs is None and field.name in ("table", "batch", "shard"))
+        ]
+        if different:
+            raise InputError(
+                f"{folder} holds another run: {'; '.join(different)}; accepted: the same settings, or another "
+                "folder"
+            )
+        return self
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
+
+
+def read(folder: Path) -> Manifest | None:
+    """The manifest in a folder, None without one. InputError for what is none, or of a newer schema."""
+    path = folder / FILE
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["schema"] > SCHEMA:
+            raise InputError(
+                f"{path} has schema {found['schema']}, newer than the {SCHEMA} that this version of apportion "
+                "reads; install a newer apportion"
+            )
+        settings = found["settings"]
+        return Manifest(**{**settings, "labels": tuple(settings["labels"])})
+    except FileNotFoundError:
+        return None
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not the manifest of a run ({error})") from None
+
+
+def write(folder: Path, manifest: Manifest) -> Manifest:
+    """Put the manifest into the folder, unless another process was first: then that one counts."""
+    content = {
+        "schema": SCHEMA,
+        "fingerprint": manifest.fingerprint,
+        "settings": asdict(manifest),
+        "versions": {"torch": torch.__version__},
+    }
+    partial = write_whole(folder / f".{FILE}.{uuid.uuid4().hex[:8]}", json.dumps(content, indent=1).encode())
+    try:
+        os.link(partial, folder / FILE)  # unlike a rename, it fails where there is one
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        partial.replace(folder / FILE)
+    partial.unlink(missing_ok=True)
+    found = read(folder)
+    assert found is not None
+    return found.resumed(manifest, folder) if found.fingerprint != manifest.fingerprint else found
+
+
+def model_fingerprint(model: Any) -> str:
+    """A hash of a model's structure, weights and buffers, and of its preparation; of a plain function its
+    name only."""
+    digest = hashlib.sha256()
+    if isinstance(model, Classifier):
+        prepared = repr(model.encode) if is_dataclass(model.encode) else ""
+        digest.update(f"{model.domain} {model.labels} {model.mask} {prepared}".encode())
+        model = model.model
+    if not isinstance(model, torch.nn.Module):
+        name = f"{getattr(model, '__module__', '')}.{getattr(model, '__qualname__', type(model).__name__)}"
+        return hashlib.sha256(digest.digest() + name.encode()).hexdigest()
+    digest.update(str(model).encode())
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

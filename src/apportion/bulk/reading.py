@@ -1,0 +1,201 @@
+"""What a run wrote, read a row, a map or a shard at a time."""
+
+from __future__ import annotations
+
+import bisect
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from importlib import import_module
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from apportion.bulk import manifest, shards
+from apportion.bulk.manifest import Manifest
+from apportion.bulk.shards import ERRORS, MAPS, Done, Maps
+from apportion.errors import InputError
+from apportion.explanation import Cost, Explanation, write_whole
+from apportion.features import Features, TabularFeatures, TextFeatures
+
+if TYPE_CHECKING:
+    from torch.utils.data import Dataset
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder that `explain_dataset` wrote, also while others still write to it: what was finished when it
+    was opened.
+
+    Its length is the number of inputs that were explained; `run[i]` is the row of the i-th with its map under
+    "values". `rows()` goes through the table, `errors()` through what could not be explained, `arrow()` and
+    `pandas()` are the table as such, and `torch()` is a dataset of (map, row).
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @cached_property
+    def shards(self) -> list[Done]:
+        """The finished shards, in order."""
+        run = self.manifest.fingerprint
+        found = (shards.finished(self.folder, shard, run) for shard in range(self.manifest.shards))
+        return [done for done in found if done is not None]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(done.rows for done in self.shards))
+
+    @property
+    def complete(self) -> bool:
+        """Whether every input was explained or is among the errors."""
+        return len(self.shards) == self.manifest.shards
+
+    @property
+    def failed(self) -> int:
+        """The number of inputs that could not be read or explained."""
+        return sum(done.errors for done in self.shards)
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> Row:
+        rows, maps, place = self._place(index)
+        return {**rows[place], "values": maps[place]}
+
+    def map(self, index: int) -> Tensor | dict[str, Tensor]:
+        """The stored values of the i-th input, in float32; a dict of them for several inputs or layers."""
+        _, maps, place = self._place(index)
+        return maps[place]
+
+    def rows(self) -> Iterator[Row]:
+        """The table, one dict a row: id, index (in the data), target, prediction, output (all scores), total,
+        sum and remainder, features and their relevance (words, columns), warnings, method and model."""
+        for done in self.shards:
+            yield from map(dict, self._rows(done.shard))
+
+    def maps(self) -> Iterator[tuple[Row, Tensor | dict[str, Tensor]]]:
+        """Every row with its map."""
+        for done in self.shards:
+            maps = _maps(self._at(done.shard))
+            for place, row in enumerate(self._rows(done.shard)):
+                yield dict(row), maps[place]
+
+    def errors(self) -> Iterator[Row]:
+        """What could not be explained: id, index, stage ("read" or "explain"), error and message."""
+        for done in self.shards:
+            if done.errors:
+                lines = (self._at(done.shard) / ERRORS).read_text(encoding="utf-8").split("\n")
+                yield from (json.loads(line) for line in lines if line)
+
+    def explanation(self, index: int) -> Explanation:
+        """The i-th explanation, as a batch of one, with the values that were kept."""
+        from apportion.methods import from_repr
+
+        row = self[index]
+        values, features = row["values"], self._features(row)
+        if features is not None and isinstance(values, Tensor) and values.dim() == 1:
+            values = torch.tensor(row["relevance"])
+        return Explanation(
+            values={k: v[None] for k, v in values.items()} if isinstance(values, dict) else values[None],
+            total=None if row["total"] is None else torch.tensor([row["total"]]),
+            output=torch.tensor([row["output"]]),
+            target=row["target_label"] if row["target"] is None else torch.tensor([row["target"]]),
+            method=from_repr(row["method"]),
+            cost=Cost(0, 0, 0.0),
+            features=None if features is None else (features,),
+            labels=self.manifest.labels or None,
+            warnings=tuple(row["warnings"]),
+            notes={"input": row["id"]},
+        )
+
+    def _features(self, row: Row) -> Features | None:
+        names = row["features"]
+        if names is None or self.manifest.domain == "image":
+            return None
+        if self.manifest.domain == "tabular":
+            columns, _, cells = zip(*(name.partition(" = ") for name in names), strict=True)
+            return TabularFeatures(columns, cells, tuple(range(len(names))))
+        ends = list(accumulate(len(name) + 1 for name in names))
+        spans = tuple((end - 1 - len(name), end - 1) for name, end in zip(names, ends, strict=True))
+        return TextFeatures(" ".join(names), tuple(names), spans, tuple(range(len(names))))
+
+    def arrow(self) -> Any:
+        """The table as a `pyarrow.dataset.Dataset`, of which nothing is read yet (from JSON lines: a Table)."""
+        if self.manifest.table == "jsonl":
+            return import_module("pyarrow").Table.from_pylist(list(self.rows()), schema=shards.arrow_schema())
+        paths = [str(self._at(done.shard) / "rows.parquet") for done in self.shards]
+        return import_module("pyarrow.dataset").dataset(paths, format="parquet", schema=shards.arrow_schema())
+
+    def pandas(self) -> Any:
+        """The table as a pandas frame."""
+        return import_module("pandas").DataFrame(list(self.rows()))
+
+    def torch(self) -> Dataset[tuple[Any, Row]]:
+        """A PyTorch dataset of (map, row), for a DataLoader."""
+        return _Torch(self)  # type: ignore[return-value]
+
+    def check(self) -> list[str]:
+        """The files whose content is not what was written, read in full."""
+        return [path for done in self.shards for path in shards.damaged(self.folder, done.shard)]
+
+    def finish(self) -> None:
+        """Gather the errors in one file, and remove what killed processes left."""
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in self.errors()]
+        if lines:
+            write_whole(self.folder / ERRORS, "".join(lines).encode())
+        shards.clean(self.folder)
+
+    def _at(self, shard: int) -> Path:
+        return shards.place(self.folder, shard)
+
+    def _rows(self, shard: int) -> list[Row]:
+        return _rows(self._at(shard), self.manifest.table or "jsonl")
+
+    def _place(self, index: int) -> tuple[list[Row], Maps, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"input {index} of {len(self)}")
+        index %= len(self)
+        number = bisect.bisect_right(self._ends, index)
+        done = self.shards[number]
+        return self._rows(done.shard), _maps(self._at(done.shard)), index - self._ends[number] + done.rows
+
+
+@dataclass(frozen=True)
+class _Torch:
+    run: Run
+
+    def __len__(self) -> int:
+        return len(self.run)
+
+    def __getitem__(self, index: int) -> tuple[Any, Row]:
+        row = self.run[index]
+        return row.pop("values"), row
+
+
+@lru_cache(4)
+def _rows(folder: Path, kind: str) -> list[Row]:
+    return shards.read_rows(folder, kind)
+
+
+@lru_cache(4)
+def _maps(folder: Path) -> Maps:
+    return Maps(folder / MAPS)
+
+
+def open_run(folder: str | Path) -> Run:
+    """Open what `explain_dataset` wrote; nothing but its manifest is read yet.
+
+    Raises InputError for a folder that holds no run, or one of a newer schema.
+    """
+    folder = Path(folder)
+    found = manifest.read(folder)
+    if found is None:
+        raise InputError(f"{folder} holds no run: there is no {manifest.FILE} in it")
+    return Run(folder.resolve(), found)

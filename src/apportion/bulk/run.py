@@ -1,0 +1,184 @@
+"""Explain a whole data set into a folder, in shards that are made exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+
+from apportion.bulk import local, manifest, shards
+from apportion.bulk.manifest import Manifest
+from apportion.bulk.meter import Meter, interruptible
+from apportion.bulk.probing import settled_by_trial
+from apportion.bulk.shards import PRECISIONS
+from apportion.bulk.sources import Files, open_source
+from apportion.bulk.work import Job, loaded
+from apportion.domains import Classifier
+from apportion.errors import InputError
+from apportion.explaining import class_number
+from apportion.methods import from_repr
+
+if TYPE_CHECKING:
+    from apportion.bulk.reading import Run
+
+
+def explain_dataset(
+    model: Any,
+    data: Any,
+    method: Any = "lrp",
+    out: str | Path = "apportion-run",
+    *,
+    target: Any = None,
+    precision: Literal["float16", "float32"] = "float16",
+    pool: int | None = None,
+    channels: bool = False,
+    column: str | None = None,
+    id_column: str | None = None,
+    batch: int | None = None,
+    shard: int | None = None,
+    table: Literal["parquet", "jsonl"] | None = None,
+    strict: bool = False,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
+    address: str | None = None,
+    device: str | None = None,
+    shard_index: int = 0,
+    num_shards: int = 1,
+    progress: bool = True,
+) -> Run:
+    """Explain every input of `data` once and write maps and a table into the folder `out`.
+
+    Called again with the same settings it goes on where it was stopped or killed; with others it is refused.
+    What cannot be read or explained is in `Run.errors()`, or raises with `strict`.
+
+    - `model`: a name as in `apportion.load`, a `Classifier`, or any model that takes tensors;
+    - `data`: a folder of pictures or texts, a Parquet, Arrow, CSV, JSON lines, .npy or .safetensors file, or
+      any PyTorch dataset, list, tensor or pandas frame; `column` names the text or picture in a table, and
+      `id_column` its id (default: the file name, or the number);
+    - `target`: None (the predicted class), a class, or one class for each input;
+    - `precision`: "float16" with a scale for each map, or "float32"; `pool` sums the cells of a map to at most
+      that many a side; `channels` keeps the channels of a picture apart;
+    - `batch` and `shard`: inputs explained at once (default: measured) and written at once (default: a
+      64th of them, from 32 to 1024);
+    - `engine`: "local" with `workers` processes (default: this one), or "ray" on the cluster at `address`
+      (default: one that is started here); `device`: where a model given by name goes;
+    - `shard_index` of `num_shards`: make only every `num_shards`-th shard, for jobs side by side.
+
+    Ctrl-C finishes the shards in the making, then raises KeyboardInterrupt.
+
+    >>> import tempfile
+    >>> run = explain_dataset(torch.nn.Linear(3, 2), torch.rand(5, 3), "inputxgradient", tempfile.mkdtemp())
+    >>> len(run), run.complete, [row["id"] for row in run.rows()]
+    (5, True, ['0', '1', '2', '3', '4'])
+    """
+    from apportion.bulk.reading import open_run
+
+    if engine not in ("local", "ray"):
+        raise InputError(f"engine is {engine!r}; accepted: local, ray")
+    if not 0 <= shard_index < num_shards:
+        raise InputError(f"shard_index is {shard_index} of {num_shards}; accepted: 0 to {num_shards - 1}")
+    _positive(batch=batch, shard=shard, workers=workers, pool=pool)
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}; accepted: {', '.join(PRECISIONS)}")
+    job, made = plan(
+        model, data, method, Path(out),
+        target=target, precision=precision, pool=pool, channels=channels, column=column, id_column=id_column,
+        batch=batch, shard=shard, table=table, strict=strict, device=device, workers=workers or 1,
+    )  # fmt: skip
+    mine = range(shard_index, job.manifest.shards, num_shards)
+    run = job.manifest.fingerprint
+    there = {k: done for k in mine if (done := shards.finished(job.folder, k, run)) is not None}
+    todo = [k for k in mine if k not in there]
+    total = sum(len(job.manifest.span(k)) for k in mine)
+    meter = Meter(total, sum(done.rows + done.errors for done in there.values()), progress)
+    try:
+        with interruptible() as stop:
+            if todo and engine == "ray":
+                from apportion.bulk import ray
+
+                del made
+                results = ray.run(job, todo, workers, address, stop)
+            else:
+                results = local.run(job, made, todo, min(workers or 1, max(1, len(todo))), stop)
+            for done in results:
+                meter.add(done)
+    finally:
+        meter.close()
+    found = open_run(job.folder)
+    if found.complete:
+        found.finish()
+    if stop.asked:
+        raise KeyboardInterrupt(
+            f"{meter.finished + meter.now} of {total} inputs are in {job.folder}; the same call goes on from there"
+        )
+    return found
+
+
+def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tuple[Job, Any]:
+    """What is to be done, written into the folder or found there, and the model loaded for it."""
+    method = from_repr(method) if isinstance(method, str) else method
+    made = loaded(model, asked["device"])
+    classifier = made if isinstance(made, Classifier) else None
+    domain = None if classifier is None else classifier.domain
+    source = open_source(data, domain, asked["column"], asked["id_column"])
+    target = _target(asked["target"], classifier, len(source))
+    wanted = Manifest(
+        method=repr(method),
+        target=_described(target),
+        model=str(model) if isinstance(model, str | Path) else "",
+        model_fingerprint=manifest.model_fingerprint(made),
+        domain=domain,
+        labels=() if classifier is None else classifier.labels,
+        data=str(Path(data).resolve()) if isinstance(data, str | Path) else "",
+        data_fingerprint=source.fingerprint,
+        inputs=len(source),
+        **{name: asked[name] for name in _KEPT},
+    )
+    job = Job(folder, wanted, source, model, method, target, asked["device"], asked["strict"])
+    found = manifest.read(folder)
+    if found is None:
+        settled = settled_by_trial(job, made, asked["workers"])
+    else:
+        settled = found.resumed(wanted, folder)
+    if isinstance(source, Files):
+        source = source.listed(folder / f"inputs-{settled.data_fingerprint[:12]}.txt")
+    if found is None:
+        settled = manifest.write(folder, settled)
+    return replace(job, folder=folder.resolve(), manifest=settled, source=source), made
+
+
+_KEPT = ("column", "id_column", "precision", "pool", "channels", "table", "batch", "shard")
+
+
+def _positive(**settings: int | None) -> None:
+    for name, value in settings.items():
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}; accepted: at least 1")
+
+
+def _target(target: Any, classifier: Classifier | None, inputs: int) -> Any:
+    if isinstance(target, str):
+        if classifier is None or not (classifier.labels or target.lstrip("-").isdigit()):
+            raise InputError(
+                f"target is {target!r}, but the model has no class names; accepted: a class index"
+            )
+        return class_number(target, classifier.labels)
+    if isinstance(target, torch.Tensor | np.ndarray | Sequence):
+        found = torch.as_tensor(target).long()
+        if found.shape != (inputs,):
+            raise InputError(
+                f"target has shape {tuple(found.shape)} for {inputs} inputs; accepted: one class each"
+            )
+        return found
+    return target
+
+
+def _described(target: Any) -> str:
+    if isinstance(target, torch.Tensor):
+        return shards.checksum(target.numpy().tobytes())
+    function = getattr(target, "__qualname__", None)
+    return repr(target) if function is None else f"{target.__module__}.{function}"

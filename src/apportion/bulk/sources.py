@@ -1,0 +1,321 @@
+"""Where the inputs of a run come from: each has an id, and is read when its turn comes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from apportion.bulk.tables import ARROW, LINES, ArrowRows, Choice, Lines
+from apportion.errors import InputError
+from apportion.explanation import write_whole
+from apportion.recognise import PICTURES, TENSORS
+
+KINDS = (
+    "a folder of pictures or .txt files, .parquet, .arrow, .csv, .tsv, .jsonl, .txt, .npy, .safetensors, "
+    "or in Python a dataset, a list, an array or a frame"
+)
+
+
+class Source(Protocol):
+    """Inputs by number. `name` is what a person calls them; `fingerprint` changes when they do."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def __len__(self) -> int: ...
+    def id(self, index: int) -> str: ...
+    def read(self, index: int) -> Any: ...
+
+
+def open_source(
+    data: Any, domain: str | None = None, column: str | None = None, id_column: str | None = None
+) -> Source:
+    """The inputs in what was given; nothing is read yet that would not fit in memory.
+
+    `domain` is that of the model ("image", "text", "tabular", None for a bare model); `column` is where the
+    text or picture of a table stands and `id_column` where its id does. Raises InputError for what is none
+    of these, or holds no input.
+    """
+    choice = Choice(domain, column, id_column)
+    source = _from_path(Path(data), choice) if isinstance(data, str | Path) else _from_object(data, choice)
+    if len(source) == 0:
+        raise InputError(f"{source.name} holds no inputs")
+    return source
+
+
+def _from_path(path: Path, choice: Choice) -> Source:
+    if not path.exists():
+        raise InputError(f"no such file or folder: {path}; accepted as data: {KINDS}")
+    if path.is_dir():
+        return _from_folder(path, choice)
+    suffix = Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
+    if suffix in ARROW:
+        return ArrowRows((path,), choice)
+    if suffix in LINES:
+        return Lines(path, choice)
+    if suffix in TENSORS:
+        return Arrays(path)
+    if suffix in PICTURES:
+        return Files(path.parent, (path.name,))
+    raise InputError(f"{path} is not a kind of data that is read here; accepted: {KINDS}")
+
+
+def _from_folder(folder: Path, choice: Choice) -> Source:
+    names, kinds = [], Counter[str]()
+    for name in _walk(folder):
+        names.append(name)
+        kinds[os.path.splitext(name)[1].lower()] += 1
+    wanted = (ARROW, {".txt"}) if choice.domain == "text" else (PICTURES, ARROW)
+    for suffixes in wanted:
+        chosen = [name for name in names if os.path.splitext(name)[1].lower() in suffixes]
+        if chosen and suffixes is ARROW:
+            return ArrowRows(tuple(folder / name for name in sorted(chosen)), choice)
+        if chosen:
+            return Files(folder, tuple(sorted(chosen)))
+    found = ", ".join(f"{many} {suffix or 'without suffix'}" for suffix, many in kinds.most_common(4))
+    what = "texts (.txt, .parquet)" if choice.domain == "text" else "pictures"
+    raise InputError(f"{folder} has no {what}; it has {found or 'no files'}")
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    """Paths below the folder, relative to it; what is hidden is left out."""
+    stack = [""]
+    while stack:
+        below = stack.pop()
+        try:
+            entries = list(os.scandir(folder / below))
+        except OSError as error:
+            raise InputError(f"cannot list {folder / below}: {error.strerror}") from None
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                stack.append(f"{below}{entry.name}/")
+            else:
+                yield f"{below}{entry.name}"
+
+
+@dataclass(frozen=True)
+class Files:
+    """One input a file: pictures (their paths are handed on), or texts."""
+
+    root: Path
+    names: Sequence[str]
+
+    @property
+    def name(self) -> str:
+        return str(self.root)
+
+    @property
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for name in self.names:
+            path = self.root / name
+            size = path.stat().st_size if path.exists() else -1
+            digest.update(os.fsencode(f"{name}\0{size}\n"))
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def id(self, index: int) -> str:
+        return self.names[index].encode(errors="backslashreplace").decode()
+
+    def read(self, index: int) -> Any:
+        path = self.root / self.names[index]
+        return path.read_text(encoding="utf-8-sig") if path.suffix.lower() == ".txt" else path
+
+    def listed(self, path: Path) -> Files:
+        """The same with the names in a file: a worker then maps that instead of holding all of them, and a
+        file that appears in the folder later changes nothing."""
+        encoded = [os.fsencode(name) for name in self.names]
+        starts = np.cumsum([0, *(len(name) + 1 for name in encoded)], dtype=np.uint64)
+        write_whole(path, b"".join(name + b"\n" for name in encoded))
+        write_whole(path.with_suffix(".starts"), starts.tobytes())
+        return replace(self, root=self.root.resolve(), names=Listing(path))
+
+
+@dataclass(frozen=True)
+class Listing(Sequence[str]):
+    """File names in a file, one a line, found by number."""
+
+    path: Path
+
+    def __len__(self) -> int:
+        return len(_mapped(self.path.with_suffix(".starts"), "<u8")) - 1
+
+    def __getitem__(self, index: Any) -> Any:
+        starts = _mapped(self.path.with_suffix(".starts"), "<u8")
+        line = _mapped(self.path, "u1")[int(starts[index]) : int(starts[index + 1]) - 1]
+        return os.fsdecode(line.tobytes())
+
+
+@lru_cache(4)
+def _mapped(path: Path, kind: str) -> npt.NDArray[Any]:
+    return np.memmap(path, kind, "r")
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The samples of a tensor file, along the first dimension: .npy, .safetensors (all its tensors) or .pt."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def fingerprint(self) -> str:
+        return file_fingerprint(self.path)
+
+    def __len__(self) -> int:
+        sizes = {key: slices[0] for key, slices in _shapes(self.path).items()}
+        if len(set(sizes.values())) != 1:
+            raise InputError(f"{self.path}: the tensors differ in their first dimension: {sizes}")
+        return next(iter(sizes.values()))
+
+    def id(self, index: int) -> str:
+        return str(index)
+
+    def read(self, index: int) -> Any:
+        sample = {key: _sample(array, index) for key, array in _tensors(self.path).items()}
+        return next(iter(sample.values())) if len(sample) == 1 else sample
+
+
+@lru_cache(2)
+def _tensors(path: Path) -> dict[str, Any]:
+    """The tensors of a file, not yet read where the format allows it."""
+    try:
+        if path.suffix.lower() == ".npy":
+            return {"values": np.load(path, mmap_mode="r", allow_pickle=False)}
+        if path.suffix.lower() == ".safetensors":
+            from safetensors import safe_open
+
+            file: Any = safe_open(path, "pt")
+            return {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        found = torch.load(path, weights_only=True, map_location="cpu")
+        found = found if isinstance(found, dict) else {"values": found}
+        if not all(isinstance(value, Tensor) for value in found.values()):
+            raise ValueError("it holds more than tensors")
+        return found
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        raise InputError(f"cannot read tensors from {path}: {str(error).splitlines()[0]:.200}") from error
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    arrays = _tensors(path)
+    shapes = {key: tuple(a.get_shape() if hasattr(a, "get_shape") else a.shape) for key, a in arrays.items()}
+    if not shapes or () in shapes.values():
+        raise InputError(f"{path} holds {shapes or 'no tensors'}; accepted: tensors with a first dimension")
+    return shapes
+
+
+def _sample(array: Any, index: int) -> Tensor:
+    part = array[index : index + 1][0]
+    if isinstance(part, Tensor):
+        return part
+    return torch.from_numpy(np.array(part, dtype=array.dtype.newbyteorder("=")))
+
+
+# ---- what is in memory, or comes from the user's own code ----
+
+
+def _from_object(data: Any, choice: Choice) -> Source:
+    if isinstance(data, Mapping):
+        sizes = {len(value) for value in data.values()}
+        if len(sizes) != 1:
+            raise InputError("data is a dict of tensors that differ in their first dimension")
+        columns = {key: torch.as_tensor(value) for key, value in data.items()}
+        data = [{key: value[i] for key, value in columns.items()} for i in range(sizes.pop())]
+    if hasattr(data, "columns") and hasattr(data, "iloc"):  # a pandas frame
+        data = data.to_dict("records")
+    if isinstance(data, np.ndarray):
+        data = torch.from_numpy(data)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return Items(data, choice)
+    if hasattr(data, "__iter__") and not isinstance(data, Iterator):
+        return Items(Stream(data), choice)
+    raise InputError(f"data is {type(data).__name__}; accepted: {KINDS}")
+
+
+@dataclass(frozen=True, eq=False)
+class Items:
+    """A dataset, list or tensor in memory. Of (input, label) pairs the first is the input."""
+
+    items: Any
+    choice: Choice
+
+    @property
+    def name(self) -> str:
+        return type(self.items).__name__
+
+    @property
+    def fingerprint(self) -> str:
+        items = self.items
+        digest = hashlib.sha256(f"{type(items).__name__} {len(items)}".encode())
+        if isinstance(items, Tensor):
+            digest.update(items.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        elif isinstance(items, list | tuple):
+            for item in items:
+                digest.update(repr(item).encode(errors="backslashreplace"))
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def id(self, index: int) -> str:
+        if self.choice.id_column is None:
+            return str(index)
+        return self.choice.id(self.items[index], str(index))
+
+    def read(self, index: int) -> Any:
+        item = self.items[index]
+        if isinstance(item, list | tuple) and self.choice.domain != "tabular":
+            item = item[0]
+        return self.choice.input(item) if isinstance(item, Mapping) else item
+
+
+class Stream:
+    """A dataset that can only be gone through, found by number: it starts anew to go back, so it must give
+    the same each time."""
+
+    def __init__(self, data: Any) -> None:
+        self.data, self.many = data, sum(1 for _ in data)
+        self.at, self.iterator = 0, iter(data)
+
+    def __len__(self) -> int:
+        return self.many
+
+    def __getitem__(self, index: int) -> Any:
+        if index < self.at:
+            self.at, self.iterator = 0, iter(self.data)
+        for item in self.iterator:
+            self.at += 1
+            if self.at == index + 1:
+                return item
+        raise InputError(f"the dataset ended at {self.at}, before it had {self.many} samples")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"data": self.data, "many": self.many, "at": self.many + 1, "iterator": iter(())}
+
+
+def file_fingerprint(path: Path) -> str:
+    """A hash of a file's size, first and last mebibyte: a change that keeps all three is not seen."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        first = file.read(1 << 20)
+        file.seek(max(0, size - (1 << 20)))
+        return hashlib.sha256(f"{size} ".encode() + first + file.read()).hexdigest()
