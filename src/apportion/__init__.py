@@ -10,6 +10,36 @@ if _TYPE_CHECKING:
     from apportion.domains import Classifier as Classifier
     from apportion.errors import InputError as InputError
     from apportion.explanation import Explanation as Explanation
+    from apportion.faithfulness.comparison import compare as compare
+    from apportion.faithfulness.complexity import Complexity as Complexity
+    from apportion.faithfulness.complexity import EffectiveComplexity as EffectiveComplexity
+    from apportion.faithfulness.complexity import Sparseness as Sparseness
+    from apportion.faithfulness.fidelity import Completeness as Completeness
+    from apportion.faithfulness.fidelity import Infidelity as Infidelity
+    from apportion.faithfulness.flipping import ROAD as ROAD
+    from apportion.faithfulness.flipping import Deletion as Deletion
+    from apportion.faithfulness.flipping import DeletionRate as DeletionRate
+    from apportion.faithfulness.flipping import Insertion as Insertion
+    from apportion.faithfulness.flipping import PixelFlipping as PixelFlipping
+    from apportion.faithfulness.maps import references as references
+    from apportion.faithfulness.plausibility import AUPRC as AUPRC
+    from apportion.faithfulness.plausibility import IoU as IoU
+    from apportion.faithfulness.plausibility import PointingGame as PointingGame
+    from apportion.faithfulness.plausibility import RelevanceMass as RelevanceMass
+    from apportion.faithfulness.plausibility import RelevanceRank as RelevanceRank
+    from apportion.faithfulness.plausibility import TokenF1 as TokenF1
+    from apportion.faithfulness.randomisation import ParameterRandomisation as ParameterRandomisation
+    from apportion.faithfulness.randomisation import RandomLogit as RandomLogit
+    from apportion.faithfulness.rationales import Comprehensiveness as Comprehensiveness
+    from apportion.faithfulness.rationales import Sufficiency as Sufficiency
+    from apportion.faithfulness.retraining import KAR as KAR
+    from apportion.faithfulness.retraining import ROAR as ROAR
+    from apportion.faithfulness.retraining import FFidelity as FFidelity
+    from apportion.faithfulness.scores import Scores as Scores
+    from apportion.faithfulness.sensitivity import LocalLipschitz as LocalLipschitz
+    from apportion.faithfulness.sensitivity import MaxSensitivity as MaxSensitivity
+    from apportion.faithfulness.soft import SoftComprehensiveness as SoftComprehensiveness
+    from apportion.faithfulness.soft import SoftSufficiency as SoftSufficiency
     from apportion.interactions import Interactions as Interactions
     from apportion.methods.attention import AttentionWeights as AttentionWeights
     from apportion.methods.cam import GradCAM as GradCAM
@@ -41,38 +71,68 @@ __version__ = "0.1.0"
 
 # Public name → module; imported when first used, so that `import apportion` stays light.
 _PLACES = {
+    "AUPRC": "faithfulness.plausibility",
     "AttentionWeights": "methods.attention",
     "BagOfWords": "models.bag_of_words.classifier",
     "Classifier": "domains",
+    "Completeness": "faithfulness.fidelity",
+    "Complexity": "faithfulness.complexity",
+    "Comprehensiveness": "faithfulness.rationales",
     "Contrast": "target",
     "Deconvnet": "methods.gradient",
     "DeepLIFT": "methods.deeplift",
+    "Deletion": "faithfulness.flipping",
+    "DeletionRate": "faithfulness.flipping",
+    "EffectiveComplexity": "faithfulness.complexity",
     "Explanation": "explanation",
+    "FFidelity": "faithfulness.retraining",
     "GradCAM": "methods.cam",
     "GradCAMPlusPlus": "methods.cam",
     "GuidedBackprop": "methods.gradient",
+    "Infidelity": "faithfulness.fidelity",
     "InputError": "errors",
     "InputHessian": "methods.pairwise",
     "InputXGradient": "methods.gradient",
+    "Insertion": "faithfulness.flipping",
     "IntegratedGradients": "methods.path",
     "IntegratedHessians": "methods.hessian",
     "Interactions": "interactions",
+    "IoU": "faithfulness.plausibility",
+    "KAR": "faithfulness.retraining",
     "KernelDecomposition": "models.bag_of_words.method",
     "KernelSHAP": "methods.surrogate",
     "LIME": "methods.surrogate",
     "LRP": "methods.relevance.lrp",
     "LayerCAM": "methods.cam",
+    "LocalLipschitz": "faithfulness.sensitivity",
+    "MaxSensitivity": "faithfulness.sensitivity",
     "Occlusion": "methods.occlusion",
+    "ParameterRandomisation": "faithfulness.randomisation",
+    "PixelFlipping": "faithfulness.flipping",
+    "PointingGame": "faithfulness.plausibility",
     "RISE": "methods.rise",
+    "ROAD": "faithfulness.flipping",
+    "ROAR": "faithfulness.retraining",
+    "RandomLogit": "faithfulness.randomisation",
+    "RelevanceMass": "faithfulness.plausibility",
+    "RelevanceRank": "faithfulness.plausibility",
     "Saliency": "methods.gradient",
+    "Scores": "faithfulness.scores",
     "ShapleyInteractions": "methods.pairwise",
     "SmoothGrad": "methods.gradient",
+    "SoftComprehensiveness": "faithfulness.soft",
+    "SoftSufficiency": "faithfulness.soft",
+    "Sparseness": "faithfulness.complexity",
+    "Sufficiency": "faithfulness.rationales",
     "Taylor": "methods.taylor",
+    "TokenF1": "faithfulness.plausibility",
     "VarGrad": "methods.gradient",
+    "compare": "faithfulness.comparison",
     "explain": "explaining",
     "explain_dataset": "bulk.run",
     "load": "models",
     "open_run": "bulk.reading",
+    "references": "faithfulness.maps",
     "smooth": "methods.smoothing",
 }
 

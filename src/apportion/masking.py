@@ -21,7 +21,7 @@ from apportion.explanation import Cost, Explanation, Values
 from apportion.features import Features
 from apportion.forward import Inputs, Model, _same_random_state, call_model, checked_inputs
 from apportion.partitions import Partition
-from apportion.parts import as_tensor_map, counts, cut, spread, without_hidden
+from apportion.parts import Ordered, as_tensor_map, counts, cut, spread, without_hidden
 from apportion.progress import progress
 from apportion.replacements import Background, Delete, Replacement
 from apportion.substitution import Substitution, map_tensors, tensors_in, warn_about_training
@@ -93,13 +93,13 @@ class Masking:
         self._random = torch.Generator().manual_seed(seed)
         self._guarded: bool | None = None
         self.rows_run = 0
-        self.output = self._scores(self.inputs)
+        self.output = self.run(self.inputs)
         self.resolved = resolve(target, self.output)
         self.score = pick(self.resolved, self.output)
 
     # ---- what the methods ask for ----
 
-    def values(self, masks: Tensor, rows: Tensor | None = None) -> Tensor:
+    def values(self, masks: Tensor | Ordered, rows: Tensor | None = None) -> Tensor:
         """The explained score under each mask, (batch, masks); see `scores`."""
         scores = self.scores(masks, rows)
         if not isinstance(self.resolved, Tensor):
@@ -107,31 +107,39 @@ class Masking:
         target = self.resolved if rows is None else self.resolved[rows.to(self.resolved.device)]
         return scores.gather(2, target.view(-1, 1, 1).expand(-1, scores.shape[1], 1)).squeeze(2)
 
-    def scores(self, masks: Tensor, rows: Tensor | None = None) -> Tensor:
+    def scores(self, masks: Tensor | Ordered, rows: Tensor | None = None) -> Tensor:
         """The scores of all classes under each mask, (batch, masks, classes).
 
         `masks` is (masks, features) for all samples, or (batch, masks, features): True or 1 keeps a feature,
-        False or 0 hides it. With `rows` only these samples are run, and `batch` above is their number.
+        False or 0 hides it. With `rows` only these samples are run, and `batch` above is their number; a sample
+        may be there more than once. `Ordered` masks hide the first features of an order.
         """
         rows = torch.arange(self.batch) if rows is None else rows.cpu()
         shapes = ((), (len(rows),))
-        if masks.dim() not in (2, 3) or masks.shape[-1] != self.many or masks.shape[:-2] not in shapes:
+        if len(masks.shape) not in (2, 3) or masks.shape[-1] != self.many or masks.shape[:-2] not in shapes:
             expected = f"(masks, {self.many}) or ({len(rows)}, masks, {self.many})"
             raise InputError(f"masks have shape {tuple(masks.shape)}; accepted: {expected}")
-        if masks.dtype != torch.bool and not masks.is_floating_point():
+        if isinstance(masks, Tensor) and masks.dtype != torch.bool and not masks.is_floating_point():
             masks = masks.bool()
         many = masks.shape[-2]
         total = len(rows) * many * self.draws
         drawn = self._background_rows(total)
         result: Tensor | None = None
         for calls in progress(self._batches(masks, rows, total), total, "masked inputs"):
-            scores = self._scores(self._hidden(masks, rows, calls, None if drawn is None else drawn[calls]))
+            scores = self.run(self._hidden(masks, rows, calls, None if drawn is None else drawn[calls]))
             if result is None:
                 result = scores.new_empty(total, scores.shape[1])
             result[calls.to(scores.device)] = scores
         if result is None:
             return self.output.new_empty(len(rows), 0, self.output.shape[1])
         return result.view(len(rows), many, self.draws, -1).mean(2)
+
+    def masked(self, masks: Tensor, rows: Tensor | None = None) -> Inputs:
+        """The inputs themselves, each under its own mask, (batch, features); `rows` are the samples of the
+        masks where these are not all."""
+        rows = torch.arange(self.batch) if rows is None else rows.cpu()
+        drawn = self._background_rows(len(rows))
+        return self._hidden(masks[:, None], rows, torch.arange(len(rows)), drawn)
 
     def spread(self, effects: Tensor) -> Values:
         """(batch, features) effects in the shape of the inputs, shared equally by the entries of each
@@ -180,7 +188,7 @@ class Masking:
         """The row and the mask of model calls, which are numbered row by row, mask by mask, draw by draw."""
         return calls // (many * self.draws), calls // self.draws % many
 
-    def _batches(self, masks: Tensor, rows: Tensor, total: int) -> Iterator[Tensor]:
+    def _batches(self, masks: Tensor | Ordered, rows: Tensor, total: int) -> Iterator[Tensor]:
         """The numbers of the model calls, in chunks that run at once."""
         if not isinstance(self.parts[0].replacement, Delete):
             for begin in range(0, total, self.chunk):
@@ -194,7 +202,7 @@ class Masking:
             alike = (lengths == length).nonzero().flatten().cpu()
             yield from alike.split(self.chunk)
 
-    def _hidden(self, masks: Tensor, rows: Tensor, calls: Tensor, draw: Tensor | None) -> Inputs:
+    def _hidden(self, masks: Tensor | Ordered, rows: Tensor, calls: Tensor, draw: Tensor | None) -> Inputs:
         row, mask = self._where(calls, masks.shape[-2])
         where = rows[row]
         inputs: Any = map_tensors(self.inputs, lambda t: t[where.to(t.device)])
@@ -213,17 +221,18 @@ class Masking:
 
     # ---- running the model ----
 
-    def _scores(self, inputs: Inputs) -> Tensor:
+    def run(self, inputs: Inputs) -> Tensor:
+        """The (rows, classes) scores of ready inputs."""
         size = next(tensors_in(inputs)).shape[0]
         try:
-            return self._run(inputs, size)
+            return self._run_once(inputs, size)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
         halves = torch.arange(size).tensor_split(2)
-        return torch.cat([self._scores(_rows(inputs, half)) for half in halves])
+        return torch.cat([self.run(_rows(inputs, half)) for half in halves])
 
-    def _run(self, inputs: Inputs, size: int) -> Tensor:
+    def _run_once(self, inputs: Inputs, size: int) -> Tensor:
         guard = Substitution(model=self.model) if self._guarded is not False else None
         with torch.no_grad(), _same_random_state(inputs), guard or nullcontext():
             given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs

@@ -20,6 +20,28 @@ from apportion.replacements import Delete, Replacement, default_replacement
 
 
 @dataclass(frozen=True, eq=False)
+class Ordered:
+    """Masks that hide the first features of an order, made where they are needed.
+
+    `rank` (batch, features) is the place of each feature in the order of its sample, `hidden` (rows, masks)
+    how many are hidden; stands for (rows, masks, features) masks.
+    """
+
+    rank: Tensor
+    hidden: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (*self.hidden.shape, self.rank.shape[1])
+
+    def chosen(self, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
+        """What each call keeps, (calls, features)."""
+        device = self.rank.device
+        hidden = self.hidden[calls.to(self.hidden.device), masks_at.to(self.hidden.device)]
+        return self.rank[where.to(device)] >= hidden.to(device)[:, None]
+
+
+@dataclass(frozen=True, eq=False)
 class Part:
     """One tensor of the inputs: its entries, the feature of each (-1: none), and what replaces them."""
 
@@ -30,14 +52,18 @@ class Part:
     prepared: Tensor
     fixed: bool
 
-    def keep(self, masks: Tensor, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
+    def keep(self, masks: Tensor | Ordered, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
         """For each call, which entries stay: (calls, …) that broadcasts to the inputs.
 
         Call i runs sample `where[i]`, which is row `calls[i]` of (rows, masks, features) `masks`, under mask
         `masks_at[i]`; (masks, features) `masks` are shared by all samples.
         """
-        at = masks_at.to(masks.device)
-        chosen = (masks[at] if masks.dim() == 2 else masks[calls.to(masks.device), at]).to(self.x.device)
+        if isinstance(masks, Ordered):
+            chosen = masks.chosen(calls, masks_at, where)
+        else:
+            at = masks_at.to(masks.device)
+            chosen = masks[at] if masks.dim() == 2 else masks[calls.to(masks.device), at]
+        chosen = chosen.to(self.x.device)
         labels = self.labels
         if self.fixed:
             labels = torch.where(labels < 0, chosen.shape[1], labels)
@@ -113,6 +139,21 @@ def spread(effects: Tensor, parts: Sequence[Part], inputs: Inputs) -> Values:
     if isinstance(inputs, tuple):
         return tuple(found.get(i, torch.zeros(t.shape, device=t.device)) for i, t in enumerate(inputs))
     return {str(key): value for key, value in found.items()}
+
+
+def gathered(values: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
+    """The sum of the entries of each feature, (batch, features), from one tensor of values for each part that
+    has its shape; the inverse of `spread`. Features that a sample does not have get zero."""
+    batch = parts[0].x.shape[0]
+    many = max(int(part.labels.max()) for part in parts) + 1
+    sums = torch.zeros(batch, many + 1, dtype=values[0].dtype, device=values[0].device)
+    for part, value in zip(parts, values, strict=True):
+        labels = (part.labels + 1).to(sums.device).expand(batch, *part.labels.shape[1:])
+        # What shares a label along an axis of length 1 is added up first, which is most of the work.
+        axes = [a for a in range(1, value.dim()) if labels.shape[a] == 1 and value.shape[a] > 1]
+        value = value.sum(axes, keepdim=True) if axes else value
+        sums.scatter_add_(1, labels.flatten(1), value.to(sums).flatten(1))
+    return sums[:, 1:]
 
 
 def without_hidden(inputs: Inputs, part: Part, ids: Tensor, keep: Tensor, empty: int) -> Inputs:

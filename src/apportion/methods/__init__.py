@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -54,8 +55,10 @@ def method_class(name: str) -> Any:
     return getattr(import_module(f"apportion.methods.{module}"), attribute)
 
 
-def from_repr(text: str) -> Any:
+def from_repr(text: str, named: Callable[[str], Any] = method_class) -> Any:
     """A method from its short name or its repr. Only literals and the names of methods and rules are read.
+
+    `named` gives the class of a name; another one than `method_class` reads other settings (tests) likewise.
 
     >>> from_repr("Saliency")
     Saliency(at=None)
@@ -68,25 +71,25 @@ def from_repr(text: str) -> Any:
         raise InputError(
             f"cannot read method {text!r}; accepted: a name such as lrp or LRP(at='conv1')"
         ) from None
-    return method_class(tree.id)() if isinstance(tree, ast.Name) else _build(tree, text)
+    return named(tree.id)() if isinstance(tree, ast.Name) else _build(tree, text, named)
 
 
-def _build(node: ast.expr, text: str) -> Any:
+def _build(node: ast.expr, text: str, named: Callable[[str], Any]) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         if any(keyword.arg is None for keyword in node.keywords):
             raise InputError(f"cannot read {text!r}: ** is not accepted")
-        arguments = [_build(argument, text) for argument in node.args]
-        named = {str(keyword.arg): _build(keyword.value, text) for keyword in node.keywords}
+        arguments = [_build(argument, text, named) for argument in node.args]
+        keywords = {str(keyword.arg): _build(keyword.value, text, named) for keyword in node.keywords}
         try:
-            return _class(node.func.id)(*arguments, **named)
+            return _class(node.func.id, named)(*arguments, **keywords)
         except TypeError as error:
             raise InputError(f"cannot make {text!r}: {error}") from None
     if isinstance(node, ast.Tuple | ast.List):
-        items = [_build(item, text) for item in node.elts]
+        items = [_build(item, text, named) for item in node.elts]
         return tuple(items) if isinstance(node, ast.Tuple) else items
     if isinstance(node, ast.Dict):
         return {
-            _build(k, text): _build(v, text)
+            _build(k, text, named): _build(v, text, named)
             for k, v in zip(node.keys, node.values, strict=True)
             if k is not None
         }
@@ -98,12 +101,13 @@ def _build(node: ast.expr, text: str) -> Any:
         ) from None
 
 
-def _class(name: str) -> Any:
+def _class(name: str, named: Callable[[str], Any]) -> Any:
     from apportion import partitions, replacements
+    from apportion.faithfulness import maps
     from apportion.methods.relevance import composites, rules
 
-    for module in (rules, composites, partitions, replacements):
+    for module in (rules, composites, partitions, replacements, maps):
         found = getattr(module, name, None)
         if isinstance(found, type) and not name.startswith("_") and found.__module__ == module.__name__:
             return found
-    return method_class(name)
+    return named(name)

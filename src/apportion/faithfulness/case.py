@@ -1,0 +1,223 @@
+"""What a test is run on: a model at some inputs, with what was already computed there."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from inspect import signature
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from apportion.domains import Classifier
+from apportion.errors import InputError
+from apportion.explanation import Cost, Explanation
+from apportion.faithfulness.curves import Order, Reading
+from apportion.faithfulness.maps import Map, target_of, values_of
+from apportion.faithfulness.scores import Scores
+from apportion.features import Features
+from apportion.forward import Inputs, Model
+from apportion.masking import Masking
+from apportion.partitions import Partition
+from apportion.parts import gathered
+from apportion.replacements import Replacement
+from apportion.target import Target
+
+
+class Found(NamedTuple):
+    """What a test measured: (batch,) values, why some are NaN, and JSON-ready notes."""
+
+    values: Tensor
+    undefined: str = ""
+    notes: dict[str, Any] = {}  # noqa: RUF012 (a named tuple's default, never written to)
+
+
+class Case:
+    """A model at some inputs for some target. Maskings and orders are made once and shared by the tests.
+
+    `model` may be a `Classifier`, and then `inputs` also what its `encode` takes. `labels` are the true
+    classes where a test needs them, `features` those of the domain, one per sample, `mask` the id of a mask
+    token, `chunk` the number of rows that run at once.
+    """
+
+    def __init__(
+        self,
+        model: Model | Classifier,
+        inputs: Any,
+        target: Target = None,
+        *,
+        labels: Tensor | None = None,
+        features: Sequence[Features] | None = None,
+        mask: int | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        if isinstance(model, Classifier):
+            mask = model.mask if mask is None else mask
+            if not isinstance(inputs, Tensor | tuple | dict):
+                inputs, known = model.encode(inputs)
+                features = (known,)
+            model = model.model
+        self.model: Model = model
+        self.inputs: Inputs = inputs
+        self.target = target
+        self.labels, self.features, self.mask, self.chunk = labels, features, mask, chunk
+        self.forwards = self.backwards = 0.0
+        self._maskings: dict[Any, Masking] = {}
+        self._orders: dict[Any, tuple[Map, Order]] = {}
+
+    def masking(
+        self, partition: Partition | Tensor | None = None, replacement: Replacement | None = None
+    ) -> Masking:
+        """The model under masks of these features with this replacement."""
+        key = (partition, replacement)
+        if key not in self._maskings:
+            self._maskings[key] = Masking(
+                self.model,
+                self.inputs,
+                self.target,
+                partition=partition,
+                replacement=replacement,
+                features=self.features,
+                mask=self.mask,
+                chunk=self.chunk,
+            )
+        return self._maskings[key]
+
+    def relevance(self, explanation: Map, masking: Masking) -> Tensor:
+        """The value of each feature, (batch, features): the sum over its entries."""
+        values = values_of(explanation, masking.inputs)
+        missing = [part.key for part in masking.parts if part.key not in values]
+        if missing:
+            raise InputError(f"the map has no values for the inputs {missing}")
+        return gathered([values[part.key] for part in masking.parts], masking.parts)
+
+    def order(
+        self,
+        explanation: Map,
+        partition: Partition | Tensor | None = None,
+        replacement: Replacement | None = None,
+        least_first: bool = False,
+    ) -> Order:
+        """The features in the order of the map."""
+        key = (id(explanation), partition, replacement, least_first)
+        if key not in self._orders:
+            masking = self.masking(partition, replacement)
+            order = Order(masking, self.relevance(explanation, masking), least_first)
+            self._orders[key] = (explanation, order)  # the map is kept, so that its id stays its own
+        return self._orders[key][1]
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Forward and backward passes of the whole batch so far."""
+        masked = sum(masking.rows_run / masking.batch for masking in self._maskings.values())
+        return self.forwards + masked, self.backwards
+
+    def explain(
+        self,
+        method: Any,
+        target: Target = None,
+        model: Model | None = None,
+        inputs: Any = None,
+        rows: int = 1,
+    ) -> Explanation:
+        """Explain by a method: these inputs of this model, or others (`rows` for each of these), which are
+        counted as the test's cost."""
+        asked = signature(method).parameters
+        known = {name: getattr(self, name) for name in ("features", "mask") if name in asked}
+        if rows > 1 and known.get("features"):
+            known["features"] = [feature for feature in known["features"] for _ in range(rows)]
+        made: Explanation = method(
+            self.model if model is None else model,
+            self.inputs if inputs is None else inputs,
+            self.target if target is None else target,
+            **known,
+        )
+        self.forwards += made.cost.forwards * rows
+        self.backwards += made.cost.backwards * rows
+        if made.features is None and self.features is not None and rows == 1:
+            made = replace(made, features=tuple(self.features))
+        return made
+
+    def score(self, test: Any, explanation: Map) -> Scores:
+        """Run one test on one map."""
+        start, before = time.perf_counter(), self.passes
+        found = test.measure(self, explanation)
+        forwards, backwards = (after - b for after, b in zip(self.passes, before, strict=True))
+        return Scores(
+            found.values,
+            repr(test),
+            test.higher_is_better,
+            undefined=found.undefined,
+            cost=Cost(math.ceil(forwards), math.ceil(backwards), time.perf_counter() - start),
+            notes=found.notes,
+        )
+
+
+def scored(
+    test: Any,
+    model: Model | Classifier,
+    inputs: Any,
+    explanation: Map,
+    target: Target = None,
+    *,
+    labels: Tensor | None = None,
+    features: Sequence[Features] | None = None,
+    mask: int | None = None,
+    chunk: int | None = None,
+) -> Scores:
+    """Run this test on a map of these inputs: an Explanation, or tensors of values in the inputs' shape.
+
+    The target and the features are those of the explanation unless given; see `Case` for the rest.
+    """
+    if features is None:
+        features = getattr(explanation, "features", None)
+    case = Case(
+        model,
+        inputs,
+        target_of(explanation, target),
+        labels=labels,
+        features=features,
+        mask=mask,
+        chunk=chunk,
+    )
+    return case.score(test, explanation)
+
+
+@dataclass(frozen=True)
+class CurveTest:
+    """The settings that all tests on hidden features share.
+
+    `partition` cuts the inputs into features and `replacement` says what stands in the place of hidden ones
+    (defaults: those of `Masking`); `of` is what is read off: the "probability" of the target or its "score"
+    before softmax.
+    """
+
+    partition: Partition | Tensor | None = field(default=None, kw_only=True)
+    replacement: Replacement | None = field(default=None, kw_only=True)
+    of: Reading = field(default="probability", kw_only=True)
+
+    __call__ = scored
+
+    def __post_init__(self) -> None:
+        if self.of not in ("probability", "score"):
+            raise InputError(f"of is {self.of!r}; accepted: 'probability', 'score'")
+
+    def ordered(self, case: Case, explanation: Map, least_first: bool = False) -> Order:
+        """The features in the order of the map, under the settings of this test."""
+        return case.order(explanation, self.partition, self.replacement, least_first)
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test without hidden features."""
+
+    __call__ = scored
+    __test__ = False  # not one of pytest's
+
+
+def nan_where(which: Tensor, values: Tensor, why: str) -> Found:
+    """Values that are undefined for some samples."""
+    return Found(values.masked_fill(which, torch.nan), why if bool(which.any()) else "")

@@ -1,0 +1,134 @@
+"""Methods beside each other on the same samples: every test, reference rows, and how far the result carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor
+
+from apportion.domains import Classifier
+from apportion.errors import InputError
+from apportion.explanation import Explanation
+from apportion.faithfulness import TESTS, from_repr
+from apportion.faithfulness.case import Case, CurveTest
+from apportion.faithfulness.maps import Map, references, target_of
+from apportion.faithfulness.scores import Scores
+from apportion.faithfulness.table import Table
+from apportion.features import Features
+from apportion.forward import Model
+from apportion.methods import METHODS
+from apportion.methods import from_repr as method_from_repr
+from apportion.replacements import Blur, Delete, Mean, Replacement
+from apportion.target import Target
+
+QUICK_TESTS = ("pixel-flipping", "deletion-rate", "comprehensiveness", "sufficiency", "infidelity")
+
+
+def compare(
+    model: Model | Classifier,
+    inputs: Any,
+    methods: Sequence[Any] | Mapping[str, Any],
+    tests: Sequence[Any] = QUICK_TESTS,
+    target: Target = None,
+    *,
+    labels: Tensor | None = None,
+    features: Sequence[Features] | None = None,
+    mask: int | None = None,
+    chunk: int | None = None,
+    replacements: Sequence[Replacement] | None = None,
+    seed: int = 0,
+) -> Table:
+    """Put explanations of the same inputs through the same tests, beside the rows random, uniform and reversed.
+
+    `methods` are methods, short names or reprs, or a mapping name → method or Explanation; `tests` likewise are
+    tests, short names or reprs. What is run for one test is not run again for another. The row `reversed` is
+    the first method's. The other arguments are those of the tests.
+
+    Tests that leave their replacement open are run with `replacements` too, and the table warns where another
+    method would win (default: mean and blur for images, deletion for token ids; () for none).
+
+    >>> import apportion as ap
+    >>> model, x = torch.nn.Linear(4, 1), torch.randn(8, 4)
+    >>> table = ap.compare(model, x, ["inputxgradient", "saliency"], ["pixel-flipping"])
+    >>> table.best("pixel-flipping"), list(table.scores)
+    ('inputxgradient', ['inputxgradient', 'saliency', 'random', 'uniform', 'reversed'])
+    """
+    chosen = _named(tests, from_repr, TESTS)
+    given = _named(methods, method_from_repr, METHODS)
+    if not chosen or not given:
+        raise InputError(f"{'tests' if given else 'methods'} is empty; accepted: at least one")
+    known = [m for m in given.values() if isinstance(m, Explanation)]
+    if target is None and known:
+        target = target_of(known[0], None)
+    if features is None and known:
+        features = known[0].features
+    case = Case(model, inputs, target, labels=labels, features=features, mask=mask, chunk=chunk)
+    case.target = case.masking().resolved  # one target for all
+    rows: dict[str, Map] = {
+        name: made if _is_map(made) else case.explain(made) for name, made in given.items()
+    }
+    _check_targets(rows, case.target)
+    first = next(iter(rows.values()))
+    beside: dict[str, Explanation] = references(first, seed) if isinstance(first, Explanation) else {}
+    rows |= beside
+    scores = {row: {name: case.score(test, m) for name, test in chosen.items()} for row, m in rows.items()}
+    if replacements is None:
+        replacements = _usual(case)
+    open_tests = {n: t for n, t in chosen.items() if isinstance(t, CurveTest) and t.replacement is None}
+    default = repr(case.masking().parts[0].replacement)
+    panel: dict[str, dict[str, dict[str, Scores]]] = {}
+    for name, test in open_tests.items() if replacements else ():
+        panel[name] = {default: {row: scores[row][name] for row in rows if row not in beside}}
+        for other in replacements:
+            changed = replace(test, replacement=other)
+            panel[name][repr(other)] = {
+                row: case.score(changed, m) for row, m in rows.items() if row not in beside
+            }
+    return Table(scores, tuple(beside), panel, seed)
+
+
+def _named(given: Sequence[Any] | Mapping[str, Any], read: Any, known: Mapping[str, str]) -> dict[str, Any]:
+    """Name → what was given, or what its short name or repr stands for."""
+    if isinstance(given, Mapping):
+        return {name: read(item) if isinstance(item, str) else item for name, item in given.items()}
+    if isinstance(given, str):
+        raise InputError(f"{given!r} is one text; accepted: a list of names, such as [{given!r}]")
+    made = [read(item) if isinstance(item, str) else item for item in given]
+    names = [_short(item, read, known) for item in made]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{name!r} is there twice")
+    return dict(zip(names, made, strict=True))
+
+
+def _short(made: Any, read: Any, known: Mapping[str, str]) -> str:
+    """The short name of what has no settings of its own, and else the repr."""
+    if isinstance(made, Explanation):
+        made, read, known = made.method, method_from_repr, METHODS
+    for short, place in known.items():
+        if place.split(":")[1] == type(made).__name__ and read(short) == made:
+            return short
+    return repr(made)
+
+
+def _is_map(made: Any) -> bool:
+    return isinstance(made, Explanation | Tensor | tuple | dict)
+
+
+def _check_targets(rows: Mapping[str, Map], target: Any) -> None:
+    for name, row in rows.items():
+        mine = row.target if isinstance(row, Explanation) else None
+        if isinstance(mine, Tensor) and isinstance(target, Tensor) and mine.tolist() != target.tolist():
+            raise InputError(
+                f"{name} explains the classes {mine.tolist()[:5]}, the others {target.tolist()[:5]}"
+            )
+
+
+def _usual(case: Case) -> tuple[Replacement, ...]:
+    """Replacements that another person might have chosen for this kind of input."""
+    x = case.inputs
+    if isinstance(x, Tensor) and not x.is_floating_point() and x.dim() == 2:
+        return (Delete(),)
+    return (Mean(), Blur()) if isinstance(x, Tensor) and x.dim() > 2 else ()

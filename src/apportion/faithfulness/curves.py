@@ -1,0 +1,168 @@
+"""Hide features in the order of a map and watch the model: one pass that serves every test made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from apportion.errors import InputError
+from apportion.masking import Masking
+from apportion.parts import Ordered
+
+Reading = Literal["probability", "score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """What the model says while features are hidden; all tensors are (batch, steps).
+
+    `hidden` is how many features are, `share` that number over all that the sample has; `score` is the
+    explained score before softmax, `probability` its softmax (the sigmoid for models with one score) and
+    `label` the predicted class (for one score: whether it is positive). Where a sample has fewer features
+    than there are steps, its last column is repeated, and `own` is False there.
+    """
+
+    hidden: Tensor
+    share: Tensor
+    own: Tensor
+    score: Tensor
+    probability: Tensor
+    label: Tensor
+
+    def read(self, of: Reading) -> Tensor:
+        """The (batch, steps) numbers that a test looks at."""
+        return one_reading(of, self.score, self.probability)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the steps of each sample, (batch,)."""
+        return (values * self.own).sum(1) / self.own.sum(1)
+
+    def area(self, values: Tensor) -> Tensor:
+        """The area under the values over the share of hidden features (trapezia), (batch,)."""
+        return torch.trapezoid(values, self.share.to(values), dim=1)
+
+
+class Order:
+    """The features of each sample from the most to the least relevant, and the model's answers along the way.
+
+    `relevance` is (batch, features). Ties are broken by one random order of the features, drawn from `seed`:
+    by position would favour whatever begins at the top left. `least_first` hides the least relevant first,
+    in exactly the opposite order. An answer is computed once, however many tests ask for it.
+
+    >>> masking = Masking(lambda x: x @ torch.tensor([[1.0], [2.0], [4.0]]), torch.ones(1, 3))
+    >>> Order(masking, torch.tensor([[1.0, 2.0, 4.0]])).curve(torch.tensor([[0, 1, 3]])).score.tolist()
+    [[7.0, 3.0, 0.0]]
+    """
+
+    def __init__(self, masking: Masking, relevance: Tensor, least_first: bool = False, seed: int = 0) -> None:
+        self.masking = masking
+        self.counts = masking.counts.to(relevance.device)
+        rank = ranked(relevance, self.counts, seed)
+        if least_first:
+            rank = torch.where(rank < self.counts[:, None], self.counts[:, None] - 1 - rank, rank)
+        self.rank = rank
+        self._keys = torch.arange(masking.batch, device=rank.device) * (masking.many + 1)
+        self._answers = answers(masking, masking.output, torch.arange(masking.batch)).to(rank.device)
+
+    def curve(self, hidden: Tensor, rows: Tensor | None = None) -> Curve:
+        """The answers with (batch, steps) numbers of features hidden; with `rows`, for these samples only."""
+        device = self.rank.device
+        rows = torch.arange(len(hidden), device=device) if rows is None else rows.to(device)
+        counts = self.counts[rows, None]
+        own = hidden.to(device) <= counts
+        hidden = hidden.to(device).minimum(counts)
+        wanted = rows[:, None] * (self.masking.many + 1) + hidden
+        missing = torch.unique(wanted[~torch.isin(wanted, self._keys)])
+        if len(missing):
+            self._run(missing)
+        score, probability, label = self._answers[:, torch.searchsorted(self._keys, wanted)]
+        share = hidden / counts
+        return Curve(hidden, share, own, score, probability, label.long())
+
+    def _run(self, keys: Tensor) -> None:
+        rows, hidden = keys // (self.masking.many + 1), keys % (self.masking.many + 1)
+        scores = self.masking.scores(Ordered(self.rank, hidden[:, None]), rows)[:, 0]
+        new = answers(self.masking, scores, rows).to(self.rank.device)
+        self._keys, place = torch.cat([self._keys, keys]).sort()
+        self._answers = torch.cat([self._answers, new], 1)[:, place]
+
+
+def answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
+    """Score, probability and label, stacked as (3, calls), of the (calls, classes) scores of these samples. A
+    target that is a callable has no probability: NaN."""
+    target = masking.resolved
+    wide = scores if scores.dtype == torch.float64 else scores.float()
+    label = wide.argmax(1) if wide.shape[1] > 1 else (wide[:, 0] > 0).long()
+    if not isinstance(target, Tensor):
+        score = target(scores).to(wide)
+        return torch.stack([score, torch.full_like(score, torch.nan), label.to(wide)])
+    chosen = target[rows.to(target.device)].to(wide.device)[:, None]
+    log = wide.log_softmax(1) if wide.shape[1] > 1 else logsigmoid(wide)
+    score, probability = wide.gather(1, chosen)[:, 0], log.gather(1, chosen)[:, 0].exp()
+    return torch.stack([score, probability, label.to(wide)])
+
+
+def one_reading(of: Reading, score: Tensor, probability: Tensor) -> Tensor:
+    """The numbers that a test looks at."""
+    if of == "score":
+        return score
+    if bool(probability.isnan().any()):
+        raise InputError("the target is a callable, which has no probability; use of='score'")
+    return probability
+
+
+def ranked(relevance: Tensor, counts: Tensor, seed: int = 0) -> Tensor:
+    """The place of each feature from the most relevant (0) on, (batch, features); what a sample lacks is last.
+
+    >>> ranked(torch.tensor([[3.0, 9.0, 5.0]]), torch.tensor([3])).tolist()
+    [[2, 0, 1]]
+    """
+    many = relevance.shape[1]
+    # NumPy's stream begins alike for any length, so that padding changes no tie.
+    chance = torch.from_numpy(np.random.default_rng(seed).random(many)).argsort().to(relevance.device)
+    absent = torch.arange(many, device=relevance.device) >= counts.to(relevance.device)[:, None]
+    shuffled = relevance.masked_fill(absent, -torch.inf)[:, chance]
+    order = chance[shuffled.argsort(dim=1, descending=True, stable=True)]
+    places = torch.arange(many, device=relevance.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
+def even_steps(counts: Tensor, steps: int | None) -> Tensor:
+    """How many features are hidden at each of `steps` even steps from none to all, (batch, steps + 1).
+
+    None, or a number above that of the features, is one feature a step; then numbers above `counts` pad.
+
+    >>> even_steps(torch.tensor([10, 2]), 4).tolist()
+    [[0, 2, 5, 8, 10], [0, 1, 2, 3, 3]]
+    """
+    most = int(counts.max())
+    steps = most if steps is None else min(steps, most)
+    place = torch.arange(steps + 1, device=counts.device)
+    counts = counts[:, None]
+    each = counts.clamp(max=steps)
+    # Half a step rounds to even, as Python rounds.
+    hidden = (place * counts / each).round().long()
+    return torch.where(place <= each, hidden, counts + 1)
+
+
+def at_shares(counts: Tensor, shares: Sequence[float]) -> Tensor:
+    """How many features given shares of them are, (batch, shares), rounded up: at least one.
+
+    >>> at_shares(torch.tensor([21, 200]), [0.01, 0.5]).tolist()
+    [[1, 11], [2, 100]]
+    """
+    # Rounded first, so that 0.07 × 100 = 7.000000000000001 is 7.
+    exact = counts[:, None].double() * torch.tensor(shares, dtype=torch.float64, device=counts.device)
+    return torch.ceil(exact.mul(1e9).round() / 1e9).long().clamp(min=1)
+
+
+def check_shares(name: str, shares: Sequence[float]) -> None:
+    """Refuse what are no shares."""
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise InputError(f"{name} is {shares}; accepted: shares above 0 up to 1, such as (0.1, 0.5)")

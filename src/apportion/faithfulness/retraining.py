@@ -1,0 +1,295 @@
+"""Tests that train: ROAR and KAR train anew on what a map leaves, F-Fidelity lets the model get used to masks."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from apportion.errors import InputError
+from apportion.faithfulness.case import Case, CurveTest, Found, Test
+from apportion.faithfulness.curves import at_shares, check_shares
+from apportion.faithfulness.fidelity import random_subsets
+from apportion.faithfulness.maps import Map
+from apportion.faithfulness.rationales import Comprehensiveness
+from apportion.faithfulness.scores import Scores
+from apportion.forward import Inputs, call_model
+from apportion.progress import progress
+from apportion.substitution import map_tensors, tensors_in
+from apportion.target import scores_of
+
+_TRAINED_ON = "the sample was trained on"
+
+
+@dataclass(frozen=True)
+class ROAR(CurveTest):
+    """Remove and retrain (Hooker et al. 2019): the most relevant share of the features of every sample is hidden, a
+    fresh model is trained on what is left, and its accuracy on held-out samples, masked likewise, is taken: the
+    mean over `shares` and `seeds`. Lower is better. With `keep` the least relevant share is hidden instead: keep
+    and retrain (KAR), where higher is better.
+
+    So nothing is asked of a model that it was not trained for, which pixel flipping may be blamed for. Needs the
+    true `labels`; the samples are those to train on, of which the share `held_out` is kept for the accuracy and
+    the others are undefined. The model is trained in copies, its weights drawn anew by `reset_parameters`, with
+    Adam at `rate`. `folder` keeps every finished training, so that a run that was killed goes on where it was.
+    Cost: a training of `epochs` for each share, for none hidden, and each seed.
+    """
+
+    shares: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    keep: bool = False
+    seeds: tuple[int, ...] = (0,)
+    epochs: int = 10
+    batch: int = 32
+    rate: float = 1e-3
+    held_out: float = 0.2
+    folder: str | None = field(default=None, kw_only=True, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares("shares", self.shares)
+        _check_training(self.epochs, self.batch, self.rate)
+        if not 0 < self.held_out < 1:
+            raise InputError(f"held_out is {self.held_out}; accepted: a share between 0 and 1")
+        if not self.seeds:
+            raise InputError("seeds is empty; accepted: at least one seed")
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.keep
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        labels = _labels(case, self)
+        order = self.ordered(case, explanation, least_first=self.keep)
+        shuffled = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
+        held, known = shuffled.tensor_split([max(1, round(self.held_out * len(labels)))])
+        hidden = torch.cat([torch.zeros_like(order.counts)[:, None], at_shares(order.counts, self.shares)], 1)
+        runs = [(column, seed) for column in range(hidden.shape[1]) for seed in self.seeds]
+        right = torch.zeros(hidden.shape[1], len(held), dtype=torch.float64)
+        for ((column, seed),) in progress([(run,) for run in runs], len(runs), "models to train"):
+            inputs = order.masking.masked(order.rank >= hidden[:, column, None])
+            right[column] += self._right(case.model, inputs, labels, known, held, seed) / len(self.seeds)
+        values = torch.full((len(labels),), torch.nan, dtype=torch.float64)
+        values[held] = right[1:].mean(0)
+        curve = {"share": [0.0, *self.shares], "value": right.mean(1).tolist()}
+        return Found(values, _TRAINED_ON, {"curves": {"accuracy": curve}})
+
+    def _right(
+        self, model: Any, inputs: Inputs, labels: Tensor, known: Tensor, held: Tensor, seed: int
+    ) -> Tensor:
+        """Whether a model trained on the known samples is right (1) on each held-out one, or not (0)."""
+        made = fresh(model, seed)
+        path = None
+        if self.folder is not None:
+            settings = f"{self.epochs} {self.batch} {self.rate} {seed}"
+            path = Path(self.folder) / f"{_digest(settings, made, inputs, labels, known)}.json"
+            if (kept := _kept(path)) is not None:
+                return kept
+        train(made, inputs, labels, known, self.epochs, self.batch, self.rate, seed)
+        right = predicted(made, _some(inputs, held), self.batch) == labels.to(held.device)[held]
+        scores = Scores(right, f"one training of {self!r}", higher_is_better=True)
+        if path is not None:
+            scores.save(path)
+        return scores.values
+
+
+def KAR(**settings: Any) -> ROAR:  # noqa: N802 (the name that the literature has)
+    """Keep and retrain (Hooker et al. 2019): `ROAR(keep=True)`, with the settings of `ROAR`.
+
+    >>> KAR(epochs=3).higher_is_better
+    True
+    """
+    return ROAR(keep=True, **settings)
+
+
+@dataclass(frozen=True)
+class FFidelity(Test):
+    """A test on a model that has got used to masks (the idea of F-Fidelity, Zheng et al. 2024): a copy of the model
+    is trained on for a few `epochs` with random shares, up to `share`, of the features hidden, and `test` is then
+    run on it with the map of the original model.
+
+    So hidden features are nothing that the model has never seen. It learns the true `labels` where given, else its
+    own predictions. The direction is that of `test`. Cost: `epochs` of training, and the test.
+    """
+
+    test: Any = Comprehensiveness()
+    share: float = 0.5
+    epochs: int = 3
+    batch: int = 32
+    rate: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.test, CurveTest) or isinstance(self.test, ROAR):
+            raise InputError(f"test is {self.test!r}; accepted: a test that hides features, such as ROAD()")
+        check_shares("share", (self.share,))
+        _check_training(self.epochs, self.batch, self.rate)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return bool(self.test.higher_is_better)
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        masking = case.masking(self.test.partition, self.test.replacement)
+        labels = masking.output.argmax(1) if case.labels is None else _labels(case, self, classes=1)
+        made = _copied(case.model)
+        masks = random_subsets(masking.counts, masking.many, self.epochs * 8, self.seed)
+        masks &= masks.cumsum(2) <= (self.share * masking.counts[:, None, None]).ceil()
+
+        def changed(rows: Tensor, step: int) -> Inputs:
+            return masking.masked(~masks[:, step % masks.shape[1]].to(masking.score.device)[rows], rows)
+
+        every = torch.arange(masking.batch)
+        train(made, case.inputs, labels, every, self.epochs, self.batch, self.rate, self.seed, changed)
+        again = Case(
+            made,
+            case.inputs,
+            masking.resolved,
+            labels=case.labels,
+            features=case.features,
+            mask=case.mask,
+            chunk=case.chunk,
+        )
+        found: Found = self.test.measure(again, explanation)
+        case.forwards += again.passes[0]
+        return found
+
+
+# ---- training ----
+
+
+def fresh(model: Any, seed: int) -> nn.Module:
+    """A copy of a model with its weights drawn anew by the `reset_parameters` of its modules."""
+    made = _copied(model)
+    modules = [m for m in made.modules() if next(m.parameters(recurse=False), None) is not None]
+    fixed = [type(m).__name__ for m in modules if not hasattr(m, "reset_parameters")]
+    if fixed:
+        raise InputError(
+            f"the model's {', '.join(dict.fromkeys(fixed))} cannot be drawn anew; accepted: modules with "
+            "reset_parameters()"
+        )
+    with _seeded(made, seed):
+        for module in made.modules():
+            if callable(reset := getattr(module, "reset_parameters", None)):
+                reset()
+    return made
+
+
+def train(
+    model: nn.Module,
+    inputs: Inputs,
+    labels: Tensor,
+    rows: Tensor,
+    epochs: int,
+    batch: int,
+    rate: float,
+    seed: int,
+    changed: Callable[[Tensor, int], Inputs] | None = None,
+) -> None:
+    """Train a model in place on some rows with Adam and the cross-entropy; `changed(rows, step)` may give other
+    inputs for them."""
+    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    random = np.random.default_rng(seed)
+    step = 0
+    with torch.inference_mode(False), torch.enable_grad(), _seeded(model, seed):
+        model.train()
+        for _ in range(epochs):
+            for part in rows[torch.from_numpy(random.permutation(len(rows)))].split(batch):
+                given = _some(inputs, part) if changed is None else changed(part, step)
+                scores = scores_of(call_model(model, given), len(part))
+                answers = labels[part.to(labels.device)].to(scores.device)
+                if scores.shape[1] == 1:
+                    loss = F.binary_cross_entropy_with_logits(scores[:, 0], answers.to(scores))
+                else:
+                    loss = F.cross_entropy(scores, answers)
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+                step += 1
+        model.eval()
+
+
+def predicted(model: nn.Module, inputs: Inputs, batch: int) -> Tensor:
+    """The class of each sample."""
+    found = []
+    with torch.no_grad():
+        for part in torch.arange(next(tensors_in(inputs)).shape[0]).split(batch):
+            scores = scores_of(call_model(model, _some(inputs, part)), len(part))
+            found.append(scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long())
+    return torch.cat(found)
+
+
+@contextmanager
+def _seeded(model: nn.Module, seed: int) -> Iterator[None]:
+    """Random numbers from a seed, and the global random state put back."""
+    devices = {p.device for p in model.parameters() if p.is_cuda}
+    with torch.random.fork_rng(devices=[d.index or 0 for d in devices]):
+        torch.manual_seed(seed)
+        yield
+
+
+def _copied(model: Any) -> nn.Module:
+    inner = getattr(model, "model", None)
+    model = inner if not isinstance(model, nn.Module) and isinstance(inner, nn.Module) else model
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"the model is {type(model).__name__}; accepted: a torch module, which can be trained"
+        )
+    return copy.deepcopy(model).requires_grad_()
+
+
+def _some(inputs: Inputs, rows: Tensor) -> Inputs:
+    return map_tensors(inputs, lambda t: t[rows.to(t.device)])  # type: ignore[no-any-return]
+
+
+def _labels(case: Case, test: object, classes: int = 2) -> Tensor:
+    name = type(test).__name__
+    if case.labels is None:
+        raise InputError(f"{name} trains, so it needs the true classes: labels=…, one per sample")
+    labels = torch.as_tensor(case.labels)
+    many = next(tensors_in(case.inputs)).shape[0]
+    if labels.shape != (many,) or labels.is_floating_point():
+        raise InputError(
+            f"labels have shape {tuple(labels.shape)} and type {labels.dtype}; accepted: {many} class numbers"
+        )
+    if len(labels.unique()) < classes:
+        raise InputError(f"{name} needs samples of two classes at least; all labels are {int(labels[0])}")
+    return labels.long()
+
+
+def _check_training(epochs: int, batch: int, rate: float) -> None:
+    if epochs < 1 or batch < 1 or not rate > 0:
+        raise InputError(f"epochs is {epochs}, batch {batch}, rate {rate}; accepted: positive numbers")
+
+
+# ---- finished trainings ----
+
+
+def _digest(settings: str, model: nn.Module, inputs: Inputs, labels: Tensor, rows: Tensor) -> str:
+    """A name for a training: what it starts from, on what, and how."""
+    digest = hashlib.sha256(f"{settings} {type(model).__qualname__} {model}".encode())
+    for tensor in (*model.state_dict().values(), *tensors_in(inputs), labels, rows):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
+        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _kept(path: Path) -> Tensor | None:
+    """The result of a training that was finished before; a file that is damaged is named, and done again."""
+    if not path.is_file():
+        return None
+    try:
+        return Scores.load(path).values
+    except InputError as error:
+        warnings.warn(f"{error}; this model is trained again", stacklevel=2)
+        return None

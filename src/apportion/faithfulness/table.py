@@ -1,0 +1,240 @@
+"""The table that a comparison gives: methods and references by tests, with all that its numbers need beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apportion.errors import InputError
+from apportion.explanation import write_whole
+from apportion.faithfulness.agreement import Numbers, kendall_tau, krippendorff_alpha
+from apportion.faithfulness.scores import Scores
+from apportion.faithfulness.statistics import Comparison, paired, ranks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Group
+
+_SURE = 0.05
+_ARROWS = {True: " ↑", False: " ↓", None: ""}
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Scores by row (a method or a reference) and test.
+
+    `references` are the rows that are no methods, `panel` holds the scores of the methods by test, replacement and
+    method. Ranks, comparisons and agreement are of methods only, turned so that higher is better.
+    """
+
+    scores: Mapping[str, Mapping[str, Scores]]
+    references: tuple[str, ...] = ()
+    panel: Mapping[str, Mapping[str, Mapping[str, Scores]]] = field(default_factory=dict)
+    seed: int = 0
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The rows that are methods."""
+        return tuple(row for row in self.scores if row not in self.references)
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The columns."""
+        return tuple(next(iter(self.scores.values())))
+
+    def ranks(self, test: str) -> dict[str, float]:
+        """The rank of each method, 1 the best; NaN where a test has no direction or no value."""
+        return ranks({method: self._oriented(method, test) for method in self.methods})
+
+    def best(self, test: str) -> str | None:
+        """The method with the best mean; None where a test has no direction or no value."""
+        return _best({method: self._scores(method, test) for method in self.methods})
+
+    def paired(self, test: str, level: float = 0.95) -> list[Comparison]:
+        """Each two methods on the same samples; a difference above 0 says that the first is better."""
+        values = {method: self._scores(method, test).oriented.numpy() for method in self.methods}
+        return paired(values, level=level, seed=self.seed)
+
+    def agreement(self) -> tuple[list[str], Numbers, float]:
+        """The tests with a direction, Kendall's τ between the orders that they give the methods, and Krippendorff's
+        α of their ranks together. Both are NaN for fewer than two tests or methods."""
+        names = [
+            test for test in self.tests if self._scores(self.methods[0], test).higher_is_better is not None
+        ]
+        means = [[self._oriented(method, test) for method in self.methods] for test in names]
+        ratings = np.asarray(means, dtype=np.float64).reshape(len(names), len(self.methods))
+        placed = [list(self.ranks(test).values()) for test in names]
+        alpha = krippendorff_alpha(np.asarray(placed).reshape(ratings.shape)) if len(names) > 1 else math.nan
+        return names, kendall_tau(ratings), alpha
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the table should know: references that beat methods, winners that change."""
+        found = []
+        for test in self.tests:
+            for method in self.methods:
+                mine = self._oriented(method, test)
+                better = [row for row in self.references if self._oriented(row, test) > mine]
+                if better:
+                    found.append(f"{test}: {method} does worse than {' and '.join(better)}")
+        for test, by_replacement in self.panel.items():
+            winners = {name: _best(scores) for name, scores in by_replacement.items()}
+            if len(set(winners.values())) > 1:
+                said = ", ".join(f"{winner} with {name}" for name, winner in winners.items())
+                found.append(f"{test}: the best method depends on the replacement ({said})")
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        names, tau, alpha = self.agreement()
+        return {
+            "tests": list(self.tests),
+            "references": list(self.references),
+            "scores": {
+                row: {test: _with_interval(scores) for test, scores in by_test.items()}
+                for row, by_test in self.scores.items()
+            },
+            "ranks": {test: _no_nan(self.ranks(test)) for test in self.tests},
+            "paired": {test: [_no_nan(vars(c)) for c in self.paired(test)] for test in self.tests},
+            "agreement": {"tests": names, "tau": _no_nan(tau.tolist()), "alpha": _no_nan(alpha)},
+            "panel": {
+                test: {
+                    name: {method: _no_nan(scores.mean) for method, scores in by_method.items()}
+                    for name, by_method in by_replacement.items()
+                }
+                for test, by_replacement in self.panel.items()
+            },
+            "warnings": list(self.warnings),
+        }
+
+    def save(self, path: Path) -> Path:
+        """Write one JSON file; it appears whole or not at all."""
+        import json
+        from pathlib import Path
+
+        return write_whole(Path(path), json.dumps(self.to_dict(), indent=1).encode())
+
+    def __rich__(self) -> Group:
+        """The table for a terminal: the best method of a test is bold, and so is any that is not clearly worse."""
+        from rich.console import Group
+        from rich.table import Table as Grid
+        from rich.text import Text
+
+        grid = Grid(box=None, pad_edge=False)
+        grid.add_column("")
+        for test in self.tests:
+            arrow = _ARROWS[self._scores(self.methods[0], test).higher_is_better]
+            grid.add_column(Text(test + arrow), justify="right")
+        leading = {test: self._leading(test) for test in self.tests}
+        for row in self.scores:
+            cells = [
+                Text(_cell(self._scores(row, test)), style="bold" if row in leading[test] else "")
+                for test in self.tests
+            ]
+            grid.add_row(Text(row), *cells, style="dim" if row in self.references else "")
+        return Group(grid, Text("\n".join(("", *self._remarks()))))
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=200, color_system=None, file=None, force_terminal=False)
+        with console.capture() as captured:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        heads = "".join(
+            f"<th>{escape(test)}{_ARROWS[self._scores(self.methods[0], test).higher_is_better]}</th>"
+            for test in self.tests
+        )
+        rows = "".join(
+            f"<tr><th>{escape(row)}</th>"
+            + "".join(f"<td>{escape(_cell(self._scores(row, test)))}</td>" for test in self.tests)
+            + "</tr>"
+            for row in self.scores
+        )
+        remarks = "".join(f"<p>{escape(remark)}</p>" for remark in self._remarks())
+        return f"<table><tr><th></th>{heads}</tr>{rows}</table>{remarks}"
+
+    def _remarks(self) -> list[str]:
+        first = self._scores(self.methods[0], self.tests[0])
+        remarks = [
+            f"mean over {first.n} {first.each}s with its 95 % bootstrap interval; ↑ higher is better, ↓ lower"
+        ]
+        if len(self.methods) > 1:
+            remarks.append(
+                "bold: the best method, and those not clearly worse (paired, Holm-corrected p ≥ 0.05)"
+            )
+        names, _, alpha = self.agreement()
+        if len(names) > 1 and not math.isnan(alpha):
+            remarks.append(
+                f"agreement of the tests on the ranks of the methods: Krippendorff's α = {alpha:.2f}"
+            )
+        why = dict.fromkeys(s.undefined for row in self.scores.values() for s in row.values() if s.undefined)
+        if why:
+            remarks.append(f"undefined: {'; '.join(why)}")
+        return remarks + [f"note: {warning}" for warning in self.warnings]
+
+    def _leading(self, test: str) -> set[str]:
+        """The best method, and those that are not clearly worse."""
+        best = self.best(test)
+        if best is None:
+            return set()
+        beaten = {
+            c.second if c.first == best else c.first
+            for c in self.paired(test)
+            if best in (c.first, c.second) and c.corrected < _SURE
+        }
+        return set(self.methods) - beaten
+
+    def _scores(self, row: str, test: str) -> Scores:
+        if row not in self.scores or test not in self.scores[row]:
+            raise InputError(
+                f"no scores of {row!r} in {test!r}; rows: {', '.join(self.scores)}; tests: {', '.join(self.tests)}"
+            )
+        return self.scores[row][test]
+
+    def _oriented(self, row: str, test: str) -> float:
+        return _oriented(self._scores(row, test))
+
+
+def _oriented(scores: Scores) -> float:
+    """The mean turned so that higher is better; NaN where there is no better."""
+    if scores.higher_is_better is None:
+        return math.nan
+    return scores.mean if scores.higher_is_better else -scores.mean
+
+
+def _best(scores: Mapping[str, Scores]) -> str | None:
+    means = {name: _oriented(s) for name, s in scores.items()}
+    means = {name: mean for name, mean in means.items() if not math.isnan(mean)}
+    return max(means, key=lambda name: means[name]) if means else None
+
+
+def _cell(scores: Scores) -> str:
+    if not scores.n:
+        return "undefined"
+    low, high = scores.interval()
+    return f"{scores.mean:.3g}" if scores.n == 1 else f"{scores.mean:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _with_interval(scores: Scores) -> dict[str, Any]:
+    found = {**scores.to_dict(), "mean": scores.mean, "interval": list(scores.interval()), "n": scores.n}
+    cleaned: dict[str, Any] = _no_nan(found)
+    return cleaned
+
+
+def _no_nan(tree: Any) -> Any:
+    """JSON has no NaN: None."""
+    if isinstance(tree, dict):
+        return {key: _no_nan(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_no_nan(value) for value in tree]
+    return None if isinstance(tree, float) and math.isnan(tree) else tree
