@@ -9,7 +9,7 @@ INSTALL := $(PIP) install --quiet --quiet --constraint constraints.txt
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check slow docs bench wheel format clean
+.PHONY: help demo test check slow docs bench page wheel format clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -34,6 +34,9 @@ docs: $(VENV)/.dev ## read the documentation while writing it
 
 bench: $(VENV)/.dev ## ours beside others, as ratios (ARGS="lrp --repeat 5")
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+page: ## build the page of reports and workbench anew (needs node 20 or newer)
+	cd frontend && npm ci --no-audit --no-fund && npm run build
 
 wheel: $(VENV)/.dev ## build the wheel, and explain a sentence with it from an empty environment
 	rm -rf dist build/empty

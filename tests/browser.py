@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +109,12 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 20) -> Any:
-        """The value of an expression once it is true."""
+    def wait(self, script: str, seconds: float = 20) -> None:
+        """Until an expression is true."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        while not self.run(f"Boolean({script})"):
             assert time.monotonic() < end, f"never true: {script}\n{self.run('document.body.innerText')}"
             time.sleep(0.02)
-        return value
 
     def click(self, selector: str) -> None:
         x, y = self.run(
@@ -161,10 +159,15 @@ class Browser:
         """Files that the page hands out go here."""
         self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
+    @staticmethod
+    def downloaded(path: Path, seconds: float = 20) -> None:
+        """Until a file was handed out whole."""
+        end = time.monotonic() + seconds
+        while not path.is_file():
+            assert time.monotonic() < end, f"{path.name} never came"
+            time.sleep(0.02)
+
     def screenshot(self, path: Path, whole: bool = True) -> Path:
         data = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
         return path
-
-
-Opened = Callable[..., Browser]

@@ -234,11 +234,7 @@ def test_a_card_is_taken_away_as_picture_and_data(shown, tmp_path):
     browser.downloads(tmp_path)
     for i, name in enumerate(("yes-InputXGradient.png", "InputXGradient.json"), 1):
         browser.click(f".tools button:nth-of-type({i})")
-        browser.wait("true")
-        for _ in range(100):
-            if (tmp_path / name).is_file():
-                break
-            browser.wait("new Promise(r => setTimeout(() => r(true), 50))")
+        browser.downloaded(tmp_path / name)
     orange = np.abs(
         np.asarray(Image.open(tmp_path / "yes-InputXGradient.png").convert("RGB")).astype(int) - (213, 94, 0)
     )

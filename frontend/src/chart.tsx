@@ -2,7 +2,7 @@
 import { number } from "./data";
 import type { Chart, Matrix } from "./data";
 
-const WIDTH = 440, HEIGHT = 250, LEFT = 46, RIGHT = 10, TOP = 10, BOTTOM = 38;
+const WIDTH = 440, HEIGHT = 250, LEFT = 66, RIGHT = 14, TOP = 10, BOTTOM = 44;
 // Okabe & Ito (2008), without their yellow and black; dashes tell the curves apart without colour.
 const COLOURS = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
@@ -31,11 +31,11 @@ export function ChartView({ chart }: { chart: Chart }) {
             <text x={LEFT - 6} y={py(y) + 4} text-anchor="end">{number(y, y1 - y0)}</text>
           </g>
         ))}
-        {[x0, (x0 + x1) / 2, x1].map((x) => (
-          <text key={x} x={px(x)} y={HEIGHT - BOTTOM + 16} text-anchor="middle">{number(x, x1 - x0)}</text>
+        {[x0, (x0 + x1) / 2, x1].map((x, i) => (
+          <text key={x} x={px(x)} y={HEIGHT - BOTTOM + 17} text-anchor={["start", "middle", "end"][i]}>{number(x, x1 - x0)}</text>
         ))}
         <text x={(LEFT + WIDTH - RIGHT) / 2} y={HEIGHT - 4} text-anchor="middle">{chart.x}</text>
-        <text x={-(TOP + HEIGHT - BOTTOM) / 2} y={11} text-anchor="middle" transform="rotate(-90)">{chart.y}</text>
+        <text x={-(TOP + HEIGHT - BOTTOM) / 2} y={13} text-anchor="middle" transform="rotate(-90)">{chart.y}</text>
         {drawn.map(({ curve, colour }) => curve.low && curve.high && (
           <polygon key={curve.name} fill={colour} opacity={0.15}
             points={[...points(curve.x, curve.low), ...points(curve.x, curve.high).reverse()].join(" ")} />

@@ -138,7 +138,7 @@ function Tests({ card }: { card: Card }) {
           <caption>Tests of this explanation</caption>
           <tbody>
             {card.tests.map(({ test, value, direction }) => (
-              <tr key={test}><th scope="row">{test} <span class="quiet">{direction}</span></th><td class="n">{value === null ? "–" : number(value, Math.abs(value))}</td></tr>
+              <tr key={test}><th scope="row" title={test}>{test.split("(")[0]} <span class="quiet">{direction}</span></th><td class="n">{value === null ? "–" : number(value, Math.abs(value))}</td></tr>
             ))}
           </tbody>
         </table>

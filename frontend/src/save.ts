@@ -115,7 +115,7 @@ function draw(pen: CanvasRenderingContext2D, card: Card, section: Section, look:
   line(card.balance, "bold 14px");
   y += 22;
   for (const { test, value } of card.tests) {
-    line(`${test}  ${value === null ? "–" : number(value, Math.abs(value))}`, "12px");
+    line(`${test.split("(")[0]}  ${value === null ? "–" : number(value, Math.abs(value))}`, "12px");
     y += 18;
   }
   line(card.repr, "12px", MUTED);

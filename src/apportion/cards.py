@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,12 @@ def _card(member: Member, shown: View) -> dict[str, Any]:
     explanation, index, tests = member
     total, apportioned = explanation.total, float(explanation.apportioned[index])
     ledger = getattr(explanation, "ledger", None)
+    # The curves of a test are means over its samples: they are those of this one if it is alone.
+    curves = (
+        next((s.notes["curves"] for s in tests if "curves" in s.notes), None)
+        if len(explanation) == 1
+        else None
+    )
     return {
         "method": type(explanation.method).__name__,
         "repr": repr(explanation.method),
@@ -104,8 +110,8 @@ def _card(member: Member, shown: View) -> dict[str, Any]:
         "shown": _shown(shown),
         "top": [[name, _short(value)] for name, value in shown.top(TOP)],
         "ledger": None if ledger is None else _ledger(ledger),
-        "tests": [_test(scores, index) for scores in tests],
-        "chart": None,
+        "tests": [told(scores, index) for scores in tests],
+        "chart": None if curves is None else chart(curves),
     }
 
 
@@ -139,12 +145,27 @@ def _shown(shown: View) -> dict[str, Any]:
     }
 
 
-def _test(scores: Scores, index: int) -> dict[str, Any]:
+def told(scores: Scores, index: int) -> dict[str, Any]:
+    """What a test says of one sample."""
     value = float(scores.values[index])
     return {
         "test": scores.test,
         "value": None if np.isnan(value) else value,
         "direction": scores.direction,
+    }
+
+
+def chart(curves: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
+    """The curves of a test of hidden features (`Scores.notes["curves"]`), for drawing."""
+    names = {"morf": "most relevant first", "lerf": "least relevant first"}
+    return {
+        "title": "",
+        "x": "share hidden",
+        "y": "probability",
+        "curves": [
+            {"name": names[way], "x": list(map(_short, c["share"])), "y": list(map(_short, c["value"]))}
+            for way, c in curves.items()
+        ],
     }
 
 

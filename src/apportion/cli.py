@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apportion import cli_bulk
+from apportion import cli_bulk, cli_faithfulness
 from apportion.errors import InputError
 from apportion.one_line import missing, one_line_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from apportion.domains import Classifier
-    from apportion.explanation import Explanation
     from apportion.recognise import Given
+    from apportion.running import Prepared
+    from apportion.wording import Explained
 
 OUT = Path("apportion-out")
 # Nodes are fixed: to its tolerance the integral takes hundreds of passes on a photo.
@@ -100,13 +100,13 @@ def explain(
         what = _recognised(given)
         if out is None and what.kind == "image" and not (as_json or html or png):
             out = OUT
-        classifier, explanations = _explain(what, model, [method], target, layer, row)
+        ready, explanations = _explain(what, model, [method], target, layer, row)
         explanation = explanations[0]
         console = _console()
         if not as_json:
             from apportion import terminal
 
-            terminal.show(explanation, console, classifier.name)
+            terminal.show(explanation, console, ready.classifier.name)
         if out is not None:
             stem = _stem(what, explanation)
             html, png = html or out / f"{stem}.html", png or out / f"{stem}.png"
@@ -141,18 +141,40 @@ def compare(
         if not names:
             raise InputError("--methods is empty; accepted: names such as lrp,ig")
         what = _recognised(given)
-        classifier, explanations = _explain(what, model, names, target, None, row)
+        ready, explanations = _explain(what, model, names, target, None, row)
         console = _console()
         from apportion import terminal
         from apportion.report import page
 
-        console.print(terminal.heading(explanations[0], classifier.name))
+        console.print(terminal.heading(explanations[0], ready.classifier.name))
         console.print(terminal.comparison(explanations))
         from apportion.explanation import write_whole
 
         path = html or OUT / "compare.html"
         write_whole(path, page(explanations).encode())
         _tell(console, path)
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        list[str] | None, typer.Option(help="A model of your own beside those that ship; may be repeated.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8765,
+    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+) -> None:
+    """Open the workbench: a page, on this machine only, where models are explained as you type and drop."""
+    with one_line_errors():
+        import webbrowser
+
+        from apportion.serve.app import run
+
+        def tell(address: str) -> None:
+            typer.echo(f"workbench: {address}\n(stop it with Ctrl-C)")
+            if browser:
+                webbrowser.open(address)
+
+        run(model or (), port, tell)
 
 
 @app.command()
@@ -228,7 +250,7 @@ def _recognised(given: str) -> Given:
 
 def _explain(
     what: Given, model: str | None, methods: list[str], target: str | None, layer: str | None, row: int
-) -> tuple[Classifier, list[Explanation]]:
+) -> tuple[Prepared, list[Explained]]:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from rich.console import Console
@@ -241,7 +263,7 @@ def _explain(
         return explain_given(what, model, methods, target, layer, row)
 
 
-def _stem(what: Given, explanation: Explanation) -> str:
+def _stem(what: Given, explanation: Explained) -> str:
     method = type(explanation.method).__name__.lower()
     return f"{Path(what.name).stem if what.raw is not what.name else what.kind}-{method}"
 
@@ -261,6 +283,7 @@ def _tell(console: Console, *paths: Path) -> None:
 
 
 cli_bulk.add_to(app)
+cli_faithfulness.add_to(app)
 
 
 def main() -> Any:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion import terminal
-from apportion.explanation import Explanation, write_whole
+from apportion.explanation import write_whole
 from apportion.recognise import Given
 from apportion.report import page
 from apportion.running import explain_given
+from apportion.wording import Explained
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,7 @@ METHODS = ("lrp", "IntegratedGradients(nodes=24)", "inputxgradient")
 
 def run(console: Console, path: Path) -> None:
     """Explain both in the terminal by the first method, by all in a table and on a page at `path`."""
-    found: list[Explanation] = []
+    found: list[Explained] = []
     inputs = [Given("text", SENTENCE, SENTENCE)]
     with tempfile.TemporaryDirectory() as folder:
         if (photo := _photo(Path(folder))) is None:
@@ -32,10 +33,10 @@ def run(console: Console, path: Path) -> None:
         else:
             inputs.append(Given("image", photo, "cat.png"))
         for what in inputs:
-            classifier, explanations = explain_given(what, methods=METHODS)
+            ready, explanations = explain_given(what, methods=METHODS)
             found += explanations
             console.rule(what.name, style="dim", align="left")
-            terminal.show(explanations[0], console, classifier.name)
+            terminal.show(explanations[0], console, ready.classifier.name)
             console.print()
             console.print(terminal.comparison(explanations))
             console.print()

@@ -66,7 +66,6 @@ def named(explanation: Explanation, model: Classifier, *features: Any) -> Explan
 
 def class_number(name: str, labels: tuple[str, ...]) -> int:
     """A class by its name, whatever the case, or by its number."""
-    """The number of a class that is given by name (whatever the case) or by number."""
     import difflib
 
     lower = [label.lower() for label in labels]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation, Values
+from apportion.progress import model_called
 from apportion.substitution import Substitution, map_tensors, tensors_in, warn_about_training
 from apportion.target import Target, pick, resolve, scores_of
 
@@ -326,6 +327,7 @@ class _Entry:
 
 
 def call_model(model: Model, inputs: Inputs) -> Any:
+    model_called()
     if isinstance(inputs, Tensor):
         return model(inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.explanation import Explanation, write_whole
-from apportion.views import AGAINST, FOR, Bars, Heat, Piece, Words, view
-from apportion.wording import balance, decision, number, signed, target_name
+from apportion.interactions import Interactions
+from apportion.views import AGAINST, FOR, Bars, Heat, Piece, View, Words, view
+from apportion.wording import Explained, balance, decision, number, signed, target_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,12 +48,15 @@ def plot(explanation: Explanation, index: int = 0, ax: Axes | None = None) -> Ax
     elif isinstance(shown, Words):
         _words(shown, ax)
     else:
+        assert isinstance(shown, Bars)  # only interactions are shown as pairs, and they draw themselves
         _bars(shown, ax)
     return ax
 
 
-def png(explanation: Explanation, path: str | Path, index: int = 0) -> Path:
+def png(explanation: Explained, path: str | Path, index: int = 0) -> Path:
     """Write one sample as a PNG with its title, colour scale and balance; a photo also as it was."""
+    if isinstance(explanation, Interactions):
+        return _written(explanation.plot(index).figure, path)
     shown = view(explanation, index)
     figure = _figure(shown)
     if isinstance(shown, Heat) and shown.photo is not None:
@@ -67,6 +71,10 @@ def png(explanation: Explanation, path: str | Path, index: int = 0) -> Path:
         ax.set_title(_shorten(shown.legend, 90), fontsize=8, color=MUTED, loc="left")
     figure.suptitle(_title(explanation, index), x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
     figure.supxlabel(balance(explanation, index), x=0.02, ha="left", fontsize=9, color=INK)
+    return _written(figure, path)
+
+
+def _written(figure: Figure, path: str | Path) -> Path:
     data = io.BytesIO()
     with _any_letter():
         figure.savefig(data, format="png", dpi=160, facecolor="white")
@@ -213,7 +221,7 @@ def _bars(shown: Bars, ax: Axes) -> None:
         ax.set_title(f"{left_out} smaller not drawn", fontsize=8, color=MUTED, loc="right")
 
 
-def _figure(shown: Words | Heat | Bars) -> Figure:
+def _figure(shown: View) -> Figure:
     from matplotlib.figure import Figure
 
     if isinstance(shown, Heat):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,8 +12,10 @@ import torch
 from apportion.domains import Classifier
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
-from apportion.explaining import explain
+from apportion.explaining import class_number, explain_encoded
 from apportion.explanation import Explanation
+from apportion.faithfulness.case import Case
+from apportion.faithfulness.maps import target_of
 from apportion.features import Features
 from apportion.forward import Inputs, call_model
 from apportion.methods import from_repr
@@ -20,6 +23,7 @@ from apportion.models import SHIPPED, load
 from apportion.recognise import DEFAULT_MODEL, Given, read_tensors
 from apportion.substitution import map_tensors, tensors_in
 from apportion.target import scores_of
+from apportion.wording import Explained
 
 
 def explain_given(
@@ -29,8 +33,8 @@ def explain_given(
     target: str | None = None,
     layer: str | None = None,
     row: int = 0,
-) -> tuple[Classifier, list[Explanation]]:
-    """The classifier, and one explanation of the input by each method; their notes name model and input."""
+) -> tuple[Prepared, list[Explained]]:
+    """The input ready for its model, and one explanation of it by each method."""
     made = [_at(from_repr(name), layer) for name in methods]  # a wrong name is told before a model is loaded
     if row and what.kind not in ("tabular", "tensor"):
         raise InputError(
@@ -40,27 +44,52 @@ def explain_given(
     if name is None:
         raise InputError(f"{what.name} holds tensors; say with --model which model takes them")
     classifier = load(name)
+    check_target(classifier, target)
+    ready = prepare(what, classifier, row)
+    return ready, [ready.explain(method, target) for method in made]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A classifier and one input encoded for it; `notes` name both on the explanations made here."""
+
+    classifier: Classifier
+    inputs: Inputs
+    features: tuple[Features, ...]
+    notes: dict[str, str]
+
+    def explain(self, method: Any, target: str | None = None) -> Explained:
+        """One explanation by a method, of a class by name or number."""
+        explanation = explain_encoded(self.classifier, self.inputs, self.features, method, target)
+        return replace(
+            explanation, labels=explanation.labels or None, notes={**explanation.notes, **self.notes}
+        )
+
+    def case(self, explanation: Explanation) -> Case:
+        """What tests of the explanation are run on."""
+        goal = target_of(explanation, None)
+        return Case(self.classifier, self.inputs, goal, features=self.features or None)
+
+
+def check_target(classifier: Classifier, target: str | None) -> None:
+    """Refuse a class name that the model does not have."""
     if target is not None and not classifier.labels and not target.lstrip("-").isdigit():
         raise InputError(
             f"target is {target!r}, but {classifier.name} has no class names; accepted: a class index"
         )
+    if target is not None and classifier.labels:
+        class_number(target, classifier.labels)
+
+
+def prepare(what: Given, classifier: Classifier, row: int = 0) -> Prepared:
+    """Encode an input for a classifier; a model of the user's own is tried on it."""
     inputs, features = _encoded(what, classifier, row)
-    if name not in SHIPPED:
+    if classifier.name not in SHIPPED:
         inputs = _tried(classifier, inputs)
-
-    def encoded(_: Any) -> tuple[Inputs, Any]:
-        return inputs, features
-
-    ready = replace(classifier, encode=encoded)
-    place = f"{what.name}, row {row}" if what.kind in ("tabular", "tensor") else what.name
-    notes = {"model": classifier.name, "input": place}
-    found = []
-    for method in made:
-        explanation = explain(ready, inputs if features is None else None, method, target)
-        found.append(
-            replace(explanation, labels=explanation.labels or None, notes={**explanation.notes, **notes})
-        )
-    return classifier, found
+    of_many = what.kind in ("tabular", "tensor") and isinstance(what.raw, Path)
+    place = f"{what.name}, row {row}" if of_many else what.name
+    known = () if features is None else (features,)
+    return Prepared(classifier, inputs, known, {"model": classifier.name, "input": place})
 
 
 def _at(method: Any, layer: str | None) -> Any:
@@ -86,7 +115,7 @@ def _encoded(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Fea
             f"{what.name!r:.60} is {_a(what.kind)}, but {classifier.name} takes {_a(classifier.domain)}{hint}"
         )
     try:
-        if what.kind != "tabular":
+        if what.kind != "tabular" or not isinstance(what.raw, Path):
             return classifier.encode(what.raw)
         from apportion.domains.tabular import read_row
 

@@ -14,9 +14,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from apportion.explanation import Explanation
-from apportion.views import AGAINST, FOR, Bars, Heat, Words, scale_of, view
-from apportion.wording import balance, decision, number, signed, target_name
+from apportion.views import AGAINST, FOR, Heat, View, Words, scale_of, view
+from apportion.wording import Explained, balance, decision, number, signed, target_name
 
 WIDEST = 64  # columns of a picture
 ROWS = 10  # entries of a list
@@ -25,7 +24,7 @@ BAR = 24  # columns of the longest bar, on each side
 Pixels = npt.NDArray[np.float64]
 
 
-def show(explanation: Explanation, console: Console, name: str, index: int = 0) -> None:
+def show(explanation: Explained, console: Console, name: str, index: int = 0) -> None:
     """Print the decision, the picture of why, and the balance."""
     console.print(heading(explanation, name, index))
     console.print(Padding(body(explanation, console, index), (1, 0)))
@@ -33,7 +32,7 @@ def show(explanation: Explanation, console: Console, name: str, index: int = 0) 
     console.print(Text(f"{explanation.method!r} · {explanation.cost}", style="dim"), soft_wrap=True)
 
 
-def heading(explanation: Explanation, name: str, index: int = 0) -> Text:
+def heading(explanation: Explained, name: str, index: int = 0) -> Text:
     """`imagenet: tabby cat  score 7.10, probability 55.2 %`, and what is explained if it is not that."""
     made, target = decision(explanation, index), target_name(explanation, index)
     text = Text.assemble((f"{name}: ", "dim"), (made.label, "bold"), f"  score {number(made.score)}")
@@ -44,15 +43,14 @@ def heading(explanation: Explanation, name: str, index: int = 0) -> Text:
     return text
 
 
-def body(explanation: Explanation, console: Console, index: int = 0) -> RenderableType:
+def body(explanation: Explained, console: Console, index: int = 0) -> RenderableType:
     """Colours where the console has them, and the largest values as a list."""
     shown = view(explanation, index)
     coloured = console.is_terminal and not console.no_color and console.color_system is not None
     listed = bars(shown)
-    if isinstance(shown, Bars) or not coloured:
-        return listed
-    drawn = words(shown) if isinstance(shown, Words) else picture(shown, min(WIDEST, console.width - 1))
-    return Group(drawn, "", listed) if isinstance(shown, Words) else drawn
+    if isinstance(shown, Words) and coloured:
+        return Group(words(shown), "", listed)
+    return picture(shown, min(WIDEST, console.width - 1)) if isinstance(shown, Heat) and coloured else listed
 
 
 def words(shown: Words) -> Text:
@@ -96,7 +94,7 @@ def picture(shown: Heat, columns: int) -> Text:
     return text
 
 
-def bars(shown: Words | Heat | Bars) -> Table:
+def bars(shown: View) -> Table:
     """The largest values with bars to both sides of a line."""
     rows = shown.top(ROWS)
     largest = max((abs(value) for _, value in rows), default=1.0)
@@ -118,7 +116,7 @@ def bars(shown: Words | Heat | Bars) -> Table:
     return table
 
 
-def comparison(explanations: Sequence[Explanation]) -> Table:
+def comparison(explanations: Sequence[Explained]) -> Table:
     """Two lines a method: its balance, and its three largest values."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)

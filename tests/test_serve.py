@@ -1,0 +1,413 @@
+"""The workbench: what its server refuses and survives, and what a person does on its page."""
+
+import base64
+import contextlib
+import io
+import json
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi")
+from browser import Browser, needs_chromium
+from surfaces import ATTACK
+
+MODELS = """
+import time, torch
+from torch import nn
+from apportion import Classifier
+from apportion.domains.text import Vocabulary, encode_words
+
+VOCABULARY = Vocabulary(("<pad>", "<unk>", "good", "bad"))
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.output = nn.Embedding(4, 2), nn.Linear(2, 2)
+    def forward(self, ids):
+        if (ids == 3).any() and (ids == 1).any():
+            raise KeyError("inside the model")
+        time.sleep(0.02)
+        return self.output(self.embedding(ids).mean(1))
+
+def slow():
+    torch.manual_seed(0)
+    return Classifier(Slow().eval(), lambda t: encode_words(t, VOCABULARY), ("no", "yes"), "text", "slow", 1)
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """(address, token) of a running server, with a slow model of the user's own."""
+    folder = tmp_path_factory.mktemp("served")
+    (folder / "mine.py").write_text(MODELS)
+    options = ["--no-browser", "--port", "0", "--model", "mine.py:slow"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "apportion", "serve", *options],
+        cwd=folder, stdout=subprocess.PIPE, stderr=(folder / "log").open("w"), text=True,
+    )  # fmt: skip
+    line = process.stdout.readline()
+    address, token = line.removeprefix("workbench: ").strip().split("/#token=")
+    yield address, token
+    assert process.poll() is None, (folder / "log").read_text()
+    process.send_signal(2)
+    assert process.wait(10) == 0
+
+
+def opened(served, path, body=None, **headers):
+    address, token = served
+    headers = {"Authorization": f"Bearer {token}", **headers}
+    return urlopen(
+        Request(address + path, body, {k: v for k, v in headers.items() if v is not None}), timeout=60
+    )
+
+
+def refused(served, path="/api/explain", body=b"{}", **headers):
+    """Status and what is said."""
+    with pytest.raises(HTTPError) as caught:
+        opened(served, path, body, **headers)
+    return caught.value.code, json.loads(caught.value.read())["detail"]
+
+
+def explained(served, **ask):
+    body = json.dumps({"model": "sentiment", "methods": ["lrp"], **ask}).encode()
+    return [json.loads(line) for line in opened(served, "/api/explain", body)]
+
+
+def png(pixels):
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def bomb(width, height):
+    """A PNG of a kilobyte whose header says that it has so many pixels."""
+    data = png(np.zeros((1, 1), np.uint8))
+    head = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + data[24:29]
+    return data[:12] + head + zlib.crc32(head).to_bytes(4, "big") + data[33:]
+
+
+# ---- the server ----
+
+
+def test_a_sentence(served):
+    said = explained(served, text="a funny movie", methods=["lrp", "ih"], tests=True)
+    kinds = [message["event"] for message in said]
+    assert kinds[:2] == ["waiting", "start"]
+    assert kinds.count("section") == 2
+    first = next(message for message in said if message["event"] == "section")["section"]
+    assert first["text"] == "a funny movie"
+    assert first["cards"][0]["shown"]["kind"] == "words"
+    tested = [message for message in said if message["event"] == "tested" and message["method"] == "lrp"]
+    assert [message["done"] for message in tested][-1]
+    assert [test["test"].split("(")[0] for test in tested[-1]["tests"]] == ["PixelFlipping", "DeletionRate"]
+    assert len(tested[-1]["chart"]["curves"][0]["x"]) == 4
+
+
+def test_a_row(served):
+    columns = json.load(opened(served, "/api/model?name=breast-cancer"))["columns"]
+    row = {column["name"]: column["value"] for column in columns}
+    (section,) = [
+        m["section"] for m in explained(served, model="breast-cancer", row=row) if m["event"] == "section"
+    ]
+    assert section["cards"][0]["shown"]["kind"] == "bars"
+    (error,) = [
+        m
+        for m in explained(served, model="breast-cancer", row={**row, columns[0]["name"]: "much"})
+        if m["event"] == "error"
+    ]
+    assert columns[0]["name"] in error["message"]
+
+
+def test_only_who_has_the_token_is_answered(served):
+    for path in ("/api/catalog", "/api/model?name=sentiment"):
+        for token in (None, "Bearer ", "Bearer wrong"):
+            assert refused(served, path, None, Authorization=token)[0] == 401
+    assert refused(served, Authorization=None)[0] == 401
+    assert b"apportion" in opened(served, "/", Authorization=None).read()  # the page holds no secret
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "localhost.evil.example"])
+def test_a_request_in_another_name_is_refused(served, host):
+    assert refused(served, "/", None, Host=host)[0] == 403
+    assert refused(served, Host=host)[0] == 403
+
+
+def test_only_this_machine_is_listened_to(served):
+    port = int(served[0].rsplit(":", 1)[1])
+    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    for other in others - {"127.0.0.1"}:
+        with pytest.raises(ConnectionError):
+            socket.create_connection((other, port), 2)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        ({"methods": []}, "methods"),
+        ({"methods": ["lrp"] * 21}, "methods"),
+        ({"text": "a" * 20_001}, "text"),
+        ({"more": 1}, "more"),
+        ({"model": 5}, "model"),
+    ],
+)
+def test_what_is_no_request_is_refused(served, ask, said):
+    body = json.dumps({"model": "sentiment", "methods": ["lrp"], "text": "fine", **ask}).encode()
+    status, detail = refused(served, body=body)
+    assert status == 400
+    assert detail.startswith(said)
+
+
+def test_what_is_no_json_or_too_much_is_refused(served):
+    assert refused(served, body=b"\xff{")[0] == 400
+    with contextlib.suppress(URLError):  # it may hang up before all was sent
+        opened(served, "/api/explain", b" " * 40_000_000)
+    assert explained(served, text="fine")[-1]["event"] == "section"
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        ({"text": " "}, "at least one word"),
+        ({"text": "fine", "methods": ["lpr"]}, "did you mean 'lrp'?"),
+        ({"text": "fine", "methods": ["__import__('os')"]}, "unknown method"),
+        ({"text": "fine", "target": "postive"}, "nearest: positive"),
+        ({"text": "fine", "model": "other"}, "no model 'other'"),
+        ({"text": "fine", "model": "digits"}, "takes a picture"),
+        ({}, "there is no input"),
+        ({"model": "digits", "image": ""}, "no picture yet"),
+        ({"model": "digits", "image": "!!"}, "base64"),
+        ({"model": "digits", "image": base64.b64encode(b"not a picture").decode()}, "is not a picture"),
+        ({"model": "digits", "image": base64.b64encode(b"GIF89a").decode()}, "is not a picture"),
+        ({"model": "digits", "image": base64.b64encode(bomb(9_000, 9_000)).decode()}, "9000 x 9000 pixels"),
+        ({"model": "digits", "image": base64.b64encode(bomb(60_000, 60_000)).decode()}, "is too large"),
+        ({"model": "digits", "image": base64.b64encode(bomb(28, 28)).decode()}, "damaged or cut off"),
+        ({"text": "so bad", "model": "mine.py:slow"}, "does not run on this input"),
+        ({"text": "good bad", "model": "mine.py:slow", "methods": ["occlusion"]}, "failed: KeyError"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_explained_is_one_message(served, ask, said):
+    errors = [message for message in explained(served, **ask) if message["event"] == "error"]
+    assert len(errors) == 1
+    assert said in errors[0]["message"]
+    assert explained(served, text="fine")[-1]["event"] != "error"
+
+
+def test_ten_at_once(served):
+    with ThreadPoolExecutor(10) as pool:
+        asked = [
+            pool.submit(explained, served, text=f"funny {'very ' * i}", methods=["lrp", "ig"])
+            for i in range(10)
+        ]
+        for i, answer in enumerate(asked):
+            sections = [message["section"] for message in answer.result(60) if message["event"] == "section"]
+            assert [section["text"] for section in sections] == [f"funny {'very ' * i}"] * 2
+
+
+def test_a_long_method_tells_how_far_it_is_keeps_nobody_waiting_and_ends_with_its_listener(served):
+    body = json.dumps(
+        {"model": "mine.py:slow", "methods": ["LIME(samples=5000, chunk=1)"], "text": "good " * 9}
+    ).encode()
+    long = opened(served, "/api/explain", body)
+    progress = [json.loads(long.readline()) for _ in range(12)]
+    assert {"event", "method", "done", "total", "what"} == set(progress[-1])
+    begin = time.monotonic()
+    assert explained(served, text="fine")[-1]["event"] == "section"
+    assert time.monotonic() - begin < 10
+    long.close()
+    # Both threads are free again: two long ones would have filled them.
+    other = opened(served, "/api/explain", body)
+    time.sleep(0.6)
+    assert explained(served, text="fine")[-1]["event"] == "section"
+    other.close()
+
+
+def test_a_port_in_use_is_one_line(served):
+    port = served[0].rsplit(":", 1)[1]
+    done = subprocess.run([sys.executable, "-m", "apportion", "serve", "--port", port, "--no-browser"],
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"apportion: error: port {port} cannot be used")
+
+
+# ---- its page ----
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    browser = Browser(tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()
+
+
+READY = "document.querySelector('[type=submit]') && !document.querySelector('[type=submit]').disabled"
+IDLE = "!document.querySelector('.actions [type=button]')"
+
+
+@pytest.fixture
+def bench(served, browser):
+    browser.open("about:blank")
+    browser.requests.clear()
+    browser.errors.clear()
+    browser.open("/#token=".join(served))
+    browser.wait("document.querySelector('[name=model]')")
+    browser.choose("[name=model]", "sentiment")
+    browser.wait(READY)
+    yield browser
+    assert browser.errors == []
+    assert all(address.startswith((served[0], "data:", "blob:", "about:")) for address in browser.requests)
+
+
+def alert(browser):
+    browser.wait("document.querySelector('[role=alert]')")
+    return browser.run("document.querySelector('[role=alert]').textContent")
+
+
+@needs_chromium
+def test_typing_a_text_colours_its_tokens(bench):
+    bench.fill("[name=text]", f"a funny {ATTACK} movie")
+    bench.press("Enter")
+    bench.click("[type=submit]")
+    bench.wait("document.querySelectorAll('article').length == 2")
+    bench.wait(IDLE)
+    assert "<script>" in bench.run("document.querySelector('blockquote').textContent")
+    assert bench.run("document.querySelectorAll('script').length") == 2
+    chips = "[...document.querySelectorAll('.chip[data-value]')]"
+    assert bench.run(f"{chips}.find(c => c.textContent == 'funny').style.background").startswith(
+        "rgba(var(--for)"
+    )
+    assert "token" not in bench.run("location.href")
+
+
+@needs_chromium
+def test_dropping_a_picture_shows_a_heat_map(bench, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    (tmp_path / "noise.png").write_bytes(png(pixels))
+    bench.drop(".bench", tmp_path / "noise.png", "image/png")
+    bench.wait("document.querySelector('.drop img')")
+    assert bench.run("document.querySelector('[name=model]').value") == "imagenet"
+    bench.wait(READY)
+    bench.click("[name=method-ig]")
+    bench.click("[type=submit]")
+    bench.wait("document.querySelector('canvas.heat')", 60)
+    pixels = "document.querySelector('canvas.heat').getContext('2d').getImageData(0, 0, 112, 112).data"
+    bench.wait(f"{pixels}.some(Boolean)")
+    bench.wait(IDLE)
+
+
+@needs_chromium
+def test_what_is_no_picture_or_too_large_is_said(bench, tmp_path):
+    (tmp_path / "fake.png").write_bytes(b"not a picture")
+    bench.choose("[name=model]", "digits")
+    bench.wait("document.querySelector('[name=picture]')")
+    bench.upload("[name=picture]", tmp_path / "fake.png")
+    bench.wait("document.querySelector('.drop img')")
+    bench.wait(READY)
+    bench.click("[type=submit]")
+    assert "fake.png is not a picture" in alert(bench)
+    bench.wait(IDLE)
+    (tmp_path / "large.png").write_bytes(b" " * 20_000_001)
+    bench.upload("[name=picture]", tmp_path / "large.png")
+    bench.wait("document.body.textContent.includes('large.png has 20.0 MB')")
+
+
+@needs_chromium
+def test_cancel_stops_and_what_was_found_stays(bench):
+    bench.choose("[name=model]", "mine.py:slow")
+    bench.fill("[name=text]", "good " * 9)
+    bench.wait(READY)
+    bench.click("[name=method-ig]")
+    bench.fill("[name=others]", "LIME(samples=5000, chunk=1)")
+    bench.click("[type=submit]")
+    bench.wait("document.querySelector('.steps')?.textContent.includes('masked inputs')")
+    bench.choose("[name=threshold]", "50")  # the page stays responsive
+    assert bench.run("document.querySelectorAll('article').length") == 1
+    bench.click(".actions [type=button]")
+    bench.wait(IDLE)
+    assert bench.run("document.querySelectorAll('article').length") == 1
+    assert bench.run("document.querySelector('[role=alert]')") is None
+
+
+@needs_chromium
+def test_a_model_that_raises_is_said(bench):
+    bench.choose("[name=model]", "mine.py:slow")
+    bench.fill("[name=text]", "good bad")
+    bench.click("[name=method-occlusion]")
+    bench.wait(READY)
+    bench.click("[type=submit]")
+    assert "KeyError: 'inside the model'" in alert(bench)
+
+
+@needs_chromium
+def test_a_word_shows_its_partners_and_the_curve_is_drawn(bench):
+    bench.fill("[name=text]", "not a bad movie")
+    bench.click("[name=method-ih]")
+    bench.click("[name=tests]")
+    bench.click("[type=submit]")
+    bench.wait("document.querySelector('button.chip')")
+    bench.wait(IDLE)
+    bench.click("button.chip")
+    bench.wait("document.querySelector('article .bars caption')?.textContent.includes('together with')")
+    bench.wait("document.querySelectorAll('.chart polyline').length == 4")
+
+
+@needs_chromium
+def test_the_page_is_taken_away_as_one_that_asks_for_nothing(bench, tmp_path):
+    bench.downloads(tmp_path)
+    bench.click("[type=submit]")
+    bench.wait("document.querySelectorAll('article').length == 2")
+    bench.wait(IDLE)
+    bench.click(".decision .tools button")
+    bench.downloaded(tmp_path / "apportion.html")
+    bench.requests.clear()
+    bench.open((tmp_path / "apportion.html").as_uri())
+    bench.wait("document.querySelectorAll('article').length == 2")
+    assert len(bench.requests) == 1
+    bench.requests.clear()
+
+
+@needs_chromium
+def test_by_keyboard_alone_and_on_a_phone(bench):
+    bench.size(360, 740)
+    assert bench.run("document.documentElement.scrollWidth") <= 360
+    bench.run("document.querySelector('[name=text]').focus()")
+    bench.send("Input.dispatchKeyEvent", type="rawKeyDown", key="Enter", code="Enter", modifiers=2)
+    bench.wait("document.querySelectorAll('article').length == 2")
+    bench.wait(IDLE)
+    assert bench.run("document.documentElement.scrollWidth") <= 360
+    bench.size(1200, 900)
+
+
+@needs_chromium
+def test_without_the_token_the_page_says_what_to_do(served, browser):
+    browser.open("about:blank")
+    browser.open(served[0] + "/")
+    browser.run("sessionStorage.clear()")
+    browser.open(served[0] + "/?")
+    assert "`apportion serve` printed" in alert(browser)
+    browser.errors.clear()
+
+
+# ---- the bundle ----
+
+
+@pytest.mark.skipif(
+    not (Path(__file__).parents[1] / "frontend/node_modules").is_dir(), reason="needs make page"
+)
+def test_the_bundle_is_that_of_its_sources(tmp_path):
+    root = Path(__file__).parents[1]
+    done = subprocess.run(
+        ["npx", "vite", "build", "--outDir", str(tmp_path)], cwd=root / "frontend", capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "page.js").read_text() == (root / "src/apportion/serve/static/page.js").read_text()
