@@ -203,18 +203,20 @@ class AlphaBeta:
         w, b = layer.weight, layer.bias
         wp, bp = w.clamp(min=0), None if b is None else b.clamp(min=0)
         mixed = _negative(x)
-        if not mixed:
-            p = layer(x, wp, bp)
-        else:
-            p = layer(x.clamp(min=0), wp, bp).add_(layer(x.clamp(max=0), w.clamp(max=0)))
+        # The positive part with its stabiliser, which costs nothing in the bias.
+        p = layer(x.clamp(min=0) if mixed else x, wp, None if bp is None else bp + self.eps)
+        if bp is None:
+            p.add_(self.eps)
+        if mixed:
+            p.add_(layer(x.clamp(max=0), w.clamp(max=0)))
+        # The negative part with its own, without a third layer evaluation.
+        n = torch.sub(z, p).clamp_(max=-self.eps) if self.beta else None
         # α and β scale the weights, which are small beside the activations.
-        n = torch.sub(z, p) if self.beta else None  # the negative part without a third layer evaluation
-        found = self._side(layer, x, R / p.add_(self.eps), wp, bp, self.alpha, mixed)
+        found = self._side(layer, x, R / p, wp, bp, self.alpha, mixed)
         if n is None:
             return found
         bn = None if b is None else b.clamp(max=0)
-        a = R / n.clamp_(max=0).sub_(self.eps)
-        return found.add_(self._side(layer, x, a, w.clamp(max=0), bn, -self.beta, mixed))
+        return found.add_(self._side(layer, x, R / n, w.clamp(max=0), bn, -self.beta, mixed))
 
     def _side(
         self, layer: Layer, x: Tensor, a: Tensor, part: Tensor, bias: Tensor | None, times: float, mixed: bool
