@@ -6,12 +6,16 @@ import io
 import json
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from apportion import cli_bulk, cli_faithfulness
+from apportion.cli_study import app as study
 from apportion.errors import InputError
 from apportion.one_line import missing, one_line_errors
 
@@ -33,6 +37,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Explanations that add up: what a model decided, why, and what the explanation leaves out.",
 )
+app.add_typer(study, name="study")
 
 Model = Annotated[
     str | None,
@@ -49,6 +54,8 @@ Row = Annotated[
     int, typer.Option(min=0, help="The row of a table, or the sample of a tensor, counted from 0.")
 ]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 def version(asked: bool) -> None:
@@ -81,7 +88,7 @@ def explain(
     target: Target = None,
     layer: Layer = None,
     row: Row = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: Json = False,
     html: Html = None,
     png: Annotated[Path | None, typer.Option(help="Write a picture here.")] = None,
     out: Annotated[
@@ -133,26 +140,54 @@ def compare(
     model: Model = None,
     target: Target = None,
     row: Row = 0,
+    tests: Annotated[
+        bool, typer.Option(help="Hide features, the most and the least relevant first: is it true?")
+    ] = True,
+    same_scale: Annotated[
+        bool, typer.Option("--same-scale", help="One colour scale for all methods.")
+    ] = False,
+    as_json: Json = False,
     html: Html = None,
 ) -> None:
-    """Explain one decision by several methods, side by side on a page."""
-    with one_line_errors():
+    """Explain one decision by several methods, side by side on a page, each with its tests.
+
+    Methods that cannot explain this model are named and left out.
+
+    \b
+    apportion compare "a painfully funny movie" --methods lrp,ig,lime
+    apportion compare photo.jpg --methods lrp,gradcam,occlusion --html cat.html
+    """
+    with one_line_errors(quiet=as_json):
         names = split(methods)
         if not names:
             raise InputError("--methods is empty; accepted: names such as lrp,ig")
         what = _recognised(given)
-        ready, explanations = _explain(what, model, names, target, None, row)
+        with _status():
+            from apportion.explanation import write_whole
+            from apportion.running import explain_by_each
+            from apportion.testing import beside
+
+            ready, explanations, why = explain_by_each(what, model, names, target, row)
+            scores = [beside(ready, e) if tests else [] for e in explanations]
+        for name, reason in why.items():
+            warnings.warn(f"left out: {name}: {reason}", stacklevel=1)
+        from apportion import report, terminal
+
+        path = html if html is not None or as_json else OUT / "compare.html"
+        if path is not None:
+            write_whole(path, report.page(explanations, scores, same_scale).encode())
+        if as_json:
+            told = [
+                {**report.summary(e), "tests": [s.to_dict() for s in found]}
+                for e, found in zip(explanations, scores, strict=True)
+            ]
+            typer.echo(json.dumps({"explanations": told, "left_out": why}, indent=2, ensure_ascii=False))
+            return
         console = _console()
-        from apportion import terminal
-        from apportion.report import page
-
         console.print(terminal.heading(explanations[0], ready.classifier.name))
-        console.print(terminal.comparison(explanations))
-        from apportion.explanation import write_whole
-
-        path = html or OUT / "compare.html"
-        write_whole(path, page(explanations).encode())
-        _tell(console, path)
+        console.print(terminal.comparison(explanations, scores))
+        if path is not None:
+            _tell(console, path)
 
 
 @app.command()
@@ -251,16 +286,22 @@ def _recognised(given: str) -> Given:
 def _explain(
     what: Given, model: str | None, methods: list[str], target: str | None, layer: str | None, row: int
 ) -> tuple[Prepared, list[Explained]]:
+    with _status():
+        from apportion.running import explain_given
+
+        return explain_given(what, model, methods, target, layer, row)
+
+
+@contextmanager
+def _status() -> Iterator[None]:
+    """That something is going on, on a terminal; on stderr, so that it is in no pipe."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     from rich.console import Console
     from rich.status import Status
 
-    # On stderr, so that it is in no pipe; rich shows it on a terminal only.
     with Status("explaining", console=Console(stderr=True)):
-        from apportion.running import explain_given
-
-        return explain_given(what, model, methods, target, layer, row)
+        yield
 
 
 def _stem(what: Given, explanation: Explained) -> str:

@@ -55,7 +55,7 @@ def named_test(name: str) -> Any:
     if short not in places:
         near = difflib.get_close_matches(wanted, [*places, *by_class], 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"unknown test {name!r}; {hint}accepted: {', '.join(places)}")
+        raise InputError(f"unknown test {name!r}; {hint}accepted: {', '.join(TESTS)}")
     module, attribute = places[short].split(":")
     return getattr(import_module(f"apportion.faithfulness.{module}"), attribute)
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -199,6 +199,8 @@ class CurveTest:
     replacement: Replacement | None = field(default=None, kw_only=True)
     of: Reading = field(default="probability", kw_only=True)
 
+    blind: ClassVar[bool] = False
+
     __call__ = scored
 
     def __post_init__(self) -> None:
@@ -212,7 +214,10 @@ class CurveTest:
 
 @dataclass(frozen=True)
 class Test:
-    """A test without hidden features."""
+    """A test without hidden features. `blind` are those that cannot tell a map from a reference: they ask whether
+    a method reacts, not whether it is right."""
+
+    blind: ClassVar[bool] = True
 
     __call__ = scored
     __test__ = False  # not one of pytest's

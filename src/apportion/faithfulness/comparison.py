@@ -64,6 +64,11 @@ def compare(
         target = target_of(known[0], None)
     if features is None and known:
         features = known[0].features
+    for name, test in chosen.items():
+        if not hasattr(test, "measure") or not hasattr(test, "blind"):
+            raise InputError(
+                f"{name} takes other arguments than a model, inputs and maps, so it is in no table"
+            )
     case = Case(model, inputs, target, labels=labels, features=features, mask=mask, chunk=chunk)
     case.target = case.masking().resolved  # one target for all
     rows: dict[str, Map] = {
@@ -86,7 +91,8 @@ def compare(
             panel[name][repr(other)] = {
                 row: case.score(changed, m) for row, m in rows.items() if row not in beside
             }
-    return Table(scores, tuple(beside), panel, seed)
+    blind = tuple(name for name, test in chosen.items() if test.blind)
+    return Table(scores, tuple(beside), panel, seed, blind)
 
 
 def _named(given: Sequence[Any] | Mapping[str, Any], read: Any, known: Mapping[str, str]) -> dict[str, Any]:

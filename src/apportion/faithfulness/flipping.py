@@ -196,6 +196,9 @@ class ROAD(CurveTest):
         return self.order != "morf"
 
     def measure(self, case: Case, explanation: Map) -> Found:
+        x = case.inputs
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() != 4:
+            raise InputError("ROAD fills pixels in; accepted: images (batch, channels, height, width)")
         means = []
         for least_first in _BOTH[self.order]:
             order = self.ordered(case, explanation, least_first)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -127,6 +127,8 @@ class FFidelity(Test):
     batch: int = 32
     rate: float = 1e-4
     seed: int = 0
+
+    blind: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.test, CurveTest) or isinstance(self.test, ROAR):

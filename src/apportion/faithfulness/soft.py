@@ -34,6 +34,7 @@ class SoftComprehensiveness(Test):
     partition: Partition | None = field(default=None, kw_only=True)
 
     higher_is_better: ClassVar[bool] = True
+    blind: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_samples(self.samples)
@@ -57,6 +58,7 @@ class SoftSufficiency(Test):
     partition: Partition | None = field(default=None, kw_only=True)
 
     higher_is_better: ClassVar[bool] = True
+    blind: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _check_samples(self.samples)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from apportion.errors import InputError
 from apportion.explanation import write_whole
@@ -18,9 +19,10 @@ from apportion.faithfulness.statistics import Comparison, paired, ranks
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions
 
 _SURE = 0.05
+_CELL = 23  # letters of a column: 0.0123 [-0.456, 0.0789]
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
@@ -29,13 +31,14 @@ class Table:
     """Scores by row (a method or a reference) and test.
 
     `references` are the rows that are no methods, `panel` holds the scores of the methods by test, replacement and
-    method. Ranks, comparisons and agreement are of methods only, turned so that higher is better.
+    method; `blind` are the tests that cannot tell a map from a reference. Ranks, comparisons and agreement are of methods only, turned so that higher is better.
     """
 
     scores: Mapping[str, Mapping[str, Scores]]
     references: tuple[str, ...] = ()
     panel: Mapping[str, Mapping[str, Mapping[str, Scores]]] = field(default_factory=dict)
     seed: int = 0
+    blind: tuple[str, ...] = ()
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -76,7 +79,7 @@ class Table:
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the table should know: references that beat methods, winners that change."""
         found = []
-        for test in self.tests:
+        for test in (test for test in self.tests if test not in self.blind):
             for method in self.methods:
                 mine = self._oriented(method, test)
                 better = [row for row in self.references if self._oriented(row, test) > mine]
@@ -119,30 +122,36 @@ class Table:
 
         return write_whole(Path(path), json.dumps(self.to_dict(), indent=1).encode())
 
-    def __rich__(self) -> Group:
-        """The table for a terminal: the best method of a test is bold, and so is any that is not clearly worse."""
-        from rich.console import Group
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        """The table for a terminal, in as many pieces as its width asks for: the best method of a test is bold, and
+        so is any that is not clearly worse."""
         from rich.table import Table as Grid
         from rich.text import Text
 
-        grid = Grid(box=None, pad_edge=False)
-        grid.add_column("")
-        for test in self.tests:
-            arrow = _ARROWS[self._scores(self.methods[0], test).higher_is_better]
-            grid.add_column(Text(test + arrow), justify="right")
-        leading = {test: self._leading(test) for test in self.tests}
-        for row in self.scores:
-            cells = [
-                Text(_cell(self._scores(row, test)), style="bold" if row in leading[test] else "")
-                for test in self.tests
-            ]
-            grid.add_row(Text(row), *cells, style="dim" if row in self.references else "")
-        return Group(grid, Text("\n".join(("", *self._remarks()))))
+        name_width = min(max(map(len, self.scores)), 32)
+        together = max(1, (options.max_width - name_width) // _CELL)
+        for begin in range(0, len(self.tests), together):
+            grid = Grid(box=None, pad_edge=False)
+            grid.add_column("", max_width=name_width)
+            tests = self.tests[begin : begin + together]
+            for test in tests:
+                arrow = _ARROWS[self._scores(self.methods[0], test).higher_is_better]
+                grid.add_column(Text(test + arrow), justify="right", min_width=_CELL - 1)
+            leading = [self._leading(test) for test in tests]
+            for row in self.scores:
+                cells = [
+                    Text(_cell(self._scores(row, test)), style="bold" if row in best else "")
+                    for test, best in zip(tests, leading, strict=True)
+                ]
+                grid.add_row(Text(row), *cells, style="dim" if row in self.references else "")
+            yield grid
+            yield Text()
+        yield Text("\n".join(self._remarks()))
 
     def __repr__(self) -> str:
         from rich.console import Console
 
-        console = Console(width=200, color_system=None, file=None, force_terminal=False)
+        console = Console(width=120, color_system=None, force_terminal=False)
         with console.capture() as captured:
             console.print(self)
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
@@ -203,6 +212,29 @@ class Table:
 
     def _oriented(self, row: str, test: str) -> float:
         return _oriented(self._scores(row, test))
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """One table of the samples of several, which have the same rows and tests."""
+    first = tables[0]
+    if any((t.tests, tuple(t.scores)) != (first.tests, tuple(first.scores)) for t in tables):
+        raise InputError("the tables have other rows or tests; accepted: the same in all")
+
+    def join(each: Sequence[Mapping[str, Mapping[str, Scores]]]) -> dict[str, dict[str, Scores]]:
+        return {
+            row: {name: _joined([part[row][name] for part in each]) for name in by_name}
+            for row, by_name in each[0].items()
+        }
+
+    panel = {test: join([t.panel[test] for t in tables]) for test in first.panel}
+    return replace(first, scores=join([t.scores for t in tables]), panel=panel)
+
+
+def _joined(parts: Sequence[Scores]) -> Scores:
+    undefined = "; ".join(dict.fromkeys(part.undefined for part in parts if part.undefined))
+    return replace(
+        parts[0], values=torch.cat([p.values for p in parts]), undefined=undefined, cost=None, notes={}
+    )
 
 
 def _oriented(scores: Scores) -> float:

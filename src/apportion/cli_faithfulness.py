@@ -1,0 +1,119 @@
+"""The commands for tests of explanations: `apportion test`, `apportion tests`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from apportion.errors import InputError
+from apportion.one_line import one_line_errors
+
+if TYPE_CHECKING:
+    from apportion.faithfulness.table import Table
+
+METHODS = "lrp,IntegratedGradients(nodes=24),inputxgradient"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("test")(put_to_test)
+    app.command("tests")(list_tests)
+
+
+def put_to_test(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="As in `apportion explain`; the more, the surer.")
+    ],
+    methods: Annotated[str, typer.Option(help="Names or reprs, separated by commas.")] = METHODS,
+    tests: Annotated[
+        str | None,
+        typer.Option(
+            help="Names (see `apportion tests`) or reprs, separated by commas.  [pixel-flipping,deletion-rate,…]"
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="As in `apportion explain`.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The class to explain. Default: the predicted one.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many rows of a table, from its first.")] = 1,
+    panel: Annotated[
+        bool, typer.Option(help="Also with other replacements: does the winner change?")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the table here, as JSON.")] = None,
+) -> None:
+    """Test explanations: methods beside random, uniform and reversed maps, with intervals."""
+    from apportion.cli import split
+
+    with one_line_errors(quiet=as_json):
+        names = None if tests is None else split(tests)
+        table = _table(inputs, split(methods), names, model, target, rows, panel)
+        if out is not None:
+            table.save(out)
+        if as_json:
+            typer.echo(json.dumps(table.to_dict(), indent=2, ensure_ascii=False))
+        else:
+            from rich.console import Console
+
+            Console(highlight=False).print(table)
+
+
+def list_tests() -> None:
+    """List the tests: short name, repr with its settings, its direction, and what it says."""
+    with one_line_errors():
+        from rich.console import Console
+        from rich.text import Text
+
+        from apportion.faithfulness import TESTS, named_test
+
+        console = Console(highlight=False)
+        arrows = {True: "higher is better", False: "lower is better", None: "neither end is better"}
+        for name in TESTS:
+            made = named_test(name)()
+            about = (named_test(name).__doc__ or "").strip().split("\n\n")[0]
+            head = Text.assemble(
+                (name, "bold"), "  ", (repr(made), "cyan"), f"  {arrows[made.higher_is_better]}"
+            )
+            console.print(head, soft_wrap=True)
+            console.print(Text("    " + " ".join(about.split())), soft_wrap=True)
+
+
+def _table(
+    inputs: list[str],
+    methods: list[str],
+    tests: list[str] | None,
+    model: str | None,
+    target: str | None,
+    rows: int,
+    panel: bool,
+) -> Table:
+    from apportion.faithfulness import from_repr
+    from apportion.faithfulness.comparison import QUICK_TESTS, compare
+    from apportion.faithfulness.table import joined
+    from apportion.recognise import recognise
+    from apportion.running import explain_given
+
+    for name in tests or ():
+        from_repr(name)  # a wrong name is told before a model is loaded
+    given = [recognise(text) for text in inputs]
+    if len({what.kind for what in given}) > 1:
+        raise InputError(
+            "the inputs are of several kinds; accepted: sentences, pictures or tables, not mixed"
+        )
+    tables = []
+    for what in given:
+        for row in range(rows):
+            ready, made = explain_given(what, model, methods, target, None, row)
+            tables.append(
+                compare(
+                    ready.classifier,
+                    ready.inputs,
+                    dict(zip(methods, made, strict=True)),
+                    tests or QUICK_TESTS,
+                    features=ready.features or None,
+                    replacements=None if panel else (),
+                )
+            )
+    return joined(tables)
