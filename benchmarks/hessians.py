@@ -86,7 +86,7 @@ def mlp() -> None:
         print("path_explain was not found: no ratios")
         return
     explainer, start, which = peer(model), torch.zeros(1, 100), torch.tensor([1])
-    for expectation, counts in ((False, (100, 400, 900)), (True, (400, 900))):
+    for expectation, counts in ((False, (100, 900)), (True, (900, 2500)), (False, (6400,))):
         for samples in counts:
             point = x.clone().requires_grad_()
             options = {"num_samples": samples, "use_expectation": expectation, "output_indices": which}

@@ -1,6 +1,7 @@
 """Integrated Hessians against closed forms, the paper's double integral, its axioms, and real models."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -311,11 +312,35 @@ def test_shapley_interactions_need_their_package_or_work():
     try:
         import shapiq  # noqa: F401
     except ImportError:
-        with pytest.raises(InputError, match="pip install shapiq"):
+        with pytest.raises(InputError, match="pip install 'apportion"):
             ap.ShapleyInteractions()(lambda t: t[:, 0] * t[:, 1] + t[:, 2], x)
     else:
         found = ap.ShapleyInteractions(index="STII")(lambda t: t[:, 0] * t[:, 1] + t[:, 2], x)
         torch.testing.assert_close(found.values[0], torch.tensor([[0.0, 3.0, 0], [3, 0, 0], [0, 0, 1]]))
+
+
+def test_shapley_taylor_interactions_are_their_definition():
+    """Sundararajan, Dhamdhere & Agarwal 2020, eq. 2 for pairs, over all coalitions."""
+    pytest.importorskip("shapiq")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 1)).double()
+    x = torch.randn(1, 5, dtype=torch.float64)
+    found = ap.ShapleyInteractions(index="STII", budget=32)(net, x, target=0).values[0]
+
+    def worth(*present: int) -> float:
+        kept = torch.zeros(5, dtype=torch.float64)
+        kept[list(present)] = 1
+        return float(net(x * kept).detach())
+
+    for i, j in itertools.combinations(range(5), 2):
+        others = [k for k in range(5) if k not in (i, j)]
+        index = 0.0
+        for size in range(4):
+            for T in itertools.combinations(others, size):
+                delta = worth(*T, i, j) - worth(*T, i) - worth(*T, j) + worth(*T)
+                index += 2 / 5 * delta / math.comb(4, size)
+        assert float(found[i, j]) == pytest.approx(index / 2, abs=1e-9)
+        assert float(found[i, i]) == pytest.approx(worth(i) - worth(), abs=1e-9)
 
 
 @pytest.mark.parametrize(

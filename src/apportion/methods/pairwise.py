@@ -83,7 +83,8 @@ class ShapleyInteractions:
     Sundararajan, Dhamdhere & Agarwal 2020); these add up to `f(x) − f(x′)` as the sampling
     converges. A feature outside a coalition has its baseline's value. Values of pairs are halved into both
     entries of the matrix, the diagonal holds the effects alone. Cost: `budget` forward passes a sample,
-    `chunk` rows at a time. Needs `pip install shapiq`; raises InputError without it.
+    `chunk` rows at a time. Needs `pip install 'apportion[interactions]'`; raises
+    InputError without it.
     """
 
     index: str = "k-SII"
@@ -156,7 +157,7 @@ def _shapiq() -> ModuleType:
         import shapiq.approximator  # type: ignore[import-not-found]
     except ImportError as error:
         raise InputError(
-            f"ShapleyInteractions needs shapiq ({error}); install it with: pip install shapiq"
+            f"ShapleyInteractions needs shapiq ({error}); install it with: pip install 'apportion[interactions]'"
         ) from None
     module: ModuleType = shapiq.approximator
     return module
