@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from apportion.one_line import one_line_errors
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `apportion bulk` wrote.")]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
@@ -23,6 +27,7 @@ runs = typer.Typer(
 
 def add_to(app: typer.Typer) -> None:
     app.command()(bulk)
+    app.command()(cluster)
     app.add_typer(runs, name="runs")
 
 
@@ -105,3 +110,127 @@ def bulk(
                 f"apportion: warning: {run.failed} inputs failed, see {run.folder}/errors.jsonl",
                 file=sys.stderr,
             )
+
+
+def cluster(
+    folder: Folder,
+    classes: Annotated[str, typer.Option(help="Names or numbers of classes, by commas. Default: all.")] = "",
+    clusters: Annotated[
+        int | None, typer.Option(min=1, help="How many a class. Default: by the largest eigengap.")
+    ] = None,
+    least: Annotated[int, typer.Option(min=4, help="Leave out classes with fewer maps.")] = 20,
+    html: Annotated[Path | None, typer.Option(help="The page.  [default: DIR/clusters.html]")] = None,
+) -> None:
+    """Group the maps of each class by spectral relevance analysis, to find what a model should not look at."""
+    with one_line_errors():
+        from apportion.bulk.clustering import cluster as clustered
+        from apportion.bulk.page import clusters_page
+        from apportion.bulk.reading import open_run
+        from apportion.explanation import write_whole
+
+        run = open_run(folder)
+        asked = [name.strip() for name in classes.split(",") if name.strip()]
+        found = clustered(run, classes=asked, clusters=clusters, least=least)
+        table = _table("class", "maps", "agreement of the class", "of its clusters (and their maps)")
+        for one in found:
+            parts = ", ".join(f"{c.agreement:.2f} ({len(c.members)})" for c in one.clusters)
+            many = sum(len(c.members) for c in one.clusters)
+            table.add_row(escape(one.label), str(many), f"{one.agreement:.2f}", parts)
+        _show(table)
+        path = write_whole(html or folder / "clusters.html", clusters_page(run, found).encode())
+        typer.echo(f"wrote {path}")
+
+
+@runs.command()
+def summary(
+    folder: Folder,
+    least: Annotated[int, typer.Option(min=1, help="Leave out words in fewer inputs.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Features to show of each class.")] = 10,
+    html: Html = None,
+) -> None:
+    """What the explanations of a run have in common: words, columns, interactions, mean maps."""
+    with one_line_errors():
+        from apportion.bulk.page import maps_page
+        from apportion.bulk.reading import open_run
+        from apportion.bulk.summaries import summarise
+        from apportion.explanation import write_whole
+
+        run = open_run(folder)
+        found = summarise(run, least)
+        table = _table("class", "inputs", "mean |remainder| / mean |total|")
+        for label, many in found.counts.items():
+            share = found.remainder[label]
+            table.add_row(escape(label), str(many), "" if share is None else f"{share:.2%}")
+        _show(table)
+        for what, by_class in (("feature", found.features), ("pair", found.pairs)):
+            for label, means in by_class.items():
+                table = _table(f"{label}: {what}", "inputs", "mean", "mean size")
+                for mean in means[:top]:
+                    table.add_row(escape(mean.name), str(mean.count), f"{mean.mean:+.4f}", f"{mean.size:.4f}")
+                _show(table)
+        if run.failed:
+            typer.echo(f"{run.failed} inputs failed")
+        if html is not None:
+            typer.echo(f"wrote {write_whole(html, maps_page(run, found.maps, found.counts).encode())}")
+
+
+@runs.command()
+def drift(
+    first: Folder,
+    second: Folder,
+    top: Annotated[int, typer.Option(min=1, help="Inputs to show.")] = 10,
+) -> None:
+    """How the explanations of the same inputs differ between two runs."""
+    with one_line_errors():
+        from apportion.bulk.drift import drift as drifted
+        from apportion.bulk.reading import open_run
+        from apportion.faithfulness.statistics import interval_of_mean
+
+        found = drifted(open_run(first), open_run(second))
+        for name, (before, after) in found.settings.items():
+            typer.echo(f"{name.replace('_', ' ')}: {before} → {after}")
+        cosines = found.cosines
+        low, high = interval_of_mean(cosines.numpy(), 0.95, 0, 2000) if len(cosines) else (0.0, 0.0)
+        mean = f"{cosines.mean():.3f} [{low:.3f}, {high:.3f}]" if len(cosines) else "not comparable"
+        typer.echo(
+            f"{len(found.inputs)} inputs in both ({found.only_first} and {found.only_second} in one only); cosine of "
+            f"the maps {mean}; {found.flipped:.1%} of the predictions changed"
+        )
+        table = _table("least alike", "cosine", "score moved by", "prediction")
+        for one in found.inputs[:top]:
+            cosine = "" if one.cosine is None else f"{one.cosine:.3f}"
+            table.add_row(escape(one.id), cosine, f"{one.moved:+.3f}", "changed" if one.flipped else "")
+        _show(table)
+
+
+@runs.command()
+def check(folder: Folder) -> None:
+    """Read all that a run wrote and compare it with its checksums."""
+    with one_line_errors():
+        from apportion.bulk.reading import open_run
+
+        run = open_run(folder)
+        for path in (bad := run.check()):
+            print(f"apportion: error: {path} is damaged", file=sys.stderr)
+        if bad:
+            print("delete the folders of these shards, and run the same command again", file=sys.stderr)
+            raise typer.Exit(1)
+        typer.echo(
+            f"{len(run)} explained and {run.failed} failed of {run.manifest.inputs} inputs; "
+            f"{len(run.shards)} of {run.manifest.shards} shards, all as they were written"
+        )
+
+
+def _table(*titles: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(escape(title), overflow="fold")
+    return table
+
+
+def _show(table: Table) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(table)

@@ -67,7 +67,7 @@ def pooled(values: Tensor, side: int) -> Tensor:
     """(…, height, width) summed into at most `side` cells each way; the sum of all stays what it was.
 
     >>> pooled(torch.ones(1, 4, 5), 2).tolist()
-    [[[4.0, 6.0], [4.0, 6.0]]]
+    [[[6.0, 4.0], [6.0, 4.0]]]
     """
     for axis in (-2, -1):
         size = values.shape[axis]
@@ -238,8 +238,12 @@ def damaged(folder: Path, shard: int) -> list[str]:
 
 def clean(folder: Path) -> None:
     """Remove what killed processes left; only when all shards are there, since others may still write."""
-    for leftover in (folder / FOLDER).glob(".*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+    for pattern in (f"{FOLDER}/.*", ".*manifest.json*", ".inputs-*", f".{ERRORS}*"):
+        for leftover in folder.glob(pattern):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
 
 
 def checksum(data: bytes) -> str:

@@ -1,0 +1,128 @@
+"""Spectral relevance analysis: do the maps of a class fall into groups, and is one of them suspiciously alike?
+
+A model that reads a watermark gives all pictures with it the same map, whatever else they show.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from apportion.bulk.reading import Run
+from apportion.bulk.shards import pooled
+from apportion.errors import InputError
+
+Array = npt.NDArray[np.float64]
+
+MOST_CLUSTERS = 8
+MOST_MAPS = 2000  # of a class; the eigenvectors of more take minutes
+
+
+@dataclass(frozen=True, eq=False)
+class Cluster:
+    """Maps that are alike. `members` are their places in the run, the most typical first; `mean` is the
+    (height, width) mean of the maps, each divided by its norm; `agreement` is the norm of that mean: 1 if all
+    maps are the same, about 1/√n if they have nothing in common."""
+
+    members: tuple[int, ...]
+    mean: Array
+    agreement: float
+
+
+@dataclass(frozen=True, eq=False)
+class Clustered:
+    """The clusters of the maps of one class, the most alike first; `eigenvalues` are the smallest of the graph's
+    Laplacian (as many near 0 as there are groups apart), `agreement` is that of all its maps."""
+
+    label: str
+    clusters: tuple[Cluster, ...]
+    eigenvalues: tuple[float, ...]
+    agreement: float
+
+    @property
+    def suspicion(self) -> float:
+        """How much more alike its most alike cluster is than the class."""
+        return self.clusters[0].agreement - self.agreement
+
+
+def cluster(
+    run: Run, *, classes: Sequence[str] = (), clusters: int | None = None, side: int = 16, least: int = 20
+) -> list[Clustered]:
+    """Spectral relevance analysis (SpRAy; Lapuschkin et al. 2019, fig. 3 and methods) of each class of a run.
+
+    Maps are summed to `side` × `side` cells and divided by their norm; the nearest neighbours of each (as many
+    as the logarithm of their number) make a graph; the eigenvectors of its normalised Laplacian are clustered
+    by k-means (Ng et al. 2001), into `clusters` or as many as its largest eigengap says, up to 8. Classes come
+    with the largest difference between a cluster's agreement and their own first. `classes` are the names or
+    numbers of some; those with fewer than `least` maps are left out, and of more than 2000 an even choice is
+    taken.
+
+    Raises InputError for a run without maps that have a height and a width.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(run.rows()):
+        label = row["target_label"] or f"class {row['target']}"
+        if not classes or label in classes or str(row["target"]) in classes:
+            places[label].append(place)
+    if classes and not places:
+        raise InputError(
+            f"no map of {', '.join(classes)} is in {run.folder}; accepted: names or numbers of classes"
+        )
+    large = {label: found for label, found in places.items() if len(found) >= least}
+    if not large:
+        most = max(map(len, places.values()), default=0)
+        raise InputError(
+            f"no class of {run.folder} has {least} maps (the largest has {most}); ask for fewer: least"
+        )
+    found = [_clustered(run, label, members, clusters, side) for label, members in large.items()]
+    return sorted(found, key=lambda clustered: -clustered.suspicion)
+
+
+def _clustered(run: Run, label: str, members: list[int], clusters: int | None, side: int) -> Clustered:
+    chosen = np.linspace(0, len(members) - 1, min(len(members), MOST_MAPS)).round().astype(int)
+    places = [members[i] for i in chosen]
+    maps = np.stack([_small(run, place, side) for place in places])
+    flat = maps.reshape(len(maps), -1)
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
+    values, vectors = _spectrum(flat)
+    many = clusters or int(np.diff(values)[:MOST_CLUSTERS].argmax()) + 1
+    rows = vectors[:, :many]
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
+    labels = import_module("sklearn.cluster").KMeans(many, n_init=10, random_state=0).fit_predict(rows)
+    made = []
+    for number in range(many):
+        inside = np.flatnonzero(labels == number)
+        mean = flat[inside].mean(0)
+        order = inside[np.argsort(-(flat[inside] @ mean), kind="stable")]
+        typical = tuple(places[i] for i in order)
+        made.append(Cluster(typical, mean.reshape(maps.shape[1:]), float(np.linalg.norm(mean))))
+    made.sort(key=lambda found: -found.agreement)
+    overall = float(np.linalg.norm(flat.mean(0)))
+    return Clustered(label, tuple(made), tuple(values[: MOST_CLUSTERS + 1].tolist()), overall)
+
+
+def _small(run: Run, place: int, side: int) -> Array:
+    values = run.map(place)
+    if not isinstance(values, torch.Tensor) or values.dim() not in (2, 3):
+        raise InputError(f"the maps of {run.folder} have no height and width; accepted: maps of pictures")
+    small: Array = pooled(values.sum(0) if values.dim() == 3 else values, side).double().numpy()
+    return small
+
+
+def _spectrum(flat: Array) -> tuple[Array, Array]:
+    """The smallest eigenvalues of the normalised Laplacian of the neighbours' graph, and their vectors."""
+    graph: Any = import_module("sklearn.neighbors").kneighbors_graph(
+        flat, min(len(flat) - 1, max(2, round(np.log(len(flat)))))
+    )
+    linked = graph.maximum(graph.T)
+    laplacian = import_module("scipy.sparse.csgraph").laplacian(linked, normed=True).toarray()
+    keep = min(len(flat), MOST_CLUSTERS + 2) - 1
+    values, vectors = import_module("scipy.linalg").eigh(laplacian, subset_by_index=[0, keep])
+    return values, vectors

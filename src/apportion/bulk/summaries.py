@@ -1,0 +1,107 @@
+"""What the explanations of a run have in common: words, columns, pairs of features, or mean maps."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from apportion.bulk.reading import Run
+from apportion.bulk.shards import pooled
+
+SIDE = 56  # cells of a mean map
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A feature (or a pair of them): in how many inputs it is, its mean relevance there, and its mean
+    |relevance|."""
+
+    name: str
+    count: int
+    mean: float
+    size: float
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """Of each explained class: `counts` is how many inputs there are, `remainder` the mean of |remainder| over
+    that of |total| (None where the method does not add up), `features` the means by feature, largest sum of
+    |relevance| first, `maps` the (height, width) mean maps, `pairs` the interactions."""
+
+    counts: dict[str, int]
+    remainder: dict[str, float | None]
+    features: dict[str, list[Mean]]
+    pairs: dict[str, list[Mean]]
+    maps: dict[str, Tensor]
+
+
+def summarise(run: Run, least: int = 1) -> Summary:
+    """Read a run once, in constant memory but for one entry a feature and class. Features in fewer than `least`
+    inputs are left out; columns of a table count as one whatever their cells, words whatever their case."""
+    counts: dict[str, int] = defaultdict(int)
+    totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    features, pairs = _sums(), _sums()
+    maps: dict[str, Tensor] = {}
+    for row, values in run.maps():
+        label = row["target_label"] or f"class {row['target']}"
+        counts[label] += 1
+        if row["total"] is not None:
+            totals[label][0] += abs(row["remainder"])
+            totals[label][1] += abs(row["total"])
+        names = None if row["features"] is None else [_plain(name, run) for name in row["features"]]
+        if names is not None:
+            for name, value in zip(names, row["relevance"], strict=True):
+                _add(features[label][name], value)
+        if not isinstance(values, Tensor):
+            continue
+        if names is not None and values.shape == (len(names), len(names)):
+            _add_pairs(pairs[label], names, values)
+        elif names is None and values.dim() in (2, 3):
+            small = pooled((values.sum(0) if values.dim() == 3 else values).double(), SIDE)
+            maps[label] = maps[label] + small if label in maps else small
+    return Summary(
+        counts=dict(sorted(counts.items(), key=lambda item: -item[1])),
+        remainder={
+            label: totals[label][0] / totals[label][1] if totals[label][1] else None for label in counts
+        },
+        features={label: _means(found, least) for label, found in features.items()},
+        pairs={label: _means(found, least) for label, found in pairs.items()},
+        maps={label: total / counts[label] for label, total in maps.items()},
+    )
+
+
+def _plain(name: str, run: Run) -> str:
+    return name.partition(" = ")[0] if run.manifest.domain == "tabular" else name.lower()
+
+
+Sums = dict[str, dict[str, list[float]]]
+
+
+def _sums() -> Sums:
+    return defaultdict(lambda: defaultdict(lambda: [0, 0.0, 0.0]))
+
+
+def _add(entry: list[float], value: float) -> None:
+    entry[0] += 1
+    entry[1] += value
+    entry[2] += abs(value)
+
+
+def _add_pairs(found: dict[str, list[float]], names: list[str], values: Tensor) -> None:
+    rows, columns = torch.triu_indices(len(names), len(names), 1)
+    both = (2 * values[rows, columns]).tolist()  # a pair stands in the matrix twice
+    for i, j, value in zip(rows.tolist(), columns.tolist(), both, strict=True):
+        if value == value:  # those that were not asked for are NaN
+            _add(found[" × ".join(sorted((names[i], names[j])))], value)
+
+
+def _means(found: dict[str, list[float]], least: int) -> list[Mean]:
+    kept = [
+        Mean(name, int(count), total / count, size / count)
+        for name, (count, total, size) in found.items()
+        if count >= least
+    ]
+    return sorted(kept, key=lambda mean: -mean.size * mean.count)
