@@ -46,7 +46,7 @@ def binarised(
     """The picture in its own colours where the relevance is above `threshold`, in pale grey elsewhere."""
     heat = _heat(explanation, index)
     photo = _photo(heat)
-    return _shown(np.where((_fine(heat) > threshold)[..., None], photo, quiet(photo)), ax)
+    return _shown(np.where((_fine(heat) > threshold)[..., None], photo, quiet(photo) // 5 * 4), ax)
 
 
 def pixels_png(explanation: Explanation, path: str | Path, index: int = 0, threshold: float = 0.0) -> Path:

@@ -105,8 +105,9 @@ def _class(name: str, named: Callable[[str], Any]) -> Any:
     from apportion import partitions, replacements
     from apportion.faithfulness import maps
     from apportion.methods.relevance import composites, rules
+    from apportion.models.bag_of_words import method
 
-    for module in (rules, composites, partitions, replacements, maps):
+    for module in (rules, composites, partitions, replacements, maps, method):
         found = getattr(module, name, None)
         if isinstance(found, type) and not name.startswith("_") and found.__module__ == module.__name__:
             return found

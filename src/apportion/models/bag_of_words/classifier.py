@@ -211,7 +211,8 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def decision_function(self, images: Any) -> Array:
         """(images, classes) scores; for two classes (images,), positive for the second."""
-        scores: Array = self.machine_(torch.as_tensor(self.transform(images))).numpy()
+        vectors = torch.as_tensor(self.transform(images))
+        scores: Array = self.machine_(vectors).numpy()
         return scores[:, 1] if len(self.classes_) == 2 else scores
 
     def predict(self, images: Any) -> Array:

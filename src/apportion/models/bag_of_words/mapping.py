@@ -107,8 +107,11 @@ class Soft:
         return cluster(descriptors, words, seed)
 
     def __call__(self, descriptors: Array, vocabulary: Words) -> csr_matrix:
-        many = len(vocabulary.centres) if self.nearest is None else self.nearest
-        words, distances = _nearest(descriptors, vocabulary, many)
+        if self.nearest is None:
+            distances = _distances(descriptors, vocabulary)
+            words = np.broadcast_to(np.arange(distances.shape[1]), distances.shape)
+        else:
+            words, distances = _nearest(descriptors, vocabulary, self.nearest)
         gamma = 1 / float(vocabulary.spread[0]) if self.gamma is None else self.gamma
         weights = np.exp(-gamma * (distances - distances.min(1, keepdims=True)).astype(np.float64))
         weights /= weights.sum(1, keepdims=True)
@@ -164,20 +167,20 @@ class Fisher:
 MAPPINGS: dict[str, Callable[[], Mapping]] = {"hard": Hard, "soft": Soft, "rank": Rank, "fisher": Fisher}
 
 
-def _nearest(descriptors: Array, vocabulary: Words, many: int) -> tuple[Array, Array]:
-    """The (features, many) nearest words in ascending order of distance, and their squared distances."""
+def _distances(descriptors: Array, vocabulary: Words) -> Array:
+    """The (features, words) squared distances, but for what is the same for all words of a feature."""
     centres = vocabulary.centres
-    rows = np.asarray(descriptors, centres.dtype)
-    squares = np.square(centres).sum(1) - 2 * (rows @ centres.T)
-    if many < len(centres):
-        words = np.argpartition(squares, many - 1, 1)[:, :many]
-        near = np.take_along_axis(squares, words, 1)
-        order = np.argsort(near, 1, kind="stable")
-        words, near = np.take_along_axis(words, order, 1), np.take_along_axis(near, order, 1)
-    else:
-        words = np.argsort(squares, 1, kind="stable")
-        near = np.take_along_axis(squares, words, 1)
-    return words, near + np.square(rows).sum(1, keepdims=True)
+    found: Array = np.square(centres).sum(1) - 2 * (np.asarray(descriptors, centres.dtype) @ centres.T)
+    return found
+
+
+def _nearest(descriptors: Array, vocabulary: Words, many: int) -> tuple[Array, Array]:
+    """The (features, many) nearest words in ascending order of distance, and their `_distances`."""
+    distances = _distances(descriptors, vocabulary)
+    words = np.argpartition(distances, many - 1, 1)[:, :many]
+    near = np.take_along_axis(distances, words, 1)
+    order = np.argsort(near, 1, kind="stable")
+    return np.take_along_axis(words, order, 1), np.take_along_axis(near, order, 1)
 
 
 def sparse(words: Array, weights: Callable[[Array], Array], vocabulary: Words) -> csr_matrix:

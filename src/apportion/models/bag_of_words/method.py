@@ -35,8 +35,9 @@ class KernelDecomposition:
 
     - `sum` (eq. 12), for kernels that are sums over dimensions (linear, histogram intersection, χ²): exact,
       with the bias in equal parts;
-    - `path`, for differentiable ones (exponential χ², RBF, Laplacian, polynomial): the gradient integrated
-      from a root of the score with `nodes` Gauss-Legendre nodes;
+    - `path`, for the others (exponential χ², RBF, Laplacian, polynomial): the gradient integrated from a
+      root of the score, with `nodes` Gauss-Legendre nodes, doubled up to 512 until the sum is within
+      `tolerance` of f(x), as a share of it;
     - `taylor` (eq. 13): the gradient at that root only. The remainder is what the second order would be;
     - `auto`: `sum` where the kernels allow it, else `path`.
 
@@ -54,12 +55,15 @@ class KernelDecomposition:
 
     by: str = "auto"
     nodes: int = 8
+    tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
         if self.by not in WAYS:
             raise InputError(f"by is {self.by!r}; accepted: {', '.join(WAYS)}")
         if self.nodes < 1:
             raise InputError(f"nodes is {self.nodes}; accepted: at least 1")
+        if not self.tolerance > 0:
+            raise InputError(f"tolerance is {self.tolerance}; accepted: a positive share of f(x)")
 
     def __call__(self, model: Any, inputs: Any, target: Target = None) -> Explanation:
         start = time.perf_counter()
@@ -111,7 +115,7 @@ class KernelDecomposition:
         ways: dict[str, Callable[[Score, Tensor], Relevance]] = {
             "sum": by_sum,
             "taylor": by_taylor,
-            "path": partial(by_path, nodes=self.nodes),
+            "path": partial(by_path, nodes=self.nodes, tolerance=self.tolerance),
         }
         return _Found(output, resolved, by, ways[by](score, x))
 

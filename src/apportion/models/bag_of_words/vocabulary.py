@@ -68,7 +68,8 @@ def mix(descriptors: Array, components: int, kept: int, seed: int) -> Mixture:
     reduced = PCA(kept, random_state=seed).fit(descriptors)
     found = GaussianMixture(components, covariance_type="diag", random_state=seed, max_iter=50)
     found.fit(reduced.transform(descriptors))
-    return Mixture(found.weights_, found.means_, found.covariances_, reduced.mean_, reduced.components_)
+    learned = (found.weights_, found.means_, found.covariances_, reduced.mean_, reduced.components_)
+    return Mixture(*(np.ascontiguousarray(array, np.float64) for array in learned))
 
 
 def _enough(descriptors: Array, words: int, name: str) -> None:
