@@ -122,11 +122,16 @@ class Vocabulary:
     @classmethod
     def of_texts(cls, texts: Iterable[str], documents: int = 1, limit: int | None = None) -> Vocabulary:
         """The words found in at least so many `documents`, most frequent first, at most `limit` of them."""
-        counts = Counter(
-            word
-            for text in texts
-            for word in dict.fromkeys(normalise(token.surface) for token in tokenise(text))
+        return cls.of_words(
+            ([normalise(token.surface) for token in tokenise(text)] for text in texts), documents, limit
         )
+
+    @classmethod
+    def of_words(
+        cls, texts: Iterable[Iterable[str]], documents: int = 1, limit: int | None = None
+    ) -> Vocabulary:
+        """The same for texts that are split into words already."""
+        counts = Counter(word for text in texts for word in dict.fromkeys(text))
         frequent = [word for word, count in counts.most_common(limit) if count >= documents]
         return cls(("<pad>", "<unk>", *frequent))
 

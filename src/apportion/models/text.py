@@ -1,7 +1,8 @@
-"""The text classifier that we train ourselves: a bidirectional LSTM with additive attention.
+"""The text classifiers that we train ourselves: a bidirectional LSTM with additive attention, and a multilayer
+perceptron for each token that a given map weights.
 
-The same class, in two sizes, is the sentiment model that ships and the model of the attention studies
-(Jain & Wallace 2019, "Attention is not Explanation"; Wiegreffe & Pinter 2019).
+The first, in two sizes, is the sentiment model that ships and the model of the attention studies (Jain &
+Wallace 2019, "Attention is not Explanation"); the second is the weak learner of Wiegreffe & Pinter (2019).
 """
 
 from __future__ import annotations
@@ -74,9 +75,48 @@ class AttentionClassifier(nn.Module):
         return scores.masked_fill(ids == PADDING, torch.finfo(scores.dtype).min).softmax(-1)
 
     def decide(self, states: Tensor, attention: Tensor) -> Tensor:
-        """The scores `(batch, classes)` of states that are weighted by an attention map."""
-        scores: Tensor = self.output(torch.matmul(attention[:, None], states)[:, 0])
-        return scores
+        """The scores `(batch, classes)` of states that are weighted by an attention map `(batch, tokens)`; of
+        several maps `(batch, maps, tokens)`, `(batch, maps, classes)`."""
+        return _decide(self.output, states, attention)
+
+
+class TokenMLP(nn.Module):
+    """A perceptron that sees each token by itself: `tanh(W e + b)` of its embedding, weighted by a given map,
+    summed and classified linearly (Wiegreffe & Pinter 2019, sec. 3.4).
+
+    Token ids and weights `(batch, tokens)` in, scores `(batch, classes)` out; what the model learns about
+    which tokens matter it can only have from the map. `states` and `decide` are as in AttentionClassifier.
+
+    >>> model = TokenMLP(words=10, embedding=4, hidden=3)
+    >>> model(torch.tensor([[2, 7, 0]]), torch.tensor([[0.5, 0.5, 0.0]])).shape
+    torch.Size([1, 2])
+    """
+
+    def __init__(self, words: int, embedding: int = 300, hidden: int = 128, classes: int = 2) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(words, embedding, padding_idx=PADDING)
+        self.hidden = nn.Linear(embedding, hidden)
+        self.output = nn.Linear(hidden, classes)
+
+    def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """The scores `(batch, classes)` of token ids and their weights, both `(batch, tokens)`."""
+        return self.decide(self.states(ids), weights)
+
+    def states(self, ids: Tensor) -> Tensor:
+        """What is seen of each token, `(batch, tokens, hidden)`; zero at padding."""
+        states: Tensor = torch.tanh(self.hidden(self.embedding(ids)))
+        return states.masked_fill((ids == PADDING)[..., None], 0.0)
+
+    def decide(self, states: Tensor, weights: Tensor) -> Tensor:
+        """The scores `(batch, classes)` of states that are weighted by a map, or by several."""
+        return _decide(self.output, states, weights)
+
+
+def _decide(output: nn.Linear, states: Tensor, weights: Tensor) -> Tensor:
+    one = weights.dim() == 2
+    pooled = torch.matmul(weights[:, None] if one else weights, states)
+    scores: Tensor = output(pooled[:, 0] if one else pooled)
+    return scores
 
 
 def _read(lstm: nn.LSTM, words: Tensor, order: Tensor) -> Tensor:
