@@ -35,10 +35,16 @@ class Design:
     def draw(self, many: int) -> Tensor:
         """Up to about `many` new masks, (masks, features) with True for kept; complements stand side by
         side."""
-        strata = self._strata()
-        target = many + len(self.masks)
-        drawn = [self._new(*item) for item in self._allocate(strata, target)]
-        units = np.concatenate([np.zeros((0, self.features), dtype=bool), *drawn])
+        seen = self.masks[::2] if self.paired else self.masks
+        have = np.bincount(seen.sum(1), minlength=self.features + 1)
+        drawn, sizes = [], []
+        for size, wanted, count in self._allocate(self._strata(), many + len(self.masks)):
+            missing = max(0, wanted - int(have[size]))
+            if missing and count <= 4 * wanted:
+                drawn.append(self._some_of_all(size, missing, seen))
+            else:
+                sizes += [size] * missing
+        units = np.concatenate([*drawn, self._unlike(np.array(sizes, dtype=int), seen)])
         new = np.stack([units, ~units], 1).reshape(-1, self.features) if self.paired else units
         self.masks = np.concatenate([self.masks, new])
         return torch.from_numpy(new)
@@ -98,35 +104,30 @@ class Design:
         found = np.diff(steps, prepend=0)
         return [(s, min(int(n), count), count) for (s, _, count), n in zip(strata, found, strict=True)]
 
-    def _new(self, size: int, wanted: int, count: int) -> Masks:
-        """Masks of one size that were not drawn before, so that there are `wanted` of them."""
-        F = self.features
-        seen = self.masks[self.masks.sum(1) == size]
-        if self.paired and 2 * size == F:
-            seen = seen[seen[:, 0]]
-        missing = wanted - len(seen)
-        if missing <= 0:
-            return np.zeros((0, F), dtype=bool)
-        if count <= 4 * wanted:
-            every = np.zeros((math.comb(F, size), F), dtype=bool)
-            places = np.array(list(itertools.combinations(range(F), size)), dtype=int).reshape(
-                len(every), size
-            )
-            np.put_along_axis(every, places, True, 1)
-            if self.paired and 2 * size == F:
-                every = every[every[:, 0]]
-            every = every[~np.isin(_keys(every), _keys(seen))]
-            return every[self._random.permutation(len(every))[:missing]]
-        found = np.zeros((0, F), dtype=bool)
-        while len(found) < missing:
-            draw = self._random.random((missing - len(found), F)).argsort(1) < size
-            if self.paired and 2 * size == F:
-                draw = draw ^ ~draw[:, :1]
-            both = np.concatenate([found, draw])
-            first = np.sort(np.unique(_keys(both), return_index=True)[1])
-            found = both[first]
-            found = found[~np.isin(_keys(found), _keys(seen))]
-        return found
+    def _some_of_all(self, size: int, many: int, seen: Masks) -> Masks:
+        """That many of all the masks of one size that were not seen."""
+        places = np.array(list(itertools.combinations(range(self.features), size)), dtype=int)
+        every = np.zeros((len(places), self.features), dtype=bool)
+        np.put_along_axis(every, places.reshape(len(every), size), True, 1)
+        if self.paired and 2 * size == self.features:
+            every = every[every[:, 0]]
+        every = every[~np.isin(_keys(every), _keys(seen))]
+        return every[self._random.permutation(len(every))[:many]]
+
+    def _unlike(self, sizes: npt.NDArray[np.int_], seen: Masks) -> Masks:
+        """A mask of each of these sizes, none like another and none that was seen."""
+        found = seen
+        while len(sizes):
+            draw = self._random.random((len(sizes), self.features)).argsort(1) < sizes[:, None]
+            if (
+                self.paired
+            ):  # of a mask and its complement of the same size, the one that keeps the first feature
+                draw ^= (2 * sizes[:, None] == self.features) & ~draw[:, :1]
+            first = np.unique(_keys(np.concatenate([found, draw])), return_index=True)[1] - len(found)
+            fresh = np.zeros(len(draw), dtype=bool)
+            fresh[first[first >= 0]] = True
+            found, sizes = np.concatenate([found, draw[fresh]]), sizes[~fresh]
+        return found[len(seen) :]
 
 
 def _keys(masks: Masks) -> npt.NDArray[np.void]:
