@@ -1,0 +1,95 @@
+"""`apportion study`: models × data × methods × tests, resumable, with tables."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from apportion.one_line import one_line_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True, help="Run studies of explanations, which resume where they were, and show them."
+)
+
+
+@app.command("text-faithfulness")
+def text_faithfulness(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A folder with the corpora (see the documentation for the files), or `huggingface` to download."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Keep finished work and write the report here; the same folder resumes.")
+    ] = Path("apportion-study"),
+    fast: Annotated[bool, typer.Option("--fast", help="SST alone and less of it, in minutes.")] = False,
+    corpora: Annotated[
+        str | None, typer.Option(help="Some of 20news, sst, agnews, imdb, separated by commas.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of torch; the steps of an LSTM are too small to share.")
+    ] = 1,
+) -> None:
+    """Does the evaluation of faithfulness depend on the data and on the test? Four corpora, six maps."""
+    with one_line_errors():
+        import dataclasses
+
+        import torch
+
+        from apportion.domains.corpora import load
+        from apportion.study import text_faithfulness as study
+        from apportion.study.store import Store
+        from apportion.study.text_report import write
+
+        torch.set_num_threads(threads)
+        console = _console()
+        begin = time.perf_counter()
+
+        def say(line: str) -> None:
+            console.print(f"{time.perf_counter() - begin:7.0f} s  {line}", markup=False, soft_wrap=True)
+
+        settings = study.fast() if fast else study.Settings()
+        if corpora is not None:
+            names = tuple(name.strip() for name in corpora.split(",") if name.strip())
+            settings = dataclasses.replace(settings, corpora=names)
+        found = []
+        for name in settings.corpora:
+            found.append(study.run(load(name, data), settings, Store(out, say)))
+            written = write(found, out)
+        show(out)
+        for path in written:
+            console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="The folder that a study wrote.")] = Path("apportion-study"),
+) -> None:
+    """Show the tables of a study."""
+    with one_line_errors():
+        from rich.console import Console
+
+        from apportion.study.tables import read_tables
+
+        title, tables = read_tables(folder)
+        console = Console(highlight=False)
+        console.print(title, style="bold", markup=False)
+        for table in tables:
+            console.print()
+            console.print(table.rich())
+            for note in table.notes:
+                console.print(note, style="dim", markup=False)
+
+
+def _console() -> Console:
+    """On standard error, so that what `show` prints can be piped."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)

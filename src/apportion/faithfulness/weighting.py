@@ -1,0 +1,20 @@
+"""Feature maps of texts as weights: over the tokens that are there, with absolute values that add up to one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def weights_of(values: Tensor, here: Tensor) -> Tensor:
+    """Maps `(…, tokens)` divided by the sum of their absolute values where `here` is True; zero elsewhere.
+
+    Signs stay. What counts is `here`, not whether a value is zero: a token may well have the weight zero. A
+    map that is zero everywhere stays so, since it says of no token that it matters.
+
+    >>> weights_of(torch.tensor([[3.0, -1.0, 0.0, 9.0]]), torch.tensor([[True, True, True, False]]))
+    tensor([[ 0.7500, -0.2500,  0.0000,  0.0000]])
+    """
+    kept = values.masked_fill(~here, 0.0)
+    kept = kept / kept.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)
+    return kept / kept.abs().sum(-1, keepdim=True).clamp(min=1.0)
