@@ -235,13 +235,38 @@ def test_an_exported_program_explains_as_its_source(here):
 
 
 def test_compare(here):
-    result = run(
-        "compare", SENTENCE, "--methods", "lrp,IntegratedGradients(nodes=4, baseline=0.0)", "--html", "c.html"
-    )
+    methods = "lrp,IntegratedGradients(nodes=4, baseline=0.0),gradcam"
+    result = run("compare", SENTENCE, "--methods", methods, "--html", "c.html")
     assert result.exit_code == 0
     assert "LRP" in result.stdout
     assert "IntegratedGradients" in result.stdout
-    assert Path("c.html").read_text(encoding="utf-8").count('"repr":') == 2
+    assert "DeletionRate" in result.stdout
+    assert result.stderr.startswith("apportion: warning: left out: gradcam: ")
+    page = Path("c.html").read_text(encoding="utf-8")
+    assert page.count('"repr":') == 2
+    assert page.count('"test":"DeletionRate') == 2
+    assert page.count('"name":"least relevant first"') == 2
+
+
+def test_compare_as_json_on_one_scale_and_without_tests(here):
+    result = run("compare", SENTENCE, "--methods", "lrp,gradcam", "--json", "--no-tests")
+    found = json.loads(result.stdout)
+    assert result.stderr == ""
+    assert [e["method"].split("(")[0] for e in found["explanations"]] == ["LRP"]
+    assert found["explanations"][0]["tests"] == []
+    assert "grid" in found["left_out"]["gradcam"]
+    assert not Path("apportion-out").exists()
+    run("compare", SENTENCE, "--methods", "lrp", "--no-tests", "--same-scale", "--html", "c.html")
+    assert '"same_scale":true' in Path("c.html").read_text(encoding="utf-8")
+
+
+def test_pairs_of_features(here):
+    result = run("explain", SENTENCE, "--method", "ih", "--html", "p.html", "--png", "p.png")
+    assert result.exit_code == 0
+    assert " × " in result.stdout
+    assert "remainder" in result.stdout
+    assert '"kind":"pairs"' in Path("p.html").read_text(encoding="utf-8")
+    assert Image.open("p.png").format == "PNG"
 
 
 def test_methods_and_models():
@@ -315,6 +340,7 @@ def test_without_scikit_image_the_demo_says_how_to_get_it(here, monkeypatch):
         (("explain", SENTENCE, "--html", "mine.py/page.html"), "cannot write mine.py/page.html"),
         (("explain", "--model", "sentiment"), "without an INPUT"),
         (("compare", SENTENCE, "--methods", " , "), "--methods is empty"),
+        (("compare", SENTENCE, "--methods", "gradcam,layercam"), "inputs have a grid"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(here, arguments, said):

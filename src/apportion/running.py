@@ -36,6 +36,32 @@ def explain_given(
 ) -> tuple[Prepared, list[Explained]]:
     """The input ready for its model, and one explanation of it by each method."""
     made = [_at(from_repr(name), layer) for name in methods]  # a wrong name is told before a model is loaded
+    ready = _loaded(what, model, target, row)
+    return ready, [ready.explain(method, target) for method in made]
+
+
+def explain_by_each(
+    what: Given,
+    model: str | None = None,
+    methods: Sequence[str] = ("lrp",),
+    target: str | None = None,
+    row: int = 0,
+) -> tuple[Prepared, list[Explained], dict[str, str]]:
+    """The same by those methods that can explain this model, and why the others cannot. InputError if none can."""
+    made = {name: from_repr(name) for name in methods}
+    ready = _loaded(what, model, target, row)
+    found, why = [], {}
+    for name, method in made.items():
+        try:
+            found.append(ready.explain(method, target))
+        except InputError as error:
+            why[name] = str(error)
+    if not found:
+        raise InputError("; ".join(dict.fromkeys(why.values())))
+    return ready, found, why
+
+
+def _loaded(what: Given, model: str | None, target: str | None, row: int) -> Prepared:
     if row and what.kind not in ("tabular", "tensor"):
         raise InputError(
             f"a row was asked for, but {what.name!r} is one {what.kind}; accepted: tables and tensors"
@@ -45,8 +71,7 @@ def explain_given(
         raise InputError(f"{what.name} holds tensors; say with --model which model takes them")
     classifier = load(name)
     check_target(classifier, target)
-    ready = prepare(what, classifier, row)
-    return ready, [ready.explain(method, target) for method in made]
+    return prepare(what, classifier, row)
 
 
 @dataclass(frozen=True, eq=False)

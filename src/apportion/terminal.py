@@ -14,6 +14,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from apportion.faithfulness.scores import Scores
 from apportion.views import AGAINST, FOR, Heat, View, Words, scale_of, view
 from apportion.wording import Explained, balance, decision, number, signed, target_name
 
@@ -116,17 +117,20 @@ def bars(shown: View) -> Table:
     return table
 
 
-def comparison(explanations: Sequence[Explained]) -> Table:
-    """Two lines a method: its balance, and its three largest values."""
+def comparison(explanations: Sequence[Explained], tests: Sequence[Sequence[Scores]] | None = None) -> Table:
+    """A method's balance, its three largest values and, where it was tested, its scores."""
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for explanation in explanations:
+    for explanation, scores in zip(explanations, tests or [()] * len(explanations), strict=True):
         top = view(explanation).top(3)
         largest = [f"{' '.join(name.split()):.30} {signed(value, abs(top[0][1]))}" for name, value in top]
         lines = Text(balance(explanation)).append(
             "\n" + (" · ".join(largest) or "every value is zero"), "dim"
         )
+        if scores:
+            said = [f"{s.test.split('(')[0]} {number(s.mean, abs(s.mean))} ({s.direction})" for s in scores]
+            lines.append("\n" + " · ".join(said), "dim")
         table.add_row(Text(type(explanation.method).__name__, "bold"), lines)
     return table
 
