@@ -65,6 +65,7 @@ if _TYPE_CHECKING:
     from apportion.methods.taylor import Taylor as Taylor
     from apportion.models.bag_of_words.classifier import BagOfWords as BagOfWords
     from apportion.models.bag_of_words.method import KernelDecomposition as KernelDecomposition
+    from apportion.models.prototypes.estimator import ProtoPNet as ProtoPNet
     from apportion.target import Contrast as Contrast
 
 __version__ = "0.1.0"
@@ -110,6 +111,7 @@ _PLACES = {
     "ParameterRandomisation": "faithfulness.randomisation",
     "PixelFlipping": "faithfulness.flipping",
     "PointingGame": "faithfulness.plausibility",
+    "ProtoPNet": "models.prototypes.estimator",
     "RISE": "methods.rise",
     "ROAD": "faithfulness.flipping",
     "ROAR": "faithfulness.retraining",

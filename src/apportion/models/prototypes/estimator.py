@@ -1,0 +1,328 @@
+"""ProtoPNet as an estimator: fit, predict, explain, save."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from apportion.domains import Classifier
+from apportion.domains.image import ImagePreparation
+from apportion.errors import InputError
+from apportion.explanation import Explanation
+from apportion.features import ImageFeatures, TabularFeatures
+from apportion.models.prototypes import fast, training
+from apportion.models.prototypes.checkpoint import Checkpoint, backbone_digest, digest
+from apportion.models.prototypes.explaining import OVER
+from apportion.models.prototypes.grids import CHUNK, Grids, device_of, kept
+from apportion.models.prototypes.images import Encode, Images, check_for_training, images_of
+from apportion.models.prototypes.matches import (
+    Gallery,
+    Patch,
+    Reasons,
+    Row,
+    nearest_patches,
+    patches_of,
+    reasons,
+)
+from apportion.models.prototypes.network import Backbone, PrototypeNet
+from apportion.models.prototypes.push import nearest
+from apportion.models.prototypes.saving import load, rebuilt, save
+from apportion.models.prototypes.settings import Fast, Paper, Recipe
+from apportion.target import Target
+
+RECIPES: dict[str, Recipe] = {"paper": Paper(), "fast": Fast()}
+
+
+class ProtoPNet:
+    """A classifier that says "this looks like that" (Chen et al. 2019), on any backbone with a grid of features.
+
+    `backbone` is a module or a `Classifier` (whose preparation is then used for files and pictures): its output,
+    or that of `layer`, is a grid or the tokens of one. It stays as it is, and its grids are computed once and
+    kept (4 · channels · rows · columns bytes an image), or with `tune` a copy of it learns. `recipe` is "paper",
+    "fast", or settings (`Paper`, `Fast`). `preparation` turns a file or picture into a model input.
+
+    After `fit`: `net_`, `classes_`, `sources_` (the patch that each prototype is), `history_` and `skipped_`.
+
+    >>> images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
+    >>> model = ProtoPNet(nn.Conv2d(1, 4, 3), prototypes_per_class=2, recipe="fast").fit(images, labels)
+    >>> model.predict(images).shape, bool(model.explain(images[:1]).remainder.abs() < 1e-4)
+    ((20,), True)
+    """
+
+    net_: PrototypeNet
+    classes_: npt.NDArray[Any]
+    sources_: tuple[Patch, ...]
+    history_: list[dict[str, Any]]
+    skipped_: tuple[str, ...]
+    shape_: tuple[int, ...]
+
+    def __init__(
+        self,
+        backbone: nn.Module | Classifier,
+        prototypes_per_class: int = 10,
+        *,
+        recipe: str | Recipe = "paper",
+        tune: bool = False,
+        layer: str | None = None,
+        preparation: Encode | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.preparation: Any = preparation
+        if isinstance(backbone, Classifier):
+            self.preparation = preparation or backbone.encode
+        module = backbone.model if isinstance(backbone, Classifier) else backbone
+        if not isinstance(module, nn.Module):
+            raise InputError(
+                f"backbone is {type(backbone).__name__}; accepted: a torch module or a Classifier of one"
+            )
+        if isinstance(recipe, str):
+            if recipe not in RECIPES:
+                raise InputError(
+                    f"recipe is {recipe!r}; accepted: {', '.join(RECIPES)}, or settings (Paper, Fast)"
+                )
+            recipe = RECIPES[recipe]
+        if not isinstance(prototypes_per_class, int) or prototypes_per_class < 1:
+            raise InputError(
+                f"prototypes_per_class is {prototypes_per_class!r}; accepted: a whole number of at least 1"
+            )
+        if tune and isinstance(recipe, Fast):
+            raise InputError(
+                "tune=True was given with the fast recipe, which learns no backbone; accepted: recipe='paper'"
+            )
+        self.backbone, self.prototypes_per_class, self.recipe = module, prototypes_per_class, recipe
+        self.tune, self.layer, self.seed = tune, layer, seed
+
+    def fit(
+        self,
+        images: Any,
+        labels: Any = None,
+        *,
+        classes: Sequence[Any] | None = None,
+        checkpoint: str | Path | None = None,
+    ) -> ProtoPNet:
+        """Learn prototypes from images: a float array (n, channels, height, width) as the backbone takes it, a
+        list of pictures or files, a folder with a folder for each class, or a PyTorch dataset.
+
+        `classes` names the classes, where not all labels need occur. `checkpoint` is a file that the paper's
+        recipe writes after every epoch; where it is there already, training goes on from it, to the same
+        result as without the interruption.
+        """
+        data = images_of(images, labels, self.preparation, classes)
+        check_for_training(data)
+        assert data.labels is not None
+        backbone = self._backbone(data.read(torch.zeros(1, dtype=torch.long)))
+        numbers = data.labels.to(device_of(backbone))
+        grids = Grids(data, backbone) if self.tune else kept(data, backbone)
+        with torch.no_grad():
+            self._check_patches(data, grids.of(torch.zeros(1, dtype=torch.long)))
+        many, per_class = len(data.classes), self.prototypes_per_class
+        if isinstance(self.recipe, Fast):
+            if checkpoint is not None:
+                raise InputError(
+                    "checkpoint was given with the fast recipe, which takes no epochs; leave it out"
+                )
+            found = fast.train(grids, numbers, many, per_class, self.recipe, self.seed)
+        else:
+            place = (
+                None
+                if checkpoint is None
+                else Checkpoint(Path(checkpoint), self._configuration(data, backbone), self.tune)
+            )
+            found = training.train(grids, numbers, many, per_class, self.recipe, self.tune, self.seed, place)
+        self.net_, self.history_, self.skipped_ = found.net, found.history, data.skipped
+        self.shape_ = tuple(data.read(torch.zeros(1, dtype=torch.long)).shape[1:])
+        self.classes_ = np.array(data.classes)
+        self.sources_ = tuple(patches_of(found.net, data, found.image.cpu(), torch.arange(len(found.image))))
+        return self
+
+    def predict(self, images: Any) -> npt.NDArray[Any]:
+        """The class of each image, as the labels named it."""
+        return self.classes_[self.predict_proba(images).argmax(1)]  # type: ignore[no-any-return]
+
+    def predict_proba(self, images: Any) -> npt.NDArray[np.float32]:
+        """(n, classes) probabilities."""
+        self._check_fitted()
+        data = images_of(images, None, self.preparation)
+        with torch.no_grad():
+            parts = [
+                self.net_(x.to(device_of(self.net_))).softmax(1)
+                for _, x in data.batches(CHUNK, "predictions")
+            ]
+        return torch.cat(parts).cpu().numpy()
+
+    def score(self, images: Any, labels: Any = None) -> float:
+        """The share of images whose class is predicted right."""
+        self._check_fitted()
+        data = images_of(images, labels, self.preparation, list(self.classes_.tolist()))
+        if data.labels is None:
+            raise InputError(
+                "labels are missing; accepted: one for each image, or a folder with a folder for each class"
+            )
+        return float((self.predict_proba(data).argmax(1) == data.labels.numpy()).mean())
+
+    def explain(self, image: Any, target: Target | str = None, over: Any = "prototypes") -> Explanation:
+        """An explanation of one image, or of a batch as a float array, over "prototypes", or over pixels:
+        "upsampled" or "lrp" (or a method with settings, such as `PrototypeLRP("epsilon-gamma-box")`)."""
+        self._check_fitted()
+        method = OVER.get(over) if isinstance(over, str) else over
+        if method is None:
+            raise InputError(f"over is {over!r}; accepted: {', '.join(OVER)}, or a method with settings")
+        data = images_of(_one(image), None, self.preparation)
+        x = data.read(torch.arange(len(data))).to(device_of(self.net_))
+        explanation: Explanation = method(self.net_, x, self._target(target))
+        names = [str(name) for name in self.classes_.tolist()]
+        labels = (
+            [f"prototype {j}" for j in range(len(self.sources_))]
+            if getattr(method, "prototype", None) is not None
+            else names
+        )
+        if explanation.values.shape == x.shape:  # type: ignore[union-attr]
+            features: list[Any] = [ImageFeatures(data.show(i), data.names[i]) for i in range(len(data))]
+        else:
+            features = self._prototype_features(explanation)
+        return explanation.with_features(features, labels)
+
+    def reasons(self, image: Any, target: int | str | None = None, top: int = 10) -> Reasons:
+        """The prototypes that contribute most to the score of one image, with their patches in both images."""
+        self._check_fitted()
+        if not isinstance(top, int) or top < 1:
+            raise InputError(f"top is {top!r}; accepted: a whole number of at least 1")
+        data = images_of(_one(image), None, self.preparation)
+        if len(data) != 1:
+            raise InputError(f"image holds {len(data)} images; accepted: one")
+        x = data.read(torch.zeros(1, dtype=torch.long)).to(device_of(self.net_))
+        wanted = self._target(target)
+        if wanted is not None and not isinstance(wanted, int):
+            raise InputError(f"target is {target!r}; accepted: a class, by number or name")
+        names = [str(name) for name in self.classes_.tolist()]
+        return reasons(self.net_, x, data.show(0), data.names[0], wanted, names, self.sources_, top)
+
+    def gallery(self, label: Any, k: int = 5, **sets: Any) -> Gallery:
+        """Every prototype of a class with its k nearest patches in each named set of images, such as
+        `gallery("tulip", train="flowers/train", test=(images, labels))`."""
+        self._check_fitted()
+        number = self._class_number(label)
+        chosen = (self.net_.class_of == number).nonzero().flatten()
+        columns = {}
+        for name, source in sets.items():
+            pair = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
+            data = images_of(pair[0], pair[1], self.preparation)
+            found = nearest(
+                self.net_, Grids(data, self.net_.backbone).patches(self.net_, f"nearest in {name}"), k
+            )
+            columns[name] = nearest_patches(self.net_, data, found, chosen)
+        rows = [
+            Row(
+                j,
+                self.sources_[j],
+                float(self.net_.last.weight[number, j]),
+                {n: c[i] for n, c in columns.items()},
+            )
+            for i, j in enumerate(chosen.tolist())
+        ]
+        return Gallery(str(self.classes_[number]), tuple(rows))
+
+    def classifier(self, name: str = "protopnet") -> Classifier:
+        """The fitted network as a `Classifier`, for every other method and for the command line."""
+        self._check_fitted()
+        labels = tuple(str(label) for label in self.classes_.tolist())
+        return Classifier(self.net_, self.preparation or ImagePreparation(), labels, "image", name)
+
+    def save(self, path: str | Path) -> Path:
+        """Write what was learnt, and the pictures that prototypes come from, as one safetensors file; a frozen
+        backbone is not in it."""
+        self._check_fitted()
+        return save(self, Path(path))
+
+    @classmethod
+    def load(
+        cls, path: str | Path, backbone: nn.Module | Classifier, *, preparation: Encode | None = None
+    ) -> ProtoPNet:
+        """What `save` wrote, on its backbone. Raises InputError for another file or another backbone."""
+        settings, state = load(Path(path))
+        made = cls(backbone, preparation=preparation, **settings)
+        inner = made._backbone(torch.zeros(1, *state.shape))
+        if not made.tune and backbone_digest(inner) != state.backbone:
+            raise InputError(f"the backbone is not the one that {path} was fitted on: its weights differ")
+        made.net_, made.shape_ = rebuilt(inner, state.learnt), state.shape
+        made.classes_, made.sources_ = np.array(state.classes), state.sources
+        made.history_, made.skipped_ = state.history, state.skipped
+        return made
+
+    # ---- checks ----
+
+    def _backbone(self, example: Tensor) -> Backbone:
+        """A copy of the user's module, so that training, eval mode and `requires_grad` never reach it."""
+        module = copy.deepcopy(self.backbone).eval()
+        if not self.tune:
+            module.requires_grad_(False)
+        return Backbone(module, example.to(device_of(module)), self.layer)
+
+    def _check_patches(self, data: Images, grid: Tensor) -> None:
+        assert data.labels is not None
+        fewest = int(data.labels.bincount(minlength=len(data.classes)).min())
+        patches = fewest * grid.shape[2] * grid.shape[3]
+        if self.prototypes_per_class > patches:
+            raise InputError(
+                f"prototypes_per_class is {self.prototypes_per_class}, but a class has {fewest} images of "
+                f"{grid.shape[2]} × {grid.shape[3]} patches, {patches} in all; accepted: at most that"
+            )
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "net_"):
+            raise InputError(
+                "this ProtoPNet is not fitted; call fit(images, labels), or ProtoPNet.load(path, backbone)"
+            )
+
+    def _configuration(self, data: Images, backbone: Backbone) -> dict[str, Any]:
+        assert data.labels is not None
+        return {
+            "recipe": repr(self.recipe),
+            "prototypes_per_class": self.prototypes_per_class,
+            "tune": self.tune,
+            "seed": self.seed,
+            "layer": backbone.layer,
+            "classes": [str(label) for label in data.classes],
+            "number of images": len(data),
+            "labels": digest([data.labels]),
+            "first image": digest([data.read(torch.zeros(1, dtype=torch.long))]),
+            "backbone": backbone_digest(backbone),
+        }
+
+    def _class_number(self, label: Any) -> int:
+        known = self.classes_.tolist()
+        if label in known:
+            return int(known.index(label))
+        near = difflib.get_close_matches(str(label), [str(k) for k in known], 1, 0.5)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise InputError(f"there is no class {label!r}; {hint}accepted: {', '.join(map(str, known[:20]))}")
+
+    def _target(self, target: Target | str) -> Target:
+        return self._class_number(target) if isinstance(target, str) else target
+
+    def _prototype_features(self, explanation: Explanation) -> list[TabularFeatures]:
+        classes = [str(self.classes_[int(c)]) for c in self.net_.class_of]
+        columns = tuple(f"prototype {j} of {label}" for j, label in enumerate(classes))
+        cells = tuple(patch.name for patch in self.sources_)
+        return [TabularFeatures(columns, cells, tuple(range(len(columns))))] * len(explanation)
+
+
+def _one(image: Any) -> Any:
+    """One image as a batch of one, where it is not a batch, a file or a folder already."""
+    if isinstance(image, np.ndarray):
+        image = torch.as_tensor(image)
+    if isinstance(image, Tensor):
+        if image.dim() == 4:
+            return image
+        if image.is_floating_point() and image.dim() in (2, 3):
+            return image.reshape(1, *(1,) * (3 - image.dim()), *image.shape)
+        return [image]
+    return image if isinstance(image, str | Path | list | tuple) else [image]

@@ -1,0 +1,172 @@
+"""What the network's scores are made of, as Explanations: over its prototypes, and over the pixels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.explanation import Cost, Explanation
+from apportion.forward import Inputs, Model, checked_inputs
+from apportion.methods.relevance.composites import Composite
+from apportion.methods.relevance.lrp import LRP
+from apportion.models.prototypes.network import LinearInPatches, PrototypeNet
+from apportion.substitution import warn_about_training
+from apportion.target import Target, pick, resolve, scores_of
+
+
+@dataclass(frozen=True)
+class Prototypes:
+    """The share of each prototype in a score: `w_cj sⱼ`, connection times similarity (Chen et al. 2019, section 2.1).
+
+    `values` is (batch, prototypes), and adds up to the score of a class: it *is* the computation, so the
+    remainder is rounding. Takes a `PrototypeNet`, or what holds one as `model`. Cost: one forward pass.
+
+    >>> net = PrototypeNet(torch.nn.Identity(), torch.nn.Identity(), torch.eye(2), torch.tensor([0, 1]), 2)
+    >>> e = Prototypes()(net, torch.eye(2)[:, :, None, None], target=0)
+    >>> e.values.shape, bool(e.remainder.abs().max() < 1e-5)
+    (torch.Size([2, 2]), True)
+    """
+
+    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+        found = _Forward.of(model, inputs, target)
+        return found.explanation(self, found.shares(None))
+
+
+@dataclass(frozen=True)
+class Upsampled:
+    """The maps that ProtoPNet draws, as shares of a score: each prototype's `w_cj sⱼ` spread over the pixels in
+    proportion to its similarity map, less its minimum, enlarged bicubically (Chen et al. 2019, figure 3).
+
+    With `prototype` the similarity of that one is spread instead. Adds up to the score. Beware: the pixels
+    under a place of the grid need not be what its features come from. Cost: one forward pass.
+    """
+
+    prototype: int | None = None
+
+    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+        found = _Forward.of(model, inputs, target)
+        space = found.x.shape[2:]
+        maps = found.maps - found.maps.amin((2, 3), keepdim=True)
+        maps = torch.where(maps.amax((2, 3), keepdim=True) > 0, maps, 1.0)
+        weight = _pixels_of_a_place(maps, space)
+        maps = maps / (maps * weight).sum((2, 3), keepdim=True)  # each sums to 1 when it is enlarged
+        fine = enlarged(torch.einsum("bm,bmhw->bhw", found.shares(self.prototype), maps)[:, None], space)
+        channels = found.x.shape[1]
+        values = (fine / channels).expand(-1, channels, -1, -1).contiguous()
+        return found.explanation(self, values, self.prototype)
+
+
+@dataclass(frozen=True)
+class PrototypeLRP:
+    """Layer-wise relevance propagation through prototypes and backbone to the pixels.
+
+    A patch's similarity is passed to its channels in proportion to their part in the inner product with the
+    prototype (see `LinearInPatches`), and from there by the composite, as in `LRP`. Gautam et al. 2023
+    (Prototypical Relevance Propagation) propose other shares, `∝ 1 / (z_k − p_k)⁴`. With `prototype` the
+    similarity of that one is explained instead of a score. What biases absorb is the remainder, and in the
+    ledger with `ledger=True`. Cost: one forward and one backward pass.
+    """
+
+    composite: str | Composite | None = None
+    ledger: bool = False
+    prototype: int | None = None
+
+    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+        net = net_of(model)
+        alone = self.prototype is not None
+        if alone:
+            _check_prototype(net, self.prototype)
+        view = LinearInPatches(net, similarities=alone).eval()
+        explanation = LRP(self.composite, self.ledger)(view, inputs, self.prototype if alone else target)
+        return replace(explanation, method=self)
+
+
+OVER: dict[str, Any] = {"prototypes": Prototypes(), "upsampled": Upsampled(), "lrp": PrototypeLRP()}
+"""The explanations that `ProtoPNet.explain` knows by name."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Forward:
+    """One forward pass with the similarity maps in it; `x` are the inputs, `slope` is ∂score/∂similarity."""
+
+    x: Tensor
+    maps: Tensor
+    output: Tensor
+    resolved: Any
+    value: Tensor
+    slope: Tensor
+    warnings: tuple[str, ...]
+    start: float
+
+    @classmethod
+    def of(cls, model: Model, inputs: Inputs, target: Target) -> _Forward:
+        start, net = time.perf_counter(), net_of(model)
+        x = checked_inputs(inputs)
+        if not isinstance(x, Tensor) or x.dim() != 4:
+            raise InputError("prototypes are explained for one tensor (batch, channels, height, width)")
+        with torch.no_grad():
+            maps = net.similarities(net.features(x))
+        with torch.inference_mode(False), torch.enable_grad():
+            similar = maps.amax((2, 3)).clone().requires_grad_()
+            output = scores_of(net.last(similar), len(x))
+            resolved = resolve(target, output)
+            value = pick(resolved, output)
+            (slope,) = torch.autograd.grad(value.sum(), similar)
+        return cls(x, maps, output.detach(), resolved, value.detach(), slope, warn_about_training(net), start)
+
+    def shares(self, prototype: int | None) -> Tensor:
+        """(batch, prototypes) shares in the score, or in the similarity of one prototype."""
+        similar = self.maps.amax((2, 3))
+        if prototype is None:
+            return self.slope * similar
+        _check(prototype, similar.shape[1])
+        return F.one_hot(torch.as_tensor(prototype, device=similar.device), similar.shape[1]) * similar
+
+    def explanation(self, method: Any, values: Tensor, prototype: int | None = None) -> Explanation:
+        output, target, total = self.output, self.resolved, self.value
+        if prototype is not None:
+            output = self.maps.amax((2, 3))
+            target = torch.full((len(output),), prototype, device=output.device)
+            total = output[:, prototype]
+        cost = Cost(1, 0, time.perf_counter() - self.start)
+        shown = target if isinstance(target, Tensor) else repr(target)
+        return Explanation(values, total, output, shown, method, cost, warnings=self.warnings)
+
+
+def net_of(model: Any) -> PrototypeNet:
+    """The network of prototypes in a model or in what holds one."""
+    for found in (model, getattr(model, "model", None), getattr(model, "net_", None)):
+        if isinstance(found, PrototypeNet):
+            return found
+    raise InputError(
+        f"model is {type(model).__name__}, which has no prototypes; accepted: a fitted ProtoPNet or its net_"
+    )
+
+
+def _check_prototype(net: PrototypeNet, prototype: int | None) -> None:
+    _check(prototype, len(net.prototypes))
+
+
+def _check(prototype: int | None, many: int) -> None:
+    if isinstance(prototype, bool) or not isinstance(prototype, int) or not 0 <= prototype < many:
+        raise InputError(f"prototype is {prototype!r}; accepted: 0 to {many - 1}")
+
+
+def enlarged(maps: Tensor, space: Sequence[int]) -> Tensor:
+    """(batch, channels, rows, columns) maps in the size of the input, bicubically as the authors do."""
+    return F.interpolate(maps, size=tuple(space), mode="bicubic", align_corners=False)
+
+
+def _pixels_of_a_place(maps: Tensor, space: Sequence[int]) -> Tensor:
+    """(rows, columns): what a one at each place of the grid sums to when it is enlarged."""
+    with torch.inference_mode(False), torch.enable_grad():
+        grid = torch.zeros(1, 1, *maps.shape[2:], dtype=maps.dtype, device=maps.device, requires_grad=True)
+        (weight,) = torch.autograd.grad(enlarged(grid, space).sum(), grid)
+    return weight[0, 0]

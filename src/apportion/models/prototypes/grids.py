@@ -1,0 +1,55 @@
+"""The backbone's grids of many images: computed once and kept where the backbone is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from apportion.models.prototypes.images import Images
+from apportion.models.prototypes.network import PrototypeNet
+from apportion.progress import progress
+
+CHUNK = 16  # images at once where nothing is learnt: on a CPU small batches stay in the cache
+
+
+@dataclass(frozen=True, eq=False)
+class Grids:
+    """`of(numbers)` gives the (batch, channels, rows, columns) grids of images; `kept` holds those of all."""
+
+    images: Images
+    backbone: nn.Module
+    kept: Tensor | None = None
+
+    def of(self, numbers: Tensor) -> Tensor:
+        if self.kept is not None:
+            return self.kept[numbers.to(self.kept.device)]
+        return self.backbone(self.images.read(numbers).to(device_of(self.backbone)))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def patches(self, net: PrototypeNet, what: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """(numbers, patches) of all images, as they are compared with prototypes."""
+        many = len(self.images)
+        for numbers in progress(torch.arange(many).split(CHUNK if self.kept is None else 256), many, what):
+            yield numbers, net.add_on(self.of(numbers))
+
+
+@torch.no_grad()
+def kept(images: Images, backbone: nn.Module) -> Grids:
+    """The grids of all images, in memory: 4 · channels · rows · columns bytes an image."""
+    result: Tensor | None = None
+    for numbers, x in images.batches(CHUNK, "features"):
+        grid = backbone(x.to(device_of(backbone)))
+        if result is None:
+            result = grid.new_empty(len(images), *grid.shape[1:])
+        result[numbers] = grid
+    return Grids(images, backbone, result)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's first parameter or buffer is; the CPU without any."""
+    first = next(chain(module.parameters(), module.buffers()), None)
+    return torch.device("cpu") if first is None else first.device

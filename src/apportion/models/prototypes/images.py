@@ -1,0 +1,242 @@
+"""Images by number: from arrays, a list, a folder with a folder for each class, or a PyTorch dataset."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apportion.domains.image import ImagePreparation
+from apportion.errors import InputError
+from apportion.progress import progress
+
+Encode = Callable[[Any], tuple[Tensor, Any]]
+"""A raw picture to a batch of one and its features, as of a `Classifier`."""
+
+ACCEPTED = (
+    "accepted: a float array (n, channels, height, width) as the backbone takes it, a list of pictures or files, "
+    "a folder with a folder of pictures for each class, or a PyTorch dataset of (image, label)"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """`read(numbers)` gives (batch, channels, height, width) model inputs, `show(number)` a picture to draw.
+
+    `labels` (n,) number the `classes`; `skipped` says which images could not be read, and why.
+    """
+
+    many: int
+    read: Callable[[Tensor], Tensor]
+    show: Callable[[int], Tensor]
+    names: tuple[str, ...]
+    labels: Tensor | None = None
+    classes: tuple[Any, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return self.many
+
+    def batches(self, size: int, what: str) -> Iterator[tuple[Tensor, Tensor]]:
+        """(numbers, inputs) of all images in order, with a progress bar."""
+        for numbers in progress(torch.arange(self.many).split(size), self.many, what):
+            yield numbers, self.read(numbers)
+
+
+def images_of(
+    source: Any, labels: Any, encode: Encode | None, classes: Sequence[Any] | None = None
+) -> Images:
+    """Whatever holds images, as `Images`. Raises InputError for what is none, warns of what cannot be read."""
+    if isinstance(source, Images):
+        return source
+    encode = encode or ImagePreparation()
+    if isinstance(source, np.ndarray):
+        source = torch.as_tensor(source)
+    if isinstance(source, Tensor) and source.is_floating_point():
+        found = _arrays(source, labels, classes)
+    elif isinstance(source, str | Path):
+        path = Path(source)
+        if not path.exists():
+            raise InputError(f"images: there is no {path}; {ACCEPTED}")
+        if path.is_file():
+            found = _listed([path], labels, classes, encode)
+        else:
+            if labels is not None:
+                raise InputError(
+                    "labels were given with a folder, whose folders are the classes; give one of them"
+                )
+            found = _folder(path, encode, classes)
+    elif isinstance(source, Tensor | list | tuple):
+        found = _listed(list(source), labels, classes, encode)
+    elif hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        found = _dataset(source, labels, encode, classes)
+    else:
+        raise InputError(f"images is {type(source).__name__}; {ACCEPTED}")
+    if not found.many:
+        why = f": {'; '.join(found.skipped[:3])}" if found.skipped else ""
+        raise InputError(f"images: none could be read{why}; {ACCEPTED}")
+    if found.skipped:
+        warnings.warn(
+            f"{len(found.skipped)} of {found.many + len(found.skipped)} images could not be read and are skipped: "
+            + "; ".join(found.skipped[:5])
+            + (" …" if len(found.skipped) > 5 else ""),
+            stacklevel=3,
+        )
+    return found
+
+
+def _arrays(x: Tensor, labels: Any, classes: Sequence[Any] | None) -> Images:
+    x = x[:, None] if x.dim() == 3 else x
+    if x.dim() != 4:
+        raise InputError(f"images have shape {tuple(x.shape)}; {ACCEPTED}")
+    bad = (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist()
+    if bad:
+        raise InputError(f"images contain NaN or infinite numbers, in image {bad[:5]}")
+
+    def show(number: int) -> Tensor:
+        return picture_of(x[number])
+
+    names = tuple(f"image {i}" for i in range(len(x)))
+    return _labelled(Images(len(x), lambda rows: x[rows.to(x.device)], show, names), labels, classes)
+
+
+def picture_of(x: Tensor) -> Tensor:
+    """(height, width, 3) uint8 of a model input whose preparation is not known: its range becomes 0 to 255."""
+    image = x.detach().float().movedim(0, -1).cpu()
+    image = image if image.shape[-1] == 3 else image.mean(-1, keepdim=True)
+    low, high = image.amin(), image.amax()
+    grey = (image - low) / (high - low).clamp(min=1e-12) * 255
+    return grey.round().to(torch.uint8).expand(*image.shape[:2], 3).contiguous()
+
+
+def _listed(
+    items: list[Any], labels: Any, classes: Sequence[Any] | None, encode: Encode, names: Sequence[str] = ()
+) -> Images:
+    def item(number: int) -> tuple[Tensor, Any]:
+        raw = items[number]
+        if isinstance(raw, str | Path):
+            return encode(Path(raw))
+        return encode(raw.numpy() if isinstance(raw, Tensor) and raw.shape[-1] in (3, 4) else raw)
+
+    names = names or [
+        Path(i).name if isinstance(i, str | Path) else f"image {n}" for n, i in enumerate(items)
+    ]
+    if labels is not None and len(labels) != len(items):
+        raise InputError(f"there are {len(labels)} labels for {len(items)} images; accepted: one each")
+    return _read_once(item, names, labels, classes)
+
+
+def _folder(path: Path, encode: Encode, classes: Sequence[Any] | None) -> Images:
+    visible = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    folders = [entry for entry in visible if entry.is_dir()]
+    if not folders:
+        return _listed([entry for entry in visible if entry.is_file()], None, None, encode)
+    files = [file for folder in folders for file in sorted(folder.rglob("*")) if _is_visible_file(file)]
+    names = [str(file.relative_to(path)) for file in files]
+    labels = [file.relative_to(path).parts[0] for file in files]
+    return _listed(files, labels, classes or [folder.name for folder in folders], encode, names)
+
+
+def _is_visible_file(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
+
+
+def _dataset(data: Any, labels: Any, encode: Encode, classes: Sequence[Any] | None) -> Images:
+    found: dict[int, Any] = {}
+
+    def item(number: int) -> tuple[Tensor, Any]:
+        entry = data[number]
+        image, label = entry if isinstance(entry, tuple | list) and len(entry) == 2 else (entry, None)
+        found[number] = label.item() if isinstance(label, Tensor) and label.numel() == 1 else label
+        if isinstance(image, Tensor) and image.is_floating_point() and image.dim() == 3:
+            return image[None], None
+        return encode(image)
+
+    many = len(data)
+    names = [f"item {number}" for number in range(many)]
+    read = _read_once(item, names, None, None)
+    kept = (
+        [number for number in range(many) if names[number] in set(read.names)]
+        if read.skipped
+        else range(many)
+    )
+    given = [found[number] for number in kept] if labels is None else [labels[number] for number in kept]
+    return _labelled(read, None if None in given else given, classes)
+
+
+def _read_once(
+    item: Callable[[int], tuple[Tensor, Any]],
+    names: Sequence[str],
+    labels: Any,
+    classes: Sequence[Any] | None,
+) -> Images:
+    """Open every image, so that later passes meet only what can be read, all of one shape."""
+    kept, skipped, shape = [], [], None
+    for (number,) in progress([(n,) for n in range(len(names))], len(names), "images opened"):
+        try:
+            x, _ = item(number)
+        except (OSError, ValueError) as error:
+            skipped.append(f"{names[number]} ({error})")
+            continue
+        if shape is not None and x.shape != shape:
+            raise InputError(
+                f"{names[number]} becomes {tuple(x.shape[1:])}, but {names[kept[0]]} {tuple(shape[1:])}; accepted: "
+                "images of one size, or a preparation that makes them so"
+            )
+        if not bool(torch.isfinite(x).all()):
+            raise InputError(f"{names[number]} contains NaN or infinite numbers")
+        shape = x.shape
+        kept.append(number)
+
+    def read(rows: Tensor) -> Tensor:
+        return torch.cat([item(kept[row])[0] for row in rows.tolist()])
+
+    def show(row: int) -> Tensor:
+        x, features = item(kept[row])
+        return picture_of(x[0]) if features is None else features.picture
+
+    found = Images(len(kept), read, show, tuple(names[n] for n in kept), skipped=tuple(skipped))
+    return _labelled(found, None if labels is None else [labels[n] for n in kept], classes)
+
+
+def _labelled(images: Images, labels: Any, classes: Sequence[Any] | None) -> Images:
+    """With labels numbered by class."""
+    if labels is None:
+        return images
+    given = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
+    if len(given) != len(images):
+        raise InputError(f"there are {len(given)} labels for {len(images)} images; accepted: one each")
+    try:
+        known = sorted(set(given)) if classes is None else list(classes)
+    except TypeError:
+        raise InputError("labels cannot be sorted; accepted: whole numbers or names") from None
+    numbers = {label: number for number, label in enumerate(known)}
+    wrong = next((label for label in set(given) if isinstance(label, float) or label not in numbers), None)
+    if wrong is not None:
+        raise InputError(
+            f"labels hold {wrong!r}; accepted: {', '.join(map(str, known[:10]))}, as whole numbers or names"
+        )
+    return replace(images, labels=torch.tensor([numbers[label] for label in given]), classes=tuple(known))
+
+
+def check_for_training(images: Images) -> None:
+    """Every class needs an image, and there must be two."""
+    if images.labels is None:
+        raise InputError(
+            "labels are missing; accepted: one for each image, or a folder with a folder for each class"
+        )
+    many = images.labels.bincount(minlength=len(images.classes)).tolist()
+    empty = [str(label) for label, count in zip(images.classes, many, strict=True) if not count]
+    if empty:
+        lost = f" that can be read ({'; '.join(images.skipped[:3])})" if images.skipped else ""
+        raise InputError(
+            f"class {', '.join(empty)} has no image{lost}; accepted: at least one for every class"
+        )
+    if len(many) < 2:
+        raise InputError(f"labels hold one class only, {images.classes[0]!r}; accepted: at least two")

@@ -1,0 +1,107 @@
+"""Prototypes as matplotlib pictures: reasons for one image, and the gallery of a class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from apportion.models.prototypes.matches import Box, Gallery, Patch, Reasons
+from apportion.views import FOR
+from apportion.wording import number, signed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Picture = npt.NDArray[np.uint8]
+
+SIDE = 1.5  # inches
+ROWS = 10
+
+
+def framed(picture: Tensor, box: Box) -> Picture:
+    """The picture with the box drawn around its patch, a hundredth of the picture wide."""
+    shown = picture.cpu().numpy().copy()
+    top, bottom, left, right = box
+    wide = max(1, min(shown.shape[:2]) // 100)
+    inner = shown[top + wide : bottom - wide, left + wide : right - wide].copy()
+    shown[top:bottom, left:right] = FOR
+    shown[top + wide : bottom - wide, left + wide : right - wide] = inner
+    return shown
+
+
+def heated(picture: Tensor, heat: Tensor) -> Picture:
+    """The picture in grey with the map over it: the more activated, the fuller the colour."""
+    grey = picture.cpu().numpy().astype(np.float64).mean(2, keepdims=True)
+    share = 0.8 * heat.cpu().numpy().astype(np.float64)[..., None] ** 2
+    mixed: Picture = ((1 - share) * grey + share * np.array(FOR)).round().astype(np.uint8)
+    return mixed
+
+
+def draw_reasons(reasons: Reasons) -> Figure:
+    """One row for each match: where in this image, how much, and the patch that it looks like."""
+    rows = reasons.matches[:ROWS]
+    figure, axes = _table(len(rows), 3)
+    for (left, middle, right), match in zip(axes, rows, strict=True):
+        _show(left, framed(reasons.picture, match.box), "this")
+        _show(middle, heated(reasons.picture, match.heat), "similarity map")
+        _show(
+            right,
+            framed(match.source.picture, match.source.box),
+            f"prototype {match.prototype}: {match.label}",
+        )
+        text = (
+            f"{number(match.similarity)} similarity\n× {number(match.connection)} connection\n"
+            f"= {signed(match.contribution)}\n\n{match.source.name}"
+        )
+        _beside(right, text)
+    shown = sum(match.contribution for match in rows)
+    figure.suptitle(
+        f"{_plain(reasons.name)} looks like {_plain(reasons.label)}: {number(reasons.score)} = "
+        f"{number(shown)} {'+' if reasons.score >= shown else '−'} {number(abs(reasons.score - shown))} from others",
+        fontsize=10,
+    )
+    return figure
+
+
+def draw_gallery(gallery: Gallery) -> Figure:
+    """One row for each prototype: its own patch, and the nearest in each set of images."""
+    columns = [name for row in gallery.rows[:1] for name, found in row.nearest.items() for _ in found]
+    figure, axes = _table(len(gallery.rows), 1 + len(columns))
+    for line, row in zip(axes, gallery.rows, strict=True):
+        title = f"prototype {row.prototype} ({signed(row.connection)})"
+        _show(line[0], framed(row.source.picture, row.source.box), title)
+        patches: list[Patch] = [patch for found in row.nearest.values() for patch in found]
+        for ax, name, patch in zip(line[1:], columns, patches, strict=True):
+            _show(ax, framed(patch.picture, patch.box), f"{name} {number(patch.similarity)} {patch.label}")
+    figure.suptitle(
+        f"The prototypes of {_plain(gallery.label)}, and the patches nearest to them", fontsize=10
+    )
+    return figure
+
+
+def _table(rows: int, columns: int) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    extra = 1.6 if columns == 3 else 0
+    figure = Figure(figsize=(columns * SIDE * 1.1 + extra, rows * SIDE * 1.2 + 0.4), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _show(ax: Any, picture: Picture, title: str) -> None:
+    ax.imshow(picture, interpolation="nearest" if picture.shape[0] < 64 else None)
+    ax.set_title(_plain(title), fontsize=7)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.spines[:].set_visible(False)
+
+
+def _beside(ax: Any, text: str) -> None:
+    ax.annotate(_plain(text), (1.05, 0.5), xycoords="axes fraction", fontsize=8, va="center")
+
+
+def _plain(text: str) -> str:
+    """Names of files and classes may hold what matplotlib takes for mathematics."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,102 @@
+"""A fitted ProtoPNet as one file of tensors and numbers, without pickle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from apportion.errors import InputError
+from apportion.methods import from_repr
+from apportion.models.prototypes.checkpoint import backbone_digest, learnt, put_back
+from apportion.models.prototypes.grids import device_of
+from apportion.models.prototypes.matches import Patch
+from apportion.models.prototypes.network import Centre, PrototypeNet, add_on_layers
+from apportion.models.prototypes.settings import settings_class
+from apportion.sealed import seal, unseal
+
+if TYPE_CHECKING:
+    from apportion.models.prototypes.estimator import ProtoPNet
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """What `fit` found; `shape` is that of one input and `backbone` the digest of a frozen backbone's weights."""
+
+    learnt: dict[str, Tensor]
+    shape: tuple[int, ...]
+    backbone: str
+    classes: list[Any]
+    sources: tuple[Patch, ...]
+    history: list[dict[str, Any]]
+    skipped: tuple[str, ...]
+
+
+def save(model: ProtoPNet, path: Path) -> Path:
+    unique = list({id(patch.picture): patch.picture for patch in model.sources_}.values())
+    numbers = {id(picture): number for number, picture in enumerate(unique)}
+    tensors = {f"net.{name}": tensor for name, tensor in learnt(model.net_, model.tune).items()}
+    tensors |= {f"picture.{number}": picture for number, picture in enumerate(unique)}
+    header = {
+        "settings": {
+            "prototypes_per_class": model.prototypes_per_class,
+            "recipe": repr(model.recipe),
+            "tune": model.tune,
+            "layer": model.layer,
+            "seed": model.seed,
+        },
+        "shape": list(model.shape_),
+        "backbone": backbone_digest(model.net_.backbone),
+        "classes": model.classes_.tolist(),
+        "sources": [
+            [patch.name, patch.label, numbers[id(patch.picture)], list(patch.box), patch.similarity]
+            for patch in model.sources_
+        ],
+        "history": model.history_,
+        "skipped": list(model.skipped_),
+    }
+    return seal(path, header, tensors)
+
+
+def load(path: Path) -> tuple[dict[str, Any], State]:
+    """The settings of the estimator, and what it had found."""
+    header, tensors = unseal(path)
+    if "sources" not in header:
+        raise InputError(f"{path} holds no fitted ProtoPNet; accepted: what save() wrote")
+    settings = header["settings"]
+    settings["recipe"] = from_repr(settings["recipe"], settings_class)
+    sources = tuple(
+        Patch(name, label, tensors[f"picture.{number}"], tuple(box), similarity)
+        for name, label, number, box, similarity in header["sources"]
+    )
+    return settings, State(
+        {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")},
+        tuple(header["shape"]),
+        header["backbone"],
+        header["classes"],
+        sources,
+        header["history"],
+        tuple(header["skipped"]),
+    )
+
+
+def rebuilt(backbone: nn.Module, tensors: dict[str, Tensor]) -> PrototypeNet:
+    """The network of what was learnt, on its backbone."""
+    centre = "add_on.mean" in tensors
+    if centre:
+        add_on: nn.Module = Centre(tensors["add_on.mean"])
+    else:
+        width, channels = tensors["add_on.0.weight"].shape[:2]
+        add_on = add_on_layers(channels, width)
+    net = PrototypeNet(
+        backbone,
+        add_on,
+        tensors["prototypes"],
+        tensors["class_of"],
+        len(tensors["last.weight"]),
+        "cosine" if centre else "log",
+    )
+    put_back(net, tensors)
+    return net.to(device_of(backbone)).eval().requires_grad_(False)

@@ -1,0 +1,124 @@
+"""How a ProtoPNet is trained: the paper's recipe with the authors' values, and a fast one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from apportion.errors import InputError
+
+
+def _check(settings: Any, positive: tuple[str, ...]) -> None:
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in ("last", "pruning"):  # settings of their own, which are checked already
+            continue
+        low = 1 if field.name in positive else 0
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not low <= value < float("inf") or (field.type == "int" and value != int(value)):
+            kind = "a whole number" if field.type == "int" else "a number"
+            raise InputError(
+                f"{field.name} is {value!r}; accepted: {kind} {f'of at least {low}' if low else 'from 0 on'}"
+            )
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Which prototypes are dropped after the last push (Chen et al. 2019, supplement S8): those of whose `nearest`
+    training images fewer than `own` are of their class. Prototypes that are the same patch become one."""
+
+    nearest: int = 6
+    own: int = 3
+
+    def __post_init__(self) -> None:
+        _check(self, ("nearest",))
+        if self.own > self.nearest:
+            raise InputError(f"own is {self.own}, more than nearest={self.nearest}; accepted: at most that")
+
+
+@dataclass(frozen=True)
+class LastLayer:
+    """The convex last layer: mean cross-entropy + `l1` · Σ |w| over the weights to other classes + `ridge` / 2 ·
+    Σ w² over all, solved by FISTA until the largest entry of the step, in units of the gradient, is below
+    `tolerance`. The authors have no ridge; without one, weights grow as long as they separate the classes."""
+
+    l1: float = 1e-4
+    ridge: float = 0.0
+    tolerance: float = 1e-4
+    iterations: int = 2000
+
+    def __post_init__(self) -> None:
+        _check(self, ("iterations",))
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The recipe of Chen et al. 2019, with the authors' values.
+
+    Loss: cross-entropy + `cluster` · distance to the nearest prototype of the own class − `separation` ·
+    distance to the nearest of another + `last.l1` · |weights to other classes| (eq. 1-2). Adam in batches of
+    `batch`: `warm_epochs` of add-on layers and prototypes, then all jointly, their rates times `decay` every
+    `decay_every` epochs; `weight_decay` on backbone and add-on layers. After epoch `push_from` and every
+    `push_every` from there on, and at the end, prototypes become their nearest patches and the last layer is
+    solved. An epoch is `passes` passes over the images: the authors' images are 30 augmented copies of each, so
+    that few images without copies need more of them.
+
+    >>> Paper(epochs=0)
+    Traceback (most recent call last):
+    ...
+    apportion.errors.InputError: epochs is 0; accepted: a whole number of at least 1
+    """
+
+    width: int = 128
+    epochs: int = 20
+    warm_epochs: int = 5
+    push_from: int = 10
+    push_every: int = 10
+    batch: int = 80
+    rate: float = 3e-3
+    backbone_rate: float = 1e-4
+    decay: float = 0.1
+    decay_every: int = 5
+    weight_decay: float = 1e-3
+    cluster: float = 0.8
+    separation: float = 0.08
+    passes: int = 1
+    last: LastLayer = LastLayer()
+    pruning: Pruning | None = Pruning()
+
+    def __post_init__(self) -> None:
+        _check(self, ("width", "epochs", "push_every", "batch", "decay_every", "passes"))
+
+    def pushes_after(self, epoch: int) -> bool:
+        """Whether prototypes are pushed when so many epochs are done."""
+        regular = epoch >= self.push_from and (epoch - self.push_from) % self.push_every == 0
+        return regular or epoch == self.epochs
+
+
+@dataclass(frozen=True)
+class Fast:
+    """A recipe for frozen backbones without gradients: the prototypes are the k-medoids of the patches of their
+    class, so that they are real patches from the start, and the last layer is solved.
+
+    The similarity is the cosine of patches less the mean patch, since all patches of a ReLU network point much
+    the same way. At most `patches` of each class, drawn at random, are clustered, in at most `rounds` rounds.
+    """
+
+    patches: int = 20_000
+    rounds: int = 50
+    last: LastLayer = LastLayer(l1=2e-5, ridge=4e-5)
+    pruning: Pruning | None = Pruning()
+
+    def __post_init__(self) -> None:
+        _check(self, ("patches", "rounds"))
+
+
+Recipe = Paper | Fast
+
+
+def settings_class(name: str) -> Any:
+    """The class of settings of that name, to read a recipe from its repr."""
+    found = {kind.__name__: kind for kind in (Paper, Fast, LastLayer, Pruning)}.get(name)
+    if found is None:
+        raise InputError(f"there are no settings {name!r}; accepted: Paper, Fast, LastLayer, Pruning")
+    return found
