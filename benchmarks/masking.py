@@ -46,6 +46,15 @@ def perceptron() -> nn.Module:
     return layers.eval().requires_grad_(False)
 
 
+def trees() -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
+    """A random forest on the 30 columns of breast cancer data, and a row of it."""
+    from sklearn.datasets import load_breast_cancer
+    from sklearn.ensemble import RandomForestClassifier
+
+    rows, labels = load_breast_cancer(return_X_y=True)
+    return RandomForestClassifier(100, random_state=0, n_jobs=1).fit(rows, labels).predict_proba, rows[:1]
+
+
 def photo() -> tuple[Any, Tensor, Any]:
     from skimage import data
 
@@ -77,6 +86,11 @@ def overhead(samples: int) -> Iterator[Line]:
         (f"BERT of 2 layers, 128 tokens, {samples} samples", bert, ids, None, samples),
         ("perceptron 30-512-512-2, 30 columns, 1000 samples", perceptron(), torch.randn(1, 30), None, 1000),
     ]
+    forest, row = trees()
+    rows = row * (np.random.default_rng(0).random((1000, 30)) < 0.5)
+    alone = seconds(lambda: forest(rows), 5)
+    ours = seconds(lambda: ap.LIME(samples=1000)(forest, row), 5)
+    yield "LIME / model alone: forest of 100 trees, 30 columns, 1000 samples", f"{ours / alone:.3f}"
     for name, network, inputs, known, many in cases:
         chunk = Masking(network, inputs).chunk
         parts = torch.ones(many).split(chunk)
@@ -101,7 +115,6 @@ def peers(samples: int) -> Iterator[Line]:
     if importlib.util.find_spec("lime") is None:
         yield "lime / ours", "lime is not here"
         return
-    from lime.lime_image import LimeImageExplainer
     from lime.lime_tabular import LimeTabularExplainer
 
     network, data = perceptron(), np.random.default_rng(0).normal(size=(1000, 30)).astype(np.float32)
@@ -116,34 +129,68 @@ def peers(samples: int) -> Iterator[Line]:
     ours = seconds(lambda: ap.LIME(samples=1000)(network, torch.from_numpy(data[:1])))
     yield "lime / ours: perceptron, 30 columns, 1000 samples", f"{theirs / ours:.1f}"
 
-    digits = ap.load("digits").model
+    line = nn.Linear(30, 2).requires_grad_(False)
+    theirs = seconds(
+        lambda: table.explain_instance(
+            data[0], lambda rows: line(torch.tensor(rows, dtype=torch.float32)).softmax(1).numpy(), num_features=30,
+            num_samples=1000,
+        )
+    )  # fmt: skip
+    ours = seconds(lambda: ap.LIME(samples=1000)(line, torch.from_numpy(data[:1])))
+    yield "lime / ours: linear, 30 columns, 1000 samples", f"{theirs / ours:.1f}"
+    yield from small_texts()
+    yield from small_pictures()
+
+
+def small_texts() -> Iterator[Line]:
+    """A linear model on words: `lime` joins 1000 texts and reads them again, ours masks token ids."""
+    from lime.lime_text import LimeTextExplainer
+
+    words = [f"word{i}" for i in np.random.default_rng(0).permutation(128)]
+    bag = nn.EmbeddingBag(130, 2, mode="sum").requires_grad_(False)
+    index = {word: i + 1 for i, word in enumerate(words)}
+
+    def read(texts: list[str]) -> np.ndarray:
+        ids = [[index.get(word, 0) for word in text.split()] for text in texts]
+        starts = np.cumsum([0, *map(len, ids[:-1])])
+        flat = torch.tensor([i for one in ids for i in one])
+        return bag(flat, torch.from_numpy(starts)).softmax(1).numpy()
+
+    explainer, text = LimeTextExplainer(mask_string="mask", bow=False), " ".join(words)
+    theirs = seconds(lambda: explainer.explain_instance(text, read, num_features=128, num_samples=1000))
+    ids = torch.tensor([[index[word] for word in words]])
+    ours = seconds(lambda: ap.LIME(samples=1000)(bag, ids))
+    yield "lime / ours: linear on words, 128 words, 1000 samples", f"{theirs / ours:.1f}"
+
+
+def small_pictures() -> Iterator[Line]:
+    """`lime` copies each picture in a loop; two networks, the smaller of which leaves little else to do."""
+    from lime.lime_image import LimeImageExplainer
+
+    torch.manual_seed(0)
+    tiny = nn.Sequential(
+        nn.AvgPool2d(4), nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
+    )  # fmt: skip
     image = np.zeros((28, 28, 3))
     image[6:22, 12:16] = 1.0
     labels = Patches(4)(torch.zeros(1, 1, 28, 28), None)[0, 0]
-
-    def classes(pictures: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            return digits(torch.tensor(pictures[..., :1]).permute(0, 3, 1, 2).float()).softmax(1).numpy()
-
     pictures = LimeImageExplainer(verbose=False)
+    x = torch.tensor(image[..., :1]).permute(2, 0, 1)[None].float()
+    for name, network in (("digits", ap.load("digits").model), ("tiny network", tiny)):
 
-    def their_image() -> None:
-        pictures.explain_instance(
-            image, classes, hide_color=0, num_samples=1000,
-            segmentation_fn=lambda _: labels.numpy(),
-        )  # fmt: skip
+        def classes(batch: np.ndarray, network: nn.Module = network) -> np.ndarray:
+            with torch.no_grad():
+                return network(torch.tensor(batch[..., :1]).permute(0, 3, 1, 2).float()).softmax(1).numpy()
 
-    def our_image() -> None:
-        ap.LIME(samples=1000)(
-            digits, torch.tensor(image[..., :1]).permute(2, 0, 1)[None].float(), partition=labels
-        )
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield (
-            "lime / ours: digits, 49 patches, 1000 samples",
-            f"{seconds(their_image) / seconds(our_image):.1f}",
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs = seconds(
+                lambda classes=classes: pictures.explain_instance(
+                    image, classes, hide_color=0, num_samples=1000, segmentation_fn=lambda _: labels.numpy(),
+                )
+            )  # fmt: skip
+            ours = seconds(lambda network=network: ap.LIME(samples=1000)(network, x, partition=labels))
+        yield f"lime / ours: {name}, 49 patches, 1000 samples", f"{theirs / ours:.1f}"
 
 
 def errors(samples: int) -> Iterator[Line]:
@@ -230,7 +277,9 @@ def chunks(samples: int) -> Iterator[Line]:
         ("digits", digits, stroke),
     ):
         chosen = Masking(network, x).chunk
-        for rows in sorted({2, 16, 64, chosen}):
+        for rows in sorted(
+            {1, 2, 4, 16, 64, 256, chosen} if name != "EfficientNet-Lite0" else {1, 2, 4, 16, 64, chosen}
+        ):
             with torch.no_grad():
                 batch = x.expand(rows, *x.shape[1:]).contiguous()
                 spent = seconds(lambda network=network, batch=batch: network(batch)) / rows

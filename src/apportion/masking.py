@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation, Values
@@ -27,15 +28,24 @@ from apportion.replacements import Background, Delete, Replacement
 from apportion.substitution import Substitution, map_tensors, tensors_in, warn_about_training
 from apportion.target import Target, pick, resolve, scores_of
 
-# Numbers that a chunk may hold, by device. On a CPU small chunks stay in the cache: one core takes 51 ms an
-# image for EfficientNet-Lite0 in chunks of 6, 104 ms in chunks of 64 (`benchmarks/masking.py` prints it). The
-# size is fixed, not timed while running, so that the same call gives the same bits.
-_NUMBERS_A_CHUNK = {"cpu": 1 << 20}
-_NUMBERS_ELSEWHERE = 1 << 26
-_NUMBERS_A_TOKEN = 512
-_MOST_ROWS = {"cpu": 64}
-_MOST_ROWS_ELSEWHERE = 4096
-_MOST_TABLE_ROWS = 1024
+# How many numbers the largest tensor of a chunk may hold, by device. On a CPU small chunks stay in the cache: one
+# core takes 20 ms an image for EfficientNet-Lite0 in chunks of 2, 87 ms in chunks of 64 (`benchmarks/masking.py`
+# prints it). What one row needs is counted in the first run, not timed, so that the same call gives the same bits.
+_NUMBERS_A_CHUNK = {"cpu": 3 << 20}
+_NUMBERS_ELSEWHERE = 1 << 28
+_MOST_ROWS = 4096
+
+
+class _Largest(TorchFunctionMode):
+    """Remembers the size of the largest tensor that any torch function returns."""
+
+    numbers = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
 
 
 class Masking:
@@ -44,7 +54,8 @@ class Masking:
     `partition` cuts the inputs into features (a `Partition`, or a label map as an integer tensor; default:
     see `default_partition`). `replacement` says what stands in the place of hidden ones (default: the token
     id `mask` or 0 for token ids, zero for numbers). `features` are those of the domain, one per sample.
-    `chunk` is the number of rows that run at once (default: by their size). `counts` is the (batch,) number
+    `chunk` is the number of rows that run at once (default: by the size of the largest
+    tensor in the model). `counts` is the (batch,) number
     of features of each sample and `many` the largest of them; `score` is f(x), `output` the scores of all
     classes.
 
@@ -88,12 +99,13 @@ class Masking:
             raise InputError(
                 "an input has no feature that may be hidden (an empty text, or special tokens only)"
             )
-        self.chunk = self._rows_a_chunk() if chunk is None else chunk
         self.draws = max(part.replacement.draws for part in self.parts)
         self._random = torch.Generator().manual_seed(seed)
         self._guarded: bool | None = None
         self.rows_run = 0
+        self._largest = _Largest()
         self.output = self.run(self.inputs)
+        self.chunk = self._rows_a_chunk(self._largest.numbers) if chunk is None else chunk
         self.resolved = resolve(target, self.output)
         self.score = pick(self.resolved, self.output)
 
@@ -165,14 +177,10 @@ class Masking:
 
     # ---- hiding ----
 
-    def _rows_a_chunk(self) -> int:
-        device = self.parts[0].x.device.type
-        numbers = sum(
-            p.x[0].numel() * (1 if p.x.is_floating_point() else _NUMBERS_A_TOKEN) for p in self.parts
-        )
-        table = all(part.x.dim() == 2 and part.x.is_floating_point() for part in self.parts)
-        most = _MOST_TABLE_ROWS if table else _MOST_ROWS.get(device, _MOST_ROWS_ELSEWHERE)
-        return max(1, min(most, _NUMBERS_A_CHUNK.get(device, _NUMBERS_ELSEWHERE) // max(1, numbers)))
+    def _rows_a_chunk(self, largest: int) -> int:
+        entered = sum(part.x[0].numel() for part in self.parts)
+        numbers = _NUMBERS_A_CHUNK.get(self.parts[0].x.device.type, _NUMBERS_ELSEWHERE)
+        return max(1, min(_MOST_ROWS, numbers // max(entered, -(-largest // self.batch), 1)))
 
     def _background_rows(self, total: int) -> Tensor | None:
         """Which row of the background each model call draws from."""
@@ -234,7 +242,8 @@ class Masking:
 
     def _run_once(self, inputs: Inputs, size: int) -> Tensor:
         guard = Substitution(model=self.model) if self._guarded is not False else None
-        with torch.no_grad(), _same_random_state(inputs), guard or nullcontext():
+        sizes = self._largest if self._guarded is None else None
+        with torch.no_grad(), _same_random_state(inputs), guard or nullcontext(), sizes or nullcontext():
             given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
             output = self.model(given) if self.numpy else call_model(self.model, given)
         if guard is not None:
