@@ -246,7 +246,12 @@ def _copied(model: Any) -> nn.Module:
         raise InputError(
             f"the model is {type(model).__name__}; accepted: a torch module, which can be trained"
         )
-    return copy.deepcopy(model).requires_grad_()
+    try:
+        return copy.deepcopy(model).train().eval().requires_grad_()
+    except NotImplementedError:
+        raise InputError(
+            "the model is an exported program, which cannot be trained; accepted: the module that it was made of"
+        ) from None
 
 
 def _some(inputs: Inputs, rows: Tensor) -> Inputs:

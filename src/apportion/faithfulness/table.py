@@ -30,8 +30,9 @@ _ARROWS = {True: " ↑", False: " ↓", None: ""}
 class Table:
     """Scores by row (a method or a reference) and test.
 
-    `references` are the rows that are no methods, `panel` holds the scores of the methods by test, replacement and
-    method; `blind` are the tests that cannot tell a map from a reference. Ranks, comparisons and agreement are of methods only, turned so that higher is better.
+    `references` are the rows that are no methods; `panel` holds the scores of the methods by test, replacement and
+    method; `blind` are the tests that cannot tell a map from a reference. Ranks, comparisons and agreement are
+    of methods only, turned so that higher is better.
     """
 
     scores: Mapping[str, Mapping[str, Scores]]

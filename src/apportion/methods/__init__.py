@@ -106,8 +106,9 @@ def _class(name: str, named: Callable[[str], Any]) -> Any:
     from apportion.faithfulness import maps
     from apportion.methods.relevance import composites, rules
     from apportion.models.bag_of_words import method
+    from apportion.models.prototypes import explaining
 
-    for module in (rules, composites, partitions, replacements, maps, method):
+    for module in (rules, composites, partitions, replacements, maps, method, explaining):
         found = getattr(module, name, None)
         if isinstance(found, type) and not name.startswith("_") and found.__module__ == module.__name__:
             return found

@@ -1,0 +1,504 @@
+"""Each test of explanations beside its definition, written out slowly for one sample at a time."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import apportion as ap
+import small
+from apportion.errors import InputError
+from apportion.faithfulness.curves import Order, at_shares, even_steps, ranked
+from apportion.faithfulness.limits import aopc_limits
+from apportion.faithfulness.maps import Reversed
+from apportion.faithfulness.randomisation import randomised_copies, similar
+from apportion.masking import Masking
+from apportion.partitions import Pixels
+from apportion.replacements import Blur, Delete, Mean
+
+settings.register_profile("slow machines", deadline=None, max_examples=50)
+settings.load_profile("slow machines")
+
+values_of_maps = st.lists(st.integers(-5, 5), min_size=2, max_size=8)
+
+
+@pytest.fixture
+def table() -> Any:
+    """A model of six columns, three samples, a map of the predicted class and that class."""
+    model, x = small.mlp()
+    explanation = ap.Saliency()(model, x)
+    return model, x, explanation, explanation.target
+
+
+def probability(model: Any, x: Tensor, target: int) -> float:
+    with torch.no_grad():
+        return float(model(x[None]).softmax(1)[0, target])
+
+
+def best_first(values: Tensor) -> list[int]:
+    return values.argsort(descending=True).tolist()
+
+
+def hidden(x: Tensor, which: list[int]) -> Tensor:
+    y = x.clone()
+    y[which] = 0
+    return y
+
+
+def curve(model: Any, x: Tensor, values: Tensor, target: int) -> list[float]:
+    """The probability with 0, 1, … all of the most relevant columns at zero."""
+    order = best_first(values)
+    return [probability(model, hidden(x, order[:k]), target) for k in range(len(order) + 1)]
+
+
+def each(table: Any) -> Any:
+    model, x, explanation, target = table
+    return [(model, x[i], explanation.values[i], int(target[i])) for i in range(len(x))]
+
+
+# ---- curves ----
+
+
+def test_pixel_flipping(table: Any) -> None:
+    model, x, explanation, _ = table
+    morf = [np.mean([c[0] - v for v in c]) for c in (curve(*one) for one in each(table))]
+    lerf = [np.mean([c[0] - v for v in c]) for c in (curve(m, a, -v, t) for m, a, v, t in each(table))]
+    assert ap.PixelFlipping()(model, x, explanation).values.tolist() == pytest.approx(morf)
+    assert ap.PixelFlipping(order="lerf")(model, x, explanation).values.tolist() == pytest.approx(lerf)
+    found = ap.PixelFlipping(order="symmetric")(model, x, explanation)
+    assert found.values.tolist() == pytest.approx([a - b for a, b in zip(morf, lerf, strict=True)])
+    means = np.mean([curve(*one) for one in each(table)], axis=0)
+    assert found.notes["curves"]["morf"]["value"] == pytest.approx(means.tolist())
+    few = [np.mean([c[0] - c[k] for k in (0, 2, 4, 6)]) for c in (curve(*one) for one in each(table))]
+    assert ap.PixelFlipping(steps=3)(model, x, explanation).values.tolist() == pytest.approx(few)
+
+
+def test_deletion_and_insertion(table: Any) -> None:
+    model, x, explanation, _ = table
+    deletion = [np.trapezoid(curve(*one), dx=1 / 6) for one in each(table)]
+    insertion = [
+        np.trapezoid([probability(m, hidden(a, best_first(v)[k:]), t) for k in range(7)], dx=1 / 6)
+        for m, a, v, t in each(table)
+    ]
+    assert ap.Deletion()(model, x, explanation).values.tolist() == pytest.approx(deletion)
+    assert ap.Insertion()(model, x, explanation).values.tolist() == pytest.approx(insertion)
+
+
+def test_comprehensiveness_and_sufficiency(table: Any) -> None:
+    model, x, explanation, _ = table
+    shares = (0.01, 0.05, 0.1, 0.2, 0.5)
+    many = [max(1, math.ceil(6 * s)) for s in shares]
+    comprehensiveness, sufficiency = [], []
+    for m, a, v, t in each(table):
+        order, whole = best_first(v), probability(m, a, t)
+        comprehensiveness.append(np.mean([whole - probability(m, hidden(a, order[:k]), t) for k in many]))
+        sufficiency.append(np.mean([whole - probability(m, hidden(a, order[k:]), t) for k in many]))
+    assert ap.Comprehensiveness()(model, x, explanation).values.tolist() == pytest.approx(comprehensiveness)
+    assert ap.Sufficiency()(model, x, explanation).values.tolist() == pytest.approx(sufficiency)
+
+
+def deletion_rate(model: Any, x: Tensor, values: Tensor) -> float:
+    order = best_first(values)
+    with torch.no_grad():
+        label = int(model(x[None]).argmax())
+        for k in range(1, len(order) + 1):
+            if int(model(hidden(x, order[:k])[None]).argmax()) != label:
+                return k / len(order)
+    return 1.0
+
+
+@pytest.mark.parametrize("block", [1, 2, 100])
+def test_deletion_rate(block: int) -> None:
+    model = small.perceptron(12).double().eval()
+    x = torch.randn(20, 12, dtype=torch.float64, generator=small.seeded(1))
+    explanation = ap.InputXGradient()(model, x)
+    expected = [deletion_rate(model, a, v) for a, v in zip(x, explanation.values, strict=True)]
+    found = ap.DeletionRate(block=block)(model, x, explanation)
+    assert found.values.tolist() == pytest.approx(expected)
+    assert len(set(expected)) > 3
+    if block == 1:  # samples that have changed their label are not run further
+        assert found.cost.forwards < 1 + 12 * max(expected)
+
+
+def test_deletion_rate_is_defined_for_the_predicted_class_only() -> None:
+    model, x = small.mlp()
+    other = (model(x).argmax(1) + 1) % 3
+    found = ap.DeletionRate()(model, x, ap.InputXGradient()(model, x, target=other))
+    assert found.n == 0
+    assert "not the predicted one" in found.undefined
+
+
+def test_padding_and_special_tokens_are_not_counted() -> None:
+    from apportion.features import TextFeatures
+
+    embedding = nn.Embedding.from_pretrained(torch.tensor([[0.0], [1.0], [2.0], [-1.0], [50.0]]))
+
+    def model(ids: Tensor) -> Tensor:
+        total = embedding(ids).sum(1)
+        return torch.cat([total, -total], 1) - torch.tensor([50.5, -50.5])
+
+    ids = torch.tensor([[4, 1, 2, 3, 0]])  # a start token worth 50, three words, padding
+    words = TextFeatures("a b c", ("",) * 5, ((0, 0),) * 5, (None, 0, 1, 2, None))
+    values = torch.tensor([[99.0, 1.0, 2.0, -1.0, 77.0]])
+    # 52 − 50.5 > 0; without "b" it is 50 − 50.5 < 0: one word of three.
+    assert ap.DeletionRate()(model, ids, values, features=(words,)).mean == pytest.approx(1 / 3)
+
+
+def test_one_score_is_a_binary_model() -> None:
+    weights = torch.tensor([[3.0], [2.0], [1.0], [-1.0]])
+    x = torch.ones(1, 4)
+    order = Order(Masking(lambda rows: rows @ weights - 2.5, x), (x * weights.T))
+    found = order.curve(even_steps(torch.tensor([4]), None))
+    assert found.score.tolist() == [[2.5, -0.5, -2.5, -3.5, -2.5]]
+    assert found.label.tolist() == [[1, 0, 0, 0, 0]]
+    assert found.probability[0, 0] == pytest.approx(1 / (1 + math.exp(-2.5)))
+    assert ap.DeletionRate()(lambda rows: rows @ weights - 2.5, x, x * weights.T).mean == 0.25
+
+
+def test_a_callable_target_has_no_probability(table: Any) -> None:
+    model, x, _, _ = table
+    contrast = ap.Contrast(0, 1)
+    explanation = ap.Saliency()(model, x, target=contrast)
+    with pytest.raises(InputError, match="give the same target to the test"):
+        ap.PixelFlipping()(model, x, explanation)
+    with pytest.raises(InputError, match="use of='score'"):
+        ap.PixelFlipping()(model, x, explanation, contrast)
+    found = ap.PixelFlipping(of="score")(model, x, explanation, contrast).values[0]
+    order = best_first(explanation.values[0])
+    with torch.no_grad():
+        scores = [contrast(model(hidden(x[0], order[:k])[None])).item() for k in range(7)]
+    assert float(found) == pytest.approx(np.mean([scores[0] - s for s in scores]))
+
+
+@given(values_of_maps)
+def test_ranks_are_a_permutation_best_first(values: list[int]) -> None:
+    map_ = torch.tensor([values], dtype=torch.float64)
+    rank = ranked(map_, torch.tensor([len(values)]))
+    assert sorted(rank[0].tolist()) == list(range(len(values)))
+    ordered = map_[0][rank[0].argsort()]
+    assert bool((ordered[:-1] >= ordered[1:]).all())
+    # Features that come after do not change the order of these.
+    longer = torch.cat([map_, torch.full((1, 3), 9.0, dtype=torch.float64)], 1)
+    assert torch.equal(ranked(longer, torch.tensor([len(values)]))[:, : len(values)], rank)
+
+
+@given(values_of_maps, st.floats(0.5, 100))
+def test_scores_depend_on_the_order_only(values: list[int], factor: float) -> None:
+    model = small.perceptron(len(values)).eval()
+    x, map_ = torch.ones(1, len(values)), torch.tensor([values], dtype=torch.float32)
+    for test in (ap.PixelFlipping(), ap.Deletion(), ap.DeletionRate(), ap.Comprehensiveness()):
+        assert torch.equal(test(model, x, map_).values, test(model, x, map_ * factor).values)
+
+
+@given(st.integers(1, 50), st.integers(1, 60))
+def test_steps(count: int, steps: int) -> None:
+    (found,) = even_steps(torch.tensor([count]), steps).tolist()
+    assert found[0] == 0
+    assert found[-1] == count
+    assert len(set(found)) == len(found) == min(count, steps) + 1
+    assert at_shares(torch.tensor([count]), [0.3]).item() == math.ceil(count * 3 / 10)
+
+
+def test_several_tests_share_one_pass(table: Any) -> None:
+    model, x, explanation, _ = table
+    calls = []
+    counted = ap.faithfulness.case.Case(lambda rows: (calls.append(len(rows)), model(rows))[1], x)
+    counted.target = explanation.target
+    counted.score(ap.PixelFlipping(steps=None), explanation)
+    before = sum(calls)
+    for test in (ap.Deletion(steps=None), ap.Comprehensiveness(), ap.DeletionRate()):
+        counted.score(test, explanation)
+    assert sum(calls) == before
+    counted.score(ap.Insertion(steps=None), explanation)
+    assert sum(calls) == before + 3 * 6  # what is hidden first is another set, none hidden is known
+
+
+def test_normalised_aopc(table: Any) -> None:
+    model, x, explanation, target = table
+    x, values = x[:1, :5], explanation.values[:1, :5]
+    model = small.perceptron(5).double().eval()
+    falls = []
+    for order in itertools.permutations(range(5)):
+        c = [probability(model, hidden(x[0], list(order[:k])), int(target[0])) for k in range(6)]
+        falls.append(np.mean([c[0] - v for v in c]))
+    masking = Masking(model, x, target[:1])
+    least, most = aopc_limits(masking, "probability", even_steps(masking.counts, None), beam=10)
+    assert (float(least), float(most)) == (pytest.approx(min(falls)), pytest.approx(max(falls)))
+    plain = ap.PixelFlipping()(model, x, values, target[:1]).mean
+    found = ap.PixelFlipping(normalised=True, beam=10)(model, x, values, target[:1]).mean
+    assert found == pytest.approx((plain - min(falls)) / (max(falls) - min(falls)))
+    with pytest.raises(InputError, match="coarser partition"):
+        ap.PixelFlipping(normalised=True)(nn.Linear(200, 2), torch.randn(1, 200), torch.randn(1, 200))
+
+
+@pytest.mark.parametrize("replacement", [Mean(), Blur(2.0)])
+def test_other_replacements(replacement: Any) -> None:
+    model, x = small.cnn()
+    explanation = ap.InputXGradient()(model, x)
+    test = ap.Comprehensiveness(shares=(0.5,), partition=Pixels(), replacement=replacement)
+    values, target = explanation.values.sum(1), explanation.target
+    prepared = replacement.prepare(x, torch.zeros(1))
+    for i, score in enumerate(test(model, x, explanation).values):
+        keep = values[i] < values[i].flatten().topk(32).values[-1]
+        masked = torch.where(keep, x[i], prepared[i])
+        expected = probability(model, x[i], int(target[i])) - probability(model, masked, int(target[i]))
+        assert float(score) == pytest.approx(expected)
+
+
+def test_deleted_tokens() -> None:
+    model, ids = small.lstm()
+    explanation = ap.InputXGradient()(model, ids)
+    test = ap.Comprehensiveness(shares=(0.4,), replacement=Delete())
+    with torch.no_grad():
+        for i, score in enumerate(test(model, ids, explanation).values):
+            kept = explanation.values[i].argsort(descending=True)[2:].sort().values
+            t = int(explanation.target[i])
+            expected = model(ids[i : i + 1]).softmax(1)[0, t] - model(ids[i, kept][None]).softmax(1)[0, t]
+            assert float(score) == pytest.approx(float(expected))
+
+
+# ---- values ----
+
+
+def test_infidelity_of_hidden_features(table: Any) -> None:
+    from apportion.faithfulness.fidelity import random_subsets
+
+    model, x, explanation, target = table
+    sets = random_subsets(torch.full((3,), 6), 6, 50, seed=3)
+    assert bool((sets.sum(2) >= 1).all() & (sets.sum(2) <= 5).all())
+    test = ap.Infidelity(samples=50, seed=3, scaled=False)
+    with torch.no_grad():
+        for i, score in enumerate(test(model, x, explanation).values):
+            t, squares = int(target[i]), []
+            for inside in sets[i]:
+                said = float(explanation.values[i][inside].sum())
+                done = float(model(x[i : i + 1])[0, t] - model((x[i] * ~inside)[None])[0, t])
+                squares.append((said - done) ** 2)
+            assert float(score) == pytest.approx(np.mean(squares))
+
+
+def test_infidelity_is_scaled_by_what_suits_best(table: Any) -> None:
+    model, x, explanation, target = table
+    found = ap.Infidelity()(model, x, explanation).values
+    same = ap.Infidelity()(
+        model, x, ap.Explanation(**{**vars(explanation), "values": 7 * explanation.values})
+    )
+    torch.testing.assert_close(same.values, found)
+    turned = ap.Infidelity()(model, x, -explanation.values, target).values
+    zero = ap.Infidelity()(model, x, torch.zeros_like(x), target).values
+    assert bool((found <= zero + 1e-12).all())
+    assert bool((turned <= zero + 1e-12).all())
+
+
+def test_infidelity_of_noise_is_zero_for_the_gradient_of_a_linear_model() -> None:
+    model, x = nn.Linear(5, 3).double(), torch.randn(4, 5, dtype=torch.float64)
+    slopes = model.weight.detach()[model(x).argmax(1)]
+    test = ap.Infidelity(perturbation="noise", scaled=False)
+    assert test(model, x, slopes).mean == pytest.approx(0, abs=1e-20)
+    assert test(model, x, -slopes).mean == pytest.approx(float(4 * 0.01 * (slopes**2).sum(1).mean()), rel=0.3)
+
+
+def test_completeness(table: Any) -> None:
+    model, x, _, target = table
+    converged = ap.IntegratedGradients(tolerance=1e-3)(model, x)
+    assert ap.Completeness()(model, x, converged).mean < 0.01
+    plain = ap.Completeness()(model, x, converged.values, target).values
+    with torch.no_grad():
+        total = (model(x) - model(0 * x)).gather(1, target[:, None])[:, 0]
+    assert plain.tolist() == pytest.approx(((total - converged.values.sum(1)) / total).abs().tolist())
+    nothing = ap.Completeness()(lambda rows: rows[:, :2] * 0, x, x)
+    assert nothing.n == 0
+
+
+# ---- sensitivity and sanity ----
+
+
+def test_max_sensitivity_and_lipschitz(table: Any) -> None:
+    model, x, explanation, target = table
+    drawn = torch.from_numpy(np.random.default_rng(0).uniform(-0.1, 0.1, (7, 6)))
+    there = torch.stack([ap.Saliency()(model, x + d, target=target).values for d in drawn], 1)
+    far = (there - explanation.values[:, None]).norm(dim=2)
+    sensitivity = far.amax(1) / explanation.values.norm(dim=1)
+    lipschitz = (far / drawn.norm(dim=1)).amax(1)
+    for chunk in (None, 5):
+        found = ap.MaxSensitivity(samples=7, radius=0.1)(model, x, explanation, chunk=chunk)
+        torch.testing.assert_close(found.values, sensitivity)
+        assert found.cost.backwards == 7
+        slopes = ap.LocalLipschitz(samples=7, radius=0.1)(model, x, explanation, chunk=chunk).values
+        torch.testing.assert_close(slopes, lipschitz)
+
+
+@given(values_of_maps, values_of_maps)
+def test_rank_correlation_beside_scipy(a: list[int], b: list[int]) -> None:
+    from scipy import stats
+
+    many = min(len(a), len(b))
+    a, b = a[:many], b[:many]
+    expected = stats.spearmanr(a, b).statistic if len(set(a)) > 1 < len(set(b)) else math.nan
+    found = similar(torch.tensor([a], dtype=torch.float64), torch.tensor([b], dtype=torch.float64))
+    assert float(found) == pytest.approx(float(expected), nan_ok=True)
+
+
+def test_randomised_copies() -> None:
+    model, _ = small.cnn()
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    names = [name for name, m in model.named_modules() if list(m.parameters(recurse=False))]
+    changed_by = {}
+    for way in ("cascading", "independent"):
+        changed_by[way] = [
+            (name, {k for k, v in copy.state_dict().items() if not torch.equal(v, state[k])})
+            for name, copy in randomised_copies(model, way)
+        ]
+        assert [name for name, _ in changed_by[way]] == names[::-1]
+    for name, changed in changed_by["independent"]:
+        assert all(key.startswith(f"{name}.") for key in changed)
+    sizes = [len(changed) for _, changed in changed_by["cascading"]]
+    assert sizes == sorted(sizes)
+    ((_, everything),) = randomised_copies(model, "all")
+    before, after = (m[0].weight for m in (model, everything))
+    assert not torch.equal(before, after)
+    assert float(after.detach().std()) == pytest.approx(float(before.detach().std()), rel=0.2)
+    with pytest.raises(InputError, match="no weights"):
+        list(randomised_copies(nn.ReLU(), "all"))
+
+
+def test_parameter_randomisation_sees_who_does_not_look_at_the_model(cnn: Any) -> None:
+    model, x = cnn
+    gradient = ap.InputXGradient()(model, x)
+    blind = ap.references(gradient)["random"]
+    for test in (ap.ParameterRandomisation(), ap.ParameterRandomisation(way="independent"), ap.RandomLogit()):
+        assert test(model, x, blind).mean == pytest.approx(1)
+        assert test(model, x, gradient).mean < 0.9
+    found = ap.ParameterRandomisation()(model, x, gradient)
+    assert list(found.notes["layers"])[:2] == ["9", "5"]
+    assert ap.ParameterRandomisation(way="complexity")(model, x, blind).mean == pytest.approx(0)
+
+
+# ---- complexity ----
+
+
+@given(st.lists(st.floats(0, 10), min_size=2, max_size=9))
+def test_complexity(values: list[float]) -> None:
+    model, x, map_ = (
+        nn.Linear(len(values), 2),
+        torch.ones(1, len(values)),
+        torch.tensor([values], dtype=torch.float64),
+    )
+    gini, entropy = ap.Sparseness()(model, x, map_), ap.Complexity()(model, x, map_)
+    total = sum(values)
+    if total == 0:
+        assert gini.n == entropy.n == 0
+        return
+    difference = sum(abs(a - b) for a in values for b in values)
+    assert gini.mean == pytest.approx(difference / (2 * len(values) * total), abs=1e-6)
+    shares = [v / total for v in values if v / total > 0]
+    assert entropy.mean == pytest.approx(-sum(s * math.log(s) for s in shares), abs=1e-6)
+
+
+# ---- retraining ----
+
+
+def columns(many: int = 120) -> tuple[nn.Module, Tensor, Tensor]:
+    """Six columns of which the first decides the class."""
+    x = torch.randn(many, 6, generator=small.seeded(0))
+    return nn.Linear(6, 2), x, (x[:, 0] > 0).long()
+
+
+def test_roar_sees_which_column_matters() -> None:
+    model, x, labels = columns()
+    right = torch.zeros_like(x).index_fill_(1, torch.tensor([0]), 1.0)
+    settings = {"shares": (0.15,), "epochs": 30, "rate": 0.05, "seeds": (0, 1)}
+    for test, worse in ((ap.ROAR(**settings), 0.7), (ap.KAR(**settings), None)):
+        good = test(model, x, right, labels=labels)
+        assert good.n == 24
+        assert good.undefined == "the sample was trained on"
+        assert good.notes["curves"]["accuracy"]["value"][0] > 0.85
+        assert good.mean < worse if worse else good.mean > 0.85
+        # Without the sixth column nothing is lost.
+        wrong = test(model, x, right.flip(1), labels=labels)
+        assert wrong.mean > 0.85
+
+
+def test_roar_goes_on_where_it_was(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from apportion.faithfulness import retraining
+
+    model, x, labels = columns()
+    test = ap.ROAR(shares=(0.2, 0.5), epochs=2, folder=str(tmp_path))
+    trained: list[int] = []
+    train = retraining.train
+
+    def counted(*arguments: Any) -> None:
+        trained.append(1)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        train(*arguments)
+
+    monkeypatch.setattr(retraining, "train", counted)
+    with pytest.raises(KeyboardInterrupt):
+        test(model, x, x, labels=labels)
+    found = test(model, x, x, labels=labels)
+    assert len(trained) == 2 + 2  # the first was kept
+    again = test(model, x, x, labels=labels)
+    assert len(trained) == 4
+    assert torch.equal(again.values.nan_to_num(9), found.values.nan_to_num(9))
+    damaged = sorted(tmp_path.iterdir())[0]
+    damaged.write_bytes(damaged.read_bytes()[:40])
+    with pytest.warns(UserWarning, match=f"{damaged.name}.*is trained again"):
+        once_more = test(model, x, x, labels=labels)
+    assert len(trained) == 5
+    assert torch.equal(once_more.values.nan_to_num(9), found.values.nan_to_num(9))
+    ap.ROAR(shares=(0.2,), epochs=3, folder=str(tmp_path))(model, x, x, labels=labels)
+    assert len(trained) == 7  # other settings are other trainings
+
+
+def test_what_cannot_be_trained() -> None:
+    x, labels = torch.randn(8, 2), torch.arange(8) % 2
+    with pytest.raises(InputError, match="a torch module, which can be trained"):
+        ap.ROAR()(lambda rows: rows, x, x, labels=labels)
+
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.eye(2))
+
+        def forward(self, rows: Tensor) -> Tensor:
+            return rows @ self.weight
+
+    with pytest.raises(InputError, match="Fixed cannot be drawn anew"):
+        ap.ROAR()(Fixed(), x, x, labels=labels)
+
+
+# ---- references ----
+
+
+def test_references(table: Any) -> None:
+    model, x, explanation, target = table
+    found = ap.references(explanation, seed=4)
+    assert list(found) == ["random", "uniform", "reversed"]
+    for made in found.values():
+        assert torch.equal(made.target, target)
+        assert made.values.shape == x.shape
+        again = made.method(model, x)
+        assert torch.equal(again.values, made.values)
+    assert not torch.equal(ap.references(explanation)["random"].values, found["random"].values)
+    assert found["reversed"].method == Reversed(explanation.method)
+    from apportion.methods import from_repr
+
+    assert from_repr(repr(found["reversed"].method)) == found["reversed"].method
+
+
+@given(st.integers(0, 1000))
+def test_the_reversed_map_is_hidden_in_the_opposite_order(seed: int) -> None:
+    values = torch.randn(1, 9, generator=small.seeded(seed), dtype=torch.float64)
+    model, x = small.perceptron(9).double().eval(), torch.ones(1, 9, dtype=torch.float64)
+    assert torch.equal(
+        ap.PixelFlipping(order="lerf")(model, x, values).values, ap.PixelFlipping()(model, x, -values).values
+    )
