@@ -1,4 +1,4 @@
-"""Models for the tests of bulk runs, by name: `bulk_models.py:steady` and others."""
+"""Models for the tests of bulk runs, by name (`bulk_models.py:steady`), and what runs in other processes."""
 
 import os
 import signal
@@ -7,6 +7,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
+
+import apportion as ap
+
+DATA = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+SETTINGS = {"batch": 4, "shard": 10, "table": "jsonl", "progress": False}
 
 
 def steady():
@@ -51,3 +56,28 @@ def deadly():
 
 def deadly_once():
     return Deadly(once=True)
+
+
+def explained(folder, **settings):
+    ap.explain_dataset(steady(), DATA, "inputxgradient", folder, **SETTINGS, **settings)
+    return folder
+
+
+def dying(folder, step):
+    """A run in a process that kills itself at the given step of writing: before a file or a name is on disk."""
+    torch.set_num_threads(1)
+    left = step
+
+    def at_a_step(function):
+        def instead(*args, **kwargs):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return instead
+
+    for owner, name in ((os, "fsync"), (os, "link"), (Path, "rename"), (Path, "mkdir"), (Path, "replace")):
+        setattr(owner, name, at_a_step(getattr(owner, name)))
+    explained(Path(folder))

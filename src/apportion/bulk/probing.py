@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from apportion.bulk import shards
@@ -32,7 +31,7 @@ def settled_by_trial(job: Job, model: Any, workers: int) -> Manifest:
     """The manifest with batch, shard and table. If none of the inputs tried can be explained, then the
     settings are wrong rather than the inputs: InputError, and nothing is written."""
     asked, many = job.manifest, job.manifest.inputs
-    places = np.unique(np.linspace(0, many - 1, TRIED).round().astype(int)).tolist()
+    places = sorted({round(i * (many - 1) / (TRIED - 1)) for i in range(TRIED)})
     samples, size = list[Sample](), 0
     first: Failure | None = None
     with _threads(max(1, cores() // workers) if workers > 1 else torch.get_num_threads()):

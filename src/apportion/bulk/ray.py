@@ -7,9 +7,13 @@ its own checkpoints can lose finished rows, so ours count.
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
 import uuid
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +40,7 @@ def run(
         _connect(ray, workers, address)
     flag = job.folder / f".stop-{uuid.uuid4().hex[:8]}"
     try:
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         data.DataContext.get_current().enable_progress_bars = False
         found = ray.cluster_resources()
         gpus, cpus = int(found.get("GPU", 0)), int(found.get("CPU", 0))
@@ -49,9 +54,9 @@ def run(
         shards = data.from_items([{"shard": shard} for shard in todo], override_num_blocks=len(todo))
         results = shards.map_batches(
             Worker,
-            fn_constructor_args=(ray.put(job), str(flag)),
+            fn_constructor_args=(job, str(flag)),
             batch_size=1,
-            concurrency=actors,
+            compute=data.ActorPoolStrategy(size=actors),
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
         )
@@ -73,15 +78,19 @@ def run(
 def _connect(ray: Any, workers: int | None, address: str | None) -> None:
     from apportion.bulk.local import cores
 
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
         # One CPU more than there are workers is declared, whatever the machine has: see above.
         ray.init("local", num_cpus=(workers or cores()) + 1, include_dashboard=False, **quiet)
         return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if port.isdigit():  # Ray itself would wait for minutes
+            socket.create_connection((host, int(port)), 10).close()
         ray.init(address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        first = str(error).splitlines()[0]
+    except (OSError, RuntimeError, ValueError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"cannot reach a Ray cluster at {address}: {first:.200}") from error
 
 
@@ -89,18 +98,13 @@ class Worker:
     """An actor: it loads the model once, then makes shards. What a person can mend is handed back as text,
     since Ray would try again; once `flag` exists, shards are passed over."""
 
-    def __init__(self, job: Any, flag: str) -> None:
-        ray: Any = import_module("ray")
-        self.job: Job = ray.get(job) if isinstance(job, ray.ObjectRef) else job
-        self.flag = flag
+    def __init__(self, job: Job, flag: str) -> None:
         torch.set_num_threads(1)
-        self.model = self.job.load()
+        self.job, self.flag, self.model = job, Path(flag), job.load()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        from pathlib import Path
-
         shard, done, problem = int(batch["shard"][0]), None, ""
-        if not Path(self.flag).exists():
+        if not self.flag.exists():
             try:
                 done = run_shard(self.job, self.model, shard)
             except InputError as error:

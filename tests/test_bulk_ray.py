@@ -1,0 +1,156 @@
+"""The Ray engine on real clusters, which the tests start on this machine."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import apportion as ap
+import bulk_models
+from bulk_models import DATA
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.slow
+
+MODELS = Path(bulk_models.__file__)
+RAY = shutil.which("ray", path=str(Path(sys.executable).parent)) or "ray"
+
+SCRIPT = """
+import json, sys
+import apportion as ap
+if __name__ == "__main__":
+    folder, settings = sys.argv[1], json.loads(sys.argv[2])
+    run = ap.explain_dataset(settings.pop("model"), f"{folder}/data.npy", "inputxgradient", f"{folder}/run",
+                             batch=4, shard=10, table="jsonl", engine="ray", **settings)
+    assert run.complete
+"""
+
+
+def started(folder, environment=None, data=DATA, **settings):
+    """The run in a process of its own, so that no test leaves a connection to a cluster behind."""
+    np.save(folder / "data.npy", data.numpy())
+    (folder / "script.py").write_text(SCRIPT)
+    settings["model"] = f"{MODELS}:{settings['model']}"
+    command = [sys.executable, folder / "script.py", folder, json.dumps(settings)]
+    return subprocess.Popen(
+        command, env={**os.environ, **(environment or {})}, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finished(process):
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+
+
+def check(folder, many=60):
+    run = ap.open_run(folder / "run")
+    assert [row["id"] for row in run.rows()] == [str(i) for i in range(many)]
+    assert not run.check()
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_the_same_as_on_one_machine_with_a_worker_killed_in_the_middle(tmp_path):
+    data = DATA.clone()
+    data[33] = 99.0
+    flag = tmp_path / "flag"
+    finished(started(tmp_path, {"BULK_TEST_FLAG": str(flag)}, data, model="deadly_once", workers=2))
+    assert flag.exists()
+    check(tmp_path)
+    os.environ["BULK_TEST_FLAG"] = str(flag)
+    ap.explain_dataset(
+        f"{MODELS}:deadly_once", tmp_path / "data.npy", "inputxgradient", tmp_path / "local",
+        batch=4, shard=10, table="jsonl", progress=False,
+    )  # fmt: skip
+    assert contents(tmp_path / "run") == contents(tmp_path / "local")
+
+
+def test_ctrl_c_finishes_the_shards_in_the_making(tmp_path):
+    data = DATA.repeat(10, 1)
+    process = started(tmp_path, data=data, model="Slow", workers=2)
+    wait_for_shards(tmp_path, 3)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert "the same call goes on from there" in said
+    run = ap.open_run(tmp_path / "run")
+    assert 3 <= len(run.shards) < run.manifest.shards
+    assert not list((tmp_path / "run").glob(".stop*"))
+    finished(started(tmp_path, data=data, model="Slow", workers=2))
+    check(tmp_path, len(data))
+
+
+def wait_for_shards(folder, many):
+    deadline = time.monotonic() + 180
+    while len(list((folder / "run/shards").glob("[0-9]*"))) < many:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def two_nodes(tmp_path_factory):
+    """A head and a second node on this machine: (address, environment, the second node's process)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    short = tmp_path_factory.mktemp("r")
+    environment = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "a-token-for-this-test",
+        "RAY_TMPDIR": str(short),
+    }
+    shared = ["--num-cpus=2", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
+    address = f"127.0.0.1:{port}"
+    head = [f"--port={port}", "--head", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
+    nodes = []
+    try:
+        for kind in (head, [f"--address={address}", "--node-ip-address=127.0.0.1"]):
+            log = (short / f"{len(nodes)}.log").open("w")
+            command = [RAY, "start", *kind, *shared]
+            nodes.append(
+                subprocess.Popen(
+                    command, env={**os.environ, **environment}, stdout=log, stderr=log, start_new_session=True
+                )
+            )
+            deadline = time.monotonic() + 90
+            while "Ray runtime started" not in Path(log.name).read_text():
+                assert time.monotonic() < deadline, Path(log.name).read_text()
+                assert nodes[-1].poll() is None, Path(log.name).read_text()
+                time.sleep(0.2)
+        yield address, environment, nodes[1]
+    finally:
+        for node in nodes:
+            end(node)
+
+
+def end(node):
+    """Kill a node with all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(node.pid, signal.SIGKILL)
+    node.wait()
+
+
+def test_two_nodes_of_which_one_dies(tmp_path, two_nodes):
+    address, environment, second = two_nodes
+    data = DATA.repeat(10, 1)
+    process = started(tmp_path, environment, data, model="Slow", workers=3, address=address)
+    wait_for_shards(tmp_path, 6)
+    end(second)
+    finished(process)
+    check(tmp_path, len(data))
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
+    process = started(tmp_path, model="steady", workers=1, address="127.0.0.1:1")
+    _, said = process.communicate(timeout=120)
+    assert "InputError: cannot reach a Ray cluster at 127.0.0.1:1" in said
