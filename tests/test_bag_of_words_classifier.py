@@ -51,7 +51,7 @@ def photo(kind, seed, height=44, width=52):
 
 
 @functools.cache
-def data(kinds=NAMES, each=8):
+def data(kinds=NAMES, each=5):
     labels = [kind for kind in kinds for _ in range(each)]
     return [photo(kind, seed) for seed, kind in enumerate(labels)], labels
 
@@ -479,10 +479,10 @@ def test_settings_that_make_no_sense(settings, message):
 
 def test_labels_must_fit():
     pictures, _ = data()
-    with pytest.raises(InputError, match="one for each of 24 images"):
+    with pytest.raises(InputError, match="one for each of 15 images"):
         BagOfWords(features=SMALL).fit(pictures, [1, 2])
     with pytest.raises(InputError, match="at least 2 classes"):
-        BagOfWords(features=SMALL).fit(pictures, [1] * 24)
+        BagOfWords(features=SMALL).fit(pictures, [1] * 15)
 
 
 def test_settings_of_features_and_method_are_checked():

@@ -151,7 +151,7 @@ def find_roots(score: Score, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     every = torch.arange(len(x), device=x.device)
     value = score(x, every)
-    ends = torch.stack([_other_side(score, x[i], i, float(value[i])) for i in range(len(x))])
+    ends = _other_sides(score, x, value)
     near, far = torch.zeros_like(value), torch.ones_like(value)
     left = score(ends, every)
     found = left * value <= 0
@@ -165,18 +165,26 @@ def find_roots(score: Score, x: Tensor) -> tuple[Tensor, Tensor]:
     return root, left
 
 
-def _other_side(score: Score, x: Tensor, row: int, value: float) -> Tensor:
+def _other_sides(score: Score, x: Tensor, value: Tensor) -> Tensor:
+    """For each sample the nearest point whose score has another sign; else the one nearest to zero."""
     points = score.machine.points
+    distance = torch.cdist(x, points)
     # Points that are counted against the score are mostly on the other side of it; few need computing.
-    order = torch.cdist(x[None], points)[0].argsort(stable=True)
-    likely = order[score.alpha[row][order] * value < 0][:NEAREST]
-    best = None
-    for candidates in (likely, order):
-        if len(candidates):
-            scores = score(points[candidates], torch.full_like(candidates, row))
-            other = (scores * value <= 0).nonzero().flatten()
-            if len(other):
-                return points[candidates[other[0]]]
-            best = points[candidates[scores.abs().argmin()]]
-    assert best is not None
-    return best
+    against = score.alpha * value[:, None] < 0
+    likely = distance.masked_fill(~against, torch.inf).argsort(1)[:, :NEAREST]
+    chosen, found = _first_across(score, likely, torch.arange(len(x), device=x.device), value)
+    rest = (~found).nonzero().flatten()
+    if len(rest):
+        chosen[rest] = _first_across(score, distance[rest].argsort(1), rest, value[rest])[0]
+    return points[chosen]
+
+
+def _first_across(score: Score, candidates: Tensor, rows: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the (rows, candidates) points the first whose score has another sign than `value`, and whether there is
+    one; else the one whose score is nearest to zero."""
+    each = rows.repeat_interleave(candidates.shape[1])
+    scores = score(score.machine.points[candidates.flatten()], each).view(candidates.shape)
+    other = scores * value[:, None] <= 0
+    found = other.any(1)
+    place = torch.where(found, other.int().argmax(1), scores.abs().argmin(1))
+    return candidates.gather(1, place[:, None])[:, 0], found

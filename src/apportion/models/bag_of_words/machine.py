@@ -200,8 +200,7 @@ def _ridge_kernel(ridge: Any) -> Kernel:
         "polynomial": Polynomial(ridge.degree, gamma, ridge.coef0),
         "sigmoid": Sigmoid(gamma, ridge.coef0),
         "cosine": Cosine(),
-        # Its default scale is 1, and its additive form is a distance: −Σ (a − b)² / (a + b).
-        "chi2": ExponentialChiSquared(1.0 if ridge.gamma is None else ridge.gamma),
+        "chi2": ExponentialChiSquared(gamma),
     }
     if callable(ridge.kernel):
         one: Kernel = partial(_pairwise, ridge.kernel)

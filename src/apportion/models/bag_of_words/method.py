@@ -171,7 +171,7 @@ def _table(inputs: Any) -> tuple[Tensor, tuple[str, ...] | None]:
     if not isinstance(inputs, Tensor):
         dense = inputs.toarray() if hasattr(inputs, "toarray") else np.asarray(inputs)
         try:
-            inputs = torch.as_tensor(np.asarray(dense, np.float64))
+            inputs = torch.as_tensor(np.array(dense, np.float64))
         except (TypeError, ValueError):
             raise InputError(f"inputs hold {dense.dtype}; accepted: rows of numbers") from None
     if inputs.dim() != 2 or not len(inputs):
