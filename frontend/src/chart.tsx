@@ -5,6 +5,7 @@ import type { Chart, Matrix } from "./data";
 const WIDTH = 440, HEIGHT = 250, LEFT = 66, RIGHT = 14, TOP = 10, BOTTOM = 44;
 // Okabe & Ito (2008), without their yellow and black; dashes tell the curves apart without colour.
 const COLOURS = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+const GREY = ["1 4", "5 4", "9 4 1 4"];
 const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
 
 export function ChartView({ chart }: { chart: Chart }) {
@@ -16,10 +17,10 @@ export function ChartView({ chart }: { chart: Chart }) {
   const px = (x: number) => LEFT + ((x - x0) / (x1 - x0)) * (WIDTH - LEFT - RIGHT);
   const py = (y: number) => TOP + ((y1 - y) / (y1 - y0)) * (HEIGHT - TOP - BOTTOM);
   const points = (x: number[], y: number[]) => x.map((at, i) => `${px(at).toFixed(1)},${py(y[i]!).toFixed(1)}`);
-  let coloured = 0;
+  let coloured = 0, grey = 0;
   const drawn = chart.curves.map((curve) => {
     const i = curve.reference ? -1 : coloured++;
-    return { curve, colour: i < 0 ? "var(--muted)" : COLOURS[i % COLOURS.length]!, dash: i < 0 ? "1 4" : DASHES[Math.floor(i / COLOURS.length) % DASHES.length]! };
+    return { curve, colour: i < 0 ? "var(--muted)" : COLOURS[i % COLOURS.length]!, dash: i < 0 ? GREY[grey++ % GREY.length]! : DASHES[Math.floor(i / COLOURS.length) % DASHES.length]! };
   });
   return (
     <figure class="chart">
@@ -37,7 +38,7 @@ export function ChartView({ chart }: { chart: Chart }) {
         <text x={(LEFT + WIDTH - RIGHT) / 2} y={HEIGHT - 4} text-anchor="middle">{chart.x}</text>
         <text x={-(TOP + HEIGHT - BOTTOM) / 2} y={13} text-anchor="middle" transform="rotate(-90)">{chart.y}</text>
         {drawn.map(({ curve, colour }) => curve.low && curve.high && (
-          <polygon key={curve.name} fill={colour} opacity={0.15}
+          <polygon key={curve.name} fill={colour} opacity={0.12}
             points={[...points(curve.x, curve.low), ...points(curve.x, curve.high).reverse()].join(" ")} />
         ))}
         {drawn.map(({ curve, colour, dash }) => (

@@ -11,7 +11,7 @@ export function StudyView({ study, versions }: { study: Study; versions: Record<
       <h1>{study.title}</h1>
       <p class="quiet">{study.about}</p>
       {study.tables.map((table) => <TableView key={table.title} table={table} />)}
-      <div class="cards">
+      <div class="cards wide">
         {study.charts.map((chart) => <article key={chart.title}><ChartView chart={chart} /></article>)}
         {study.matrices.map((matrix) => <article key={matrix.title}><MatrixView matrix={matrix} /></article>)}
       </div>
@@ -25,17 +25,18 @@ function TableView({ table }: { table: Table }) {
   return (
     <section class="scroll">
       <table class="results">
-        <caption><b>{table.title}</b> {table.note}</caption>
-        <thead><tr>{table.columns.map((column) => <th key={column} scope="col">{column}</th>)}</tr></thead>
+        <caption><b>{table.title}</b></caption>
+        <thead><tr>{table.columns.map((column) => <th key={column} scope="col" class={column && "n"}>{column}</th>)}</tr></thead>
         <tbody>
           {table.rows.map((row, i) => (
             <tr key={i}>
               {row.map((cell, j) => j === 0 ? <th key={j} scope="row">{cell}</th>
-                : <td key={j} class={typeof cell === "number" ? "n" : ""}>{cell === null ? "–" : typeof cell === "number" ? number(cell, Math.abs(cell)) : cell}</td>)}
+                : <td key={j} class="n">{cell === null ? "–" : typeof cell === "number" ? number(cell, Math.abs(cell)) : cell}</td>)}
             </tr>
           ))}
         </tbody>
       </table>
+      <p class="quiet">{table.note}</p>
     </section>
   );
 }

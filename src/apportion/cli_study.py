@@ -63,14 +63,51 @@ def text_faithfulness(
         for name in settings.corpora:
             found.append(study.run(load(name, data), settings, Store(out, say)))
             written = write(found, out)
-        show(out)
+        show(out, None)
         for path in written:
             console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
 
 
 @app.command()
+def run(
+    file: Annotated[Path, typer.Argument(metavar="STUDY.YAML", help="Models, data, methods and tests.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep finished work and write the report here.  [the file's name without its suffix]"
+        ),
+    ] = None,
+) -> None:
+    """Run the study that a file describes. Stopped or killed, the same command goes on where it was."""
+    with one_line_errors():
+        from apportion.study.config import TextFaithfulness, read_study
+
+        study = read_study(file)
+        folder = file.with_suffix("") if out is None else out
+        if isinstance(study, TextFaithfulness):
+            corpora = None if study.corpora is None else ",".join(study.corpora)
+            return text_faithfulness(study.data, folder, study.fast, corpora, 1)
+        from apportion.study import comparison, page
+        from apportion.study.store import Store
+
+        console = _console()
+        store = Store(folder, lambda line: console.print(line, markup=False, soft_wrap=True))
+        outcomes = []
+        for outcome in comparison.run(study, store):
+            outcomes.append(outcome)
+            written = page.write(study, outcomes, folder)
+        show(folder, None)
+        for path in written:
+            console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
+    return None
+
+
+@app.command()
 def show(
     folder: Annotated[Path, typer.Argument(help="The folder that a study wrote.")] = Path("apportion-study"),
+    html: Annotated[
+        Path | None, typer.Option(help="Write one self-contained HTML page here, with curves and agreement.")
+    ] = None,
 ) -> None:
     """Show the tables of a study."""
     with one_line_errors():
@@ -79,6 +116,10 @@ def show(
         from apportion.study.tables import read_tables
 
         title, tables = read_tables(folder)
+        if html is not None:
+            from apportion.study.page import write_page
+
+            write_page(folder, html)
         console = Console(highlight=False)
         console.print(title, style="bold", markup=False)
         for table in tables:

@@ -70,5 +70,4 @@ def from_repr(text: str) -> Any:
     """
     from apportion import methods
 
-    short = text.strip().lower()
-    return named_test(short)() if short in TESTS | PLAUSIBILITY else methods.from_repr(text, named_test)
+    return methods.from_repr(text, named_test) if "(" in text else named_test(text.strip())()

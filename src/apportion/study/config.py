@@ -1,0 +1,224 @@
+"""What a study is, from a YAML file: every mistake is named with its line and its field."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from apportion import faithfulness
+from apportion.errors import InputError
+from apportion.methods import from_repr
+
+T = TypeVar("T")
+
+KINDS = ("comparison", "text-faithfulness")
+
+
+@dataclass(frozen=True)
+class Data:
+    """Inputs: what `apportion bulk --data` takes, or texts that stand in the study file itself."""
+
+    name: str
+    path: str | None = None
+    texts: tuple[str, ...] = ()
+    column: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Models × data × methods × tests, on `samples` inputs of each data set that are drawn with `seed`."""
+
+    title: str
+    models: tuple[str, ...]
+    data: tuple[Data, ...]
+    methods: tuple[str, ...]
+    tests: tuple[str, ...]
+    samples: int = 20
+    seed: int = 0
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class TextFaithfulness:
+    """The study of feature maps on text, as `apportion study text-faithfulness` runs it."""
+
+    title: str
+    data: str
+    corpora: tuple[str, ...] | None = None
+    fast: bool = False
+
+
+def read_study(path: Path) -> Study | TextFaithfulness:
+    """The study in a file. Raises InputError that begins with file, line and field."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    try:
+        root = yaml.compose(text, yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = 0 if error.problem_mark is None else error.problem_mark.line + 1
+        raise InputError(f"{path}, line {line}: this is not YAML ({error.problem})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: this is not YAML ({error})") from None
+    if root is None:
+        raise InputError(f"{path} is empty; accepted: models, data, methods and tests")
+    field = Field(path, root, "")
+    kind = field.get("kind")
+    chosen = "comparison" if kind is None else kind.one_of(KINDS)
+    return _text_faithfulness(field) if chosen == "text-faithfulness" else _comparison(field, text)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A value in the file, with where it stands."""
+
+    path: Path
+    node: Any
+    name: str
+
+    def wrong(self, message: str) -> InputError:
+        place = f"{self.path}, line {self.node.start_mark.line + 1}"
+        return InputError(f"{place}: {self.name}: {message}" if self.name else f"{place}: {message}")
+
+    def mapping(self, known: Sequence[str]) -> dict[str, Field]:
+        """The fields of a mapping; unknown and repeated ones are mistakes."""
+        if not isinstance(self.node, yaml.MappingNode):
+            raise self.wrong(f"this is {self._is()}; accepted: fields such as {known[0]}: …")
+        found: dict[str, Field] = {}
+        for key, value in self.node.value:
+            name = str(key.value)
+            field = Field(self.path, value, f"{self.name}.{name}" if self.name else name)
+            here = Field(self.path, key, field.name)
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1, 0.5)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise here.wrong(f"there is no such field; {hint}accepted: {', '.join(known)}")
+            if name in found:
+                raise here.wrong("this field is there twice")
+            found[name] = field
+        return found
+
+    def get(self, name: str) -> Field | None:
+        """One field of a mapping, whatever the others are."""
+        pairs = self.node.value if isinstance(self.node, yaml.MappingNode) else ()
+        return next((Field(self.path, v, name) for k, v in pairs if k.value == name), None)
+
+    def each(self, read: Callable[[Field], T]) -> tuple[T, ...]:
+        """The items of a list, none of them twice; a single value is a list of one."""
+        if not isinstance(self.node, yaml.SequenceNode):
+            return (read(self),)
+        if not self.node.value:
+            raise self.wrong("the list is empty; accepted: at least one")
+        items = [Field(self.path, n, f"{self.name}[{i}]") for i, n in enumerate(self.node.value)]
+        found: list[T] = []
+        for item in items:
+            value = read(item)
+            if value in found:
+                raise item.wrong("this is there twice")
+            found.append(value)
+        return tuple(found)
+
+    def text(self) -> str:
+        if not isinstance(self.node, yaml.ScalarNode) or not self.node.value.strip():
+            raise self.wrong(f"this is {self._is()}; accepted: a text")
+        return str(self.node.value)
+
+    def whole(self, least: int) -> int:
+        if not isinstance(self.node, yaml.ScalarNode) or self.node.tag != "tag:yaml.org,2002:int":
+            raise self.wrong(f"this is {self._is()}; accepted: a whole number")
+        value = int(yaml.safe_load(self.node.value))
+        if value < least:
+            raise self.wrong(f"this is {value}; accepted: at least {least}")
+        return value
+
+    def truth(self) -> bool:
+        if self.node.tag != "tag:yaml.org,2002:bool":
+            raise self.wrong(f"this is {self._is()}; accepted: true or false")
+        return bool(yaml.safe_load(self.node.value))
+
+    def one_of(self, accepted: Sequence[str]) -> str:
+        value = self.text()
+        if value not in accepted:
+            raise self.wrong(f"this is {value!r}; accepted: {', '.join(accepted)}")
+        return value
+
+    def checked(self, check: Callable[[str], Any]) -> str:
+        """A text that `check` takes."""
+        value = self.text()
+        try:
+            check(value)
+        except InputError as error:
+            raise self.wrong(str(error)) from None
+        return value
+
+    def _is(self) -> str:
+        if isinstance(self.node, yaml.MappingNode):
+            return "a mapping"
+        return "a list" if isinstance(self.node, yaml.SequenceNode) else f"{self.node.value!r}"
+
+
+def _comparison(field: Field, text: str) -> Study:
+    known = ("models", "data", "methods", "tests", "title", "kind", "samples", "seed")
+    fields = field.mapping(known)
+    for name in ("models", "data", "methods", "tests"):
+        if name not in fields:
+            raise field.wrong(f"the field {name!r} is missing")
+    data = fields["data"].each(_data)
+    names = [one.name for one in data]
+    if len(set(names)) < len(names):
+        raise fields["data"].wrong(f"two have the same name ({', '.join(names)}); give each its own: name: …")
+    return Study(
+        title=fields["title"].text() if "title" in fields else field.path.stem,
+        models=fields["models"].each(Field.text),
+        data=data,
+        methods=fields["methods"].each(lambda one: one.checked(from_repr)),
+        tests=fields["tests"].each(lambda one: one.checked(faithfulness.from_repr)),
+        samples=fields["samples"].whole(1) if "samples" in fields else 20,
+        seed=fields["seed"].whole(0) if "seed" in fields else 0,
+        text=text,
+    )
+
+
+def _data(field: Field) -> Data:
+    if isinstance(field.node, yaml.ScalarNode):
+        place = field.text()
+        return Data(Path(place).stem, _there(field, place))
+    fields = field.mapping(("path", "texts", "name", "column", "id"))
+    if ("path" in fields) == ("texts" in fields):
+        raise field.wrong("accepted: either path or texts")
+    column, id = (fields[name].text() if name in fields else None for name in ("column", "id"))
+    if "texts" in fields:
+        name = fields["name"].text() if "name" in fields else "texts"
+        return Data(name, texts=fields["texts"].each(Field.text))
+    place = fields["path"].text()
+    name = fields["name"].text() if "name" in fields else Path(place).stem
+    return Data(name, _there(fields["path"], place), column=column, id=id)
+
+
+def _there(field: Field, place: str) -> str:
+    """A path, seen from the study file."""
+    path = field.path.parent / place
+    if not path.exists():
+        raise field.wrong(f"no such file or folder: {place}")
+    return str(path)
+
+
+def _text_faithfulness(field: Field) -> TextFaithfulness:
+    fields = field.mapping(("data", "corpora", "fast", "title", "kind"))
+    if "data" not in fields:
+        raise field.wrong("the field 'data' is missing")
+    return TextFaithfulness(
+        title=fields["title"].text() if "title" in fields else field.path.stem,
+        data=fields["data"].text(),
+        corpora=fields["corpora"].each(Field.text) if "corpora" in fields else None,
+        fast=fields["fast"].truth() if "fast" in fields else False,
+    )

@@ -1,0 +1,136 @@
+"""What a study says, as tables for terminal and Markdown, and as one HTML page with curves and agreement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apportion.errors import InputError
+from apportion.explanation import write_whole
+from apportion.faithfulness.agreement import krippendorff_alpha
+from apportion.faithfulness.scores import Scores
+from apportion.faithfulness.statistics import bootstrap_means
+from apportion.report import shell, versions
+from apportion.study.comparison import GRID, Outcome, mean_or_dash, ratings
+from apportion.study.config import Study
+from apportion.study.tables import Table, read_tables, write_tables
+
+EXTRA = "page.json"  # what the page has beyond the tables
+ARROWS = {True: " ↑", False: " ↓", None: ""}
+
+
+def write(study: Study, outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
+    """Write tables, curves and agreement of the outcomes so far into the folder."""
+    settings = study.text
+    extra = {
+        "about": f"{', '.join(study.models)} · {study.samples} inputs of each data set · seed {study.seed}",
+        "charts": [_chart(one) for one in outcomes if one.curves],
+        "matrices": [matrix for one in outcomes if (matrix := _agreement(one)) is not None],
+        "settings": settings,
+    }
+    write_whole(folder / EXTRA, json.dumps(extra, ensure_ascii=False, allow_nan=False).encode())
+    return [*write_tables(folder, study.title, tables(outcomes)), write_page(folder, folder / "report.html")]
+
+
+def write_page(folder: Path, path: Path) -> Path:
+    """One self-contained HTML page of the study in this folder, whichever study wrote it."""
+    title, found = read_tables(folder)
+    extra: dict[str, Any] = {"about": "", "charts": [], "matrices": [], "settings": ""}
+    if (folder / EXTRA).is_file():
+        try:
+            extra |= json.loads((folder / EXTRA).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{folder / EXTRA} is not what a study wrote ({error})") from None
+    rows = [
+        {
+            "title": t.title,
+            "columns": list(t.columns),
+            "rows": [list(r) for r in t.rows],
+            "note": " ".join(t.notes),
+        }
+        for t in found
+    ]
+    data = {"kind": "study", "title": title, "tables": rows, "versions": versions(), **extra}
+    plain = [table.markdown() for table in found]
+    return write_whole(path, shell(data, title, plain).encode())
+
+
+def tables(outcomes: Sequence[Outcome]) -> list[Table]:
+    """The scores and the ranks of each outcome, and whether the tests and the data agree."""
+    made = []
+    for one in outcomes:
+        made += [_scores(one), _ranks(one)]
+    return [*made, _tests_agree(outcomes), *([_data_agree(outcomes)] if len(outcomes) > 1 else [])]
+
+
+def _scores(one: Outcome) -> Table:
+    table = one.table
+    first = table.scores[table.methods[0]]
+    columns = ["", *(test + ARROWS[first[test].higher_is_better] for test in table.tests)]
+    rows = [[row, *(_cell(by_test[test]) for test in table.tests)] for row, by_test in table.scores.items()]
+    notes = [f"Mean over {one.samples} inputs with its 95 % bootstrap interval; ↑ higher is better, ↓ lower."]
+    notes += [f"Left out: {name}: {why}" for name, why in one.left_out.items()]
+    notes += [f"Note: {warning}." for warning in table.warnings]
+    return Table(f"{one.model} on {one.data}", columns, rows, notes)
+
+
+def _cell(scores: Scores) -> str:
+    if not scores.n:
+        return "undefined"
+    low, high = scores.interval()
+    return f"{scores.mean:.3g} [{low:.3g}, {high:.3g}]"
+
+
+def _ranks(one: Outcome) -> Table:
+    ranks = {test: one.table.ranks(test) for test in one.table.tests}
+    rows = [[m, *(f"{ranks[test][m]:g}" for test in one.table.tests)] for m in one.table.methods]
+    return Table(
+        f"Ranks: {one.model} on {one.data}", ["", *one.table.tests], rows, ["1 is best; ties share theirs."]
+    )
+
+
+def _tests_agree(outcomes: Sequence[Outcome]) -> Table:
+    rows = [[f"{o.model} on {o.data}", mean_or_dash(o.table.agreement()[2])] for o in outcomes]
+    note = "Krippendorff's α of the ranks that the tests give the methods: 1 the same, 0 as by chance."
+    return Table("Do the tests agree?", ["", "α"], rows, [note])
+
+
+def _data_agree(outcomes: Sequence[Outcome]) -> Table:
+    rows = []
+    for test in outcomes[0].table.tests:
+        ranks = ratings(outcomes, test)
+        known = ranks.shape[1] > 1 and not np.isnan(ranks).any()
+        rows.append([test, mean_or_dash(krippendorff_alpha(ranks) if known else float("nan"))])
+    note = "Krippendorff's α of the ranks that the models and data sets give the methods, by test."
+    return Table("Do the models and data agree?", ["", "α"], rows, [note])
+
+
+def _chart(one: Outcome) -> dict[str, Any]:
+    curves = []
+    for method, values in one.curves.items():
+        low, high = np.quantile(bootstrap_means(values, 1000), [0.025, 0.975], axis=0)
+        reference = method in one.table.references
+        band = {} if reference else {"low": low.round(5).tolist(), "high": high.round(5).tolist()}
+        mean = values.mean(0).round(5).tolist()
+        curves.append(
+            {"name": method, "x": GRID.round(3).tolist(), "y": mean, "reference": reference, **band}
+        )
+    return {
+        "title": f"{one.model} on {one.data}: {one.curve}, the most relevant hidden first",
+        "x": "share hidden",
+        "y": "probability",
+        "curves": curves,
+    }
+
+
+def _agreement(one: Outcome) -> dict[str, Any] | None:
+    names, tau, _ = one.table.agreement()
+    if len(names) < 2 or len(one.table.methods) < 2:
+        return None
+    values = [[None if np.isnan(v) else round(float(v), 3) for v in row] for row in tau]
+    title = f"{one.model} on {one.data}: Kendall's τ of the tests"
+    return {"title": title, "names": names, "values": values}

@@ -1,0 +1,191 @@
+"""Studies that a YAML file describes: what is refused and where, what is kept, and what the report says."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+pytest.importorskip("yaml")
+from apportion import InputError
+from apportion.cli import app
+from apportion.study import comparison
+from apportion.study.config import Data, TextFaithfulness, read_study
+from apportion.study.page import write
+from apportion.study.store import Store
+from browser import Browser, needs_chromium
+
+STUDY = """\
+title: Short reviews
+models: sentiment
+data:
+  - name: short
+    texts:
+      - a painfully dull film
+      - warm and funny
+      - not a bad movie at all
+methods: [lrp, inputxgradient, gradcam]
+tests: [pixel-flipping, deletion-rate]
+samples: 2
+"""
+
+
+@pytest.fixture
+def file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    (tmp_path / "reviews.txt").write_text("a dull film\na funny film\n")
+    return tmp_path / "study.yaml"
+
+
+# ---- the file ----
+
+
+def test_what_a_file_says(file):
+    study = read_study(file)
+    assert study.title == "Short reviews"
+    assert study.models == ("sentiment",)
+    assert study.data == (
+        Data("short", texts=("a painfully dull film", "warm and funny", "not a bad movie at all")),
+    )
+    assert (study.samples, study.seed) == (2, 0)
+    file.write_text(STUDY.replace("data:\n", "data:\n  - reviews.txt\n"))
+    assert read_study(file).data[0] == Data("reviews", str(file.parent / "reviews.txt"))
+    file.write_text("kind: text-faithfulness\ndata: corpora\ncorpora: [sst]\nfast: true\n")
+    assert read_study(file) == TextFaithfulness("study", "corpora", ("sst",), True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("methods: [lrp", "methods: [lpr", "line 9: methods[0]: unknown method 'lpr'; did you mean 'lrp'?"),
+        ("deletion-rate]", "deletion-rat]", "line 10: tests[1]: unknown test 'deletion-rat'; did you mean"),
+        ("samples: 2", "samples: two", "line 11: samples: this is 'two'; accepted: a whole number"),
+        ("samples: 2", "samples: 0", "line 11: samples: this is 0; accepted: at least 1"),
+        ("samples: 2", "sample: 2", "line 11: sample: there is no such field; did you mean 'samples'?"),
+        ("samples: 2", "samples: 2\nsamples: 3", "line 12: samples: this field is there twice"),
+        ("title: Short reviews", "title: [a]", "line 1: title: this is a list; accepted: a text"),
+        ("models: sentiment", "models: []", "line 2: models: the list is empty"),
+        ("models: sentiment", "models: [a, a]", "line 2: models[1]: this is there twice"),
+        ("tests: [pixel-flipping, deletion-rate]\n", "", "the field 'tests' is missing"),
+        ("    texts:", "    path: none.csv\n    texts:", "line 4: data[0]: accepted: either path or texts"),
+        ("data:\n", "data:\n  - none.csv\n", "line 4: data[0]: no such file or folder: none.csv"),
+        ("- a painfully dull film", "- {a: b}", "line 6: data[0].texts[0]: this is a mapping; accepted: a text"),
+        ("name: short", "nam: short", "line 4: data[0].nam: there is no such field; did you mean 'name'?"),
+        ("methods: [lrp", "methods: [lrp: {", "this is not YAML"),
+        ("title: Short reviews", "kind: comparisons", "line 1: kind: this is 'comparisons'; accepted: comparison,"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_line_and_field(file, old, new, said):
+    assert old in STUDY
+    file.write_text(STUDY.replace(old, new))
+    with pytest.raises(InputError) as caught:
+        read_study(file)
+    assert str(caught.value).startswith(str(file))
+    assert said in str(caught.value)
+
+
+def test_no_file_and_an_empty_one(file):
+    with pytest.raises(InputError, match="no such file"):
+        read_study(file.with_name("none.yaml"))
+    file.write_text("# nothing\n")
+    with pytest.raises(InputError, match="is empty"):
+        read_study(file)
+
+
+# ---- running ----
+
+
+def test_a_study_killed_half_way_does_nothing_twice(file, monkeypatch):
+    said: list[str] = []
+    store = Store(file.parent / "out", said.append)
+    real, left = comparison._Pair._score, [3]
+
+    def dies(self, method, test):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return real(self, method, test)
+
+    monkeypatch.setattr(comparison._Pair, "_score", dies)
+    with pytest.raises(KeyboardInterrupt):
+        list(comparison.run(read_study(file), store))
+    first = said[:3]
+    said.clear()
+    monkeypatch.setattr(comparison._Pair, "_score", real)
+    (outcome,) = comparison.run(read_study(file), store)
+    assert not set(first) & set(said)
+    assert list(outcome.table.scores) == ["lrp", "inputxgradient", "random", "uniform", "reversed"]
+    assert "grid" in outcome.left_out["gradcam"]
+    assert outcome.samples == 2
+    assert outcome.curves["lrp"].shape == (2, 21)
+    said.clear()
+    (again,) = comparison.run(read_study(file), store)
+    assert said == []
+    assert again.table.to_dict() == outcome.table.to_dict()
+
+
+def test_what_changes_a_cell_is_done_again_and_nothing_else(file):
+    said: list[str] = []
+    store = Store(file.parent / "out", said.append)
+    list(comparison.run(read_study(file), store))
+    said.clear()
+    file.write_text(STUDY.replace("deletion-rate]", "deletion-rate, sufficiency]"))
+    list(comparison.run(read_study(file), store))
+    assert {line.split("/")[3].split()[0] for line in said} == {"sufficiency"}
+
+
+def test_a_study_without_a_method_that_works_is_refused(file):
+    file.write_text(STUDY.replace("[lrp, inputxgradient, gradcam]", "[gradcam]"))
+    with pytest.raises(InputError, match="no method can explain sentiment on short"):
+        list(comparison.run(read_study(file), Store(file.parent / "out")))
+
+
+# ---- the report ----
+
+
+def test_run_and_show(file):
+    runner = CliRunner()
+    ran = runner.invoke(app, ["study", "run", str(file)], catch_exceptions=False)
+    assert ran.exit_code == 0, ran.output
+    assert "sentiment on short" in ran.stdout
+    assert "Left out: gradcam" in ran.stdout.replace("\n", " ")
+    folder = file.with_suffix("")
+    assert {"cells", "report.html", "report.md", "tables.json", "page.json"} == {
+        p.name for p in folder.iterdir()
+    }
+    shown = runner.invoke(app, ["study", "show", str(folder), "--html", "page.html"], catch_exceptions=False)
+    assert "Do the tests agree?" in shown.stdout
+    text = Path("page.html").read_text(encoding="utf-8")
+    data = json.loads(re.search(r'json">(.*?)</script>', text).group(1))
+    assert data["kind"] == "study"
+    assert data["tables"][0]["title"] == "sentiment on short"
+    assert "low" in data["charts"][0]["curves"][0]
+    assert data["matrices"][0]["names"] == ["pixel-flipping", "deletion-rate"]
+    assert data["settings"] == STUDY
+
+
+def test_a_wrong_file_is_one_line(file):
+    file.write_text(STUDY.replace("lrp", "lpr"))
+    ran = CliRunner().invoke(app, ["study", "run", str(file)], catch_exceptions=False)
+    assert ran.exit_code == 2
+    assert ran.stderr.count("\n") == 1
+    assert "line 9: methods[0]" in ran.stderr
+
+
+@needs_chromium
+def test_a_browser_draws_the_report(file, tmp_path):
+    study = read_study(file)
+    write(study, list(comparison.run(study, Store(tmp_path / "out"))), tmp_path / "out")
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open((tmp_path / "out" / "report.html").as_uri())
+        browser.wait("document.querySelectorAll('.chart polyline').length == 5")
+        assert browser.run("document.querySelectorAll('.chart polygon').length") == 2  # methods have bands
+        assert browser.run("document.querySelectorAll('table.matrix').length") == 1
+        assert len(browser.requests) == 1
+        browser.size(360, 800)
+        assert browser.run("document.documentElement.scrollWidth") <= 360
+    finally:
+        browser.close()
