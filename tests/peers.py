@@ -69,6 +69,25 @@ def captum() -> Any:
         return importlib.import_module("captum.attr")
 
 
+def grad_cam() -> Any:
+    """pytorch-grad-cam, which reads pictures with torchvision where asked to."""
+    torchvision = {
+        "torchvision": {},
+        "torchvision.transforms": dict.fromkeys(("Compose", "Normalize", "ToTensor")),
+        "torchvision.transforms.functional": {"resize": None},
+    }
+    with stand_ins(torchvision), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("pytorch_grad_cam")
+
+
+def shap() -> Any:
+    """shap, which draws nothing here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("shap")
+
+
 def lxt_rules() -> Any:
     """LXT's rules for attention (its models are written for other versions of transformers)."""
     spec = importlib.util.find_spec("lxt")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import apportion as ap
+import peers
 from apportion.errors import InputError
 from apportion.methods.grids import grid_of
 
@@ -74,6 +75,23 @@ def test_agrees_with_captum() -> None:
     guided = ap.GradCAM(layer="body", guided=True)(model, x, 2)
     cam = ours.values.sum(1, keepdim=True)
     torch.testing.assert_close(guided.values, cam * ap.GuidedBackprop()(model, x, 2).values)
+
+
+@pytest.mark.parametrize("name", ["GradCAM", "GradCAMPlusPlus", "LayerCAM"])
+def test_agrees_with_pytorch_grad_cam(name: str) -> None:
+    try:
+        package = peers.grad_cam()
+    except ImportError:
+        pytest.skip("grad-cam is not installed")
+    model, x = net().float(), images().float()
+    model.relu.inplace = False  # its hook keeps a reference, which the ReLU would write over
+    model.head.weight.data *= 1000  # it adds 1e-6 to the squares of the gradients
+    targets = [package.utils.model_targets.ClassifierOutputTarget(2)] * len(x)
+    with getattr(package, name)(model, [model.body]) as cam:
+        theirs = torch.as_tensor(cam(x, targets))  # each map scaled to [0, 1]
+    ours = getattr(ap, name)(layer="body")(model, x, 2).values.sum(1)
+    low, high = (f(ours, dim=(1, 2), keepdim=True) for f in (torch.amin, torch.amax))
+    torch.testing.assert_close((ours - low) / (high - low), theirs, rtol=0, atol=1e-5)
 
 
 def test_a_layer_that_is_called_twice_is_taken_at_its_last_call() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import apportion as ap
+import peers
 from apportion.errors import InputError
 from apportion.features import TextFeatures
 from apportion.methods.designs import Design
@@ -257,6 +258,23 @@ def test_peers_of_kernel_shap() -> None:
     model, x = network(6), torch.randn(1, 6, dtype=torch.float64)
     exact = attr.ShapleyValues(model).attribute(x, target=1)
     torch.testing.assert_close(ap.KernelSHAP()(model, x, 1).values, exact.double(), rtol=0, atol=1e-5)
+
+
+def test_agrees_with_shap() -> None:
+    try:
+        shap = peers.shap()
+    except ImportError:
+        pytest.skip("shap is not installed")
+    model, x = network(6), torch.randn(2, 6, dtype=torch.float64)
+    data = torch.randn(5, 6, dtype=torch.float64)
+
+    def scores(rows: np.ndarray) -> np.ndarray:
+        return model(torch.from_numpy(rows)).detach().numpy()[:, 1]
+
+    explainer = shap.KernelExplainer(scores, data.numpy())
+    theirs = explainer.shap_values(x.numpy(), nsamples=2**6, silent=True, l1_reg="num_features(6)")
+    ours = ap.KernelSHAP(replacement=Background(data))(model, x, 1)
+    torch.testing.assert_close(ours.values, torch.from_numpy(theirs), rtol=0, atol=1e-6)
 
 
 # ---- designs ----

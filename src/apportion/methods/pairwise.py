@@ -154,7 +154,7 @@ def _worth(paths: Paths, groups: Groups, sample: int, masks: Tensor) -> Tensor:
 
 def _shapiq() -> ModuleType:
     try:
-        import shapiq.approximator  # type: ignore[import-not-found]
+        import shapiq.approximator
     except ImportError as error:
         raise InputError(
             f"ShapleyInteractions needs shapiq ({error}); install it with: pip install 'apportion[interactions]'"
