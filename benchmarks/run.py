@@ -29,6 +29,9 @@ CASES = {
     "lrp-vgg16": ("lrp:vgg16", "LRP on VGG-16 over a plain input gradient, Captum, zennit"),
     "lrp-resnet18": ("lrp:resnet18", "LRP on ResNet-18, the same"),
     "lrp-bert": ("lrp:bert", "LRP on a BERT of the base size, 128 tokens"),
+    "bag-of-words-steps": ("bag_of_words:steps", "dense SIFT and mapping of one picture"),
+    "bag-of-words-pixels": ("bag_of_words:decomposition", "decomposition to pixels over the prediction"),
+    "bag-of-words-learning": ("bag_of_words:learning", "learning from 1000 pictures: minutes"),
     "lrp-memory": ("memory:lrp", "peak memory of LRP over that of a plain input gradient"),
 }
 
