@@ -562,3 +562,65 @@ def test_a_model_without_a_trained_head_is_refused(here, folders):
 
 def test_a_name_that_is_not_on_disk_is_not_looked_up(here):
     assert "unknown model 'bert-base-uncased'" in refused("explain", SENTENCE, "--model", "bert-base-uncased")
+
+
+# ---- lists, help, completion ----
+
+
+def test_lists_as_json():
+    listed = {name: json.loads(run(name, "--json").stdout) for name in ("methods", "models", "rules")}
+    assert {"name", "settings", "about", "pairs"} == set(listed["methods"][0])
+    assert [m["name"] for m in listed["methods"] if m["pairs"]] == [
+        "ih",
+        "inputhessian",
+        "shapleyinteractions",
+    ]
+    assert [m["name"] for m in listed["models"]] == list(SHIPPED)
+    assert "Epsilon" in [rule["name"] for rule in listed["rules"]["rules"]]
+    assert listed["rules"]["composites"]["epsilon-gamma-box"].startswith("Composite(")
+    assert "linear" in listed["rules"]["operations"]
+
+
+def test_rules():
+    listed = run("rules").stdout
+    assert "LRP-ε (eq. 20)" in listed
+    assert "epsilon-plus-flat" in listed
+    assert "softmax" in run("rules", "--operations").stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["explain"],
+        ["compare"],
+        ["serve"],
+        ["methods"],
+        ["models"],
+        ["rules"],
+        ["test"],
+        ["study", "run"],
+        ["bulk"],
+    ],
+)
+def test_help_says_what_a_command_does(command):
+    result = run(*command, "--help")
+    assert result.exit_code == 0
+    assert "Usage: " in result.stdout
+
+
+def test_the_exit_statuses_are_told():
+    assert "130 interrupted" in run("--help").stdout
+
+
+def test_the_shell_completes_names():
+    from apportion.cli_lists import complete_methods, complete_models
+
+    assert complete_methods("gradcamp") == ["gradcamplusplus"]
+    assert complete_methods("lrp,li") == ["lrp,lime"]
+    assert complete_models("s") == ["sentiment"]
+    typed = {
+        "_APPORTION_COMPLETE": "complete_bash",
+        "COMP_WORDS": "apportion explain x --method oc",
+        "COMP_CWORD": "4",
+    }
+    assert command(**typed).stdout.split() == ["occlusion"]

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apportion import cli_bulk, cli_faithfulness
+from apportion import cli_bulk, cli_faithfulness, cli_lists, cli_serve
+from apportion.cli_lists import Json, complete_methods, complete_models
 from apportion.cli_study import app as study
 from apportion.errors import InputError
-from apportion.one_line import missing, one_line_errors
+from apportion.one_line import one_line_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,11 +32,11 @@ OUT = Path("apportion-out")
 COMPARED = "lrp,IntegratedGradients(nodes=24),inputxgradient,occlusion"
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a bug shows Python's own traceback
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Explanations that add up: what a model decided, why, and what the explanation leaves out.",
+    epilog="Exit status: 0 done, 1 a bug (with a traceback), 2 something to mend (in one line), 130 interrupted.",
 )
 app.add_typer(study, name="study")
 
@@ -43,7 +44,8 @@ Model = Annotated[
     str | None,
     typer.Option(
         help="A shipped model, pkg.module:factory, file.py:factory, a .pt2 file, a Hugging Face "
-        "folder or hf:owner/name."
+        "folder or hf:owner/name.",
+        autocompletion=complete_models,
     ),
 ]
 Target = Annotated[
@@ -54,8 +56,6 @@ Row = Annotated[
     int, typer.Option(min=0, help="The row of a table, or the sample of a tensor, counted from 0.")
 ]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 def version(asked: bool) -> None:
@@ -84,7 +84,12 @@ def explain(
         ),
     ] = None,
     model: Model = None,
-    method: Annotated[str, typer.Option(help="A short name (see `apportion methods`) or a repr.")] = "lrp",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="A short name (see `apportion methods`) or a repr.", autocompletion=complete_methods
+        ),
+    ] = "lrp",
     target: Target = None,
     layer: Layer = None,
     row: Row = 0,
@@ -96,7 +101,14 @@ def explain(
         typer.Option(help="Write page, picture and explanation into this folder.  [pictures: apportion-out]"),
     ] = None,
 ) -> None:
-    """Explain one decision. Without INPUT: a sentence and a photo, by three methods."""
+    """Explain one decision. Without INPUT: a sentence and a photo, by three methods.
+
+    \b
+    apportion explain "a painfully funny movie"
+    apportion explain photo.jpg --method gradcam --target "tiger cat"
+    apportion explain rows.csv --row 3 --method "IntegratedGradients(nodes=64)" --json
+    apportion explain "not a bad film" --method ih --html pairs.html
+    """
     with one_line_errors(quiet=as_json):
         if given is None:
             from apportion import demo
@@ -136,7 +148,10 @@ def explain(
 @app.command()
 def compare(
     given: Annotated[str, typer.Argument(metavar="INPUT", help="As in `apportion explain`.")],
-    methods: Annotated[str, typer.Option(help="Names or reprs, separated by commas.")] = COMPARED,
+    methods: Annotated[
+        str,
+        typer.Option(help="Names or reprs, separated by commas.", autocompletion=complete_methods),
+    ] = COMPARED,
     model: Model = None,
     target: Target = None,
     row: Row = 0,
@@ -190,70 +205,6 @@ def compare(
             _tell(console, path)
 
 
-@app.command()
-def serve(
-    model: Annotated[
-        list[str] | None, typer.Option(help="A model of your own beside those that ship; may be repeated.")
-    ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8765,
-    browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
-) -> None:
-    """Open the workbench: a page, on this machine only, where models are explained as you type and drop."""
-    with one_line_errors():
-        import webbrowser
-
-        from apportion.serve.app import run
-
-        def tell(address: str) -> None:
-            typer.echo(f"workbench: {address}\n(stop it with Ctrl-C)")
-            if browser:
-                webbrowser.open(address)
-
-        run(model or (), port, tell)
-
-
-@app.command()
-def methods() -> None:
-    """List the methods: short name, repr with its settings, and what each is."""
-    with one_line_errors():
-        from rich.text import Text
-
-        from apportion.methods import METHODS, method_class
-
-        console = _console()
-        for name in METHODS:
-            try:
-                made = method_class(name)
-            except ImportError as error:
-                raise InputError(missing(error)) from error
-            about = (made.__doc__ or "").strip().split("\n\n")[0]
-            console.print(Text.assemble((name, "bold"), "  ", (repr(made()), "cyan")), soft_wrap=True)
-            console.print(Text("    " + " ".join(about.split())), soft_wrap=True)
-
-
-@app.command()
-def models() -> None:
-    """List the models that ship, and how to name your own."""
-    from rich.table import Table
-
-    from apportion.models import SHIPPED
-
-    table = Table(box=None, pad_edge=False)
-    for title in ("model", "input", "task", "size"):
-        table.add_column(title)
-    for name, shipped in SHIPPED.items():
-        table.add_row(name, shipped.domain, shipped.task, shipped.size)
-    console = _console()
-    console.print(table)
-    console.print(
-        "\nyour own: --model pkg.module:factory, file.py:factory, program.pt2, a Hugging Face folder, "
-        "or hf:owner/name (downloads)",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
-
-
 def split(names: str) -> list[str]:
     """Names or reprs at the commas outside brackets and quotes.
 
@@ -300,7 +251,12 @@ def _status() -> Iterator[None]:
     from rich.console import Console
     from rich.status import Status
 
-    with Status("explaining", console=Console(stderr=True)):
+    from apportion.progress import watched
+
+    def report(done: int, total: int | None, what: str) -> None:
+        status.update(f"{done} of {total} {what}" if total else f"{done} {what}")
+
+    with Status("explaining", console=Console(stderr=True)) as status, watched(report):
         yield
 
 
@@ -323,6 +279,8 @@ def _tell(console: Console, *paths: Path) -> None:
         console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
 
 
+cli_serve.add_to(app)
+cli_lists.add_to(app)
 cli_bulk.add_to(app)
 cli_faithfulness.add_to(app)
 

@@ -1,0 +1,150 @@
+"""The commands that list what there is: `apportion methods`, `models`, `rules`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from apportion.errors import InputError
+from apportion.one_line import missing, one_line_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(methods)
+    app.command()(models)
+    app.command()(rules)
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """Short names for the shell; the last of a list of names."""
+    from apportion.methods import INTERACTIONS, METHODS
+
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in (*METHODS, *INTERACTIONS) if name.startswith(last)]
+
+
+def complete_models(incomplete: str) -> list[str]:
+    from apportion.models import SHIPPED
+
+    return [name for name in SHIPPED if name.startswith(incomplete)]
+
+
+def methods(as_json: Json = False) -> None:
+    """List the methods: short name, repr with its settings, and what each is.
+
+    \b
+    apportion methods
+    apportion methods --json | jq '.[].name'
+    """
+    with one_line_errors(quiet=as_json):
+        from apportion.methods import INTERACTIONS, METHODS, method_class
+
+        found = []
+        for name in (*METHODS, *INTERACTIONS):
+            try:
+                made = method_class(name)
+            except ImportError as error:
+                raise InputError(missing(error)) from error
+            found.append(_entry(name, made, pairs=name in INTERACTIONS))
+        _print(found, as_json)
+
+
+def models(as_json: Json = False) -> None:
+    """List the models that ship, and how to name your own."""
+    from rich.table import Table
+
+    from apportion.models import SHIPPED
+
+    if as_json:
+        found = [{"name": name, **shipped._asdict()} for name, shipped in SHIPPED.items()]
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("model", "input", "task", "size"):
+        table.add_column(title)
+    for name, shipped in SHIPPED.items():
+        table.add_row(name, shipped.domain, shipped.task, shipped.size)
+    console = _console()
+    console.print(table)
+    console.print(
+        "\nyour own: --model pkg.module:factory, file.py:factory, program.pt2, a Hugging Face folder, "
+        "or hf:owner/name (downloads)",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def rules(
+    operations: Annotated[
+        bool, typer.Option("--operations", help="Also every torch function that LRP has a rule for.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the rules of LRP, the composites that say which rule goes where, and the functions covered.
+
+    \b
+    apportion rules
+    apportion explain cat.png --method "LRP('epsilon-gamma-box')"
+    apportion explain cat.png --method "LRP(Composite(convolution=Gamma(0.1)))"
+    """
+    with one_line_errors(quiet=as_json):
+        from apportion.methods.relevance import rules as module
+        from apportion.methods.relevance.composites import COMPOSITES
+        from apportion.methods.relevance.operations import TABLE
+
+        known = [
+            _entry(name, made)
+            for name, made in vars(module).items()
+            if isinstance(made, type) and hasattr(made, "direct")
+        ]
+        if as_json:
+            told = {
+                "rules": known,
+                "composites": {name: repr(composite) for name, composite in COMPOSITES.items()},
+                "operations": sorted(TABLE),
+            }
+            typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+            return
+        _print(known, False)
+        from rich.text import Text
+
+        console = _console()
+        console.print("\ncomposites", style="bold")
+        for name, composite in COMPOSITES.items():
+            console.print(
+                Text.assemble("  ", (name, "bold"), "  ", (repr(composite), "cyan")), soft_wrap=True
+            )
+        listed = f": {', '.join(sorted(TABLE))}" if operations else "; --operations lists them"
+        console.print(f"\n{len(TABLE)} torch functions have a rule{listed}", markup=False, soft_wrap=True)
+
+
+def _entry(name: str, made: Any, **more: Any) -> dict[str, Any]:
+    about = " ".join((made.__doc__ or "").strip().split("\n\n")[0].split())
+    return {"name": name, "settings": repr(made()), "about": about, **more}
+
+
+def _print(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+        return
+    from rich.text import Text
+
+    console = _console()
+    for entry in entries:
+        head = Text.assemble((entry["name"], "bold"), "  ", (entry["settings"], "cyan"))
+        console.print(head, soft_wrap=True)
+        console.print(Text(f"    {entry['about']}"), soft_wrap=True)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)
