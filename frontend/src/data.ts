@@ -9,9 +9,7 @@ export type Heat = {
 };
 /** Features with a matrix of interactions: `values[i][j]` is half of what the pair contributes, null if not asked for. */
 export type Pairs = { kind: "pairs"; names: string[]; alone: number[]; values: (number | null)[][]; text: boolean };
-export type Prototypes = { kind: "prototypes"; rows: Prototype[] };
-export type Prototype = { name: string; value: number; patch: string | null; source: string | null; detail: string };
-export type Shown = Words | Bars | Heat | Pairs | Prototypes;
+export type Shown = Words | Bars | Heat | Pairs;
 
 export type Curve = {
   name: string; x: number[]; y: number[]; low?: number[]; high?: number[]; reference?: boolean;
@@ -73,7 +71,6 @@ export function scaleOf(shown: Shown): number {
     case "words": return largest(shown.pieces.map(([, value]) => value));
     case "bars": return largest(shown.values);
     case "pairs": return largest(shown.alone);
-    case "prototypes": return largest(shown.rows.map((row) => row.value));
   }
 }
 

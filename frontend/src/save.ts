@@ -98,9 +98,8 @@ function draw(pen: CanvasRenderingContext2D, card: Card, section: Section, look:
     }
     y += 48;
   } else {
-    const rows = shown.kind === "bars" ? card.top : shown.rows.map((row) => [row.name, row.value] as const);
-    const reach = largest(rows.map(([, value]) => value));
-    for (const [name, value] of rows) {
+    const reach = largest(card.top.map(([, value]) => value));
+    for (const [name, value] of card.top) {
       pen.font = "14px system-ui, sans-serif";
       pen.fillStyle = INK;
       pen.fillText(name, MARGIN, y, 250);

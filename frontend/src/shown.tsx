@@ -1,7 +1,7 @@
-// One explained sample by one method: a heat map on its photo, coloured words, bars, partners, prototypes.
+// One explained sample by one method: a heat map on its photo, coloured words, bars, partners.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { AGAINST, FOR, cellsOf, largest, number, signed, strength } from "./data";
-import type { Bars, Heat, Look, Pairs, Prototypes, Shown, Words } from "./data";
+import type { Bars, Heat, Look, Pairs, Shown, Words } from "./data";
 
 type Drawn<Kind> = { shown: Kind; look: Look; scale: number };
 
@@ -11,7 +11,6 @@ export function ShownView({ shown, photo, ...rest }: Drawn<Shown> & { photo: str
     case "words": return <WordsView shown={shown} {...rest} />;
     case "bars": return <BarsView shown={shown} {...rest} />;
     case "pairs": return <PairsView shown={shown} {...rest} />;
-    case "prototypes": return <PrototypesView shown={shown} {...rest} />;
   }
 }
 
@@ -190,19 +189,5 @@ function PairsView({ shown, look, scale }: Drawn<Pairs>) {
           </table>
         )}
     </>
-  );
-}
-
-function PrototypesView({ shown, scale }: Drawn<Prototypes>) {
-  return (
-    <ol class="prototypes">
-      {shown.rows.map((row, i) => (
-        <li key={i}>
-          {row.patch && <img src={row.patch} alt="The part of the input" />}
-          {row.source && <img src={row.source} alt={`Prototype ${row.name}`} />}
-          <span><b>{row.name}</b> {signed(row.value, scale)}<br /><span class="quiet">{row.detail}</span></span>
-        </li>
-      ))}
-    </ol>
   );
 }

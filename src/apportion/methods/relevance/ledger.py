@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -87,6 +88,9 @@ class Ledger:
         lines.append(f"{'total':<74} {self.total:>10.4g} {self.apportioned:>10.4g} {sums}")
         lines.append(f"residual {self.residual:.2g}")
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def plot(self, ax: Any = None, k: int = 12) -> Any:
         """Bars of the rows that absorbed most, by cause, on matplotlib Axes."""
