@@ -71,7 +71,7 @@ def train(
 
     The model takes padded ids `(batch, tokens)`, and the documents' maps if they have any, and returns scores
     `(batch, classes)`. With `checkpoint`, every epoch is written to that file; a later call with the same
-    model, documents and settings goes on from it and gives bit for bit what an uninterrupted one gives. A
+    model, documents and settings goes on from it and gives what an uninterrupted one gives. A
     corrupt file is named in a warning, and training starts anew; one of other settings is an InputError.
     Raises InputError if either set of documents is of one class only.
     """

@@ -11,11 +11,9 @@ from apportion.faithfulness.agreement import kendall_tau, krippendorff_alpha
 from apportion.faithfulness.statistics import bootstrap_means, ranks
 from apportion.study import published
 from apportion.study.tables import Table
-from apportion.study.text_faithfulness import DELETION, FEW, LEARNER, METHODS, SHUFFLE, Findings
+from apportion.study.text_faithfulness import DELETION, FEW, LEARNER, SHUFFLE, Findings
 
 RESAMPLES = 500
-RANKED = tuple(name for name in METHODS if name not in FEW)
-
 Numbers = npt.NDArray[np.float64]
 Means = Mapping[tuple[str, str], Numbers]
 """(corpus, test) → the (resamples, maps) means, turned so that higher is better."""
@@ -25,6 +23,7 @@ def agreement_tables(findings: Sequence[Findings]) -> list[Table]:
     """Agreement of the tests on each corpus, of the corpora under each test, and of each two tests."""
     corpora = {found.corpus.name: found.corpus.title for found in findings}
     tests = list(findings[0].tests)
+    maps = ranked(findings)
     means = resampled(findings)
     reported = _reported()
     by_corpus = [
@@ -34,9 +33,9 @@ def agreement_tables(findings: Sequence[Findings]) -> list[Table]:
     made = [
         Table(
             "Do the tests agree? (Krippendorff's α of the ranks, by corpus)",
-            ("corpus", f"{len(tests)} tests, {len(RANKED)} maps", "published numbers: 3 tests, 4 maps"),
+            ("corpus", f"{len(tests)} tests, {len(maps)} maps", "published numbers: 3 tests, 4 maps"),
             by_corpus,
-            (_ALPHA + f" Maps: {', '.join(RANKED)}.",),
+            (_ALPHA + f" Maps: {', '.join(maps)}.",),
         )
     ]
     if len(corpora) > 1:
@@ -49,7 +48,7 @@ def agreement_tables(findings: Sequence[Findings]) -> list[Table]:
                 "Do the corpora agree? (Krippendorff's α of the ranks, by test)",
                 (
                     "test",
-                    f"{len(corpora)} corpora, {len(RANKED)} maps",
+                    f"{len(corpora)} corpora, {len(maps)} maps",
                     "published numbers: 4 corpora, 4 maps",
                 ),
                 by_test,
@@ -63,13 +62,18 @@ def agreement_tables(findings: Sequence[Findings]) -> list[Table]:
     return made
 
 
+def ranked(findings: Sequence[Findings]) -> list[str]:
+    """The maps that are ranked: those of methods that every test has on as many documents."""
+    return [name for name in findings[0].notes if name not in FEW]
+
+
 def resampled(findings: Sequence[Findings], resamples: int = RESAMPLES) -> Means:
     """The means of each map under each test: first those found, then those of bootstrap samples, in which
     documents (for the weak learner, seeds) are drawn for all maps together."""
     means = {}
     for found in findings:
         for test, by_map in found.tests.items():
-            values = np.stack([by_map[name].oriented.numpy() for name in RANKED], 1)
+            values = np.stack([by_map[name].oriented.numpy() for name in ranked(findings)], 1)
             means[found.corpus.name, test] = np.concatenate(
                 [values.mean(0)[None], bootstrap_means(values, resamples)]
             )
@@ -94,7 +98,8 @@ def _reported() -> Means:
     signs = {DELETION: -1, LEARNER: 1, SHUFFLE: 1}
     sources = {DELETION: published.DELETION, LEARNER: published.WEAK_LEARNER, SHUFFLE: published.SHUFFLE}
     return {
-        (corpus, test): signs[test] * np.array([[row[at] for name, row in by_map.items() if name in METHODS]])
+        (corpus, test): signs[test]
+        * np.array([[row[at] for name, row in by_map.items() if name not in ("Uniform", "Random")]])
         for test, by_map in sources.items()
         for at, corpus in enumerate(published.ORDER)
     }

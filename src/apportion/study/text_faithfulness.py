@@ -38,7 +38,7 @@ EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learn
 
 METHODS: Mapping[str, Any] = {
     "Saliency": Saliency(),
-    "Integrated Gradients": IntegratedGradients(tolerance=0.05, max_nodes=32, chunk=64),
+    "Integrated Gradients": IntegratedGradients(nodes=16, chunk=64),
     "Input×Gradient": InputXGradient(),
     "Attention": AttentionWeights(),
     "LRP": LRP(),

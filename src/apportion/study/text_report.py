@@ -14,7 +14,7 @@ from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.statistics import bootstrap_means
 from apportion.study import published
 from apportion.study.tables import Table, write_tables
-from apportion.study.text_faithfulness import DELETION, FEW, LEARNER, METHODS, SHUFFLE, Findings
+from apportion.study.text_faithfulness import DELETION, FEW, LEARNER, SHUFFLE, Findings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -126,7 +126,7 @@ def test_table(findings: Sequence[Findings], test: str) -> Table:
 def maps(findings: Sequence[Findings]) -> Table:
     """How the maps were made."""
     rows = []
-    for name in METHODS:
+    for name in findings[0].notes:
         notes = [found.notes[name] for found in findings]
         shares = [
             f"{n['remainder median']:.2g} ({n['remainder 90 %']:.2g})"
@@ -158,7 +158,7 @@ def loss_curves(findings: Sequence[Findings]) -> Figure:
             curves = [learner["validation_loss"] for learner in scores.notes["learners"]]
             epochs = range(1, min(map(len, curves)) + 1)
             mean = [float(np.mean([curve[e - 1] for curve in curves])) for e in epochs]
-            ax.plot(epochs, mean, label=name, linestyle="--" if name not in METHODS else "-", marker=".")
+            ax.plot(epochs, mean, label=name, linestyle="--" if name not in found.notes else "-", marker=".")
         ax.set_title(found.corpus.title)
         ax.set_xlabel("epoch")
     axes[0].set_ylabel("validation loss")

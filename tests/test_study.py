@@ -1,0 +1,314 @@
+"""The store of a study and the text study in miniature: killed, resumed, corrupted, and with maps that say nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from apportion.domains.corpora import Corpus, Source, prepare
+from apportion.errors import InputError
+from apportion.faithfulness.weak_learner import WeakLearner
+from apportion.methods.gradient import InputXGradient, Saliency
+from apportion.methods.path import IntegratedGradients
+from apportion.methods.surrogate import LIME
+from apportion.models.text import AttentionClassifier
+from apportion.models.training import Training
+from apportion.study import text_faithfulness, text_maps
+from apportion.study.store import Cell, Result, Store
+from apportion.study.tables import Table, read_tables, write_tables
+from apportion.study.text_faithfulness import METHODS, TESTS, Settings, drawn, first_within, run
+from apportion.study.text_report import tables, write
+from apportion.target import Contrast
+
+MINI = Settings(
+    corpora=("sst",),
+    training=Training(epochs=2, rate=1e-2),
+    learner=WeakLearner(4, 4, seeds=(0, 1), training=Training(epochs=2)),
+    train=200,
+    valid=100,
+    test=100,
+    few=20,
+    steps=200,
+)
+
+
+def mini() -> Corpus:
+    """Texts of up to nine words, of which one or two are good or bad."""
+    random = torch.Generator().manual_seed(0)
+    parts = {}
+    for part in ("train", "valid", "test"):
+        rows = []
+        for i in range(40):
+            words = [f"w{n}" for n in torch.randint(0, 30, (int(2 + i % 7),), generator=random).tolist()]
+            words.insert(int(torch.randint(0, len(words), (1,), generator=random)), ("bad", "good")[i % 2])
+            rows.append((words, i % 2))
+        parts[part] = rows
+    return prepare("sst", Source(lambda folder: {}, "SST", ("negative", "positive"), 1), parts)
+
+
+def make_small(patch: pytest.MonkeyPatch) -> None:
+    """The study with models less wide and with three methods."""
+    quick = {
+        "Saliency": Saliency(),
+        "Integrated Gradients": IntegratedGradients(nodes=4),
+        "LIME": LIME(samples=9),
+    }
+    patch.setattr(
+        text_faithfulness, "AttentionClassifier", partial(AttentionClassifier, embedding=8, hidden=6)
+    )
+    patch.setattr(text_faithfulness, "METHODS", quick)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        make_small(patch)
+        yield
+
+
+def outcome(found: text_faithfulness.Findings) -> dict[str, list[float]]:
+    """All numbers that do not depend on the clock."""
+    numbers = {
+        f"{t}/{name}": s.values.tolist() for t, maps in found.tests.items() for name, s in maps.items()
+    }
+    return numbers | {"training": [epoch["validation_loss"] for epoch in found.training]}
+
+
+def same(first: text_faithfulness.Findings, second: text_faithfulness.Findings) -> bool:
+    """Equal but for the last bits, which in another process depend on where its memory lies."""
+    one, other = outcome(first), outcome(second)
+    return one.keys() == other.keys() and all(one[k] == pytest.approx(other[k], abs=1e-5) for k in one)
+
+
+# ---- the store ----
+
+
+def test_a_cell_is_computed_once(tmp_path: Path) -> None:
+    store, calls = Store(tmp_path), []
+
+    def compute() -> Result:
+        calls.append(1)
+        return Result({"a": 1}, {"t": torch.arange(3)})
+
+    cell = Cell("work/one", {"seed": 0})
+    for _ in range(2):
+        found = store.get(cell, compute)
+        assert found.numbers == {"a": 1}
+        assert found.tensors["t"].tolist() == [0, 1, 2]
+    assert len(calls) == 1
+    store.get(Cell("work/one", {"seed": 1}), compute)
+    assert len(calls) == 2
+    assert store.find(Cell("work/one", {"seed": 2})) is None
+
+
+def test_a_corrupt_cell_is_named_and_done_again(tmp_path: Path) -> None:
+    lines: list[str] = []
+    store, cell = Store(tmp_path, lines.append), Cell("work", {})
+    store.get(cell, lambda: Result(1))
+    store.path(cell).write_bytes(store.path(cell).read_bytes()[:-1])
+    assert store.get(cell, lambda: Result(2)).numbers == 2
+    assert any(str(store.path(cell)) in line and "corrupt" in line for line in lines)
+    assert store.get(cell, lambda: Result(3)).numbers == 2
+
+
+def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
+    store, cell = Store(tmp_path), Cell("work", {})
+
+    def fails() -> Result:
+        raise RuntimeError("no")
+
+    with pytest.raises(RuntimeError, match="no"):
+        store.get(cell, fails)
+    assert store.find(cell) is None
+    with pytest.raises(ValueError, match="Out of range float"):
+        store.get(cell, lambda: Result(float("nan")))
+    assert store.find(cell) is None
+
+
+def test_a_finished_cell_has_no_checkpoint(tmp_path: Path) -> None:
+    store, cell = Store(tmp_path), Cell("work", {})
+    path = store.checkpoint(cell)
+    path.parent.mkdir(parents=True)
+    path.write_text("half")
+    store.get(cell, lambda: Result(1))
+    assert not path.exists()
+
+
+def test_tables_are_what_was_written(tmp_path: Path) -> None:
+    table = Table("A|B", ("map", "F1"), (("a|b", "<1>"),), ("note",))
+    page, _ = write_tables(tmp_path, "title", [table], ["curve.png"])
+    assert "| a\\|b | <1> |" in page.read_text()
+    assert "![curve.png](curve.png)" in page.read_text()
+    title, found = read_tables(tmp_path)
+    assert (title, found[0].markdown()) == ("title", table.markdown())
+    with pytest.raises(InputError, match="no study with results"):
+        read_tables(tmp_path / "nowhere")
+    (tmp_path / "tables.json").write_text("{")
+    with pytest.raises(InputError, match="is not what a study wrote"):
+        read_tables(tmp_path)
+
+
+# ---- the study ----
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[text_faithfulness.Findings, Path]:
+    folder = tmp_path_factory.mktemp("study")
+    return run(mini(), MINI, Store(folder)), folder
+
+
+def test_every_map_has_every_score(found: tuple[text_faithfulness.Findings, Path]) -> None:
+    findings, folder = found
+    names = {*text_faithfulness.METHODS, "Uniform", "Random", "Reversed"}
+    for test in TESTS:
+        assert set(findings.tests[test]) == names
+    assert set(findings.tests["weak learner"]) == names - {"LIME"}
+    assert findings.tests["shuffle"]["Uniform"].mean == pytest.approx(0, abs=1e-6)
+    assert findings.documents["test"] == len(findings.tests["shuffle"]["Saliency"])
+    assert len(findings.tests["shuffle"]["LIME"]) < findings.documents["test"]
+    text = "\n".join(table.markdown() for table in tables([findings]))
+    assert "| Saliency |" in text
+    assert "0.508" in text  # the published deletion rate
+    written = write([findings], folder)
+    assert all(path.stat().st_size > 500 for path in written)
+
+
+def test_running_again_does_nothing_and_gives_the_same(
+    found: tuple[text_faithfulness.Findings, Path],
+) -> None:
+    findings, folder = found
+    lines: list[str] = []
+    again = run(mini(), MINI, Store(folder, lines.append))
+    assert lines == []
+    assert same(again, findings)
+    assert again.seconds == findings.seconds
+
+
+def test_other_settings_redo_only_what_they_change(found: tuple[text_faithfulness.Findings, Path]) -> None:
+    lines: list[str] = []
+    other = replace(MINI, learner=replace(MINI.learner, seeds=(0,)))
+    run(mini(), other, Store(found[1], lines.append))
+    assert lines
+    assert all(line.startswith("weak learner/") for line in lines)
+
+
+def test_a_killed_study_resumes(tmp_path: Path, found: tuple[text_faithfulness.Findings, Path]) -> None:
+    """A process that is killed (SIGKILL) leaves the finished cells, and the rest gives what an uninterrupted
+    study gives."""
+    script = f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import test_study as t
+        t.make_small(t.pytest.MonkeyPatch())
+        begun = []
+        def say(line):
+            begun.append(line)
+            if len(begun) == 20:
+                os.kill(os.getpid(), signal.SIGKILL)
+        t.run(t.mini(), t.MINI, t.Store(t.Path({str(tmp_path)!r}), say))
+    """
+    died = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=False, env=os.environ)
+    assert died.returncode == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").rglob("*.safetensors")}
+    assert 10 < len(kept) < 20
+    lines: list[str] = []
+    resumed = run(mini(), MINI, Store(tmp_path, lines.append))
+    assert same(resumed, found[0])
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    cells = list((tmp_path / "cells").rglob("*.safetensors"))
+    assert len([line for line in lines if line.endswith("…")]) == len(cells) - len(kept)
+
+
+def test_a_corrupt_cell_of_the_study_is_named_and_redone(
+    tmp_path: Path, found: tuple[text_faithfulness.Findings, Path]
+) -> None:
+    folder = shutil.copytree(found[1], tmp_path / "copy")
+    victim = next((folder / "cells" / "model").glob("*.safetensors"))
+    data = bytearray(victim.read_bytes())
+    data[-10] ^= 1
+    victim.write_bytes(data)
+    lines: list[str] = []
+    again = run(mini(), MINI, Store(folder, lines.append))
+    assert same(again, found[0])
+    assert "corrupt" in lines[0]
+    assert str(victim) in lines[0]
+    assert [line for line in lines if line.endswith("…")] == ["model/sst …"]
+
+
+# ---- maps in batches ----
+
+
+def test_maps_and_scores_do_not_depend_on_batches() -> None:
+    """Each text alone and without padding gives the same map and score as in its batch."""
+    corpus = mini()
+    torch.manual_seed(0)
+    model = text_faithfulness.AttentionClassifier(len(corpus.vocabulary)).eval().requires_grad_(False)
+    documents = corpus.test.select(range(12))
+    for name in METHODS:
+        together, notes = text_maps.maps_of(METHODS[name], model, documents)
+        for i in range(0, 12, 5):
+            alone, _ = text_maps.maps_of(METHODS[name], model, documents.select([i]))
+            assert torch.allclose(together.maps[i], alone.maps[0], atol=1e-5), name  # type: ignore[index]
+        assert notes["method"] == repr(METHODS[name])
+    for test in TESTS.values():
+        whole = text_maps.tested(test, model, together).values
+        single = [text_maps.tested(test, model, together.select([i])).mean for i in range(12)]
+        assert whole.tolist() == pytest.approx(single, abs=1e-5), repr(test)
+        assert text_maps.tested(test, model, together).test == repr(test)
+
+
+def test_maps_explain_the_margin_of_the_predicted_class() -> None:
+    corpus = mini()
+    torch.manual_seed(0)
+    model = text_faithfulness.AttentionClassifier(len(corpus.vocabulary)).eval().requires_grad_(False)
+    mapped, _ = text_maps.maps_of(InputXGradient(), model, corpus.test)
+    assert mapped.maps is not None
+    for ids, values in zip(corpus.test.ids, mapped.maps, strict=True):
+        label = int(model(ids[None]).argmax())
+        margin = InputXGradient()(model, ids[None], target=Contrast(label, 1 - label))
+        assert torch.allclose(values, margin.values[0], atol=1e-6)  # type: ignore[arg-type, index]
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 3.0])
+def test_maps_that_say_nothing_are_defined(value: float) -> None:
+    corpus = mini()
+    torch.manual_seed(0)
+    model = text_faithfulness.AttentionClassifier(len(corpus.vocabulary)).eval().requires_grad_(False)
+    constant = replace(corpus.test, maps=tuple(torch.full((len(i),), value) for i in corpus.test.ids))
+    for test in TESTS.values():
+        assert text_maps.tested(test, model, constant).n == len(constant)
+    with pytest.raises(InputError, match="have no maps"):
+        text_maps.tested(TESTS["shuffle"], model, corpus.test)
+
+
+# ---- how much ----
+
+
+def test_documents_are_drawn_up_to_so_many_tokens() -> None:
+    documents = mini().train
+    some = drawn(documents, 50, seed=0)
+    assert int(some.lengths.sum()) <= 50
+    assert drawn(documents, 50, seed=0).fingerprint == some.fingerprint
+    assert len(drawn(documents, 10**6, seed=0)) == len(documents)
+    more = drawn(documents, 80, seed=0)
+    assert [i.tolist() for i in more.ids[: len(some)]] == [i.tolist() for i in some.ids]
+    assert first_within(torch.tensor([5, 5, 5]), 1) == 2
+    assert first_within(torch.tensor([5]), 1) == 1
+
+
+def test_settings_refuse_what_cannot_be_run() -> None:
+    with pytest.raises(InputError, match="steps is 0"):
+        Settings(steps=0)
+    with pytest.raises(InputError, match="corpora is yelp; accepted: some of 20news"):
+        Settings(corpora=("yelp",))
