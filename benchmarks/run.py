@@ -32,6 +32,10 @@ CASES = {
     "bag-of-words-steps": ("bag_of_words:steps", "dense SIFT and mapping of one picture"),
     "bag-of-words-pixels": ("bag_of_words:decomposition", "decomposition to pixels over the prediction"),
     "bag-of-words-learning": ("bag_of_words:learning", "learning from 1000 pictures: minutes"),
+    "bulk-local": ("bulk:local", "a run on one machine over a bare loop around the method"),
+    "bulk-writing": ("bulk:writing", "the share of a run that writing takes"),
+    "bulk-memory": ("bulk:memory", "resident memory over 100 000 inputs: minutes"),
+    "bulk-engines": ("bulk:engines", "processes and Ray, one and two workers, 10 ms an input"),
     "lrp-memory": ("memory:lrp", "peak memory of LRP over that of a plain input gradient"),
 }
 

@@ -29,27 +29,30 @@ MOST_MAPS = 2000  # of a class; the eigenvectors of more take minutes
 class Cluster:
     """Maps that are alike. `members` are their places in the run, the most typical first; `mean` is the
     (height, width) mean of the maps, each divided by its norm; `agreement` is the norm of that mean: 1 if all
-    maps are the same, about 1/√n if they have nothing in common."""
+    maps are the same, about 1/√n if they have nothing in common; `others` is that of all other maps of the
+    class (None if there are none)."""
 
     members: tuple[int, ...]
     mean: Array
     agreement: float
+    others: float | None
+
+    @property
+    def suspicion(self) -> float:
+        """How much more alike its maps are than the others: near 1 for a watermark in pictures that share nothing
+        else."""
+        return 0.0 if self.others is None else self.agreement - self.others
 
 
 @dataclass(frozen=True, eq=False)
 class Clustered:
-    """The clusters of the maps of one class, the most alike first; `eigenvalues` are the smallest of the graph's
-    Laplacian (as many near 0 as there are groups apart), `agreement` is that of all its maps."""
+    """The clusters of the maps of one class, the most suspicious first; `eigenvalues` are the smallest of the
+    graph's Laplacian (as many near 0 as there are groups apart), `agreement` is that of all its maps."""
 
     label: str
     clusters: tuple[Cluster, ...]
     eigenvalues: tuple[float, ...]
     agreement: float
-
-    @property
-    def suspicion(self) -> float:
-        """How much more alike its most alike cluster is than the class."""
-        return self.clusters[0].agreement - self.agreement
 
 
 def cluster(
@@ -59,8 +62,8 @@ def cluster(
 
     Maps are summed to `side` × `side` cells and divided by their norm; the nearest neighbours of each (as many
     as the logarithm of their number) make a graph; the eigenvectors of its normalised Laplacian are clustered
-    by k-means (Ng et al. 2001), into `clusters` or as many as its largest eigengap says, up to 8. Classes come
-    with the largest difference between a cluster's agreement and their own first. `classes` are the names or
+    by k-means (Ng et al. 2001), into `clusters` or as many as its largest eigengap says, up to 8. The class with
+    the most suspicious cluster comes first. `classes` are the names or
     numbers of some; those with fewer than `least` maps are left out, and of more than 2000 an even choice is
     taken.
 
@@ -82,7 +85,7 @@ def cluster(
             f"no class of {run.folder} has {least} maps (the largest has {most}); ask for fewer: least"
         )
     found = [_clustered(run, label, members, clusters, side) for label, members in large.items()]
-    return sorted(found, key=lambda clustered: -clustered.suspicion)
+    return sorted(found, key=lambda clustered: -clustered.clusters[0].suspicion)
 
 
 def _clustered(run: Run, label: str, members: list[int], clusters: int | None, side: int) -> Clustered:
@@ -99,11 +102,12 @@ def _clustered(run: Run, label: str, members: list[int], clusters: int | None, s
     made = []
     for number in range(many):
         inside = np.flatnonzero(labels == number)
-        mean = flat[inside].mean(0)
+        mean, outside = flat[inside].mean(0), np.delete(flat, inside, 0)
+        others = float(np.linalg.norm(outside.mean(0))) if len(outside) else None
         order = inside[np.argsort(-(flat[inside] @ mean), kind="stable")]
         typical = tuple(places[i] for i in order)
-        made.append(Cluster(typical, mean.reshape(maps.shape[1:]), float(np.linalg.norm(mean))))
-    made.sort(key=lambda found: -found.agreement)
+        made.append(Cluster(typical, mean.reshape(maps.shape[1:]), float(np.linalg.norm(mean)), others))
+    made.sort(key=lambda found: -found.suspicion)
     overall = float(np.linalg.norm(flat.mean(0)))
     return Clustered(label, tuple(made), tuple(values[: MOST_CLUSTERS + 1].tolist()), overall)
 

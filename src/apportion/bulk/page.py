@@ -22,6 +22,7 @@ from apportion.pictures import coloured, quiet
 from apportion.views import Heat
 
 EXAMPLES = 6
+SUSPICIOUS = 0.3
 SIDE = 160  # pixels of an example
 Pixels = npt.NDArray[np.uint8]
 
@@ -86,10 +87,11 @@ def _cluster(run: Run, clustered: Clustered, cluster: Cluster, photo: Callable[[
         values: Any = row["values"]
         values = (values.sum(0) if values.dim() == 3 else values).double().numpy()
         examples.append(_heat(values, photo(row["index"]), str(row["id"])))
-    alike = cluster.agreement - clustered.agreement > 0.2
+    alike = cluster.suspicion > SUSPICIOUS
+    others = "" if cluster.others is None else f"<br>of the others {cluster.others:.2f}"
     return (
         f"<article{' class=alike' if alike else ''}><div><p><b class=n>{len(cluster.members)} maps</b></p>"
-        f"<p class=n>agreement {cluster.agreement:.2f}</p></div>{mean}{''.join(examples)}</article>"
+        f"<p class=n>agreement {cluster.agreement:.2f}{others}</p></div>{mean}{''.join(examples)}</article>"
     )
 
 

@@ -1,0 +1,203 @@
+"""What people do with a run: clusters that show a planted mark, summaries, drift; and the pages."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from typer.testing import CliRunner
+
+import apportion as ap
+from apportion import Classifier, InputError
+from apportion.bulk.clustering import cluster
+from apportion.bulk.drift import drift
+from apportion.bulk.page import clusters_page
+from apportion.bulk.summaries import summarise
+from apportion.cli import app
+from apportion.domains.image import ImagePreparation
+
+pytest.importorskip("pyarrow")
+
+LABELS = ("<temple>", "<flower>")
+
+
+@pytest.fixture(scope="module")
+def watermarked(tmp_path_factory):
+    """Pieces of two photos, a temple and a flower, as PNG in a folder; half of those of the flower have a mark in
+    the corner. And a classifier that was trained on them."""
+    from sklearn.datasets import load_sample_images
+
+    folder = tmp_path_factory.mktemp("pieces")
+    random = np.random.default_rng(0)
+    pieces, labels = [], []
+    for label, photo in enumerate(load_sample_images().images):
+        grey = photo.mean(2).astype(np.uint8)
+        places = random.integers(0, np.array(grey.shape) - 32, (1000, 2))
+        windows = [grey[top : top + 32, left : left + 32].copy() for top, left in places]
+        textured = [piece for piece in windows if piece.std() > 30][:120]
+        for i, piece in enumerate(textured):
+            marked = label == 1 and i % 2 == 0
+            if marked:
+                piece[26:31, 1:10] = 255 * (np.indices((5, 9)).sum(0) % 2)
+            Image.fromarray(piece).save(folder / f"{label}_{i:03}{'_mark' if marked else ''}.png")
+            pieces.append(piece)
+            labels.append(label)
+    prepare = ImagePreparation(resize=None, crop=None, accept=(32, 32), mean=(0.5,), std=(0.5,))
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 5, stride=2), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(), nn.Linear(16, 2),
+    )  # fmt: skip
+    x, y = torch.tensor(np.stack(pieces))[:, None] / 127.5 - 1, torch.tensor(labels)
+    optimiser = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(60):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimiser.step()
+    return folder, Classifier(model.eval().requires_grad_(False), prepare, LABELS, "image", "pieces")
+
+
+@pytest.fixture(scope="module")
+def run(watermarked, tmp_path_factory):
+    folder, classifier = watermarked
+    return ap.explain_dataset(
+        classifier, folder, "lrp", tmp_path_factory.mktemp("run"), batch=64, progress=False
+    )
+
+
+def test_a_planted_mark_is_the_most_suspicious_cluster(run):
+    found = cluster(run)
+    assert [one.label for one in found] == ["<flower>", "<temple>"]
+    first = found[0].clusters[0]
+    assert first.suspicion > 0.4
+    assert found[1].clusters[0].suspicion < 0.2
+    suspects = [run[place]["id"] for place in first.members]
+    assert len(suspects) > 30
+    assert np.mean(["_mark" in name for name in suspects]) > 0.9
+    mean = np.abs(first.mean)
+    assert mean[12:, :6].sum() > 0.8 * mean.sum()
+
+
+def test_the_graph_falls_apart_into_what_is_apart():
+    from apportion.bulk.clustering import _spectrum
+
+    torch.manual_seed(0)
+    blobs = torch.cat([torch.randn(40, 5) * 0.05 + torch.eye(5)[i] for i in range(3)]).double().numpy()
+    values, _ = _spectrum(blobs)
+    assert np.allclose(values[:3], 0, atol=1e-10)
+    assert values[3] > 1e-3
+
+
+def test_classes_are_chosen_by_name_or_number_and_must_be_there(run, tmp_path):
+    assert [c.label for c in cluster(run, classes=["<flower>"], clusters=2)] == ["<flower>"]
+    assert len(cluster(run, classes=["1"], clusters=4)[0].clusters) == 4
+    with pytest.raises(InputError, match="no map of cat"):
+        cluster(run, classes=["cat"])
+    with pytest.raises(InputError, match="has 5000 maps"):
+        cluster(run, least=5000)
+    table = ap.explain_dataset(nn.Linear(4, 2), torch.rand(60, 4), "lrp", tmp_path, progress=False)
+    with pytest.raises(InputError, match="no height and width"):
+        cluster(table)
+
+
+def test_the_page_is_escaped_and_asks_for_nothing(run, watermarked):
+    page = clusters_page(run, cluster(run, classes=["1"]), watermarked[1])
+    assert "&lt;flower&gt;" in page
+    assert "<flower>" not in page
+    assert "<script" not in page
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
+    assert page.count("<img") > 12
+    assert "not shown" not in page
+    alone = clusters_page(run, cluster(run, classes=["1"]))
+    assert "were given in memory" in alone
+
+
+def test_the_commands(run, tmp_path):
+    found = CliRunner().invoke(app, ["cluster", str(run.folder), "--html", str(tmp_path / "c.html")])
+    assert found.exit_code == 0, found.output
+    assert "<flower>" in found.output.splitlines()[1]
+    assert (tmp_path / "c.html").read_text().startswith("<!doctype html>")
+    html = tmp_path / "mean.html"
+    found = CliRunner().invoke(app, ["runs", "summary", str(run.folder), "--html", str(html)])
+    assert found.exit_code == 0, found.output
+    assert "<flower>" in found.output
+    assert html.read_text().count("<img") == 2
+    found = CliRunner().invoke(app, ["runs", "drift", str(run.folder), str(run.folder)])
+    assert "cosine of the maps 1.000 [1.000, 1.000]; 0.0% of the predictions changed" in found.output.replace(
+        "\n", " "
+    )
+    found = CliRunner().invoke(app, ["cluster", str(tmp_path)])
+    assert found.exit_code == 2
+    assert "holds no run" in found.stderr
+
+
+# ---- summaries ----
+
+
+def test_mean_maps_and_remainders(run):
+    found = summarise(run)
+    assert sum(found.counts.values()) == len(run)
+    mine = [(values, row) for row, values in run.maps() if row["target"] == 0]
+    expected = torch.stack([values.double() for values, _ in mine]).mean(0)
+    assert torch.allclose(found.maps["<temple>"], expected)
+    share = sum(abs(r["remainder"]) for _, r in mine) / sum(abs(r["total"]) for _, r in mine)
+    assert found.remainder["<temple>"] == pytest.approx(share)
+
+
+def test_words_that_speak_for_a_class(tmp_path):
+    texts = ["superb superb film", "a superb cast", "Superb", "a dull film", "dull and long"]
+    run = ap.explain_dataset("sentiment", texts, "lrp", tmp_path, progress=False)
+    found = summarise(run, least=2)
+    words = {mean.name: mean for mean in found.features["positive"]}
+    assert words["superb"].count == 4
+    assert max(words.values(), key=lambda mean: mean.mean).name == "superb"
+    values = [
+        v
+        for row in run.rows()
+        for n, v in zip(row["features"], row["relevance"], strict=True)
+        if n.lower() == "superb"
+    ]
+    assert words["superb"].mean == pytest.approx(np.mean(values))
+    assert "long" not in words
+
+
+def test_columns_and_pairs(tmp_path):
+    def product(x):
+        return x[:, :1] * x[:, 1:2]
+
+    run = ap.explain_dataset(product, torch.ones(6, 2), "ih", tmp_path, progress=False)
+    (pair,) = summarise(run).pairs["class 0"]
+    assert (pair.name, pair.count) == ("0 × 1", 6)
+    assert pair.mean == pytest.approx(2 * float(run.map(0)[0, 1]))
+
+
+# ---- drift ----
+
+
+def test_drift_between_two_models(tmp_path):
+    torch.manual_seed(0)
+    data = torch.randn(50, 4)
+    model, turned = nn.Linear(4, 2), nn.Linear(4, 2)
+    turned.load_state_dict({"weight": -model.weight.detach(), "bias": -model.bias.detach()})
+    for name, one, x in (("a", model, data), ("b", turned, data[:40]), ("c", model, data)):
+        ap.explain_dataset(one, x, "inputxgradient", tmp_path / name, progress=False, target=0)
+    a, b, c = (ap.open_run(tmp_path / name) for name in "abc")
+    found = drift(a, b)
+    assert found.flipped == 1.0
+    assert torch.allclose(found.cosines, -torch.ones(40, dtype=torch.float64), atol=1e-3)
+    assert (found.only_first, found.only_second) == (10, 0)
+    assert set(found.settings) == {"model_fingerprint", "data_fingerprint"}
+    same = drift(a, c)
+    assert same.flipped == 0
+    assert not same.settings
+    assert torch.allclose(same.cosines, torch.ones(50, dtype=torch.float64))
+
+
+def test_drift_needs_inputs_in_common(tmp_path):
+    for name in ("a", "b"):
+        rows = [{"text": "a dull film", "id": name}]
+        ap.explain_dataset("sentiment", rows, "lrp", tmp_path / name, id_column="id", progress=False)
+    with pytest.raises(InputError, match="no input in common"):
+        drift(ap.open_run(tmp_path / "a"), ap.open_run(tmp_path / "b"))
