@@ -79,7 +79,9 @@ class Settings:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}; accepted: at least 1 token")
         if not self.corpora or not set(self.corpora) <= set(CORPORA):
-            raise InputError(f"corpora is {', '.join(self.corpora)}; accepted: some of {', '.join(CORPORA)}")
+            raise InputError(
+                f"corpora is {', '.join(self.corpora) or 'empty'}; accepted: some of {', '.join(CORPORA)}"
+            )
 
 
 def fast() -> Settings:
