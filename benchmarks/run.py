@@ -32,11 +32,19 @@ CASES = {
     "bag-of-words-steps": ("bag_of_words:steps", "dense SIFT and mapping of one picture"),
     "bag-of-words-pixels": ("bag_of_words:decomposition", "decomposition to pixels over the prediction"),
     "bag-of-words-learning": ("bag_of_words:learning", "learning from 1000 pictures: minutes"),
+    "test-pixel-flipping": ("faithfulness:pixel_flipping", "pixel flipping beside Quantus"),
+    "test-road": ("faithfulness:road", "ROAD on a noisy map beside pytorch-grad-cam"),
+    "test-max-sensitivity": ("faithfulness:max_sensitivity", "max-sensitivity beside Quantus and Captum"),
+    "test-infidelity": ("faithfulness:infidelity", "infidelity beside Captum and Quantus"),
+    "test-eraser": ("faithfulness:eraser", "comprehensiveness and sufficiency of a text beside ferret"),
+    "test-overhead": ("faithfulness:overhead", "tests over the model alone on as many inputs"),
     "bulk-local": ("bulk:local", "a run on one machine over a bare loop around the method"),
     "bulk-writing": ("bulk:writing", "the share of a run that writing takes"),
     "bulk-memory": ("bulk:memory", "resident memory over 100 000 inputs: minutes"),
     "bulk-engines": ("bulk:engines", "processes and Ray, one and two workers, 10 ms an input"),
     "lrp-memory": ("memory:lrp", "peak memory of LRP over that of a plain input gradient"),
+    "prototypes-push": ("prototypes:pushing", "ProtoPNet's push over one forward pass over the images"),
+    "prototypes-explain": ("prototypes:explaining", "explaining one image over its forward pass"),
 }
 
 

@@ -139,3 +139,36 @@ def as_lxt(model: nn.Module, rules: Any) -> nn.Module:
             factor = 2 if leaf.startswith("v") else 4
             module.register_forward_hook(lambda m, a, out, factor=factor: rules.divide_gradient(out, factor))
     return model
+
+
+def quantus() -> Any:
+    """Quantus; torchvision, which its import of zennit asks for, need not be there."""
+    zennit()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("quantus")
+
+
+def grad_cam_road() -> Any:
+    """pytorch-grad-cam's ROAD, without the rest of the package and the torchvision that it imports."""
+    return _module_alone("pytorch_grad_cam", "metrics", "road")
+
+
+def ferret_faithfulness() -> Any:
+    """ferret's measures of faithfulness, without the rest of ferret and all that it imports."""
+    _module_alone("ferret", "explainers", "explanation")
+    return importlib.import_module("ferret.evaluators.faithfulness_measures")
+
+
+def _module_alone(package: str, part: str, name: str) -> Any:
+    """A module of a package whose `__init__` files are not run."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ImportError(package)
+    folder = Path(spec.origin).parent
+    for dotted, place in ((package, folder), (f"{package}.{part}", folder / part)):
+        module = sys.modules.setdefault(dotted, types.ModuleType(dotted))
+        module.__path__ = [str(place)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(f"{package}.{part}.{name}")

@@ -1,0 +1,244 @@
+"""Tests of explanations beside Quantus, captum.metrics, pytorch-grad-cam and ferret, on the same maps.
+
+Rows named "model alone" run the model on as many inputs, in the chunks that our tests choose: what is above it is
+overhead. Settings are such that ours and theirs call the model on as many inputs, if in other batches.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import apportion as ap
+import architectures
+import peers
+from apportion.masking import Masking
+from apportion.partitions import Pixels
+from apportion.replacements import NoisyLinear
+
+Row = tuple[str, str, dict[str, Callable[[], object]]]
+
+
+def alone(model: Any, x: Tensor, many: int) -> Callable[[], object]:
+    """The model on `many` copies of an input, in our chunks."""
+    chunk = Masking(model, x).chunk
+
+    def run() -> None:
+        with torch.inference_mode():
+            for part in torch.ones(many).split(chunk):
+                model(x[:1].expand(len(part), *x.shape[1:]).contiguous())
+
+    return run
+
+
+def resnet() -> nn.Module:
+    return architectures.resnet18().requires_grad_(False)
+
+
+def digits() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(800, 10),
+    ).eval().requires_grad_(False)  # fmt: skip
+
+
+def saliency(model: Any, inputs: Any, targets: Any, **_: Any) -> Any:
+    """Saliency as Quantus calls it, NumPy in and out."""
+    x = torch.as_tensor(inputs, dtype=torch.float32)
+    return ap.Saliency()(model, x, target=torch.as_tensor(targets)).values.numpy()
+
+
+def theirs(metric: Any, model: nn.Module, x: Tensor, values: Tensor, **known: Any) -> Callable[[], object]:
+    """A metric of Quantus on these maps."""
+    with torch.no_grad():
+        y = model(x).argmax(1).numpy()
+    return lambda: metric(
+        model=model, x_batch=x.numpy(), y_batch=y, a_batch=values.numpy(), device="cpu", **known
+    )
+
+
+def pixel_flipping() -> Iterator[Row]:
+    """28 steps; Quantus flips single channels, we flip pixels."""
+    quantus = peers.quantus()
+    for name, model, shape in (
+        ("ResNet-18, 1 image", resnet(), (1, 3, 224, 224)),
+        ("small CNN, 1 image", digits(), (1, 1, 28, 28)),
+        ("small CNN, 64 images", digits(), (64, 1, 28, 28)),
+    ):
+        x = torch.randn(shape)
+        explanation = ap.InputXGradient()(model, x)
+        entries = x[0].numel() // 28
+        metric = quantus.PixelFlipping(
+            features_in_step=entries, perturb_baseline=0.0, disable_warnings=True, normalise=False, abs=False
+        )
+        test = ap.PixelFlipping(partition=Pixels(), steps=28)
+        yield name, "apportion", {
+            "apportion": lambda test=test, m=model, x=x, e=explanation: test(m, x, e),
+            "model alone": alone(model, x, 29 * len(x)),
+            "Quantus": theirs(metric, model, x, explanation.values, batch_size=64),
+        }  # fmt: skip
+
+
+def road() -> Iterator[Row]:
+    """A noisy map, nine shares, hiding in both orders."""
+    theirs = peers.grad_cam_road()
+    model, x = resnet(), torch.randn(1, 3, 224, 224)
+    x = torch.nn.functional.avg_pool2d(x, 9, 1, 4) * 4  # smoother, like a photo
+    map_ = torch.randn(1, 224, 224)
+    label = int(model(x).argmax())
+    combined = theirs.ROADCombined()
+    test = ap.ROAD(of="score", replacement=NoisyLinear())
+    yield "ResNet-18, 1 image", "apportion", {
+        "apportion": lambda: test(model, x, map_),
+        "model alone": alone(model, x, 19),
+        "pytorch-grad-cam": lambda: combined(x, map_.numpy(), [lambda scores: scores[label]], model),
+    }  # fmt: skip
+
+
+def max_sensitivity() -> Iterator[Row]:
+    """50 perturbations of each input, explained by saliency."""
+    quantus, metrics = peers.quantus(), importlib.import_module("captum.metrics")
+    for name, model, shape in (
+        ("small CNN, 1 image", digits(), (1, 1, 28, 28)),
+        ("small CNN, 16 images", digits(), (16, 1, 28, 28)),
+    ):
+        x = torch.randn(shape)
+        explanation = ap.Saliency()(model, x)
+        metric = quantus.MaxSensitivity(nr_samples=50, lower_bound=0.02, disable_warnings=True)
+
+        def explain(inputs: Tensor, target: Tensor, model: nn.Module = model) -> Tensor:
+            return ap.Saliency()(model, inputs, target).values
+
+        def captum(x: Tensor = x, explain: Any = explain, target: Tensor = explanation.target) -> object:
+            return metrics.sensitivity_max(explain, x, n_perturb_samples=50, target=target)
+
+        test = ap.MaxSensitivity(samples=50)
+        yield name, "apportion", {
+            "apportion": lambda test=test, m=model, x=x, e=explanation: test(m, x, e),
+            "Quantus": theirs(metric, model, x, explanation.values, explain_func=saliency, batch_size=16),
+            "captum": captum,
+        }  # fmt: skip
+
+
+def infidelity() -> Iterator[Row]:
+    """1000 perturbations of each input by noise."""
+    quantus, metrics = peers.quantus(), importlib.import_module("captum.metrics")
+    for name, model, shape in (
+        ("small CNN, 1 image", digits(), (1, 1, 28, 28)),
+        ("small CNN, 16 images", digits(), (16, 1, 28, 28)),
+    ):
+        x = torch.randn(shape)
+        explanation = ap.Saliency()(model, x)
+
+        def noise(inputs: Tensor) -> tuple[Tensor, Tensor]:
+            drawn = 0.1 * torch.randn_like(inputs)
+            return drawn, inputs - drawn
+
+        def captum(model: nn.Module = model, x: Tensor = x, e: Any = explanation) -> object:
+            return metrics.infidelity(
+                model, noise, x, e.values, target=e.target, n_perturb_samples=1000, max_examples_per_batch=64
+            )
+
+        metric = quantus.Infidelity(n_perturb_samples=1000, perturb_patch_sizes=[7], disable_warnings=True)
+        test = ap.Infidelity(samples=1000, perturbation="noise", scaled=False)
+        hiding = ap.Infidelity(samples=1000)
+        yield name, "apportion", {
+            "apportion": lambda test=test, m=model, x=x, e=explanation: test(m, x, e),
+            "apportion, hiding": lambda test=hiding, m=model, x=x, e=explanation: test(m, x, e),
+            "model alone": alone(model, x, 1000 * len(x)),
+            "captum": captum,
+            "Quantus": theirs(metric, model, x, explanation.values, batch_size=16),
+        }  # fmt: skip
+
+
+class Letters:
+    """A tokenizer with a letter for each token, as much of one as ferret asks for."""
+
+    cls_token, sep_token, mask_token_id = "[", "]", 0
+
+    def __call__(self, texts: Any, **_: Any) -> Any:
+        from transformers.tokenization_utils_base import BatchEncoding
+
+        rows = [[ord(c) for c in text] for text in ([texts] if isinstance(texts, str) else texts)]
+        width = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        return BatchEncoding({"input_ids": ids, "attention_mask": mask})
+
+    def decode(self, ids: Any) -> str:
+        return "".join(map(chr, ids))
+
+
+def eraser() -> Iterator[Row]:
+    """Comprehensiveness and sufficiency at ten shares of a text of 64 tokens."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    measures = peers.ferret_faithfulness()
+    explanations = importlib.import_module("ferret.explainers.explanation")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=128, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024
+    )
+    model = BertForSequenceClassification(config).eval().requires_grad_(False)
+    text = "".join(chr(97 + (7 * i * i + i) % 26) for i in range(64))
+    tokenizer = Letters()
+    encoded = dict(tokenizer(text))
+    explanation = ap.InputXGradient()(model, encoded)
+    target = int(explanation.target)
+    made = explanations.Explanation(text, list(text), explanation.values["input_ids"][0].numpy(), "x", target)
+    shares = tuple(k / 10 for k in range(1, 11))
+    settings = {
+        "remove_first_last": False,
+        "only_pos": False,
+        "removal_args": {
+            "remove_tokens": False,
+            "based_on": "perc",
+            "thresholds": [10 * k for k in range(1, 11)],
+        },
+    }
+    evaluators = [
+        getattr(measures, f"AOPC_{name}_Evaluation")(model, tokenizer)
+        for name in ("Comprehensiveness", "Sufficiency")
+    ]
+
+    def ours() -> None:
+        table = ap.faithfulness.case.Case(model, encoded, explanation.target)
+        for test in (ap.Comprehensiveness(shares=shares), ap.Sufficiency(shares=shares)):
+            table.score(test, explanation)
+
+    def ferret() -> None:
+        for evaluator in evaluators:
+            evaluator.compute_evaluation(made, target, **settings)
+
+    yield "BERT of 4 layers, 64 tokens", "apportion", {"apportion": ours, "ferret": ferret}
+
+
+def overhead() -> Iterator[Row]:
+    """Ours over the model alone on as many inputs."""
+    for name, model, x, tests in (
+        (
+            "ResNet-18, 1 image",
+            resnet(),
+            torch.randn(1, 3, 224, 224),
+            (ap.PixelFlipping(), ap.Infidelity(samples=20)),
+        ),
+        (
+            "ResNet-18, 4 images",
+            resnet(),
+            torch.randn(4, 3, 224, 224),
+            (ap.Deletion(), ap.Comprehensiveness()),
+        ),
+        ("small CNN, 64 images", digits(), torch.randn(64, 1, 28, 28), (ap.PixelFlipping(),)),
+    ):
+        explanation = ap.InputXGradient()(model, x)
+        for test in tests:
+            forwards = test(model, x, explanation).cost.forwards
+            yield f"{type(test).__name__}, {name}", "model alone", {
+                "model alone": alone(model, x, forwards * len(x)),
+                "apportion": lambda test=test, m=model, x=x, e=explanation: test(m, x, e),
+            }  # fmt: skip
