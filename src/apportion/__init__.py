@@ -38,8 +38,10 @@ if _TYPE_CHECKING:
     from apportion.faithfulness.scores import Scores as Scores
     from apportion.faithfulness.sensitivity import LocalLipschitz as LocalLipschitz
     from apportion.faithfulness.sensitivity import MaxSensitivity as MaxSensitivity
+    from apportion.faithfulness.shuffle import ShuffleTVD as ShuffleTVD
     from apportion.faithfulness.soft import SoftComprehensiveness as SoftComprehensiveness
     from apportion.faithfulness.soft import SoftSufficiency as SoftSufficiency
+    from apportion.faithfulness.weak_learner import WeakLearner as WeakLearner
     from apportion.interactions import Interactions as Interactions
     from apportion.methods.attention import AttentionWeights as AttentionWeights
     from apportion.methods.cam import GradCAM as GradCAM
@@ -121,6 +123,7 @@ _PLACES = {
     "Saliency": "methods.gradient",
     "Scores": "faithfulness.scores",
     "ShapleyInteractions": "methods.pairwise",
+    "ShuffleTVD": "faithfulness.shuffle",
     "SmoothGrad": "methods.gradient",
     "SoftComprehensiveness": "faithfulness.soft",
     "SoftSufficiency": "faithfulness.soft",
@@ -129,6 +132,7 @@ _PLACES = {
     "Taylor": "methods.taylor",
     "TokenF1": "faithfulness.plausibility",
     "VarGrad": "methods.gradient",
+    "WeakLearner": "faithfulness.weak_learner",
     "compare": "faithfulness.comparison",
     "explain": "explaining",
     "explain_dataset": "bulk.run",
