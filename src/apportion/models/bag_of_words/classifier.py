@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
-from itertools import pairwise
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +13,17 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.features import ImageFeatures
-from apportion.models.bag_of_words.bag import Bag, Bagging
-from apportion.models.bag_of_words.features import EXTRACTORS, Picture, extract, read_picture
-from apportion.models.bag_of_words.kernels import KERNELS, chosen, evaluated, fitted
-from apportion.models.bag_of_words.machine import KernelMachine, Part, sum_kernels, two_sided
-from apportion.models.bag_of_words.mapping import MAPPINGS
-from apportion.models.bag_of_words.pooling import exponent
-from apportion.progress import progress
+from apportion.models.bag_of_words.bag import Bag
+from apportion.models.bag_of_words.features import read_picture
+from apportion.models.bag_of_words.learning import (
+    each_picture,
+    learn_machine,
+    learn_vocabularies,
+    plan,
+    scaled_parts,
+    sources_of,
+)
+from apportion.models.bag_of_words.machine import sum_kernels
 from apportion.target import Target
 
 if TYPE_CHECKING:
@@ -35,9 +37,6 @@ except ImportError:
     raise InputError("BagOfWords needs scikit-learn: pip install 'apportion[sift]'") from None
 
 Array = npt.NDArray[Any]
-Made = TypeVar("Made")
-
-VOCABULARY_IMAGES = 300  # that a vocabulary is learned from: more do not change it, and cost a second look
 
 
 class UnfittedError(InputError, NotFittedError):  # type: ignore[misc]
@@ -107,106 +106,35 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Every picture is read twice at most and none is kept; memory holds `samples` descriptors and one
         vector a picture.
         """
-        sources = _sources(images)
+        settings, sources = plan(self), sources_of(images)
         classes, which = self._classes(labels, len(sources))
-        bagging = self._learn_vocabularies(sources)
-        bags = _each_picture(bagging, sources, "training images")
+        bagging = learn_vocabularies(settings, sources, self.words, self.samples, self.random_state)
+        bags = each_picture(bagging, sources, "training images")
         first = next(bags)
         x = torch.as_tensor(np.stack([first.vector, *(bag.vector for bag in bags)]))
-        parts = self._parts(x, first.lengths)
+        parts = scaled_parts(settings, x, first.lengths)
         gram = sum_kernels(parts, x, x)
         self.bagging_, self.classes_ = bagging, classes
-        self.machine_ = self._learn_machine(x, gram, which, parts)
+        self.machine_ = learn_machine(x, gram, which, parts, self.C, self.class_weight)
         return self
 
     def _classes(self, labels: Any, images: int) -> tuple[Array, Array]:
         given = np.asarray(labels)
         if given.shape != (images,):
             raise InputError(f"labels have shape {given.shape}; accepted: one for each of {images} images")
+        if given.dtype.kind == "f" and not np.isfinite(given).all():
+            raise InputError("labels contain NaN or infinite numbers; accepted: names or numbers of classes")
         classes, which = np.unique(given, return_inverse=True)
         if len(classes) < 2:
             raise InputError(f"labels name {len(classes)} class; accepted: at least 2 classes")
         return classes, which
-
-    def _learn_vocabularies(self, sources: Sequence[Any]) -> Bagging:
-        from apportion.models.bag_of_words.vocabulary import sample
-
-        mapping = chosen(self.mapping, MAPPINGS, "mapping")
-        p, pyramid = exponent(self.pooling), tuple(self.pyramid)
-        if getattr(mapping, "signed", False) and p != 1:
-            raise InputError(
-                f"pooling is {self.pooling!r}, but the weights of {mapping!r} may be negative; accepted: 'sum'"
-            )
-        if not pyramid or min(pyramid) < 1:
-            raise InputError(f"pyramid is {self.pyramid!r}; accepted: levels from 1 on, such as (1, 2)")
-        for name in ("words", "samples"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; accepted: at least 1")
-        if self.C <= 0:
-            raise InputError(f"C is {self.C}; accepted: a positive number")
-        random = np.random.default_rng(self.random_state)
-        many = min(len(sources), VOCABULARY_IMAGES)
-        some = [sources[i] for i in np.sort(random.choice(len(sources), many, replace=False))]
-        extractors = tuple(chosen(each, EXTRACTORS, "features") for each in _each(self.features))
-        vocabularies = []
-        for extractor in extractors:
-            found = _each_picture(partial(extract, extractor), some, "images for the vocabulary")
-            rows = (each.descriptors for each in found)
-            descriptors = sample(rows, many, self.samples, self.random_state)
-            vocabularies.append(mapping.learn(descriptors, self.words, self.random_state))
-        return Bagging(extractors, tuple(vocabularies), mapping, p, pyramid)
-
-    def _parts(self, x: Tensor, lengths: Sequence[int]) -> tuple[Part, ...]:
-        """The kernels with their columns and weights; each is scaled so that the training images have
-        variance one in its feature space."""
-        kernels = [chosen(each, KERNELS, "kernel") for each in _each(self.kernel)]
-        ends = np.cumsum([0, *lengths]).tolist()
-        spans = list(pairwise(ends))
-        if len(kernels) == 1 or len(spans) == 1:
-            pairs = [(kernel, span) for kernel in kernels for span in spans]
-        elif len(kernels) == len(spans):
-            pairs = list(zip(kernels, spans, strict=True))
-        else:
-            raise InputError(
-                f"there are {len(kernels)} kernels and {len(spans)} features; accepted: one of either, or as "
-                "many of each"
-            )
-        weights = [1 / len(pairs)] * len(pairs) if self.kernel_weights is None else self.kernel_weights
-        if len(weights) != len(pairs) or min(weights) < 0 or max(weights) == 0:
-            raise InputError(
-                f"kernel_weights is {self.kernel_weights!r}; accepted: {len(pairs)} numbers from zero on"
-            )
-        parts = []
-        for (kernel, (start, stop)), weight in zip(pairs, weights, strict=True):
-            seen = x[:, start:stop]
-            ready = fitted(kernel, seen)
-            gram = evaluated(ready, seen, seen)
-            variance = float(gram.diagonal().mean() - gram.mean())
-            parts.append(Part(ready, float(weight) / (variance if variance > 0 else 1.0), start, stop))
-        return tuple(parts)
-
-    def _learn_machine(self, x: Tensor, gram: Tensor, which: Array, parts: tuple[Part, ...]) -> KernelMachine:
-        from sklearn.svm import SVC  # type: ignore[import-untyped]
-
-        classes = int(which.max()) + 1
-        own = range(1, 2) if classes == 2 else range(classes)
-        alpha, bias = np.zeros((len(own), len(x))), np.zeros(len(own))
-        for row, each in enumerate(own):
-            svm = SVC(C=self.C, kernel="precomputed", class_weight=self.class_weight)
-            svm.fit(gram.numpy(), which == each)
-            alpha[row, svm.support_], bias[row] = svm.dual_coef_[0], svm.intercept_[0]
-        support = np.flatnonzero(np.abs(alpha).max(0))
-        machine = KernelMachine(
-            x[support].clone(), torch.as_tensor(alpha[:, support]), torch.as_tensor(bias), parts
-        )
-        return two_sided(machine) if classes == 2 else machine
 
     # ---- deciding ----
 
     def transform(self, images: Any) -> Array:
         """The (images, dimensions) vectors that the kernels see."""
         self._check_fitted()
-        bags = _each_picture(self.bagging_, _sources(images), "images")
+        bags = each_picture(self.bagging_, sources_of(images), "images")
         return np.stack([bag.vector for bag in bags])
 
     def decision_function(self, images: Any) -> Array:
@@ -243,13 +171,14 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"inputs are {got}; accepted: a floating point tensor (batch, 3, height, width) in [0, 1]; for "
                 "files and arrays: explain, predict"
             )
+        x = x.detach()
         if not bool(torch.isfinite(x).all()):
             raise InputError("inputs contain NaN or infinite numbers")
         if x.numel() and (float(x.min()) < -1 or float(x.max()) > 2):
             raise InputError(
                 f"inputs have values from {float(x.min()):g} to {float(x.max()):g}; accepted: [0, 1]"
             )
-        pictures = (x.detach().clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
+        pictures = (x.clamp(0, 1) * 255).round().to(torch.uint8).movedim(1, -1).cpu().numpy()
         return [self.bagging_(picture, empty) for picture in pictures]
 
     # ---- explaining ----
@@ -310,26 +239,3 @@ def encode(source: Any) -> tuple[Tensor, ImageFeatures]:
     name = Path(source).name if isinstance(source, str | Path) else "picture"
     height, width = picture.shape[:2]
     return picture.movedim(-1, 0)[None] / 255, ImageFeatures(picture, f"{name} {width}x{height}")
-
-
-def _sources(images: Any) -> Sequence[Any]:
-    if isinstance(images, str | bytes | Path) or not hasattr(images, "__len__") or not len(images):
-        got = f"an empty {type(images).__name__}" if hasattr(images, "__len__") else type(images).__name__
-        got = repr(images) if isinstance(images, str | Path) else got
-        raise InputError(f"images is {got}; accepted: a list of pictures (files, PIL images, arrays)")
-    return images  # type: ignore[no-any-return]
-
-
-def _each_picture(function: Callable[[Picture], Made], sources: Sequence[Any], what: str) -> Iterator[Made]:
-    """What `function` makes of each picture, with a progress bar; what is said against one begins with its
-    number."""
-    for (number,) in progress(([i] for i in range(len(sources))), len(sources), what):
-        try:
-            made = function(read_picture(sources[number]))
-        except InputError as error:
-            raise InputError(f"image {number}: {error}") from None
-        yield made
-
-
-def _each(given: Any) -> tuple[Any, ...]:
-    return tuple(given) if isinstance(given, tuple | list) else (given,)

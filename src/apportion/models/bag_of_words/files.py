@@ -17,6 +17,7 @@ from apportion.models.bag_of_words import features, kernels, mapping
 from apportion.models.bag_of_words.bag import Bagging
 from apportion.models.bag_of_words.features import EXTRACTORS
 from apportion.models.bag_of_words.kernels import chosen
+from apportion.models.bag_of_words.learning import several
 from apportion.models.bag_of_words.machine import KernelMachine, Part
 from apportion.models.bag_of_words.mapping import MAPPINGS
 from apportion.models.bag_of_words.pooling import exponent
@@ -90,15 +91,14 @@ def _rebuilt(
     for number, kind in enumerate(header["vocabularies"]):
         made: Any = VOCABULARIES[kind]
         vocabularies.append(made(*(tensors[f"vocabulary.{number}.{name}"].numpy() for name in made._fields)))
-    given = bow.kernel if isinstance(bow.kernel, tuple | list) else (bow.kernel,)
+    given = several(bow.kernel)
     parts = []
     for number, each in enumerate(header["kernels"]):
         stored = each.pop("kernel")
         kernel = given[number % len(given)] if stored == OWN else _made(stored, "kernel", path)
         parts.append(Part(kernel, **each))
-    listed = bow.features if isinstance(bow.features, tuple | list) else (bow.features,)
     bow.bagging_ = Bagging(
-        tuple(chosen(one, EXTRACTORS, "features") for one in listed),
+        tuple(chosen(one, EXTRACTORS, "features") for one in several(bow.features)),
         tuple(vocabularies),
         chosen(bow.mapping, MAPPINGS, "mapping"),
         exponent(bow.pooling),

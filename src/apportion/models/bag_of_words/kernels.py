@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -199,10 +199,6 @@ def evaluated(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
     if not bool(torch.isfinite(found).all()):
         raise InputError(f"kernel {kernel!r} returned NaN or infinite numbers")
     return found.to(a.dtype)
-
-
-def settings(kernel: Any) -> dict[str, Any]:
-    return {field.name: getattr(kernel, field.name) for field in fields(kernel)}
 
 
 def _known(kernel: Any) -> float:

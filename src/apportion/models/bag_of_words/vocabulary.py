@@ -52,7 +52,6 @@ def cluster(descriptors: Array, words: int, seed: int) -> Words:
     from sklearn.cluster import MiniBatchKMeans  # type: ignore[import-untyped]
 
     _enough(descriptors, words, "words")
-    # More threads than cores would only wait for each other; a batch is this large to use what there is.
     found = MiniBatchKMeans(words, batch_size=4096, n_init=1, random_state=seed).fit(descriptors)
     spread = found.inertia_ / len(descriptors)
     return Words(found.cluster_centers_.astype(np.float32), np.array([max(spread, 1e-12)]))
