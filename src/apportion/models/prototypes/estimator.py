@@ -145,7 +145,8 @@ class ProtoPNet:
 
     def predict(self, images: Any) -> npt.NDArray[Any]:
         """The class of each image, as the labels named it."""
-        return self.classes_[self.predict_proba(images).argmax(1)]  # type: ignore[no-any-return]
+        chosen = self.predict_proba(images).argmax(1)
+        return self.classes_[chosen]  # type: ignore[no-any-return]
 
     def predict_proba(self, images: Any) -> npt.NDArray[np.float32]:
         """(n, classes) probabilities."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 from apportion.errors import InputError
 from apportion.forward import module_named
@@ -35,7 +36,7 @@ class Backbone(nn.Module):
         if layer is not None:
             module_named(module, layer)
         with torch.no_grad():
-            if layer is None and grid_of(_tensor(module(example)), len(example), example.shape[2:]) is None:
+            if layer is None and not _has_grid(_tensor(module(example)), example):
                 self.layer = _last_grid(module, example)
             sides = tuple(self(example).shape[2:])
         if max(sides) == 1:
@@ -82,6 +83,11 @@ def _tensor(output: Any) -> Any:
     if isinstance(output, tuple | list) and output:
         return output[0]
     return getattr(output, "last_hidden_state", getattr(output, "logits", output))
+
+
+def _has_grid(output: Any, example: Tensor) -> bool:
+    whole = isinstance(output, Tensor) and output.dim() == 4  # perhaps of one place, which is told apart
+    return whole or grid_of(output, len(example), example.shape[2:]) is not None
 
 
 def _last_grid(module: nn.Module, example: Tensor) -> str:
@@ -163,9 +169,7 @@ class PrototypeNet(nn.Module):
         self.backbone, self.add_on, self.similarity = backbone, add_on, similarity
         self.prototypes = nn.Parameter(prototypes.clone())
         self.register_buffer("class_of", class_of)
-        self.last = nn.Linear(len(prototypes), classes, bias=False)
-        with torch.no_grad():
-            self.last.weight.copy_(torch.where(self.own_class(), 1.0, -0.5))
+        self.last = _linear(torch.where(_own(class_of, classes), 1.0, -0.5))
 
     @property
     def classes(self) -> int:
@@ -173,8 +177,7 @@ class PrototypeNet(nn.Module):
 
     def own_class(self) -> Tensor:
         """(classes, prototypes): whether the prototype belongs to the class."""
-        numbers = torch.arange(self.last.out_features, device=self.class_of.device)
-        return numbers[:, None] == self.class_of
+        return _own(self.class_of, self.classes)
 
     def features(self, x: Tensor) -> Tensor:
         """(batch, channels, rows, columns) patches, as they are compared with prototypes."""
@@ -198,14 +201,20 @@ class PrototypeNet(nn.Module):
 
     def keep(self, kept: Tensor) -> None:
         """Drop all prototypes but those of these numbers, with their weights in the last layer."""
-        weight = self.last.weight.detach()[:, kept]
         self.prototypes = nn.Parameter(self.prototypes.detach()[kept].clone())
         self.class_of = self.class_of[kept]
-        self.last = nn.Linear(
-            len(kept), weight.shape[0], bias=False, device=weight.device, dtype=weight.dtype
-        )
-        with torch.no_grad():
-            self.last.weight.copy_(weight)
+        self.last = _linear(self.last.weight.detach()[:, kept])
+
+
+def _own(class_of: Tensor, classes: int) -> Tensor:
+    return torch.arange(classes, device=class_of.device)[:, None] == class_of
+
+
+def _linear(weight: Tensor) -> nn.Linear:
+    """A layer with this weight and no bias, made without a draw from the global random state."""
+    made: nn.Linear = skip_init(nn.Linear, weight.shape[1], weight.shape[0], bias=False, device=weight.device)
+    made.weight = nn.Parameter(weight.clone())
+    return made
 
 
 def log_similarity(distance: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from apportion.errors import InputError
@@ -89,7 +90,8 @@ def rebuilt(backbone: nn.Module, tensors: dict[str, Tensor]) -> PrototypeNet:
         add_on: nn.Module = Centre(tensors["add_on.mean"])
     else:
         width, channels = tensors["add_on.0.weight"].shape[:2]
-        add_on = add_on_layers(channels, width)
+        with torch.random.fork_rng():
+            add_on = add_on_layers(channels, width)
     net = PrototypeNet(
         backbone,
         add_on,
