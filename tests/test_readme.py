@@ -16,8 +16,8 @@ from apportion.methods import INTERACTIONS, METHODS, method_class
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
-# Set-up commands are what runs these tests; the others show a file of the reader's.
-NOT_RUN = re.compile(r"make |pip |git |.*(photo\.jpg|rows\.csv|pkg\.module|hf:|\[|…)")
+# Set-up commands are what runs these tests, a server does not end; the others show a file of the reader's.
+NOT_RUN = re.compile(r"make |pip |git |apportion serve|.*(photo\.jpg|rows\.csv|pkg\.module|hf:|\[|…)")
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -70,7 +70,7 @@ def curves(
     'share of features hidden'
     """
     x = np.asarray(share, dtype=np.float64)
-    ax = _axes(ax, (6.0, 3.8))
+    ax = _axes(ax, (7.0, 3.8))
     methods = [name for name in values if name not in references]
     for name, given in values.items():
         y = np.asarray(given, dtype=np.float64)
@@ -88,7 +88,7 @@ def curves(
     ax.set_xlabel("share of features hidden")
     ax.set_ylabel("probability")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax
 
 
