@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import apportion as ap
 import architectures
 import peers
+from apportion.faithfulness.case import Case
 from apportion.masking import Masking
 from apportion.partitions import Pixels
 from apportion.replacements import NoisyLinear
@@ -190,11 +191,14 @@ def eraser() -> Iterator[Row]:
     encoded = dict(tokenizer(text))
     explanation = ap.InputXGradient()(model, encoded)
     target = int(explanation.target)
-    made = explanations.Explanation(text, list(text), explanation.values["input_ids"][0].numpy(), "x", target)
+    scores = (
+        explanation.values["input_ids"][0].argsort().argsort().numpy() + 1.0
+    )  # ferret counts positive ones only
+    made = explanations.Explanation(text, list(text), scores, "x", target)
     shares = tuple(k / 10 for k in range(1, 11))
     settings = {
         "remove_first_last": False,
-        "only_pos": False,
+        "only_pos": True,
         "removal_args": {
             "remove_tokens": False,
             "based_on": "perc",
@@ -207,7 +211,7 @@ def eraser() -> Iterator[Row]:
     ]
 
     def ours() -> None:
-        table = ap.faithfulness.case.Case(model, encoded, explanation.target)
+        table = Case(model, encoded, explanation.target)
         for test in (ap.Comprehensiveness(shares=shares), ap.Sufficiency(shares=shares)):
             table.score(test, explanation)
 

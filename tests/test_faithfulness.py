@@ -16,6 +16,7 @@ from torch import Tensor, nn
 import apportion as ap
 import small
 from apportion.errors import InputError
+from apportion.faithfulness.case import Case
 from apportion.faithfulness.curves import Order, at_shares, even_steps, ranked
 from apportion.faithfulness.limits import aopc_limits
 from apportion.faithfulness.maps import Reversed
@@ -210,7 +211,7 @@ def test_steps(count: int, steps: int) -> None:
 def test_several_tests_share_one_pass(table: Any) -> None:
     model, x, explanation, _ = table
     calls = []
-    counted = ap.faithfulness.case.Case(lambda rows: (calls.append(len(rows)), model(rows))[1], x)
+    counted = Case(lambda rows: (calls.append(len(rows)), model(rows))[1], x)
     counted.target = explanation.target
     counted.score(ap.PixelFlipping(steps=None), explanation)
     before = sum(calls)

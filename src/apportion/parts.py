@@ -51,6 +51,7 @@ class Part:
     replacement: Replacement
     prepared: Tensor
     fixed: bool
+    each: bool  # every place is a feature of its own, in order
 
     def keep(self, masks: Tensor | Ordered, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
         """For each call, which entries stay: (calls, …) that broadcasts to the inputs.
@@ -64,6 +65,8 @@ class Part:
             at = masks_at.to(masks.device)
             chosen = masks[at] if masks.dim() == 2 else masks[calls.to(masks.device), at]
         chosen = chosen.to(self.x.device)
+        if self.each:
+            return chosen.view(-1, *self.labels.shape[1:])
         labels = self.labels
         if self.fixed:
             labels = torch.where(labels < 0, chosen.shape[1], labels)
@@ -107,7 +110,11 @@ def cut(
         labels = torch.where(labels >= 0, labels + begin, labels)
         begin = max(begin, int(labels.max()) + 1)
         how = default_replacement(x, mask) if replacement is None else replacement
-        parts.append(Part(key, x, labels, how, how.prepare(x, labels), bool((labels < 0).any())))
+        each = len(chosen) == 1 and torch.equal(
+            labels.flatten(), torch.arange(labels.numel(), device=labels.device)
+        )
+        fixed = bool((labels < 0).any())
+        parts.append(Part(key, x, labels, how, how.prepare(x, labels), fixed, each))
     return parts
 
 
