@@ -297,7 +297,7 @@ def test_dropping_a_picture_shows_a_heat_map(bench, tmp_path):
     bench.wait("document.querySelector('.drop img')")
     assert bench.run("document.querySelector('[name=model]').value") == "imagenet"
     bench.wait(READY)
-    bench.click("[name=method-ig]")
+    bench.click("[name=method-inputxgradient]")
     bench.click("[type=submit]")
     bench.wait("document.querySelector('canvas.heat')", 60)
     pixels = "document.querySelector('canvas.heat').getContext('2d').getImageData(0, 0, 112, 112).data"
@@ -326,7 +326,7 @@ def test_cancel_stops_and_what_was_found_stays(bench):
     bench.choose("[name=model]", "mine.py:slow")
     bench.fill("[name=text]", "good " * 9)
     bench.wait(READY)
-    bench.click("[name=method-ig]")
+    bench.click("[name=method-inputxgradient]")
     bench.fill("[name=others]", "LIME(samples=5000, chunk=1)")
     bench.click("[type=submit]")
     bench.wait("document.querySelector('.steps')?.textContent.includes('masked inputs')")
