@@ -32,7 +32,7 @@ def explained(folder: Path, model: Any, data: Any, method: str, **settings: Any)
 def local() -> Iterator[Row]:
     """One process beside a loop that explains the same tensors in the best batch and keeps nothing."""
     folder = Path(tempfile.mkdtemp())
-    cases = {"digits, lrp": ("digits", (1, 28, 28), 2048), "imagenet, lrp": ("imagenet", (3, 224, 224), 48)}
+    cases = {"digits, lrp": ("digits", (1, 28, 28), 4096), "imagenet, lrp": ("imagenet", (3, 224, 224), 64)}
     for row, (name, shape, many) in cases.items():
         classifier, data = ap.load(name), torch.randn(many, *shape)
         batch = explained(folder, classifier, data, "lrp").manifest.batch or 1
@@ -102,7 +102,7 @@ def memory() -> Iterator[Row]:
 def engines() -> Iterator[Row]:
     """One and two workers that take 10 ms an input, on processes and on Ray: seconds an input once they work."""
     folder = Path(tempfile.mkdtemp())
-    np.save(folder / "data.npy", np.random.default_rng(0).normal(size=(2000, 4)).astype(np.float32))
+    np.save(folder / "data.npy", np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32))
     model = f"{HERE / 'bulk.py'}:spinning"
 
     def rate(workers: int, engine: str) -> float:

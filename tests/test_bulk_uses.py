@@ -77,7 +77,7 @@ def test_a_planted_mark_is_the_most_suspicious_cluster(run):
     assert len(suspects) > 30
     assert np.mean(["_mark" in name for name in suspects]) > 0.9
     mean = np.abs(first.mean)
-    assert mean[12:, :6].sum() > 0.8 * mean.sum()
+    assert mean[12:, :6].sum() > 0.6 * mean.sum()
 
 
 def test_the_graph_falls_apart_into_what_is_apart():

@@ -82,7 +82,9 @@ def encoded(model: Any, raw: Any) -> tuple[Inputs, Features | None]:
 def ahead(read: Callable[[int], Result], indices: Iterable[int], threads: int) -> Iterator[Result]:
     """The results in order, read in threads while the last ones are worked on; at most 16 a thread wait."""
     waiting: deque[Any] = deque()
-    with ThreadPoolExecutor(threads) as pool:
+    # A second team of OpenMP threads beside the model's slows that by half: readers compute alone.
+    before = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             for index in indices:
                 waiting.append(pool.submit(read, index))
@@ -92,6 +94,7 @@ def ahead(read: Callable[[int], Result], indices: Iterable[int], threads: int) -
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
 
 
 def batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:

@@ -21,7 +21,7 @@ from apportion.features import ImageFeatures
 from apportion.pictures import coloured, quiet
 from apportion.views import Heat
 
-EXAMPLES = 6
+EXAMPLES = 5
 SUSPICIOUS = 0.3
 SIDE = 160  # pixels of an example
 Pixels = npt.NDArray[np.uint8]
