@@ -102,7 +102,10 @@ def _named(given: Sequence[Any] | Mapping[str, Any], read: Any, known: Mapping[s
     if isinstance(given, str):
         raise InputError(f"{given!r} is one text; accepted: a list of names, such as [{given!r}]")
     made = [read(item) if isinstance(item, str) else item for item in given]
-    names = [_short(item, read, known) for item in made]
+    names = [
+        item.strip() if isinstance(item, str) else _short(own, read, known)
+        for item, own in zip(given, made, strict=True)
+    ]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{name!r} is there twice")

@@ -1,0 +1,53 @@
+"""The measured tables of `docs/faithfulness.md`, on models that ship: `python docs/make_faithfulness.py`."""
+
+from __future__ import annotations
+
+import torch
+
+import apportion as ap
+from apportion.faithfulness.comparison import compare
+from apportion.faithfulness.table import joined
+
+SENTENCES = [
+    "A painfully funny movie with a heart.",
+    "The plot is thin, but the acting is superb.",
+    "Not bad at all.",
+    "A dull, lifeless film that never finds its tone.",
+    "It is not the worst film of the year, but the muddled plot never earns its cast.",
+    "Warm, witty and wonderfully acted.",
+    "Two hours of noise and not one idea.",
+    "I expected little and was charmed.",
+    "The jokes fall flat and the ending is absurd.",
+    "Beautifully shot, and boring.",
+    "An unforgettable performance saves a weak script.",
+    "Neither funny nor sad, just long.",
+]
+TESTS = ("pixel-flipping", "deletion-rate", "comprehensiveness", "sufficiency", "infidelity", "completeness")
+
+
+def sentences() -> None:
+    classifier = ap.load("sentiment")
+    methods = ("lrp", "IntegratedGradients(nodes=24)", "inputxgradient", "saliency", "occlusion", "attention")
+    tables = []
+    for text in SENTENCES:
+        explained = {name: ap.explain(classifier, text, name) for name in methods}
+        tables.append(compare(classifier, text, explained, TESTS))
+    print(joined(tables))
+
+
+def rows() -> None:
+    from sklearn.datasets import load_breast_cancer
+
+    classifier = ap.load("breast-cancer")
+    data = load_breast_cancer(as_frame=True).data
+    encoded = [classifier.encode(row.to_dict()) for _, row in data.iloc[:100].iterrows()]
+    x = torch.cat([inputs for inputs, _ in encoded])
+    features = tuple(feature for _, feature in encoded)
+    methods = ("lrp", "IntegratedGradients(nodes=24)", "inputxgradient", "saliency")
+    print(compare(classifier, x, methods, TESTS, features=features))
+
+
+if __name__ == "__main__":
+    sentences()
+    print()
+    rows()
