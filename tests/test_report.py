@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,14 @@ def test_a_large_picture_makes_a_small_page():
     photo = np.random.default_rng(0).integers(0, 256, (1024, 768, 3), dtype=np.uint8)
     object.__setattr__(big.features[0], "picture", torch.from_numpy(photo))
     assert len(page([big] * 4)) < 1e6
+
+
+def test_of_the_pairs_of_many_features_the_strongest_are_listed():
+    values = torch.zeros(1, 400, 400)
+    values[0, 3, 7] = values[0, 7, 3] = -0.5
+    many = replace(pairs(), values=values, names=(tuple(map(str, range(400))),))
+    assert sections([many])[0]["cards"][0]["shown"] == {"kind": "bars", "names": ["3 × 7"], "values": [-1.0]}
+    assert sections([replace(many, values=values * 0)])[0]["cards"][0]["shown"]["names"] == []
 
 
 def test_a_notebook_shows_a_few_samples():

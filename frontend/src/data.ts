@@ -41,7 +41,7 @@ export function number(value: number, scale = 1): string {
   const decimals = scale > 0 ? Math.max(2, 2 - Math.floor(Math.log10(scale))) : 2;
   let text = decimals < 7 || !value ? value.toFixed(decimals) : value.toExponential(2);
   if (value && !Number(text)) text = String(Number(value.toPrecision(2)));
-  return text.replace(/^-/, "−");
+  return text.replace(/^-/, "−").replace(/e([+-])(\d)$/, "e$10$2"); // two digits of an exponent, as Python has
 }
 
 export function signed(value: number, scale = 1): string {

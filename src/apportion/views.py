@@ -26,6 +26,7 @@ CLIP = (
 CELLS = (
     112  # cells a side that are drawn: what cancels between neighbouring pixels cancels in the picture too
 )
+CHOICE = 120  # features of which a person may choose one to see its partners
 GRID = 7  # regions a side, when the pixels of a picture are summed up to a list
 
 
@@ -152,14 +153,18 @@ View = Words | Heat | Bars | Pairs
 def view(explanation: Explanation | Interactions, index: int = 0) -> View:
     """How to show a sample: by its features where the values still have their shape, else by shape alone.
 
-    Of several inputs or layers the first is shown.
+    Of several inputs or layers the first is shown; of the pairs of many features the strongest.
 
     >>> import apportion as ap
     >>> view(ap.Saliency()(torch.nn.Linear(2, 1, bias=False), torch.ones(1, 2))).names
     ('input 0', 'input 1')
     """
     if isinstance(explanation, Interactions):
-        return _pairs(explanation, index)
+        pairs = _pairs(explanation, index)
+        if len(pairs.names) <= CHOICE:
+            return pairs
+        names, strengths = zip(*pairs.top(CHOICE), strict=True) if pairs.top(1) else ((), ())
+        return Bars(names, strengths)
     values = next(tensors_in(explanation.values))[index].detach().double().cpu()
     features = None if explanation.features is None else explanation.features[index]
     found = None if features is None else _featured(values, features)
