@@ -1,0 +1,272 @@
+"""Tables of methods by tests, plausibility, the command line, and what other packages find on the same maps."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import apportion as ap
+import peers
+import small
+from apportion.cli import app
+from apportion.errors import InputError
+from apportion.faithfulness.table import Table, joined
+from apportion.features import TextFeatures
+from apportion.partitions import Pixels
+from apportion.replacements import Mean, NoisyLinear
+
+
+def needs(package: str) -> Any:
+    found = importlib.util.find_spec(package) is not None
+    return pytest.mark.skipif(not found, reason=f"{package} is not installed")
+
+
+# ---- tables ----
+
+
+@pytest.fixture(scope="module")
+def table() -> Any:
+    model, x = small.cnn()
+    return ap.compare(
+        model, x, ["inputxgradient", "saliency"], ["pixel-flipping", "sufficiency", "complexity"]
+    )
+
+
+def test_rows_and_columns(table: Any) -> None:
+    assert list(table.scores) == ["inputxgradient", "saliency", "random", "uniform", "reversed"]
+    assert table.methods == ("inputxgradient", "saliency")
+    assert table.tests == ("pixel-flipping", "sufficiency", "complexity")
+    assert table.blind == ("complexity",)
+    assert set(table.panel["pixel-flipping"]) == {"Constant(value=0.0)", "Mean()", "Blur(sigma=10.0)"}
+    model, x = small.cnn()
+    alone = ap.PixelFlipping(replacement=Mean())(model, x, ap.Saliency()(model, x))
+    assert torch.equal(table.panel["pixel-flipping"]["Mean()"]["saliency"].values, alone.values)
+    alone = ap.Sufficiency()(model, x, ap.InputXGradient()(model, x))
+    assert torch.equal(table.scores["inputxgradient"]["sufficiency"].values, alone.values)
+
+
+def test_direction_decides_what_is_best(table: Any) -> None:
+    means = {m: table.scores[m]["sufficiency"].mean for m in table.methods}
+    assert table.best("sufficiency") == min(means, key=means.__getitem__)
+    assert table.ranks("sufficiency")[table.best("sufficiency")] == 1
+    assert table.best("complexity") is None
+    (comparison,) = table.paired("sufficiency")
+    assert comparison.difference == pytest.approx(means["saliency"] - means["inputxgradient"])
+    names, tau, _ = table.agreement()
+    assert names == ["pixel-flipping", "sufficiency"]
+    assert tau.shape == (2, 2)
+
+
+def test_it_can_be_read_everywhere(table: Any, tmp_path: Any) -> None:
+    found = json.loads(table.save(tmp_path / "table.json").read_text())
+    assert found["scores"]["random"]["sufficiency"]["n"] == 3
+    assert json.loads(json.dumps(table.to_dict(), allow_nan=False)) == found
+    text = repr(table)
+    assert all(name in text for name in (*table.scores, *table.tests))
+    assert "<script" not in Table({"<script>": table.scores["random"]})._repr_html_()
+    with pytest.raises(InputError, match="no scores of 'lrp'"):
+        table._scores("lrp", "complexity")
+
+
+def test_warnings_name_references_that_win_and_winners_that_change() -> None:
+    model, x = small.mlp()
+    good = ap.InputXGradient()(model, x)
+    bad = ap.Explanation(**{**vars(good), "values": -good.values})
+    table = ap.compare(model, x, {"good": good, "bad": bad}, ["pixel-flipping"])
+    assert any("bad does worse than" in warning for warning in table.warnings)
+    scores = {name: {"t": table.scores[name]["pixel-flipping"]} for name in ("good", "bad")}
+    turned = {"good": scores["bad"]["t"], "bad": scores["good"]["t"]}
+    panel = {"t": {"zero": {n: s["t"] for n, s in scores.items()}, "mean": turned}}
+    (warning,) = Table(scores, panel=panel).warnings
+    assert warning == "t: the best method depends on the replacement (good with zero, bad with mean)"
+
+
+def test_tables_of_several_inputs_are_joined(table: Any) -> None:
+    both = joined([table, table])
+    assert both.scores["saliency"]["sufficiency"].n == 6
+    assert both.references == table.references
+    with pytest.raises(InputError, match="other rows or tests"):
+        joined([table, Table({"a": table.scores["random"]})])
+
+
+@pytest.mark.parametrize(
+    ("methods", "tests", "message"),
+    [
+        ("saliency", ["sufficiency"], "is one text"),
+        ([], ["sufficiency"], "methods is empty"),
+        (["saliency"], [], "tests is empty"),
+        (["saliency", "saliency"], ["sufficiency"], "there twice"),
+        (["saliency"], ["iou"], "in no table"),
+        (["salience"], ["sufficiency"], "did you mean 'saliency'"),
+    ],
+)
+def test_what_cannot_be_compared(methods: Any, tests: Any, message: str) -> None:
+    model, x = small.mlp()
+    with pytest.raises(InputError, match=message):
+        ap.compare(model, x, methods, tests)
+
+
+def test_explanations_of_other_classes_are_refused() -> None:
+    model, x = small.mlp()
+    with pytest.raises(InputError, match="explains the classes"):
+        ap.compare(
+            model, x, {f"class {k}": ap.Saliency()(model, x, target=k) for k in (0, 1)}, ["pixel-flipping"]
+        )
+
+
+def test_command_line(tmp_path: Any) -> None:
+    run = CliRunner().invoke
+    found = run(
+        app, ["test", "not bad at all", "dull", "--tests", "deletion-rate", "--methods", "saliency", "--json"]
+    )
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["scores"]["saliency"]["deletion-rate"]["n"] == 2
+    out = tmp_path / "table.json"
+    shown = run(
+        app, ["test", "not bad", "--tests", "sparseness", "--methods", "lrp,saliency", "--out", str(out)]
+    )
+    assert "sparseness" in shown.stdout
+    assert json.loads(out.read_text())["tests"] == ["sparseness"]
+    assert run(app, ["test", "not bad", "--tests", "road"]).exit_code == 2
+    assert run(app, ["test", "not bad", "--tests", "roads"]).exit_code == 2
+    assert "deletion-rate" in run(app, ["tests"]).stdout
+
+
+# ---- plausibility ----
+
+
+def test_plausibility_beside_scikit_learn() -> None:
+    from sklearn.metrics import average_precision_score, f1_score, jaccard_score
+
+    generator = small.seeded(0)
+    values = torch.randint(0, 6, (30, 9), generator=generator).double()  # with ties
+    truth = torch.rand(30, 9, generator=generator) < 0.4
+    kept = truth.any(1) & ~truth.all(1)
+    found = ap.AUPRC()(values, truth).values
+    expected = [average_precision_score(t, v) for t, v in zip(truth.numpy(), values.numpy(), strict=True)]
+    assert found[kept].tolist() == pytest.approx(np.array(expected)[kept.numpy()])
+    values = torch.randn(30, 9, generator=generator).double()
+    for test, theirs in ((ap.TokenF1(), f1_score), (ap.IoU(), jaccard_score)):
+        chosen = [values[i] >= values[i].topk(max(1, int(truth[i].sum()))).values[-1] for i in range(30)]
+        expected = [theirs(t, c.numpy()) for t, c in zip(truth.numpy(), chosen, strict=True)]
+        assert test(values, truth).values[kept].tolist() == pytest.approx(np.array(expected)[kept.numpy()])
+
+
+def test_plausibility_of_pictures_and_texts() -> None:
+    values, truth = torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+    values[0, :, 1, 2] = 1
+    values[0, 0, 3, 3] = 2
+    truth[0, 1] = True
+    assert ap.PointingGame()(values, truth).values[0] == 1
+    assert ap.RelevanceMass()(values, truth).values[0] == pytest.approx(3 / 5)
+    nothing = ap.RelevanceMass()(values, truth)
+    assert nothing.n == 1
+    assert nothing.undefined == "nothing is marked, or everything is"
+    truth[1, 0] = True
+    assert "no positive value" in ap.RelevanceMass()(values, truth).undefined
+    model, ids = small.lstm()
+    words = TextFeatures("", ("",) * 5, ((0, 0),) * 5, (None, 0, 1, 2, None))
+    explanation = ap.Saliency()(model, ids[:1]).with_features([words])
+    marked = torch.tensor([[0, 1, 1, 1, 0]])
+    assert ap.AUPRC()(explanation, marked).n == 0  # all that is a word is marked
+    for wrong in (marked[:, :4], marked * 3):
+        with pytest.raises(InputError, match="truth has"):
+            ap.AUPRC()(explanation, wrong)
+
+
+# ---- other packages ----
+
+
+def one_channel() -> Any:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)).eval()
+    x = torch.randn(4, 1, 8, 8)
+    return model, x, ap.InputXGradient()(model, x)
+
+
+@needs("quantus")
+def test_pixel_flipping_beside_quantus() -> None:
+    quantus = peers.quantus()
+    model, x, explanation = one_channel()
+    metric = quantus.PixelFlipping(
+        features_in_step=4, perturb_baseline=0.0, disable_warnings=True, normalise=False, abs=False
+    )
+    curves = metric(
+        model=model, x_batch=x.numpy(), y_batch=explanation.target.numpy(), a_batch=explanation.values.numpy(),
+        device="cpu", softmax=True,
+    )  # fmt: skip
+    whole = model(x).softmax(1).amax(1).detach().numpy()
+    # Theirs begins with the first four pixels gone; ours is the mean of the falls, with none gone first.
+    expected = [(first - np.array(curve)).sum() / 17 for first, curve in zip(whole, curves, strict=True)]
+    found = ap.PixelFlipping(partition=Pixels(), steps=16)(model, x, explanation).values
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+
+
+@needs("quantus")
+def test_complexity_beside_quantus() -> None:
+    quantus = peers.quantus()
+    model, x, explanation = one_channel()
+    known = {"model": model, "x_batch": x.numpy(), "y_batch": explanation.target.numpy(), "device": "cpu"}
+    known["a_batch"] = explanation.values.numpy()
+    settings = {"disable_warnings": True, "normalise": False, "abs": True}
+    theirs = quantus.Complexity(**settings)(**known)
+    assert ap.Complexity(Pixels())(model, x, explanation).values.tolist() == pytest.approx(theirs, rel=1e-4)
+    theirs = quantus.Sparseness(**settings)(**known)
+    # Theirs adds 1e-8 to every value and takes the index of the places from 1 on.
+    assert ap.Sparseness(Pixels())(model, x, explanation).values.tolist() == pytest.approx(theirs, rel=1e-3)
+
+
+@needs("captum")
+def test_infidelity_and_sensitivity_beside_captum() -> None:
+    metrics = importlib.import_module("captum.metrics")
+    model, x, _ = one_channel()
+    explanation = ap.Saliency()(model, x)
+
+    def noise(inputs: Any) -> Any:
+        drawn = 0.1 * torch.randn_like(inputs)
+        return drawn, inputs - drawn
+
+    theirs = metrics.infidelity(
+        model, noise, x, explanation.values, target=explanation.target, n_perturb_samples=4000
+    )
+    test = ap.Infidelity(samples=4000, perturbation="noise", scaled=False)
+    assert test(model, x, explanation).values.tolist() == pytest.approx(theirs.tolist(), rel=0.15)
+
+    def explain(inputs: Any, target: Any) -> Any:
+        return ap.Saliency()(model, inputs, target).values
+
+    theirs = metrics.sensitivity_max(
+        explain, x, perturb_radius=0.3, n_perturb_samples=200, target=explanation.target
+    )
+    ours = ap.MaxSensitivity(samples=200, radius=0.3)(model, x, explanation).values
+    assert ours.tolist() == pytest.approx(theirs.tolist(), rel=0.5)
+
+
+@needs("pytorch_grad_cam")
+def test_road_beside_grad_cam() -> None:
+    theirs = peers.grad_cam_road()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 10 * 8, 3)).eval()
+    x, map_ = torch.rand(1, 3, 12, 10), torch.rand(1, 12, 10)
+    label = int(model(x).argmax())
+    imputer = theirs.NoisyLinearImputer(noise=0.0)
+    shares = (0.1, 0.3, 0.5, 0.7, 0.9)
+    falls = {}
+    for order, relevance in (("morf", map_[0]), ("lerf", -map_[0])):
+        scores = []
+        for share in shares:
+            keep = (relevance < relevance.flatten().topk(round(120 * share)).values[-1]).float()
+            with torch.no_grad():
+                scores.append(float(model(imputer(x[0], keep)[None])[0, label]))
+        falls[order] = np.mean(scores)
+    settings = {"of": "score", "shares": shares, "replacement": NoisyLinear(noise=0.0, accuracy=1e-7)}
+    for order, expected in (*falls.items(), ("symmetric", (falls["lerf"] - falls["morf"]) / 2)):
+        found = ap.ROAD(order=order, **settings)(model, x, map_).mean
+        assert found == pytest.approx(expected, abs=1e-4)
