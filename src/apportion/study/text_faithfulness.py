@@ -120,17 +120,17 @@ def run(corpus: Corpus, settings: Settings, store: Store) -> Findings:
     """Run all cells of one corpus, or take them from the store."""
     work = _Work(corpus, settings, store)
     history, scores = work.train()
-    maps = {name: work.maps(name) for name in METHODS}
-    notes = {name: found.pop("notes") for name, found in maps.items()}
-    maps |= references(maps, settings.seed)
+    made = {name: work.maps(name) for name in METHODS}
+    maps = {name: parts for name, (parts, _) in made.items()}
+    notes = {name: of_method for name, (_, of_method) in made.items()}
+    maps |= references(maps[REVERSED], settings.seed)
     tests = {kind: {name: work.test(kind, name, found) for name, found in maps.items()} for kind in TESTS}
     tests[LEARNER] = {name: work.learner(name, found) for name, found in maps.items() if "train" in found}
     return Findings(corpus, history, scores, tests, notes, work.amounts, work.seconds)
 
 
-def references(maps: Mapping[str, Mapping[str, Documents]], seed: int) -> dict[str, dict[str, Documents]]:
-    """Maps that know nothing (uniform, random) and one that says the opposite (reversed)."""
-    given = maps[REVERSED]
+def references(given: Mapping[str, Documents], seed: int) -> dict[str, dict[str, Documents]]:
+    """Maps that know nothing (uniform, random), and the opposite of the given ones (reversed)."""
     return {
         "Uniform": {part: uniform_maps(documents) for part, documents in given.items()},
         "Random": {part: random_maps(documents, seed) for part, documents in given.items()},
@@ -139,6 +139,16 @@ def references(maps: Mapping[str, Mapping[str, Documents]], seed: int) -> dict[s
             for part, documents in given.items()
         },
     }
+
+
+def classifier(words: int, seed: int) -> AttentionClassifier:
+    """The untrained model; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AttentionClassifier(words)
+    with torch.no_grad():
+        model.embedding.weight.mul_(EMBEDDING_SCALE)
+    return model
 
 
 class _Work:
@@ -158,7 +168,7 @@ class _Work:
             "few": first_within(lengths, settings.few),
             "steps": first_within(lengths**2, settings.steps),
         }
-        self.model = AttentionClassifier(len(corpus.vocabulary))
+        self.model = classifier(len(corpus.vocabulary), settings.training.seed)
         self.trained = Cell(
             f"model/{corpus.name}",
             {
@@ -173,12 +183,7 @@ class _Work:
 
     def train(self) -> tuple[list[dict[str, float]], Tensor]:
         """Train the model; the numbers of each epoch and the scores of the test documents."""
-        corpus, seed = self.corpus, self.settings.training.seed
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.model = AttentionClassifier(len(corpus.vocabulary))
-            with torch.no_grad():
-                self.model.embedding.weight.mul_(EMBEDDING_SCALE)
+        corpus = self.corpus
 
         def compute() -> Result:
             history = train(
@@ -199,12 +204,13 @@ class _Work:
         self.model.eval().requires_grad_(False)
         return found.numbers, found.tensors["scores/test"]
 
-    def maps(self, name: str) -> dict[str, Any]:
-        """The documents with the maps of one method, by what they are for, and the `notes` on them."""
+    def maps(self, name: str) -> tuple[dict[str, Documents], dict[str, Any]]:
+        """The documents with the maps of one method, by what they are for, and the notes on those for testing."""
         parts = dict(self.parts)
         if name in FEW:
             parts = {"test": parts["test"].select(range(self.amounts["few"]))}
-        found: dict[str, Any] = {}
+        found: dict[str, Documents] = {}
+        notes: dict[str, Any] = {}
         for part, documents in parts.items():
             settings = {
                 "model": self.trained.fingerprint,
@@ -218,8 +224,9 @@ class _Work:
 
             result = self._get(Cell(f"maps/{self.corpus.name}/{name}/{part}", settings), compute)
             flat = result.tensors["maps"].split(documents.lengths.tolist())
-            found |= {part: replace(documents, maps=flat), "notes": result.numbers}
-        return found
+            found[part] = replace(documents, maps=flat)
+            notes = result.numbers if part == "test" else notes
+        return found, notes
 
     def test(self, kind: str, name: str, maps: Mapping[str, Documents]) -> Scores:
         """The scores of one map under a test without training."""

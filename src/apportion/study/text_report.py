@@ -124,19 +124,17 @@ def test_table(findings: Sequence[Findings], test: str) -> Table:
 
 
 def maps(findings: Sequence[Findings]) -> Table:
-    """How the maps were made."""
-    rows = []
+    """How much each map leaves of what it apportions, and the settings of its method."""
+    rows, methods = [], []
     for name in findings[0].notes:
         notes = [found.notes[name] for found in findings]
-        shares = [
-            f"{n['remainder median']:.2g} ({n['remainder 90 %']:.2g})"
-            for n in notes
-            if "remainder median" in n
-        ]
-        rows.append((name, f"`{notes[0]['method']}`", *(shares or ["–"] * len(findings))))
-    titles = [f"remainder, {found.corpus.title}" for found in findings]
-    note = "Remainder: median (and 90 % quantile) of |remainder| / |total| over the documents."
-    return Table("Maps", ("map", "method", *titles), rows, (note,))
+        methods.append(f"{name}: `{notes[0]['method']}`.")
+        if "remainder median" in notes[0]:
+            shares = [f"{n['remainder median']:.2g} ({n['remainder 90 %']:.2g})" for n in notes]
+            rows.append((name, *shares))
+    note = "Median (and 90 % quantile) over the documents; the other maps do not claim to add up."
+    columns = ("map", *(found.corpus.title for found in findings))
+    return Table("|remainder| / |total| of the maps", columns, rows, (note, " ".join(methods)))
 
 
 def times(findings: Sequence[Findings]) -> Table:
