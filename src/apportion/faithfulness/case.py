@@ -58,6 +58,8 @@ class Case:
             mask = model.mask if mask is None else mask
             if not isinstance(inputs, Tensor | tuple | dict):
                 inputs, known = model.encode(inputs)
+                if features is not None and tuple(features) != (known,):
+                    raise InputError("the explanation is of another input than the one given")
                 features = (known,)
             model = model.model
         self.model: Model = model
