@@ -399,13 +399,13 @@ def test_callables_of_ones_own_must_be_given_again(tmp_path):
 
 
 def test_files_that_are_none(tmp_path):
-    with pytest.raises(InputError, match="no classifier file at"):
+    with pytest.raises(InputError, match="no Bag-of-Words classifier file at"):
         BagOfWords.load(tmp_path / "nothing")
     (tmp_path / "text").write_text("not a classifier")
-    with pytest.raises(InputError, match="is not a Bag-of-Words classifier"):
+    with pytest.raises(InputError, match="is not an apportion Bag-of-Words classifier"):
         BagOfWords.load(tmp_path / "text")
     e = trained().explain(photo("disc", 0)).save(tmp_path / "explanation")
-    with pytest.raises(InputError, match="is not a Bag-of-Words classifier"):
+    with pytest.raises(InputError, match="is not an apportion Bag-of-Words classifier"):
         BagOfWords.load(e)
 
 

@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 import apportion as ap
 from apportion.errors import InputError
-from apportion.explanation import SCHEMA, Explanation, write_whole
+from apportion.explanation import SCHEMA, Explanation
 from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
+from apportion.files import write_whole
 
 
 def linear(bias=False):

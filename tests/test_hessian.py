@@ -278,7 +278,7 @@ def test_saved_and_loaded_they_are_the_same(tmp_path):
     found = found.named(["a", "b", "c"])
     assert ap.Interactions.load(found.save(tmp_path / "found.safetensors")) == found
     (tmp_path / "other").write_bytes(b"nonsense")
-    with pytest.raises(InputError, match="does not hold interactions"):
+    with pytest.raises(InputError, match="is not an apportion interactions"):
         ap.Interactions.load(tmp_path / "other")
     with pytest.raises(InputError, match="no interactions file"):
         ap.Interactions.load(tmp_path / "missing")

@@ -178,7 +178,7 @@ def compare(
             raise InputError("--methods is empty; accepted: names such as lrp,ig")
         what = _recognised(given)
         with _status():
-            from apportion.explanation import write_whole
+            from apportion.files import write_whole
             from apportion.running import explain_by_each
             from apportion.testing import beside
 

@@ -126,7 +126,7 @@ def cluster(
         from apportion.bulk.clustering import cluster as clustered
         from apportion.bulk.page import clusters_page
         from apportion.bulk.reading import open_run
-        from apportion.explanation import write_whole
+        from apportion.files import write_whole
 
         run = open_run(folder)
         asked = [name.strip() for name in classes.split(",") if name.strip()]
@@ -153,7 +153,7 @@ def summary(
         from apportion.bulk.page import maps_page
         from apportion.bulk.reading import open_run
         from apportion.bulk.summaries import summarise
-        from apportion.explanation import write_whole
+        from apportion.files import write_whole
 
         run = open_run(folder)
         found = summarise(run, least)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion import terminal
-from apportion.explanation import write_whole
+from apportion.files import write_whole
 from apportion.recognise import Given
 from apportion.report import page
 from apportion.running import explain_given

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -16,6 +14,7 @@ from torch import Tensor
 from apportion import features as features_module
 from apportion.errors import InputError
 from apportion.features import Features, ImageFeatures
+from apportion.files import read_tensors, write_tensors, write_whole
 from apportion.substitution import tensors_in
 
 Values = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
@@ -166,36 +165,12 @@ class Explanation:
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file with a JSON header; it appears whole or not at all."""
-        from safetensors.torch import save
-
-        tensors, header = _pack(self)
-        # Copies, since tensors that share memory (one picture for many samples) are refused.
-        copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-        data = save(copies, {"apportion": json.dumps(header)})
-        return write_whole(Path(path), data)
+        return write_tensors(path, "apportion", *_pack(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Explanation:
         """Read what `save` wrote. Raises InputError for other files and for files of a newer schema."""
-        from safetensors import SafetensorError, safe_open
-
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"no explanation file at {path}")
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {})["apportion"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            if header.get("schema", 0) > SCHEMA:
-                raise InputError(
-                    f"{path} has schema {header['schema']}, newer than the {SCHEMA} that this version of "
-                    "apportion reads; install a newer apportion"
-                )
-            return _unpack(tensors, header)
-        except InputError:
-            raise
-        except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-            raise InputError(f"{path} is not an apportion explanation ({error})") from error
+        return read_tensors(path, "apportion", "explanation", SCHEMA, _unpack)
 
     def plot(self, index: int = 0, ax: Any = None) -> Any:
         """Draw one sample on matplotlib Axes (made if not given) and return them."""
@@ -216,24 +191,6 @@ class Explanation:
         from apportion.report import frame
 
         return frame(self)
-
-
-def write_whole(path: Path, data: bytes) -> Path:
-    """Write a file that is never seen half-written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            with partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
-    return path
 
 
 def _places(values: Tensor) -> list[tuple[int, ...]]:

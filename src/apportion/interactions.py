@@ -13,8 +13,9 @@ from torch import Tensor
 
 from apportion import features as features_module
 from apportion.errors import InputError
-from apportion.explanation import Cost, write_whole
+from apportion.explanation import Cost
 from apportion.features import Features, ImageFeatures, TextFeatures
+from apportion.files import read_tensors, write_tensors, write_whole
 
 SCHEMA = 1
 
@@ -166,31 +167,12 @@ class Interactions:
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file with a JSON header; it appears whole or not at all."""
-        from safetensors.torch import save
-
-        tensors, header = _pack(self)
-        whole = {k: v.detach().contiguous().cpu() for k, v in tensors.items()}
-        return write_whole(Path(path), save(whole, {"apportion-interactions": json.dumps(header)}))
+        return write_tensors(path, "apportion-interactions", *_pack(self))
 
     @classmethod
     def load(cls, path: str | Path) -> Interactions:
         """Read what `save` wrote. Raises InputError for other files and for files of a newer schema."""
-        from safetensors import SafetensorError, safe_open
-
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"no interactions file at {path}")
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {})["apportion-interactions"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-            raise InputError(f"{path} does not hold interactions that apportion wrote ({error})") from error
-        if header.get("schema", 0) > SCHEMA:
-            raise InputError(
-                f"{path} has schema {header['schema']}, newer than {SCHEMA}; install a newer apportion"
-            )
-        return _unpack(tensors, header)
+        return read_tensors(path, "apportion-interactions", "interactions", SCHEMA, _unpack)
 
     def plot(self, index: int = 0, ax: Any = None) -> Any:
         """Draw one sample on matplotlib Axes (made if not given): arcs over a text, else the matrix."""

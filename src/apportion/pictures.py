@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from apportion.explanation import Explanation, write_whole
+from apportion.explanation import Explanation
+from apportion.files import write_whole
 from apportion.interactions import Interactions
 from apportion.views import AGAINST, FOR, Bars, Heat, Piece, View, Words, view
 from apportion.wording import Explained, balance, decision, number, signed, target_name

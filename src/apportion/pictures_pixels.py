@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.errors import InputError
-from apportion.explanation import Explanation, write_whole
+from apportion.explanation import Explanation
+from apportion.files import write_whole
 from apportion.pictures import INK, MUTED, quiet
 from apportion.views import AGAINST, FOR, Heat, scale_of, view
 from apportion.wording import balance, number

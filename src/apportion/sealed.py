@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.explanation import write_whole
+from apportion.files import write_whole
 
 
 def seal(path: Path, numbers: Any, tensors: Mapping[str, Tensor] | None = None) -> Path:

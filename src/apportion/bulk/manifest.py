@@ -14,7 +14,7 @@ import torch
 
 from apportion.domains import Classifier
 from apportion.errors import InputError
-from apportion.explanation import write_whole
+from apportion.files import write_whole
 
 SCHEMA = 1
 FILE = "manifest.json"

@@ -19,8 +19,9 @@ from apportion.bulk import manifest, shards
 from apportion.bulk.manifest import Manifest
 from apportion.bulk.shards import ERRORS, MAPS, Done, Maps
 from apportion.errors import InputError
-from apportion.explanation import Cost, Explanation, write_whole
+from apportion.explanation import Cost, Explanation
 from apportion.features import Features, TabularFeatures, TextFeatures
+from apportion.files import write_whole
 
 if TYPE_CHECKING:
     from torch.utils.data import Dataset

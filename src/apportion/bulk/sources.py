@@ -18,7 +18,7 @@ from torch import Tensor
 
 from apportion.bulk.tables import ARROW, LINES, ArrowRows, Choice, Lines
 from apportion.errors import InputError
-from apportion.explanation import write_whole
+from apportion.files import write_whole
 from apportion.recognise import PICTURES, TENSORS
 
 KINDS = (

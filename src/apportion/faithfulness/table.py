@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from apportion.errors import InputError
-from apportion.explanation import write_whole
 from apportion.faithfulness.agreement import Numbers, kendall_tau, krippendorff_alpha
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.statistics import Comparison, paired, ranks
+from apportion.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from apportion.errors import InputError
-from apportion.explanation import write_whole
 from apportion.faithfulness.agreement import krippendorff_alpha
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.statistics import bootstrap_means
+from apportion.files import write_whole
 from apportion.report import shell, versions
 from apportion.study.comparison import GRID, Outcome, mean_or_dash, ratings
 from apportion.study.config import Study

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from apportion.errors import InputError
-from apportion.explanation import write_whole
+from apportion.files import write_whole
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable

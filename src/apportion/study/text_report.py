@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from apportion.explanation import write_whole
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.statistics import bootstrap_means
+from apportion.files import write_whole
 from apportion.study import published
 from apportion.study.tables import Table, write_tables
 from apportion.study.text_faithfulness import DELETION, FEW, LEARNER, SHUFFLE, Findings

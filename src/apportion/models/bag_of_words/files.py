@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.explanation import write_whole
+from apportion.files import read_tensors, write_tensors
 from apportion.models.bag_of_words import features, kernels, mapping
 from apportion.models.bag_of_words.bag import Bagging
 from apportion.models.bag_of_words.features import EXTRACTORS
@@ -30,7 +29,6 @@ OWN = "own"
 
 def save(bow: Any, path: Path) -> Path:
     """Write a fitted classifier. Raises InputError for class labels that JSON has no form for."""
-    from safetensors.torch import save as packed
 
     labels = bow.classes_.tolist()
     if not all(isinstance(label, str | int | float | bool) for label in labels):
@@ -50,33 +48,21 @@ def save(bow: Any, path: Path) -> Path:
         ],
         "vocabularies": [type(vocabulary).__name__ for vocabulary in bagging.vocabularies],
     }
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return write_whole(path, packed(whole, {"bag_of_words": json.dumps(header)}))
+    return write_tensors(path, "bag_of_words", tensors, header)
 
 
 def load(cls: Any, path: Path, own: dict[str, Any]) -> Any:
     """Rebuild what `save` wrote; `own` are the callables that could not be in the file, by their setting."""
-    from safetensors import SafetensorError, safe_open
-
     unknown = set(own) - {"kernel", "features", "mapping"}
     if unknown:
         raise InputError(f"load got {', '.join(sorted(unknown))}; accepted: kernel, features, mapping")
-    if not path.is_file():
-        raise InputError(f"no classifier file at {path}")
-    try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["bag_of_words"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if header["schema"] > SCHEMA:
-            raise InputError(
-                f"{path} has schema {header['schema']}, newer than the {SCHEMA} that this version of apportion "
-                "reads; install a newer apportion"
-            )
-        return _rebuilt(cls, header, tensors, own, path)
-    except InputError:
-        raise
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"{path} is not a Bag-of-Words classifier of apportion ({error})") from error
+    return read_tensors(
+        path,
+        "bag_of_words",
+        "Bag-of-Words classifier",
+        SCHEMA,
+        lambda tensors, header: _rebuilt(cls, header, tensors, own, path),
+    )
 
 
 def _rebuilt(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from apportion.explanation import write_whole
+from apportion.files import write_whole
 from apportion.models.prototypes.explaining import enlarged
 from apportion.models.prototypes.grids import CHUNK, device_of
 from apportion.models.prototypes.images import Images
@@ -82,6 +82,11 @@ class Reasons:
 
         return _written(reasons_page(self), path)
 
+    def _repr_html_(self) -> str:
+        from apportion.report import framed
+
+        return framed(self.to_html(), f"{self.name} looks like {self.label}")
+
 
 @dataclass(frozen=True, eq=False)
 class Row:
@@ -110,6 +115,11 @@ class Gallery:
         from apportion.models.prototypes.page import gallery_page
 
         return _written(gallery_page(self), path)
+
+    def _repr_html_(self) -> str:
+        from apportion.report import framed
+
+        return framed(self.to_html(), f"prototypes of {self.label}")
 
 
 def _written(page: str, path: str | Path | None) -> str:
