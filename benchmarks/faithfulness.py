@@ -191,9 +191,8 @@ def eraser() -> Iterator[Row]:
     encoded = dict(tokenizer(text))
     explanation = ap.InputXGradient()(model, encoded)
     target = int(explanation.target)
-    scores = (
-        explanation.values["input_ids"][0].argsort().argsort().numpy() + 1.0
-    )  # ferret counts positive ones only
+    # The ranks from 1 on, since ferret leaves negative values out.
+    scores = explanation.values["input_ids"][0].argsort().argsort().numpy() + 1.0
     made = explanations.Explanation(text, list(text), scores, "x", target)
     shares = tuple(k / 10 for k in range(1, 11))
     settings = {
@@ -201,8 +200,8 @@ def eraser() -> Iterator[Row]:
         "only_pos": True,
         "removal_args": {
             "remove_tokens": False,
-            "based_on": "perc",
-            "thresholds": [10 * k for k in range(1, 11)],
+            "based_on": "k",
+            "thresholds": [-(-64 * k // 10) for k in range(1, 11)],
         },
     }
     evaluators = [

@@ -22,6 +22,7 @@ TESTS = {
     "soft-sufficiency": "soft:SoftSufficiency",
     "infidelity": "fidelity:Infidelity",
     "completeness": "fidelity:Completeness",
+    "shuffle-tvd": "shuffle:ShuffleTVD",
     "roar": "retraining:ROAR",
     "kar": "retraining:KAR",
     "f-fidelity": "retraining:FFidelity",
