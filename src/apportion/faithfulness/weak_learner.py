@@ -51,7 +51,7 @@ class WeakLearner:
         classes = 1 + max(int(part.labels.max()) for part in parts)
         f1s, notes = [], []
         for seed in self.seeds:
-            model = self._model(words, classes, seed)
+            model = self._model(words, classes, seed).to(documents.labels.device)
             history = train(model, parts[0], parts[1], replace(self.training, seed=seed))
             predicted = scores_by_model(model, parts[2]).argmax(1)
             f1s.append(f1(predicted, parts[2].labels))

@@ -85,7 +85,8 @@ def train(
     while not state.finished():
         number = len(state.history)
         begin = time.perf_counter()
-        loss = _epoch(model, optimiser, documents, settings, number)
+        loss = _epoch(model.train(), optimiser, documents, settings, number)
+        model.eval()
         scores = scores_by_model(model, validation)
         epoch = Epoch(
             training_loss=loss,
@@ -104,8 +105,7 @@ def train(
 
 
 def scores_by_model(model: nn.Module, documents: Documents) -> Tensor:
-    """The scores `(n, classes)` of all documents, run in batches of like length."""
-    model.eval()
+    """The scores `(n, classes)` of all documents, run in batches of like length, without gradients."""
     found: list[Tensor] = []
     order: list[int] = []
     with torch.no_grad():
@@ -144,7 +144,6 @@ def _epoch(
     model: nn.Module, optimiser: torch.optim.Optimizer, documents: Documents, settings: Training, number: int
 ) -> float:
     """The mean training loss; what is random in an epoch depends on the seed and its number only."""
-    model.train()
     seed = settings.seed * 1000 + number
     order = shuffled_batches(documents.lengths, settings.batch, torch.Generator().manual_seed(seed))
     total = torch.zeros((), device=documents.labels.device)
