@@ -85,10 +85,15 @@ def frame(explanation: Explained) -> str:
     shown = [explanation[i] for i in range(min(len(explanation), IN_A_NOTEBOOK))]
     left_out = len(explanation) - len(shown)
     more = f"<p>… and {left_out} more; explanation[i] shows one of them</p>" if left_out else ""
+    return framed(page(shown), explanation.summary()) + more
+
+
+def framed(page: str, title: str) -> str:
+    """A whole page as an element of another, kept apart from it."""
     style = "width: 100%; height: 46rem; border: 0; resize: vertical; overflow: auto"
     return (
-        f'<iframe title="{html.escape(explanation.summary())}" srcdoc="{html.escape(page(shown))}" '
-        f'sandbox="allow-scripts allow-downloads" style="{style}"></iframe>{more}'
+        f'<iframe title="{html.escape(title)}" srcdoc="{html.escape(page)}" '
+        f'sandbox="allow-scripts allow-downloads" style="{style}"></iframe>'
     )
 
 
