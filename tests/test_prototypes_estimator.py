@@ -333,6 +333,11 @@ def test_pages_are_whole_and_escaped(folder: Path, tmp_path: Path):
         assert "class &lt;0&gt;" in page
         assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert (tmp_path / "why.html").read_text(encoding="utf-8") == pages[0]
+    assert (
+        model.reasons(evil)._repr_html_().count("<")
+        == model.gallery("class <0>", 2)._repr_html_().count("<")
+        == 2
+    )
     model.reasons(evil).plot().savefig(tmp_path / "why.png")
     model.gallery("class <0>", 2, train=folder).plot().savefig(tmp_path / "all.png")
 
