@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 # The constraints pin everything, so that every machine tests the same and no larger build of torch comes along.
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --quiet --constraint constraints.txt
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
@@ -18,7 +19,7 @@ demo: $(VENV)/.demo ## explain a sentence and a photo by three methods
 	$(BIN)/apportion explain
 
 test: check ## everything that must hold: style, types, documentation, tests
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check
@@ -27,7 +28,7 @@ check: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 
 slow: $(VENV)/.dev ## the tests that take longer
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 docs: $(VENV)/.dev ## read the documentation while writing it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve

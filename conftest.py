@@ -9,8 +9,8 @@ import torch
 
 import apportion
 
-# Two, as on the machines that test this; more would only make figures differ between machines.
-torch.set_num_threads(2)
+# One: what the tests run is small, and threads that share their cores with other work wait for each other.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
