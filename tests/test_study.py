@@ -184,6 +184,17 @@ def test_every_map_has_every_score(found: tuple[text_faithfulness.Findings, Path
     assert all(path.stat().st_size > 500 for path in written)
 
 
+def test_several_corpora_are_beside_each_other(found: tuple[text_faithfulness.Findings, Path]) -> None:
+    first = found[0]
+    made = tables([first, replace(first, corpus=replace(first.corpus, name="imdb", title="IMDB"))])
+    text = "\n".join(table.markdown() for table in made)
+    assert "| map | SST | published | IMDB | published |" in text
+    by_test = next(table for table in made if table.title.startswith("Do the corpora agree?"))
+    alphas = {row[0]: row[1].split()[0] for row in by_test.rows}
+    assert alphas.keys() == first.tests.keys()
+    assert set(alphas.values()) <= {"1.00", "–"}  # the model of this test hardly changes its mind
+
+
 def test_running_again_does_nothing_and_gives_the_same(
     found: tuple[text_faithfulness.Findings, Path],
 ) -> None:
