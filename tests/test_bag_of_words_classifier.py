@@ -473,7 +473,7 @@ def test_inputs_that_cannot_be_used(x, message):
         ({"features": lambda p: (np.zeros((1, 3)), np.array([[0, 0, 900, 900]]))}, "not within the picture"),
         ({"features": lambda p: (np.full((1, 3), np.nan), np.array([[0, 0, 9, 9]]))}, "NaN"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
 )
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(InputError, match=message):
