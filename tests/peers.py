@@ -150,8 +150,9 @@ def quantus() -> Any:
 
 
 def grad_cam_road() -> Any:
-    """pytorch-grad-cam's ROAD, without the rest of the package and the torchvision that it imports."""
-    return _module_alone("pytorch_grad_cam", "metrics", "road")
+    """pytorch-grad-cam's ROAD."""
+    grad_cam()
+    return importlib.import_module("pytorch_grad_cam.metrics.road")
 
 
 def ferret_faithfulness() -> Any:
