@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -98,12 +99,18 @@ def wait_for_shards(folder, many):
 
 
 @pytest.fixture
-def two_nodes(tmp_path_factory):
+def short():
+    """A folder whose name leaves room for the sockets in it, of which Unix allows 107 characters."""
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def two_nodes(short):
     """A head and a second node on this machine: (address, environment, the second node's process)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    short = tmp_path_factory.mktemp("r")
     environment = {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-for-this-test",
