@@ -64,7 +64,8 @@ def test_killed_at_random_moments_again_and_again(tmp_path, whole, forks):
     while not (tmp_path / "run").exists() or not ap.open_run(tmp_path / "run").complete:
         process = forks.Process(target=explained, args=(tmp_path / "run",))
         process.start()
-        deadline = time.monotonic() + random.uniform(0.02, 0.1) * (1 + deaths / 10)
+        # From moments in which no machine has finished to long enough for any.
+        deadline = time.monotonic() + random.uniform(0.001, 0.003) * 1.4**deaths
         while process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.001)
         process.kill()
