@@ -201,12 +201,12 @@ def write(
         _sync(partial)
         if final.exists() and finished(folder, shard, run) is None:  # damaged
             shutil.rmtree(final)
-        try:
-            partial.rename(final)
-        except OSError:
-            if finished(folder, shard, run) is None:
-                raise
+        partial.rename(final)
         _sync(final.parent)
+    except OSError:
+        # Another process may have made it before, and have taken what this one was writing for leftovers.
+        if finished(folder, shard, run) is None:
+            raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Done(shard, len(rows), len(errors))
