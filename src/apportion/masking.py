@@ -31,7 +31,7 @@ from apportion.target import Target, pick, resolve, scores_of
 # How many numbers the largest tensor of a chunk may hold, by device. On a CPU small chunks stay in the cache: one
 # core takes 20 ms an image for EfficientNet-Lite0 in chunks of 2, 87 ms in chunks of 64 (`benchmarks/masking.py`
 # prints it). What one row needs is counted in the first run, not timed, so that the same call gives the same bits.
-_NUMBERS_A_CHUNK = {"cpu": 3 << 20}
+_NUMBERS_A_CHUNK = {"cpu": 1 << 20}
 _NUMBERS_ELSEWHERE = 1 << 28
 _MOST_ROWS = 4096
 
@@ -180,7 +180,7 @@ class Masking:
     def _rows_a_chunk(self, largest: int) -> int:
         entered = sum(part.x[0].numel() for part in self.parts)
         numbers = _NUMBERS_A_CHUNK.get(self.parts[0].x.device.type, _NUMBERS_ELSEWHERE)
-        return max(1, min(_MOST_ROWS, numbers // max(entered, -(-largest // self.batch), 1)))
+        return max(2, min(_MOST_ROWS, numbers // max(entered, -(-largest // self.batch), 1)))
 
     def _background_rows(self, total: int) -> Tensor | None:
         """Which row of the background each model call draws from."""
