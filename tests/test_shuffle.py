@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apportion.errors import InputError
@@ -108,6 +108,8 @@ def test_refuses_no_permutations() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=8))
+@example([8.407790785948902e-45])
+@example([1e-40, -1e-42, 0.0])
 def test_weights_add_up_to_one_or_are_all_zero(values: list[float]) -> None:
     given_values = torch.tensor([values])
     weights = weights_of(given_values, torch.ones_like(given_values, dtype=torch.bool))

@@ -16,5 +16,6 @@ def weights_of(values: Tensor, here: Tensor) -> Tensor:
     tensor([[ 0.7500, -0.2500,  0.0000,  0.0000]])
     """
     kept = values.masked_fill(~here, 0.0)
-    kept = kept / kept.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)
+    largest = kept.abs().amax(-1, keepdim=True)
+    kept = kept / torch.where(largest > 0, largest, 1.0)
     return kept / kept.abs().sum(-1, keepdim=True).clamp(min=1.0)
