@@ -34,13 +34,31 @@ def write_whole(path: Path, data: bytes) -> Path:
     return path
 
 
+def written(text: str, path: str | Path | None) -> str:
+    """The text; also as a file if a path is given."""
+    if path is not None:
+        write_whole(Path(path), text.encode())
+    return text
+
+
 def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], header: Any) -> Path:
     """One safetensors file, with the JSON-ready `header` under the name `kind`."""
     from safetensors.torch import save
 
-    # Copies, since tensors that share memory (one picture for many samples) are refused.
-    copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-    return write_whole(Path(path), save(copies, {kind: json.dumps(header)}))
+    return write_whole(Path(path), save(copies(tensors), {kind: json.dumps(header)}))
+
+
+def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What safetensors can write: it refuses tensors that share memory (one picture for many samples)."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+
+
+def stored(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The header and the tensors of a safetensors file."""
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
 
 
 def read_tensors(
@@ -52,15 +70,14 @@ def read_tensors(
 ) -> T:
     """What `rebuild` makes of the tensors and the header that `write_tensors` wrote. Raises InputError for other
     files, and for a header whose "schema" is newer than this one."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no {what} file at {path}")
     try:
-        with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})[kind])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        metadata, tensors = stored(path)
+        header = json.loads(metadata[kind])
         if header.get("schema", 0) > schema:
             raise InputError(
                 f"{path} has schema {header['schema']}, newer than the {schema} that this version of "

@@ -142,7 +142,7 @@ class Subject:
                 self.inputs, lambda t: _ordinary(t if rows is None else t[rows.to(t.device)])
             )
             entry = _Entry(self, run, inputs, leaves, grad)
-            stack.enter_context(_same_random_state(inputs))
+            stack.enter_context(same_random_state(inputs))
             stack.enter_context(torch.set_grad_enabled(grad))
             stack.enter_context(entry.hooks())
             stack.enter_context(run)
@@ -196,7 +196,7 @@ class Subject:
             named = {str(slot.layer): value for slot, value in zip(slots, values, strict=True)}
             return named[str(slots[0].layer)] if isinstance(self.at, str) and len(named) == 1 else named
         found: dict[Any, Tensor] = {}
-        offsets = _offsets(self.inputs)
+        offsets = offsets_of(self.inputs)
         for slot, value in zip(slots, values, strict=True):
             if slot.positions is None:
                 found[slot.key] = value
@@ -234,7 +234,7 @@ class _Entry:
         self.inputs = inputs
         if subject.layers:
             return
-        offsets = _offsets(inputs)
+        offsets = offsets_of(inputs)
         run.on_embedding = self._embedded
 
         def enter(key: Any, tensor: Tensor) -> Tensor:
@@ -379,7 +379,7 @@ def checked_inputs(inputs: Any) -> Inputs:
     return map_tensors(plain, lambda t: t.detach())  # type: ignore[no-any-return]
 
 
-def _offsets(inputs: Inputs) -> dict[Any, tuple[int, Tensor]]:
+def offsets_of(inputs: Inputs) -> dict[Any, tuple[int, Tensor]]:
     """Where the flat positions of each integer input begin, so that all are distinct."""
     items = (
         [(None, inputs)]
@@ -409,7 +409,7 @@ def _ordinary(tensor: Tensor) -> Tensor:
 
 
 @contextmanager
-def _same_random_state(inputs: Inputs) -> Iterator[None]:
+def same_random_state(inputs: Inputs) -> Iterator[None]:
     """Put the global random states back if the model drew from them."""
     devices = {t.device for t in tensors_in(inputs) if t.is_cuda}
     before, on_devices = torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in devices}

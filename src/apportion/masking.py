@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation, Values
 from apportion.features import Features
-from apportion.forward import Inputs, Model, _same_random_state, call_model, checked_inputs
+from apportion.forward import Inputs, Model, call_model, checked_inputs, same_random_state
 from apportion.partitions import Partition
 from apportion.parts import Ordered, as_tensor_map, counts, cut, spread, without_hidden
 from apportion.progress import progress
@@ -243,7 +243,7 @@ class Masking:
     def _run_once(self, inputs: Inputs, size: int) -> Tensor:
         guard = Substitution(model=self.model) if self._guarded is not False else None
         sizes = self._largest if self._guarded is None else None
-        with torch.no_grad(), _same_random_state(inputs), guard or nullcontext(), sizes or nullcontext():
+        with torch.no_grad(), same_random_state(inputs), guard or nullcontext(), sizes or nullcontext():
             given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
             output = self.model(given) if self.numpy else call_model(self.model, given)
         if guard is not None:

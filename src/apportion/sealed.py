@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.files import write_whole
+from apportion.files import copies, stored, write_whole
 
 
 def seal(path: Path, numbers: Any, tensors: Mapping[str, Tensor] | None = None) -> Path:
@@ -19,19 +19,17 @@ def seal(path: Path, numbers: Any, tensors: Mapping[str, Tensor] | None = None) 
     all."""
     from safetensors.torch import save
 
-    flat = {n: t.detach().cpu().clone().contiguous() for n, t in (tensors or {}).items()}
+    flat = copies(tensors or {})
     text = json.dumps(numbers, sort_keys=True, allow_nan=False)
     return write_whole(path, save(flat, {"numbers": text, "checksum": _checksum(text, flat)}))
 
 
 def unseal(path: Path) -> tuple[Any, dict[str, Tensor]]:
     """What `seal` wrote. Raises InputError that names the file if a single bit of it has changed."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, "pt") as file:
-            header = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        header, tensors = stored(path)
         if _checksum(header["numbers"], tensors) != header["checksum"]:
             raise InputError(f"{path} is corrupt: its checksum is of other content")
         return json.loads(header["numbers"]), tensors

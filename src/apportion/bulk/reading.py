@@ -10,10 +10,11 @@ from functools import cached_property, lru_cache
 from importlib import import_module
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from apportion.bulk import manifest, shards
 from apportion.bulk.manifest import Manifest
@@ -22,9 +23,6 @@ from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation
 from apportion.features import Features, TabularFeatures, TextFeatures
 from apportion.files import write_whole
-
-if TYPE_CHECKING:
-    from torch.utils.data import Dataset
 
 Row = dict[str, Any]
 
@@ -140,7 +138,7 @@ class Run:
 
     def torch(self) -> Dataset[tuple[Any, Row]]:
         """A PyTorch dataset of (map, row), for a DataLoader."""
-        return _Torch(self)  # type: ignore[return-value]
+        return _Torch(self)
 
     def check(self) -> list[str]:
         """The files whose content is not what was written, read in full."""
@@ -169,7 +167,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class _Torch:
+class _Torch(Dataset[tuple[Any, Row]]):
     run: Run
 
     def __len__(self) -> int:

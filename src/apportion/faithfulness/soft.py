@@ -13,7 +13,7 @@ from apportion.errors import InputError
 from apportion.faithfulness.case import Case, Found, Test, nan_where
 from apportion.faithfulness.curves import answers, one_reading
 from apportion.faithfulness.maps import Map
-from apportion.forward import Score, Slot, Subject, _offsets
+from apportion.forward import Score, Slot, Subject, offsets_of
 from apportion.masking import Masking
 from apportion.partitions import Partition
 
@@ -137,7 +137,7 @@ def _at_leaves(score: Score, masking: Masking, shown: Tensor) -> list[Tensor]:
 def _at_leaf(slot: Slot, leaf: Tensor, found: dict[object, Tensor], subject: Subject) -> Tensor:
     if slot.positions is None:
         return found.get(slot.key, torch.ones_like(leaf))
-    offsets = _offsets(subject.inputs)
+    offsets = offsets_of(subject.inputs)
     flat = torch.ones(max(begin + t.numel() for begin, t in offsets.values()), device=leaf.device)
     for key, (begin, ids) in offsets.items():
         if key in found:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.forward import Score, Subject, _offsets
+from apportion.forward import Score, Subject, offsets_of
 from apportion.substitution import tensors_in
 
 GroupsLike = int | Sequence[Sequence[int]] | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None
@@ -76,7 +76,7 @@ def groups_of(subject: Subject, score: Score, steps: Sequence[Tensor], groups: G
 def _features(subject: Subject, score: Score) -> tuple[list[Tensor], int, tuple[str, ...]]:
     """The feature (token, or entry) that each leaf entry belongs to, (batch or 1, entries) for each leaf; how
     many there are; and their names."""
-    offsets = {} if subject.layers else _offsets(subject.inputs)
+    offsets = {} if subject.layers else offsets_of(subject.inputs)
     reached = [slot.positions for slot in score.slots if slot.positions is not None]
     firsts: list[tuple[int, int, int]] = []  # of each input of tokens: its begin, its size, its first feature
     many = 0

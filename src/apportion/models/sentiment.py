@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from apportion.domains import Classifier
 from apportion.domains.text import Vocabulary, encode_words
+from apportion.files import stored
 from apportion.models.text import AttentionClassifier
 
 WEIGHTS = Path(__file__).parent / "weights" / "sentiment.safetensors"
@@ -50,9 +50,9 @@ def save(model: AttentionClassifier, vocabulary: Vocabulary, path: Path) -> None
 
 def load(path: Path) -> tuple[AttentionClassifier, Vocabulary]:
     """The model, in float32 and eval mode with its gradients off, and the vocabulary that `save` wrote."""
-    with safe_open(path, framework="pt") as file:
-        vocabulary = Vocabulary(tuple(file.metadata()["words"].split("\n")))
-        weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+    notes, halves = stored(path)
+    vocabulary = Vocabulary(tuple(notes["words"].split("\n")))
+    weights = {name: half.float() for name, half in halves.items()}
     words, embedding = weights["embedding.weight"].shape
     with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away, and so are their draws
         model = AttentionClassifier(

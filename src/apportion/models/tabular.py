@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from apportion.domains import Classifier
 from apportion.domains.tabular import TabularPreparation
+from apportion.files import stored
 
 WEIGHTS = Path(__file__).parent / "weights" / "breast_cancer.safetensors"
 
@@ -50,9 +50,7 @@ def breast_cancer() -> Classifier:
     >>> inputs.shape, inputs.abs().max().item(), features.columns[0], classifier.labels
     (torch.Size([1, 30]), 0.0, 'mean radius', ('malignant', 'benign'))
     """
-    with safe_open(WEIGHTS, framework="pt") as stored:
-        notes = stored.metadata()
-        state = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 (not a dict)
+    notes, state = stored(WEIGHTS)
     preparation = TabularPreparation.from_json(notes["preparation"])
     labels: list[str] = json.loads(notes["labels"])
     hidden: list[int] = json.loads(notes["hidden"])
