@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import signal
 import subprocess
@@ -347,6 +348,27 @@ def test_the_classifier_takes_every_other_method(folder: Path):
     e = ap.explain(model.classifier(), next(folder.rglob("*.png")), method="saliency")
     assert e.values.shape == (1, 1, 12, 12)
     assert e.labels == ("class <0>", "class <1>", "class <2>")
+
+
+def test_a_classifier_names_prototypes_and_gives_its_panels(folder: Path):
+    model = ap.ProtoPNet(backbone(), 2, recipe="fast", preparation=GREY).fit(folder)
+    classifier, file = model.classifier(), next(folder.rglob("*.png"))
+    e = ap.explain(classifier, file, method="Prototypes()")
+    assert e == replace(model.explain(file), method=e.method, cost=e.cost)
+    name, value = e.top(1)[0]
+    panels = classifier.panels(file, top=3)
+    assert json.loads(json.dumps(panels)) == panels
+    first = panels[0]
+    assert name == f"{first['name']} = {Path(first['source']['name']).name}"
+    assert first["contribution"] == pytest.approx(value, abs=1e-5)
+    assert first["similarity"] * first["weight"] == pytest.approx(value, abs=1e-5)
+    assert first["source"]["picture"].startswith("data:image/")
+    for panel in panels:
+        for top, bottom, left, right in (panel["box"], panel["source"]["box"]):
+            assert 0 <= top < bottom <= 1
+            assert 0 <= left < right <= 1
+    other = classifier.panels(file, target="class <2>", top=1)
+    assert other[0]["contribution"] == pytest.approx(model.reasons(file, "class <2>").matches[0].contribution)
 
 
 # ---- files ----

@@ -58,8 +58,8 @@ def explain_encoded(
 
 
 def named(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
-    known = features or explanation.features
-    if known is None:
+    known = explanation.features or features
+    if not known:
         return replace(explanation, labels=model.labels or None)
     return explanation.with_features(known, model.labels or None)
 

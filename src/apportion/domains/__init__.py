@@ -16,7 +16,8 @@ class Classifier:
 
     `encode` turns one raw input into a batch of one and its features; `labels` names the classes;
     `mask` is the token id that stands for a hidden word (text only). Calling a classifier calls its model,
-    so it can be given wherever a model can.
+    so it can be given wherever a model can. `panels(raw, target=None, top=10)`, of models whose reasons
+    are patches of training pictures (`ProtoPNet.panels`), gives these reasons as plain data; else it is None.
     """
 
     model: Callable[..., Any]
@@ -25,6 +26,7 @@ class Classifier:
     domain: Literal["text", "image", "tabular"]
     name: str
     mask: int | None = None
+    panels: Callable[..., list[dict[str, Any]]] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.model(*args, **kwargs)

@@ -17,7 +17,7 @@ from apportion.domains import Classifier
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.features import ImageFeatures, TabularFeatures
+from apportion.features import Features, ImageFeatures, TabularFeatures
 from apportion.models.prototypes import fast, training
 from apportion.models.prototypes.checkpoint import Checkpoint, backbone_digest, digest
 from apportion.models.prototypes.explaining import OVER
@@ -33,6 +33,7 @@ from apportion.models.prototypes.matches import (
     reasons,
 )
 from apportion.models.prototypes.network import Backbone, PrototypeNet
+from apportion.models.prototypes.panels import panels
 from apportion.models.prototypes.push import nearest
 from apportion.models.prototypes.saving import load, rebuilt, save
 from apportion.models.prototypes.settings import Fast, Paper, Recipe
@@ -141,6 +142,7 @@ class ProtoPNet:
         self.shape_ = tuple(data.read(torch.zeros(1, dtype=torch.long)).shape[1:])
         self.classes_ = np.array(data.classes)
         self.sources_ = tuple(patches_of(found.net, data, found.image.cpu(), torch.arange(len(found.image))))
+        self.net_.named = self._named()
         return self
 
     def predict(self, images: Any) -> npt.NDArray[Any]:
@@ -179,16 +181,13 @@ class ProtoPNet:
         data = images_of(_one(image), None, self.preparation)
         x = data.read(torch.arange(len(data))).to(device_of(self.net_))
         explanation: Explanation = method(self.net_, x, self._target(target))
-        names = [str(name) for name in self.classes_.tolist()]
-        labels = (
-            [f"prototype {j}" for j in range(len(self.sources_))]
-            if getattr(method, "prototype", None) is not None
-            else names
-        )
-        if explanation.values.shape == x.shape:  # type: ignore[union-attr]
-            features: list[Any] = [ImageFeatures(data.show(i), data.names[i]) for i in range(len(data))]
-        else:
-            features = self._prototype_features(explanation)
+        named = self._named()
+        labels = [str(name) for name in self.classes_.tolist()]
+        if getattr(method, "prototype", None) is not None:
+            labels = list(named.columns)
+        features: Sequence[Features] | None = explanation.features
+        if features is None:
+            features = [ImageFeatures(data.show(i), data.names[i]) for i in range(len(data))]
         return explanation.with_features(features, labels)
 
     def reasons(self, image: Any, target: int | str | None = None, top: int = 10) -> Reasons:
@@ -205,6 +204,10 @@ class ProtoPNet:
             raise InputError(f"target is {target!r}; accepted: a class, by number or name")
         names = [str(name) for name in self.classes_.tolist()]
         return reasons(self.net_, x, data.show(0), data.names[0], wanted, names, self.sources_, top)
+
+    def panels(self, image: Any, target: int | str | None = None, top: int = 10) -> list[dict[str, Any]]:
+        """The same as plain data: see `apportion.models.prototypes.panels.panels`."""
+        return panels(self.reasons(image, target, top))
 
     def gallery(self, label: Any, k: int = 5, **sets: Any) -> Gallery:
         """Every prototype of a class with its k nearest patches in each named set of images, such as
@@ -235,7 +238,8 @@ class ProtoPNet:
         """The fitted network as a `Classifier`, for every other method and for the command line."""
         self._check_fitted()
         labels = tuple(str(label) for label in self.classes_.tolist())
-        return Classifier(self.net_, self.preparation or ImagePreparation(), labels, "image", name)
+        encode = self.preparation or ImagePreparation()
+        return Classifier(self.net_, encode, labels, "image", name, panels=self.panels)
 
     def save(self, path: str | Path) -> Path:
         """Write what was learnt, and the pictures that prototypes come from, as one safetensors file; a frozen
@@ -256,6 +260,7 @@ class ProtoPNet:
         made.net_, made.shape_ = rebuilt(inner, state.learnt), state.shape
         made.classes_, made.sources_ = np.array(state.classes), state.sources
         made.history_, made.skipped_ = state.history, state.skipped
+        made.net_.named = made._named()
         return made
 
     # ---- checks ----
@@ -309,11 +314,12 @@ class ProtoPNet:
     def _target(self, target: Target | str) -> Target:
         return self._class_number(target) if isinstance(target, str) else target
 
-    def _prototype_features(self, explanation: Explanation) -> list[TabularFeatures]:
+    def _named(self) -> TabularFeatures:
+        """Each prototype with its class, and the training image that it comes from."""
         classes = [str(self.classes_[int(c)]) for c in self.net_.class_of]
         columns = tuple(f"prototype {j} of {label}" for j, label in enumerate(classes))
-        cells = tuple(patch.name for patch in self.sources_)
-        return [TabularFeatures(columns, cells, tuple(range(len(columns))))] * len(explanation)
+        cells = tuple(Path(patch.name).name for patch in self.sources_)
+        return TabularFeatures(columns, cells, tuple(range(len(columns))))
 
 
 def _one(image: Any) -> Any:

@@ -35,8 +35,9 @@ class Prototypes:
     """
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        found = _Forward.of(model, inputs, target)
-        return found.explanation(self, found.shares(None))
+        found, named = _Forward.of(model, inputs, target), net_of(model).named
+        explanation = found.explanation(self, found.shares(None))
+        return explanation if named is None else explanation.with_features([named] * len(explanation))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from apportion.errors import InputError
+from apportion.features import TabularFeatures
 from apportion.forward import module_named
 from apportion.methods.grids import grid_of
 
@@ -155,6 +156,8 @@ class PrototypeNet(nn.Module):
 
     prototypes: Tensor
     class_of: Tensor
+    named: TabularFeatures | None = None
+    """What a person calls the prototypes, where that is known."""
 
     def __init__(
         self,
