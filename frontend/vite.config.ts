@@ -8,6 +8,7 @@ export default defineConfig({
     emptyOutDir: true,
     target: "es2022",
     modulePreload: false,
+    cssCodeSplit: false,
     rolldownOptions: {
       input: "src/main.tsx",
       output: { format: "iife", entryFileNames: "page.js", assetFileNames: "page[extname]" },

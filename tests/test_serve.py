@@ -410,4 +410,5 @@ def test_the_bundle_is_that_of_its_sources(tmp_path):
         ["npx", "vite", "build", "--outDir", str(tmp_path)], cwd=root / "frontend", capture_output=True
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "page.js").read_text() == (root / "src/apportion/serve/static/page.js").read_text()
+    for name in ("page.js", "page.css"):
+        assert (tmp_path / name).read_text() == (root / "src/apportion/serve/static" / name).read_text()

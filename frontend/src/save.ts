@@ -19,7 +19,7 @@ export function saveJson(data: unknown, name: string) {
 export function saveHtml(report: Report) {
   const page = document.implementation.createHTMLDocument("apportion");
   page.documentElement.lang = "en";
-  for (const part of document.querySelectorAll("head > meta, #code")) page.head.append(page.importNode(part, true));
+  for (const part of document.querySelectorAll("head > meta, head > style, #code")) page.head.append(page.importNode(part, true));
   const data = page.createElement("script");
   data.type = "application/json";
   data.id = "data";

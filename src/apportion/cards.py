@@ -4,17 +4,15 @@ method. `frontend/src/data.ts` has the same as types."""
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 
 from apportion.faithfulness.scores import Scores
 from apportion.features import Features, TextFeatures
+from apportion.markup import data_uri
 from apportion.views import Bars, Heat, Pairs, View, Words, view
 from apportion.wording import Explained, balance, decision, target_name
 
@@ -79,7 +77,7 @@ def _section(group: Sequence[Member]) -> dict[str, Any]:
         "title": str(explanation.notes.get("input", text or f"sample {index}")),
         "text": text,
         "model": explanation.notes.get("model"),
-        "photo": None if heat is None or heat.photo is None else _jpeg(heat.photo),
+        "photo": None if heat is None or heat.photo is None else data_uri(heat.photo, PHOTO),
         "note": "" if heat is None else heat.note,
         "label": made.label,
         "classes": made.classes,
@@ -191,11 +189,3 @@ def _share(total: float, apportioned: float) -> float | None:
 def _short(value: float) -> float:
     """Seven digits: what a float32 holds."""
     return float(f"{value:.7g}")
-
-
-def _jpeg(photo: npt.NDArray[np.uint8]) -> str:
-    image = Image.fromarray(photo)
-    image.thumbnail((PHOTO, PHOTO))
-    buffer = io.BytesIO()
-    image.save(buffer, "jpeg", quality=90)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

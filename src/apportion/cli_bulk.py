@@ -150,7 +150,7 @@ def summary(
 ) -> None:
     """What the explanations of a run have in common: words, columns, interactions, mean maps."""
     with one_line_errors():
-        from apportion.bulk.page import maps_page
+        from apportion.bulk.page import summary_page
         from apportion.bulk.reading import open_run
         from apportion.bulk.summaries import summarise
         from apportion.files import write_whole
@@ -171,7 +171,7 @@ def summary(
         if run.failed:
             typer.echo(f"{run.failed} inputs failed")
         if html is not None:
-            typer.echo(f"wrote {write_whole(html, maps_page(run, found.maps, found.counts).encode())}")
+            typer.echo(f"wrote {write_whole(html, summary_page(run, found, top).encode())}")
 
 
 @runs.command()

@@ -14,7 +14,7 @@ from torch import Tensor
 from apportion import features as features_module
 from apportion.errors import InputError
 from apportion.features import Features, ImageFeatures
-from apportion.files import read_tensors, write_tensors, write_whole
+from apportion.files import read_tensors, write_tensors, written
 from apportion.substitution import tensors_in
 
 Values = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
@@ -182,10 +182,7 @@ class Explanation:
         """One self-contained HTML page; also written to `path` if given."""
         from apportion.report import page
 
-        text = page([self])
-        if path is not None:
-            write_whole(Path(path), text.encode())
-        return text
+        return written(page([self]), path)
 
     def _repr_html_(self) -> str:
         from apportion.report import frame

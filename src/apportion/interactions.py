@@ -15,7 +15,7 @@ from apportion import features as features_module
 from apportion.errors import InputError
 from apportion.explanation import Cost
 from apportion.features import Features, ImageFeatures, TextFeatures
-from apportion.files import read_tensors, write_tensors, write_whole
+from apportion.files import read_tensors, write_tensors, written
 
 SCHEMA = 1
 
@@ -184,10 +184,7 @@ class Interactions:
         """One self-contained HTML page, where a feature shows its partners; also written to `path` if given."""
         from apportion.report import page
 
-        text = page([self])
-        if path is not None:
-            write_whole(Path(path), text.encode())
-        return text
+        return written(page([self]), path)
 
     def _repr_html_(self) -> str:
         from apportion.report import frame

@@ -11,14 +11,13 @@ import html
 import json
 import platform
 from collections.abc import Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import torch
 
 import apportion
 from apportion.cards import Tests, sections
+from apportion.markup import document, framed, static
 from apportion.views import Bars, Heat, Pairs, View, Words, view
 from apportion.wording import Explained, balance, decision, target_name
 
@@ -52,32 +51,19 @@ def page(
 def shell(data: dict[str, Any], title: str, plain: Sequence[str] = (), connect: str = "'none'") -> str:
     """The page around JSON-ready data. `plain` lines are what a reader without scripts gets; `connect` says to
     whom the page may talk."""
-    code = _bundle()
+    code = static("page.js")
+    assert "</script" not in code.lower()
+    assert "<!--" not in code
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    policy = (
-        "default-src 'none'; img-src data: blob:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-        f"script-src 'sha256-{digest}'; connect-src {connect}"
-    )
     # Nothing in a JSON string ends the script element once "<" is written as an escape.
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
         "<", "\\u003c"
     )
     lines = "\n".join(map(html.escape, plain))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">
-<title>{html.escape(title[:120])} · apportion</title>
-</head>
-<body>
-<noscript><pre>{lines}</pre></noscript>
+    body = f"""<noscript><pre>{lines}</pre></noscript>
 <script id="data" type="application/json">{text}</script>
-<script id="code">{code}</script>
-</body>
-</html>
-"""
+<script id="code">{code}</script>"""
+    return document(title, body, f"; script-src 'sha256-{digest}'; connect-src {connect}")
 
 
 def frame(explanation: Explained) -> str:
@@ -86,15 +72,6 @@ def frame(explanation: Explained) -> str:
     left_out = len(explanation) - len(shown)
     more = f"<p>… and {left_out} more; explanation[i] shows one of them</p>" if left_out else ""
     return framed(page(shown), explanation.summary()) + more
-
-
-def framed(page: str, title: str) -> str:
-    """A whole page as an element of another, kept apart from it."""
-    style = "width: 100%; height: 46rem; border: 0; resize: vertical; overflow: auto"
-    return (
-        f'<iframe title="{html.escape(title)}" srcdoc="{html.escape(page)}" '
-        f'sandbox="allow-scripts allow-downloads" style="{style}"></iframe>'
-    )
 
 
 def summary(explanation: Explained, index: int = 0) -> dict[str, Any]:
@@ -138,11 +115,3 @@ def _listed(shown: View) -> list[dict[str, Any]]:
         ]
     pairs = zip(shown.names, shown.values, strict=True) if isinstance(shown, Bars) else shown.top(10**6)
     return [{"name": name, "value": value} for name, value in pairs]
-
-
-@cache
-def _bundle() -> str:
-    code = (files("apportion") / "serve" / "static" / "page.js").read_text(encoding="utf-8")
-    assert "</script" not in code.lower()
-    assert "<!--" not in code
-    return code

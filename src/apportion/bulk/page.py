@@ -1,10 +1,8 @@
-"""Clusters and mean maps as one self-contained HTML page without scripts: no request leaves it."""
+"""Clusters of a run, and what its explanations have in common, as one self-contained HTML page without scripts."""
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,32 +13,20 @@ from PIL import Image
 from apportion.bulk.clustering import Cluster, Clustered
 from apportion.bulk.reading import Run
 from apportion.bulk.sources import Files, Listing, open_source
+from apportion.bulk.summaries import Mean, Summary
 from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.features import ImageFeatures
+from apportion.markup import Pixels, figure, looks, still
 from apportion.pictures import coloured, quiet
 from apportion.views import Heat
+from apportion.wording import signed
 
 EXAMPLES = 5
 SUSPICIOUS = 0.3
 SIDE = 160  # pixels of an example
-Pixels = npt.NDArray[np.uint8]
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 76rem; padding: 1.5rem; color: #1b1d22;
-  background: #f6f5f1 }
-section { margin: 2.5rem 0 } h1 { font-size: 1.6rem } h2 { font-size: 1.25rem; margin: 0 } p { margin: .3rem 0 }
-.quiet { color: #59606c; font-size: .88rem } .n { font-variant-numeric: tabular-nums }
-article { background: #fff; border: 1px solid #dcdad3; border-radius: 8px; padding: 1rem; margin: .8rem 0;
-  display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start }
-article > div { min-width: 10rem; max-width: 14rem } figure { margin: 0; width: 8.5rem }
-figure img { width: 100%; display: block; border-radius: 4px; image-rendering: pixelated; background: #fff }
-figcaption { font-size: .72rem; color: #59606c; overflow-wrap: anywhere } .mean { width: 8.5rem }
-.alike { border-color: #d55e00; box-shadow: inset 4px 0 #d55e00 }
-@media (prefers-color-scheme: dark) { body { background: #14161a; color: #ececee }
-  article { background: #1d2026; border-color: #343944 } .quiet, figcaption { color: #a4abb8 }
-  .alike { border-color: #ff9a4d } }
-"""
+FOR, AGAINST = (f'<span class="chip {side}">speaks {side} it</span>' for side in ("for", "against"))
+KEY = f'<p class="key">{FOR} {AGAINST}</p>'
 
 
 def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None = None) -> str:
@@ -51,48 +37,69 @@ def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None
     """
     photo, note = photos(run, model)
     body = [
-        f"<h1>Clusters of explanations</h1><p class=quiet>{_text(run.manifest.method)} of {len(run)} inputs of "
-        f"{_text(run.manifest.data or 'a dataset')}. Maps that are much more alike than those of the class point at "
-        "something that the model reads at one place whatever else the picture shows: a watermark, a border, a "
-        f"caption. Orange speaks for the class, blue against it.{_text(note)}</p>"
+        f'<p class="about">{_text(run.manifest.method)} of {len(run)} inputs of {_data(run)}. Maps that are much '
+        "more alike than those of the class point at something that the model reads at one place whatever else the "
+        f"picture shows: a watermark, a border, a caption.{_text(note)}</p>{KEY}"
     ]
     for clustered in found:
         values = " ".join(f"{value:.3f}" for value in clustered.eigenvalues)
         body.append(
-            f"<section><h2>{_text(clustered.label)}</h2><p class='quiet n'>"
+            f'<section><h2>{_text(clustered.label)}</h2><p class="quiet">'
             f"{sum(len(c.members) for c in clustered.clusters)} maps in {len(clustered.clusters)} clusters; agreement "
             f"of all {clustered.agreement:.2f}; eigenvalues {values}</p>"
         )
         body += [_cluster(run, clustered, one, photo) for one in clustered.clusters]
         body.append("</section>")
-    return _page("Clusters of explanations", body)
+    return still("Clusters of explanations", body)
 
 
-def maps_page(run: Run, maps: dict[str, Any], counts: dict[str, int]) -> str:
-    """The mean map of each class."""
-    body = ["<h1>Mean explanations</h1>"]
-    for label, values in maps.items():
-        picture = _heat(values.numpy(), None, label)
-        body.append(
-            f"<article>{picture}<div><h2>{_text(label)}</h2><p>{counts[label]} maps</p></div></article>"
-        )
-    return _page(f"Mean explanations of {run.manifest.data}", body)
+def summary_page(run: Run, found: Summary, top: int = 10) -> str:
+    """For each class its mean map, or the features and the pairs of features with the largest |relevance|."""
+    body = [f'<p class="about">{_text(run.manifest.method)} of {len(run)} inputs of {_data(run)}.</p>{KEY}']
+    for label, many in found.counts.items():
+        body.append(f'<section><h2>{_text(label)}</h2><p class="quiet">{many} inputs</p><article>')
+        if label in found.maps:
+            body.append(looks([_heat(found.maps[label].numpy(), None, f"mean map of {label}")]))
+        for what, means in (("feature", found.features), ("pair", found.pairs)):
+            if means.get(label):
+                body.append(_bars(what, means[label][:top]))
+        body.append("</article></section>")
+    return still("Mean explanations", body)
 
 
 def _cluster(run: Run, clustered: Clustered, cluster: Cluster, photo: Callable[[int], Pixels | None]) -> str:
-    mean = _heat(cluster.mean, None, "mean map")
-    examples = []
+    figures = [_heat(cluster.mean, None, "mean map")]
     for place in cluster.members[:EXAMPLES]:
         row = run[place]
         values: Any = row["values"]
         values = (values.sum(0) if values.dim() == 3 else values).double().numpy()
-        examples.append(_heat(values, photo(row["index"]), str(row["id"])))
-    alike = cluster.suspicion > SUSPICIOUS
-    others = "" if cluster.others is None else f"<br>of the others {cluster.others:.2f}"
+        figures.append(_heat(values, photo(row["index"]), str(row["id"])))
+    opening, remark = ("<article>", "")
+    if cluster.suspicion > SUSPICIOUS:
+        opening, remark = '<article class="alike">', " – much more alike than the class"
+    others = "" if cluster.others is None else f"; of the others {cluster.others:.2f}"
     return (
-        f"<article{' class=alike' if alike else ''}><div><p><b class=n>{len(cluster.members)} maps</b></p>"
-        f"<p class=n>agreement {cluster.agreement:.2f}{others}</p></div>{mean}{''.join(examples)}</article>"
+        f"{opening}<p><b>{len(cluster.members)} maps</b>, agreement {cluster.agreement:.2f}{others}{remark}</p>"
+        f"{looks(figures)}</article>"
     )
+
+
+def _bars(what: str, means: Sequence[Mean]) -> str:
+    """Means as bars to both sides of a line."""
+    largest = max(abs(mean.mean) for mean in means) or 1.0
+    rows = "".join(
+        f'<tr><th scope="row">{_text(mean.name)}</th><td class="track"><i class="{_side(mean.mean)}" style="width: '
+        f'{50 * abs(mean.mean) / largest:.1f}%"></i></td><td class="n">{signed(mean.mean, largest)}</td>'
+        f'<td class="n">{mean.count}</td></tr>'
+        for mean in means
+    )
+    titles = (("", what), ("", ""), (' class="n"', "mean"), (' class="n"', "inputs"))
+    head = "".join(f'<th scope="col"{kind}>{title}</th>' for kind, title in titles)
+    return f'<table class="bars"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _side(value: float) -> str:
+    return "for" if value >= 0 else "against"
 
 
 def photos(run: Run, model: Classifier | None = None) -> tuple[Callable[[int], Pixels | None], str]:
@@ -129,36 +136,20 @@ def photos(run: Run, model: Classifier | None = None) -> tuple[Callable[[int], P
 
 
 def _heat(values: npt.NDArray[np.float64], photo: Pixels | None, caption: str) -> str:
-    """A figure: the map, on its picture in grey where there is one."""
-    shown = Heat(values)
-    heat = Image.fromarray(coloured(shown)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
-    ground = Image.new("RGBA", (SIDE, SIDE), "white")
+    """A figure: the map, beneath its picture and on it in grey where there is one."""
+    high, wide = (values if photo is None else photo).shape[:2]
+    size = (SIDE, max(1, round(SIDE * high / wide)))
+    heat = Image.fromarray(coloured(Heat(values))).resize(size, Image.Resampling.NEAREST)
+    ground = Image.new("RGBA", size, "white")
     if photo is not None:
-        ground = Image.fromarray(quiet(photo)).convert("RGBA").resize((SIDE, SIDE))
-    figure = Image.alpha_composite(ground, heat).convert("RGB")
-    plain = "" if photo is None else _image(Image.fromarray(photo).resize((SIDE, SIDE)), "")
-    text = _text(caption if len(caption) < 80 else f"…{caption[-79:]}")
-    return f"<figure>{plain}{_image(figure, text)}<figcaption>{text}</figcaption></figure>"
+        ground = Image.fromarray(quiet(photo)).convert("RGBA").resize(size)
+    drawn = np.asarray(Image.alpha_composite(ground, heat).convert("RGB"))
+    shown = (drawn,) if photo is None else (photo, drawn)
+    return figure(caption if len(caption) < 80 else f"…{caption[-79:]}", *shown)
 
 
-def _image(picture: Image.Image, description: str) -> str:
-    data = io.BytesIO()
-    picture.save(data, "webp", quality=80)
-    return (
-        f'<img alt="{description}" src="data:image/webp;base64,{base64.b64encode(data.getvalue()).decode()}">'
-    )
-
-
-def _page(title: str, body: Sequence[str]) -> str:
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f"<title>{_text(title)} · apportion</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
+def _data(run: Run) -> str:
+    return _text(run.manifest.data or "a dataset")
 
 
 def _text(text: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from apportion.files import write_whole
+from apportion.files import written
 from apportion.models.prototypes.explaining import enlarged
 from apportion.models.prototypes.grids import CHUNK, device_of
 from apportion.models.prototypes.images import Images
@@ -80,10 +80,10 @@ class Reasons:
         """One self-contained page; also written to `path` if given."""
         from apportion.models.prototypes.page import reasons_page
 
-        return _written(reasons_page(self), path)
+        return written(reasons_page(self), path)
 
     def _repr_html_(self) -> str:
-        from apportion.report import framed
+        from apportion.markup import framed
 
         return framed(self.to_html(), f"{self.name} looks like {self.label}")
 
@@ -114,18 +114,12 @@ class Gallery:
         """One self-contained page; also written to `path` if given."""
         from apportion.models.prototypes.page import gallery_page
 
-        return _written(gallery_page(self), path)
+        return written(gallery_page(self), path)
 
     def _repr_html_(self) -> str:
-        from apportion.report import framed
+        from apportion.markup import framed
 
         return framed(self.to_html(), f"prototypes of {self.label}")
-
-
-def _written(page: str, path: str | Path | None) -> str:
-    if path is not None:
-        write_whole(Path(path), page.encode())
-    return page
 
 
 def boxes(maps: Tensor, space: Sequence[int]) -> list[Box]:
