@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import apportion as ap
 from apportion.methods.relevance.composites import Composite
 from apportion.methods.relevance.rules import Epsilon
-from apportion.substitution import tensors_in
+from apportion.trees import tensors_in
 
 D = torch.float64
 EXACT = Composite(linear=Epsilon(1e-12), convolution=Epsilon(1e-12), matmul=Epsilon(1e-12))

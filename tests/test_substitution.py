@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from apportion.substitution import MOVES, Notes, Substitution, identify
+from apportion.identity import MOVES, identify
+from apportion.substitution import Notes, Substitution
 
 
 def seen(function, *args, model=None):

@@ -15,7 +15,7 @@ from apportion import features as features_module
 from apportion.errors import InputError
 from apportion.features import Features, ImageFeatures
 from apportion.files import read_tensors, write_tensors, written
-from apportion.substitution import tensors_in
+from apportion.trees import tensors_in
 
 Values = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 

@@ -16,8 +16,9 @@ from torch import Tensor
 from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation, Values
 from apportion.progress import model_called
-from apportion.substitution import Substitution, map_tensors, tensors_in, warn_about_training
+from apportion.substitution import Substitution, warn_about_training
 from apportion.target import Target, pick, resolve, scores_of
+from apportion.trees import map_tensors, tensors_in
 
 Model = Callable[..., Any]
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]

@@ -25,8 +25,9 @@ from apportion.partitions import Partition
 from apportion.parts import Ordered, as_tensor_map, counts, cut, spread, without_hidden
 from apportion.progress import progress
 from apportion.replacements import Background, Delete, Replacement
-from apportion.substitution import Substitution, map_tensors, tensors_in, warn_about_training
+from apportion.substitution import Substitution, warn_about_training
 from apportion.target import Target, pick, resolve, scores_of
+from apportion.trees import map_tensors, tensors_in
 
 # How many numbers the largest tensor of a chunk may hold, by device. On a CPU small chunks stay in the cache: one
 # core takes 20 ms an image for EfficientNet-Lite0 in chunks of 2, 87 ms in chunks of 64 (`benchmarks/masking.py`

@@ -70,7 +70,7 @@ def read_tensors(path: Path, row: int = 0) -> Inputs:
     import torch
 
     from apportion.forward import checked_inputs
-    from apportion.substitution import map_tensors, tensors_in
+    from apportion.trees import map_tensors, tensors_in
 
     try:
         if path.suffix.lower() == ".npy":

@@ -21,8 +21,8 @@ from apportion.forward import Inputs, call_model
 from apportion.methods import from_repr
 from apportion.models import SHIPPED, load
 from apportion.recognise import DEFAULT_MODEL, Given, read_tensors
-from apportion.substitution import map_tensors, tensors_in
 from apportion.target import scores_of
+from apportion.trees import map_tensors, tensors_in
 from apportion.wording import Explained
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -19,85 +19,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-Function = Callable[..., Any]
-
-# Functions that only place their input's entries elsewhere: whatever is known of an entry moves with it.
-MOVES = frozenset(
-    """view reshape flatten unflatten ravel transpose t permute movedim moveaxis swapaxes swapdims squeeze unsqueeze
-    expand expand_as expand_copy view_as reshape_as contiguous clone alias lift_fresh_copy to _to_copy float double
-    half bfloat16 long int type type_as cpu cuda T mT H mH adjoint getitem select narrow slice index index_select
-    gather take take_along_dim chunk split split_with_sizes tensor_split unbind hsplit vsplit dsplit cat concat
-    concatenate stack hstack vstack dstack column_stack row_stack flip fliplr flipud roll rot90 repeat
-    repeat_interleave tile pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
-    replication_pad2d replication_pad3d unfold im2col pixel_shuffle pixel_unshuffle channel_shuffle masked_select
-    diagonal diag tril triu atleast_1d atleast_2d atleast_3d _unsafe_view view_copy slice_copy select_copy
-    broadcast_to broadcast_tensors as_strided copy meshgrid _pack_padded_sequence _pad_packed_sequence setitem
-    slice_scatter select_scatter scatter index_copy index_put masked_scatter select_backward unsafe_chunk
-    unsafe_split split_copy detach_copy native_channel_shuffle unflatten_dense_tensors real""".split()
-)
-
-# Attribute access that carries a tensor's entries; every other `__get__` (shape, dtype, device …) is passive.
-_MOVING_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real"})
-_PASSIVE = frozenset(
-    """size dim stride numel is_floating_point is_complex is_contiguous storage_offset element_size type_as_dtype
-    get_device is_signed ndimension nelement data_ptr __len__ __bool__ __int__ __float__ __index__ __hash__ __repr__
-    __format__ item tolist numpy requires_grad_ retain_grad register_hook is_same_size sym_size sym_numel sym_stride
-    is_nonzero has_names _has_compatible_shallow_copy_type __contains__ is_inference is_pinned is_shared""".split()
-)
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What a torch function is: its plain name, and whether it writes into its first argument."""
-
-    name: str
-    passive: bool
-    in_place: bool
-    twin: Function | None
-
-
-@cache
-def identify(function: Function) -> Identity:
-    """The plain name of a torch function, method, operator or `OpOverload`."""
-    if isinstance(function, torch._ops.OpOverload):
-        raw = str(function._schema.name).split("::")[-1]
-    else:
-        raw = function.__name__
-    if raw in ("__get__", "__set__", "__delete__"):
-        attribute = function.__self__.__name__  # type: ignore[attr-defined]
-        return Identity(attribute, raw != "__get__" or attribute not in _MOVING_ATTRIBUTES, False, None)
-    if raw in _PASSIVE:
-        return Identity(raw, True, False, None)
-    if raw == "__setitem__":
-        return Identity("setitem", False, True, None)
-    if raw.startswith("__") and raw.endswith("__"):
-        name = raw[2:-2]
-        if name.startswith("i") and hasattr(torch.Tensor, f"__{name[1:]}__"):
-            return Identity(_plain(name[1:]), False, True, getattr(torch.Tensor, f"__{name[1:]}__"))
-        return Identity(_plain(name), False, False, None)
-    if raw.endswith("_"):
-        name = raw[:-1]
-        twin = getattr(torch.Tensor, name, None) or getattr(torch.nn.functional, name, None)
-        if isinstance(function, torch._ops.OpOverload):
-            packet = getattr(torch.ops.aten, name, None)
-            twin = getattr(packet, function._overloadname, None)
-        return Identity(_plain(name), False, True, twin)
-    return Identity(_plain(raw), False, False, None)
-
-
-_SAME = {
-    "truediv": "div", "true_divide": "div", "divide": "div", "itruediv": "div", "radd": "add", "rmul": "mul",
-    "multiply": "mul", "subtract": "sub", "rdiv": "rtruediv", "negative": "neg", "absolute": "abs", "clip": "clamp",
-    "fix": "trunc", "mm": "matmul", "bmm": "matmul", "mv": "matmul", "dot": "matmul", "inner_product": "matmul",
-    "_softmax": "softmax", "special_softmax": "softmax",
-    "_log_softmax": "log_softmax", "_convolution": "convolution",
-    "expit": "sigmoid", "special_expit": "sigmoid", "special_erf": "erf",
-    "_fused_rms_norm": "rms_norm", "__and__": "and", "multi_head_attention": "multi_head_attention_forward",
-}  # fmt: skip
-
-
-def _plain(name: str) -> str:
-    return _SAME.get(name, name)
+from apportion import shadows
+from apportion.identity import Function, Identity, identify
+from apportion.trees import map_tensors, tensors_in
 
 
 class Notes:
@@ -155,29 +79,6 @@ def native(call: Call, *args: Any, **kwargs: Any) -> Any:
     return call.native()
 
 
-def tensors_in(tree: Any) -> Iterator[Tensor]:
-    if isinstance(tree, Tensor):
-        yield tree
-    elif isinstance(tree, tuple | list):
-        for item in tree:
-            yield from tensors_in(item)
-    elif isinstance(tree, dict):
-        for item in tree.values():
-            yield from tensors_in(item)
-
-
-def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
-    if isinstance(tree, Tensor):
-        return change(tree)
-    if type(tree) in (tuple, list, torch.Size):
-        return type(tree)(map_tensors(item, change) for item in tree)
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(map_tensors(item, change) for item in tree))
-    if isinstance(tree, dict):
-        return {key: map_tensors(item, change) for key, item in tree.items()}
-    return tree
-
-
 @dataclass(eq=False)
 class Substitution(TorchFunctionMode):
     """Runs whatever is called inside `with` under a table of substitutes.
@@ -200,7 +101,6 @@ class Substitution(TorchFunctionMode):
     def __post_init__(self) -> None:
         super().__init__()
         self.notes = Notes()
-        # Where each entry of a tensor came from: positions in the token ids, or a zero probe beside a float input.
         self.shadows = Notes()
         self.on_embedding: Callable[[Tensor, Tensor], Tensor] | None = None
         self.prepare: Callable[[Call, Tensor], Tensor] | None = None
@@ -249,7 +149,7 @@ class Substitution(TorchFunctionMode):
             call.kwargs = map_tensors(call.kwargs, lambda t: self.prepare(call, t))  # type: ignore[misc]
         result = self.table.get(identity.name, self.default)(call, *call.args, **call.kwargs)
         if self.follow and self.shadows:
-            self._move_shadows(call, result)
+            shadows.follow(call, result)
         return self._rewrite(written, result) if isinstance(written, Tensor) else result
 
     def again(self, function: Function, *args: Any, **kwargs: Any) -> Any:
@@ -286,7 +186,7 @@ class Substitution(TorchFunctionMode):
         if result is written:  # dropout in eval mode gives back what it was given
             return result
         base = written._base if written._is_view() else None
-        if result is written or (result._is_view() and result._base is (written if base is None else base)):
+        if result._is_view() and result._base is (written if base is None else base):
             if result.shape == written.shape:  # nothing was written: a dropout that is switched off
                 return result
             result = self.again(torch.clone, result)  # another view of the same, as by `unsqueeze_`
@@ -317,71 +217,15 @@ class Substitution(TorchFunctionMode):
             self._redirects[written] = fresh
             # Not `fresh`: `self.count += 1` would bind it to the model's attribute. `current` finds it.
             return written if isinstance(result, Tensor) else result
+        call = Call(self, func, identity.name, args, kwargs)
         if self.shadows and identity.name in ("embedding", "embedding_bag"):
-            found = self._embed(func, identity, args, kwargs)
+            found = shadows.embed(call)
             if found is not None:
                 return found
         result = func(*args, **kwargs)
         if self.shadows and not (isinstance(result, Tensor) and result.is_floating_point()):
-            moved = args[0] if identity.in_place and isinstance(written, Tensor) else result
-            self._move_shadows(Call(self, func, identity.name, args, kwargs), moved)
+            shadows.follow(call, args[0] if identity.in_place and isinstance(written, Tensor) else result)
         return result
-
-    # ---- where each entry came from ----
-
-    def _move_shadows(self, call: Call, result: Any) -> None:
-        shadowed = [t for t in tensors_in((call.args, call.kwargs)) if self.shadows.get(t) is not None]
-        if not shadowed:
-            return
-        probing = shadowed[0].is_floating_point()
-        outputs = [
-            t for t in tensors_in(result) if t.is_floating_point() == probing and t.dtype != torch.bool
-        ]
-        if not outputs:
-            return
-        if call.name in MOVES:
-            contents = [t for t in tensors_in((call.args, call.kwargs)) if _is_content(call, t)]
-            if probing and any(self.shadows.get(t) is None for t in contents):
-                return  # partly something else: no longer the input alone
-            numbers = call.name == "setitem"
-
-            def shadow_of(t: Tensor) -> Tensor:
-                known = self.shadows.get(t)
-                if known is not None:
-                    return known  # type: ignore[no-any-return]
-                if t.is_floating_point() != probing or t.dtype == torch.bool or not _is_content(call, t):
-                    return t
-                return t.new_zeros(t.shape) if probing else torch.full_like(t, -1)
-
-            args = map_tensors(call.args, shadow_of)
-            kwargs = map_tensors(call.kwargs, shadow_of)
-            if numbers:
-                fresh = args[0].clone()
-                if not isinstance(args[2], Tensor):
-                    args = (args[0], args[1], 0.0 if probing else -1)
-                fresh[args[1]] = args[2]
-                self.shadows[outputs[0]] = fresh
-                return
-            for output, shadow in zip(
-                tensors_in(result), tensors_in(call.function(*args, **kwargs)), strict=True
-            ):
-                if output is not shadow and output.shape == shadow.shape and self.shadows.get(output) is None:
-                    self.shadows[output] = shadow
-        elif len(shadowed) == 1 and (not probing or call.name in _AFFINE):
-            known = self.shadows.get(shadowed[0])
-            for output in outputs:
-                if output.shape == known.shape:
-                    self.shadows[output] = known
-
-    def _embed(
-        self, func: Function, identity: Identity, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        ids = next((t for t in tensors_in((args, kwargs)) if self.shadows.get(t) is not None), None)
-        if ids is None or self.on_embedding is None:
-            return None
-        if identity.name == "embedding_bag":
-            return _embedding_bag(self, ids, *args, **kwargs)
-        return self.on_embedding(func(*args, **kwargs), self.shadows.get(ids))
 
 
 @cache
@@ -394,45 +238,6 @@ def _on_a_copy(function: Function) -> Function:
         return fresh
 
     return out_of_place
-
-
-# Re-scaling an input by constants leaves each entry the same feature.
-_AFFINE = frozenset({"add", "sub", "mul", "div", "dropout", "clamp"})
-
-
-def _is_content(call: Call, tensor: Tensor) -> bool:
-    """Whether a tensor argument of a move holds entries that are moved, not indices that say where."""
-    if call.name in ("cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack", "setitem"):
-        return (
-            call.name != "setitem"
-            or tensor.is_floating_point()
-            or tensor is call.args[0]
-            or tensor is call.args[2]
-        )
-    return tensor is (call.args[0] if call.args else call.kwargs.get("input"))
-
-
-def _embedding_bag(run: Substitution, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    names = ("input", "weight", "offsets", "max_norm", "norm_type", "scale_grad_by_freq", "mode", "sparse")
-    bound = {**dict(zip(names, args, strict=False)), **kwargs}
-    if bound["weight"] is ids:  # torch.embedding_bag takes the weight first and the mode as a number
-        bound["input"], bound["weight"] = bound["weight"], bound["input"]
-    rows, mode = run.again(torch.nn.functional.embedding, ids, bound["weight"]), bound.get("mode", "mean")
-    weights = bound.get("per_sample_weights")
-    if weights is not None:
-        rows = run.again(torch.mul, rows, weights.unsqueeze(-1))
-    if mode not in ("sum", "mean"):
-        raise NotImplementedError(f"embedding_bag with mode={mode!r}; accepted: 'sum', 'mean'")
-    if ids.dim() == 2:
-        return run.again(torch.sum if mode == "sum" else torch.mean, rows, 1)  # type: ignore[no-any-return]
-    offsets = bound["offsets"]
-    bags = torch.zeros(offsets.shape[0], ids.shape[0], dtype=rows.dtype, device=rows.device)
-    ends = torch.cat([offsets[1:], offsets.new_tensor([ids.shape[0]])])
-    place = torch.arange(ids.shape[0], device=ids.device)
-    bags[(place >= offsets[:, None]) & (place < ends[:, None])] = 1
-    if mode == "mean":
-        bags = bags / bags.sum(1, keepdim=True).clamp(min=1)
-    return run.again(torch.matmul, bags, rows)  # type: ignore[no-any-return]
 
 
 def without_running_updates(

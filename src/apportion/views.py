@@ -15,7 +15,7 @@ from torch import Tensor
 from apportion.explanation import Explanation
 from apportion.features import Features, TabularFeatures, TextFeatures
 from apportion.interactions import Interactions
-from apportion.substitution import tensors_in
+from apportion.trees import tensors_in
 from apportion.wording import number
 
 # Vermillion and blue of Okabe & Ito (2008): told apart by every kind of colour vision, and in grey by depth.

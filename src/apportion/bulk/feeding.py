@@ -16,7 +16,7 @@ from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.features import Features
 from apportion.forward import Inputs, checked_inputs
-from apportion.substitution import map_tensors, tensors_in
+from apportion.trees import map_tensors, tensors_in
 
 Result = TypeVar("Result")
 

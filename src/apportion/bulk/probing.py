@@ -19,7 +19,7 @@ from apportion.bulk.manifest import Manifest
 from apportion.bulk.rows import stored
 from apportion.bulk.work import Job, explain_batch
 from apportion.errors import InputError
-from apportion.substitution import tensors_in
+from apportion.trees import tensors_in
 
 TRIED = 16
 SHARD_BYTES = 1 << 28  # of maps that wait in memory until their shard is written

@@ -15,7 +15,7 @@ from apportion.bulk.sources import Source
 from apportion.explanation import Explanation
 from apportion.features import ImageFeatures
 from apportion.interactions import Interactions
-from apportion.substitution import tensors_in
+from apportion.trees import tensors_in
 
 
 def stored(explanation: Explanation | Interactions, manifest: Manifest) -> list[Map]:

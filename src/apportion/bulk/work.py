@@ -29,7 +29,7 @@ from apportion.explanation import Explanation
 from apportion.forward import Inputs
 from apportion.interactions import Interactions
 from apportion.progress import watched
-from apportion.substitution import map_tensors
+from apportion.trees import map_tensors
 
 READERS = 4  # threads that read pictures ahead; other sources have one, since their code may not allow more
 

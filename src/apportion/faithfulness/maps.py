@@ -12,8 +12,8 @@ from torch import Tensor
 from apportion.errors import InputError
 from apportion.explanation import Explanation, Values
 from apportion.forward import Inputs, Model
-from apportion.substitution import map_tensors, tensors_in
 from apportion.target import Target
+from apportion.trees import map_tensors, tensors_in
 
 Map = Explanation | Values
 

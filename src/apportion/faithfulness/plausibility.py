@@ -18,7 +18,7 @@ from apportion.explanation import Explanation
 from apportion.faithfulness.maps import Map
 from apportion.faithfulness.scores import Scores
 from apportion.features import TextFeatures
-from apportion.substitution import tensors_in
+from apportion.trees import tensors_in
 
 _NOTHING = "nothing is marked, or everything is"
 _NOT_POSITIVE = "the map has no positive value"

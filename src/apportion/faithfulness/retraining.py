@@ -25,8 +25,8 @@ from apportion.faithfulness.rationales import Comprehensiveness
 from apportion.faithfulness.scores import Scores
 from apportion.forward import Inputs, call_model
 from apportion.progress import progress
-from apportion.substitution import map_tensors, tensors_in
 from apportion.target import scores_of
+from apportion.trees import map_tensors, tensors_in
 
 _TRAINED_ON = "the sample was trained on"
 

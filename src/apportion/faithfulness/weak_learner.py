@@ -16,7 +16,7 @@ from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.weighting import weights_of
 from apportion.models.text import TokenMLP
 from apportion.models.training import Training, best_epoch, scores_by_model, train
-from apportion.substitution import tensors_in
+from apportion.trees import tensors_in
 
 EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learned too slowly in 8 epochs
 

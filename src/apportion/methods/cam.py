@@ -14,8 +14,8 @@ from apportion.explanation import Explanation
 from apportion.forward import Inputs, Model, Slot, Subject, with_gradients
 from apportion.methods.gradient import GuidedBackprop
 from apportion.methods.grids import at_layer, enlarged, last_layer
-from apportion.substitution import tensors_in
 from apportion.target import Target
+from apportion.trees import tensors_in
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from torch import Tensor
 from apportion.errors import InputError
 from apportion.explanation import Explanation
 from apportion.forward import Inputs, Model, Subject, with_gradients
-from apportion.substitution import HARMLESS, Call, Substitute, Substitution, tensors_in
+from apportion.substitution import HARMLESS, Call, Substitute, Substitution
 from apportion.target import Target
+from apportion.trees import tensors_in
 
 # Differences below this are no differences: the function's own derivative is taken.
 _SMALL = 1e-10

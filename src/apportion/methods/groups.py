@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.forward import Score, Subject, offsets_of
-from apportion.substitution import tensors_in
+from apportion.trees import tensors_in
 
 GroupsLike = int | Sequence[Sequence[int]] | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None
 """None: a group for each token or input entry; an int: square patches of that side; a list of lists: the flat

@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from apportion.errors import InputError
+from apportion.identity import Function, identify
 from apportion.methods.stand_ins import INSTEAD, STAND_INS, WITHOUT
-from apportion.substitution import HARMLESS, Call, Function, Substitute, identify, tensors_in
+from apportion.substitution import HARMLESS, Call, Substitute
+from apportion.trees import tensors_in
 
 # ---- tables for the substitution engine ----
 

@@ -14,8 +14,8 @@ from apportion.errors import InputError
 from apportion.faithfulness.scores import Scores
 from apportion.models.training import scores_by_model
 from apportion.progress import progress
-from apportion.substitution import tensors_in
 from apportion.target import Contrast
+from apportion.trees import tensors_in
 
 # Tokens with padding that are explained at once, and the most texts.
 TOKENS, TEXTS = 4096, 64

@@ -11,7 +11,8 @@ from torch import Tensor
 from apportion.methods.relevance.kinds import active, carry_kind, kind_of, operands, tag
 from apportion.methods.relevance.products import product_of_all
 from apportion.methods.relevance.propagation import Propagation
-from apportion.substitution import Call, map_tensors, tensors_in
+from apportion.substitution import Call
+from apportion.trees import map_tensors, tensors_in
 
 ELEMENTWISE = frozenset(
     """gelu silu swish mish elu selu celu softplus softsign hardswish hardtanh relu6 tanhshrink softshrink hardshrink

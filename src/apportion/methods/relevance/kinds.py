@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from apportion.methods.relevance.propagation import Note
-from apportion.substitution import Call, tensors_in
+from apportion.substitution import Call
+from apportion.trees import tensors_in
 
 
 def kind_of(call: Call, tensor: Any) -> str:

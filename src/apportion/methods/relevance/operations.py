@@ -11,11 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
+from apportion.identity import MOVES
 from apportion.methods.relevance import elementwise, layers, normalisation, products
 from apportion.methods.relevance.kinds import carry_kind, tag
 from apportion.methods.relevance.parts import PARTS
 from apportion.methods.relevance.propagation import Propagation
-from apportion.substitution import MOVES, Call, Substitute, native
+from apportion.substitution import Call, Substitute, native
 
 HOMOGENEOUS = frozenset(
     """neg positive sum nansum mean nanmean cumsum add sub rsub relu leaky_relu prelu rrelu abs max min amax amin

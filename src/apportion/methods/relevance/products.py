@@ -11,7 +11,8 @@ from torch import Tensor
 
 from apportion.methods.relevance.kinds import active, carry_kind, kind_of, operands, tag
 from apportion.methods.relevance.rules import Layer
-from apportion.substitution import Call, map_tensors, tensors_in
+from apportion.substitution import Call
+from apportion.trees import map_tensors, tensors_in
 
 
 def product(call: Call, *args: Any, **kwargs: Any) -> Any:
