@@ -37,7 +37,7 @@ CASES = {
     "test-max-sensitivity": ("faithfulness:max_sensitivity", "max-sensitivity beside Quantus and Captum"),
     "test-infidelity": ("faithfulness:infidelity", "infidelity beside Captum and Quantus"),
     "test-eraser": ("faithfulness:eraser", "comprehensiveness and sufficiency of a text beside ferret"),
-    "test-overhead": ("faithfulness:overhead", "tests over the model alone on as many inputs"),
+    "test-overhead": ("faithfulness:overhead", "tests over the model alone"),
     "bulk-local": ("bulk:local", "a run on one machine over a bare loop around the method"),
     "bulk-writing": ("bulk:writing", "the share of a run that writing takes"),
     "bulk-memory": ("bulk:memory", "resident memory over 100 000 inputs: minutes"),

@@ -38,7 +38,7 @@ class Ordered:
         """What each call keeps, (calls, features)."""
         device = self.rank.device
         hidden = self.hidden[calls.to(self.hidden.device), masks_at.to(self.hidden.device)]
-        return self.rank[where.to(device)] >= hidden.to(device)[:, None]
+        return self.rank.index_select(0, where.to(device)) >= hidden.to(self.rank)[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +62,8 @@ class Part:
         if isinstance(masks, Ordered):
             chosen = masks.chosen(calls, masks_at, where)
         else:
-            at = masks_at.to(masks.device)
-            chosen = masks[at] if masks.dim() == 2 else masks[calls.to(masks.device), at]
+            at = masks_at if masks.dim() == 2 else calls * masks.shape[1] + masks_at
+            chosen = masks.flatten(0, -2).index_select(0, at.to(masks.device))
         chosen = chosen.to(self.x.device)
         if self.each:
             return chosen.view(-1, *self.labels.shape[1:])
@@ -74,7 +74,7 @@ class Part:
         if len(labels) == 1:
             keep = chosen.index_select(1, labels.flatten())
         else:
-            keep = chosen.gather(1, labels.flatten(1)[where.to(self.x.device)])
+            keep = chosen.gather(1, labels.flatten(1).index_select(0, where.to(self.x.device)))
         return keep.view(-1, *labels.shape[1:])
 
 

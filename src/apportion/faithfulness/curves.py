@@ -66,7 +66,7 @@ class Order:
         rank = ranked(relevance, self.counts, seed)
         if least_first:
             rank = torch.where(rank < self.counts[:, None], self.counts[:, None] - 1 - rank, rank)
-        self.rank = rank
+        self.rank = rank.int()  # read for every masked input: half as much to read
         self._keys = torch.arange(masking.batch, device=rank.device) * (masking.many + 1)
         self._answers = answers(masking, masking.output, torch.arange(masking.batch)).to(rank.device)
 
