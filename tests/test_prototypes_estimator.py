@@ -18,8 +18,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from typer.testing import CliRunner
 
 import apportion as ap
+from apportion.cli import app
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
 from apportion.models.prototypes.settings import Fast, LastLayer, Paper, Pruning
@@ -127,7 +129,8 @@ def test_prototypes_are_patches_of_training_images_of_their_class(recipe, tune: 
         flat = patches[number].flatten(1).t()
         assert (flat - model.net_.prototypes[j]).square().sum(1).min() < 1e-8
     assert len({(s.name, s.box) for s in model.sources_}) <= len(model.sources_)
-    assert model.history_[-1]["prototypes"] == 9
+    assert model.history_[-1]["prototypes"] == (36 if recipe == "fast" else 9)  # candidates
+    assert max(model.net_.class_of.bincount()) <= 3
 
 
 def test_push_and_last_layer_are_in_the_history():
@@ -400,6 +403,65 @@ def test_another_backbone_or_file_is_refused(tmp_path: Path):
     quick().fit(*data(), checkpoint=tmp_path / "run")
     with pytest.raises(InputError, match="holds no fitted ProtoPNet"):
         ap.ProtoPNet.load(tmp_path / "run", backbone())
+
+
+@pytest.fixture
+def on_digits(tmp_path: Path) -> tuple[Path, Path]:
+    """A file of a ProtoPNet on the digits model that ships, and a picture."""
+    digits = ap.load("digits")
+    picture = tmp_path / "bar.png"
+    pictures = np.zeros((12, 28, 28), dtype=np.uint8)
+    for i in range(12):
+        across, begin = slice(4, 24), 4 + i
+        pictures[i][(slice(begin, begin + 2), across) if i % 2 else (across, slice(begin, begin + 2))] = 255
+    Image.fromarray(pictures[2]).save(picture)
+    model = ap.ProtoPNet(digits, 2, recipe=Fast(pruning=None))
+    model.fit(list(pictures), ["tall", "wide"] * 6)
+    return model.save(tmp_path / "bars.safetensors"), picture
+
+
+def test_a_file_on_a_backbone_that_ships_needs_nothing_else(on_digits):
+    path, picture = on_digits
+    back = ap.ProtoPNet.load(path)
+    assert back.predict(picture) == ["tall"]
+    assert back.preparation == ap.load("digits").encode
+    classifier = ap.load(path)
+    assert classifier.name == path.name
+    assert classifier.labels == ("tall", "wide")
+    assert len(classifier.panels(picture)) == 4
+
+
+def test_such_a_file_is_a_model_on_the_command_line(on_digits, tmp_path: Path):
+    path, picture = map(str, on_digits)
+    run = CliRunner().invoke(
+        app,
+        ["explain", picture, "--model", path, "--method", "Prototypes()", "--json"],
+        catch_exceptions=False,
+    )
+    told = json.loads(run.stdout)
+    assert told["target_label"] == "tall"
+    assert re.fullmatch(r"prototype \d of (tall|wide) = image \d+", told["features"][0]["name"])
+    assert abs(told["remainder"]) < 1e-4
+    assert (
+        CliRunner().invoke(app, ["explain", picture, "--model", path, "--out", str(tmp_path)]).exit_code == 0
+    )
+
+
+def test_a_preparation_comes_back_with_its_file(folder: Path, tmp_path: Path):
+    path = ap.ProtoPNet(backbone(), 2, recipe="fast", preparation=GREY).fit(folder).save(tmp_path / "grey")
+    file = next(folder.rglob("*.png"))
+    back = ap.ProtoPNet.load(path, backbone())
+    assert back.preparation == GREY
+    assert back.predict(file).shape == (1,)
+    with pytest.raises(
+        InputError, match=r"backbone of your own; accepted: ProtoPNet\.load\(path, backbone\)"
+    ):
+        ap.ProtoPNet.load(path)
+    own = ap.ProtoPNet(backbone(), 2, recipe="fast", preparation=lambda raw: GREY(raw))
+    path = own.fit(folder).save(tmp_path / "own")
+    with pytest.raises(InputError, match="preparation of its own; give it again"):
+        ap.ProtoPNet.load(path, backbone())
+    assert ap.ProtoPNet.load(path, backbone(), preparation=GREY).predict(file).shape == (1,)
 
 
 KILLED = """

@@ -44,6 +44,8 @@ def load_own(name: str, shipped: Sequence[str]) -> Classifier:
         return hugging_face(name, network=False)
     if path.suffix == ".py":
         raise InputError(f"model {name!r} does not say which factory; accepted: {name}:FACTORY")
+    if path.suffix == ".safetensors" and path.is_file():
+        return from_protopnet(path)
     if path.suffix in (".pt", ".pth", ".bin", ".ckpt", ".safetensors"):
         raise InputError(
             f"model {name!r} holds weights only, not the model; accepted: a factory that builds it "
@@ -53,7 +55,7 @@ def load_own(name: str, shipped: Sequence[str]) -> Classifier:
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise InputError(
         f"unknown model {name!r}; {hint}accepted: {', '.join(shipped)}, pkg.module:factory, file.py:factory, "
-        "a .pt2 file, a Hugging Face folder, or hf:owner/name"
+        "a .pt2 file, a saved ProtoPNet, a Hugging Face folder, or hf:owner/name"
     )
 
 
@@ -171,6 +173,19 @@ def _weights_only() -> Iterator[None]:
             del os.environ[variable]
         else:
             os.environ[variable] = before
+
+
+def from_protopnet(path: Path) -> Classifier:
+    """What `ProtoPNet.save` wrote, if its backbone ships."""
+    from apportion.models.prototypes.estimator import ProtoPNet
+
+    try:
+        return ProtoPNet.load(path).classifier(path.name)
+    except InputError as error:
+        raise InputError(
+            f"model {str(path)!r}: {error}. Weights alone are no model: accepted is what ProtoPNet.save wrote, or a "
+            "factory that builds the model (file.py:factory)"
+        ) from None
 
 
 # ---- Hugging Face ----

@@ -18,6 +18,8 @@ from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
 from apportion.explanation import Explanation
 from apportion.features import Features, ImageFeatures, TabularFeatures
+from apportion.models import SHIPPED
+from apportion.models import load as shipped
 from apportion.models.prototypes import fast, training
 from apportion.models.prototypes.checkpoint import Checkpoint, backbone_digest, digest
 from apportion.models.prototypes.explaining import OVER
@@ -79,6 +81,9 @@ class ProtoPNet:
         self.preparation: Any = preparation
         if isinstance(backbone, Classifier):
             self.preparation = preparation or backbone.encode
+        self.shipped = (
+            backbone.name if isinstance(backbone, Classifier) and backbone.name in SHIPPED else None
+        )
         module = backbone.model if isinstance(backbone, Classifier) else backbone
         if not isinstance(module, nn.Module):
             raise InputError(
@@ -243,17 +248,28 @@ class ProtoPNet:
 
     def save(self, path: str | Path) -> Path:
         """Write what was learnt, and the pictures that prototypes come from, as one safetensors file; a frozen
-        backbone is not in it."""
+        backbone is not in it. If that is a model that ships, the file is a model for the command line:
+        `apportion explain photo.jpg --model flowers.safetensors`."""
         self._check_fitted()
         return save(self, Path(path))
 
     @classmethod
     def load(
-        cls, path: str | Path, backbone: nn.Module | Classifier, *, preparation: Encode | None = None
+        cls,
+        path: str | Path,
+        backbone: nn.Module | Classifier | None = None,
+        *,
+        preparation: Encode | None = None,
     ) -> ProtoPNet:
-        """What `save` wrote, on its backbone. Raises InputError for another file or another backbone."""
-        settings, state = load(Path(path))
-        made = cls(backbone, preparation=preparation, **settings)
+        """What `save` wrote, on its backbone, which may be left out if it ships. Raises InputError for another
+        file or another backbone."""
+        settings, state = load(Path(path), preparation)
+        if backbone is None and state.shipped is None:
+            raise InputError(
+                f"{path} was fitted on a backbone of your own; accepted: ProtoPNet.load(path, backbone), on the "
+                "command line in a factory that returns its .classifier() (file.py:factory)"
+            )
+        made = cls(shipped(str(state.shipped)) if backbone is None else backbone, **settings)
         inner = made._backbone(torch.zeros(1, *state.shape))
         if not made.tune and backbone_digest(inner) != state.backbone:
             raise InputError(f"the backbone is not the one that {path} was fitted on: its weights differ")

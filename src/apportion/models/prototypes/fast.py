@@ -1,4 +1,4 @@
-"""The fast recipe: prototypes are the k-medoids of the patches of their class, so that no push is needed."""
+"""The fast recipe: prototypes are chosen among k-medoids of the patches of their class, so that none is pushed."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ from apportion.progress import progress
 
 
 def train(grids: Grids, labels: Tensor, classes: int, per_class: int, recipe: Fast, seed: int) -> Trained:
-    """Cluster, prune, solve the last layer: one pass over the kept grids for each."""
+    """Cluster, prune, choose by the last layer: one pass over the kept grids for each."""
     kept = grids.kept
     if kept is None:
         raise ValueError("the fast recipe needs kept grids")
     centre = Centre(kept.mean((0, 2, 3)))
     rows, columns = kept.shape[2:]
     random = torch.Generator().manual_seed(seed)
-    chosen = []
+    chosen, class_of = [], []
     for (label,) in progress([(c,) for c in range(classes)], classes, "k-medoids"):
         members = (labels == label).nonzero().flatten()
         many = len(members) * rows * columns
         picked = torch.randperm(many, generator=random)[: recipe.patches].sort().values.to(kept.device)
         image, place = members[picked // (rows * columns)], picked % (rows * columns)
         patches = kept[image, :, place // columns, place % columns] - centre.mean
-        medoids = k_medoids(patches, per_class, recipe.rounds, random)
+        wanted = min(per_class * recipe.candidates, len(patches))
+        medoids = k_medoids(patches, wanted, recipe.rounds, random)
         chosen.append((image[medoids], place[medoids]))
+        class_of += [label] * wanted
     image, place = (torch.cat(parts) for parts in zip(*chosen, strict=True))
     vectors = kept[image, :, place // columns, place % columns] - centre.mean
-    class_of = torch.arange(classes, device=kept.device).repeat_interleave(per_class)
-    net = PrototypeNet(grids.backbone, centre, vectors, class_of, classes, "cosine").to(kept.device).eval()
+    owners = torch.tensor(class_of, device=kept.device)
+    net = PrototypeNet(grids.backbone, centre, vectors, owners, classes, "cosine").to(kept.device).eval()
     found = Nearest(image[:, None], place[:, None], torch.ones_like(vectors[:, :1]), vectors)
-    return finish(net, grids, labels, found, recipe.last, recipe.pruning, [])
+    return finish(net, grids, labels, found, per_class, recipe, [])
 
 
 def k_medoids(points: Tensor, k: int, rounds: int, random: torch.Generator) -> Tensor:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
 from apportion.methods import from_repr
 from apportion.models.prototypes.checkpoint import backbone_digest, learnt, put_back
 from apportion.models.prototypes.grids import device_of
+from apportion.models.prototypes.images import Encode
 from apportion.models.prototypes.matches import Patch
 from apportion.models.prototypes.network import Centre, PrototypeNet, add_on_layers
 from apportion.models.prototypes.settings import settings_class
@@ -24,11 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """What `fit` found; `shape` is that of one input and `backbone` the digest of a frozen backbone's weights."""
+    """What `fit` found; `shape` is that of one input, `backbone` the digest of a frozen backbone's weights and
+    `shipped` its name, where it is a model that ships."""
 
     learnt: dict[str, Tensor]
     shape: tuple[int, ...]
     backbone: str
+    shipped: str | None
     classes: list[Any]
     sources: tuple[Patch, ...]
     history: list[dict[str, Any]]
@@ -48,6 +52,9 @@ def save(model: ProtoPNet, path: Path) -> Path:
             "layer": model.layer,
             "seed": model.seed,
         },
+        "preparation": repr(model.preparation) if isinstance(model.preparation, ImagePreparation) else None,
+        "own preparation": not isinstance(model.preparation, ImagePreparation | None),
+        "shipped": model.shipped,
         "shape": list(model.shape_),
         "backbone": backbone_digest(model.net_.backbone),
         "classes": model.classes_.tolist(),
@@ -61,13 +68,18 @@ def save(model: ProtoPNet, path: Path) -> Path:
     return seal(path, header, tensors)
 
 
-def load(path: Path) -> tuple[dict[str, Any], State]:
-    """The settings of the estimator, and what it had found."""
+def load(path: Path, preparation: Encode | None = None) -> tuple[dict[str, Any], State]:
+    """The settings of the estimator, and what it had found; `preparation` is preferred to that in the file."""
     header, tensors = unseal(path)
     if "sources" not in header:
         raise InputError(f"{path} holds no fitted ProtoPNet; accepted: what save() wrote")
     settings = header["settings"]
     settings["recipe"] = from_repr(settings["recipe"], settings_class)
+    if preparation is None and header["own preparation"]:
+        raise InputError(f"{path} was fitted with a preparation of its own; give it again as preparation=")
+    if preparation is None and header["preparation"] is not None:
+        preparation = from_repr(header["preparation"], lambda _: ImagePreparation)
+    settings["preparation"] = preparation
     sources = tuple(
         Patch(name, label, tensors[f"picture.{number}"], tuple(box), similarity)
         for name, label, number, box, similarity in header["sources"]
@@ -76,6 +88,7 @@ def load(path: Path) -> tuple[dict[str, Any], State]:
         {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")},
         tuple(header["shape"]),
         header["backbone"],
+        header["shipped"],
         header["classes"],
         sources,
         header["history"],

@@ -97,20 +97,23 @@ class Paper:
 
 @dataclass(frozen=True)
 class Fast:
-    """A recipe for frozen backbones without gradients: the prototypes are the k-medoids of the patches of their
-    class, so that they are real patches from the start, and the last layer is solved.
+    """A recipe for frozen backbones without gradients: candidates are the k-medoids of the patches of a class, so
+    that they are real patches from the start; the last layer is solved for all of them, those with the largest
+    weights to their class become prototypes, and it is solved again for these.
 
-    The similarity is the cosine of patches less the mean patch, since all patches of a ReLU network point much
-    the same way. At most `patches` of each class, drawn at random, are clustered, in at most `rounds` rounds.
+    There are `candidates` times as many candidates as prototypes. The similarity is the cosine of patches less
+    the mean patch, since all patches of a ReLU network point much the same way. At most `patches` of each class,
+    drawn at random, are clustered, in at most `rounds` rounds.
     """
 
+    candidates: int = 4
     patches: int = 20_000
     rounds: int = 50
     last: LastLayer = LastLayer(l1=2e-5, ridge=4e-5)
     pruning: Pruning | None = Pruning()
 
     def __post_init__(self) -> None:
-        _check(self, ("patches", "rounds"))
+        _check(self, ("candidates", "patches", "rounds"))
 
 
 Recipe = Paper | Fast

@@ -24,7 +24,7 @@ from apportion.models.prototypes.push import (
     push,
     worth_keeping,
 )
-from apportion.models.prototypes.settings import LastLayer, Paper, Pruning
+from apportion.models.prototypes.settings import LastLayer, Paper, Recipe
 from apportion.progress import progress
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def train(
     net.eval()
     if found is None:  # a finished run that was resumed: the prototypes are patches already
         found = nearest(net, grids.patches(net, "push"), 1, labels)
-    return finish(net, grids, labels, found, recipe.last, recipe.pruning, history)
+    return finish(net, grids, labels, found, per_class, recipe, history)
 
 
 def _fresh(grids: Grids, classes: int, per_class: int, recipe: Paper, seed: int) -> PrototypeNet:
@@ -194,12 +194,13 @@ def finish(
     grids: Grids,
     labels: Tensor,
     found: Nearest,
-    last: LastLayer,
-    pruning: Pruning | None,
+    per_class: int,
+    recipe: Recipe,
     history: list[dict[str, Any]],
 ) -> Trained:
-    """Drop duplicates and what pruning drops, and solve the last layer for the rest."""
-    image, place = found.image[:, 0], found.place[:, 0]
+    """Drop duplicates and what pruning drops, and solve the last layer for the rest; of more than `per_class`
+    prototypes of a class those with the largest weights to it stay."""
+    pruning, image, place = recipe.pruning, found.image[:, 0], found.place[:, 0]
     many = len(image)
     kept = merged(net, duplicates(net.class_of, image, place))
     net.keep(kept)
@@ -214,9 +215,22 @@ def finish(
         row["pruned"] = len(image) - len(kept)
         net.keep(kept)
         image, place, table = image[kept], place[kept], table[:, kept]
-    row |= solve_last(net, table, labels, last)
-    _warn(net, many // net.classes)
+    row |= solve_last(net, table, labels, recipe.last)
+    kept = heaviest(net, per_class)
+    if len(kept) < len(image):
+        row["left_out"] = len(image) - len(kept)
+        net.keep(kept)
+        image, place, table = image[kept], place[kept], table[:, kept]
+        row |= solve_last(net, table, labels, recipe.last)
+    _warn(net, per_class)
     return Trained(net.eval().requires_grad_(False), image, place, [*history, row])
+
+
+def heaviest(net: PrototypeNet, per_class: int) -> Tensor:
+    """The numbers of the `per_class` prototypes of each class with the largest weights to it, in their order."""
+    weight = net.last.weight.detach().masked_fill(~net.own_class(), -torch.inf)  # (classes, prototypes)
+    ranked = weight.argsort(dim=1, descending=True, stable=True)[:, :per_class]
+    return ranked[weight.gather(1, ranked) > -torch.inf].sort().values
 
 
 def _warn(net: PrototypeNet, per_class: int) -> None:
