@@ -20,25 +20,31 @@ import peers
 from apportion.faithfulness.case import Case
 from apportion.partitions import Pixels
 from apportion.replacements import NoisyLinear
-from apportion.substitution import map_tensors
+from apportion.trees import map_tensors
 
 Row = tuple[str, str, dict[str, Callable[[], object]]]
 
 
-def alone(model: nn.Module, run: Callable[[], object]) -> Callable[[], object]:
+def alone(model: nn.Module, run: Callable[[], object], backward: bool = False) -> Callable[[], object]:
     """The model by itself on the very inputs that it gets in a run, in the same chunks. (Other inputs, such as
-    one image many times, would not do: max-pooling branches, and is faster where a processor can guess.)"""
+    one image many times, would not do: max-pooling branches, and is faster where a processor can guess.)
+    `backward` takes the gradient at the single input too."""
     seen: list[Any] = []
     hook = model.register_forward_pre_hook(
-        lambda _, args, known: seen.append(map_tensors((args, known), Tensor.clone)), with_kwargs=True
+        lambda _, args, known: seen.append(map_tensors((args, known), lambda t: t.detach().clone())),
+        with_kwargs=True,
     )
     run()
     hook.remove()
 
     def again() -> None:
-        with torch.no_grad():
+        with torch.set_grad_enabled(backward):
             for args, known in seen:
-                model(*args, **known)
+                if backward:
+                    x = args[0].detach().requires_grad_()
+                    torch.autograd.grad(model(x).amax(1).sum(), x)
+                else:
+                    model(*args, **known)
 
     return again
 
@@ -126,8 +132,10 @@ def max_sensitivity() -> Iterator[Row]:
         def captum(x: Tensor = x, explain: Any = explain, target: Tensor = explanation.target) -> object:
             return metrics.sensitivity_max(explain, x, n_perturb_samples=50, target=target)
 
+        ours = partial(ap.MaxSensitivity(samples=50), model, x, explanation)
         yield name, "apportion", {
-            "apportion": partial(ap.MaxSensitivity(samples=50), model, x, explanation),
+            "apportion": ours,
+            "model alone": alone(model, ours, backward=True),
             "Quantus": theirs(metric, model, x, explanation.values, explain_func=saliency, batch_size=16),
             "captum": captum,
         }  # fmt: skip

@@ -18,7 +18,7 @@ from apportion.explanation import Cost, Explanation, Values
 from apportion.progress import model_called
 from apportion.substitution import Substitution, warn_about_training
 from apportion.target import Target, pick, resolve, scores_of
-from apportion.trees import map_tensors, tensors_in
+from apportion.trees import all_finite, map_tensors, tensors_in
 
 Model = Callable[..., Any]
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
@@ -176,11 +176,10 @@ class Subject:
         """Gather per-leaf values into the shape of the inputs. The values of a token are the sum over its
         embedding (`reduce="sum"`) or their Euclidean norm (`"norm"`)."""
         gathered = self._gather(score.slots, [value.detach() for value in values], reduce)
-        for tensor in tensors_in(gathered):
-            if not bool(torch.isfinite(tensor).all()):
-                raise InputError(
-                    f"{method!r} gave NaN or infinite values; the model's gradients are not finite here"
-                )
+        if not all_finite(gathered):
+            raise InputError(
+                f"{method!r} gave NaN or infinite values; the model's gradients are not finite here"
+            )
         return Explanation(
             values=gathered,
             total=None if total is None else total.detach(),
@@ -373,9 +372,8 @@ def checked_inputs(inputs: Any) -> Inputs:
         raise InputError(
             f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample"
         )
-    for tensor in tensors:
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise InputError("inputs contain NaN or infinite numbers")
+    if not all_finite(tensors):
+        raise InputError("inputs contain NaN or infinite numbers")
     plain = dict(inputs) if isinstance(inputs, Mapping) else inputs
     return map_tensors(plain, lambda t: t.detach())  # type: ignore[no-any-return]
 

@@ -13,7 +13,7 @@ from apportion.errors import InputError
 from apportion.explanation import Explanation, Values
 from apportion.forward import Inputs, Model
 from apportion.target import Target
-from apportion.trees import map_tensors, tensors_in
+from apportion.trees import all_finite, map_tensors, tensors_in
 
 Map = Explanation | Values
 
@@ -58,9 +58,8 @@ def _fitted(value: Tensor, x: Tensor) -> Tensor:
             f"the map has shape {shape}, but the inputs have {tuple(x.shape)}; accepted: the same shape"
             + (", with or without the channels" if x.dim() > 2 else "")
         )
-    finite = value.isfinite().flatten(1).all(1)
-    if not bool(finite.all()):
-        where = (~finite).nonzero().flatten().tolist()
+    if not all_finite(value):
+        where = (~value.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
         raise InputError(
             f"the map has NaN or infinite values for samples {where[:5]}; there is no order in it"
         )

@@ -95,8 +95,9 @@ def _perturbed(
         many = min(together, test.samples - begin)
         drawn = torch.from_numpy(random.uniform(-test.radius, test.radius, (many, *x.shape[1:]))).to(x)
         repeated = target.repeat_interleave(many) if isinstance(target, Tensor) else target
-        made = case.explain(method, repeated, inputs=(x[:, None] + drawn).flatten(0, 1), rows=many)
-        yield drawn, _map(made, made.values).view(batch, many, -1)
+        there = (x[:, None] + drawn).flatten(0, 1)
+        made = case.explain(method, repeated, inputs=there, rows=many)
+        yield drawn, _map(made, there).view(batch, many, -1)
 
 
 def _input(case: Case, test: object) -> Tensor:
