@@ -13,6 +13,7 @@ from apportion.explanation import Cost
 from apportion.faithfulness.scores import Scores
 from apportion.features import TabularFeatures
 from apportion.interactions import Interactions
+from apportion.markup import data_uri
 from apportion.report import frame, page, summary
 from browser import Browser, needs_chromium
 from surfaces import ATTACK, pairs, picture, row, words
@@ -54,6 +55,28 @@ def test_markup_in_the_input_stays_in_the_data(everything):
     shown = frame(everything[1])
     assert ATTACK not in shown
     assert shown.count("<") == 2  # the frame and its end
+
+
+def over_prototypes(**fields):
+    """An explanation over two prototypes, with a panel of one that speaks for the class."""
+    pixels = data_uri(np.full((8, 8, 3), 90, np.uint8))
+    panel = {
+        "name": f"prototype 0 of {ATTACK}", "similarity": 2.0, "weight": 1.25, "contribution": 2.5,
+        "box": [0.25, 0.5, 0.0, 1.0], "source": {"name": HOSTILE, "picture": pixels, "box": [0.0, 1.0, 0.0, 0.5]},
+    }  # fmt: skip
+    notes = {"input": "cat.jpg", "panels": {"picture": pixels, "rows": [panel]}}
+    features = (TabularFeatures(("prototype 0", "prototype 1"), ("a", "b"), (0, 1)),)
+    return row(values=torch.tensor([[2.5, 0.5]]), features=features, notes=notes, **fields)
+
+
+def test_prototypes_stand_beside_maps_of_the_same_picture():
+    found = sections([over_prototypes(), picture(notes={"input": "cat.jpg"}), picture()])
+    assert [len(section["cards"]) for section in found] == [2, 1]
+    first, second = found[0]["cards"]
+    assert first["panels"][0]["contribution"] == 2.5
+    assert first["notes"] == {}
+    assert second["panels"] == []
+    assert sections([over_prototypes()])[0]["photo"].startswith("data:image/webp")
 
 
 def test_explanations_of_one_input_share_a_section():
@@ -235,6 +258,23 @@ def test_a_feature_shows_its_partners(shown):
     assert "does together with" in browser.run("document.querySelector('.bars caption').textContent")
     assert browser.run("document.querySelector('.bars th').textContent") == "bad"
     assert browser.run("document.querySelector('.bars .n').textContent") == "−2.00"
+
+
+@needs_chromium
+def test_panels_show_boxes_and_add_up_to_the_score(shown):
+    browser = shown(over_prototypes())
+    assert "2.00 similarity × 1.25 weight = +2.50" in browser.run(
+        "document.querySelector('.panels').textContent"
+    )
+    assert "all other prototypes +0.50; with them the score 3.00" in browser.run(
+        "document.querySelector('.panels').textContent"
+    )
+    assert browser.run("[...document.querySelectorAll('.panels img')].map(i => i.alt)") == [
+        "this, from 0 to 100 % across and 25 to 50 % down",
+        f"looks like that: {HOSTILE}, from 0 to 50 % across and 0 to 100 % down",
+    ]
+    assert browser.run("document.querySelector('.boxed i').style.height") == "25%"
+    assert browser.errors == []
 
 
 @needs_chromium

@@ -25,7 +25,8 @@ from surfaces import ATTACK
 MODELS = """
 import time, torch
 from torch import nn
-from apportion import Classifier
+from apportion import Classifier, ProtoPNet
+from apportion.domains.image import ImagePreparation
 from apportion.domains.text import Vocabulary, encode_words
 
 VOCABULARY = Vocabulary(("<pad>", "<unk>", "good", "bad"))
@@ -43,6 +44,12 @@ class Slow(nn.Module):
 def slow():
     torch.manual_seed(0)
     return Classifier(Slow().eval(), lambda t: encode_words(t, VOCABULARY), ("no", "yes"), "text", "slow", 1)
+
+def parts():
+    torch.manual_seed(0)
+    small = ImagePreparation(resize=(8, 8), crop=None, mean=(0.0,), std=(1.0,))
+    model = ProtoPNet(nn.Conv2d(1, 4, 3), 2, recipe="fast", preparation=small)
+    return model.fit(torch.rand(20, 1, 8, 8), torch.arange(20) % 2).classifier("parts")
 """
 
 
@@ -51,7 +58,7 @@ def served(tmp_path_factory):
     """(address, token) of a running server, with a slow model of the user's own."""
     folder = tmp_path_factory.mktemp("served")
     (folder / "mine.py").write_text(MODELS)
-    options = ["--no-browser", "--port", "0", "--model", "mine.py:slow"]
+    options = ["--no-browser", "--port", "0", "--model", "mine.py:slow", "--model", "mine.py:parts"]
     process = subprocess.Popen(
         [sys.executable, "-m", "apportion", "serve", *options],
         cwd=folder, stdout=subprocess.PIPE, stderr=(folder / "log").open("w"), text=True,
@@ -295,7 +302,11 @@ def test_dropping_a_picture_shows_a_heat_map(bench, tmp_path):
     (tmp_path / "noise.png").write_bytes(png(pixels))
     bench.drop(".bench", tmp_path / "noise.png", "image/png")
     bench.wait("document.querySelector('.drop img')")
-    assert bench.run("document.querySelector('[name=model]').value") == "imagenet"
+    assert (
+        bench.run("document.querySelector('[name=model]').value") == "mine.py:parts"
+    )  # the first for pictures
+    bench.choose("[name=model]", "imagenet")
+    bench.wait("!document.querySelector('[name=method-Prototypes]')")
     bench.wait(READY)
     bench.click("[name=method-inputxgradient]")
     bench.click("[type=submit]")
@@ -303,6 +314,30 @@ def test_dropping_a_picture_shows_a_heat_map(bench, tmp_path):
     pixels = "document.querySelector('canvas.heat').getContext('2d').getImageData(0, 0, 112, 112).data"
     bench.wait(f"{pixels}.some(Boolean)")
     bench.wait(IDLE)
+
+
+@needs_chromium
+def test_a_model_of_prototypes_shows_what_looks_like_what(bench, tmp_path):
+    (tmp_path / "eight.png").write_bytes(png(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3))
+    bench.choose("[name=model]", "mine.py:parts")
+    bench.wait("document.querySelector('[name=method-Prototypes]')?.checked")
+    bench.upload("[name=picture]", tmp_path / "eight.png")
+    bench.wait("document.querySelector('.drop img')")
+    bench.wait(READY)
+    bench.click("[name=tests]")
+    bench.click("[type=submit]")
+    bench.wait("document.querySelectorAll('article').length == 3", 60)
+    bench.wait(IDLE)
+    assert bench.run("document.querySelectorAll('.panels li').length") == 3
+    assert bench.run("document.querySelectorAll('article')[0].querySelector('.chart')") is None
+    bench.run("document.querySelector('.panels li').focus()")
+    bench.press("ArrowDown")
+    assert bench.run("document.activeElement.textContent").startswith("prototype ")
+    assert bench.run("document.activeElement.ariaLabel.split('= ')[1]") in bench.run(
+        "document.activeElement.textContent"
+    )
+    bench.choose("[name=model]", "sentiment")
+    bench.wait("!document.querySelector('[name=method-Prototypes]')")
 
 
 @needs_chromium

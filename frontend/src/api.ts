@@ -3,7 +3,7 @@ import type { Card, Section } from "./data";
 
 export type Column = { name: string; value: string; categories: string[] | null };
 export type Model = { name: string; domain: "text" | "image" | "tabular"; task: string };
-export type Loaded = { labels: string[]; columns: Column[]; example: string };
+export type Loaded = { labels: string[]; columns: Column[]; example: string; methods: string[] };
 export type Method = { name: string; about: string; settings: string; pairs: boolean };
 export type Catalog = { models: Model[]; methods: Method[]; most_bytes: number; versions: Record<string, string> };
 

@@ -4,23 +4,25 @@ import type { Chart, Matrix } from "./data";
 
 const WIDTH = 440, HEIGHT = 250, LEFT = 66, RIGHT = 14, TOP = 10, BOTTOM = 44;
 // Okabe & Ito (2008), without their yellow and black; dashes tell the curves apart without colour.
-const COLOURS = ["#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+const COLOURS = ["rgb(var(--for))", "rgb(var(--against))", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 const GREY = ["1 4", "5 4", "9 4 1 4"];
 const DASHES = ["", "7 3", "2 3", "9 3 2 3"];
 
 export function ChartView({ chart }: { chart: Chart }) {
   const known = chart.curves.flatMap((curve) => [...curve.y, ...(curve.low ?? []), ...(curve.high ?? [])]);
   const xs = chart.curves.flatMap((curve) => curve.x);
-  const [x0, x1] = [Math.min(0, ...xs), Math.max(1e-9, ...xs)];
-  let [y0, y1] = [Math.min(...known), Math.max(...known)];
+  const [x0, x1] = [Math.min(0, ...xs), Math.max(1, ...xs)];
+  // Probabilities have one frame, so that curves side by side can be compared, and do not jump while they grow.
+  let [y0, y1] = chart.y === "probability" ? [0, 1] : [Math.min(...known), Math.max(...known)];
   if (!(y1 > y0)) [y0, y1] = [(y0 || 0) - 0.5, (y0 || 0) + 0.5];
   const px = (x: number) => LEFT + ((x - x0) / (x1 - x0)) * (WIDTH - LEFT - RIGHT);
   const py = (y: number) => TOP + ((y1 - y) / (y1 - y0)) * (HEIGHT - TOP - BOTTOM);
   const points = (x: number[], y: number[]) => x.map((at, i) => `${px(at).toFixed(1)},${py(y[i]!).toFixed(1)}`);
+  const tick = (value: number, span: number) => number(Math.abs(value) < span / 1000 ? 0 : value, span);
   let coloured = 0, grey = 0;
   const drawn = chart.curves.map((curve) => {
     const i = curve.reference ? -1 : coloured++;
-    return { curve, colour: i < 0 ? "var(--muted)" : COLOURS[i % COLOURS.length]!, dash: i < 0 ? GREY[grey++ % GREY.length]! : DASHES[Math.floor(i / COLOURS.length) % DASHES.length]! };
+    return { curve, colour: i < 0 ? "var(--muted)" : COLOURS[i % COLOURS.length]!, dash: i < 0 ? GREY[grey++ % GREY.length]! : DASHES[i % DASHES.length]! };
   });
   return (
     <figure class="chart">
@@ -29,11 +31,11 @@ export function ChartView({ chart }: { chart: Chart }) {
         {[y0, (y0 + y1) / 2, y1].map((y) => (
           <g key={y}>
             <line class="grid" x1={LEFT} x2={WIDTH - RIGHT} y1={py(y)} y2={py(y)} />
-            <text x={LEFT - 6} y={py(y) + 4} text-anchor="end">{number(y, y1 - y0)}</text>
+            <text x={LEFT - 6} y={py(y) + 4} text-anchor="end">{tick(y, y1 - y0)}</text>
           </g>
         ))}
         {[x0, (x0 + x1) / 2, x1].map((x, i) => (
-          <text key={x} x={px(x)} y={HEIGHT - BOTTOM + 17} text-anchor={["start", "middle", "end"][i]}>{number(x, x1 - x0)}</text>
+          <text key={x} x={px(x)} y={HEIGHT - BOTTOM + 17} text-anchor={["start", "middle", "end"][i]}>{tick(x, x1 - x0)}</text>
         ))}
         <text x={(LEFT + WIDTH - RIGHT) / 2} y={HEIGHT - 4} text-anchor="middle">{chart.x}</text>
         <text x={-(TOP + HEIGHT - BOTTOM) / 2} y={13} text-anchor="middle" transform="rotate(-90)">{chart.y}</text>

@@ -18,9 +18,16 @@ export type Chart = { title: string; x: string; y: string; curves: Curve[] };
 export type Test = { test: string; value: number | null; interval: [number, number] | null; direction: string };
 export type LedgerRow = { name: string; rule: string; bias: number; stabiliser: number; unruled: number };
 
+/** What in the picture looks like what in a training picture; boxes are [top, bottom, left, right] in shares. */
+export type Box = [number, number, number, number];
+export type Panel = {
+  name: string; similarity: number; weight: number; contribution: number; box: Box;
+  source: { name: string; picture: string; box: Box };
+};
+
 export type Card = {
   method: string; asked?: string; repr: string; target: string; balance: string; share: number | null; cost: string;
-  warnings: string[]; notes: Record<string, unknown>; shown: Shown; top: [string, number][];
+  warnings: string[]; notes: Record<string, unknown>; shown: Shown; panels: Panel[]; top: [string, number][];
   ledger: { rows: LedgerRow[]; left_out: number } | null; tests: Test[]; chart: Chart | null;
 };
 export type Section = {

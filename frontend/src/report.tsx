@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { ChartView } from "./chart";
 import { largest, number, scaleOf, signed } from "./data";
 import type { Card, Look, Report, Section } from "./data";
+import { PanelsView } from "./panels";
 import { Bar, ShownView } from "./shown";
 import { saveJson, savePicture } from "./save";
 
@@ -55,11 +56,13 @@ export function Controls({ look, change, several }: { look: Look; change: (look:
 export function SectionView({ section, look, tools }: { section: Section; look: Look; tools?: preact.ComponentChildren }) {
   const shared = (card: Card) =>
     Math.max(...section.cards.filter((other) => other.shown.kind === card.shown.kind).map((other) => scaleOf(other.shown)));
-  const about = section.photo ? section.note || section.title : section.text ? "the text" : section.title;
+  const { title, note } = section;
+  const picture = note.startsWith(title) ? note : [title, note].filter(Boolean).join(", ");
+  const about = section.photo ? picture : section.text ? "the text" : title;
   return (
     <section>
       <div class="decision">
-        {section.photo && <img class="photo" src={section.photo} alt={`The picture as the model saw it: ${section.note || section.title}`} />}
+        {section.photo && <img class="photo" src={section.photo} alt={`The picture as the model saw it: ${picture}`} />}
         <div>
           <p class="quiet">{section.model && `${section.model} on `}{about}</p>
           {section.text && <blockquote>{section.text}</blockquote>}
@@ -81,6 +84,7 @@ function Ranking({ section: { ranking, classes } }: { section: Section }) {
   return (
     <table class="ranking">
       <caption>{classes === ranking.length ? (classes > 1 ? "All classes" : "The score") : `The best ${ranking.length} of ${classes} classes`}</caption>
+      <thead><tr><td /><th scope="col" class="n">score</th>{classes > 1 && <th scope="col" class="n">probability</th>}<td /></tr></thead>
       <tbody>
         {ranking.map(([label, score, probability]) => (
           <tr key={label}>
@@ -96,11 +100,14 @@ function Ranking({ section: { ranking, classes } }: { section: Section }) {
 }
 
 export function CardView({ card, section, look, scale }: { card: Card; section: Section; look: Look; scale: number }) {
+  const shown = <ShownView shown={card.shown} photo={section.photo} look={look} scale={scale} />;
   const most = largest(card.top.map(([, value]) => value));
   return (
     <article aria-label={card.method}>
       <h2>{card.method}{card.target !== section.label && <small> of {card.target}</small>}</h2>
-      <ShownView shown={card.shown} photo={section.photo} look={look} scale={scale} />
+      {card.panels.length > 0 && section.photo
+        ? <><PanelsView card={card} photo={section.photo} /><details><summary>All prototypes</summary>{shown}</details></>
+        : shown}
       <p class="balance">{card.balance}</p>
       {card.share !== null && <div class="share" aria-hidden="true"><i style={{ width: `${100 * card.share}%` }} /></div>}
       {card.warnings.map((warning) => <p class="warning" key={warning}><b>Warning.</b> {warning}</p>)}

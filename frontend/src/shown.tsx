@@ -85,9 +85,9 @@ function ground(value: number, scale: number, look: Look) {
   return `rgba(var(--${value >= 0 ? "for" : "against"}), ${(0.7 * strength(value, scale, look)).toFixed(3)})`;
 }
 
-/** Left and right move between the chips of a text, so that it is one stop for the tab key. */
-function walk(event: KeyboardEvent) {
-  const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+/** The arrow keys move between the chips of a text, so that it is one stop for the tab key. */
+export function walk(event: KeyboardEvent) {
+  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[event.key];
   if (!step) return;
   const chips = [...(event.currentTarget as HTMLElement).querySelectorAll<HTMLElement>("[data-chip]")];
   const next = chips[chips.indexOf(document.activeElement as HTMLElement) + step];

@@ -29,6 +29,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
   const [picture, setPicture] = useState<{ name: string; url: string } | null>(null);
   const [row, setRow] = useState<Record<string, string>>({});
   const [methods, setMethods] = useState<string[]>(AT_FIRST);
+  const [told, setTold] = useState("");
   const [others, setOthers] = useState("");
   const [target, setTarget] = useState("");
   const [tests, setTests] = useState(false);
@@ -38,6 +39,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
   const [problems, setProblems] = useState<string[]>([]);
   const running = useRef<AbortController | null>(null);
   const [busy, setBusy] = useState(false);
+  const own = (loaded?.methods ?? []).map((name) => ({ name, about: "only for this model", pairs: false }));
   const { domain } = catalog.models.find(({ name }) => name === model)!;
 
   useEffect(() => {
@@ -47,6 +49,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
     api.load(model).then((found) => {
       if (!current) return;
       setLoaded(found);
+      setMethods((before) => [...found.methods, ...before.filter((name) => catalog.methods.some((method) => method.name === name))]);
       setRow(Object.fromEntries(found.columns.map(({ name, value }) => [name, value])));
       if (domain === "text") setText((before) => before || found.example);
     }, (error) => current && setProblems([error.message]));
@@ -80,7 +83,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
       case "progress": return step({ done: said.done, total: said.total, what: said.what });
       case "section":
         step({ state: tests ? "tests" : "done" });
-        return setSection((before) => before ? { ...before, cards: [...before.cards, ...said.section.cards] } : said.section);
+        return setSection((before) => before ? { ...before, photo: before.photo ?? said.section.photo, cards: [...before.cards, ...said.section.cards] } : said.section);
       case "tested":
         step({ state: said.done ? "done" : "tests" });
         return setSection((before) => before && {
@@ -150,14 +153,15 @@ function Bench({ catalog }: { catalog: Catalog }) {
         <fieldset>
           <legend>Methods</legend>
           <div class="choices">
-            {catalog.methods.map(({ name, about, pairs }) => (
-              <label key={name} title={about}>
+            {[...own, ...catalog.methods].map(({ name, about, pairs }) => (
+              <label key={name} title={about} onPointerEnter={() => setTold(about)} onFocusIn={() => setTold(about)}>
                 <input type="checkbox" name={`method-${name}`} checked={methods.includes(name)}
                   onChange={(event) => setMethods(event.currentTarget.checked ? [...methods, name] : methods.filter((other) => other !== name))} />
-                {" "}{name}{pairs && <span class="quiet"> pairs</span>}
+                {name}{pairs && <span class="quiet">pairs</span>}
               </label>
             ))}
           </div>
+          <p class="quiet told">{told}</p>
           <label>Others, with settings{" "}
             <input name="others" value={others} placeholder="LRP(ledger=True), IntegratedGradients(nodes=24)" autocomplete="off"
               onInput={(event) => setOthers(event.currentTarget.value)} />

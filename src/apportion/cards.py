@@ -12,13 +12,13 @@ import torch
 
 from apportion.faithfulness.scores import Scores
 from apportion.features import Features, TextFeatures
-from apportion.markup import data_uri
+from apportion.markup import PHOTO, data_uri
 from apportion.views import Bars, Heat, Pairs, View, Words, view
 from apportion.wording import Explained, balance, decision, target_name
 
 TOP = 8  # features in a card's table
 ROWS = 10  # of a ledger
-PHOTO = 512  # the most pixels a side of an embedded photo
+NAMED = ("model", "input", "panels")  # notes that are shown at a place of their own
 
 Tests = Sequence[Scores]
 
@@ -59,7 +59,11 @@ def _same_input(group: list[Member], member: Member) -> bool:
     scores = one.output[i].double().cpu(), other.output[j].double().cpu()
     if scores[0].shape != scores[1].shape or not torch.allclose(*scores, rtol=1e-4, atol=1e-5):
         return False
-    return _features(one, i) == _features(other, j) and one.notes.get("input") == other.notes.get("input")
+    over_prototypes = (
+        "panels" in one.notes or "panels" in other.notes
+    )  # and not over the features of the input
+    same_features = over_prototypes or _features(one, i) == _features(other, j)
+    return same_features and one.notes.get("input") == other.notes.get("input")
 
 
 def _features(explanation: Explained, index: int) -> Features | None:
@@ -71,13 +75,17 @@ def _section(group: Sequence[Member]) -> dict[str, Any]:
     features = _features(explanation, index)
     shown = [view(e, i) for e, i, _ in group]
     heat = next((s for s in shown if isinstance(s, Heat) and s.photo is not None), None)
+    panels = next((e.notes["panels"] for e, _, _ in group if "panels" in e.notes), None)
+    photo = panels and panels["picture"]
+    if heat is not None and heat.photo is not None:
+        photo = data_uri(heat.photo, PHOTO)
     made = decision(explanation, index)
     text = features.text if isinstance(features, TextFeatures) else None
     return {
         "title": str(explanation.notes.get("input", text or f"sample {index}")),
         "text": text,
         "model": explanation.notes.get("model"),
-        "photo": None if heat is None or heat.photo is None else data_uri(heat.photo, PHOTO),
+        "photo": photo,
         "note": "" if heat is None else heat.note,
         "label": made.label,
         "classes": made.classes,
@@ -104,8 +112,9 @@ def _card(member: Member, shown: View) -> dict[str, Any]:
         "share": None if total is None else _share(float(total[index]), apportioned),
         "cost": str(explanation.cost),
         "warnings": list(explanation.warnings),
-        "notes": {key: v for key, v in explanation.notes.items() if key not in ("model", "input")},
+        "notes": {key: v for key, v in explanation.notes.items() if key not in NAMED},
         "shown": _shown(shown),
+        "panels": explanation.notes.get("panels", {}).get("rows", []),
         "top": [[name, _short(value)] for name, value in shown.top(TOP)],
         "ledger": None if ledger is None else _ledger(ledger),
         "tests": [told(scores, index) for scores in tests],

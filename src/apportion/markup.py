@@ -16,6 +16,7 @@ from PIL import Image
 Pixels = npt.NDArray[np.uint8]
 
 NOTHING = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+PHOTO = 512  # the most pixels a side of an explained photo
 SMALL = 64  # pixels a side up to which a picture keeps every one of them, drawn as squares
 
 

@@ -16,8 +16,9 @@ from apportion.explaining import class_number, explain_encoded
 from apportion.explanation import Explanation
 from apportion.faithfulness.case import Case
 from apportion.faithfulness.maps import target_of
-from apportion.features import Features
+from apportion.features import Features, ImageFeatures
 from apportion.forward import Inputs, call_model
+from apportion.markup import PHOTO, data_uri
 from apportion.methods import from_repr
 from apportion.models import SHIPPED, load
 from apportion.recognise import DEFAULT_MODEL, Given, read_tensors
@@ -76,9 +77,10 @@ def _loaded(what: Given, model: str | None, target: str | None, row: int) -> Pre
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A classifier and one input encoded for it; `notes` name both on the explanations made here."""
+    """A classifier and one input, as it was given and encoded; `notes` name both on the explanations made here."""
 
     classifier: Classifier
+    raw: Any
     inputs: Inputs
     features: tuple[Features, ...]
     notes: dict[str, str]
@@ -86,9 +88,18 @@ class Prepared:
     def explain(self, method: Any, target: str | None = None) -> Explained:
         """One explanation by a method, of a class by name or number."""
         explanation = explain_encoded(self.classifier, self.inputs, self.features, method, target)
-        return replace(
-            explanation, labels=explanation.labels or None, notes={**explanation.notes, **self.notes}
-        )
+        notes = {**explanation.notes, **self.notes, **self._panels(explanation)}
+        return replace(explanation, labels=explanation.labels or None, notes=notes)
+
+    def _panels(self, explanation: Explained) -> dict[str, Any]:
+        """Of an explanation over prototypes: the picture, and what in it looks like what in which training picture."""
+        from apportion.models.prototypes.explaining import Prototypes
+
+        if self.classifier.panels is None or not isinstance(explanation.method, Prototypes):
+            return {}
+        picture = next(f.picture for f in self.features if isinstance(f, ImageFeatures))
+        rows = self.classifier.panels(self.raw, int(explanation.target[0]))
+        return {"panels": {"picture": data_uri(picture.cpu().numpy(), PHOTO), "rows": rows}}
 
     def case(self, explanation: Explanation) -> Case:
         """What tests of the explanation are run on."""
@@ -114,7 +125,7 @@ def prepare(what: Given, classifier: Classifier, row: int = 0) -> Prepared:
     of_many = what.kind in ("tabular", "tensor") and isinstance(what.raw, Path)
     place = f"{what.name}, row {row}" if of_many else what.name
     known = () if features is None else (features,)
-    return Prepared(classifier, inputs, known, {"model": classifier.name, "input": place})
+    return Prepared(classifier, what.raw, inputs, known, {"model": classifier.name, "input": place})
 
 
 def _at(method: Any, layer: str | None) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from apportion.explanation import Explanation
 from apportion.faithfulness.flipping import DeletionRate, PixelFlipping
 from apportion.faithfulness.scores import Scores
@@ -12,9 +14,15 @@ from apportion.wording import Explained
 TESTS = (PixelFlipping(order="symmetric"), DeletionRate())
 
 
+def testable(explanation: Explained, ready: Prepared) -> TypeGuard[Explanation]:
+    """Whether the features of the input can be hidden in the order of an explanation: pairs of features have no
+    order, and prototypes are not features of the input."""
+    return isinstance(explanation, Explanation) and (explanation.features or ()) == ready.features
+
+
 def beside(ready: Prepared, explanation: Explained) -> list[Scores]:
-    """The scores of one explanation; pairs of features have no order, and so none."""
-    if not isinstance(explanation, Explanation):
+    """The scores of one explanation, none for what `testable` refuses."""
+    if not testable(explanation, ready):
         return []
     case = ready.case(explanation)
     return [case.score(test, explanation) for test in TESTS]

@@ -71,7 +71,7 @@ def from_repr(text: str, named: Callable[[str], Any] = method_class) -> Any:
         raise InputError(
             f"cannot read method {text!r}; accepted: a name such as lrp or LRP(at='conv1')"
         ) from None
-    return named(tree.id)() if isinstance(tree, ast.Name) else _build(tree, text, named)
+    return _class(tree.id, named)() if isinstance(tree, ast.Name) else _build(tree, text, named)
 
 
 def _build(node: ast.expr, text: str, named: Callable[[str], Any]) -> Any:

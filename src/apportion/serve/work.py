@@ -19,10 +19,10 @@ from apportion.faithfulness.curves import even_steps
 from apportion.methods import from_repr
 from apportion.models import SHIPPED, load
 from apportion.one_line import EXTRAS, missing
-from apportion.progress import watched
+from apportion.progress import progress, watched
 from apportion.running import Prepared, check_target, prepare
 from apportion.serve.asking import Ask
-from apportion.testing import TESTS
+from apportion.testing import TESTS, testable
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -62,7 +62,8 @@ class Models:
         return own + shipped
 
     def described(self, name: str) -> dict[str, Any]:
-        """Class names, the columns of a table with a value for each, and an example of a text."""
+        """Class names, the columns of a table with a value for each, an example of a text, and the methods that are
+        for this model only."""
         model = self[name]
         columns = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
         return {
@@ -74,6 +75,7 @@ class Models:
                 for c in columns
             ],
             "example": EXAMPLE if model.domain == "text" else "",
+            "methods": [] if model.panels is None else ["Prototypes"],
         }
 
 
@@ -115,7 +117,7 @@ def _one(ready: Prepared, name: str, ask: Ask, say: Say) -> None:
     (section,) = sections([explanation])
     section["cards"][0]["asked"] = name
     say({"event": "section", "method": name, "section": section})
-    if ask.tests and isinstance(explanation, Explanation):
+    if ask.tests and testable(explanation, ready):
         _test(ready, name, explanation, say)
     elif ask.tests:
         say({"event": "tested", "method": name, "tests": [], "chart": None, "done": True})
@@ -126,8 +128,9 @@ def _test(ready: Prepared, name: str, explanation: Explanation, say: Say) -> Non
     case = ready.case(explanation)
     orders = {way: case.order(explanation, least_first=way == "lerf") for way in ("morf", "lerf")}
     counts = orders["morf"].counts
-    steps = even_steps(counts, TESTS[0].steps)
-    for end in range(BLOCK, steps.shape[1] + BLOCK, BLOCK):
+    steps, end = even_steps(counts, TESTS[0].steps), 0
+    for block in progress(list(steps[0].split(BLOCK)), steps.shape[1], "steps"):
+        end += len(block)
         curves = {way: order.curve(steps[:, :end]) for way, order in orders.items()}
         drawn = {
             way: {"share": curve.share[0].tolist(), "value": curve.read("probability")[0].tolist()}
