@@ -30,13 +30,15 @@ class Design:
         self.features, self.paired = features, paired
         self.mass = mass.double().numpy()
         self.masks: Masks = np.zeros((0, features), dtype=bool)
+        self._sizes = np.zeros(0, dtype=int)  # of the masks, and how many there are of each
+        self._counts = np.zeros(features + 1, dtype=int)
         self._random = np.random.default_rng(seed)
 
     def draw(self, many: int) -> Tensor:
         """Up to about `many` new masks, (masks, features) with True for kept; complements stand side by
         side."""
         seen = self.masks[::2] if self.paired else self.masks
-        have = np.bincount(seen.sum(1), minlength=self.features + 1)
+        have = np.bincount(self._sizes[::2] if self.paired else self._sizes, minlength=self.features + 1)
         drawn, sizes = [], []
         for size, wanted, count in self._allocate(self._strata(), many + len(self.masks)):
             missing = max(0, wanted - int(have[size]))
@@ -47,27 +49,24 @@ class Design:
         units = np.concatenate([*drawn, self._unlike(np.array(sizes, dtype=int), seen)])
         new = np.stack([units, ~units], 1).reshape(-1, self.features) if self.paired else units
         self.masks = np.concatenate([self.masks, new])
+        self._sizes = self.masks.sum(1)
+        self._counts = np.bincount(self._sizes, minlength=self.features + 1)
         return torch.from_numpy(new)
 
     @property
     def complete(self) -> bool:
         """Whether every mask that has a weight was drawn."""
-        counts = np.bincount(self.masks.sum(1), minlength=self.features + 1)
-        return all(counts[s] == math.comb(self.features, s) for s in self.mass.nonzero()[0])
+        return all(self._counts[s] == math.comb(self.features, s) for s in self.mass.nonzero()[0])
 
     def weights(self) -> Tensor:
         """The weight of each mask drawn so far; they add up to the mass of the sizes met."""
-        sizes = self.masks.sum(1)
-        counts = np.bincount(sizes, minlength=self.features + 1)
-        return torch.from_numpy((self.mass / np.maximum(counts, 1))[sizes])
+        return torch.from_numpy((self.mass / np.maximum(self._counts, 1))[self._sizes])
 
     def missing(self) -> Tensor:
         """For each mask drawn the share of the masks of its size that were not (0: nothing left to
         chance)."""
-        sizes = self.masks.sum(1)
-        counts = np.bincount(sizes, minlength=self.features + 1)
-        share = [1 - n / math.comb(self.features, s) for s, n in enumerate(counts)]
-        return torch.tensor(share, dtype=torch.float64)[torch.from_numpy(sizes)]
+        share = [1 - n / math.comb(self.features, s) for s, n in enumerate(self._counts.tolist())]
+        return torch.from_numpy(np.array(share)[self._sizes])
 
     def _strata(self) -> list[tuple[int, float, int]]:
         """Size, mass and number of masks of each stratum; a pair stands under its smaller size."""

@@ -81,7 +81,8 @@ class Occlusion:
             chunk=self.chunk,
         )
         hidden = torch.eye(masking.many, dtype=torch.bool) if windows is None else windows
-        effects = masking.score[:, None] - masking.values(~hidden)
+        without = masking.values(~hidden)
+        effects = masking.score[:, None] - without
         if windows is not None:
             cover = windows.to(effects)
             entries = masking.parts[0].labels.flatten().bincount().to(effects)

@@ -41,11 +41,11 @@ def ridge(
     ([[2.0, -1.0]], [1.0])
     """
     z, y, w = masks.double(), scores.double(), weights.double()
-    share = w / w.sum()
+    share, root = w / w.sum(), w.sqrt()
     centre, mean = share @ z, y @ share
-    zc, yc = z - centre, y - mean[:, None]
-    gram, pull = (zc * w[:, None]).T @ zc, (yc * w) @ zc
-    gram = gram + alpha * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    zc, yc = (z - centre) * root[:, None], (y - mean[:, None]) * root
+    gram, pull = zc.T @ zc, yc @ zc
+    gram.diagonal().add_(alpha)
     if chosen is None:
         inverse = torch.linalg.pinv(gram, hermitian=True)
         coefficients = pull @ inverse
@@ -54,12 +54,16 @@ def ridge(
         inverse = torch.linalg.pinv(torch.where(both, gram, torch.zeros_like(gram)), hermitian=True)
         coefficients = (inverse @ pull[:, :, None]).squeeze(2).where(chosen, 0.0)
     residual = yc - coefficients @ zc.T
-    spread = (yc**2) @ w
-    r2 = torch.where(
-        spread > 0, 1 - (residual**2 @ w) / spread.clamp(min=torch.finfo(spread.dtype).tiny), 1.0
-    )
-    errors = standard_errors(zc @ inverse, residual * w, gram.shape[0], missing, paired)
+    r2 = explained(residual, yc)
+    errors = standard_errors(zc @ inverse, residual, gram.shape[0], missing, paired)
     return Fit(coefficients, mean - coefficients @ centre, r2, errors)
+
+
+def explained(residual: Tensor, centred: Tensor) -> Tensor:
+    """The share of the squares of (batch, masks) scores that is not in their residuals."""
+    spread = centred.square().sum(1)
+    tiny = torch.finfo(spread.dtype).tiny
+    return torch.where(spread > 0, 1 - residual.square().sum(1) / spread.clamp(min=tiny), 1.0)
 
 
 def standard_errors(
@@ -168,17 +172,13 @@ def constrained(
     base, gap = base.double().cpu(), (whole - base).double().cpu()
     if masks.shape[1] == 1:
         return Fit(gap[:, None], base, torch.ones_like(gap), torch.zeros_like(gap)[:, None])
-    inverse = torch.linalg.pinv((z * w[:, None]).T @ z, hermitian=True)
-    free = ((y - base[:, None]) * w) @ z @ inverse
+    root = w.sqrt()
+    z, above = z * root[:, None], (y - base[:, None]) * root
+    inverse = torch.linalg.pinv(z.T @ z, hermitian=True)
+    free = above @ z @ inverse
     ones = inverse.sum(1)
     coefficients = free + (gap - free.sum(1))[:, None] * ones / ones.sum()
-    residual = y - base[:, None] - coefficients @ z.T
-    centred = y - (y @ w / w.sum())[:, None]
-    spread = centred**2 @ w
-    r2 = torch.where(
-        spread > 0, 1 - (residual**2 @ w) / spread.clamp(min=torch.finfo(spread.dtype).tiny), 1.0
-    )
+    residual = above - coefficients @ z.T
+    r2 = explained(residual, root * (y - (y @ w / w.sum())[:, None]))
     reach = z @ (inverse - ones[:, None] * ones / ones.sum())
-    return Fit(
-        coefficients, base, r2, standard_errors(reach, residual * w, masks.shape[1] - 1, missing, paired)
-    )
+    return Fit(coefficients, base, r2, standard_errors(reach, residual, masks.shape[1] - 1, missing, paired))

@@ -224,19 +224,21 @@ def _fitted(
         where = (masking.counts == count).nonzero().flatten()
         design = Design(count, mass(count), method.seed, method.paired)
         budget = 2 ** (count + 1) if count <= exact else samples or 2 * count + 2048
-        masks, scores = torch.zeros(0, count, dtype=torch.bool), masking.score.new_zeros(len(where), 0)
+        drawn: list[Tensor] = []
+        found: list[Tensor] = []
         random = any(part.replacement.random for part in masking.parts)
         while True:
-            new = design.draw(budget - len(masks))
-            full = torch.nn.functional.pad(new, (0, many - count), value=True)
+            new = design.draw(budget - len(design.masks))
+            full = torch.nn.functional.pad(new, (0, many - count), value=True) if count < many else new
             # Few masks with random replacements: what is left of the budget goes into repeating them.
             again = max(1, budget // max(1, len(new))) if random and design.complete else 1
             values = masking.values(full.repeat(again, 1), where).view(len(where), again, -1).mean(1)
-            masks, scores = torch.cat([masks, new]), torch.cat([scores, values], 1)
+            drawn, found = [*drawn, new], [*found, values.double().cpu()]
+            masks, scores = torch.cat(drawn), torch.cat(found, 1)
             # As heavy as if each were drawn as often as in the paper: `alpha` means what it means there.
             weights = design.weights() * max(len(masks), samples or 1)
             missing = None if random else design.missing()
-            fit = solve(masks, scores.double().cpu(), weights, missing, where)
+            fit = solve(masks, scores, weights, missing, where)
             scale = fit.coefficients.abs().amax(1, keepdim=True)
             open_rows = (fit.errors > (method.tolerance or math.inf) * scale).any(1)
             if not bool(open_rows.any()) or design.complete or len(masks) >= method.max_samples:
