@@ -19,7 +19,7 @@ import architectures
 import peers
 from apportion.faithfulness.case import Case
 from apportion.partitions import Pixels
-from apportion.replacements import NoisyLinear
+from apportion.replacements import Constant, Delete, NoisyLinear, Replacement
 from apportion.trees import map_tensors
 
 Row = tuple[str, str, dict[str, Callable[[], object]]]
@@ -191,7 +191,7 @@ class Letters:
 
 
 def eraser() -> Iterator[Row]:
-    """Comprehensiveness and sufficiency at ten shares of a text of 64 tokens."""
+    """Comprehensiveness and sufficiency at ten shares of a text of 64 tokens, replaced by a mask or deleted."""
     from transformers import BertConfig, BertForSequenceClassification
 
     measures = peers.ferret_faithfulness()
@@ -210,30 +210,29 @@ def eraser() -> Iterator[Row]:
     scores = explanation.values["input_ids"][0].argsort().argsort().numpy() + 1.0
     made = explanations.Explanation(text, list(text), scores, "x", target)
     shares = tuple(k / 10 for k in range(1, 11))
-    settings = {
-        "remove_first_last": False,
-        "only_pos": True,
-        "removal_args": {
-            "remove_tokens": False,
-            "based_on": "k",
-            "thresholds": [-(-64 * k // 10) for k in range(1, 11)],
-        },
-    }
+    thresholds = [-(-64 * k // 10) for k in range(1, 11)]
     evaluators = [
         getattr(measures, f"AOPC_{name}_Evaluation")(model, tokenizer)
         for name in ("Comprehensiveness", "Sufficiency")
     ]
 
-    def ours() -> None:
-        table = Case(model, encoded, explanation.target)
-        for test in (ap.Comprehensiveness(shares=shares), ap.Sufficiency(shares=shares)):
-            table.score(test, explanation)
+    def ours(how: Replacement) -> None:
+        case = Case(model, encoded, explanation.target)
+        for test in (ap.Comprehensiveness, ap.Sufficiency):
+            case.score(test(shares=shares, replacement=how), explanation)
 
-    def ferret() -> None:
+    def ferret(remove: bool) -> None:
+        way = {"remove_tokens": remove, "based_on": "k", "thresholds": thresholds}
         for evaluator in evaluators:
-            evaluator.compute_evaluation(made, target, **settings)
+            evaluator.compute_evaluation(made, target, remove_first_last=False, removal_args=way)
 
-    yield "BERT of 4 layers, 64 tokens", "apportion", {"apportion": ours, "ferret": ferret}
+    for name, how in (("BERT, 64 tokens, masked", Constant(0)), ("deleted", Delete(padding=0))):
+        run = partial(ours, how)
+        yield name, "apportion", {
+            "apportion": run,
+            "model alone": alone(model, run),
+            "ferret": partial(ferret, isinstance(how, Delete)),
+        }  # fmt: skip
 
 
 def overhead() -> Iterator[Row]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from apportion.errors import InputError
 from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
 from apportion.masking import Masking
+from apportion.models.text import AttentionClassifier
 from apportion.partitions import Channels, Columns, Patches, Pixels, Superpixels, Tokens, Words, from_labels
 from apportion.replacements import (
     Background,
@@ -206,6 +207,22 @@ def test_deleted_tokens_leave_the_shorter_text() -> None:
             for j, mask in enumerate(masks):
                 short = ids[i][mask] if mask.any() else torch.tensor([2])
                 torch.testing.assert_close(scores[i, j], model(short[None])[0])
+
+
+def test_texts_of_like_length_are_padded_together_where_the_model_allows_it() -> None:
+    torch.manual_seed(0)
+    model, short = AttentionClassifier(20, embedding=4, hidden=3).eval(), MeanOfEmbeddings()
+    ids, masks = torch.randint(3, 20, (2, 30)), torch.arange(30) >= torch.arange(31)[:, None]
+    sizes: list[int] = []
+    model.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    alone = Masking(model, ids, 0, replacement=Delete(empty=2)).scores(masks)
+    calls = len(sizes)
+    together = Masking(model, ids, 0, replacement=Delete(empty=2, padding=0)).scores(masks)
+    torch.testing.assert_close(together, alone)
+    assert (calls, len(sizes) - calls) == (1 + 31, 1 + 3)  # the texts themselves, and each length or third
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    padded = Masking(short, given, 0, replacement=Delete(empty=2, padding=1)).scores(masks)
+    torch.testing.assert_close(padded, Masking(short, given, 0, replacement=Delete(empty=2)).scores(masks))
 
 
 # ---- partitions ----

@@ -229,17 +229,21 @@ class Masking:
 
     def _batches(self, masks: Tensor | Ordered, rows: Tensor, total: int) -> Iterator[Tensor]:
         """The numbers of the model calls, in chunks that run at once."""
-        if not isinstance(self.parts[0].replacement, Delete):
+        how = self.parts[0].replacement
+        if not isinstance(how, Delete):
             for begin in range(0, total, self.chunk):
                 yield torch.arange(begin, min(begin + self.chunk, total))
             return
         # Texts of one length make a batch: a model that cannot pad then gives what it gives to the short
-        # text.
+        # text. With padding, their lengths may differ by a third of the longest of all.
         row, mask = self._where(torch.arange(total), masks.shape[-2])
-        lengths = self.parts[0].keep(masks, row, mask, rows[row]).sum(1)
-        for length in torch.unique(lengths):
-            alike = (lengths == length).nonzero().flatten().cpu()
-            yield from alike.split(self.chunk)
+        lengths = self.parts[0].keep(masks, row, mask, rows[row]).sum(1).cpu()
+        like = lengths
+        if how.padding is not None:
+            like = 3 * lengths // int(lengths.max() + 1)
+        for length in torch.unique(like):
+            alike = (like == length).nonzero().flatten()
+            yield from alike[lengths[alike].argsort(stable=True)].split(self.chunk)
 
     def _hidden(self, masks: Tensor | Ordered, rows: Tensor, calls: Tensor, draw: Tensor | None) -> Inputs:
         row, mask = self._where(calls, masks.shape[-2])
@@ -250,7 +254,7 @@ class Masking:
             keep = part.keep(masks, row, mask, where)
             x = inputs if part.key is None else inputs[part.key]
             if isinstance(part.replacement, Delete):
-                return without_hidden(inputs, part, x, keep, part.replacement.empty)
+                return without_hidden(inputs, part, x, keep, part.replacement)
             new[part.key] = part.replacement.hide(x, keep, _rows(part.prepared, where), draw)
         if None in new:
             return new[None]

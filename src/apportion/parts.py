@@ -163,20 +163,23 @@ def gathered(values: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
     return sums[:, 1:]
 
 
-def without_hidden(inputs: Inputs, part: Part, ids: Tensor, keep: Tensor, empty: int) -> Inputs:
-    """The inputs with hidden tokens taken out; each row of `keep` keeps as many. What has one entry a token
-    goes along."""
-    length, width = int(keep[0].sum()), ids.shape[1]
-    order = (~keep).long().argsort(dim=1, stable=True)[:, : max(1, length)]
+def without_hidden(inputs: Inputs, part: Part, ids: Tensor, keep: Tensor, how: Delete) -> Inputs:
+    """The inputs with hidden tokens taken out, and shorter texts padded. What has one entry a token goes
+    along."""
+    lengths, width = keep.sum(1, keepdim=True), ids.shape[1]
+    longest = max(1, int(lengths.max()))
+    order = (~keep).long().argsort(dim=1, stable=True)[:, :longest]
+    beyond = torch.arange(longest, device=ids.device) >= lengths.clamp(min=1)
 
     def shorten(key: Any, t: Tensor) -> Tensor:
-        if length == 0 and key == part.key:
-            return torch.full_like(t[:, :1], empty)
         if t.dim() < 2 or t.shape[1] != width:
             return t
         if key == "position_ids":
-            return t[:, : order.shape[1]]
-        return t.take_along_dim(order.view(*order.shape, *[1] * (t.dim() - 2)), 1)
+            return t[:, :longest]
+        taken = t.take_along_dim(order.view(*order.shape, *[1] * (t.dim() - 2)), 1)
+        if key == part.key:
+            taken = taken.masked_fill(lengths == 0, how.empty).masked_fill(beyond, how.padding or 0)
+        return taken.masked_fill(beyond, 0) if key == "attention_mask" else taken
 
     if isinstance(inputs, Tensor):
         return shorten(None, inputs)

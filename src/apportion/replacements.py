@@ -285,9 +285,15 @@ class Quartiles(Background):
 @dataclass(frozen=True)
 class Delete(Replacement):
     """Hidden tokens are taken out, and the model runs on the shorter text; `empty` is the id that stands
-    for a text of which nothing is left."""
+    for a text of which nothing is left.
+
+    Only texts of one length run together, which suits any model. With `padding`, the id of a token that the
+    model does not look at (where `attention_mask` is 0, if it is among the inputs), those of like length do:
+    several times faster.
+    """
 
     empty: int = 0
+    padding: int | None = None
 
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         if x.is_floating_point() or x.dim() != 2:
