@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import skimage.data
 import torch
 from matplotlib.figure import Figure
 
 import apportion as ap
 from apportion.methods.relevance.composites import COMPOSITES, Composite
 from apportion.methods.relevance.rules import Box, WSquare
+from apportion.wording import balance
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -57,6 +59,26 @@ def digit_under_every_composite() -> None:
     figure.savefig(IMAGES / "digit-composites.png", dpi=110)
 
 
+def cat_by_three_methods() -> None:
+    imagenet = ap.load("imagenet")
+    methods = {
+        "LRP": ap.LRP(),
+        "Integrated Gradients": ap.IntegratedGradients(nodes=24),
+        "Kernel SHAP, superpixels": ap.KernelSHAP(samples=400),
+    }
+    figure = Figure(figsize=(11, 3.1), layout="constrained")
+    axes = figure.subplots(1, 4)
+    axes[0].imshow(skimage.data.chelsea()[:, 75:375])
+    axes[0].axis("off")
+    for ax, (name, method) in zip(axes[1:], methods.items(), strict=True):
+        e = ap.explain(imagenet, skimage.data.chelsea(), method)
+        e.plot(ax=ax)
+        ax.set_title(name, fontsize=10)
+        ax.set_xlabel(balance(e).replace("= ", "=\n"), fontsize=8)
+    axes[0].set_title(f"{e.label()}, score {float(e.total[0]):.2f}", fontsize=10)
+    figure.savefig(IMAGES / "cat.png", dpi=110)
+
+
 def where_relevance_went() -> None:
     torch.manual_seed(0)
     digits = ap.load("digits")
@@ -67,5 +89,6 @@ def where_relevance_went() -> None:
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
+    cat_by_three_methods()
     digit_under_every_composite()
     where_relevance_went()
