@@ -16,12 +16,15 @@ from apportion.errors import InputError
 from apportion.explanation import Explanation
 from apportion.models.prototypes import fast, last_layer, training
 from apportion.models.prototypes.explaining import PrototypeLRP, Prototypes, Upsampled, enlarged
+from apportion.models.prototypes.grids import Grids
+from apportion.models.prototypes.images import images_of
 from apportion.models.prototypes.matches import boxes
 from apportion.models.prototypes.network import (
     Backbone,
     LinearInPatches,
     PrototypeNet,
     add_on_layers,
+    standardise,
 )
 from apportion.models.prototypes.push import duplicates, merged, nearest, own_neighbours, worth_keeping
 from apportion.models.prototypes.quality import inside, purity, stability
@@ -98,7 +101,35 @@ def test_the_paper_s_values_are_the_defaults():
     assert (paper.cluster, paper.separation, paper.last.l1, paper.last.ridge) == (0.8, 0.08, 1e-4, 0)
     assert [epoch for epoch in range(1, 21) if paper.pushes_after(epoch)] == [10, 20]
     assert [Paper(epochs=7).pushes_after(epoch) for epoch in (6, 7)] == [False, True]
+    assert (paper.passes, paper.hidden, paper.standardise) == (1, 0, False)
     assert eval(repr(paper)) == paper
+
+
+def test_add_on_layers_start_on_standardised_channels():
+    """The same as standardising first, for a layer whose weights are √(width / channels) as large."""
+    torch.manual_seed(0)
+    x = torch.rand(50, 6, 3, 3) * torch.tensor([1, 10, 100, 0.1, 1, 0])[:, None, None] + 5
+    mean, deviation = x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0)
+    plain, made = add_on_layers(6, 4), add_on_layers(6, 4)
+    made.load_state_dict(plain.state_dict())
+    standardise(made, mean, deviation)
+    scaled = (x - mean[:, None, None]) / deviation.clamp(min=1e-9)[:, None, None]
+    expected = nn.functional.conv2d(scaled[:, :5], plain[0].weight[:, :5] * (4 / 6) ** 0.5)
+    torch.testing.assert_close(made[0](x), expected, atol=1e-3, rtol=1e-3)
+    grids = Grids(images_of(torch.zeros(50, 1, 2, 2), [0, 1] * 25, None), nn.Identity(), x)
+    torch.testing.assert_close(
+        torch.stack(training._moments(grids)), torch.stack([mean, deviation]), atol=1e-4, rtol=1e-5
+    )
+
+
+def test_hidden_places_are_another_half_in_each_image():
+    x = torch.arange(9.0).reshape(1, 1, 3, 3).expand(40, 2, 3, 3)
+    seen = training.some_places(x, 0.5)
+    assert seen.shape == (40, 2, 4, 1)
+    assert all(len(set(row.tolist())) == 4 for row in seen[:, 0, :, 0])
+    assert len({tuple(sorted(row.tolist())) for row in seen[:, 0, :, 0]}) > 20
+    assert torch.equal(seen[:, 0], seen[:, 1])
+    assert training.some_places(x, 0.99).shape == (40, 2, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -110,6 +141,8 @@ def test_the_paper_s_values_are_the_defaults():
         (lambda: Fast(patches=float("nan")), "patches is nan"),  # type: ignore[arg-type]
         (lambda: Pruning(nearest=2, own=3), "own is 3, more than nearest=2"),
         (lambda: LastLayer(l1=True), "l1 is True"),
+        (lambda: Paper(hidden=1.0), "hidden is 1.0; accepted: a share from 0 to below 1"),
+        (lambda: Paper(standardise=2), "standardise is 2; accepted: True or False"),  # type: ignore[arg-type]
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make, said: str):

@@ -128,6 +128,20 @@ def add_on_layers(channels: int, width: int) -> nn.Sequential:
     return layers
 
 
+@torch.no_grad()
+def standardise(layers: nn.Sequential, mean: Tensor, deviation: Tensor) -> None:
+    """Let add-on layers do to channels what they did, after these are brought to mean 0 and deviation 1, with
+    the first layer's weights such that its outputs are of deviation √2 (those of a dead channel become 0)."""
+    first = layers[0]
+    assert isinstance(first, nn.Conv2d)
+    assert first.bias is not None
+    width, channels = first.weight.shape[:2]
+    dead = deviation <= 1e-5 * deviation.max()
+    scale = ((width / channels) ** 0.5 / deviation).masked_fill(dead, 0).to(first.weight)
+    first.weight.mul_(scale[:, None, None])
+    first.bias.sub_(first.weight[:, :, 0, 0] @ mean.to(first.weight))
+
+
 class Centre(nn.Module):
     """Patches less the mean patch: the add-on layer of the fast recipe."""
 

@@ -14,6 +14,10 @@ def _check(settings: Any, positive: tuple[str, ...]) -> None:
         if field.name in ("last", "pruning"):  # settings of their own, which are checked already
             continue
         low = 1 if field.name in positive else 0
+        if field.type == "bool":
+            if not isinstance(value, bool):
+                raise InputError(f"{field.name} is {value!r}; accepted: True or False")
+            continue
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if not number or not low <= value < float("inf") or (field.type == "int" and value != int(value)):
             kind = "a whole number" if field.type == "int" else "a number"
@@ -60,8 +64,13 @@ class Paper:
     `batch`: `warm_epochs` of add-on layers and prototypes, then all jointly, their rates times `decay` every
     `decay_every` epochs; `weight_decay` on backbone and add-on layers. After epoch `push_from` and every
     `push_every` from there on, and at the end, prototypes become their nearest patches and the last layer is
-    solved. An epoch is `passes` passes over the images: the authors' images are 30 augmented copies of each, so
-    that few images without copies need more of them.
+    solved.
+
+    Three settings are not the authors'; with their defaults nothing is changed. They took 30 augmented copies of
+    each image, which a frozen backbone's kept grids cannot have: in their stead an epoch may be several `passes`
+    over the images, and in every step a share `hidden` of the patches of an image is left out at random, as by
+    random crops. `standardise` starts the add-on layers on channels of mean 0 and deviation 1: on a backbone's
+    own scale a sigmoid may begin nearly flat.
 
     >>> Paper(epochs=0)
     Traceback (most recent call last):
@@ -83,11 +92,15 @@ class Paper:
     cluster: float = 0.8
     separation: float = 0.08
     passes: int = 1
+    hidden: float = 0.0
+    standardise: bool = False
     last: LastLayer = LastLayer()
     pruning: Pruning | None = Pruning()
 
     def __post_init__(self) -> None:
         _check(self, ("width", "epochs", "push_every", "batch", "decay_every", "passes"))
+        if self.hidden >= 1:
+            raise InputError(f"hidden is {self.hidden!r}; accepted: a share from 0 to below 1")
 
     def pushes_after(self, epoch: int) -> bool:
         """Whether prototypes are pushed when so many epochs are done."""

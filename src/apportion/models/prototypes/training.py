@@ -13,8 +13,8 @@ from torch import Tensor
 
 from apportion.models.prototypes import last_layer
 from apportion.models.prototypes.checkpoint import Checkpoint
-from apportion.models.prototypes.grids import Grids
-from apportion.models.prototypes.network import PrototypeNet, add_on_layers, log_similarity
+from apportion.models.prototypes.grids import CHUNK, Grids
+from apportion.models.prototypes.network import PrototypeNet, add_on_layers, log_similarity, standardise
 from apportion.models.prototypes.push import (
     Nearest,
     duplicates,
@@ -88,10 +88,26 @@ def _fresh(grids: Grids, classes: int, per_class: int, recipe: Paper, seed: int)
         example = grids.of(torch.zeros(1, dtype=torch.long))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        add_on = add_on_layers(example.shape[1], recipe.width)
+        add_on = add_on_layers(example.shape[1], recipe.width).to(example)
+        if recipe.standardise:
+            standardise(add_on, *_moments(grids))
         prototypes = torch.rand(classes * per_class, recipe.width)
     class_of = torch.arange(classes).repeat_interleave(per_class)
     return PrototypeNet(grids.backbone, add_on, prototypes, class_of, classes).to(example)
+
+
+@torch.no_grad()
+def _moments(grids: Grids) -> tuple[Tensor, Tensor]:
+    """(channels,) mean and deviation of the backbone's patches, in one pass."""
+    near = grids.of(torch.zeros(1, dtype=torch.long)).mean((0, 2, 3))  # squares of what is left are small
+    many, first, second = 0, torch.zeros_like(near), torch.zeros_like(near)
+    for rows in progress(torch.arange(len(grids.images)).split(CHUNK), len(grids.images), "deviations"):
+        rest = grids.of(rows) - near[:, None, None]
+        many += rest[:, 0].numel()
+        first += rest.sum((0, 2, 3))
+        second += rest.square().sum((0, 2, 3))
+    mean = first / many
+    return near + mean, (second / many - mean.square()).clamp(min=0).sqrt()
 
 
 def _optimisers(net: PrototypeNet, recipe: Paper, tune: bool) -> tuple[torch.optim.Adam, torch.optim.Adam]:
@@ -131,6 +147,8 @@ def _epoch(
         for rows in progress(order, many * recipe.passes, "training"):
             with torch.set_grad_enabled(learns and len(optimiser.param_groups) > 2):
                 grid = grids.of(rows)
+            if recipe.hidden:
+                grid = some_places(grid, recipe.hidden)
             costs, scores = _costs(net, net.add_on(grid), labels[rows], recipe)
             optimiser.zero_grad(set_to_none=True)
             costs[0].backward()
@@ -139,6 +157,14 @@ def _epoch(
             sums += torch.stack([*costs, right]).detach() * len(rows)
     names = ("loss", "cross_entropy", "cluster", "separation", "accuracy")
     return dict(zip(names, (sums / (many * recipe.passes)).tolist(), strict=True))
+
+
+def some_places(grid: Tensor, hidden: float) -> Tensor:
+    """(batch, channels, places, 1): a share `hidden` of the places of each grid left out at random, one stays."""
+    flat = grid.flatten(2)
+    left = max(1, round(flat.shape[2] * (1 - hidden)))
+    chosen = torch.rand(len(flat), flat.shape[2]).argsort(1)[:, :left].to(flat.device)
+    return flat.gather(2, chosen[:, None].expand(-1, flat.shape[1], -1))[..., None]
 
 
 def _costs(
