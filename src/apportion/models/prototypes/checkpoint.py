@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from apportion.errors import InputError
-from apportion.models.prototypes.network import PrototypeNet
+from apportion.models.prototypes.images import Images
+from apportion.models.prototypes.network import Backbone, PrototypeNet
 from apportion.sealed import seal, unseal
 
 Resumed = tuple[int, list[dict[str, Any]]]
@@ -64,6 +65,22 @@ class Checkpoint:
                     state.setdefault(int(index), {})[name] = tensor
             optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
         return int(header["epochs"]), list(header["history"])
+
+
+def checkpoint_of(
+    path: Path, asked: dict[str, Any], tune: bool, data: Images, backbone: Backbone
+) -> Checkpoint:
+    """The checkpoint of a run: what was `asked` for on this data and this backbone."""
+    assert data.labels is not None
+    found = {
+        "layer": backbone.layer,
+        "classes": [str(label) for label in data.classes],
+        "number of images": len(data),
+        "labels": digest([data.labels]),
+        "first image": digest([data.read(torch.zeros(1, dtype=torch.long))]),
+        "backbone": backbone_digest(backbone),
+    }
+    return Checkpoint(path, {**asked, "tune": tune, **found}, tune)
 
 
 def learnt(net: PrototypeNet, tune: bool) -> dict[str, Tensor]:

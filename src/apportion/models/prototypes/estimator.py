@@ -21,22 +21,14 @@ from apportion.features import Features, ImageFeatures, TabularFeatures
 from apportion.models import SHIPPED
 from apportion.models import load as shipped
 from apportion.models.prototypes import fast, training
-from apportion.models.prototypes.checkpoint import Checkpoint, backbone_digest, digest
+from apportion.models.prototypes.checkpoint import backbone_digest, checkpoint_of
 from apportion.models.prototypes.explaining import OVER
+from apportion.models.prototypes.gallery import Gallery, gallery
 from apportion.models.prototypes.grids import CHUNK, Grids, device_of, kept
-from apportion.models.prototypes.images import Encode, Images, check_for_training, images_of
-from apportion.models.prototypes.matches import (
-    Gallery,
-    Patch,
-    Reasons,
-    Row,
-    nearest_patches,
-    patches_of,
-    reasons,
-)
+from apportion.models.prototypes.images import Encode, Images, check_for_training, images_of, one_image
+from apportion.models.prototypes.matches import Patch, Reasons, patches_of, reasons
 from apportion.models.prototypes.network import Backbone, PrototypeNet
 from apportion.models.prototypes.panels import panels
-from apportion.models.prototypes.push import nearest
 from apportion.models.prototypes.saving import load, rebuilt, save
 from apportion.models.prototypes.settings import Fast, Paper, Recipe
 from apportion.target import Target
@@ -137,11 +129,10 @@ class ProtoPNet:
                 )
             found = fast.train(grids, numbers, many, per_class, self.recipe, self.seed)
         else:
-            place = (
-                None
-                if checkpoint is None
-                else Checkpoint(Path(checkpoint), self._configuration(data, backbone), self.tune)
-            )
+            asked = {"recipe": repr(self.recipe), "prototypes_per_class": per_class, "seed": self.seed}
+            place = None
+            if checkpoint is not None:
+                place = checkpoint_of(Path(checkpoint), asked, self.tune, data, backbone)
             found = training.train(grids, numbers, many, per_class, self.recipe, self.tune, self.seed, place)
         self.net_, self.history_, self.skipped_ = found.net, found.history, data.skipped
         self.shape_ = tuple(data.read(torch.zeros(1, dtype=torch.long)).shape[1:])
@@ -183,7 +174,7 @@ class ProtoPNet:
         method = OVER.get(over) if isinstance(over, str) else over
         if method is None:
             raise InputError(f"over is {over!r}; accepted: {', '.join(OVER)}, or a method with settings")
-        data = images_of(_one(image), None, self.preparation)
+        data = images_of(one_image(image), None, self.preparation)
         x = data.read(torch.arange(len(data))).to(device_of(self.net_))
         explanation: Explanation = method(self.net_, x, self._target(target))
         named = self._named()
@@ -200,7 +191,7 @@ class ProtoPNet:
         self._check_fitted()
         if not isinstance(top, int) or top < 1:
             raise InputError(f"top is {top!r}; accepted: a whole number of at least 1")
-        data = images_of(_one(image), None, self.preparation)
+        data = images_of(one_image(image), None, self.preparation)
         if len(data) != 1:
             raise InputError(f"image holds {len(data)} images; accepted: one")
         x = data.read(torch.zeros(1, dtype=torch.long)).to(device_of(self.net_))
@@ -219,25 +210,9 @@ class ProtoPNet:
         `gallery("tulip", train="flowers/train", test=(images, labels))`."""
         self._check_fitted()
         number = self._class_number(label)
-        chosen = (self.net_.class_of == number).nonzero().flatten()
-        columns = {}
-        for name, source in sets.items():
-            pair = source if isinstance(source, tuple) and len(source) == 2 else (source, None)
-            data = images_of(pair[0], pair[1], self.preparation)
-            found = nearest(
-                self.net_, Grids(data, self.net_.backbone).patches(self.net_, f"nearest in {name}"), k
-            )
-            columns[name] = nearest_patches(self.net_, data, found, chosen)
-        rows = [
-            Row(
-                j,
-                self.sources_[j],
-                float(self.net_.last.weight[number, j]),
-                {n: c[i] for n, c in columns.items()},
-            )
-            for i, j in enumerate(chosen.tolist())
-        ]
-        return Gallery(str(self.classes_[number]), tuple(rows))
+        pairs = {name: s if isinstance(s, tuple) and len(s) == 2 else (s, None) for name, s in sets.items()}
+        read = {name: images_of(one, labels, self.preparation) for name, (one, labels) in pairs.items()}
+        return gallery(self.net_, number, str(self.classes_[number]), self.sources_, read, k)
 
     def classifier(self, name: str = "protopnet") -> Classifier:
         """The fitted network as a `Classifier`, for every other method and for the command line."""
@@ -304,21 +279,6 @@ class ProtoPNet:
                 "this ProtoPNet is not fitted; call fit(images, labels), or ProtoPNet.load(path, backbone)"
             )
 
-    def _configuration(self, data: Images, backbone: Backbone) -> dict[str, Any]:
-        assert data.labels is not None
-        return {
-            "recipe": repr(self.recipe),
-            "prototypes_per_class": self.prototypes_per_class,
-            "tune": self.tune,
-            "seed": self.seed,
-            "layer": backbone.layer,
-            "classes": [str(label) for label in data.classes],
-            "number of images": len(data),
-            "labels": digest([data.labels]),
-            "first image": digest([data.read(torch.zeros(1, dtype=torch.long))]),
-            "backbone": backbone_digest(backbone),
-        }
-
     def _class_number(self, label: Any) -> int:
         known = self.classes_.tolist()
         if label in known:
@@ -336,16 +296,3 @@ class ProtoPNet:
         columns = tuple(f"prototype {j} of {label}" for j, label in enumerate(classes))
         cells = tuple(Path(patch.name).name for patch in self.sources_)
         return TabularFeatures(columns, cells, tuple(range(len(columns))))
-
-
-def _one(image: Any) -> Any:
-    """One image as a batch of one, where it is not a batch, a file or a folder already."""
-    if isinstance(image, np.ndarray):
-        image = torch.as_tensor(image)
-    if isinstance(image, Tensor):
-        if image.dim() == 4:
-            return image
-        if image.is_floating_point() and image.dim() in (2, 3):
-            return image.reshape(1, *(1,) * (3 - image.dim()), *image.shape)
-        return [image]
-    return image if isinstance(image, str | Path | list | tuple) else [image]

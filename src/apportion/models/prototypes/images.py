@@ -240,3 +240,16 @@ def check_for_training(images: Images) -> None:
         )
     if len(many) < 2:
         raise InputError(f"labels hold one class only, {images.classes[0]!r}; accepted: at least two")
+
+
+def one_image(image: Any) -> Any:
+    """One image as a batch of one, where it is not a batch, a file or a folder already."""
+    if isinstance(image, np.ndarray):
+        image = torch.as_tensor(image)
+    if isinstance(image, Tensor):
+        if image.dim() == 4:
+            return image
+        if image.is_floating_point() and image.dim() in (2, 3):
+            return image.reshape(1, *(1,) * (3 - image.dim()), *image.shape)
+        return [image]
+    return image if isinstance(image, str | Path | list | tuple) else [image]

@@ -1,4 +1,4 @@
-"""This looks like that: the patches of an image that prototypes found, and the patches nearest to a prototype."""
+"""This looks like that: the patches of an image that prototypes found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from apportion.models.prototypes.explaining import enlarged
 from apportion.models.prototypes.grids import CHUNK, device_of
 from apportion.models.prototypes.images import Images
 from apportion.models.prototypes.network import PrototypeNet
-from apportion.models.prototypes.push import Nearest
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -88,40 +87,6 @@ class Reasons:
         return framed(self.to_html(), f"{self.name} looks like {self.label}")
 
 
-@dataclass(frozen=True, eq=False)
-class Row:
-    """One prototype: its own patch, its connection to its class, and the nearest patches in each set of images."""
-
-    prototype: int
-    source: Patch
-    connection: float
-    nearest: dict[str, tuple[Patch, ...]]
-
-
-@dataclass(frozen=True, eq=False)
-class Gallery:
-    """Every prototype of a class."""
-
-    label: str
-    rows: tuple[Row, ...]
-
-    def plot(self) -> Figure:
-        from apportion.models.prototypes.pictures import draw_gallery
-
-        return draw_gallery(self)
-
-    def to_html(self, path: str | Path | None = None) -> str:
-        """One self-contained page; also written to `path` if given."""
-        from apportion.models.prototypes.page import gallery_page
-
-        return written(gallery_page(self), path)
-
-    def _repr_html_(self) -> str:
-        from apportion.markup import framed
-
-        return framed(self.to_html(), f"prototypes of {self.label}")
-
-
 def boxes(maps: Tensor, space: Sequence[int]) -> list[Box]:
     """The smallest box around the enlarged map's values from its 95th percentile on, for (k, rows, columns) maps.
 
@@ -165,16 +130,6 @@ def patches_of(net: PrototypeNet, images: Images, numbers: Tensor, prototypes: T
             numbers.tolist(), labels, boxes(wanted, space), best, strict=True
         )
     ]
-
-
-def nearest_patches(
-    net: PrototypeNet, images: Images, found: Nearest, prototypes: Tensor
-) -> list[tuple[Patch, ...]]:
-    """What `nearest` found, as patches: a tuple for each of these prototypes, the nearest first."""
-    numbers = found.image[prototypes]
-    flat = patches_of(net, images, numbers.flatten(), prototypes.repeat_interleave(numbers.shape[1]))
-    k = numbers.shape[1]
-    return [tuple(flat[begin : begin + k]) for begin in range(0, len(flat), k)]
 
 
 @torch.no_grad()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from apportion.markup import figure, looks, still
-from apportion.models.prototypes.matches import Gallery, Patch, Reasons
+from apportion.models.prototypes.gallery import Gallery
+from apportion.models.prototypes.matches import Patch, Reasons
 from apportion.models.prototypes.pictures import framed, heated
 from apportion.wording import number, signed
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from apportion.models.prototypes.matches import Box, Gallery, Patch, Reasons
+from apportion.models.prototypes.gallery import Gallery
+from apportion.models.prototypes.matches import Box, Patch, Reasons
 from apportion.views import FOR
 from apportion.wording import number, signed
 

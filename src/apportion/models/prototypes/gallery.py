@@ -1,0 +1,81 @@
+"""The prototypes of a class, each with the patches nearest to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from apportion.files import written
+from apportion.models.prototypes.grids import Grids
+from apportion.models.prototypes.images import Images
+from apportion.models.prototypes.matches import Patch, patches_of
+from apportion.models.prototypes.network import PrototypeNet
+from apportion.models.prototypes.push import Nearest, nearest
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One prototype: its own patch, its connection to its class, and the nearest patches in each set of images."""
+
+    prototype: int
+    source: Patch
+    connection: float
+    nearest: dict[str, tuple[Patch, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Every prototype of a class."""
+
+    label: str
+    rows: tuple[Row, ...]
+
+    def plot(self) -> Figure:
+        from apportion.models.prototypes.pictures import draw_gallery
+
+        return draw_gallery(self)
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """One self-contained page; also written to `path` if given."""
+        from apportion.models.prototypes.page import gallery_page
+
+        return written(gallery_page(self), path)
+
+    def _repr_html_(self) -> str:
+        from apportion.markup import framed
+
+        return framed(self.to_html(), f"prototypes of {self.label}")
+
+
+def gallery(
+    net: PrototypeNet, number: int, label: str, sources: Sequence[Patch], sets: Mapping[str, Images], k: int
+) -> Gallery:
+    """The gallery of class `number`, with the k nearest patches of each prototype in each set of images."""
+    chosen = (net.class_of == number).nonzero().flatten()
+    columns = {}
+    for name, images in sets.items():
+        found = nearest(net, Grids(images, net.backbone).patches(net, f"nearest in {name}"), k)
+        columns[name] = _patches(net, images, found, chosen)
+    weights = net.last.weight[number, chosen].tolist()
+    rows = [
+        Row(j, sources[j], weight, {name: column[i] for name, column in columns.items()})
+        for i, (j, weight) in enumerate(zip(chosen.tolist(), weights, strict=True))
+    ]
+    return Gallery(label, tuple(rows))
+
+
+def _patches(
+    net: PrototypeNet, images: Images, found: Nearest, prototypes: Tensor
+) -> list[tuple[Patch, ...]]:
+    """What `nearest` found, as patches: a tuple for each of these prototypes, the nearest first."""
+    numbers = found.image[prototypes]
+    flat = patches_of(net, images, numbers.flatten(), prototypes.repeat_interleave(numbers.shape[1]))
+    k = numbers.shape[1]
+    return [tuple(flat[begin : begin + k]) for begin in range(0, len(flat), k)]
