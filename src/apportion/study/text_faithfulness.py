@@ -28,7 +28,7 @@ from apportion.methods.gradient import InputXGradient, Saliency
 from apportion.methods.path import IntegratedGradients
 from apportion.methods.relevance.lrp import LRP
 from apportion.methods.surrogate import LIME
-from apportion.models.text import AttentionClassifier
+from apportion.models.text import PADDING, AttentionClassifier
 from apportion.models.training import Training, scores_by_model, train
 from apportion.replacements import Delete
 from apportion.study.store import Cell, Result, Store
@@ -47,11 +47,12 @@ METHODS: Mapping[str, Any] = {
 FEW = ("LIME",)  # hundreds of passes for each document: on fewer documents, and not for the weak learner
 REVERSED = "Integrated Gradients"  # the reference "Reversed" is this map times −1
 LEARNER, DELETION, SHUFFLE = "weak learner", "deletion rate", "shuffle"
+_DELETED = Delete(padding=PADDING)
 TESTS: Mapping[str, Any] = {
-    DELETION: DeletionRate(replacement=Delete()),
+    DELETION: DeletionRate(replacement=_DELETED),
     SHUFFLE: ShuffleTVD(),
-    "comprehensiveness": Comprehensiveness(replacement=Delete()),
-    "sufficiency": Sufficiency(replacement=Delete()),
+    "comprehensiveness": Comprehensiveness(replacement=_DELETED),
+    "sufficiency": Sufficiency(replacement=_DELETED),
 }
 
 
@@ -67,11 +68,11 @@ class Settings:
     corpora: tuple[str, ...] = tuple(CORPORA)
     training: Training = field(default_factory=lambda: Training(patience=2))
     learner: WeakLearner = field(default_factory=WeakLearner)
-    train: int = 150_000
-    valid: int = 40_000
+    train: int = 600_000
+    valid: int = 100_000
     test: int = 60_000
     few: int = 8_000
-    steps: int = 2_000_000
+    steps: int = 10_000_000
     seed: int = 0
 
     def __post_init__(self) -> None:
