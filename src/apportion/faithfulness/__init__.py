@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from functools import cache
-from importlib import import_module
 from typing import Any
 
-from apportion.errors import InputError
+from apportion import methods
+from apportion.methods import class_named
 
 # Short name → where the class is. A new test is one file and one line here.
 TESTS = {
@@ -46,19 +44,9 @@ PLAUSIBILITY = {
 }
 
 
-@cache
 def named_test(name: str) -> Any:
-    """The class of a test by its short name ("deletion-rate") or its class name ("DeletionRate"), in any case."""
-    places = TESTS | PLAUSIBILITY
-    by_class = {place.split(":")[1].lower(): short for short, place in places.items()}
-    wanted = name.lower().replace("_", "-")
-    short = by_class.get(wanted, wanted)
-    if short not in places:
-        near = difflib.get_close_matches(wanted, [*places, *by_class], 1, 0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"unknown test {name!r}; {hint}accepted: {', '.join(TESTS)}")
-    module, attribute = places[short].split(":")
-    return getattr(import_module(f"apportion.faithfulness.{module}"), attribute)
+    """The class of a test by its short name ("deletion-rate") or its class name ("DeletionRate")."""
+    return class_named(name, TESTS | PLAUSIBILITY, __name__, "test")
 
 
 def from_repr(text: str) -> Any:
@@ -69,6 +57,4 @@ def from_repr(text: str) -> Any:
     >>> from_repr("ROAD(shares=(0.5,))").shares
     (0.5,)
     """
-    from apportion import methods
-
     return methods.from_repr(text, named_test) if "(" in text else named_test(text.strip())()

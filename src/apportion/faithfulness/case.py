@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ class Found(NamedTuple):
 
     values: Tensor
     undefined: str = ""
-    notes: dict[str, Any] = {}  # noqa: RUF012 (a named tuple's default, never written to)
+    notes: Mapping[str, Any] = MappingProxyType({})
 
 
 class Case:
@@ -154,7 +155,7 @@ class Case:
             test.higher_is_better,
             undefined=found.undefined,
             cost=Cost(math.ceil(forwards), math.ceil(backwards), time.perf_counter() - start),
-            notes=found.notes,
+            notes=dict(found.notes),
         )
 
 

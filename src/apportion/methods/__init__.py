@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -41,18 +40,22 @@ INTERACTIONS = {
 }
 
 
-@cache
-def method_class(name: str) -> Any:
-    """The class of a method by its short name ("lrp") or its class name ("LRP"), whatever the case."""
-    places = METHODS | INTERACTIONS
+def class_named(name: str, places: Mapping[str, str], package: str, kind: str) -> Any:
+    """The class in a table "short name" → "module:class" of a package, by either name, in any case."""
     by_class = {place.split(":")[1].lower(): short for short, place in places.items()}
-    short = by_class.get(name.lower(), name.lower())
+    wanted = name.lower().replace("_", "-")
+    short = by_class.get(wanted, wanted)
     if short not in places:
-        near = difflib.get_close_matches(name.lower(), [*places, *by_class], 1, 0.5)
+        near = difflib.get_close_matches(wanted, [*places, *by_class], 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"unknown method {name!r}; {hint}accepted: {', '.join(places)}")
+        raise InputError(f"unknown {kind} {name!r}; {hint}accepted: {', '.join(places)}")
     module, attribute = places[short].split(":")
-    return getattr(import_module(f"apportion.methods.{module}"), attribute)
+    return getattr(import_module(f"{package}.{module}"), attribute)
+
+
+def method_class(name: str) -> Any:
+    """The class of a method by its short name ("lrp") or its class name ("LRP")."""
+    return class_named(name, METHODS | INTERACTIONS, __name__, "method")
 
 
 def from_repr(text: str, named: Callable[[str], Any] = method_class) -> Any:
