@@ -125,6 +125,16 @@ def test_the_backward_pass_ends_at_the_layer() -> None:
     assert all(not m._forward_hooks for name, m in model.named_modules() if name != "stem")
 
 
+def test_what_comes_before_a_named_layer_leaves_the_model_untouched() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), net().double())
+    model[3].stem = nn.Conv2d(4, 6, 3, padding=1)
+    model, x = model.double(), images()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.warns(UserWarning, match="training mode"):
+        ap.GradCAM(layer="3.body")(model, x, 1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
 def test_contrast_and_an_inner_grid_of_another_shape() -> None:
     model, x = net(), torch.randn(1, 3, 8, 16, dtype=torch.float64)
     found = ap.GradCAM(relu=False)(model, x, ap.Contrast(0, 1))

@@ -145,6 +145,52 @@ def test_a_model_that_counts_its_calls_is_untouched() -> None:
     assert model.calls.item() == 0
 
 
+class Writing(nn.Module):
+    """Writes into what it is given, and goes on with that."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "inplace=True":
+            nn.functional.relu(x, inplace=True)
+        elif self.how == "a view":
+            x.view(-1).clamp_(min=0)
+        else:
+            x -= 1
+        return x.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("how", "score"), [("inplace=True", 5.0), ("a view", 5.0), ("an augmented assignment", 1.0)]
+)
+def test_a_model_that_writes_into_its_input(how: str, score: float) -> None:
+    x = torch.tensor([[-1.0, 2.0, 3.0]])
+    for _ in range(2):
+        masking = Masking(Writing(how), x)
+        assert masking.score.item() == score
+        assert masking.values(torch.tensor([[True, True, True]])).item() == score
+        assert x.tolist() == [[-1.0, 2.0, 3.0]]
+
+
+def test_a_numpy_model_runs_its_inputs_along_with_the_first_masks() -> None:
+    sizes = []
+
+    def model(rows: np.ndarray) -> np.ndarray:
+        sizes.append(len(rows))
+        return np.where(rows.sum(1) > 90, np.nan, rows.sum(1))
+
+    masking = Masking(model, np.array([[1.0, 2.0], [3.0, 4.0]]), chunk=3)
+    assert masking.values(torch.eye(2).bool()).tolist() == [[1.0, 2.0], [3.0, 4.0]]
+    assert masking.score.tolist() == [3.0, 7.0]
+    assert sizes == [2 + 3, 1]
+    with pytest.raises(InputError, match=r"^the model returned NaN"):
+        Masking(model, np.array([[90.0, 2.0]])).values(torch.eye(2).bool())
+    with pytest.raises(InputError, match="with features hidden"):
+        Masking(model, np.array([[99.0, -20.0]])).values(torch.eye(2).bool())
+
+
 def test_out_of_memory_halves_the_chunk() -> None:
     sizes = []
 

@@ -250,3 +250,11 @@ def test_threads_do_not_see_each_others_substitutes():
         done.wait(5)
     thread.join()
     assert torch.equal(found[0], x)
+
+
+def test_a_write_that_is_passed_as_an_argument_is_seen_where_nothing_is_explained() -> None:
+    x = torch.tensor([-1.0, 2.0])
+    with Substitution(), torch.no_grad():
+        torch.nn.functional.relu(x, inplace=True)
+        assert (x + 0).tolist() == [0.0, 2.0]
+    assert x.tolist() == [-1.0, 2.0]

@@ -233,6 +233,7 @@ class _Entry:
         self.integers = False
         self.inputs = inputs
         if subject.layers:
+            run.idle = True
             return
         offsets = offsets_of(inputs)
         run.on_embedding = self._embedded
@@ -264,6 +265,7 @@ class _Entry:
             tensor = self.given[len(self.leaves)]
         leaf = _ordinary(tensor).detach().requires_grad_(self.grad)
         self.run.own.add(id(leaf))
+        self.run.idle = False
         self.leaves.append(leaf)
         self.slots.append(slot)
         probe = None

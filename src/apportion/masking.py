@@ -127,7 +127,7 @@ class Masking:
     @cached_property
     def output(self) -> Tensor:
         """The scores of all classes at the inputs themselves, (batch, classes)."""
-        return self.run(self.inputs)
+        return self.run(map_tensors(self.inputs, torch.clone))  # the model may write into what it is given
 
     @cached_property
     def resolved(self) -> Tensor | Callable[[Tensor], Tensor]:

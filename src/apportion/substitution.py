@@ -12,7 +12,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -106,12 +106,21 @@ class Substitution(TorchFunctionMode):
         self.prepare: Callable[[Call, Tensor], Tensor] | None = None
         self.state: Any = None
         self.own: set[int] = set()
+        # Until what is explained is there, a layer's output further on, nothing depends on it.
+        self.idle = False
         self._redirects = Notes()
-        modules = self.model if isinstance(self.model, torch.nn.Module) else None
-        self._names = {} if modules is None else {id(m): name for name, m in modules.named_modules()}
-        self._constants = (
-            set() if modules is None else {id(t) for t in (*modules.parameters(), *modules.buffers())}
-        )
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        """The dotted name of each module of the model, by identity."""
+        known = isinstance(self.model, torch.nn.Module)
+        return {id(module): name for name, module in self.model.named_modules()} if known else {}
+
+    @cached_property
+    def _constants(self) -> set[int]:
+        """The model's parameters and buffers, by identity."""
+        known = isinstance(self.model, torch.nn.Module)
+        return {id(t) for t in (*self.model.parameters(), *self.model.buffers())} if known else set()
 
     # ---- the mode ----
 
@@ -126,6 +135,12 @@ class Substitution(TorchFunctionMode):
         written = args[0] if in_place and args else kwargs.get("input") if in_place else None
         if kwargs.get("inplace"):
             kwargs = {**kwargs, "inplace": False}
+        if self.idle and not in_place and not self._redirects:
+            args, kwargs = (
+                without_running_updates(args, kwargs) if identity.name in _NORMS else (args, kwargs)
+            )
+            with torch.no_grad():
+                return func(*args, **kwargs)
         active = False
 
         def ready(tensor: Tensor) -> Tensor:
@@ -209,7 +224,7 @@ class Substitution(TorchFunctionMode):
     def _inactive(
         self, func: Function, identity: Identity, args: tuple[Any, ...], kwargs: dict[str, Any], written: Any
     ) -> Any:
-        if identity.name in ("batch_norm", "instance_norm"):
+        if identity.name in _NORMS:
             args, kwargs = without_running_updates(args, kwargs)
         if isinstance(written, Tensor) and identity.in_place and id(written) in self._constants:
             fresh = args[0].clone()
@@ -225,7 +240,12 @@ class Substitution(TorchFunctionMode):
         result = func(*args, **kwargs)
         if self.shadows and not (isinstance(result, Tensor) and result.is_floating_point()):
             shadows.follow(call, args[0] if identity.in_place and isinstance(written, Tensor) else result)
+        if isinstance(written, Tensor) and not identity.in_place:  # `inplace=True`, which was not done
+            return self._rewrite(written, result)
         return result
+
+
+_NORMS = ("batch_norm", "instance_norm")
 
 
 @cache
@@ -273,7 +293,7 @@ def _recurrent(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 HARMLESS: Mapping[str, Substitute] = {
-    **dict.fromkeys(("batch_norm", "instance_norm"), _normalise),
+    **dict.fromkeys(_NORMS, _normalise),
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent),
 }
 """Substitutes that change no value and no gradient: they keep buffers untouched and gradients defined."""

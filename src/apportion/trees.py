@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_ATOMS = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device))
+
 
 def tensors_in(tree: Any) -> Iterator[Tensor]:
     if isinstance(tree, Tensor):
@@ -36,8 +38,10 @@ def all_finite(tree: Any) -> bool:
 def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(tree, Tensor):
         return change(tree)
+    if type(tree) in _ATOMS:  # most arguments of most functions, and this is called for each
+        return tree
     if type(tree) in (tuple, list, torch.Size):
-        return type(tree)(map_tensors(item, change) for item in tree)
+        return type(tree)([map_tensors(item, change) for item in tree])
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*(map_tensors(item, change) for item in tree))
     if isinstance(tree, dict):
