@@ -45,7 +45,7 @@ class Sparseness(Test):
 
 @dataclass(frozen=True)
 class Complexity(Test):
-    """Complexity (Bhatt et al. 2020, eq. 3): the entropy, in nats, of the features' shares of the absolute
+    """Complexity (Bhatt et al. 2020): the entropy, in nats, of the features' shares of the absolute
     values: 0 where one has all, log(features) where all are equal. Undefined for a map of zeros. Cost: none.
 
     >>> round(Complexity()(torch.nn.Linear(4, 2), torch.ones(1, 4), torch.ones(1, 4)).mean, 4)

@@ -19,7 +19,7 @@ from apportion.masking import Masking
 
 @dataclass(frozen=True)
 class Infidelity(CurveTest):
-    """Infidelity (Yeh et al. 2019, definition 2.1): the expected squared difference between what the map says of
+    """Infidelity (Yeh et al. 2019): the expected squared difference between what the map says of
     a perturbation and what the model does, `E[(Iᵀφ − (f(x) − f(x − I)))²]`. Lower is better.
 
     `perturbation="hide"` hides random features, from one to all but one of them, and φ says the sum of their
@@ -27,7 +27,7 @@ class Infidelity(CurveTest):
     noise of the standard deviation `noise` to the inputs, and φ says `Iᵀφ`: for maps that are slopes (saliency
     with sign), of float inputs.
 
-    `scaled` multiplies each map by the number ≥ 0 that suits it best (section 2.2 there), so that maps in other
+    `scaled` multiplies each map by the number ≥ 0 that suits it best, as its authors do, so that maps in other
     units can be compared; a map that is best at zero then has what a map of zeros has. `samples` perturbations
     are drawn from `seed`, the same for all samples. Cost: one forward pass each.
 

@@ -16,7 +16,7 @@ SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 
 @dataclass(frozen=True)
 class Comprehensiveness(CurveTest):
-    """Comprehensiveness (DeYoung et al. 2020, eq. 1): the mean over `shares` of
+    """Comprehensiveness (DeYoung et al. 2020): the mean over `shares` of
     `p(x) − p(x with that share of the most relevant features hidden)`. Higher is better.
 
     The share of the features is rounded up, so that at least one is hidden. Special tokens are kept. Cost: one
@@ -44,7 +44,7 @@ class Comprehensiveness(CurveTest):
 
 @dataclass(frozen=True)
 class Sufficiency(CurveTest):
-    """Sufficiency (DeYoung et al. 2020, eq. 2): the mean over `shares` of
+    """Sufficiency (DeYoung et al. 2020): the mean over `shares` of
     `p(x) − p(x with only that share of the most relevant features left)`. Lower is better.
 
     The share of the features is rounded up, so that at least one is left. Cost: one forward pass a share.

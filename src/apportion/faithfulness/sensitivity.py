@@ -17,8 +17,8 @@ from apportion.faithfulness.maps import Map, method_of, values_of
 
 @dataclass(frozen=True)
 class MaxSensitivity(Test):
-    """Max-sensitivity (Yeh et al. 2019, definition 3.1): the largest `‖φ(x + δ) − φ(x)‖ / ‖φ(x)‖` of `samples`
-    perturbations δ, uniform in ±`radius` for each entry. Lower is better.
+    """Max-sensitivity (Yeh et al. 2019), relative as in Captum and Quantus: the largest `‖φ(x + δ) − φ(x)‖ / ‖φ(x)‖` of
+    `samples` perturbations δ, uniform in ±`radius` for each entry. Lower is better.
 
     A map that does not look at the input scores best: read it beside a faithfulness test. The inputs are single
     floating point tensors; the target stays that of the explanation. Undefined where φ(x) is zero. Cost: that of
@@ -50,7 +50,7 @@ class MaxSensitivity(Test):
 
 @dataclass(frozen=True)
 class LocalLipschitz(Test):
-    """Local Lipschitz estimate (Alvarez-Melis & Jaakkola 2018, eq. 2): the largest `‖φ(x + δ) − φ(x)‖ / ‖δ‖` of
+    """Local Lipschitz estimate (Alvarez-Melis & Jaakkola 2018): the largest `‖φ(x + δ) − φ(x)‖ / ‖δ‖` of
     `samples` perturbations δ, uniform in ±`radius` for each entry. Lower is better; it is in the units of the map,
     so only maps in the same units can be compared.
 

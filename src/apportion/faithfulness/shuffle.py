@@ -30,7 +30,7 @@ class Weighting(Protocol):
 
 @dataclass(frozen=True)
 class ShuffleTVD(Test):
-    """The median change of the prediction when the map is shuffled (Jain & Wallace 2019, sec. 4.2.1).
+    """The median change of the prediction when the map is shuffled (Jain & Wallace 2019).
 
     The map weights the hidden states of the model in the place of its attention, with absolute values that
     add up to one. It is permuted over the tokens of the text (never padding) `permutations` times, with the

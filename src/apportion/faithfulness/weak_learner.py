@@ -23,7 +23,7 @@ EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learn
 
 @dataclass(frozen=True)
 class WeakLearner:
-    """The F1 of a perceptron for each token that a frozen map weights (Wiegreffe & Pinter 2019, sec. 3.4).
+    """The F1 of a perceptron for each token that a frozen map weights (Wiegreffe & Pinter 2019).
 
     A `TokenMLP` is trained on the model's task, once for each of `seeds`: without context, it can only know
     from the map which tokens matter. Maps are divided by the sum of their absolute values; signs stay. A
