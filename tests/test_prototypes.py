@@ -354,7 +354,8 @@ def test_purity_place_and_stability():
     by_hand = [float((labels[found.image[j]] == model.class_of[j]).double().mean()) for j in range(6)]
     assert purity(model, found, labels).tolist() == pytest.approx(by_hand)
     assert inside([(0, 10, 0, 10)], [(5, 20, 0, 10)]).tolist() == [0.5]
-    assert stability(model, x, labels, noise=0.0).tolist() == [1.0] * 7
-    assert stability(model, x, labels, noise=30.0).mean() < 1
+    data = images_of(x, labels, None)
+    assert stability(model, data, noise=0.0).tolist() == [1.0] * 7
+    assert stability(model, data, noise=30.0).mean() < 1
     with pytest.raises(InputError, match="noise is -1"):
-        stability(model, x, labels, noise=-1)
+        stability(model, data, noise=-1)

@@ -374,6 +374,22 @@ def test_a_classifier_names_prototypes_and_gives_its_panels(folder: Path):
     assert other[0]["contribution"] == pytest.approx(model.reasons(file, "class <2>").matches[0].contribution)
 
 
+def test_quality_is_that_of_the_parts(folder: Path):
+    model = ap.ProtoPNet(backbone(), 2, recipe="fast", preparation=GREY).fit(folder)
+    found = model.quality(folder, k=3, noise=0)
+    assert found.purity.shape == (len(model.sources_),)
+    assert found.stability.tolist() == [1.0] * 30
+    assert found.duplicates == 0
+    assert re.fullmatch(r"purity \d+%, stability 100%, 0 duplicates among \d prototypes", str(found))
+    for call, said in (
+        (lambda: model.quality(data(3)[0]), "labels are missing"),
+        (lambda: model.quality(folder, k=0), "k is 0"),
+        (lambda: model.quality(folder, noise=-1), "noise is -1"),
+    ):
+        with pytest.raises(InputError, match=said):
+            call()
+
+
 # ---- files ----
 
 
@@ -559,7 +575,7 @@ def wrong(name: str):
         "backbone": (lambda: ap.ProtoPNet(lambda x: x), "backbone is function"),  # type: ignore[arg-type]
         "recipe": (
             lambda: ap.ProtoPNet(backbone(), recipe="best"),
-            "recipe is 'best'; accepted: paper, fast",
+            "recipe is 'best'; accepted: paper, frozen, fast",
         ),
         "prototypes": (lambda: ap.ProtoPNet(backbone(), 0), "prototypes_per_class is 0"),
         "tuned and fast": (lambda: ap.ProtoPNet(backbone(), recipe="fast", tune=True), "learns no backbone"),

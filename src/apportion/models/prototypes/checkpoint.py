@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from apportion.errors import InputError
-from apportion.models.prototypes.images import Images
+from apportion.models.prototypes.images import Images, labels_of
 from apportion.models.prototypes.network import Backbone, PrototypeNet
 from apportion.sealed import seal, unseal
 
@@ -71,12 +71,11 @@ def checkpoint_of(
     path: Path, asked: dict[str, Any], tune: bool, data: Images, backbone: Backbone
 ) -> Checkpoint:
     """The checkpoint of a run: what was `asked` for on this data and this backbone."""
-    assert data.labels is not None
     found = {
         "layer": backbone.layer,
         "classes": [str(label) for label in data.classes],
         "number of images": len(data),
-        "labels": digest([data.labels]),
+        "labels": digest([labels_of(data)]),
         "first image": digest([data.read(torch.zeros(1, dtype=torch.long))]),
         "backbone": backbone_digest(backbone),
     }

@@ -25,15 +25,21 @@ from apportion.models.prototypes.checkpoint import backbone_digest, checkpoint_o
 from apportion.models.prototypes.explaining import OVER
 from apportion.models.prototypes.gallery import Gallery, gallery
 from apportion.models.prototypes.grids import CHUNK, Grids, device_of, kept
-from apportion.models.prototypes.images import Encode, Images, check_for_training, images_of, one_image
+from apportion.models.prototypes.images import (
+    Encode,
+    Images,
+    check_for_training,
+    images_of,
+    labels_of,
+    one_image,
+)
 from apportion.models.prototypes.matches import Patch, Reasons, patches_of, reasons
 from apportion.models.prototypes.network import Backbone, PrototypeNet
 from apportion.models.prototypes.panels import panels
+from apportion.models.prototypes.quality import Quality, quality
 from apportion.models.prototypes.saving import load, rebuilt, save
-from apportion.models.prototypes.settings import Fast, Paper, Recipe
+from apportion.models.prototypes.settings import Fast, Recipe, recipe_of
 from apportion.target import Target
-
-RECIPES: dict[str, Recipe] = {"paper": Paper(), "fast": Fast()}
 
 
 class ProtoPNet:
@@ -42,7 +48,8 @@ class ProtoPNet:
     `backbone` is a module or a `Classifier` (whose preparation is then used for files and pictures): its output,
     or that of `layer`, is a grid or the tokens of one. It stays as it is, and its grids are computed once and
     kept (4 · channels · rows · columns bytes an image), or with `tune` a copy of it learns. `recipe` is "paper",
-    "fast", or settings (`Paper`, `Fast`). `preparation` turns a file or picture into a model input.
+    "frozen" (the same for some thousand images or fewer on a frozen backbone), "fast", or settings (`Paper`,
+    `Fast`). `preparation` turns a file or picture into a model input.
 
     After `fit`: `net_`, `classes_`, `sources_` (the patch that each prototype is), `history_` and `skipped_`.
 
@@ -81,12 +88,7 @@ class ProtoPNet:
             raise InputError(
                 f"backbone is {type(backbone).__name__}; accepted: a torch module or a Classifier of one"
             )
-        if isinstance(recipe, str):
-            if recipe not in RECIPES:
-                raise InputError(
-                    f"recipe is {recipe!r}; accepted: {', '.join(RECIPES)}, or settings (Paper, Fast)"
-                )
-            recipe = RECIPES[recipe]
+        recipe = recipe_of(recipe)
         if not isinstance(prototypes_per_class, int) or prototypes_per_class < 1:
             raise InputError(
                 f"prototypes_per_class is {prototypes_per_class!r}; accepted: a whole number of at least 1"
@@ -115,9 +117,8 @@ class ProtoPNet:
         """
         data = images_of(images, labels, self.preparation, classes)
         check_for_training(data)
-        assert data.labels is not None
         backbone = self._backbone(data.read(torch.zeros(1, dtype=torch.long)))
-        numbers = data.labels.to(device_of(backbone))
+        numbers = labels_of(data).to(device_of(backbone))
         grids = Grids(data, backbone) if self.tune else kept(data, backbone)
         with torch.no_grad():
             self._check_patches(data, grids.of(torch.zeros(1, dtype=torch.long)))
@@ -161,11 +162,7 @@ class ProtoPNet:
         """The share of images whose class is predicted right."""
         self._check_fitted()
         data = images_of(images, labels, self.preparation, list(self.classes_.tolist()))
-        if data.labels is None:
-            raise InputError(
-                "labels are missing; accepted: one for each image, or a folder with a folder for each class"
-            )
-        return float((self.predict_proba(data).argmax(1) == data.labels.numpy()).mean())
+        return float((self.predict_proba(data).argmax(1) == labels_of(data).numpy()).mean())
 
     def explain(self, image: Any, target: Target | str = None, over: Any = "prototypes") -> Explanation:
         """An explanation of one image, or of a batch as a float array, over "prototypes", or over pixels:
@@ -213,6 +210,12 @@ class ProtoPNet:
         pairs = {name: s if isinstance(s, tuple) and len(s) == 2 else (s, None) for name, s in sets.items()}
         read = {name: images_of(one, labels, self.preparation) for name, (one, labels) in pairs.items()}
         return gallery(self.net_, number, str(self.classes_[number]), self.sources_, read, k)
+
+    def quality(self, images: Any, labels: Any = None, k: int = 10, noise: float = 0.1) -> Quality:
+        """How pure and how stable the prototypes are on labelled images: see `Quality`."""
+        self._check_fitted()
+        data = images_of(images, labels, self.preparation, list(self.classes_.tolist()))
+        return quality(self.net_, data, k, noise)
 
     def classifier(self, name: str = "protopnet") -> Classifier:
         """The fitted network as a `Classifier`, for every other method and for the command line."""
@@ -264,8 +267,7 @@ class ProtoPNet:
         return Backbone(module, example.to(device_of(module)), self.layer)
 
     def _check_patches(self, data: Images, grid: Tensor) -> None:
-        assert data.labels is not None
-        fewest = int(data.labels.bincount(minlength=len(data.classes)).min())
+        fewest = int(labels_of(data).bincount(minlength=len(data.classes)).min())
         patches = fewest * grid.shape[2] * grid.shape[3]
         if self.prototypes_per_class > patches:
             raise InputError(

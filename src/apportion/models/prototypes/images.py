@@ -225,13 +225,18 @@ def _labelled(images: Images, labels: Any, classes: Sequence[Any] | None) -> Ima
     return replace(images, labels=torch.tensor([numbers[label] for label in given]), classes=tuple(known))
 
 
-def check_for_training(images: Images) -> None:
-    """Every class needs an image, and there must be two."""
+def labels_of(images: Images) -> Tensor:
+    """The (n,) labels, where there must be some."""
     if images.labels is None:
         raise InputError(
             "labels are missing; accepted: one for each image, or a folder with a folder for each class"
         )
-    many = images.labels.bincount(minlength=len(images.classes)).tolist()
+    return images.labels
+
+
+def check_for_training(images: Images) -> None:
+    """Every class needs an image, and there must be two."""
+    many = labels_of(images).bincount(minlength=len(images.classes)).tolist()
     empty = [str(label) for label, count in zip(images.classes, many, strict=True) if not count]
     if empty:
         lost = f" that can be read ({'; '.join(images.skipped[:3])})" if images.skipped else ""

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.models.prototypes.grids import CHUNK, device_of
+from apportion.models.prototypes.grids import CHUNK, Grids, device_of
+from apportion.models.prototypes.images import Images, labels_of
 from apportion.models.prototypes.matches import Box
 from apportion.models.prototypes.network import PrototypeNet
-from apportion.models.prototypes.push import Nearest, own_neighbours
+from apportion.models.prototypes.push import Nearest, duplicates, nearest, own_neighbours
+
+
+@dataclass(frozen=True, eq=False)
+class Quality:
+    """`purity` (prototypes,) is the share of the nearest images that are of the prototype's class; `stability`
+    (images,) the share of the prototypes of an image's class that stay at their place under noise; `duplicates`
+    counts the prototypes whose nearest patch is that of another of their class."""
+
+    purity: Tensor
+    stability: Tensor
+    duplicates: int
+
+    def __str__(self) -> str:
+        means = f"purity {self.purity.mean():.0%}, stability {self.stability.mean():.0%}"
+        return f"{means}, {self.duplicates} duplicates among {len(self.purity)} prototypes"
+
+
+def quality(net: PrototypeNet, images: Images, k: int, noise: float) -> Quality:
+    """The quality of prototypes on images with labels, by the k nearest of these and noise of such a share."""
+    if not isinstance(k, int) or k < 1:
+        raise InputError(f"k is {k!r}; accepted: a whole number of at least 1")
+    labels = labels_of(images).to(device_of(net))
+    found = nearest(net, Grids(images, net.backbone).patches(net, "nearest images"), k)
+    first = duplicates(net.class_of, found.image[:, 0], found.place[:, 0])
+    steady = stability(net, images, noise)
+    return Quality(purity(net, found, labels), steady, len(first) - len(first.unique()))
 
 
 def purity(net: PrototypeNet, found: Nearest, labels: Tensor) -> Tensor:
@@ -31,23 +59,23 @@ def inside(patches: Sequence[Box], objects: Sequence[Box]) -> Tensor:
 
 
 @torch.no_grad()
-def stability(net: PrototypeNet, x: Tensor, labels: Tensor, noise: float = 0.1, seed: int = 0) -> Tensor:
+def stability(net: PrototypeNet, images: Images, noise: float = 0.1, seed: int = 0) -> Tensor:
     """(images,): the share of the prototypes of an image's class whose most similar patch stays where it is, give
     or take one place, when Gaussian noise is added (after Huang et al. 2023).
 
-    `noise` is the deviation as a share of that of the inputs `x` (images, channels, height, width).
+    `noise` is the deviation as a share of that of the first 256 model inputs.
     """
     if not noise >= 0:
         raise InputError(f"noise is {noise}; accepted: zero or a positive number")
-    random = torch.Generator().manual_seed(seed)
-    scale, shares = noise * x.std(), []
-    own = net.own_class()
-    for part, label in zip(x.split(CHUNK), labels.split(CHUNK), strict=True):
+    labels = labels_of(images)
+    random, own, shares = torch.Generator().manual_seed(seed), net.own_class(), []
+    scale = noise * float(images.read(torch.arange(min(256, len(images)))).std())
+    for numbers, part in images.batches(CHUNK, "images with noise"):
         clean = part.to(device_of(net))
-        noisy = clean + scale.to(clean) * torch.randn(part.shape, generator=random).to(clean)
+        noisy = clean + scale * torch.randn(part.shape, generator=random).to(clean)
         (row, column), (row_after, column_after) = _place(net, clean), _place(net, noisy)
         near = ((row - row_after).abs() <= 1) & ((column - column_after).abs() <= 1)
-        mine = own[label.to(own.device)]
+        mine = own[labels[numbers].to(own.device)]
         shares.append((near & mine).sum(1) / mine.sum(1))
     return torch.cat(shares)
 

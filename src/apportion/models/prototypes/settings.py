@@ -131,6 +131,20 @@ class Fast:
 
 Recipe = Paper | Fast
 
+RECIPES: dict[str, Recipe] = {
+    "paper": Paper(),
+    "frozen": Paper(passes=5, hidden=0.5, standardise=True),
+    "fast": Fast(),
+}
+
+
+def recipe_of(given: str | Recipe) -> Recipe:
+    """A recipe by its name, or as it is."""
+    found = RECIPES.get(given) if isinstance(given, str) else given
+    if not isinstance(found, Recipe):
+        raise InputError(f"recipe is {given!r}; accepted: {', '.join(RECIPES)}, or settings (Paper, Fast)")
+    return found
+
 
 def settings_class(name: str) -> Any:
     """The class of settings of that name, to read a recipe from its repr."""
