@@ -496,6 +496,54 @@ def test_a_process_that_fails_says_why(here):
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("explian",), "No such command 'explian'. Did you mean 'explain'? (see apportion --help)"),
+        (("compare",), "Missing argument 'INPUT' (see apportion compare --help)"),
+        (("explain", "--modle", "x"), "--model"),
+        (("serve", "--port", "99999"), "65535"),
+        (("study", "shwo"), "Did you mean 'show'? (see apportion study --help)"),
+    ],
+)
+def test_a_mistaken_command_line_is_one_line_too(here, arguments, said):
+    done = command(*arguments, COLUMNS="40")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("apportion: error: ")
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("study",), ("runs",)])
+def test_nothing_gets_the_help(here, arguments):
+    done = command(*arguments)
+    assert (done.returncode, done.stderr) == (2, "")
+    assert "Commands" in done.stdout
+
+
+def test_a_reader_that_goes_is_no_traceback(here):
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "apportion", "rules", "--operations"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    writer.stdout.close()
+    assert writer.stderr.read() == b""
+    assert writer.wait(60) == 1
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0])
+def test_an_interrupt_is_no_traceback_even_while_it_starts(here, seconds):
+    Path("mine.py").write_text("import time\ndef slow(): time.sleep(60)\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "apportion", "explain", "x.npy", "--model", "mine.py:slow"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(seconds)
+    process.send_signal(2)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+
 # ---- Hugging Face ----
 
 
@@ -568,7 +616,9 @@ def test_a_name_that_is_not_on_disk_is_not_looked_up(here):
 
 
 def test_lists_as_json():
-    listed = {name: json.loads(run(name, "--json").stdout) for name in ("methods", "models", "rules")}
+    listed = {
+        name: json.loads(run(name, "--json").stdout) for name in ("methods", "models", "rules", "tests")
+    }
     assert {"name", "settings", "about", "pairs"} == set(listed["methods"][0])
     assert [m["name"] for m in listed["methods"] if m["pairs"]] == [
         "ih",
@@ -579,6 +629,7 @@ def test_lists_as_json():
     assert "Epsilon" in [rule["name"] for rule in listed["rules"]["rules"]]
     assert listed["rules"]["composites"]["epsilon-gamma-box"].startswith("Composite(")
     assert "linear" in listed["rules"]["operations"]
+    assert listed["tests"][0]["direction"] == "higher is better"
 
 
 def test_rules():

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ from apportion import cli_bulk, cli_faithfulness, cli_lists, cli_serve
 from apportion.cli_lists import Json, complete_methods, complete_models
 from apportion.cli_study import app as study
 from apportion.errors import InputError
-from apportion.one_line import one_line_errors
+from apportion.one_line import one_line_errors, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +80,7 @@ def explain(
     given: Annotated[
         str | None,
         typer.Argument(
-            metavar="[INPUT]", help="A sentence, a picture, .csv, .txt, .npy, .pt or .safetensors file."
+            metavar="INPUT", help="A sentence, a picture, .csv, .txt, .npy, .pt or .safetensors file."
         ),
     ] = None,
     model: Model = None,
@@ -285,8 +285,19 @@ cli_bulk.add_to(app)
 cli_faithfulness.add_to(app)
 
 
-def main() -> Any:
+def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a letter shows a question mark
-    return app(prog_name="apportion")
+    try:
+        status = app(prog_name="apportion", standalone_mode=False)
+    except Exception as error:
+        # What is wrong with the command line itself is one line too. Typer says it with exceptions of its own.
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        command = "apportion" if context is None else context.command_path
+        if text := error.format_message():  # empty where the help was asked for by giving nothing
+            say("error", f"{text.rstrip('.')} (see {command} --help)")
+        status = 2
+    sys.exit(status)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apportion.cli_lists import Json, entry, show
 from apportion.errors import InputError
 from apportion.one_line import one_line_errors
 
@@ -24,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 def put_to_test(
     inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="As in `apportion explain`; the more, the surer.")
+        list[str], typer.Argument(metavar="INPUT", help="As in `apportion explain`; the more, the surer.")
     ],
     methods: Annotated[str, typer.Option(help="Names or reprs, separated by commas.")] = METHODS,
     tests: Annotated[
@@ -41,7 +42,7 @@ def put_to_test(
     panel: Annotated[
         bool, typer.Option(help="Also with other replacements: does the winner change?")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: Json = False,
     out: Annotated[Path | None, typer.Option(help="Write the table here, as JSON.")] = None,
 ) -> None:
     """Test explanations: methods beside random, uniform and reversed maps, with intervals."""
@@ -60,24 +61,17 @@ def put_to_test(
             Console(highlight=False).print(table)
 
 
-def list_tests() -> None:
+def list_tests(as_json: Json = False) -> None:
     """List the tests: short name, repr with its settings, its direction, and what it says."""
-    with one_line_errors():
-        from rich.console import Console
-        from rich.text import Text
-
+    with one_line_errors(quiet=as_json):
         from apportion.faithfulness import TESTS, named_test
 
-        console = Console(highlight=False)
         arrows = {True: "higher is better", False: "lower is better", None: "neither end is better"}
-        for name in TESTS:
-            made = named_test(name)()
-            about = (named_test(name).__doc__ or "").strip().split("\n\n")[0]
-            head = Text.assemble(
-                (name, "bold"), "  ", (repr(made), "cyan"), f"  {arrows[made.higher_is_better]}"
-            )
-            console.print(head, soft_wrap=True)
-            console.print(Text("    " + " ".join(about.split())), soft_wrap=True)
+        made = {name: named_test(name) for name in TESTS}
+        show(
+            [entry(name, test, direction=arrows[test().higher_is_better]) for name, test in made.items()],
+            as_json,
+        )
 
 
 def _table(

@@ -53,8 +53,8 @@ def methods(as_json: Json = False) -> None:
                 made = method_class(name)
             except ImportError as error:
                 raise InputError(missing(error)) from error
-            found.append(_entry(name, made, pairs=name in INTERACTIONS))
-        _print(found, as_json)
+            found.append(entry(name, made, pairs=name in INTERACTIONS))
+        show(found, as_json)
 
 
 def models(as_json: Json = False) -> None:
@@ -101,7 +101,7 @@ def rules(
         from apportion.methods.relevance.operations import TABLE
 
         known = [
-            _entry(name, made)
+            entry(name, made)
             for name, made in vars(module).items()
             if isinstance(made, type) and hasattr(made, "direct")
         ]
@@ -113,7 +113,7 @@ def rules(
             }
             typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
             return
-        _print(known, False)
+        show(known, False)
         from rich.text import Text
 
         console = _console()
@@ -126,12 +126,14 @@ def rules(
         console.print(f"\n{len(TABLE)} torch functions have a rule{listed}", markup=False, soft_wrap=True)
 
 
-def _entry(name: str, made: Any, **more: Any) -> dict[str, Any]:
+def entry(name: str, made: Any, **more: Any) -> dict[str, Any]:
+    """What a list says of a class that can be made without settings."""
     about = " ".join((made.__doc__ or "").strip().split("\n\n")[0].split())
     return {"name": name, "settings": repr(made()), "about": about, **more}
 
 
-def _print(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
+def show(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Print a list, as JSON or for a person."""
     if as_json:
         typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
         return
@@ -139,7 +141,8 @@ def _print(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
 
     console = _console()
     for entry in entries:
-        head = Text.assemble((entry["name"], "bold"), "  ", (entry["settings"], "cyan"))
+        more = f"  {entry['direction']}" if "direction" in entry else ""
+        head = Text.assemble((entry["name"], "bold"), "  ", (entry["settings"], "cyan"), more)
         console.print(head, soft_wrap=True)
         console.print(Text(f"    {entry['about']}"), soft_wrap=True)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apportion.cli_lists import Json
 from apportion.one_line import one_line_errors
 
 if TYPE_CHECKING:
@@ -39,8 +42,6 @@ def text_faithfulness(
 ) -> None:
     """Does the evaluation of faithfulness depend on the data and on the test? Four corpora, six maps."""
     with one_line_errors():
-        import dataclasses
-
         import torch
 
         from apportion.domains.corpora import load
@@ -108,9 +109,10 @@ def show(
     html: Annotated[
         Path | None, typer.Option(help="Write one self-contained HTML page here, with curves and agreement.")
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Show the tables of a study."""
-    with one_line_errors():
+    with one_line_errors(quiet=as_json):
         from rich.console import Console
 
         from apportion.study.tables import read_tables
@@ -120,6 +122,10 @@ def show(
             from apportion.study.page import write_page
 
             write_page(folder, html)
+        if as_json:
+            data = {"title": title, "tables": [dataclasses.asdict(table) for table in tables]}
+            typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+            return
         console = Console(highlight=False)
         console.print(title, style="bold", markup=False)
         for table in tables:

@@ -21,22 +21,22 @@ def one_line_errors(quiet: bool = False) -> Iterator[None]:
         try:
             yield
         except InputError as error:
-            _say("error", str(error))
+            say("error", str(error))
             raise typer.Exit(2) from None
         except ImportError as error:
             if (error.name or "").split(".")[0] not in EXTRAS:
                 raise
-            _say("error", missing(error))
+            say("error", missing(error))
             raise typer.Exit(2) from None
         except KeyboardInterrupt as interrupt:
-            _say("interrupted", str(interrupt) or "nothing more was written")
+            say("interrupted", str(interrupt) or "nothing more was written")
             raise typer.Exit(130) from None
         finally:
             if not quiet:
                 for line in dict.fromkeys(
                     _first_line(str(warning.message)) for warning in caught if _relevant(warning)
                 ):
-                    _say("warning", line)
+                    say("warning", line)
 
 
 # Package that may be missing → the extra that brings it.
@@ -73,7 +73,7 @@ def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
-def _say(kind: str, text: str) -> None:
+def say(kind: str, text: str) -> None:
     """One line on stderr, control characters left out."""
     line = " ".join(text.split())
     print(f"apportion: {kind}: {''.join(c for c in line if c.isprintable())}", file=sys.stderr)
