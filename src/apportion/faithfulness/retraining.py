@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.faithfulness.case import Case, CurveTest, Found, Test
@@ -23,10 +17,10 @@ from apportion.faithfulness.fidelity import random_subsets
 from apportion.faithfulness.maps import Map
 from apportion.faithfulness.rationales import Comprehensiveness
 from apportion.faithfulness.scores import Scores
-from apportion.forward import Inputs, call_model
+from apportion.faithfulness.training import copied, digest_of, finished, fresh, predicted, some, train
+from apportion.forward import Inputs
 from apportion.progress import progress
-from apportion.target import scores_of
-from apportion.trees import map_tensors, tensors_in
+from apportion.trees import tensors_in
 
 _TRAINED_ON = "the sample was trained on"
 
@@ -91,11 +85,11 @@ class ROAR(CurveTest):
         path = None
         if self.folder is not None:
             settings = f"{self.epochs} {self.batch} {self.rate} {seed}"
-            path = Path(self.folder) / f"{_digest(settings, made, inputs, labels, known)}.json"
-            if (kept := _kept(path)) is not None:
+            path = Path(self.folder) / f"{digest_of(settings, made, inputs, labels, known)}.json"
+            if (kept := finished(path)) is not None:
                 return kept
         train(made, inputs, labels, known, self.epochs, self.batch, self.rate, seed)
-        right = predicted(made, _some(inputs, held), self.batch) == labels.to(held.device)[held]
+        right = predicted(made, some(inputs, held), self.batch) == labels.to(held.device)[held]
         scores = Scores(right, f"one training of {self!r}", higher_is_better=True)
         if path is not None:
             scores.save(path)
@@ -143,7 +137,7 @@ class FFidelity(Test):
     def measure(self, case: Case, explanation: Map) -> Found:
         masking = case.masking(self.test.partition, self.test.replacement)
         labels = masking.output.argmax(1) if case.labels is None else _labels(case, self, classes=1)
-        made = _copied(case.model)
+        made = copied(case.model)
         masks = random_subsets(masking.counts, masking.many, self.epochs * 8, self.seed)
         masks &= masks.cumsum(2) <= (self.share * masking.counts[:, None, None]).ceil()
 
@@ -166,98 +160,6 @@ class FFidelity(Test):
         return found
 
 
-# ---- training ----
-
-
-def fresh(model: Any, seed: int) -> nn.Module:
-    """A copy of a model with its weights drawn anew by the `reset_parameters` of its modules."""
-    made = _copied(model)
-    modules = [m for m in made.modules() if next(m.parameters(recurse=False), None) is not None]
-    fixed = [type(m).__name__ for m in modules if not hasattr(m, "reset_parameters")]
-    if fixed:
-        raise InputError(
-            f"the model's {', '.join(dict.fromkeys(fixed))} cannot be drawn anew; accepted: modules with "
-            "reset_parameters()"
-        )
-    with _seeded(made, seed):
-        for module in made.modules():
-            if callable(reset := getattr(module, "reset_parameters", None)):
-                reset()
-    return made
-
-
-def train(
-    model: nn.Module,
-    inputs: Inputs,
-    labels: Tensor,
-    rows: Tensor,
-    epochs: int,
-    batch: int,
-    rate: float,
-    seed: int,
-    changed: Callable[[Tensor, int], Inputs] | None = None,
-) -> None:
-    """Train a model in place on some rows with Adam and the cross-entropy; `changed(rows, step)` may give other
-    inputs for them."""
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
-    random = np.random.default_rng(seed)
-    step = 0
-    with torch.inference_mode(False), torch.enable_grad(), _seeded(model, seed):
-        model.train()
-        for _ in range(epochs):
-            for part in rows[torch.from_numpy(random.permutation(len(rows)))].split(batch):
-                given = _some(inputs, part) if changed is None else changed(part, step)
-                scores = scores_of(call_model(model, given), len(part))
-                answers = labels[part.to(labels.device)].to(scores.device)
-                if scores.shape[1] == 1:
-                    loss = F.binary_cross_entropy_with_logits(scores[:, 0], answers.to(scores))
-                else:
-                    loss = F.cross_entropy(scores, answers)
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                step += 1
-        model.eval()
-
-
-def predicted(model: nn.Module, inputs: Inputs, batch: int) -> Tensor:
-    """The class of each sample."""
-    found = []
-    with torch.no_grad():
-        for part in torch.arange(next(tensors_in(inputs)).shape[0]).split(batch):
-            scores = scores_of(call_model(model, _some(inputs, part)), len(part))
-            found.append(scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long())
-    return torch.cat(found)
-
-
-@contextmanager
-def _seeded(model: nn.Module, seed: int) -> Iterator[None]:
-    """Random numbers from a seed, and the global random state put back."""
-    devices = {p.device for p in model.parameters() if p.is_cuda}
-    with torch.random.fork_rng(devices=[d.index or 0 for d in devices]):
-        torch.manual_seed(seed)
-        yield
-
-
-def _copied(model: Any) -> nn.Module:
-    inner = getattr(model, "model", None)
-    model = inner if not isinstance(model, nn.Module) and isinstance(inner, nn.Module) else model
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            f"the model is {type(model).__name__}; accepted: a torch module, which can be trained"
-        )
-    try:
-        return copy.deepcopy(model).train().eval().requires_grad_()
-    except NotImplementedError:
-        raise InputError(
-            "the model is an exported program, which cannot be trained; accepted: the module that it was made of"
-        ) from None
-
-
-def _some(inputs: Inputs, rows: Tensor) -> Inputs:
-    return map_tensors(inputs, lambda t: t[rows.to(t.device)])  # type: ignore[no-any-return]
-
-
 def _labels(case: Case, test: object, classes: int = 2) -> Tensor:
     name = type(test).__name__
     if case.labels is None:
@@ -276,27 +178,3 @@ def _labels(case: Case, test: object, classes: int = 2) -> Tensor:
 def _check_training(epochs: int, batch: int, rate: float) -> None:
     if epochs < 1 or batch < 1 or not rate > 0:
         raise InputError(f"epochs is {epochs}, batch {batch}, rate {rate}; accepted: positive numbers")
-
-
-# ---- finished trainings ----
-
-
-def _digest(settings: str, model: nn.Module, inputs: Inputs, labels: Tensor, rows: Tensor) -> str:
-    """A name for a training: what it starts from, on what, and how."""
-    digest = hashlib.sha256(f"{settings} {type(model).__qualname__} {model}".encode())
-    for tensor in (*model.state_dict().values(), *tensors_in(inputs), labels, rows):
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]
-
-
-def _kept(path: Path) -> Tensor | None:
-    """The result of a training that was finished before; a file that is damaged is named, and done again."""
-    if not path.is_file():
-        return None
-    try:
-        return Scores.load(path).values
-    except InputError as error:
-        warnings.warn(f"{error}; this model is trained again", stacklevel=2)
-        return None
