@@ -31,8 +31,8 @@ from apportion.target import Target, pick, resolve, scores_of
 from apportion.trees import all_finite, map_tensors, tensors_in
 
 # How many numbers the largest tensor of a chunk may hold, by device. On a CPU small chunks stay in the cache: one
-# core takes 20 ms an image for EfficientNet-Lite0 in chunks of 2, 87 ms in chunks of 64 (`benchmarks/masking.py`
-# prints it). What one row needs is counted in the first run, not timed, so that the same call gives the same bits.
+# core takes 21 ms an image for EfficientNet-Lite0 in chunks of 2, 48 ms in chunks of 16 (`benchmarks/run.py chunks`).
+# What one row needs is counted in the first run, not timed, so that the same call gives the same bits.
 _NUMBERS_A_CHUNK = {"cpu": 1 << 20}
 _NUMBERS_ELSEWHERE = 1 << 28
 _MOST_ROWS = 4096
@@ -43,8 +43,8 @@ def _keep_freed_memory() -> None:
     """Let glibc keep up to 64 MB of freed memory for this process instead of handing it back at once.
 
     Each chunk would fault in again the pages that the last one gave back: a third of the time of EfficientNet-Lite0
-    and of small networks on a CPU (`benchmarks/masking.py --only memory`). Its threshold follows the largest block
-    that was ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); this one is never written to.
+    and of small networks on a CPU (`benchmarks/run.py freed-memory`). The threshold follows the largest block that
+    was ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); this one is never written to.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 
