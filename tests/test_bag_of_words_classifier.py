@@ -99,7 +99,7 @@ def test_every_setting_learns_and_adds_up(settings):
     e = bow.explain(fresh)
     assert e.values.shape == (1, 3, 44, 52)
     assert e.output[0].numpy() == pytest.approx(bow.decision_function([fresh])[0])
-    stages = e.notes["stages"]
+    (stages,) = e.notes["stages"]
     assert stages["features"] == pytest.approx(stages["dimensions"], abs=1e-9)
     assert stages["pixels"] == pytest.approx(stages["dimensions"], abs=1e-9)
     assert abs(float(e.remainder)) <= (1e-9 if e.notes["by"] == "sum" else 1.1e-3 * abs(float(e.total)))

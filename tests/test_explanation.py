@@ -13,6 +13,7 @@ from apportion.errors import InputError
 from apportion.explanation import SCHEMA, Explanation
 from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
 from apportion.files import write_whole
+from apportion.replacements import Background
 
 
 def linear(bias=False):
@@ -204,3 +205,47 @@ def test_a_folder_that_cannot_be_written(tmp_path, explanation):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         explanation.save(tmp_path / "file" / "e.safetensors")
+
+
+def test_one_sample_of_many_leaves_the_rest_behind():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    assert ap.LRP(ledger=True)(model, torch.randn(2, 3))[1].ledger is None  # it is of both
+    assert ap.LRP(ledger=True)(model, torch.randn(1, 3))[0].ledger is not None
+    shap = ap.KernelSHAP()(model, torch.randn(3, 3))
+    assert shap[2].notes["coefficients"] == shap.notes["coefficients"][2:]
+    assert shap[2].notes["samples"] == shap.notes["samples"]
+
+
+def test_the_largest_of_several_inputs():
+    found = ap.InputXGradient()(
+        lambda a, b: a.sum(1) + 3 * b[:, :1, 0].sum(1), (torch.ones(2, 2), torch.ones(2, 2, 1))
+    )
+    assert found.top(1) == [("1 (0, 0)", 3.0)]
+    names, values = found.relevance()
+    assert names == ("0 (0,)", "0 (1,)", "1 (0, 0)", "1 (1, 0)")
+    assert values.tolist() == [1, 1, 3, 0]
+
+
+def test_words_of_texts_that_were_padded():
+    texts = [
+        TextFeatures("a b", ("a", "b"), ((0, 1), (2, 3)), (0, 1)),
+        TextFeatures("c", ("c",), ((0, 1),), (0,)),
+    ]
+    values = torch.tensor([[1.0, 2.0], [3.0, 0.0]])
+    found = replace(ap.Saliency()(linear(), torch.ones(2, 3)), values=values).with_features(texts)
+    assert found.top(3, 1) == [("c", 3.0)]
+
+
+def test_a_method_whose_settings_hold_data_comes_back_as_a_record(tmp_path):
+    data = torch.randn(5, 3)
+    for method in (
+        ap.KernelSHAP(replacement=Background(data)),
+        ap.Occlusion(partition=torch.tensor([0, 0, 1])),
+    ):
+        found = method(linear(), torch.ones(1, 3))
+        back = Explanation.load(found.save(tmp_path / "e.safetensors"))
+        assert type(back.method).__name__ == type(method).__name__
+        assert repr(back.method) == repr(method)
+        assert back == found
+        with pytest.raises(InputError, match="make it anew"):
+            back.method(linear(), torch.ones(1, 3))

@@ -323,3 +323,58 @@ def test_other_leaves_in_the_place_of_the_inputs():
     again = subject.forward(leaves=[torch.cat([x, 2 * x])])
     assert again.value.shape == (6,)
     torch.testing.assert_close(again.value[:3], score.value)
+
+
+class Wrapper:
+    """What people write around a model: here, another scale of the inputs."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, x):
+        return self.model(10 * x)
+
+
+@pytest.mark.parametrize("method", [ap.InputXGradient(), ap.Occlusion(), ap.LRP("epsilon")])
+def test_a_wrapper_that_holds_a_model_is_what_is_explained(method):
+    wrapper = Wrapper(torch.nn.Linear(3, 2, bias=False))
+    x = torch.randn(2, 3)
+    found = method(wrapper, x, 0)
+    torch.testing.assert_close(found.output, wrapper(x).detach())
+    torch.testing.assert_close(found.values, 10 * x * wrapper.model.weight[0].detach())
+
+
+@pytest.mark.parametrize("method", [ap.InputXGradient(), ap.KernelSHAP()])
+def test_one_number_a_sample_is_a_feature(method):
+    found = method(
+        lambda image, age: image.sum(1) + 2 * age, {"image": torch.ones(3, 2), "age": torch.ones(3)}
+    )
+    assert found.values["age"].shape == (3,)
+    torch.testing.assert_close(found.values["age"].float(), torch.full((3,), 2.0))
+    assert found.remainder.abs().max() < 1e-5
+
+
+def test_floating_point_boxes_are_explained_and_masks_are_not():
+    x = {"image": torch.ones(2, 3), "bbox": torch.ones(2, 4), "pixel_mask": torch.ones(2, 3)}
+    found = ap.InputXGradient()(lambda image, bbox, pixel_mask: (image * pixel_mask).sum(1) + bbox.sum(1), x)
+    assert list(found.values) == ["image", "bbox"]
+    assert found.remainder.abs().max() < 1e-6
+
+
+def test_a_mask_may_be_infinite_and_shared_by_all_samples():
+    def model(x, attention_mask, position_ids):
+        return ((x @ x.mT + attention_mask).softmax(-1) @ x).sum((1, 2)) + 0 * position_ids.sum(1)
+
+    mask = torch.zeros(1, 4, 4).masked_fill(torch.ones(4, 4).triu(1).bool(), -torch.inf)
+    x = {"x": torch.randn(3, 4, 2), "attention_mask": mask, "position_ids": torch.arange(4)[None]}
+    for method in (ap.InputXGradient(), ap.Occlusion(), ap.IntegratedGradients()):
+        assert method(model, x).values["x"].shape == (3, 4, 2)
+    with pytest.raises(InputError, match="input 'x' contains NaN"):
+        ap.Saliency()(model, {**x, "x": torch.full((3, 4, 2), torch.nan)})
+    with pytest.raises(InputError, match=r"shapes \[\(3, 4, 2\), \(2, 4, 4\)"):
+        ap.Saliency()(model, {**x, "attention_mask": mask.repeat(2, 1, 1)})
+
+
+def test_complex_inputs_are_refused_by_their_type():
+    with pytest.raises(InputError, match="the input has type"):
+        ap.Saliency()(lambda x: x.abs(), torch.ones(2, 3, dtype=torch.complex64))

@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 import torch
 from scipy.sparse import csr_matrix
+from sklearn.cross_decomposition import PLSRegression
 from sklearn.datasets import load_iris
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.kernel_ridge import KernelRidge
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, PoissonRegressor, Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
@@ -187,3 +188,9 @@ def test_one_vs_rest_with_a_gamma_of_each_is_refused():
     model.estimators_[0]._gamma *= 2
     with pytest.raises(InputError, match="different kernels"):
         KernelDecomposition()(model, X)
+
+
+@pytest.mark.parametrize("model", [PLSRegression(), PoissonRegressor()])
+def test_coefficients_that_are_not_all_of_a_model(model):
+    with pytest.raises(InputError, match="score is not its coefficients times its inputs"):
+        KernelDecomposition()(model.fit(X, Y), X[:2])

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from apportion import features as features_module
 from apportion.errors import InputError
-from apportion.features import Features, ImageFeatures
+from apportion.features import Features, ImageFeatures, TabularFeatures, TextFeatures
 from apportion.files import read_tensors, write_tensors, written
-from apportion.trees import tensors_in
+from apportion.trees import keyed, tensors_in
 
 Values = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -41,7 +45,8 @@ class Explanation:
     `values` has the shape of the inputs (a tuple or dict of tensors likewise); `total` is the (batch,) amount
     that was to be apportioned, or None for methods that do not claim to add up; `remainder` is what `values`
     leave of it. `output` are the (batch, classes) scores, `target` the class of each sample (or the repr of
-    the callable), `features` names the features of each sample where a domain encoded them.
+    the callable), `features` names the features of each sample where a domain encoded them. `notes` are what
+    a method has to add; a tuple among them has one entry per sample.
 
     >>> import apportion as ap
     >>> e = ap.InputXGradient()(torch.nn.Linear(3, 2, bias=False), torch.ones(1, 3), target=1)
@@ -65,7 +70,7 @@ class Explanation:
     def apportioned(self) -> Tensor:
         """The (batch,) sums of all values."""
         wide = [v.double() if v.device.type != "mps" else v.float() for v in tensors_in(self.values)]
-        return torch.stack([v.flatten(1).sum(1) for v in wide]).sum(0)
+        return torch.stack([v.reshape(len(v), -1).sum(1) for v in wide]).sum(0)
 
     @property
     def remainder(self) -> Tensor | None:
@@ -78,7 +83,7 @@ class Explanation:
         return self.output.shape[0]
 
     def __getitem__(self, index: int) -> Explanation:
-        """The explanation of one sample, as a batch of one."""
+        """The explanation of one sample, as a batch of one; without the ledger, which is of the whole batch."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         index %= len(self)
@@ -100,6 +105,8 @@ class Explanation:
             output=self.output[part],
             target=self.target[part] if isinstance(self.target, Tensor) else self.target,
             features=None if self.features is None else self.features[part],
+            ledger=self.ledger if len(self) == 1 else None,
+            notes={k: note[part] if isinstance(note, tuple) else note for k, note in self.notes.items()},
         )
 
     def __eq__(self, other: object) -> bool:
@@ -147,21 +154,43 @@ class Explanation:
         return replace(self, features=tuple(features), labels=None if labels is None else tuple(labels))
 
     def relevance(self, index: int = 0) -> tuple[tuple[str, ...], Tensor]:
-        """The features that a person knows, and the value of each: words, columns, or flat input entries."""
-        values = next(tensors_in(self.values))[index]
-        feature = None if self.features is None else self.features[index]
-        if feature is None or isinstance(feature, ImageFeatures):
-            return tuple(f"{place}" for place in _places(values)), values.flatten()
-        groups = torch.as_tensor(feature.groups, device=values.device)
-        kept = groups >= 0
-        sums = torch.zeros(len(feature.names), dtype=values.dtype, device=values.device)
-        return feature.names, sums.index_add(0, groups[kept], values.flatten()[kept])
+        """The features that a person knows, and the value of each: words, columns, or flat input entries.
+
+        Of several inputs all are there, one after the other.
+        """
+        named = self._relevance(index)
+        names = tuple(name(i) for name, values in named for i in range(len(values)))
+        return names, torch.cat([values for _, values in named])
 
     def top(self, k: int = 10, index: int = 0) -> list[tuple[str, float]]:
         """The k features with the largest absolute values, largest first."""
-        names, values = self.relevance(index)
-        order = values.abs().argsort(descending=True, stable=True)[:k].tolist()
-        return [(names[i], float(values[i])) for i in order]
+        named = self._relevance(index)
+        strength = torch.cat([values.abs() for _, values in named])
+        order = strength.argsort(descending=True, stable=True)[:k].tolist()
+        ends = list(accumulate(len(values) for _, values in named))
+        found = []
+        for place in order:
+            which = bisect_right(ends, place)
+            name, values = named[which]
+            place -= ends[which] - len(values)
+            found.append((name(place), float(values[place])))
+        return found
+
+    def _relevance(self, index: int) -> list[tuple[Callable[[int], str], Tensor]]:
+        """For each input the name of its i-th feature, and the values of all."""
+        found: list[tuple[Callable[[int], str], Tensor]] = []
+        several, feature = not isinstance(self.values, Tensor), self._feature(index)
+        for key, tensor in keyed(self.values):
+            if feature is not None and not found:
+                found.append((feature.names.__getitem__, _of_groups(feature.groups, tensor[index].flatten())))
+            else:
+                prefix = f"{key} " if several else ""
+                found.append((partial(_place, prefix, tensor.shape[1:]), tensor[index].flatten()))
+        return found
+
+    def _feature(self, index: int) -> TextFeatures | TabularFeatures | None:
+        feature = None if self.features is None else self.features[index]
+        return None if isinstance(feature, ImageFeatures) else feature
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file with a JSON header; it appears whole or not at all."""
@@ -190,9 +219,15 @@ class Explanation:
         return frame(self)
 
 
-def _places(values: Tensor) -> list[tuple[int, ...]]:
-    grid = torch.cartesian_prod(*(torch.arange(n) for n in values.shape))
-    return [(int(i),) for i in grid] if grid.dim() == 1 else [tuple(row) for row in grid.tolist()]
+def _place(prefix: str, shape: torch.Size, i: int) -> str:
+    return f"{prefix}{tuple(map(int, np.unravel_index(i, shape))) if shape else ''}".strip()
+
+
+def _of_groups(groups: Sequence[int], values: Tensor) -> Tensor:
+    """The sum of each group; a text may be padded on the right beyond its groups."""
+    places = torch.tensor([(i, group) for i, group in enumerate(groups) if group >= 0], device=values.device)
+    sums = torch.zeros(max(groups, default=-1) + 1, dtype=values.dtype, device=values.device)
+    return sums.index_add(0, places[:, 1], values[places[:, 0]]) if len(places) else sums
 
 
 def _pack(explanation: Explanation) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -201,9 +236,8 @@ def _pack(explanation: Explanation) -> tuple[dict[str, Tensor], dict[str, Any]]:
         keys: Any = None
         tensors["values"] = values
     else:
-        items = list(values.items()) if isinstance(values, dict) else list(enumerate(values))
-        keys = [key for key, _ in items]
-        tensors |= {f"values.{i}": tensor for i, (_, tensor) in enumerate(items)}
+        keys = [key for key, _ in keyed(values)]
+        tensors |= {f"values.{i}": tensor for i, (_, tensor) in enumerate(keyed(values))}
     if explanation.total is not None:
         tensors["total"] = explanation.total
     if isinstance(explanation.target, Tensor):
@@ -229,12 +263,13 @@ def _pack(explanation: Explanation) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "ledger": ledger,
         "warnings": explanation.warnings,
         "notes": dict(explanation.notes),
+        "each": [key for key, note in explanation.notes.items() if isinstance(note, tuple)],
     }
     return tensors, json.loads(json.dumps(header))
 
 
 def _unpack(tensors: dict[str, Tensor], header: dict[str, Any]) -> Explanation:
-    from apportion.methods import from_repr
+    from apportion.methods import recorded
     from apportion.methods.relevance.ledger import Ledger
 
     keys = header["keys"]
@@ -252,11 +287,11 @@ def _unpack(tensors: dict[str, Tensor], header: dict[str, Any]) -> Explanation:
         total=tensors.get("total"),
         output=tensors["output"],
         target=header["target"] if header["target"] is not None else tensors["target"],
-        method=from_repr(header["method"]),
+        method=recorded(header["method"]),
         cost=Cost(**header["cost"]),
         features=features,
         labels=None if header["labels"] is None else tuple(header["labels"]),
         ledger=None if header["ledger"] is None else Ledger.from_json(header["ledger"]),
         warnings=tuple(header["warnings"]),
-        notes=header["notes"],
+        notes={**header["notes"], **{key: tuple(header["notes"][key]) for key in header.get("each", ())}},
     )

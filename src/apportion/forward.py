@@ -18,16 +18,23 @@ from apportion.explanation import Cost, Explanation, Values
 from apportion.progress import model_called
 from apportion.substitution import Substitution, warn_about_training
 from apportion.target import Target, pick, resolve, scores_of
-from apportion.trees import all_finite, map_tensors, tensors_in
+from apportion.trees import all_finite, keyed, map_tensors, tensors_in
 
 Model = Callable[..., Any]
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 
-# Keyword inputs of `transformers` models that say how to read the input; they are held constant.
-SIDE_INPUTS = frozenset(
+# Keyword inputs of `transformers` models that say how to read the input.
+_SIDE_INPUTS = frozenset(
     "attention_mask token_type_ids position_ids head_mask decoder_attention_mask langs bbox labels "
     "pixel_mask padding_mask global_attention_mask".split()
 )
+
+
+def is_side(key: Any, tensor: Tensor) -> bool:
+    """Whether an input is held constant: masks (booleans, or floating-point ones by their names), and
+    integers that go by the names of positions, types or labels."""
+    known = key in _SIDE_INPUTS and (key.endswith("mask") or not tensor.is_floating_point())
+    return known or tensor.dtype == torch.bool
 
 
 @dataclass
@@ -103,9 +110,7 @@ class Subject:
     def __post_init__(self) -> None:
         if not callable(self.model):
             raise InputError(f"model is {type(self.model).__name__}; accepted: a module or any callable")
-        inner = getattr(self.model, "model", None)
-        if not isinstance(self.model, torch.nn.Module) and isinstance(inner, torch.nn.Module):
-            self.model = inner
+        self.model = behind(self.model)
         self.model = getattr(self.model, "_orig_mod", self.model)
         self.inputs = checked_inputs(self.inputs)
         self.warnings = warn_about_training(self.model)
@@ -210,13 +215,7 @@ class Subject:
                         key, torch.zeros(tensor.shape, dtype=value.dtype, device=value.device)
                     )
                     total.view(-1).index_add_(0, place[inside], token.flatten()[inside])
-        if isinstance(self.inputs, Tensor):
-            return found[None]
-        if isinstance(self.inputs, tuple):
-            return tuple(
-                found.get(i, torch.zeros(t.shape, device=t.device)) for i, t in enumerate(self.inputs)
-            )
-        return {str(key): found[key] for key in self.inputs if key in found}
+        return placed(found, self.inputs)
 
 
 class _Entry:
@@ -239,10 +238,13 @@ class _Entry:
         run.on_embedding = self._embedded
 
         def enter(key: Any, tensor: Tensor) -> Tensor:
-            if key in SIDE_INPUTS or tensor.dtype == torch.bool:
+            if is_side(key, tensor):
                 return tensor
             if tensor.is_floating_point():
                 return self._leaf(tensor, Slot(key))
+            if tensor.is_complex():
+                what = "the input" if key is None else f"input {key!r}"
+                raise InputError(f"{what} has type {tensor.dtype}; accepted: floating point or integers")
             self.integers = True
             fresh = tensor.clone()
             begin = offsets[key][0]
@@ -251,12 +253,7 @@ class _Entry:
             )
             return fresh
 
-        if isinstance(inputs, Tensor):
-            self.inputs = enter(None, inputs)
-        elif isinstance(inputs, tuple):
-            self.inputs = tuple(enter(i, t) for i, t in enumerate(inputs))
-        else:
-            self.inputs = {key: enter(key, t) for key, t in inputs.items()}
+        self.inputs = rekeyed(inputs, enter)
 
     def _leaf(self, tensor: Tensor, slot: Slot) -> Tensor:
         if self.given is not None:
@@ -328,6 +325,13 @@ class _Entry:
         )
 
 
+def behind(model: Any) -> Any:
+    """The model of a Classifier; others as they are, also those that happen to have an attribute `model`."""
+    from apportion.domains import Classifier
+
+    return model.model if isinstance(model, Classifier) else model
+
+
 def call_model(model: Model, inputs: Inputs) -> Any:
     model_called()
     if isinstance(inputs, Tensor):
@@ -364,33 +368,51 @@ def checked_inputs(inputs: Any) -> Inputs:
         raise InputError(
             f"inputs is {type(inputs).__name__}; accepted: a tensor, or a tuple or dict of tensors"
         )
-    tensors = list(tensors_in(inputs if not isinstance(inputs, Mapping) else dict(inputs)))
-    many = 1 if isinstance(inputs, Tensor) else len(inputs)
-    if not tensors or len(tensors) != many:
+    items = keyed(inputs)
+    if not items or not all(isinstance(t, Tensor) for _, t in items):
         raise InputError("inputs must hold tensors only, at least one")
-    sizes = {t.shape[0] if t.dim() else None for t in tensors}
-    if len(sizes) != 1 or None in sizes or 0 in sizes:
-        shapes = [tuple(t.shape) for t in tensors]
+    explained = [(key, t) for key, t in items if not is_side(key, t)] or items
+    sizes = {t.shape[0] if t.dim() else None for _, t in explained}
+    batch = sizes.pop() if len(sizes) == 1 else None
+    # A mask or the positions may be the same for all samples.
+    if not batch or not all(
+        t.dim() and (t.shape[0] == batch or (is_side(k, t) and len(t) == 1)) for k, t in items
+    ):
+        shapes = [tuple(t.shape) for _, t in items]
         raise InputError(
             f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample"
         )
-    if not all_finite(tensors):
-        raise InputError("inputs contain NaN or infinite numbers")
-    plain = dict(inputs) if isinstance(inputs, Mapping) else inputs
-    return map_tensors(plain, lambda t: t.detach())  # type: ignore[no-any-return]
+    for key, tensor in explained:
+        if not all_finite(tensor):
+            what = "inputs contain" if key is None else f"input {key!r} contains"
+            raise InputError(f"{what} NaN or infinite numbers")
+    return rekeyed(
+        inputs, lambda _, t: t.detach() if len(t) == batch else t.detach().expand(batch, *t.shape[1:])
+    )
+
+
+def rekeyed(inputs: Inputs, change: Callable[[Any, Tensor], Tensor]) -> Inputs:
+    """Inputs of the same form, of which each tensor is changed with its key in view."""
+    if isinstance(inputs, Tensor):
+        return change(None, inputs)
+    if isinstance(inputs, Mapping):
+        return {key: change(key, t) for key, t in inputs.items()}
+    return tuple(change(i, t) for i, t in enumerate(inputs))
+
+
+def placed(found: Mapping[Any, Tensor], inputs: Inputs) -> Values:
+    """Values by key in the form of the inputs; zero in a tuple for an input that has none."""
+    if isinstance(inputs, Tensor):
+        return found[None]
+    if isinstance(inputs, tuple):
+        return tuple(found.get(i, torch.zeros(t.shape, device=t.device)) for i, t in enumerate(inputs))
+    return {str(key): found[key] for key in inputs if key in found}
 
 
 def offsets_of(inputs: Inputs) -> dict[Any, tuple[int, Tensor]]:
     """Where the flat positions of each integer input begin, so that all are distinct."""
-    items = (
-        [(None, inputs)]
-        if isinstance(inputs, Tensor)
-        else list(enumerate(inputs))
-        if isinstance(inputs, tuple)
-        else list(inputs.items())
-    )
     begin, found = 0, {}
-    for key, tensor in items:
+    for key, tensor in keyed(inputs):
         if not tensor.is_floating_point():
             found[key] = (begin, tensor)
             begin += tensor.numel()

@@ -94,6 +94,7 @@ class Interactions:
             target=self.target[part] if isinstance(self.target, Tensor) else self.target,
             names=(self.names_of(index),),
             features=None if self.features is None else self.features[part],
+            notes={k: note[part] if isinstance(note, tuple) else note for k, note in self.notes.items()},
         )
 
     def __eq__(self, other: object) -> bool:
@@ -217,22 +218,23 @@ def _pack(found: Interactions) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "labels": found.labels,
         "warnings": found.warnings,
         "notes": dict(found.notes),
+        "each": [key for key, note in found.notes.items() if isinstance(note, tuple)],
     }
     return tensors, json.loads(json.dumps(header))
 
 
 def _unpack(tensors: dict[str, Tensor], header: dict[str, Any]) -> Interactions:
-    from apportion.methods import from_repr
+    from apportion.methods import recorded
 
     described = header["features"]
     pictures = [tensors.pop(f"picture.{i}", None) for i in range(len(described or ()))]
     return Interactions(
         **{"total": None, "attributions": None, "target": header["target"], **tensors},
-        method=from_repr(header["method"]),
+        method=recorded(header["method"]),
         cost=Cost(**header["cost"]),
         names=tuple(tuple(names) for names in header["names"]),
         features=None if described is None else tuple(map(features_module.from_json, described, pictures)),
         labels=None if header["labels"] is None else tuple(header["labels"]),
         warnings=tuple(header["warnings"]),
-        notes=header["notes"],
+        notes={**header["notes"], **{key: tuple(header["notes"][key]) for key in header.get("each", ())}},
     )

@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation, Values
 from apportion.features import Features
-from apportion.forward import Inputs, Model, call_model, checked_inputs, same_random_state
+from apportion.forward import Inputs, Model, behind, call_model, checked_inputs, same_random_state
 from apportion.partitions import Partition
 from apportion.parts import Ordered, as_tensor_map, counts, cut, spread, without_hidden
 from apportion.progress import progress
@@ -96,9 +96,7 @@ class Masking:
             raise InputError(f"model is {type(model).__name__}; accepted: a module or any callable")
         if chunk is not None and chunk < 1:
             raise InputError(f"chunk is {chunk}; accepted: at least 1 row, or None to let it be chosen")
-        inner = getattr(model, "model", None)
-        wrapped = not isinstance(model, torch.nn.Module) and isinstance(inner, torch.nn.Module)
-        self.model: Model = inner if wrapped and callable(inner) else model
+        self.model: Model = behind(model)
         self.numpy = isinstance(inputs, np.ndarray)
         self.inputs = checked_inputs(torch.as_tensor(inputs) if isinstance(inputs, np.ndarray) else inputs)
         self.batch = next(tensors_in(self.inputs)).shape[0]

@@ -163,7 +163,8 @@ class Words:
 
 @dataclass(frozen=True)
 class Columns:
-    """Each column of a table row is a feature, the inputs of a one-hot block together.
+    """Each column of a table row is a feature, the inputs of a one-hot block together; one number a sample is
+    one column.
 
     >>> row = TabularFeatures(("age", "sex"), ("41", "female"), (0, 1, 1))
     >>> Columns()(torch.zeros(1, 3), (row,)).tolist()
@@ -171,6 +172,8 @@ class Columns:
     """
 
     def __call__(self, x: Tensor, features: Sequence[Features] | None = None) -> Tensor:
+        if x.dim() == 1:
+            return torch.zeros(1, dtype=torch.long, device=x.device)
         _matrix(self, x)
         if features and isinstance(features[0], TabularFeatures):
             rows = [torch.tensor(f.groups) for f in features if isinstance(f, TabularFeatures)]
@@ -216,7 +219,7 @@ def default_partition(x: Tensor, features: Sequence[Features] | None) -> Partiti
     """Words for token ids, columns for rows, patches for whatever has a grid."""
     if not x.is_floating_point():
         return Columns() if features and isinstance(features[0], TabularFeatures) else Words()
-    return Columns() if x.dim() == 2 else Patches()
+    return Columns() if x.dim() <= 2 else Patches()
 
 
 def _grid(partition: object, x: Tensor) -> torch.Size:

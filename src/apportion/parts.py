@@ -3,7 +3,7 @@ shared by."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +14,10 @@ from torch import Tensor
 from apportion.errors import InputError
 from apportion.explanation import Values
 from apportion.features import Features
-from apportion.forward import SIDE_INPUTS, Inputs
+from apportion.forward import Inputs, is_side, placed, rekeyed
 from apportion.partitions import Partition, default_partition, from_labels
 from apportion.replacements import Delete, Replacement, default_replacement
+from apportion.trees import keyed
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ class Part:
         if len(labels) == 1:
             keep = chosen.index_select(1, labels.flatten())
         else:
-            keep = chosen.gather(1, labels.flatten(1).index_select(0, where.to(self.x.device)))
+            keep = chosen.gather(1, _rows(labels).index_select(0, where.to(self.x.device)))
         return keep.view(-1, *labels.shape[1:])
 
 
@@ -87,16 +88,14 @@ def cut(
 ) -> list[Part]:
     """Each input tensor that can be explained, cut into features; those of several are numbered one after
     the other."""
-    items: Iterable[tuple[Any, Tensor]]
-    if isinstance(inputs, Tensor):
-        items = [(None, inputs)]
-    else:
-        items = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
+    # One integer a sample is the length of a text, or its place among others; one number a sample is a feature.
     chosen = [
-        (key, x) for key, x in items if key not in SIDE_INPUTS and x.dtype != torch.bool and x.dim() > 1
+        (key, x) for key, x in keyed(inputs) if not is_side(key, x) and (x.dim() > 1 or x.is_floating_point())
     ]
     if not chosen:
-        raise InputError("there is no input of two or more dimensions whose features could be hidden")
+        raise InputError(
+            "there is no input whose features could be hidden, only masks or one integer a sample"
+        )
     if len(chosen) > 1 and partition is not None:
         names = ", ".join(repr(key) for key, _ in chosen)
         raise InputError(f"one partition was given for the inputs {names}; accepted: none, or a single input")
@@ -120,7 +119,7 @@ def cut(
 
 def counts(parts: Sequence[Part], batch: int) -> Tensor:
     """How many features each sample has, (batch,)."""
-    highest = [part.labels.flatten(1).amax(1).expand(batch) for part in parts]
+    highest = [_rows(part.labels).amax(1).expand(batch) for part in parts]
     return torch.stack(highest).amax(0).cpu() + 1
 
 
@@ -130,7 +129,7 @@ def spread(effects: Tensor, parts: Sequence[Part], inputs: Inputs) -> Values:
     entries = torch.zeros(batch, many + 1, dtype=effects.dtype, device=effects.device)
     places = []
     for part in parts:
-        flat = (part.labels + 1).to(effects.device).expand(batch, *part.labels.shape[1:]).flatten(1)
+        flat = _rows((part.labels + 1).to(effects.device).expand(batch, *part.labels.shape[1:]))
         places.append(flat)
         entries.scatter_add_(
             1, flat, torch.full_like(flat, part.x[0].numel() / flat.shape[1], dtype=effects.dtype)
@@ -141,11 +140,11 @@ def spread(effects: Tensor, parts: Sequence[Part], inputs: Inputs) -> Values:
     for part, flat in zip(parts, places, strict=True):
         spread_out = shares.gather(1, flat).view(batch, *part.labels.shape[1:])
         found[part.key] = spread_out.expand(part.x.shape).contiguous()
-    if isinstance(inputs, Tensor):
-        return found[None]
-    if isinstance(inputs, tuple):
-        return tuple(found.get(i, torch.zeros(t.shape, device=t.device)) for i, t in enumerate(inputs))
-    return {str(key): value for key, value in found.items()}
+    return placed(found, inputs)
+
+
+def _rows(t: Tensor) -> Tensor:
+    return t.reshape(len(t), -1)
 
 
 def gathered(values: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
@@ -159,7 +158,7 @@ def gathered(values: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
         # What shares a label along an axis of length 1 is added up first, which is most of the work.
         axes = [a for a in range(1, value.dim()) if labels.shape[a] == 1 and value.shape[a] > 1]
         value = value.sum(axes, keepdim=True) if axes else value
-        sums.scatter_add_(1, labels.flatten(1), value.to(sums).flatten(1))
+        sums.scatter_add_(1, _rows(labels), _rows(value.to(sums)))
     return sums[:, 1:]
 
 
@@ -181,11 +180,7 @@ def without_hidden(inputs: Inputs, part: Part, ids: Tensor, keep: Tensor, how: D
             taken = taken.masked_fill(lengths == 0, how.empty).masked_fill(beyond, how.padding or 0)
         return taken.masked_fill(beyond, 0) if key == "attention_mask" else taken
 
-    if isinstance(inputs, Tensor):
-        return shorten(None, inputs)
-    if isinstance(inputs, tuple):
-        return tuple(shorten(i, t) for i, t in enumerate(inputs))
-    return {key: shorten(key, t) for key, t in inputs.items()}
+    return rekeyed(inputs, shorten)
 
 
 def as_tensor_map(partition: Partition | Tensor | np.ndarray | None) -> Partition | Tensor | None:

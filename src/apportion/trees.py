@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,13 @@ def tensors_in(tree: Any) -> Iterator[Tensor]:
     elif isinstance(tree, dict):
         for item in tree.values():
             yield from tensors_in(item)
+
+
+def keyed(tree: Tensor | tuple[Tensor, ...] | Mapping[Any, Tensor]) -> list[tuple[Any, Tensor]]:
+    """The tensors of inputs or of values with their keys: None for a single one, else places or names."""
+    if isinstance(tree, Tensor):
+        return [(None, tree)]
+    return list(tree.items()) if isinstance(tree, Mapping) else list(enumerate(tree))
 
 
 def all_finite(tree: Any) -> bool:

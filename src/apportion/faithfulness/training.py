@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from apportion.errors import InputError
 from apportion.faithfulness.scores import Scores
-from apportion.forward import Inputs, call_model
+from apportion.forward import Inputs, behind, call_model
 from apportion.target import scores_of
 from apportion.trees import map_tensors, tensors_in
 
@@ -94,8 +94,7 @@ def _seeded(model: nn.Module, seed: int) -> Iterator[None]:
 
 def copied(model: Any) -> nn.Module:
     """A copy in eval mode, all of whose weights can be trained."""
-    inner = getattr(model, "model", None)
-    model = inner if not isinstance(model, nn.Module) and isinstance(inner, nn.Module) else model
+    model = behind(model)
     if not isinstance(model, nn.Module):
         raise InputError(
             f"the model is {type(model).__name__}; accepted: a torch module, which can be trained"

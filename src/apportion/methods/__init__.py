@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import difflib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
@@ -75,6 +76,27 @@ def from_repr(text: str, named: Callable[[str], Any] = method_class) -> Any:
             f"cannot read method {text!r}; accepted: a name such as lrp or LRP(at='conv1')"
         ) from None
     return _class(tree.id, named)() if isinstance(tree, ast.Name) else _build(tree, text, named)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A method of which only the repr is known, since its settings hold data (a background, a label map)."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def __call__(self, *_: Any, **__: Any) -> Any:
+        raise InputError(f"{self.text} was read from a file without the data in its settings; make it anew")
+
+
+def recorded(text: str) -> Any:
+    """The method of a repr that was written to a file; a `Recorded` of its name where it cannot be made."""
+    try:
+        return from_repr(text)
+    except InputError:
+        return type(_class(text.split("(")[0], method_class).__name__, (Recorded,), {})(text)
 
 
 def _build(node: ast.expr, text: str, named: Callable[[str], Any]) -> Any:

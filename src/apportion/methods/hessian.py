@@ -155,7 +155,7 @@ class IntegratedHessians:
                 "nodes": max(int((r.second != 0).sum()) for r in sums.rules),
                 "baselines": paths.baselines,
                 "smoothed": smoothed,
-                "beta": [min(beta, BETAS[-1]) for beta in betas] if smoothed else None,
+                "beta": tuple(min(beta, BETAS[-1]) for beta in betas) if smoothed else None,
             },
         )
 

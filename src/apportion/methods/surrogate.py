@@ -290,13 +290,13 @@ def _kind(masking: Masking, partition: Any) -> tuple[bool, bool]:
 def _explanation(
     method: Any, masking: Masking, fits: Fit, total: Tensor, samples: int, warnings: tuple[str, ...]
 ) -> Explanation:
-    def rows(table: Tensor) -> list[list[float]]:
-        return [row[:count] for row, count in zip(table.tolist(), masking.counts.tolist(), strict=True)]
+    def rows(table: Tensor) -> tuple[list[float], ...]:
+        return tuple(row[:count] for row, count in zip(table.tolist(), masking.counts.tolist(), strict=True))
 
     notes = {
         "samples": samples,
-        "r2": fits.r2.tolist(),
-        "intercept": fits.intercept.tolist(),
+        "r2": tuple(fits.r2.tolist()),
+        "intercept": tuple(fits.intercept.tolist()),
         "coefficients": rows(fits.coefficients),
         "standard_errors": rows(fits.errors),
     }

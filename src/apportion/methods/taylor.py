@@ -76,7 +76,7 @@ class Taylor:
         gradients = subject.forward(leaves=roots).gradients()
         values = [(x - root) * g for x, root, g in zip(ends, roots, gradients, strict=True)]
         distance = _flat([x - root for x, root in zip(ends, roots, strict=True)]).norm(dim=1).tolist()
-        notes = {"root_score": left.tolist(), "distance": distance}
+        notes = {"root_score": tuple(left.tolist()), "distance": tuple(distance)}
         return subject.explanation(self, score, values, value, notes=notes)
 
     def _follow_gradient(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -109,6 +110,7 @@ def machine_of(estimator: Any) -> KernelMachine:
         weights = np.atleast_2d(_dense(estimator.coef_))
         bias = np.broadcast_to(np.ravel(estimator.intercept_), len(weights))
         found = _machine(weights, np.eye(len(weights)), bias, Linear())
+        _check_linear(estimator, weights, bias)
     elif hasattr(estimator, "steps"):
         raise InputError(
             f"the model is a {type(estimator).__name__} of several steps; accepted: its last step with "
@@ -126,6 +128,21 @@ def two_sided(machine: KernelMachine) -> KernelMachine:
     return KernelMachine(
         machine.points, both @ machine.coefficients, (both * machine.bias).flatten(), machine.parts
     )
+
+
+def _check_linear(estimator: Any, weights: Array, bias: Array) -> None:
+    """Refuse a model that has coefficients but does more with them (centres its inputs, has a link function)."""
+    rows = np.random.default_rng(0).normal(size=(3, weights.shape[1]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of rows without the column names that the model was fitted with
+        theirs = getattr(estimator, "decision_function", estimator.predict)(rows)
+    ours = (rows @ weights.T + bias).reshape(np.shape(theirs))
+    if not np.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * np.abs(ours).max()):
+        raise InputError(
+            f"the model is {type(estimator).__name__}, whose score is not its coefficients times its inputs: "
+            f"for one row it says {np.ravel(theirs)[0]:.4g} where these give {np.ravel(ours)[0]:.4g} (for such "
+            "models: Occlusion, KernelSHAP)"
+        )
 
 
 def _refused(estimator: Any) -> InputError:

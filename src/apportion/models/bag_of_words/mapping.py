@@ -62,8 +62,8 @@ class Hard:
 class Rank:
     """`base^(−rank)` for the `nearest` words, the nearest of rank 1; 0 for the others.
 
-    The mapping of the pictures in Bach et al. 2015. Base 2.4 and 8 words are reported from there; the
-    paper's text was not at hand to check them against.
+    The mapping of the pictures in Bach et al. 2015. Base 2.4 and 8 words are reported for that paper, not
+    checked against it.
     """
 
     nearest: int = 8

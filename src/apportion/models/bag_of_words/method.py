@@ -77,11 +77,11 @@ class KernelDecomposition:
         ]
         of_pixels = [bag.to_pixels(r) for bag, r in zip(bags, of_features, strict=True)]
         values = torch.as_tensor(np.stack(of_pixels))[:, None].expand(inputs.shape) / inputs.shape[1]
-        stages = {
-            "dimensions": found.relevance.values.sum(1).tolist(),
-            "features": [float(sum(part.sum() for part in parts)) for parts in of_features],
-            "pixels": [float(pixels.sum()) for pixels in of_pixels],
-        }
+        sums = found.relevance.values.sum(1).tolist()
+        stages = tuple(
+            {"dimensions": d, "features": float(sum(part.sum() for part in f)), "pixels": float(p.sum())}
+            for d, f, p in zip(sums, of_features, of_pixels, strict=True)
+        )
         return found.explanation(self, values.to(inputs.device), start, notes={"stages": stages})
 
     def _rows(self, model: Any, inputs: Any, target: Target, start: float) -> Explanation:
@@ -142,7 +142,10 @@ class _Found:
         rooted = {}
         if self.relevance.root_score is not None and self.relevance.distance is not None:
             left = self.relevance.root_score
-            rooted = {"root_score": left.tolist(), "distance": self.relevance.distance.tolist()}
+            rooted = {
+                "root_score": tuple(left.tolist()),
+                "distance": tuple(self.relevance.distance.tolist()),
+            }
             far = (left.abs() > NEAR * total.abs()).nonzero().flatten().tolist()
             if far:
                 warnings += (
