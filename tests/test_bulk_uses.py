@@ -13,7 +13,7 @@ import apportion as ap
 from apportion import Classifier, InputError
 from apportion.bulk.clustering import cluster
 from apportion.bulk.drift import drift
-from apportion.bulk.page import clusters_page
+from apportion.bulk.page import clusters_page, summary_page
 from apportion.bulk.summaries import summarise
 from apportion.cli import app
 from apportion.domains.image import ImagePreparation
@@ -112,6 +112,24 @@ def test_the_page_is_escaped_and_asks_for_nothing(run, watermarked):
     assert "not shown" not in page
     alone = clusters_page(run, cluster(run, classes=["1"]))
     assert "were given in memory" in alone
+
+
+def test_a_run_says_in_one_line_what_it_is(run):
+    assert repr(run).startswith(f"{len(run)} of {run.manifest.inputs} inputs explained and 0 failed in ")
+    assert "LRP(" in run._repr_html_()
+
+
+def test_the_page_of_a_summary_shows_words_and_pairs(tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("a <b>dull</b> film\na superb film\n")
+    words = ap.explain_dataset("sentiment", texts, "lrp", tmp_path / "words", workers=1, progress=False)
+    found = summarise(words)
+    page = summary_page(words, found)
+    assert "&lt;b&gt;" in page
+    assert "<b>dull" not in page
+    assert page.count('class="track"') == sum(map(len, found.features.values()))
+    pairs = ap.explain_dataset("sentiment", texts, "ih", tmp_path / "pairs", workers=1, progress=False)
+    assert "film × superb" in summary_page(pairs, summarise(pairs), 20)
 
 
 def test_the_commands(run, tmp_path):

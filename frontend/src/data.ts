@@ -46,7 +46,7 @@ export type Look = { opacity: number; threshold: number; shared: boolean };
 /** A number to three digits of `scale` and at least two decimals, with a true minus sign. */
 export function number(value: number, scale = 1): string {
   const decimals = scale > 0 ? Math.max(2, 2 - Math.floor(Math.log10(scale))) : 2;
-  let text = decimals < 7 || !value ? value.toFixed(decimals) : value.toExponential(2);
+  let text = decimals < 7 ? value.toFixed(decimals) : value ? value.toExponential(2) : "0.00";
   if (value && !Number(text)) text = String(Number(value.toPrecision(2)));
   return text.replace(/^-/, "−").replace(/e([+-])(\d)$/, "e$10$2"); // two digits of an exponent, as Python has
 }

@@ -83,11 +83,11 @@ def number(value: float, scale: float = 1.0) -> str:
     """A number to three digits of `scale` and at least two decimals, with a true minus sign; two digits of
     its own where that would show nothing, and powers of ten where the scale is tiny.
 
-    >>> number(5.2049), number(-0.0526, 0.0642), number(-0.00012, 5.2), number(0.0), number(3.85e-7, 4e-7)
+    >>> number(5.2049), number(-0.0526, 0.0642), number(-0.00012, 5.2), number(0.0, 1e-20), number(3.85e-7, 4e-7)
     ('5.20', '−0.0526', '−0.00012', '0.00', '3.85e-07')
     """
     decimals = max(2, 2 - math.floor(math.log10(scale))) if scale > 0 else 2
-    text = f"{value:.{decimals}f}" if decimals < 7 or not value else f"{value:.3g}"
+    text = f"{value:.{decimals}f}" if decimals < 7 else f"{value:.3g}" if value else "0.00"
     if value and not float(text):
         text = f"{value:.2g}"
     return text.replace("-", "−", 1) if text.startswith("-") else text

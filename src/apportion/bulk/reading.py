@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import html
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,6 +40,16 @@ class Run:
 
     folder: Path
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        made = self.manifest
+        return (
+            f"{len(self)} of {made.inputs} inputs explained and {self.failed} failed in {self.folder}: {made.method} "
+            f"of {made.model or 'a model in memory'} on {made.data or 'data in memory'}"
+        )
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(repr(self))}</p>"
 
     @cached_property
     def shards(self) -> list[Done]:
