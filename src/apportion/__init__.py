@@ -9,6 +9,7 @@ if _TYPE_CHECKING:
     from apportion.bulk.run import explain_dataset as explain_dataset
     from apportion.domains import Classifier as Classifier
     from apportion.errors import InputError as InputError
+    from apportion.explaining import explain as explain
     from apportion.explanation import Explanation as Explanation
     from apportion.faithfulness.comparison import compare as compare
     from apportion.faithfulness.complexity import Complexity as Complexity
@@ -59,15 +60,40 @@ if _TYPE_CHECKING:
     from apportion.methods.pairwise import InputHessian as InputHessian
     from apportion.methods.pairwise import ShapleyInteractions as ShapleyInteractions
     from apportion.methods.path import IntegratedGradients as IntegratedGradients
+    from apportion.methods.relevance.composites import Composite as Composite
     from apportion.methods.relevance.lrp import LRP as LRP
+    from apportion.methods.relevance.rules import AlphaBeta as AlphaBeta
+    from apportion.methods.relevance.rules import Box as Box
+    from apportion.methods.relevance.rules import Epsilon as Epsilon
+    from apportion.methods.relevance.rules import Flat as Flat
+    from apportion.methods.relevance.rules import Gamma as Gamma
+    from apportion.methods.relevance.rules import Proportional as Proportional
+    from apportion.methods.relevance.rules import WSquare as WSquare
+    from apportion.methods.relevance.rules import Zero as Zero
     from apportion.methods.rise import RISE as RISE
     from apportion.methods.smoothing import smooth as smooth
     from apportion.methods.surrogate import LIME as LIME
     from apportion.methods.surrogate import KernelSHAP as KernelSHAP
     from apportion.methods.taylor import Taylor as Taylor
+    from apportion.models import load as load
     from apportion.models.bag_of_words.classifier import BagOfWords as BagOfWords
     from apportion.models.bag_of_words.method import KernelDecomposition as KernelDecomposition
     from apportion.models.prototypes.estimator import ProtoPNet as ProtoPNet
+    from apportion.partitions import Channels as Channels
+    from apportion.partitions import Columns as Columns
+    from apportion.partitions import Patches as Patches
+    from apportion.partitions import Pixels as Pixels
+    from apportion.partitions import Superpixels as Superpixels
+    from apportion.partitions import Tokens as Tokens
+    from apportion.partitions import Words as Words
+    from apportion.replacements import Background as Background
+    from apportion.replacements import Blur as Blur
+    from apportion.replacements import Constant as Constant
+    from apportion.replacements import Delete as Delete
+    from apportion.replacements import Mean as Mean
+    from apportion.replacements import NoisyLinear as NoisyLinear
+    from apportion.replacements import Quartiles as Quartiles
+    from apportion.replacements import RegionMean as RegionMean
     from apportion.target import Contrast as Contrast
 
 __version__ = "0.1.0"
@@ -75,20 +101,32 @@ __version__ = "0.1.0"
 # Public name → module; imported when first used, so that `import apportion` stays light.
 _PLACES = {
     "AUPRC": "faithfulness.plausibility",
+    "AlphaBeta": "methods.relevance.rules",
     "AttentionWeights": "methods.attention",
+    "Background": "replacements",
     "BagOfWords": "models.bag_of_words.classifier",
+    "Blur": "replacements",
+    "Box": "methods.relevance.rules",
+    "Channels": "partitions",
     "Classifier": "domains",
+    "Columns": "partitions",
     "Completeness": "faithfulness.fidelity",
     "Complexity": "faithfulness.complexity",
+    "Composite": "methods.relevance.composites",
     "Comprehensiveness": "faithfulness.rationales",
+    "Constant": "replacements",
     "Contrast": "target",
     "Deconvnet": "methods.gradient",
     "DeepLIFT": "methods.deeplift",
+    "Delete": "replacements",
     "Deletion": "faithfulness.flipping",
     "DeletionRate": "faithfulness.flipping",
     "EffectiveComplexity": "faithfulness.complexity",
+    "Epsilon": "methods.relevance.rules",
     "Explanation": "explanation",
     "FFidelity": "faithfulness.retraining",
+    "Flat": "methods.relevance.rules",
+    "Gamma": "methods.relevance.rules",
     "GradCAM": "methods.cam",
     "GradCAMPlusPlus": "methods.cam",
     "GuidedBackprop": "methods.gradient",
@@ -109,15 +147,22 @@ _PLACES = {
     "LayerCAM": "methods.cam",
     "LocalLipschitz": "faithfulness.sensitivity",
     "MaxSensitivity": "faithfulness.sensitivity",
+    "Mean": "replacements",
+    "NoisyLinear": "replacements",
     "Occlusion": "methods.occlusion",
     "ParameterRandomisation": "faithfulness.randomisation",
+    "Patches": "partitions",
     "PixelFlipping": "faithfulness.flipping",
+    "Pixels": "partitions",
     "PointingGame": "faithfulness.plausibility",
+    "Proportional": "methods.relevance.rules",
     "ProtoPNet": "models.prototypes.estimator",
+    "Quartiles": "replacements",
     "RISE": "methods.rise",
     "ROAD": "faithfulness.flipping",
     "ROAR": "faithfulness.retraining",
     "RandomLogit": "faithfulness.randomisation",
+    "RegionMean": "replacements",
     "RelevanceMass": "faithfulness.plausibility",
     "RelevanceRank": "faithfulness.plausibility",
     "Saliency": "methods.gradient",
@@ -129,10 +174,15 @@ _PLACES = {
     "SoftSufficiency": "faithfulness.soft",
     "Sparseness": "faithfulness.complexity",
     "Sufficiency": "faithfulness.rationales",
+    "Superpixels": "partitions",
     "Taylor": "methods.taylor",
     "TokenF1": "faithfulness.plausibility",
+    "Tokens": "partitions",
     "VarGrad": "methods.gradient",
+    "WSquare": "methods.relevance.rules",
     "WeakLearner": "faithfulness.weak_learner",
+    "Words": "partitions",
+    "Zero": "methods.relevance.rules",
     "compare": "faithfulness.comparison",
     "explain": "explaining",
     "explain_dataset": "bulk.run",
