@@ -191,6 +191,8 @@ def test_bad_input() -> None:
     model, x = net(), images()
     with pytest.raises(InputError, match="no layer 'bodi'; nearest: body"):
         ap.GradCAM(layer="bodi")(model, x)
+    with pytest.raises(InputError, match="layer is 3; accepted: the name of a module"):
+        ap.GradCAM(layer=3)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no grid of places"):
         ap.GradCAM(layer="head")(model, x)
     with pytest.raises(InputError, match="no grid of places"):

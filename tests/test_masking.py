@@ -390,12 +390,43 @@ def test_quartiles_keep_the_bin_or_leave_it() -> None:
         ({"replacement": Background(torch.zeros(2, 3, 5, 5))}, "the background has shape"),
         ({"target": 7}, "class 7"),
         ({"chunk": 0}, "chunk is 0"),
+        ({"chunk": 1.5}, "chunk is 1.5"),
+        ({"seed": "a"}, "seed is 'a'"),
+        ({"partition": "slic"}, "partition is 'slic'; accepted: a partition such as"),
+        ({"partition": Patches}, "partition is <class"),
+        ({"partition": Patches(2.5)}, "size is 2.5"),
+        ({"replacement": 0.5}, "replacement is 0.5; accepted: a replacement such as"),
+        ({"replacement": Blur}, "replacement is <class"),
         ({"features": ()}, "0 features for 1 samples"),
     ],
 )
 def test_bad_input(kwargs: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         Masking(lambda z: z.flatten(1)[:, :2], torch.zeros(1, 3, 4, 4), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "message"),
+    [
+        (lambda rows: rows.sum(1), np.array([["a", "b"]]), "inputs has type <U1"),
+        (lambda rows: rows.sum(1), np.array([[1.0, None]], dtype=object), "inputs has type object"),
+        (lambda rows: np.array(["cat"] * len(rows)), np.ones((1, 2)), "the model returned has type <U3"),
+        (lambda rows: [[1.0], [1.0, 2.0]], np.ones((1, 2)), "the model returned has type list"),
+        (lambda rows: rows.sum(1)[1:], np.ones((1, 2)), "scores of shape"),
+        (lambda rows: None, np.ones((1, 2)), "the model returned NoneType"),
+    ],
+)
+def test_bad_arrays(model, inputs: np.ndarray, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _ = Masking(model, inputs).score
+
+
+def test_arrays_of_any_layout_and_models_of_torch() -> None:
+    rows = np.arange(6.0).reshape(2, 3)
+    rows.setflags(write=False)
+    for array in (rows[:, ::-1], np.asfortranarray(rows), rows.astype(np.float32)):
+        assert Masking(lambda r: r.sum(1).tolist(), array).score.tolist() == [3.0, 12.0]
+    assert Masking(nn.Linear(3, 2).double(), rows).output.shape == (2, 2)
 
 
 def test_bad_scores_and_masks() -> None:

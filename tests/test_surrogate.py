@@ -309,6 +309,14 @@ def test_rise_finds_where_the_score_is_read() -> None:
     torch.testing.assert_close(found.values, other.values, rtol=0, atol=1e-10)
 
 
+def test_rise_counts_in_more_than_half_precision() -> None:
+    x = torch.ones(1, 1, 6, 6)
+    model = lambda z: 5 + z[:, 0, :2, :2].mean((1, 2))  # noqa: E731
+    exact = ap.RISE(samples=600, cells=3)(model, x).values
+    found = ap.RISE(samples=600, cells=3)(model, x.bfloat16()).values
+    assert (found - exact).abs().max() < 0.1 * exact.abs().max()
+
+
 def test_rise_is_the_papers_sum() -> None:
     x, seen = torch.ones(1, 1, 6, 6, dtype=torch.float64), []
 
@@ -326,7 +334,20 @@ def test_rise_is_the_papers_sum() -> None:
     ("make", "message"),
     [
         (lambda: ap.LIME(samples=0), "samples is 0"),
+        (lambda: ap.LIME(samples=1.5), "samples is 1.5; accepted: a whole number"),  # type: ignore[arg-type]
+        (lambda: ap.LIME(samples="10"), "samples is '10'"),  # type: ignore[arg-type]
+        (lambda: ap.LIME(keep=2.5), "keep is 2.5"),  # type: ignore[arg-type]
         (lambda: ap.LIME(alpha=-1), "alpha is -1"),
+        (lambda: ap.LIME(alpha=math.nan), "alpha is nan"),
+        (lambda: ap.LIME(width="wide"), "width is 'wide'"),  # type: ignore[arg-type]
+        (lambda: ap.LIME(seed=-1)(lambda z: z.sum(1), torch.ones(1, 3)), "seed is -1"),
+        (lambda: ap.KernelSHAP(exact=-1), "exact is -1"),
+        (lambda: ap.KernelSHAP(samples=0), "samples is 0"),
+        (lambda: ap.RISE(shown="half"), "shown is 'half'"),  # type: ignore[arg-type]
+        (
+            lambda: ap.RISE(samples=1, cells=2)(lambda z: z.sum((1, 2, 3)), torch.ones(1, 1, 4, 4)),
+            "samples is 1, and some place",
+        ),
         (lambda: ap.LIME(keep=0), "keep is 0"),
         (lambda: ap.LIME(width=0.0), "width is 0"),
         (lambda: ap.LIME(select="best"), "select is 'best'"),  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check_whole
 from apportion.explanation import Cost, Explanation, Values
 from apportion.features import Features
 from apportion.forward import Inputs, Model, behind, call_model, checked_inputs, same_random_state
@@ -94,11 +94,14 @@ class Masking:
         self.start = time.perf_counter()
         if not callable(model):
             raise InputError(f"model is {type(model).__name__}; accepted: a module or any callable")
-        if chunk is not None and chunk < 1:
-            raise InputError(f"chunk is {chunk}; accepted: at least 1 row, or None to let it be chosen")
+        if chunk is not None:
+            check_whole(1, chunk=chunk)
+        check_whole(0, seed=seed)
         self.model: Model = behind(model)
-        self.numpy = isinstance(inputs, np.ndarray)
-        self.inputs = checked_inputs(torch.as_tensor(inputs) if isinstance(inputs, np.ndarray) else inputs)
+        self.numpy = isinstance(inputs, np.ndarray) and not isinstance(self.model, torch.nn.Module)
+        self.inputs = checked_inputs(
+            _as_tensor("inputs", inputs) if isinstance(inputs, np.ndarray) else inputs
+        )
         self.batch = next(tensors_in(self.inputs)).shape[0]
         if features is not None and len(features) != self.batch:
             raise InputError(f"{len(features)} features for {self.batch} samples; accepted: one per sample")
@@ -293,9 +296,9 @@ class Masking:
             self._guarded = _writes(self.model, guard)
             output = map_tensors(output, guard.current)
         if isinstance(output, np.ndarray | list | float):
-            output = torch.as_tensor(np.asarray(output))
+            output = _as_tensor("what the model returned", output)
         try:
-            scores = scores_of(output, size)
+            scores = scores_of(output, size, "sample" if self.rows_run == 0 else "masked row")
         except InputError as error:
             raise error if self.rows_run == 0 else InputError(f"with features hidden, {error}") from None
         self.rows_run += size
@@ -313,3 +316,12 @@ def _writes(model: Model, run: Substitution) -> bool:
     if not isinstance(model, torch.nn.Module):
         return False
     return any(m.training for m in model.modules()) or any(run.current(b) is not b for b in model.buffers())
+
+
+def _as_tensor(what: str, numbers: Any) -> Tensor:
+    """A tensor of its own with these numbers, which may be nested lists."""
+    try:
+        return torch.from_numpy(np.array(numbers, order="C"))
+    except (TypeError, ValueError):  # words or objects; rows of different length
+        kind = getattr(numbers, "dtype", type(numbers).__name__)
+        raise InputError(f"{what} has type {kind} and is no table of numbers; accepted: numbers") from None

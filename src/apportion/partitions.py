@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check, check_whole
 from apportion.features import Features, ImageFeatures, TabularFeatures, TextFeatures
 
 Partition = Callable[[Tensor, Sequence[Features] | None], Tensor]
@@ -73,10 +74,11 @@ def sides_of(size: int | tuple[int, ...] | None, space: Sequence[int], name: str
     """One positive number for each dimension of a grid."""
     if size is None:
         return tuple(max(1, round(length / 14)) for length in space)
-    sides = (size,) * len(space) if isinstance(size, int) else tuple(size)
-    if len(sides) != len(space) or min(sides) < 1:
-        raise InputError(f"{name} is {size}; accepted: a positive number, or one for each of {tuple(space)}")
-    return sides
+    sides = size if isinstance(size, tuple | list) else (size,) * len(space)
+    accepted = f"a positive whole number, or one for each of {tuple(space)}"
+    whole = all(isinstance(side, Integral) and side >= 1 for side in sides)
+    check(name, size, lambda _: whole and len(sides) == len(space), accepted)
+    return tuple(sides)
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,7 @@ class Superpixels:
     scale: float = 100.0
 
     def __post_init__(self) -> None:
-        if self.segments < 1:
-            raise InputError(f"segments is {self.segments}; accepted: at least 1")
+        check_whole(1, segments=self.segments)
         if self.method not in ("slic", "felzenszwalb"):
             raise InputError(f"method is {self.method!r}; accepted: 'slic', 'felzenszwalb'")
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check
 from apportion.explanation import Values
 from apportion.features import Features
 from apportion.forward import Inputs, is_side, placed, rekeyed
@@ -101,6 +101,18 @@ def cut(
         raise InputError(f"one partition was given for the inputs {names}; accepted: none, or a single input")
     if len(chosen) > 1 and isinstance(replacement, Delete):
         raise InputError("Delete needs one input of token ids, but several inputs are explained")
+    check(
+        "replacement",
+        replacement,
+        lambda v: v is None or isinstance(v, Replacement),
+        "a replacement such as Constant(0.5) or Blur()",
+    )
+    check(
+        "partition",
+        partition,
+        lambda v: v is None or isinstance(v, Tensor | list) or (callable(v) and not isinstance(v, type)),
+        "a partition such as Patches(4), or a label map of integers",
+    )
     parts, begin = [], 0
     for key, x in chosen:
         known = features if len(chosen) == 1 else None

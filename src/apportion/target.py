@@ -33,9 +33,9 @@ class Contrast:
         return scores[:, self.positive] - scores[:, self.negative]
 
 
-def scores_of(output: Any, batch: int) -> Tensor:
+def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
     """The (batch, classes) scores in what a model returned: a tensor, an object with `.logits`, a mapping
-    with "logits", or a tuple that begins with one of these."""
+    with "logits", or a tuple that begins with one of these; errors call its rows `row`."""
     found = output
     if isinstance(found, tuple | list) and found and not hasattr(found, "logits"):
         found = found[0]
@@ -61,7 +61,7 @@ def scores_of(output: Any, batch: int) -> Tensor:
     if not bool(finite.all()):
         where = (~finite).nonzero().flatten().tolist()
         raise InputError(
-            f"the model returned NaN or infinite scores for sample {where[:5]}; nothing to explain"
+            f"the model returned NaN or infinite scores for {row} {where[:5]}; nothing to explain"
         )
     return found
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check
 from apportion.explanation import Explanation
 from apportion.forward import Inputs, Model, Slot, Subject, with_gradients
 from apportion.methods.gradient import GuidedBackprop
@@ -38,6 +38,9 @@ class GradCAM:
     layer: str | None = None
     relu: bool = True
     guided: bool = False
+
+    def __post_init__(self) -> None:
+        check("layer", self.layer, lambda v: v is None or isinstance(v, str), "the name of a module, or None")
 
     @with_gradients()
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:

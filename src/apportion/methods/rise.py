@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check, check_whole
 from apportion.explanation import Explanation
 from apportion.features import Features
 from apportion.forward import Inputs, Model
@@ -45,10 +45,9 @@ class RISE:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        if self.samples < 1:
-            raise InputError(f"samples is {self.samples}; accepted: at least 1")
-        if not 0 < self.shown < 1:
-            raise InputError(f"shown is {self.shown}; accepted: a probability between 0 and 1")
+        check_whole(1, samples=self.samples)
+        check_whole(0, seed=self.seed)
+        check("shown", self.shown, lambda v: 0 < v < 1, "a probability between 0 and 1")
 
     def __call__(
         self,
@@ -76,16 +75,22 @@ class RISE:
         grids = (torch.rand(self.samples, 1, *cells, generator=generator) < self.shown).to(inputs.dtype)
         steps = tuple(-(-length // cell) for length, cell in zip(space, cells, strict=True))
         shifts = torch.stack([torch.randint(s, (self.samples,), generator=generator) for s in steps], 1)
-        scores = masking.score.new_zeros(masking.batch)
+        # Thousands of samples are added up, which half precision cannot count.
+        precise = torch.promote_types(masking.score.dtype, torch.float32)
+        scores = masking.score.new_zeros(masking.batch, dtype=precise)
         weighted, whole = scores.new_zeros(masking.batch, masking.many), scores.new_zeros(masking.many)
         for which in progress(torch.split(torch.arange(self.samples), masking.chunk), self.samples, "masks"):
             masks = _enlarged(grids[which], shifts[which], steps, space).flatten(1).to(inputs.device)
-            values = masking.values(masks)
+            values = masking.values(masks).to(precise)
             weighted += values @ masks.to(values)
             whole += masks.sum(0).to(whole)
             scores += values.sum(1)
         here = weighted / (self.samples * self.shown)
         if self.centred:
+            if not bool((whole > 0).all() and (whole < self.samples).all()):
+                raise InputError(
+                    f"samples is {self.samples}, and some place was never hidden or never shown; accepted: more"
+                )
             # Means over the masks that were drawn, not over those that might have been: less noise.
             here = weighted / whole - (scores[:, None] - weighted) / (self.samples - whole)
         return masking.explanation(self, masking.spread(here), total=None)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import check, check_whole
 from apportion.explanation import Explanation
 from apportion.features import Features
 from apportion.forward import Inputs, Model
@@ -70,21 +70,17 @@ class LIME:
 
     def __post_init__(self) -> None:
         _check_samples(self.samples, self.max_samples, self.tolerance)
-        if self.alpha < 0:
-            raise InputError(f"alpha is {self.alpha}; accepted: zero or more")
-        if self.keep is not None and self.keep < 1:
-            raise InputError(f"keep is {self.keep}; accepted: at least 1 feature, or None for all")
-        if self.width is not None and not self.width > 0:
-            raise InputError(f"width is {self.width}; accepted: a positive distance")
+        check("alpha", self.alpha, lambda v: 0 <= v < math.inf, "zero or more")
+        if self.keep is not None:
+            check_whole(1, keep=self.keep)
+        if self.width is not None:
+            check("width", self.width, lambda v: v > 0, "a positive distance, or None")
         for name, accepted in (
             ("select", ("highest", "lasso")),
             ("distance", ("cosine", "euclidean", None)),
             ("sizes", ("coins", "uniform", None)),
         ):
-            if getattr(self, name) not in accepted:
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; accepted: {', '.join(map(repr, accepted))}"
-                )
+            check(name, getattr(self, name), accepted.__contains__, ", ".join(map(repr, accepted)))
 
     def __call__(
         self,
@@ -151,7 +147,8 @@ class KernelSHAP:
     chunk: int | None = None
 
     def __post_init__(self) -> None:
-        _check_samples(self.samples or 1, self.max_samples, self.tolerance)
+        _check_samples(1 if self.samples is None else self.samples, self.max_samples, self.tolerance)
+        check_whole(0, exact=self.exact)
 
     def __call__(
         self,
@@ -306,8 +303,6 @@ def _explanation(
 
 
 def _check_samples(samples: int, most: int, tolerance: float | None) -> None:
-    for name, value in (("samples", samples), ("max_samples", most)):
-        if value < 1:
-            raise InputError(f"{name} is {value}; accepted: at least 1")
-    if tolerance is not None and not tolerance > 0:
-        raise InputError(f"tolerance is {tolerance}; accepted: a positive share, or None")
+    check_whole(1, samples=samples, max_samples=most)
+    if tolerance is not None:
+        check("tolerance", tolerance, lambda v: v > 0, "a positive share, or None")
