@@ -63,7 +63,7 @@ export function ChartView({ chart }: { chart: Chart }) {
 /** Numbers from −1 to 1 between each two names. */
 export function MatrixView({ matrix }: { matrix: Matrix }) {
   return (
-    <div class="scroll">
+    <div class="scroll" role="group" tabIndex={0} aria-label={matrix.title}>
       <table class="matrix">
         <caption>{matrix.title}</caption>
         <thead><tr><td />{matrix.names.map((name) => <th key={name} scope="col">{name}</th>)}</tr></thead>

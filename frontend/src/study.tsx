@@ -23,7 +23,7 @@ export function StudyView({ study, versions }: { study: Study; versions: Record<
 
 function TableView({ table }: { table: Table }) {
   return (
-    <section class="scroll">
+    <section class="scroll" tabIndex={0} aria-label={table.title}>
       <table class="results">
         <caption><b>{table.title}</b></caption>
         <thead><tr>{table.columns.map((column) => <th key={column} scope="col" class={column && "n"}>{column}</th>)}</tr></thead>

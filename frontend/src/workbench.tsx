@@ -161,7 +161,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
               </label>
             ))}
           </div>
-          <p class="quiet told">{told}</p>
+          <p class="quiet told">{told.replaceAll("`", "")}</p>
           <label>Others, with settings{" "}
             <input name="others" value={others} placeholder="LRP(ledger=True), IntegratedGradients(nodes=24)" autocomplete="off"
               onInput={(event) => setOthers(event.currentTarget.value)} />
