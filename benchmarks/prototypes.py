@@ -74,7 +74,12 @@ def explaining() -> Iterator[Row]:
         with torch.no_grad():
             net(x)
 
-    runs: dict[str, Callable[[], object]] = {"forward pass": forward}
+    def slope() -> None:
+        """What any explanation of pixels by a backward pass costs at least."""
+        leaf = x.clone().requires_grad_()
+        torch.autograd.grad(net(leaf)[0, 0], leaf)
+
+    runs: dict[str, Callable[[], object]] = {"forward pass": forward, "plain input gradient": slope}
     for method in (Prototypes(), Upsampled(), PrototypeLRP("epsilon")):
         runs[repr(method)] = lambda method=method: method(net, x)
     yield "one photo, 170 prototypes", "forward pass", runs

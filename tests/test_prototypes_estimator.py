@@ -578,6 +578,12 @@ def wrong(name: str):
             "recipe is 'best'; accepted: paper, frozen, fast",
         ),
         "prototypes": (lambda: ap.ProtoPNet(backbone(), 0), "prototypes_per_class is 0"),
+        "seed": (lambda: ap.ProtoPNet(backbone(), seed="a"), "seed is 'a'"),  # type: ignore[arg-type]
+        "text": (lambda: ap.ProtoPNet(ap.load("sentiment")), "a Classifier of images"),
+        "other images": (
+            lambda: ap.ProtoPNet(backbone(), 2).fit(torch.rand(4, 3, 12, 12), [0, 1] * 2),
+            r"the backbone does not run on images of shape \(3, 12, 12\)",
+        ),
         "tuned and fast": (lambda: ap.ProtoPNet(backbone(), recipe="fast", tune=True), "learns no backbone"),
         "checkpoint and fast": (lambda: make.fit(x, labels, checkpoint="x"), "takes no epochs"),
         "not fitted": (lambda: make.predict(x), "not fitted"),
@@ -594,7 +600,17 @@ WRONG = (
         "unknown label",
     ),
     *("NaN", "no images", "wrong shape", "no folder", "not images", "too many prototypes", "one-pixel grid"),
-    *("backbone", "recipe", "prototypes", "tuned and fast", "checkpoint and fast", "not fitted"),
+    *(
+        "seed",
+        "text",
+        "other images",
+        "backbone",
+        "recipe",
+        "prototypes",
+        "tuned and fast",
+        "checkpoint and fast",
+        "not fitted",
+    ),
 )
 
 
@@ -625,6 +641,10 @@ def test_bad_questions_to_a_fitted_model():
         (lambda: model.explain(x[:1], target=9), "target is class 9"),
         (lambda: model.reasons(x), "image holds 60 images"),
         (lambda: model.reasons(x[0], top=0), "top is 0"),
+        (lambda: model.reasons(x[0], target=9), r"target is 9; accepted: a class, by its number \(0 to 2\)"),
+        (lambda: model.reasons(x[0], target=True), "target is True"),
+        (lambda: model.gallery(0, 0, train=x), "k is 0; accepted: a whole number of at least 1"),
+        (lambda: model.predict(torch.rand(2, 3, 12, 12)), "accepted: 1 channels"),
         (lambda: model.reasons(x[0], target="7"), "there is no class '7'"),
         (lambda: model.gallery(7), "there is no class 7; accepted: 0, 1, 2"),
     ):

@@ -147,5 +147,5 @@ def imagenet() -> Classifier:
         encode=PREPARATION,
         labels=tuple(CLASSES.read_text(encoding="utf-8").splitlines()),
         domain="image",
-        name="efficientnet-lite0",
+        name="imagenet",
     )

@@ -38,7 +38,7 @@ from apportion.models.prototypes.network import Backbone, PrototypeNet
 from apportion.models.prototypes.panels import panels
 from apportion.models.prototypes.quality import Quality, quality
 from apportion.models.prototypes.saving import load, rebuilt, save
-from apportion.models.prototypes.settings import Fast, Recipe, recipe_of
+from apportion.models.prototypes.settings import Fast, Recipe, check_whole, recipe_of
 from apportion.target import Target
 
 
@@ -78,21 +78,19 @@ class ProtoPNet:
         seed: int = 0,
     ) -> None:
         self.preparation: Any = preparation
+        self.shipped: str | None = None
+        module: Any = backbone
         if isinstance(backbone, Classifier):
             self.preparation = preparation or backbone.encode
-        self.shipped = (
-            backbone.name if isinstance(backbone, Classifier) and backbone.name in SHIPPED else None
-        )
-        module = backbone.model if isinstance(backbone, Classifier) else backbone
+            self.shipped = backbone.name if backbone.name in SHIPPED else None
+            module = backbone.model if backbone.domain == "image" else None
         if not isinstance(module, nn.Module):
             raise InputError(
-                f"backbone is {type(backbone).__name__}; accepted: a torch module or a Classifier of one"
+                f"backbone is {type(backbone).__name__}; accepted: a torch module or a Classifier of images"
             )
         recipe = recipe_of(recipe)
-        if not isinstance(prototypes_per_class, int) or prototypes_per_class < 1:
-            raise InputError(
-                f"prototypes_per_class is {prototypes_per_class!r}; accepted: a whole number of at least 1"
-            )
+        check_whole("prototypes_per_class", prototypes_per_class)
+        check_whole("seed", seed, 0)
         if tune and isinstance(recipe, Fast):
             raise InputError(
                 "tune=True was given with the fast recipe, which learns no backbone; accepted: recipe='paper'"
@@ -120,9 +118,8 @@ class ProtoPNet:
         backbone = self._backbone(data.read(torch.zeros(1, dtype=torch.long)))
         numbers = labels_of(data).to(device_of(backbone))
         grids = Grids(data, backbone) if self.tune else kept(data, backbone)
-        with torch.no_grad():
-            self._check_patches(data, grids.of(torch.zeros(1, dtype=torch.long)))
         many, per_class = len(data.classes), self.prototypes_per_class
+        grids.check(numbers, many, per_class)
         if isinstance(self.recipe, Fast):
             if checkpoint is not None:
                 raise InputError(
@@ -150,7 +147,7 @@ class ProtoPNet:
     def predict_proba(self, images: Any) -> npt.NDArray[np.float32]:
         """(n, classes) probabilities."""
         self._check_fitted()
-        data = images_of(images, None, self.preparation)
+        data = self._read(images)
         with torch.no_grad():
             parts = [
                 self.net_(x.to(device_of(self.net_))).softmax(1)
@@ -171,7 +168,7 @@ class ProtoPNet:
         method = OVER.get(over) if isinstance(over, str) else over
         if method is None:
             raise InputError(f"over is {over!r}; accepted: {', '.join(OVER)}, or a method with settings")
-        data = images_of(one_image(image), None, self.preparation)
+        data = self._read(one_image(image))
         x = data.read(torch.arange(len(data))).to(device_of(self.net_))
         explanation: Explanation = method(self.net_, x, self._target(target))
         named = self._named()
@@ -186,15 +183,16 @@ class ProtoPNet:
     def reasons(self, image: Any, target: int | str | None = None, top: int = 10) -> Reasons:
         """The prototypes that contribute most to the score of one image, with their patches in both images."""
         self._check_fitted()
-        if not isinstance(top, int) or top < 1:
-            raise InputError(f"top is {top!r}; accepted: a whole number of at least 1")
-        data = images_of(one_image(image), None, self.preparation)
+        check_whole("top", top)
+        data = self._read(one_image(image))
         if len(data) != 1:
             raise InputError(f"image holds {len(data)} images; accepted: one")
         x = data.read(torch.zeros(1, dtype=torch.long)).to(device_of(self.net_))
-        wanted = self._target(target)
-        if wanted is not None and not isinstance(wanted, int):
-            raise InputError(f"target is {target!r}; accepted: a class, by number or name")
+        wanted: Any = self._target(target)
+        known = isinstance(wanted, int) and not isinstance(wanted, bool) and 0 <= wanted < len(self.classes_)
+        if not known and wanted is not None:
+            most = len(self.classes_) - 1
+            raise InputError(f"target is {target!r}; accepted: a class, by its number (0 to {most}) or name")
         names = [str(name) for name in self.classes_.tolist()]
         return reasons(self.net_, x, data.show(0), data.names[0], wanted, names, self.sources_, top)
 
@@ -259,21 +257,22 @@ class ProtoPNet:
 
     # ---- checks ----
 
+    def _read(self, images: Any) -> Images:
+        """Images with as many channels as those that were fitted; other sizes are welcome."""
+        data = images_of(images, None, self.preparation)
+        shape = tuple(data.read(torch.zeros(1, dtype=torch.long)).shape[1:])
+        if shape[0] != self.shape_[0]:
+            raise InputError(
+                f"images have shape {shape}; accepted: {self.shape_[0]} channels, as {self.shape_}"
+            )
+        return data
+
     def _backbone(self, example: Tensor) -> Backbone:
         """A copy of the user's module, so that training, eval mode and `requires_grad` never reach it."""
         module = copy.deepcopy(self.backbone).eval()
         if not self.tune:
             module.requires_grad_(False)
         return Backbone(module, example.to(device_of(module)), self.layer)
-
-    def _check_patches(self, data: Images, grid: Tensor) -> None:
-        fewest = int(labels_of(data).bincount(minlength=len(data.classes)).min())
-        patches = fewest * grid.shape[2] * grid.shape[3]
-        if self.prototypes_per_class > patches:
-            raise InputError(
-                f"prototypes_per_class is {self.prototypes_per_class}, but a class has {fewest} images of "
-                f"{grid.shape[2]} × {grid.shape[3]} patches, {patches} in all; accepted: at most that"
-            )
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "net_"):

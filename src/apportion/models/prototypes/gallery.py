@@ -15,6 +15,7 @@ from apportion.models.prototypes.images import Images
 from apportion.models.prototypes.matches import Patch, patches_of
 from apportion.models.prototypes.network import PrototypeNet
 from apportion.models.prototypes.push import Nearest, nearest
+from apportion.models.prototypes.settings import check_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,6 +59,7 @@ def gallery(
     net: PrototypeNet, number: int, label: str, sources: Sequence[Patch], sets: Mapping[str, Images], k: int
 ) -> Gallery:
     """The gallery of class `number`, with the k nearest patches of each prototype in each set of images."""
+    check_whole("k", k)
     chosen = (net.class_of == number).nonzero().flatten()
     columns = {}
     for name, images in sets.items():

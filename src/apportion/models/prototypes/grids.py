@@ -9,6 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from apportion.errors import InputError
 from apportion.models.prototypes.images import Images
 from apportion.models.prototypes.network import PrototypeNet
 from apportion.progress import progress
@@ -28,6 +29,17 @@ class Grids:
         if self.kept is not None:
             return self.kept[numbers.to(self.kept.device)]
         return self.backbone(self.images.read(numbers).to(device_of(self.backbone)))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def check(self, labels: Tensor, classes: int, per_class: int) -> None:
+        """Refuse more prototypes than a class has patches."""
+        rows, columns = self.of(torch.zeros(1, dtype=torch.long)).shape[2:]
+        fewest = int(labels.bincount(minlength=classes).min())
+        if per_class > fewest * rows * columns:
+            raise InputError(
+                f"prototypes_per_class is {per_class}, but a class has {fewest} images of {rows} × {columns} patches, "
+                f"{fewest * rows * columns} in all; accepted: at most that"
+            )
 
     @torch.no_grad()
     def patches(self, net: PrototypeNet, what: str) -> Iterator[tuple[Tensor, Tensor]]:

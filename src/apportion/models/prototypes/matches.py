@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ class Patch:
 
     name: str
     label: str
-    picture: Tensor
+    picture: Tensor = field(repr=False)
     box: Box
     similarity: float
 
@@ -51,7 +51,7 @@ class Match:
     connection: float
     contribution: float
     box: Box
-    heat: Tensor
+    heat: Tensor = field(repr=False)
     source: Patch
 
 
@@ -63,7 +63,7 @@ class Reasons:
     """
 
     name: str
-    picture: Tensor
+    picture: Tensor = field(repr=False)
     label: str
     score: float
     probability: float

@@ -35,9 +35,9 @@ class Backbone(nn.Module):
         self.module = module
         self.layer = layer
         if layer is not None:
-            module_named(module, layer)
+            module_named(module, str(layer))
         with torch.no_grad():
-            if layer is None and not _has_grid(_tensor(module(example)), example):
+            if layer is None and not _has_grid(_ran(module, example), example):
                 self.layer = _last_grid(module, example)
             sides = tuple(self(example).shape[2:])
         if max(sides) == 1:
@@ -75,6 +75,20 @@ class Backbone(nn.Module):
         if not seen:
             raise InputError(f"layer {layer!r} of the backbone was not called")
         return seen[-1]
+
+
+def _ran(module: nn.Module, example: Tensor) -> Any:
+    """The output for the first image; what a module of the user's own raises there is told in one line."""
+    try:
+        return _tensor(module(example))
+    except InputError:
+        raise
+    except Exception as error:
+        first = next(iter(str(error).splitlines()), "")
+        raise InputError(
+            f"the backbone does not run on images of shape {tuple(example.shape[1:])}: {type(error).__name__}: "
+            f"{first:.200}"
+        ) from error
 
 
 def _tensor(output: Any) -> Any:

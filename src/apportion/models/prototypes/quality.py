@@ -14,6 +14,7 @@ from apportion.models.prototypes.images import Images, labels_of
 from apportion.models.prototypes.matches import Box
 from apportion.models.prototypes.network import PrototypeNet
 from apportion.models.prototypes.push import Nearest, duplicates, nearest, own_neighbours
+from apportion.models.prototypes.settings import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,8 +34,7 @@ class Quality:
 
 def quality(net: PrototypeNet, images: Images, k: int, noise: float) -> Quality:
     """The quality of prototypes on images with labels, by the k nearest of these and noise of such a share."""
-    if not isinstance(k, int) or k < 1:
-        raise InputError(f"k is {k!r}; accepted: a whole number of at least 1")
+    check_whole("k", k)
     labels = labels_of(images).to(device_of(net))
     found = nearest(net, Grids(images, net.backbone).patches(net, "nearest images"), k)
     first = duplicates(net.class_of, found.image[:, 0], found.place[:, 0])

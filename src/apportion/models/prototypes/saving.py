@@ -70,6 +70,8 @@ def save(model: ProtoPNet, path: Path) -> Path:
 
 def load(path: Path, preparation: Encode | None = None) -> tuple[dict[str, Any], State]:
     """The settings of the estimator, and what it had found; `preparation` is preferred to that in the file."""
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; accepted: what save() wrote")
     header, tensors = unseal(path)
     if "sources" not in header:
         raise InputError(f"{path} holds no fitted ProtoPNet; accepted: what save() wrote")
