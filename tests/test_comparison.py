@@ -105,12 +105,35 @@ def test_tables_of_several_inputs_are_joined(table: Any) -> None:
         (["saliency", "saliency"], ["sufficiency"], "there twice"),
         (["saliency"], ["iou"], "in no table"),
         (["salience"], ["sufficiency"], "did you mean 'saliency'"),
+        (None, ["sufficiency"], "no list but NoneType"),
+        ([ap.Saliency], ["sufficiency"], r"accepted: Saliency\(\), with"),
+        (["saliency"], [ap.Sufficiency], r"accepted: Sufficiency\(\), with"),
+        ([3], ["sufficiency"], "neither a method nor a map"),
     ],
 )
 def test_what_cannot_be_compared(methods: Any, tests: Any, message: str) -> None:
     model, x = small.mlp()
     with pytest.raises(InputError, match=message):
         ap.compare(model, x, methods, tests)
+
+
+@pytest.mark.parametrize("values", [np.arange(24.0).reshape(3, 8), torch.arange(24).view(3, 8)])
+def test_numbers_of_any_kind_are_maps_and_have_references(values: Any) -> None:
+    model, x = torch.nn.Linear(8, 2), torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    table = ap.compare(model, x, {"mine": values}, ["pixel-flipping"])
+    found = {row: by_test["pixel-flipping"].values.tolist() for row, by_test in table.scores.items()}
+    assert table.references == ("random", "uniform", "reversed")
+    assert found["mine"] == ap.PixelFlipping()(model, x, torch.as_tensor(values)).values.tolist()
+    assert found["reversed"] == ap.PixelFlipping()(model, x, -torch.as_tensor(values)).values.tolist()
+    assert len({str(values) for values in found.values()}) == 4
+
+
+def test_one_sample_proves_nothing() -> None:
+    model, x = small.mlp()
+    table = ap.compare(model, x[:1], ["saliency", "inputxgradient"], ["pixel-flipping"])
+    assert "of one sample, so there are no intervals" in repr(table)
+    assert "bold" not in repr(table) + table._repr_html_()
+    assert "bold" in ap.compare(model, x, ["saliency"], ["pixel-flipping"])._repr_html_()
 
 
 def test_explanations_of_other_classes_are_refused() -> None:

@@ -341,6 +341,8 @@ def test_labels_of_one_class_or_none(name: str) -> None:
         made_test(name)(network, x, explained("mlp"))
     with pytest.raises(InputError, match="two classes at least"):
         made_test(name)(network, x, explained("mlp"), labels=torch.zeros(3, dtype=torch.long))
+    with pytest.raises(InputError, match="class numbers, one per sample"):
+        made_test(name)(network, x, explained("mlp"), labels=["a", "b", "c"])
     with pytest.raises(InputError, match="3 class numbers"):
         made_test(name)(network, x, explained("mlp"), labels=torch.zeros(2, dtype=torch.long))
 
@@ -354,6 +356,8 @@ def test_labels_of_one_class_or_none(name: str) -> None:
         "PixelFlipping(normalised=True, order='lerf')",
         "PixelFlipping(beam=0)",
         "Deletion(steps=0)",
+        "deletion(steps='3')",
+        "comprehensiveness(shares=0.1)",
         "Insertion(steps=-1)",
         "DeletionRate(block=0)",
         "ROAD(shares=())",

@@ -105,7 +105,7 @@ def _table(
                     ready.classifier,
                     ready.inputs,
                     dict(zip(methods, made, strict=True)),
-                    tests or QUICK_TESTS,
+                    QUICK_TESTS if tests is None else tests,
                     features=ready.features or None,
                     replacements=None if panel else (),
                 )

@@ -54,7 +54,9 @@ def from_repr(text: str) -> Any:
 
     >>> from_repr("deletion-rate").higher_is_better
     False
-    >>> from_repr("ROAD(shares=(0.5,))").shares
-    (0.5,)
+    >>> from_repr("ROAD(shares=(0.5,))").shares, from_repr("deletion(steps=3)").steps
+    ((0.5,), 3)
     """
-    return methods.from_repr(text, named_test) if "(" in text else named_test(text.strip())()
+    name, opened, settings = text.strip().partition("(")
+    made = named_test(name.strip())
+    return methods.from_repr(f"{made.__name__}({settings}", named_test) if opened else made()

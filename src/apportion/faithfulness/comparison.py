@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from apportion.domains import Classifier
@@ -42,9 +44,10 @@ def compare(
 ) -> Table:
     """Put explanations of the same inputs through the same tests, beside the rows random, uniform and reversed.
 
-    `methods` are methods, short names or reprs, or a mapping name → method or Explanation; `tests` likewise are
-    tests, short names or reprs. What is run for one test is not run again for another. The row `reversed` is
-    the first method's. The other arguments are those of the tests.
+    `methods` are methods, short names or reprs, or a mapping name → method or map (an Explanation, or numbers
+    in the shape of the inputs); `tests` likewise are tests, short names or reprs. What is run for one test is
+    not run again for another. The row `reversed` is the first method's. The other arguments are those of the
+    tests.
 
     Tests that leave their replacement open are run with `replacements` too, and the table warns where another
     method would win (default: mean and blur for images, deletion for token ids; () for none).
@@ -71,12 +74,9 @@ def compare(
             )
     case = Case(model, inputs, target, labels=labels, features=features, mask=mask, chunk=chunk)
     case.target = case.masking().resolved  # one target for all
-    rows: dict[str, Map] = {
-        name: made if _is_map(made) else case.explain(made) for name, made in given.items()
-    }
+    rows: dict[str, Map] = {name: _map(made, case) for name, made in given.items()}
     _check_targets(rows, case.target)
-    first = next(iter(rows.values()))
-    beside: dict[str, Explanation] = references(first, seed) if isinstance(first, Explanation) else {}
+    beside = references(next(iter(rows.values())), seed)
     rows |= beside
     scores = {row: {name: case.score(test, m) for name, test in chosen.items()} for row, m in rows.items()}
     if replacements is None:
@@ -98,10 +98,13 @@ def compare(
 def _named(given: Sequence[Any] | Mapping[str, Any], read: Any, known: Mapping[str, str]) -> dict[str, Any]:
     """Name → what was given, or what its short name or repr stands for."""
     if isinstance(given, Mapping):
-        return {name: read(item) if isinstance(item, str) else item for name, item in given.items()}
-    if isinstance(given, str):
-        raise InputError(f"{given!r} is one text; accepted: a list of names, such as [{given!r}]")
-    made = [read(item) if isinstance(item, str) else item for item in given]
+        return {name: _made(item, read) for name, item in given.items()}
+    if not isinstance(given, list | tuple):
+        what = "one text" if isinstance(given, str) else f"no list but {type(given).__name__}"
+        raise InputError(
+            f"{given!r:.60} is {what}; accepted: a list of names, such as [{next(iter(known))!r}]"
+        )
+    made = [_made(item, read) for item in given]
     names = [
         item.strip() if isinstance(item, str) else _short(own, read, known)
         for item, own in zip(given, made, strict=True)
@@ -110,6 +113,12 @@ def _named(given: Sequence[Any] | Mapping[str, Any], read: Any, known: Mapping[s
         if names.count(name) > 1:
             raise InputError(f"{name!r} is there twice")
     return dict(zip(names, made, strict=True))
+
+
+def _made(item: Any, read: Any) -> Any:
+    if isinstance(item, type):
+        raise InputError(f"{item.__name__} is a class; accepted: {item.__name__}(), with settings or without")
+    return read(item) if isinstance(item, str) else item
 
 
 def _short(made: Any, read: Any, known: Mapping[str, str]) -> str:
@@ -122,8 +131,15 @@ def _short(made: Any, read: Any, known: Mapping[str, str]) -> str:
     return repr(made)
 
 
-def _is_map(made: Any) -> bool:
-    return isinstance(made, Explanation | Tensor | tuple | dict)
+def _map(made: Any, case: Case) -> Map:
+    """A map as it was given, or that of a method."""
+    if isinstance(made, Explanation | Tensor | tuple | dict):
+        return made
+    if isinstance(made, np.ndarray):
+        return torch.as_tensor(made)
+    if not callable(made):
+        raise InputError(f"{made!r} is neither a method nor a map; accepted: InputXGradient(), tensors, …")
+    return case.explain(made)
 
 
 def _check_targets(rows: Mapping[str, Map], target: Any) -> None:

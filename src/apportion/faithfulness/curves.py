@@ -164,5 +164,5 @@ def at_shares(counts: Tensor, shares: Sequence[float]) -> Tensor:
 
 def check_shares(name: str, shares: Sequence[float]) -> None:
     """Refuse what are no shares."""
-    if not shares or not all(0 < share <= 1 for share in shares):
+    if not isinstance(shares, tuple | list) or not shares or not all(0 < share <= 1 for share in shares):
         raise InputError(f"{name} is {shares}; accepted: shares above 0 up to 1, such as (0.1, 0.5)")

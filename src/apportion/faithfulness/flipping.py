@@ -223,8 +223,8 @@ def _area(test: Deletion | Insertion, case: Case, explanation: Map, least_first:
 
 
 def _check_steps(steps: int | None) -> None:
-    if steps is not None and steps < 1:
-        raise InputError(f"steps is {steps}; accepted: at least 1, or None for one feature a step")
+    if steps is not None and (not isinstance(steps, int) or steps < 1):
+        raise InputError(f"steps is {steps!r}; accepted: at least 1, or None for one feature a step")
 
 
 def _check_order(order: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +17,7 @@ from apportion.target import Target
 from apportion.trees import all_finite, map_tensors, tensors_in
 
 Map = Explanation | Values
+AnyMap = TypeVar("AnyMap", bound=Map)
 
 
 def values_of(explanation: Map, inputs: Inputs) -> dict[Any, Tensor]:
@@ -31,9 +33,9 @@ def values_of(explanation: Map, inputs: Inputs) -> dict[Any, Tensor]:
         if key not in asked:
             names = ", ".join(repr(k) for k in asked)
             raise InputError(f"the map has values for {key!r}, but the inputs are {names}")
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor | np.ndarray):
             raise InputError(f"the map holds {type(value).__name__}; accepted: an Explanation or tensors")
-        found[key] = _fitted(value, asked[key])
+        found[key] = _fitted(torch.as_tensor(value), asked[key])
     if not found:
         raise InputError("the map holds no values")
     return found
@@ -132,10 +134,10 @@ class Reversed:
         return turned
 
 
-def references(explanation: Explanation, seed: int = 0) -> dict[str, Explanation]:
-    """The maps that every table has beside the methods: `random`, `uniform`, and `reversed` of an explanation.
+def references(explanation: AnyMap, seed: int = 0) -> dict[str, AnyMap]:
+    """The maps that every table has beside the methods: `random`, `uniform`, and `reversed` of a map.
 
-    They have the target, the output and the features of the explanation. A test on which a method does not
+    They have the target, the output and the features of an explanation. A test on which a method does not
     do better than these tells nothing about it.
 
     >>> import apportion as ap
@@ -146,8 +148,11 @@ def references(explanation: Explanation, seed: int = 0) -> dict[str, Explanation
     made: dict[str, RandomMap | UniformMap | Reversed] = {
         "random": RandomMap(seed),
         "uniform": UniformMap(),
-        "reversed": Reversed(explanation.method),
+        "reversed": Reversed(getattr(explanation, "method", None)),
     }
+    if not isinstance(explanation, Explanation):
+        numbers = map_tensors(explanation, lambda t: t if t.is_floating_point() else t.float())
+        return {name: cast("AnyMap", way.values(numbers)) for name, way in made.items()}
     return {
         name: replace(
             explanation, values=way.values(explanation.values), method=way, total=None, ledger=None, notes={}

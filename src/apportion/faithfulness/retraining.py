@@ -164,7 +164,10 @@ def _labels(case: Case, test: object, classes: int = 2) -> Tensor:
     name = type(test).__name__
     if case.labels is None:
         raise InputError(f"{name} trains, so it needs the true classes: labels=…, one per sample")
-    labels = torch.as_tensor(case.labels)
+    try:
+        labels = torch.as_tensor(case.labels)
+    except (TypeError, ValueError):
+        raise InputError(f"labels are {case.labels!r:.60}; accepted: class numbers, one per sample") from None
     many = next(tensors_in(case.inputs)).shape[0]
     if labels.shape != (many,) or labels.is_floating_point():
         raise InputError(

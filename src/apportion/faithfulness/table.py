@@ -164,9 +164,14 @@ class Table:
             f"<th>{escape(test)}{_ARROWS[self._scores(self.methods[0], test).higher_is_better]}</th>"
             for test in self.tests
         )
+        leading = {test: self._leading(test) for test in self.tests}
         rows = "".join(
             f"<tr><th>{escape(row)}</th>"
-            + "".join(f"<td>{escape(_cell(self._scores(row, test)))}</td>" for test in self.tests)
+            + "".join(
+                f"<td{' style=font-weight:bold' if row in leading[test] else ''}>"
+                f"{escape(_cell(self._scores(row, test)))}</td>"
+                for test in self.tests
+            )
             + "</tr>"
             for row in self.scores
         )
@@ -175,10 +180,11 @@ class Table:
 
     def _remarks(self) -> list[str]:
         first = self._scores(self.methods[0], self.tests[0])
-        remarks = [
-            f"mean over {first.n} {first.each}s with its 95 % bootstrap interval; ↑ higher is better, ↓ lower"
-        ]
-        if len(self.methods) > 1:
+        many = len(first.values)
+        mean = f"mean over {many} {first.each}s with its 95 % bootstrap interval"
+        one = f"of one {first.each}, so there are no intervals and nothing is sure"
+        remarks = [f"{one if many == 1 else mean}; ↑ higher is better, ↓ lower"]
+        if len(self.methods) > 1 and many > 1:
             remarks.append(
                 "bold: the best method, and those not clearly worse (paired, Holm-corrected p ≥ 0.05)"
             )
@@ -195,7 +201,7 @@ class Table:
     def _leading(self, test: str) -> set[str]:
         """The best method, and those that are not clearly worse."""
         best = self.best(test)
-        if best is None:
+        if best is None or len(self._scores(best, test)) == 1:
             return set()
         beaten = {
             c.second if c.first == best else c.first
