@@ -449,3 +449,11 @@ def test_bad_scores_and_masks() -> None:
     ):
         with pytest.raises(InputError):
             bad()
+
+
+def test_a_label_map_that_may_be_of_samples_or_of_channels():
+    x, labels = torch.zeros(3, 3, 2, 2), torch.arange(12).reshape(3, 2, 2)
+    with pytest.raises(InputError, match="one map per sample or one per channel"):
+        from_labels(labels, x)
+    assert from_labels(labels[:, None], x).shape == (3, 1, 2, 2)
+    assert from_labels(labels[None], x).shape == (1, 3, 2, 2)

@@ -195,6 +195,11 @@ def from_labels(labels: Tensor, x: Tensor) -> Tensor:
     labels = torch.as_tensor(labels)
     if labels.is_floating_point() or labels.is_complex():
         raise InputError(f"the label map has type {labels.dtype}; accepted: integers")
+    if x.dim() > 3 and x.shape[0] == x.shape[1] > 1 and labels.shape == x.shape[1:]:
+        raise InputError(
+            f"the label map has shape {tuple(labels.shape)}, which may be one map per sample or one per channel of "
+            f"{tuple(x.shape)}; accepted here: labels[:, None] for samples, labels[None] for channels"
+        )
     found = labels[None] if labels.dim() == x.dim() - 1 and labels.shape == x.shape[1:] else labels
     if x.dim() > 2 and labels.shape in (x.shape[2:], x.shape[:1] + x.shape[2:]):
         found = labels[None, None] if labels.dim() == x.dim() - 2 else labels[:, None]

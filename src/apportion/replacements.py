@@ -8,6 +8,7 @@ prepared.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -221,7 +222,7 @@ class Background(Replacement):
 
     def hide(self, x: Tensor, keep: Tensor, prepared: Tensor, draw: Tensor | None = None) -> Tensor:
         assert draw is not None
-        rows = self.data.to(device=x.device, dtype=x.dtype)[draw]
+        rows = self.data[draw.to(self.data.device)].to(x)
         return super().hide(x, keep, rows)
 
 
@@ -253,7 +254,7 @@ class Quartiles(Background):
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         """For each entry where its bin begins and ends among the sorted rows, (batch, columns, 2)."""
         super().prepare(x, labels)
-        ordered = self._ordered(x)
+        ordered = self._ordered.to(x)
         cuts = torch.arange(1, self.bins, device=x.device, dtype=x.dtype) / self.bins
         edges = torch.quantile(ordered, cuts, dim=1).T
         bin_ = torch.searchsorted(edges.contiguous(), x.T.contiguous())
@@ -265,7 +266,7 @@ class Quartiles(Background):
 
     def hide(self, x: Tensor, keep: Tensor, prepared: Tensor, draw: Tensor | None = None) -> Tensor:
         assert draw is not None
-        ordered, rows = self._ordered(x), len(self.data)
+        ordered, rows = self._ordered.to(x), len(self.data)
         generator = torch.Generator().manual_seed(self.seed)
         chance = torch.rand(rows, x.shape[1], generator=generator)[draw].to(x)
         begin, end = prepared.unbind(-1)
@@ -278,8 +279,9 @@ class Quartiles(Background):
         # Nothing can be drawn from an empty bin or from outside of the only one.
         return torch.where(torch.where(keep, many == 0, many == rows), x, found)
 
-    def _ordered(self, x: Tensor) -> Tensor:
-        return self.data.to(x).T.contiguous().sort(1).values
+    @cached_property
+    def _ordered(self) -> Tensor:
+        return self.data.T.contiguous().sort(1).values
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,9 @@ class RISE:
         scores = masking.score.new_zeros(masking.batch, dtype=precise)
         weighted, whole = scores.new_zeros(masking.batch, masking.many), scores.new_zeros(masking.many)
         for which in progress(torch.split(torch.arange(self.samples), masking.chunk), self.samples, "masks"):
-            masks = _enlarged(grids[which], shifts[which], steps, space).flatten(1).to(inputs.device)
+            masks = _enlarged(
+                grids[which].to(inputs.device), shifts[which].to(inputs.device), steps, space
+            ).flatten(1)
             values = masking.values(masks).to(precise)
             weighted += values @ masks.to(values)
             whole += masks.sum(0).to(whole)
@@ -93,7 +95,7 @@ class RISE:
                 )
             # Means over the masks that were drawn, not over those that might have been: less noise.
             here = weighted / whole - (scores[:, None] - weighted) / (self.samples - whole)
-        return masking.explanation(self, masking.spread(here), total=None)
+        return masking.explanation(self, masking.spread(here.to(masking.score.dtype)), total=None)
 
 
 _MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -104,7 +106,7 @@ def _enlarged(grids: Tensor, shifts: Tensor, steps: Sequence[int], space: Sequen
     size = [(cell + 1) * step for cell, step in zip(grids.shape[2:], steps, strict=True)]
     masks = F.interpolate(grids, size=size, mode=_MODES[len(size)], align_corners=False).squeeze(1)
     for axis, length in enumerate(space):
-        place = shifts[:, axis, None] + torch.arange(length)
+        place = shifts[:, axis, None] + torch.arange(length, device=shifts.device)
         shape = [len(masks), *(length if a == axis else 1 for a in range(len(space)))]
         masks = masks.take_along_dim(place.view(shape), axis + 1)
     return masks
