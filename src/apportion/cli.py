@@ -34,7 +34,8 @@ COMPARED = "lrp,IntegratedGradients(nodes=24),inputxgradient,occlusion"
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,  # a bug shows Python's own traceback
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # help in boxes takes half as long again, and breaks the lines of examples
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Explanations that add up: what a model decided, why, and what the explanation leaves out.",
     epilog="Exit status: 0 done, 1 a bug (with a traceback), 2 something to mend (in one line), 130 interrupted.",
 )
@@ -164,9 +165,9 @@ def compare(
     as_json: Json = False,
     html: Html = None,
 ) -> None:
-    """Explain one decision by several methods, side by side on a page, each with its tests.
+    """Explain one decision by several methods, side by side on a page.
 
-    Methods that cannot explain this model are named and left out.
+    Each stands there with its tests. Methods that cannot explain this model are named and left out.
 
     \b
     apportion compare "a painfully funny movie" --methods lrp,ig,lime
@@ -297,7 +298,10 @@ def main() -> None:
             raise
         context = getattr(error, "ctx", None)
         command = "apportion" if context is None else context.command_path
-        if text := error.format_message():  # empty where the help was asked for by giving nothing
+        text = error.format_message()
+        if text.startswith("Usage: "):  # the help, for a command that was given nothing
+            print(text)
+        else:
             say("error", f"{text.rstrip('.')} (see {command} --help)")
         status = 2
     sys.exit(status)

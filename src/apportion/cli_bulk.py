@@ -20,6 +20,7 @@ Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML p
 
 runs = typer.Typer(
     no_args_is_help=True,
+    rich_markup_mode=None,
     help="Look at what `apportion bulk` wrote.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -62,7 +62,7 @@ def put_to_test(
 
 
 def list_tests(as_json: Json = False) -> None:
-    """List the tests: short name, repr with its settings, its direction, and what it says."""
+    """List the tests: name, repr with its settings, direction, meaning."""
     with one_line_errors(quiet=as_json):
         from apportion.faithfulness import TESTS, named_test
 

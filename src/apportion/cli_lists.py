@@ -38,7 +38,7 @@ def complete_models(incomplete: str) -> list[str]:
 
 
 def methods(as_json: Json = False) -> None:
-    """List the methods: short name, repr with its settings, and what each is.
+    """List the methods: name, repr with its settings, what each is.
 
     \b
     apportion methods
@@ -88,7 +88,9 @@ def rules(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """List the rules of LRP, the composites that say which rule goes where, and the functions covered.
+    """List the rules of LRP, its composites, and the functions covered.
+
+    A composite says which rule goes where.
 
     \b
     apportion rules

@@ -20,7 +20,9 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8765,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
 ) -> None:
-    """Open the workbench: a page, on this machine only, where models are explained as you type and drop.
+    """Open the workbench: a page where models are explained.
+
+    It is on this machine only. Type a text, drop a picture, edit a row.
 
     \b
     apportion serve

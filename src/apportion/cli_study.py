@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 app = typer.Typer(
-    no_args_is_help=True, help="Run studies of explanations, which resume where they were, and show them."
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Run studies of explanations, which resume where they were, and show them.",
 )
 
 
