@@ -55,13 +55,6 @@ CANNOT = {
 # Methods that read scores only: they explain a function without a gradient too.
 BLACK_BOX = {"occlusion", "lime", "kernelshap", "rise", "shapleyinteractions"}
 
-# Methods with noise, which is another for another batch and another number format → why. It is the same again
-# for the same call, like all of them.
-NOISY = {
-    "smoothgrad": "the noise is drawn for the batch as a whole, in its number format",
-    "vargrad": "the noise is drawn for the batch as a whole, in its number format",
-}
-
 # Methods whose values are in double precision whatever the model's → why.
 IN_DOUBLE = {"lime": "a regression is solved in it", "kernelshap": "a regression is solved in it"}
 
@@ -209,7 +202,7 @@ def test_dtypes(name: str, model: str, dtype: torch.dtype) -> None:
     expected = torch.float64 if name in IN_DOUBLE else dtype
     assert all(value.dtype == expected for value in numbers(explanation))
     assert explanation.output.dtype == dtype
-    if dtype == torch.float32 and name not in NOISY:
+    if dtype == torch.float32:
         equal(explanation, explained(name, model), rtol=1e-3)
 
 
@@ -222,8 +215,7 @@ def test_a_sample_is_explained_as_if_alone(name: str, model: str) -> None:
     for index in range(len(whole)):
         alone = method(name, model)(network, small.take(inputs, slice(index, index + 1)))
         assert len(alone) == 1
-        if name not in NOISY:
-            equal(alone, whole[index])
+        equal(alone, whole[index])
 
 
 # ---- targets ----

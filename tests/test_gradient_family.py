@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -73,10 +74,34 @@ def test_vargrad_is_the_variance_of_the_gradients() -> None:
     spread = 0.5 * (x.amax(1) - x.amin(1))
     expected = (4 * spread**2)[:, None].expand(2, 3)
     torch.testing.assert_close(found.values, expected, rtol=0.15, atol=0)
+
+
+@pytest.mark.parametrize("method", [ap.SmoothGrad, ap.VarGrad])
+@pytest.mark.parametrize("width", [3, 40])
+def test_noise_depends_on_the_seed_alone(method: Any, width: int) -> None:
+    """Neither the chunk, nor the rest of the batch, nor the number format draws another noise."""
+    x = torch.rand(2, width, dtype=torch.float64)
+
+    def values(rows: Tensor, **more: Any) -> Tensor:
+        return method(samples=20, **more)(lambda z: (z**3).sum(1), rows).values.double()
+
+    whole = values(x, chunk=1000)
     for chunk in (1, 7):
-        small = ap.VarGrad(samples=20, chunk=chunk)(lambda z: (z**3).sum(1), x)
-        whole = ap.VarGrad(samples=20, chunk=1000)(lambda z: (z**3).sum(1), x)
-        assert small.values.shape == whole.values.shape
+        torch.testing.assert_close(values(x, chunk=chunk), whole)
+    torch.testing.assert_close(values(x[1:]), whole[1:])
+    torch.testing.assert_close(values(x.float()), whole, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(values(x, seed=1), whole, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["GuidedBackprop", "Deconvnet"])
+def test_of_the_hard_tanhs_only_relu6_is_a_rectifier(name: str) -> None:
+    x = torch.tensor([[0.5, -0.5]])
+    found = getattr(ap, name)()(lambda z: -nn.Hardtanh()(z).sum(1), x)
+    assert found.values.tolist() == [[-1.0, -1.0]]
+    assert "no ReLU" in found.warnings[0]
+    rectified = getattr(ap, name)()(lambda z: -nn.ReLU6()(z).sum(1), x)
+    assert rectified.values.tolist() == [[0.0, 0.0]]
+    assert not rectified.warnings
 
 
 # ---- DeepLIFT ----
@@ -162,6 +187,6 @@ def test_bad_baselines() -> None:
         ap.DeepLIFT()(lambda z: z.sum(1), x, baseline=torch.ones(2, 4))
     with pytest.raises(InputError, match="several inputs"):
         ap.DeepLIFT()(lambda a, b: (a + b).sum(1), (x, x), baseline=x)
-    for bad in ({"samples": 0}, {"noise": -1.0}, {"chunk": 0}):
+    for bad in ({"samples": 0}, {"samples": 2.5}, {"noise": -1.0}, {"chunk": 0}):
         with pytest.raises(InputError):
             ap.VarGrad(**bad)

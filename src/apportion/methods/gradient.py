@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import check, check_whole
 from apportion.explanation import Explanation
 from apportion.forward import Inputs, Model, Score, Subject
 from apportion.substitution import HARMLESS, Call, Substitution
@@ -65,7 +65,8 @@ class SmoothGrad:
     """The mean gradient over inputs with Gaussian noise (Smilkov et al. 2017).
 
     `noise` is the standard deviation as a share of each sample's range. The noise comes from `seed`, never
-    from the global random state. It does not claim to add up. Cost: `samples` + 1 forward and `samples`
+    from the global random state, and is the same for every sample up to that deviation: neither `chunk` nor
+    the rest of the batch changes a value. It does not claim to add up. Cost: `samples` + 1 forward and `samples`
     backward passes, `chunk` rows at a time.
 
     >>> linear = torch.nn.Linear(2, 1)
@@ -117,11 +118,8 @@ class VarGrad:
 
 
 def _check_noise(samples: int, noise: float, chunk: int) -> None:
-    for name, value in (("samples", samples), ("chunk", chunk)):
-        if value < 1:
-            raise InputError(f"{name} is {value}; accepted: at least 1")
-    if noise < 0:
-        raise InputError(f"noise is {noise}; accepted: zero or more")
+    check_whole(1, samples=samples, chunk=chunk)
+    check("noise", noise, lambda v: v >= 0, "zero or more")
 
 
 def _noisy(
@@ -136,10 +134,12 @@ def _noisy(
     step = max(1, chunk // subject.batch)
     for begin in range(0, samples, step):
         many = min(step, samples - begin)
+        # One draw at a time, in one number format: what is drawn at once depends on the size of the whole.
+        draws = [[_normal(x, generator) for x in places] for _ in range(many)]
         moved = []
-        for x, s in zip(places, scale, strict=True):
-            draw = torch.randn((many, *x.shape), generator=generator, device=x.device, dtype=x.dtype)
-            moved.append((x + draw * s.view(-1, *[1] * (x.dim() - 1))).flatten(0, 1))
+        for x, s, fields in zip(places, scale, zip(*draws, strict=True), strict=True):
+            noisy = x + torch.stack(fields)[:, None] * s.view(-1, *[1] * (x.dim() - 1))
+            moved.append(noisy.flatten(0, 1))
         gradients = subject.forward(leaves=moved).gradients()
         for mean, square, gradient in zip(means, squares, gradients, strict=True):
             # Merging means keeps the digits that mean(g²) - mean(g)² loses (Chan et al. 1979).
@@ -149,6 +149,11 @@ def _noisy(
             square += ((new - centre) ** 2).sum(0) + gap**2 * (begin * many / (begin + many))
             mean += gap * (many / (begin + many))
     return first, means, [square / samples for square in squares]
+
+
+def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal numbers in the shape of one sample of `x`."""
+    return torch.randn(x.shape[1:], generator=generator, device=x.device, dtype=torch.float32).to(x)
 
 
 @dataclass(frozen=True)
@@ -221,6 +226,9 @@ def _rectified(method: Any, subject: Subject, guided: bool) -> Explanation:
 
     def rectify(call: Call, *args: Any, **kwargs: Any) -> Any:
         nonlocal met
+        lowest = kwargs.get("min_val", args[1] if len(args) > 1 else -1.0)
+        if call.name == "hardtanh" and lowest != 0:  # from 0 on it is what `nn.ReLU6` calls
+            return call.native()
         met = True
         if guided:
             return _Rectify.apply(call.native())  # type: ignore[no-untyped-call]
