@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,17 @@ from torch import Tensor, nn
 
 import apportion as ap
 from apportion.methods.relevance.composites import COMPOSITES, Composite
-from apportion.methods.relevance.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, Zero, stabilised
+from apportion.methods.relevance.rules import (
+    AlphaBeta,
+    Box,
+    Epsilon,
+    Flat,
+    Gamma,
+    Proportional,
+    WSquare,
+    Zero,
+    stabilised,
+)
 
 EPS = 1e-6
 RULES = [
@@ -201,7 +212,10 @@ def test_the_users_own_rule_is_a_few_lines() -> None:
     [
         (lambda: AlphaBeta(2, 0), "alpha − beta"),
         (lambda: AlphaBeta(0.5, -0.5), "alpha − beta"),
-        (lambda: Epsilon(-1), "eps"),
+        *[(partial(rule, eps=-1), "eps is -1") for rule in (Epsilon, WSquare, Flat, Box, Proportional)],
+        (lambda: Box(2, 1), "low below high"),
+        (lambda: Box((0, 0), (1, 0)), "low below high"),
+        (lambda: Box((0, 0), (1, 1, 1)), "low below high"),
         (lambda: Gamma(-1), "gamma"),
         (lambda: Composite(softmax="no"), "softmax"),  # type: ignore[arg-type]
         (lambda: ap.LRP("epsilonn"), "unknown composite"),

@@ -238,6 +238,9 @@ class WSquare:
     eps: float = 1e-6
     direct: ClassVar[bool] = True
 
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         square = layer.weight.square()
         return layer.pull(x, square, R / stabilised(layer(torch.ones_like(x), square), self.eps))
@@ -249,6 +252,9 @@ class Flat:
 
     eps: float = 1e-6
     direct: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         ones = torch.ones_like(layer.weight)
@@ -267,6 +273,14 @@ class Box:
     high: float | Sequence[float] | None = None
     eps: float = 1e-6
     direct: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
+        if self.low is None or self.high is None:
+            return
+        low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
+        if (low.dim() and high.dim() and len(low) != len(high)) or not bool((low < high).all()):
+            raise InputError(f"the box is low={self.low}, high={self.high}; accepted: low below high")
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         w, b = layer.weight, layer.bias
@@ -302,6 +316,9 @@ class Proportional:
 
     eps: float = 1e-6
     direct: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_eps(self.eps)
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         return layer.pull(x, layer.weight, R / stabilised(layer(x, layer.weight), self.eps))
