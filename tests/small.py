@@ -45,6 +45,20 @@ class Recurrent(nn.Module):
         return self.head(steps.mean(1))
 
 
+class Words(nn.Module):
+    """Token ids → embedding → LSTM → classes by its last state, in single precision, always the same weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(9, 5)
+        self.lstm = nn.LSTM(5, 4, batch_first=True)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.lstm(self.embedding(ids))[0][:, -1])
+
+
 def perceptron(inputs: int = 6, classes: int = 3) -> nn.Sequential:
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(inputs, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, classes))

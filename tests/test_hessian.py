@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 import apportion as ap
 from apportion import InputError, IntegratedGradients, IntegratedHessians
+from small import Words
 
 numbers = st.lists(st.floats(-2, 2), min_size=3, max_size=3)
 
@@ -216,20 +218,6 @@ def test_pairs_cost_their_rows_alone():
     torch.testing.assert_close(one.values[:, 3], whole.values[:, 3])
 
 
-class Words(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embedding, self.lstm, self.head = (
-            nn.Embedding(9, 5),
-            nn.LSTM(5, 4, batch_first=True),
-            nn.Linear(4, 2),
-        )
-
-    def forward(self, ids):
-        return self.head(self.lstm(self.embedding(ids))[0][:, -1])
-
-
 def test_tokens_of_an_lstm():
     found = IntegratedHessians(tolerance=1e-3)(
         Words().eval(), torch.tensor([[1, 2, 3, 4], [4, 5, 6, 7]]), target=0
@@ -305,6 +293,23 @@ def test_comparison_methods_have_closed_forms():
     twice = ap.InputHessian(gradient=True)(score, x)
     assert twice.values[0].tolist() == [[6, 6, 0], [6, 6, 0], [0, 0, 5]]
     assert plain.total is None
+
+
+def test_the_input_hessian_looks_at_the_input_alone():
+    x = torch.tensor([[2.0, 3.0, 1.0]])
+    logarithms = ap.InputHessian(gradient=True)(lambda t: t.log().sum(1), x)  # not finite at zero
+    assert logarithms.values[0].tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 0]]  # x² · (−1/x²) + x · 1/x
+    assert (logarithms.cost.forwards, logarithms.cost.backwards) == (2, 1 + 3)
+
+
+def test_groups_can_be_a_tensor():
+    x = torch.tensor([[2.0, 3.0, 1.0]])
+    groups = torch.tensor([[0, 0, 1]])
+    found = ap.InputHessian()(lambda t: t.prod(1), x, groups=groups)
+    assert found.values[0].tolist() == [[12, 12], [12, 0]]
+    if find_spec("shapiq"):
+        game = ap.ShapleyInteractions()(lambda t: t.prod(1), x, groups=groups)
+        torch.testing.assert_close(game.values[0], torch.tensor([[0.0, 3.0], [3.0, 0.0]]))
 
 
 def test_shapley_interactions_need_their_package_or_work():

@@ -10,6 +10,7 @@ from torch import nn
 
 import apportion as ap
 from apportion.methods.path import IntegratedGradients
+from small import Words
 
 
 def mlp(inputs=6, classes=3, seed=0):
@@ -87,20 +88,6 @@ def test_chunk_changes_memory_only(chunk):
     whole = IntegratedGradients()(model, x, target=1, baseline=starts)
     parts = IntegratedGradients(chunk=chunk)(model, x, target=1, baseline=starts)
     torch.testing.assert_close(parts.values, whole.values)
-
-
-class Words(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embedding, self.lstm, self.head = (
-            nn.Embedding(9, 5),
-            nn.LSTM(5, 4, batch_first=True),
-            nn.Linear(4, 2),
-        )
-
-    def forward(self, ids):
-        return self.head(self.lstm(self.embedding(ids))[0][:, -1])
 
 
 def test_token_ids_with_token_id_and_embedding_baselines():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check_whole
 from apportion.explanation import Cost
 from apportion.forward import Inputs, Model, Subject, with_gradients
 from apportion.interactions import Interactions
@@ -33,8 +33,8 @@ class InputHessian:
     With `gradient=True` it is input × gradient applied to itself (the first-order method of Shrikumar et al.
     2016 twice), which adds `xᵢ ∂f/∂xᵢ` to the diagonal. Neither claims to add up. `beta` smooths functions
     with a kink as in IntegratedHessians, where it must be given here: at one point nothing says how much is
-    enough. `groups`, `chunk`, `vectorize` and `at` as there. Cost: one forward, one backward and one
-    double-backward pass a group.
+    enough. `groups`, `chunk`, `vectorize` and `at` as there. Cost: two forward passes (one finds the kinks),
+    one backward and one double-backward pass a group.
 
     >>> InputHessian()(lambda x: x[:, :1] * x[:, 1:], torch.tensor([[2.0, 3.0]])).values.tolist()
     [[[0.0, 6.0], [6.0, 0.0]]]
@@ -49,8 +49,7 @@ class InputHessian:
 
     def __post_init__(self) -> None:
         smoothing(self.beta)
-        if self.chunk < 1:
-            raise InputError(f"chunk is {self.chunk}; accepted: at least 1")
+        check_whole(1, chunk=self.chunk, vectorize=1 if self.vectorize is None else self.vectorize)
 
     @with_gradients()
     def __call__(
@@ -62,9 +61,11 @@ class InputHessian:
         refuse(met)
         kinks = sorted(met & STAND_INS.keys())
         # The point itself is the end of the path from zero: one node there, with weights of one.
-        paths = replace(Paths.between(subject, score, 0.0), table=smoothing(self.beta) if kinks else TWICE)
+        ends = [leaf.detach() for leaf in score.leaves]
+        zeros = [torch.zeros_like(end[:1])[None] for end in ends]
+        paths = Paths(subject, zeros, ends, smoothing(self.beta) if kinks else TWICE)
         every = list(range(paths.many))
-        grouped = groups_of(subject, score, paths.steps(torch.tensor(every)), groups or self.groups)
+        grouped = groups_of(subject, score, ends, self.groups if groups is None else groups)
         sums = Sums(paths, grouped, rows_for(None, len(grouped)), self.chunk, self.vectorize)
         one = np.ones(1)
         sums.add(paths, every, [Nodes(one, one, one)] * len(every))
@@ -98,9 +99,7 @@ class ShapleyInteractions:
     def __post_init__(self) -> None:
         if self.index not in ("k-SII", "STII"):
             raise InputError(f"index is {self.index!r}; accepted: 'k-SII', 'STII'")
-        for name in ("budget", "chunk"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; accepted: at least 1")
+        check_whole(1, budget=self.budget, chunk=self.chunk)
 
     @with_gradients()
     def __call__(
@@ -118,7 +117,9 @@ class ShapleyInteractions:
         paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
         if paths.baselines > 1:
             raise InputError(f"{paths.baselines} baselines were given; accepted by ShapleyInteractions: one")
-        grouped = groups_of(subject, score, paths.steps(torch.arange(paths.many)), groups or self.groups)
+        grouped = groups_of(
+            subject, score, paths.steps(torch.arange(paths.many)), self.groups if groups is None else groups
+        )
         many = len(grouped)
         values = torch.zeros(subject.batch, many, many, dtype=torch.float64)
         for sample in range(subject.batch):
