@@ -9,19 +9,16 @@ import torch
 from torch import Tensor
 
 from apportion.methods.relevance.kinds import active, carry_kind, kind_of, operands, tag
-from apportion.methods.relevance.products import product_of_all
 from apportion.methods.relevance.propagation import Propagation
 from apportion.substitution import Call
 from apportion.trees import map_tensors, tensors_in
 
 ELEMENTWISE = frozenset(
-    """gelu silu swish mish elu selu celu softplus softsign hardswish hardtanh relu6 tanhshrink softshrink hardshrink
-    logsigmoid log_sigmoid exp exp2 log log2 log10 log1p expm1 sin cos tan asin acos atan sinh cosh asinh acosh atanh
-    erfc erfinv square clamp clamp_min clamp_max clip floor ceil round trunc frac sign sgn threshold sinc lgamma
-    digamma float_power rpow arctan arcsin arccos logit special_log1p special_expm1 i0 special_i0 xlogy""".split()
+    """gelu silu mish elu selu celu softsign hardswish hardtanh relu6 tanhshrink softshrink hardshrink log_sigmoid exp
+    exp2 log log2 log10 log1p expm1 sin cos tan asin acos atan sinh cosh asinh acosh atanh erfc erfinv square floor
+    ceil round trunc frac sign sgn sinc lgamma digamma rpow arctan arcsin arccos logit special_log1p special_expm1
+    i0 special_i0 xlogy prelu renorm""".split()
 )
-
-# Weights in [0, 1]: with one of these in a product, the other factor takes all the relevance.
 
 
 class PassOn(torch.autograd.Function):
@@ -53,8 +50,8 @@ class PassOn(torch.autograd.Function):
 
 # Element-wise functions with f(0) ≠ 0.
 AWAY_FROM_ZERO = frozenset(
-    """exp exp2 cos cosh acos arccos sinc softplus logsigmoid log_sigmoid sigmoid hardsigmoid erfc i0 special_i0 ndtr
-    special_ndtr clamp clamp_min clamp_max clip threshold""".split()
+    """exp exp2 cos cosh acos arccos sinc softplus log_sigmoid sigmoid hardsigmoid erfc i0 special_i0 special_ndtr
+    clamp clamp_min clamp_max threshold rpow""".split()
 )
 
 
@@ -62,11 +59,11 @@ pass_on: Callable[..., Tensor] = PassOn.apply
 
 
 def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """Any element-wise function of one active tensor: identity rule."""
+    """Any element-wise function of one active tensor: identity rule. No rule is known for a function of two."""
     function, actives = call.function, call.actives
     x = actives[0]
-    if len({id(t) for t in actives}) > 1:
-        return product_of_all(call)
+    if any(t is not x for t in actives):
+        return call.run.state.unruled(call)
 
     # The function is kept for the backward pass: it must not keep x itself, and with it what is noted of it.
     hole = x.new_empty(0)
@@ -110,6 +107,11 @@ def power(call: Call, input: Any, exponent: Any) -> Any:
         if exponent < 0 or exponent == 0.5:
             return inverse(call, input, exponent)
     return elementwise(call, input, exponent)
+
+
+def clamp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Bounds that depend on the input are chosen among like other entries: homogeneous, as a maximum is."""
+    return call.native() if any(map(active, (*args, *kwargs.values()))) else elementwise(call)
 
 
 def relu(call: Call, input: Tensor, inplace: bool = False) -> Tensor:

@@ -19,24 +19,23 @@ from apportion.methods.relevance.propagation import Propagation
 from apportion.substitution import Call, Substitute, native
 
 HOMOGENEOUS = frozenset(
-    """neg positive sum nansum mean nanmean cumsum add sub rsub relu leaky_relu prelu rrelu abs max min amax amin
-    maximum minimum fmax fmin topk sort msort kthvalue median nanmedian mode aminmax max_pool1d max_pool2d
-    max_pool3d fractional_max_pool2d fractional_max_pool3d adaptive_max_pool1d adaptive_max_pool2d
-    adaptive_max_pool3d max_pool2d_with_indices max_pool3d_with_indices max_pool1d_with_indices max_unpool1d
-    max_unpool2d max_unpool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
-    _adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d lp_pool1d lp_pool2d lp_pool3d interpolate
-    upsample upsample_nearest upsample_bilinear upsample_nearest1d upsample_nearest2d upsample_nearest3d
-    upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa
-    _upsample_bicubic2d_aa norm vector_norm linalg_vector_norm matrix_norm frobenius_norm where masked_fill fill
-    masked_fill_ zero col2im fold segment_reduce scatter_add scatter_reduce index_add index_reduce diff dropout
-    dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout native_dropout std
-    std_mean trace logical_not complex view_as_real view_as_complex imag polar conj conj_physical resolve_conj
-    resolve_neg roll hypot renorm normal bernoulli uniform stft istft nan_to_num affine_grid contiguous_format
-    histc data requires_grad_""".split()
+    """neg positive sum nansum mean nanmean cumsum leaky_relu rrelu abs max min amax amin maximum minimum fmax fmin
+    topk sort msort kthvalue median nanmedian mode aminmax fractional_max_pool2d fractional_max_pool3d
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices max_pool3d_with_indices
+    max_pool1d_with_indices max_unpool1d max_unpool2d max_unpool3d avg_pool1d avg_pool2d avg_pool3d
+    adaptive_avg_pool1d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d lp_pool1d
+    lp_pool2d lp_pool3d interpolate upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d
+    upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa norm
+    linalg_vector_norm linalg_matrix_norm frobenius_norm where masked_fill fill zero col2im fold scatter_add
+    index_add diff native_dropout std std_mean trace complex view_as_real view_as_complex imag conj conj_physical
+    resolve_conj resolve_neg hypot stft istft nan_to_num affine_grid""".split()
 )
 
 # Weights in [0, 1]: with one of these in a product, the other factor takes all the relevance.
-GATES = frozenset({"sigmoid", "hardsigmoid", "special_ndtr", "ndtr"})
+GATES = frozenset({"sigmoid", "hardsigmoid", "special_ndtr"})
+DROPOUTS = frozenset(
+    """dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout""".split()
+)
 TAYLOR = frozenset({"log_softmax", "logsumexp", "softmin", "special_log_softmax"})
 
 
@@ -92,10 +91,11 @@ COMPOSED: dict[str, Substitute] = {
 
 TABLE: dict[str, Substitute] = {
     **dict.fromkeys(GATES, elementwise.gate),
-    **dict.fromkeys(("tanh", "erf", "special_erf"), elementwise.saturating),
-    **dict.fromkeys(("softplus",), elementwise.positive),
+    **dict.fromkeys(("tanh", "erf"), elementwise.saturating),
+    "softplus": elementwise.positive,
+    **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), elementwise.clamp),
     **dict.fromkeys(("rsqrt", "sqrt", "reciprocal"), elementwise.inverse),
-    **dict.fromkeys(("pow", "float_power", "pow_tensor"), elementwise.power),
+    **dict.fromkeys(("pow", "float_power"), elementwise.power),
     **dict.fromkeys(("add", "sub", "rsub"), elementwise.add),
     **dict.fromkeys(("mul",), products.product),
     **dict.fromkeys(("div", "rtruediv"), elementwise.divide),
@@ -111,11 +111,10 @@ TABLE: dict[str, Substitute] = {
     ),
     **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), layers.max_pool),
     **dict.fromkeys(("softmax", "_safe_softmax"), softmax),
-    **dict.fromkeys(
-        ("dropout", "feature_dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d"), dropout
-    ),
+    **dict.fromkeys(DROPOUTS, dropout),
     **dict.fromkeys(("var", "var_mean"), var),
     **dict.fromkeys(("prod", "cumprod"), products.multiplied_along),
+    **dict.fromkeys(("scatter_reduce", "index_reduce", "segment_reduce"), products.reduced),
     **dict.fromkeys(TAYLOR, native),
     "relu": elementwise.relu,
     "threshold": elementwise.threshold,

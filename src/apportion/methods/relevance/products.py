@@ -32,10 +32,10 @@ def product(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 class Share(torch.autograd.Function):
-    """The same tensor, with a share of its gradient."""
+    """The same tensor, with a share of its gradient: one number, or one for each entry."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, share: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, share: float | Tensor) -> Tensor:
         ctx.share = share
         return x.view_as(x)
 
@@ -50,10 +50,6 @@ share_gradient: Callable[..., Tensor] = Share.apply
 def halved(result: Tensor, factors: float) -> Tensor:
     """Each of several factors has the whole relevance as its `x · gradient`; give each its share."""
     return share_gradient(result, 1 / factors) if factors > 1 and result.requires_grad else result
-
-
-def product_of_all(call: Call) -> Any:
-    return halved(call.native(), len({id(t) for t in call.actives}))
 
 
 def matmul(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -204,8 +200,19 @@ def lerp(call: Call, input: Tensor, end: Tensor, weight: Any) -> Any:
 
 
 def multiplied_along(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """prod, cumprod: entry k of a running product has k + 1 factors."""
     dim = kwargs.get("dim", args[0] if args else None)
-    return halved(call.native(), input.numel() if dim is None else input.shape[dim])
+    result = call.native()
+    if call.name == "prod":
+        return halved(result, input.numel() if dim is None else input.shape[dim])
+    factors = torch.arange(1, input.shape[dim] + 1, dtype=result.dtype, device=result.device)
+    return share_gradient(result, (1 / factors).view(-1, *[1] * (input.dim() - 1 - dim % input.dim())))
+
+
+def reduced(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """scatter_reduce and its kin: homogeneous, unless what they reduce by is a product of entries."""
+    product = any(isinstance(value, str) and value == "prod" for value in (*args, *kwargs.values()))
+    return call.run.state.unruled(call) if product else call.native()
 
 
 def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Any:
