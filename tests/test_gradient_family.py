@@ -165,6 +165,73 @@ def test_deeplift_rescales() -> None:
     assert same.values.tolist() == [[0.0, 0.0]]
 
 
+def test_deeplift_of_a_square_and_of_masked_attention() -> None:
+    x = torch.tensor([[3.0, -2.0]])
+    square = ap.DeepLIFT(baseline=1.0)(lambda z: (z * z).sum(1), x)  # (x − x′)(x + x′)
+    assert square.values.tolist() == [[8.0, 3.0]]
+
+    mask = torch.tensor([0.0, -torch.inf])
+    masked = ap.DeepLIFT()(lambda z: ((z + mask).softmax(1) * z).sum(1), x)
+    torch.testing.assert_close(masked.values, torch.tensor([[3.0, 0.0]]))
+
+
+class Pooled(nn.Module):
+    """The same head on the mean over time of any model."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.body, self.head = body, nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).mean(1))
+
+
+class TimeFirst(nn.Module):
+    """What a model makes of (batch, time, features), computed as (time, batch, features)."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x.transpose(0, 1)).transpose(0, 1)
+
+
+@pytest.mark.parametrize("length", [3, 4, 6])  # 6 is twice the batch
+def test_deeplift_of_models_with_the_batch_on_another_axis(length: int) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 4))
+    first, second = (
+        nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=batch_first)
+        for batch_first in (True, False)
+    )
+    second.load_state_dict(first.state_dict())
+    x = torch.randn(3, length, 4, dtype=torch.float64)
+    for one, other in ((layers, TimeFirst(layers)), (first, TimeFirst(second))):
+        found, expected = (ap.DeepLIFT()(Pooled(model).double().eval(), x, 1) for model in (other, one))
+        torch.testing.assert_close(found.values, expected.values)
+        assert found.cost.forwards == 3
+        assert found.cost.backwards == 1
+    exact = ap.DeepLIFT()(Pooled(TimeFirst(layers)).double(), x, 1)
+    assert exact.remainder.abs().max() < 1e-12
+
+
+def test_deeplift_says_where_the_model_took_another_way() -> None:
+    x = torch.tensor([[1.0, 2.0, -3.0]])
+
+    def positive_alone(z: Tensor) -> Tensor:
+        return torch.tanh(z[:, z[0] > 0]).sum(1) + torch.sigmoid(z).sum(1)
+
+    fewer = ap.DeepLIFT()(positive_alone, x)
+    assert fewer.warnings == ("at 'tanh' in 'the model' the model took other shapes for the reference: its "
+                              "gradient was used",)  # fmt: skip
+    found = ap.DeepLIFT()(
+        lambda z: (torch.relu(z) if z.sum() == 0 and z[0, 0] > 0 else torch.tanh(z)).sum(1), x
+    )
+    assert "at 'relu' in 'the model' the model took another way" in found.warnings[0]
+
+
 def test_deeplift_of_tokens() -> None:
     torch.manual_seed(0)
 
@@ -185,6 +252,9 @@ def test_bad_baselines() -> None:
     x = torch.ones(1, 3)
     with pytest.raises(InputError, match="baseline has shape"):
         ap.DeepLIFT()(lambda z: z.sum(1), x, baseline=torch.ones(2, 4))
+    for wrong in ("mean", [0.0, 0.0, 0.0]):
+        with pytest.raises(InputError, match=r"baseline is .*; accepted: a number"):
+            ap.DeepLIFT()(lambda z: z.sum(1), x, baseline=wrong)
     with pytest.raises(InputError, match="several inputs"):
         ap.DeepLIFT()(lambda a, b: (a + b).sum(1), (x, x), baseline=x)
     for bad in ({"samples": 0}, {"samples": 2.5}, {"noise": -1.0}, {"chunk": 0}):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Subject, with_gradients
+from apportion.forward import Inputs, Model, Subject
 from apportion.substitution import HARMLESS, Call, Substitute, Substitution
 from apportion.target import Target
-from apportion.trees import tensors_in
+from apportion.trees import map_tensors, tensors_in
 
 # Differences below this are no differences: the function's own derivative is taken.
 _SMALL = 1e-10
@@ -26,12 +27,15 @@ class DeepLIFT:
     """DeepLIFT with the rescale rule (Shrikumar et al. 2017, eq. 11-12): at each element-wise non-linearity
     the multiplier is `(y − y′) / (z − z′)`, its slope between the reference and the input.
 
-    Inputs and reference run in one batch. `baseline` is the reference of every entry (of every embedding
-    entry for token ids); a tensor that broadcasts to the inputs can be given in the call. Max pooling hands
-    on the change of its maximum (to where it was and where it is), products of two signals share theirs
-    equally, and softmax is taken apart into these. `total` is `f(x) − f(x′)`, and the values add up to it
-    for what is made of linear maps and these; any other function passes its gradient on, and what that
-    misses is in the remainder. Cost: three forward passes (one, and one twice as wide) and one backward pass.
+    The model runs at the reference first, and each function then finds there what it was given at the same
+    call. `baseline` is the reference of every entry (of every embedding entry for token ids); a tensor that
+    broadcasts to the inputs can be given in the call. Max pooling hands on the change of its maximum (to where
+    it was and where it is), products of two signals share theirs equally, and softmax is taken apart into
+    these. `total` is `f(x) − f(x′)`, and the values add up to it for what is made of linear maps and these;
+    any other function passes its gradient on, and what that misses is in the remainder. A model that takes
+    another way at the reference than at the input (calls other functions, or the same with other shapes)
+    passes its gradient on there too, and a warning on the explanation says where. Cost: three forward passes
+    and one backward pass.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     >>> bool(DeepLIFT()(model, torch.ones(1, 3)).remainder.abs() < 1e-5)
@@ -48,18 +52,22 @@ class DeepLIFT:
         first = subject.forward(grad=False)
         ends = [leaf.detach() for leaf in first.leaves]
         starts = [_reference(end, self.baseline if baseline is None else baseline, len(ends)) for end in ends]
-        both = [torch.cat([end, start]) for end, start in zip(ends, starts, strict=True)]
-        score = subject.forward(Substitution(_TABLE, model=subject.model), leaves=both)
-        with with_gradients():
-            value, reference = score.value.chunk(2)
-        pairs = zip(ends, starts, score.gradients(value), strict=True)
-        values = [(end - start) * gradient[: subject.batch] for end, start, gradient in pairs]
-        return subject.explanation(self, first, values, total=value - reference)
+        met = Met()
+        reference = subject.forward(Substitution(met.recording(), model=subject.model), leaves=starts)
+        at_reference = reference.value.detach()
+        del reference  # and its graph
+        score = subject.forward(Substitution(met.table(), model=subject.model), leaves=ends)
+        triples = zip(ends, starts, score.gradients(), strict=True)
+        values = [(end - start) * gradient for end, start, gradient in triples]
+        total = score.value - at_reference
+        return subject.explanation(self, first, values, total=total, warnings=met.warnings)
 
 
 def _reference(end: Tensor, baseline: Tensor | float, leaves: int) -> Tensor:
-    if not isinstance(baseline, Tensor):
+    if isinstance(baseline, int | float):
         return torch.full_like(end, baseline)
+    if not isinstance(baseline, Tensor):
+        raise InputError(f"baseline is {baseline!r:.60}; accepted: a number, or in the call a tensor")
     if leaves > 1:
         raise InputError("a baseline tensor was given for a model with several inputs; accepted: a number")
     try:
@@ -69,102 +77,117 @@ def _reference(end: Tensor, baseline: Tensor | float, leaves: int) -> Tensor:
         raise InputError(f"baseline has shape {tuple(baseline.shape)}; {expected}") from None
 
 
+@dataclass
+class Met:
+    """What each function was given at the reference, in the order of the calls, for the same calls at the input."""
+
+    calls: deque[tuple[str, list[Tensor]]] = field(default_factory=deque)
+    warnings: tuple[str, ...] = ()
+
+    def recording(self) -> dict[str, Substitute]:
+        """A table that changes nothing and notes what it meets."""
+
+        def note(call: Call, *args: Any, **kwargs: Any) -> Any:
+            self.calls.append((call.name, [t.detach() for t in call.actives]))
+            return call.native()
+
+        return {**HARMLESS, **dict.fromkeys(_RULES, note)}
+
+    def table(self) -> dict[str, Substitute]:
+        """The table of the rules, each of which is handed what its call was given at the reference."""
+
+        def ruled(call: Call, *args: Any, **kwargs: Any) -> Any:
+            starts = self._next(call)
+            return call.native() if starts is None else _RULES[call.name](call, starts, *args, **kwargs)
+
+        return {**HARMLESS, **dict.fromkeys(_RULES, ruled)}
+
+    def _next(self, call: Call) -> list[Tensor] | None:
+        name, starts = self.calls.popleft() if self.calls else ("", [])
+        if name == call.name and [t.shape for t in starts] == [t.shape for t in call.actives]:
+            return starts
+        if name != call.name:
+            self.calls.clear()  # out of step, so that all that follows has lost its reference
+        where = f"{call.name!r} in {call.run.where() or 'the model'!r}"
+        what = "other shapes" if name == call.name else "another way"
+        if not any(what in warning for warning in self.warnings):
+            self.warnings += (f"at {where} the model took {what} for the reference: its gradient was used",)
+        return None
+
+
 def _pinned(value: Tensor, surrogate: Tensor) -> Tensor:
     """The value of one and the gradient of the other."""
     return value.detach() + (surrogate - surrogate.detach())
 
 
-def _twice(half: Tensor) -> Tensor:
-    return torch.cat([half, half])
-
-
-def _difference(x: Tensor) -> Tensor:
-    end, start = x.detach().chunk(2)
-    return end - start
-
-
-def rescaled(function: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """An element-wise function of (2 × batch, …), inputs first and references after, under the rescale
-    rule."""
+def rescaled(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> Tensor:
+    """An element-wise function of `z` under the rescale rule, where it was given `start` at the reference."""
     y = function(z)
     if y.shape != z.shape:
         return y
-    step = _difference(z)
-    small = step.abs() < _SMALL
-    slope = _twice(torch.where(small, torch.zeros_like(step), _difference(y) / step.masked_fill(small, 1)))
-    return _pinned(y, torch.where(_twice(small), y, z * slope))
+    step = z.detach() - start
+    small = ~(step.abs() >= _SMALL)  # also between two infinities, such as masked scores
+    slope = (y.detach() - function(start)).masked_fill(small, 0) / step.masked_fill(small, 1)
+    return _pinned(y, torch.where(small, y, z * slope))
 
 
-def shared(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+def shared(
+    function: Callable[[Tensor, Tensor], Tensor], pair: Sequence[Tensor], starts: Sequence[Tensor]
+) -> Tensor:
     """A bilinear function of two signals: each is multiplied by the other's mean of input and reference."""
-
-    def middle(x: Tensor) -> Tensor:
-        end, start = x.detach().chunk(2)
-        return _twice((end + start) / 2)
-
-    return _pinned(function(a, b), function(a, middle(b)) + function(middle(a), b))
+    a, b = pair
+    middle_a, middle_b = ((x.detach() + start) / 2 for x, start in zip(pair, starts, strict=True))
+    return _pinned(function(a, b), function(a, middle_b) + function(middle_a, b))
 
 
-def _elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
+def _elementwise(call: Call, starts: list[Tensor], *_: Any, **__: Any) -> Any:
     actives = call.actives
-    if len(actives) != 1 or actives[0].shape[0] % 2:
+    if len(actives) != 1:
         return call.native()
-    return rescaled(
-        lambda z: call.function(*_with(args, actives[0], z), **_with_kwargs(kwargs, actives[0], z)),
-        actives[0],
-    )
+
+    def function(z: Tensor) -> Any:
+        args, kwargs = map_tensors((call.args, call.kwargs), lambda t: z if t is actives[0] else t)
+        return call.function(*args, **kwargs)
+
+    return rescaled(function, actives[0], starts[0])
 
 
-def _product(call: Call, *args: Any, **kwargs: Any) -> Any:
-    actives = call.actives
-    if len(actives) == 2 and actives[0] is actives[1]:
-        return _elementwise(call, *args, **kwargs)
-    paired = len(actives) == 2 and actives[0].shape[0] == actives[1].shape[0] and actives[0].shape[0] % 2 == 0
-    if not paired or len(list(tensors_in((args, kwargs)))) != 2:
+def _product(call: Call, starts: list[Tensor], *args: Any, **kwargs: Any) -> Any:
+    if len(starts) != 2 or len(list(tensors_in((args, kwargs)))) != 2:
         return call.native()
-    return shared(lambda a, b: call.function(a, b), *actives)
+    return shared(call.function, call.actives, starts)
 
 
-def _softmax(call: Call, input: Tensor, dim: int | None = None, *args: Any, **kwargs: Any) -> Any:
-    if dim is None or not input.is_floating_point():
+def _softmax(
+    call: Call, starts: list[Tensor], input: Tensor, dim: int | None = None, *_: Any, **__: Any
+) -> Any:
+    if dim is None:
         return call.native()
-    high = torch.maximum(*input.detach().chunk(2)).amax(dim, keepdim=True)
-    powers = rescaled(torch.exp, input - _twice(high))
-    return _pinned(
-        call.native(), shared(torch.mul, powers, rescaled(torch.reciprocal, powers.sum(dim, keepdim=True)))
-    )
+    (start,) = starts
+    high = torch.maximum(input.detach(), start).amax(dim, keepdim=True)
+    powers, at_start = rescaled(torch.exp, input - high, start - high), torch.exp(start - high)
+    sums = powers.sum(dim, keepdim=True), at_start.sum(dim, keepdim=True)
+    inverses = rescaled(torch.reciprocal, *sums), sums[1].reciprocal()
+    return _pinned(call.native(), shared(torch.mul, (powers, inverses[0]), (at_start, inverses[1])))
 
 
-def _max_pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-    dims = int(call.name[-2])
-    kwargs = {**kwargs, "return_indices": True}
-    found = getattr(F, call.name)(input, *args, **kwargs)
-    y, index = found
-    step = _difference(input)
+def _max_pool(call: Call, starts: list[Tensor], input: Tensor, *args: Any, **kwargs: Any) -> Any:
+    (start,), dims = starts, int(call.name[-2])
+
+    def pool(x: Tensor, indices: bool = True) -> Any:
+        return getattr(F, call.name)(x, *args, **{**kwargs, "return_indices": indices})
+
+    (end_y, here), (start_y, there) = pool(input.detach()), pool(start)
+    step = input.detach() - start
     small = step.abs() < _SMALL
-    end, start = y.detach().chunk(2)
-    highest = torch.maximum(end, start)
-    share = (input.chunk(2)[0] / step.masked_fill(small, 1)).masked_fill(small, 0).flatten(-dims)
+    highest = torch.maximum(end_y, start_y)
+    share = (input / step.masked_fill(small, 1)).masked_fill(small, 0).flatten(-dims)
 
     def at(places: Tensor) -> Tensor:
         return share.gather(-1, places.flatten(-dims)).view(places.shape)
 
-    here, there = index.chunk(2)
-    own = getattr(F, call.name)(
-        torch.where(small, input.chunk(2)[0], input.chunk(2)[0].detach()),
-        *args,
-        **{**kwargs, "return_indices": False},
-    )
-    surrogate = (highest - start) * at(here) + (end - highest) * at(there) + own
-    return torch.cat([_pinned(end, surrogate), y.chunk(2)[1]])
-
-
-def _with(args: tuple[Any, ...], old: Tensor, new: Tensor) -> tuple[Any, ...]:
-    return tuple(new if a is old else a for a in args)
-
-
-def _with_kwargs(kwargs: dict[str, Any], old: Tensor, new: Tensor) -> dict[str, Any]:
-    return {name: new if value is old else value for name, value in kwargs.items()}
+    own = pool(torch.where(small, input, input.detach()), indices=False)
+    return _pinned(end_y, (highest - start_y) * at(here) + (end_y - highest) * at(there) + own)
 
 
 _ELEMENTWISE = frozenset(
@@ -173,8 +196,7 @@ _ELEMENTWISE = frozenset(
     rsqrt square pow reciprocal abs clamp clamp_min clamp_max erf sin cos rtruediv prelu""".split()
 )
 
-_TABLE: dict[str, Substitute] = {
-    **HARMLESS,
+_RULES: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_ELEMENTWISE, _elementwise),
     **dict.fromkeys(("mul", "matmul"), _product),
     **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), _max_pool),

@@ -201,7 +201,7 @@ def lerp(call: Call, input: Tensor, end: Tensor, weight: Any) -> Any:
 
 def multiplied_along(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """prod, cumprod: entry k of a running product has k + 1 factors."""
-    dim = kwargs.get("dim", args[0] if args else None)
+    dim: Any = kwargs.get("dim", args[0] if args else None)
     result = call.native()
     if call.name == "prod":
         return halved(result, input.numel() if dim is None else input.shape[dim])
