@@ -75,6 +75,18 @@ def test_nodes_are_added_until_the_remainder_is_small():
     assert "not within tolerance after max_nodes=12" in short.warnings[0]
 
 
+@pytest.mark.parametrize("method", [IntegratedGradients, ap.IntegratedHessians])
+def test_a_number_format_that_is_too_coarse_is_said(method):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+    x = batch(32).float()
+    found = method()(model.bfloat16(), x.bfloat16(), target=0)
+    apart = (found.remainder.abs() > 2e-2 * found.total.abs()).nonzero().flatten().tolist()
+    assert apart
+    assert "not within tolerance in torch.bfloat16" in found.warnings[0]
+    assert not method()(model.float(), x, target=0).warnings
+
+
 def test_a_total_of_zero_converges():
     x = torch.tensor([[1.0, 1.0]])
     found = IntegratedGradients()(lambda t: (t[:, 0] * (1 - t[:, 1]))[:, None], x)  # f(x) = f(0) = 0
@@ -132,6 +144,8 @@ def test_several_inputs_each_with_a_baseline():
         ({"nodes": 0}, "nodes is 0"),
         ({"tolerance": 0.0}, "tolerance is 0.0"),
         ({"chunk": 0}, "chunk is 0"),
+        ({"nodes": 2.5}, "nodes is 2.5; accepted: a whole number"),
+        ({"chunk": "many"}, "chunk is 'many'; accepted: a whole number"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -146,6 +160,9 @@ def test_bad_settings(settings, message):
         (torch.full((6,), torch.nan), "NaN"),
         ({"y": torch.zeros(6)}, "names input 'y'"),
         ((0.0,), "baseline holds float"),
+        ("mean", "baseline is 'mean'; accepted: a finite number, or tensors"),
+        ([0.0, 1.0], r"baseline is \[0.0, 1.0\]; accepted"),
+        (torch.nan, "baseline is nan; accepted: a finite number"),
         (torch.zeros(0, 4, 6), "accepted"),
     ],
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check_whole
 from apportion.explanation import Cost
 from apportion.forward import Inputs, Model, Subject, with_gradients
 from apportion.interactions import Interactions
@@ -18,7 +18,7 @@ from apportion.methods.curvature import Sums, rows_for
 from apportion.methods.groups import GroupsLike, groups_of
 from apportion.methods.lines import Paths
 from apportion.methods.panels import adapt
-from apportion.methods.path import check_accuracy, not_converged
+from apportion.methods.path import check_accuracy, shortfalls
 from apportion.methods.quadrature import MOST_LOG_NODES, panel
 from apportion.methods.smoothing import TWICE, recording, refuse, smoothing
 from apportion.methods.stand_ins import STAND_INS
@@ -85,8 +85,7 @@ class IntegratedHessians:
             smoothing(self.beta)
         if not self.drift > 0:
             raise InputError(f"drift is {self.drift}; accepted: a positive share of what the score spans")
-        if self.vectorize is not None and self.vectorize < 1:
-            raise InputError(f"vectorize is {self.vectorize}; accepted: at least 1")
+        check_whole(1, vectorize=1 if self.vectorize is None else self.vectorize)
 
     @with_gradients()
     def __call__(
@@ -116,6 +115,7 @@ class IntegratedHessians:
         betas = self._betas(paths, bool(kinks))
         sums = Sums(paths, grouped, rows_for(self.pairs, len(grouped)), self.chunk, self.vectorize)
         missed: set[int] = set()
+        coarse: set[int] = set()
         smooth_total = torch.zeros(subject.batch, dtype=torch.float64)
         for beta in sorted(set(betas)):
             which = torch.tensor([p for p in range(paths.many) if betas[p % subject.batch] == beta])
@@ -125,15 +125,14 @@ class IntegratedHessians:
             if self.nodes or (kinks and not self.smooth):  # no accuracy is to be had from kinks
                 sums.add(smooth, which.tolist(), [panel(0.0, 1.0, self.nodes or 32)] * len(which))
             else:
-                lines, short = adapt(smooth, which, self.tolerance, self.max_nodes, self.chunk)
+                lines, short, rounded = adapt(smooth, which, self.tolerance, self.max_nodes, self.chunk)
                 missed |= {p % subject.batch for p in short}
+                coarse |= {p % subject.batch for p in rounded}
                 sums.add(smooth, [line.path for line in lines], [line.nodes() for line in lines])
         total, dtype = paths.totals(), score.output.dtype
         moved = (total - smooth_total.to(total.device)).to(dtype)
         smoothed = sorted(kinks) if self.smooth else []
-        warnings = []
-        if missed:
-            warnings.append(not_converged(missed, self.max_nodes))
+        warnings = [*shortfalls(paths, missed, coarse - missed, self.max_nodes)]
         if kinks and not self.smooth:
             warnings.append(f"{', '.join(sorted(kinks))}: no second derivative, so interactions are missing")
         if max(betas) == math.inf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -92,6 +93,15 @@ class Paths:
         span = torch.maximum(high, ends.amax(0)) - torch.minimum(low, ends.amin(0))
         return torch.maximum((ends[1] - ends[0]).abs(), SMALLEST_TOTAL * span)
 
+    def judged(
+        self, which: Tensor, gap: Tensor, tolerance: float, low: Tensor, high: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Which gaps are above the tolerance: those that more nodes may close, and those that the number format
+        cannot tell from zero."""
+        over = gap - tolerance * self.scale(which, low, high)
+        rounding = self.rounding(which)
+        return over > rounding, (over > 0) & (over <= rounding)
+
     def rounding(self, which: Tensor) -> Tensor:
         """A difference of scores that the number format cannot tell from zero."""
         size = torch.maximum(self.at_starts[which].abs(), self.at_ends[which].abs())
@@ -108,8 +118,12 @@ def pieces(rows: Tensor, chunk: int) -> list[Tensor]:
 
 def _starts(subject: Subject, score: Score, ends: list[Tensor], baseline: Inputs | float) -> list[Tensor]:
     """One (baselines, batch or 1, …) tensor for each leaf."""
-    if isinstance(baseline, int | float):
+    if isinstance(baseline, int | float) and math.isfinite(baseline):
         return [torch.full_like(end[:1], baseline)[None] for end in ends]
+    if not isinstance(baseline, Tensor | tuple | Mapping):
+        raise InputError(
+            f"baseline is {baseline!r:.60}; accepted: a finite number, or tensors like the inputs"
+        )
     given = _by_key(baseline)
     inputs = _by_key(subject.inputs)
     for key, tensor in given.items():

@@ -54,23 +54,27 @@ class Line:
 
 def adapt(
     paths: Paths, which: Tensor, tolerance: float, max_nodes: int, chunk: int
-) -> tuple[list[Line], set[int]]:
+) -> tuple[list[Line], set[int], set[int]]:
     """Divide the paths `which` until the error of each is within `tolerance` of what it is to sum to.
 
-    Returns one `Line` a path, and the paths on which that took more than `max_nodes`. The error is that of
-    the sum over all pairs of features: single interactions can be some ten times less accurate.
+    Returns one `Line` a path, the paths on which that took more than `max_nodes`, and those on which the number
+    format cannot tell what is left from zero. The error is that of the sum over all pairs of features: single
+    interactions can be some ten times less accurate.
     """
     lines = {int(p): Line(int(p)) for p in which}
     new: list[tuple[int, Panel]] = [(p, (0.0, 1.0)) for p in lines]
     missed: set[int] = set()
+    coarse: set[int] = set()
     while new:
         _measure(paths, lines, new, chunk)
         new = []
-        for path in {p for p in lines if p not in missed}:
+        for path in {p for p in lines if p not in missed | coarse}:
             line, one = lines[path], torch.tensor([path])
-            span = torch.tensor([line.low]), torch.tensor([line.high])
-            allowed = tolerance * float(paths.scale(one, *span)) + float(paths.rounding(one))
-            if line.error <= allowed:
+            numbers = torch.tensor([[line.error], [line.low], [line.high]], dtype=torch.float64)
+            wide, fine = paths.judged(one, numbers[0], tolerance, numbers[1], numbers[2])
+            if fine:
+                coarse.add(path)
+            if not wide:
                 continue
             if line.many + PART > max_nodes:
                 missed.add(path)
@@ -81,7 +85,7 @@ def adapt(
                 # Near 0 the weight is singular, and a path from zero often is as well: go there faster.
                 middle = (low + high) / 2 if low > 0 else high / 4
                 new += [(path, (low, middle)), (path, (middle, high))]
-    return list(lines.values()), missed
+    return list(lines.values()), missed, coarse
 
 
 def _measure(paths: Paths, lines: dict[int, Line], new: list[tuple[int, Panel]], chunk: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check_whole
 from apportion.explanation import Explanation
 from apportion.forward import Inputs, Model, Subject
 from apportion.methods.lines import Paths, pieces
@@ -24,8 +24,9 @@ class IntegratedGradients:
 
     Nodes of the `rule` ("gauss-legendre", "midpoint", "riemann" or "trapezoid") are doubled, from 8, for
     the paths whose |remainder| is above `tolerance` times |total|, up to `max_nodes`; a warning on the
-    explanation says where that was not enough. With `nodes` that number is used as it is. A total near zero
-    counts as 1 % of what the score spans along the path.
+    explanation says where that was not enough, or where the number format cannot tell so small a remainder
+    from zero. With `nodes` that number is used as it is. A total near zero counts as 1 % of what the score
+    spans along the path.
 
     `baseline` is the x′ of every entry (of every embedding entry for token ids). In the call, `baseline=`
     takes tensors in the form of the inputs (token ids too; a dict may name some inputs only), or with one
@@ -62,21 +63,25 @@ class IntegratedGradients:
         paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
         values = [torch.zeros_like(end) for end in paths.ends]
         missed: set[int] = set()
+        coarse: set[int] = set()
         most = 0
         for block in pieces(torch.arange(paths.many), self.chunk):
-            found, nodes, open_paths = self._converge(paths, block)
+            found, nodes, open_paths, rounded = self._converge(paths, block)
             most = max(most, nodes)
             missed |= {int(p) % subject.batch for p in open_paths}
+            coarse |= {int(p) % subject.batch for p in rounded}
             for value, new in zip(values, found, strict=True):
                 value.index_add_(0, (block % subject.batch).to(value.device), new / paths.baselines)
-        warnings = (not_converged(missed, self.max_nodes),) if missed and not self.nodes else ()
+        warnings = () if self.nodes else shortfalls(paths, missed, coarse - missed, self.max_nodes)
         notes = {"nodes": most, "baselines": paths.baselines}
         return subject.explanation(self, score, values, paths.totals(), warnings=warnings, notes=notes)
 
-    def _converge(self, paths: Paths, block: Tensor) -> tuple[list[Tensor], int, Tensor]:
-        """The values of each path, the most nodes used, and the paths that are not within tolerance."""
+    def _converge(self, paths: Paths, block: Tensor) -> tuple[list[Tensor], int, Tensor, Tensor]:
+        """The values of each path, the most nodes used, and the paths that are not within tolerance: for want of
+        nodes, and for want of digits."""
         values = [torch.zeros_like(end[block % paths.batch]) for end in paths.ends]
         still = torch.arange(len(block))
+        rounded: list[Tensor] = []
         nodes = self.nodes or max(min(8, self.max_nodes), 2 if self.rule == "trapezoid" else 1)
         while True:
             which = block[still]
@@ -85,9 +90,11 @@ class IntegratedGradients:
                 value[still.to(value.device)] = new
             total = paths.at_ends[which] - paths.at_starts[which]
             gap = (total - sum(v.flatten(1).double().sum(1) for v in found).cpu()).abs()  # type: ignore[union-attr]
-            still = still[gap > self.tolerance * paths.scale(which, low, high) + paths.rounding(which)]
+            wide, fine = paths.judged(which, gap, self.tolerance, low, high)
+            rounded.append(which[fine])
+            still = still[wide]
             if self.nodes or not len(still) or nodes >= self.max_nodes:
-                return values, nodes, block[still]
+                return values, nodes, block[still], torch.cat(rounded)
             nodes = min(2 * nodes, self.max_nodes)
 
 
@@ -113,14 +120,20 @@ def integrate(
 
 def check_accuracy(nodes: int | None, max_nodes: int, tolerance: float, chunk: int) -> None:
     """Raise InputError for settings that no integral can be taken with."""
-    for name, value in (("nodes", nodes), ("max_nodes", max_nodes), ("chunk", chunk)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; accepted: at least 1")
+    check_whole(1, nodes=1 if nodes is None else nodes, max_nodes=max_nodes, chunk=chunk)
     if not tolerance > 0:
         raise InputError(f"tolerance is {tolerance}; accepted: a positive share of the total")
 
 
-def not_converged(samples: set[int], nodes: int) -> str:
+def shortfalls(paths: Paths, missed: set[int], coarse: set[int], nodes: int) -> tuple[str, ...]:
+    """A warning for the samples that want nodes, and one for those that want digits."""
+    reasons = (
+        (missed, f"after max_nodes={nodes} nodes"),
+        (coarse, f"in {paths.ends[0].dtype}, whose rounding is larger; a wider number format would tell"),
+    )
+    return tuple(f"samples {_some(s)} are not within tolerance {why}" for s, why in reasons if s)
+
+
+def _some(samples: set[int]) -> str:
     some = sorted(samples)
-    more = f" and {len(some) - 8} more" if len(some) > 8 else ""
-    return f"samples {some[:8]}{more} are not within tolerance after max_nodes={nodes} nodes"
+    return f"{some[:8]} and {len(some) - 8} more" if len(some) > 8 else str(some)

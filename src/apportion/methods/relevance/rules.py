@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check
 
 
 @dataclass
@@ -75,8 +75,7 @@ def _spread(layer: Layer, x: Tensor, part: Tensor) -> Tensor:
 
 
 def _check_eps(eps: float) -> None:
-    if not eps >= 0:
-        raise InputError(f"eps is {eps}; accepted: zero or a positive number")
+    check("eps", eps, lambda v: v >= 0, "zero or a positive number")
 
 
 @dataclass(frozen=True)
@@ -142,8 +141,7 @@ class Gamma:
 
     def __post_init__(self) -> None:
         _check_eps(self.eps)
-        if not self.gamma >= 0:
-            raise InputError(f"gamma is {self.gamma}; accepted: zero or a positive number")
+        check("gamma", self.gamma, lambda v: v >= 0, "zero or a positive number")
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         # With P the sum of the positive contributions the denominators are z + γP where z > 0 and z + γ(z − P)
