@@ -22,7 +22,7 @@ def main() -> None:
     assert server.stdout is not None
     address = server.stdout.readline().removeprefix("workbench: ").strip()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        browser = Browser(Path(folder), 1100, 900)
+        browser = Browser(Path(folder), 1280, 900)
         try:
             browser.open(address)
             browser.wait(READY)
@@ -31,7 +31,7 @@ def main() -> None:
             browser.click("[type=submit]")
             browser.wait(IDLE)
             browser.click("button.chip:nth-of-type(10)")
-            browser.size(1100, browser.run("document.documentElement.scrollHeight"))
+            browser.size(1280, browser.run("document.documentElement.scrollHeight"))
             browser.screenshot(ROOT / "docs" / "images" / "workbench.png")
         finally:
             browser.close()
