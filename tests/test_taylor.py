@@ -39,6 +39,45 @@ def test_the_root_is_on_the_line_to_the_nearest_sample_of_the_other_sign():
     )
 
 
+def test_the_data_are_scored_once_and_all_samples_bisected_together():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+    x, data, rows = batch(6), batch(40, seed=3), []
+    model[0].register_forward_hook(lambda _, inputs, __: rows.append(len(inputs[0])))
+    scores, targets = model(x), torch.tensor([0, 1, 2, 0, 1, 2])
+    rows.clear()
+    found = Taylor(chunk=1000)(model, x, target=targets, data=data)
+    # The samples, the data, halvings with fewer and fewer samples, and the gradients at the roots.
+    assert rows[:3] == [6, 40, 6]
+    assert rows[3:-1] == sorted(rows[3:-1], reverse=True)
+    assert rows[-1] == 6
+    assert len(rows) < 20
+    torch.testing.assert_close(found.total, scores.gather(1, targets[:, None])[:, 0].detach())
+    for chunk in (1, 4):
+        torch.testing.assert_close(Taylor(chunk=chunk)(model, x, targets, data=data).values, found.values)
+    for row in range(6):
+        alone = Taylor()(model, x[row : row + 1], int(targets[row]), data=data)
+        torch.testing.assert_close(alone.values, found.values[row : row + 1])
+
+
+def test_data_in_half_precision():
+    x, data = torch.tensor([[3.0, 1.0]]).bfloat16(), torch.tensor([[-2.0, 1.0]]).bfloat16()
+    found = Taylor(tolerance=0.05)(lambda t: t.sum(1), x, data=data)  # zero at (−1, 1)
+    assert found.values.dtype == torch.bfloat16
+    torch.testing.assert_close(found.values.float(), torch.tensor([[4.0, 0.0]]), rtol=0.05, atol=0)
+
+
+def test_data_for_one_of_several_inputs_are_scored_beside_the_others():
+    x = torch.tensor([[2.0], [2.0]], dtype=torch.float64)
+    offsets = {"x": x, "position_ids": torch.tensor([[1], [5]])}
+    data = torch.tensor([[0.5], [7.0], [3.0]], dtype=torch.float64)
+    found = Taylor(tolerance=1e-6)(lambda x, position_ids: (x - position_ids)[:, 0], offsets, data=data)
+    # f = x − 1 crosses zero towards 0.5, f = x − 5 towards 7; both are linear.
+    torch.testing.assert_close(
+        found.values["x"], torch.tensor([[1.0], [-3.0]], dtype=torch.float64), atol=1e-5, rtol=0
+    )
+
+
 def test_both_searches_on_a_classifier():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 16), nn.Tanh(), nn.Linear(16, 3)).double()
@@ -90,6 +129,7 @@ def test_a_score_of_zero_is_its_own_root():
     ("settings", "message"),
     [
         ({"steps": 0}, "steps is 0"),
+        ({"chunk": 2.5}, "chunk is 2.5; accepted: a whole number"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"low": 1.0, "high": 0.0}, "low=1.0 is not below"),
     ],

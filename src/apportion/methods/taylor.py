@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check, check_whole
 from apportion.explanation import Explanation
 from apportion.forward import Inputs, Model, Score, Subject
-from apportion.methods.lines import pieces
-from apportion.target import Target
+from apportion.target import Target, pick
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class Taylor:
     `total` is `f(x)`; the remainder says how far from linear the score is between root and input. The
     explained score needs a root: for a classifier that is often a difference of scores, such as
     `target=Contrast(3, 5)`. Raises InputError where no root was found, saying how close the search came.
-    Cost: one forward and backward pass a step, and one at the root; with data one forward pass over it and
-    one for each bisection.
+    Cost: one forward and backward pass a step, and one at the root; with data one forward pass over it (one for
+    each sample where the model has other inputs, or `at` names a layer) and one for each bisection.
 
     >>> weight = torch.tensor([[1.0, -1.0]])
     >>> e = Taylor()(lambda x: x @ weight.T, torch.tensor([[3.0, 1.0]]))
@@ -45,11 +44,8 @@ class Taylor:
     at: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "chunk"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; accepted: at least 1")
-        if not 0 < self.tolerance < 1:
-            raise InputError(f"tolerance is {self.tolerance}; accepted: a share of f(x) between 0 and 1")
+        check_whole(1, steps=self.steps, chunk=self.chunk)
+        check("tolerance", self.tolerance, lambda v: 0 < v < 1, "a share of f(x) between 0 and 1")
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise InputError(f"low={self.low} is not below high={self.high}")
 
@@ -134,39 +130,69 @@ class Taylor:
                 f"data has shape {tuple(data.shape)}; accepted: {wanted[0]} in the form of one input"
             )
         data = self._inside(data.detach().to(ends[0]))
-        root, left = ends[0].clone(), score.value.detach().clone()
-        every = torch.arange(len(data), device=data.device)
-        for row in range(subject.batch):
-            sample = torch.tensor([row], device=data.device)
-
-            def scored(points: Tensor, sample: Tensor = sample) -> Tensor:
-                there = subject.forward(leaves=[points], rows=sample.expand(len(points)), grad=False)
-                return there.value.detach()
-
-            own = float(left[row])
-            scores = torch.cat([scored(data[part]) for part in pieces(every, self.chunk)])
-            other = (scores * own <= 0).nonzero().flatten()
-            if own == 0:
-                continue
-            if not len(other):
-                closest = float(scores[scores.abs().argmin()])
-                raise InputError(
-                    f"no root point was found: the score of sample {row} is {own:.3g} and no sample of the "
-                    f"data has the other sign (closest: {closest:.3g}); try a target=Contrast(…)"
-                )
-            distance = (data[other] - ends[0][row]).flatten(1).norm(dim=1)
-            far = data[other[distance.argmin()]]
-            near, place = 0.0, 1.0  # shares of the way from x, between which the score changes sign
-            for _ in range(min(self.steps, 60)):
-                middle = (near + place) / 2
-                point = torch.lerp(ends[0][row], far, middle)[None]
-                found = float(scored(point))
-                if abs(found) < abs(float(left[row])):
-                    root[row], left[row] = point[0], found
-                if abs(found) <= self.tolerance * abs(own):
-                    break
-                near, place = (middle, place) if found * own > 0 else (near, middle)
+        x, value = ends[0], score.value.detach()
+        # Nothing but the leaf goes into a model that reads one tensor of numbers: its scores hold for every sample.
+        whole = not subject.layers and isinstance(subject.inputs, Tensor) and score.slots[0].positions is None
+        scores = self._scores_once(subject, data) if whole else self._scores_of_each(subject, data)
+        other = scores * value[:, None] <= 0
+        lost = ((value != 0) & ~other.any(1)).nonzero().flatten()
+        if len(lost):
+            row = int(lost[0])
+            closest = float(scores[row, scores[row].abs().argmin()])
+            raise InputError(
+                f"no root point was found: the score of sample {row} is {float(value[row]):.3g} and no sample of the "
+                f"data has the other sign (closest: {closest:.3g}); try a target=Contrast(…)"
+            )
+        own, theirs = (_wide(points.flatten(1)) for points in (x, data))
+        distance = torch.cdist(own, theirs, compute_mode="donot_use_mm_for_euclid_dist")
+        far = data[distance.masked_fill(~other, torch.inf).argmin(1)]
+        root, left = self._bisect(subject, x, far, value)
         return [root], left
+
+    def _scores_once(self, subject: Subject, data: Tensor) -> Tensor:
+        """The score of each datum for the target of each sample: (batch, data), with one pass over the data."""
+        zero = torch.zeros(len(data), dtype=torch.long, device=data.device)
+        parts = zip(data.split(self.chunk), zero.split(self.chunk), strict=True)
+        outputs = torch.cat([subject.forward(leaves=[d], rows=z, grad=False).output for d, z in parts])
+        if isinstance(subject.resolved, Tensor):
+            return outputs[:, subject.resolved.to(outputs.device)].T
+        return pick(subject.resolved, outputs).expand(subject.batch, -1)
+
+    def _scores_of_each(self, subject: Subject, data: Tensor) -> Tensor:
+        """The same where each sample brings inputs of its own: each datum beside the others of each sample."""
+        pairs = torch.arange(subject.batch * len(data), device=data.device).split(self.chunk)
+        found = [_scored(subject, data[pair % len(data)], pair // len(data)) for pair in pairs]
+        return torch.cat(found).view(subject.batch, -1)
+
+    def _bisect(self, subject: Subject, x: Tensor, far: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The best point met on the line from each sample to its far end, where the score has the other sign."""
+        root, left = x.clone(), value.clone()
+        low, high = _wide(x.new_zeros(len(x))), _wide(x.new_ones(len(x)))
+        open_rows = (value != 0).nonzero().flatten()
+        for _ in range(min(self.steps, 60)):
+            if not len(open_rows):
+                break
+            middle = (low[open_rows] + high[open_rows]) / 2
+            points = torch.lerp(_wide(x[open_rows]), _wide(far[open_rows]), _column(middle, x)).to(x)
+            parts = zip(points.split(self.chunk), open_rows.split(self.chunk), strict=True)
+            found = torch.cat([_scored(subject, point, rows) for point, rows in parts])
+            own = value[open_rows]
+            same, better = found * own > 0, found.abs() < left[open_rows].abs()
+            low[open_rows] = torch.where(same, middle, low[open_rows])
+            high[open_rows] = torch.where(same, high[open_rows], middle)
+            root[open_rows[better]], left[open_rows[better]] = points[better], found[better]
+            open_rows = open_rows[~(found.abs() <= self.tolerance * own.abs())]
+        return root, left
+
+
+def _wide(numbers: Tensor) -> Tensor:
+    """At least in single precision, for places on a line between numbers of half precision."""
+    return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+
+
+def _scored(subject: Subject, points: Tensor, rows: Tensor) -> Tensor:
+    there = subject.forward(leaves=[points], rows=rows, grad=False)
+    return there.value.detach()
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:
