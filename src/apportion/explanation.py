@@ -19,6 +19,7 @@ from apportion import features as features_module
 from apportion.errors import InputError
 from apportion.features import Features, ImageFeatures, TabularFeatures, TextFeatures
 from apportion.files import read_tensors, write_tensors, written
+from apportion.target import label_of
 from apportion.trees import keyed, tensors_in
 
 Values = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
@@ -129,10 +130,7 @@ class Explanation:
 
     def label(self, index: int = 0) -> str:
         """The explained class of a sample, by name where names are known."""
-        if isinstance(self.target, str):
-            return self.target
-        number = int(self.target[index])
-        return f"class {number}" if self.labels is None else self.labels[number]
+        return label_of(self.target, self.labels, index)
 
     def summary(self, index: int = 0) -> str:
         """One line: what was apportioned, and what was not."""

@@ -17,7 +17,7 @@ from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation, Values
 from apportion.progress import model_called
 from apportion.substitution import Substitution, warn_about_training
-from apportion.target import Target, pick, resolve, scores_of
+from apportion.target import Target, described, pick, resolve, scores_of
 from apportion.trees import all_finite, keyed, map_tensors, tensors_in
 
 Model = Callable[..., Any]
@@ -189,7 +189,7 @@ class Subject:
             values=gathered,
             total=None if total is None else total.detach(),
             output=score.output,
-            target=self.resolved.clone() if isinstance(self.resolved, Tensor) else repr(self.resolved),
+            target=described(self.resolved),
             method=method,
             cost=Cost(self.forwards, self.backwards, time.perf_counter() - self.start),
             warnings=(*self.warnings, *extra.pop("warnings", ())),

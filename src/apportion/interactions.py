@@ -16,6 +16,7 @@ from apportion.errors import InputError
 from apportion.explanation import Cost
 from apportion.features import Features, ImageFeatures, TextFeatures
 from apportion.files import read_tensors, write_tensors, written
+from apportion.target import label_of
 
 SCHEMA = 1
 
@@ -118,10 +119,7 @@ class Interactions:
 
     def label(self, index: int = 0) -> str:
         """The explained class of a sample, by name where names are known."""
-        if isinstance(self.target, str):
-            return self.target
-        number = int(self.target[index])
-        return f"class {number}" if self.labels is None else self.labels[number]
+        return label_of(self.target, self.labels, index)
 
     def summary(self, index: int = 0) -> str:
         """One line: what was apportioned, alone and in pairs, and what was not."""

@@ -27,7 +27,7 @@ from apportion.parts import Ordered, as_tensor_map, counts, cut, spread, without
 from apportion.progress import progress
 from apportion.replacements import Background, Delete, Replacement
 from apportion.substitution import Substitution, warn_about_training
-from apportion.target import Target, pick, resolve, scores_of
+from apportion.target import Target, described, pick, resolve, scores_of
 from apportion.trees import all_finite, map_tensors, tensors_in
 
 # How many numbers the largest tensor of a chunk may hold, by device. On a CPU small chunks stay in the cache: one
@@ -199,7 +199,7 @@ class Masking:
             values=values,
             total=total,
             output=self.output,
-            target=self.resolved.clone() if isinstance(self.resolved, Tensor) else repr(self.resolved),
+            target=described(self.resolved),
             method=method,
             cost=Cost(math.ceil(self.rows_run / self.batch), 0, seconds),
             features=None if self.features is None else tuple(self.features),

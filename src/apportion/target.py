@@ -96,6 +96,19 @@ def resolve(target: Target, scores: Tensor) -> Tensor | Callable[[Tensor], Tenso
     return (labels % classes).expand(batch)
 
 
+def described(target: Any) -> Tensor | str:
+    """What an explanation keeps of a resolved target: class indices, or the repr of a callable."""
+    return target.clone() if isinstance(target, Tensor) else repr(target)
+
+
+def label_of(target: Tensor | str, labels: Sequence[str] | None, index: int) -> str:
+    """What a described target is called: a class by its name where names are known."""
+    if isinstance(target, str):
+        return target
+    number = int(target[index])
+    return f"class {number}" if labels is None else labels[number]
+
+
 def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
     """The (batch,) scalars that a resolved target names; class indices are repeated if `scores` has a
     multiple of their number of rows."""

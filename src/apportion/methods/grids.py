@@ -20,7 +20,7 @@ from apportion.substitution import Substitution
 # A vision transformer puts at most so many tokens (class, distillation, registers) before those of the
 # patches.
 _MOST_PREFIXES = 8
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
@@ -195,4 +195,4 @@ def _watching(
 
 def enlarged(maps: Tensor, space: Sequence[int]) -> Tensor:
     """(batch, …grid) maps in the size of the input, bilinearly."""
-    return F.interpolate(maps[:, None], size=tuple(space), mode=_MODES[len(space)], align_corners=False)[:, 0]
+    return F.interpolate(maps[:, None], size=tuple(space), mode=MODES[len(space)], align_corners=False)[:, 0]

@@ -23,7 +23,7 @@ from apportion.methods.quadrature import MOST_LOG_NODES, panel
 from apportion.methods.smoothing import TWICE, recording, refuse, smoothing
 from apportion.methods.stand_ins import STAND_INS
 from apportion.substitution import Substitution
-from apportion.target import Target
+from apportion.target import Target, described
 
 # A matrix larger than this is a mistake more often than a wish.
 MOST_ENTRIES = 2**28
@@ -142,9 +142,7 @@ class IntegratedHessians:
             total=total.to(dtype) if sums.whole else None,
             attributions=sums.phi.to(dtype),
             output=score.output,
-            target=subject.resolved.clone()
-            if isinstance(subject.resolved, Tensor)
-            else repr(subject.resolved),
+            target=described(subject.resolved),
             method=self,
             cost=Cost(subject.forwards, subject.backwards, time.perf_counter() - subject.start),
             names=(grouped.names,),

@@ -23,7 +23,7 @@ from apportion.methods.quadrature import Nodes
 from apportion.methods.smoothing import TWICE, recording, refuse, smoothing
 from apportion.methods.stand_ins import STAND_INS
 from apportion.substitution import Substitution
-from apportion.target import Target
+from apportion.target import Target, described
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def _found(
     return Interactions(
         values=values,
         output=output,
-        target=subject.resolved.clone() if isinstance(subject.resolved, Tensor) else repr(subject.resolved),
+        target=described(subject.resolved),
         method=method,
         cost=Cost(subject.forwards, subject.backwards, time.perf_counter() - subject.start),
         names=(groups.names,),

@@ -14,6 +14,7 @@ from apportion.explanation import Explanation
 from apportion.features import Features
 from apportion.forward import Inputs, Model
 from apportion.masking import Masking
+from apportion.methods.grids import MODES
 from apportion.partitions import Pixels, sides_of
 from apportion.progress import progress
 from apportion.replacements import Replacement
@@ -98,13 +99,10 @@ class RISE:
         return masking.explanation(self, masking.spread(here.to(masking.score.dtype)), total=None)
 
 
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
-
-
 def _enlarged(grids: Tensor, shifts: Tensor, steps: Sequence[int], space: Sequence[int]) -> Tensor:
     """Soft masks (masks, …) in the shape of the grid, each cut out at its own shift."""
     size = [(cell + 1) * step for cell, step in zip(grids.shape[2:], steps, strict=True)]
-    masks = F.interpolate(grids, size=size, mode=_MODES[len(size)], align_corners=False).squeeze(1)
+    masks = F.interpolate(grids, size=size, mode=MODES[len(size)], align_corners=False).squeeze(1)
     for axis, length in enumerate(space):
         place = shifts[:, axis, None] + torch.arange(length, device=shifts.device)
         shape = [len(masks), *(length if a == axis else 1 for a in range(len(space)))]
