@@ -137,6 +137,13 @@ def test_the_regression_is_limes(method: str) -> None:
     assert fit.r2.item() == pytest.approx(r2, abs=1e-6)
 
 
+def test_fewer_masks_than_features() -> None:
+    z, y = torch.rand(6, 40) < 0.5, torch.randn(2, 6, dtype=torch.float64)
+    few, more = ridge(z, y, torch.ones(6)), ridge(z, y, torch.ones(6), chosen=torch.ones(2, 40).bool())
+    torch.testing.assert_close(few.coefficients, more.coefficients)
+    torch.testing.assert_close(few.errors, more.errors)
+
+
 def test_the_regression_is_scikit_learns() -> None:
     """What `lime` does with its samples, written out: ridge, and the last lasso point with few enough."""
     linear = pytest.importorskip("sklearn.linear_model")

@@ -44,18 +44,21 @@ def ridge(
     share, root = w / w.sum(), w.sqrt()
     centre, mean = share @ z, y @ share
     zc, yc = (z - centre) * root[:, None], (y - mean[:, None]) * root
-    gram, pull = zc.T @ zc, yc @ zc
-    gram.diagonal().add_(alpha)
-    if chosen is None:
-        inverse = torch.linalg.pinv(gram, hermitian=True)
-        coefficients = pull @ inverse
+    if chosen is None and alpha > 0 and len(zc) < zc.shape[1]:  # as below, by a smaller matrix
+        reach = torch.linalg.solve(zc @ zc.T + alpha * torch.eye(len(zc)).to(zc), zc)
     else:
-        both = chosen[:, :, None] & chosen[:, None, :]
-        inverse = torch.linalg.pinv(torch.where(both, gram, torch.zeros_like(gram)), hermitian=True)
-        coefficients = (inverse @ pull[:, :, None]).squeeze(2).where(chosen, 0.0)
+        gram = zc.T @ zc
+        gram.diagonal().add_(alpha)
+        if chosen is not None:
+            gram = gram.where(chosen[:, :, None] & chosen[:, None, :], 0.0)
+        reach = zc @ torch.linalg.pinv(gram, hermitian=True)
+    if chosen is None:
+        coefficients = yc @ reach
+    else:
+        coefficients = (yc.unsqueeze(1) @ reach).squeeze(1).where(chosen, 0.0)
     residual = yc - coefficients @ zc.T
     r2 = explained(residual, yc)
-    errors = standard_errors(zc @ inverse, residual, gram.shape[0], missing, paired)
+    errors = standard_errors(reach, residual, zc.shape[1], missing, paired)
     return Fit(coefficients, mean - coefficients @ centre, r2, errors)
 
 
