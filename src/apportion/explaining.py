@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.explanation import Explanation
 from apportion.features import Features
-from apportion.forward import Inputs, Model
+from apportion.inputs import Inputs
 from apportion.methods import from_repr
 from apportion.target import Target
 

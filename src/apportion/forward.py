@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,28 +12,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from apportion.calling import (
+    Model,
+    behind,
+    call_model,
+    map_tensors_of,
+    module_named,
+    same_random_state,
+    with_gradients,
+)
 from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation, Values
-from apportion.progress import model_called
+from apportion.inputs import Inputs, checked_inputs, is_side, offsets_of, placed, rekeyed
 from apportion.substitution import Substitution, warn_about_training
 from apportion.target import Target, described, pick, resolve, scores_of
-from apportion.trees import all_finite, keyed, map_tensors, tensors_in
-
-Model = Callable[..., Any]
-Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
-
-# Keyword inputs of `transformers` models that say how to read the input.
-_SIDE_INPUTS = frozenset(
-    "attention_mask token_type_ids position_ids head_mask decoder_attention_mask langs bbox labels "
-    "pixel_mask padding_mask global_attention_mask".split()
-)
-
-
-def is_side(key: Any, tensor: Tensor) -> bool:
-    """Whether an input is held constant: masks (booleans, or floating-point ones by their names), and
-    integers that go by the names of positions, types or labels."""
-    known = key in _SIDE_INPUTS and (key.endswith("mask") or not tensor.is_floating_point())
-    return known or tensor.dtype == torch.bool
+from apportion.trees import all_finite, map_tensors, tensors_in
 
 
 @dataclass
@@ -325,121 +317,6 @@ class _Entry:
         )
 
 
-def behind(model: Any) -> Any:
-    """The model of a Classifier; others as they are, also those that happen to have an attribute `model`."""
-    from apportion.domains import Classifier
-
-    return model.model if isinstance(model, Classifier) else model
-
-
-def call_model(model: Model, inputs: Inputs) -> Any:
-    model_called()
-    if isinstance(inputs, Tensor):
-        return model(inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)
-
-
-def map_tensors_of(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The scores in a model's output, with `change` applied; model output objects are read, not rebuilt."""
-    if isinstance(output, Tensor | tuple | list):
-        return map_tensors(output, change)
-    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    return change(logits) if isinstance(logits, Tensor) else output
-
-
-def module_named(model: Model, name: str) -> torch.nn.Module:
-    """The module of that dotted name, or an error that suggests the nearest."""
-    if not isinstance(model, torch.nn.Module):
-        raise InputError(
-            f"layer {name!r} was asked for, but the model is a plain callable without named modules"
-        )
-    names: dict[str, torch.nn.Module] = dict(model.named_modules())
-    if name in names:
-        return names[name]
-    near = difflib.get_close_matches(name, names, 3, 0.3) or [n for n in names if n][:3]
-    raise InputError(f"the model has no layer {name!r}; nearest: {', '.join(near)}")
-
-
-def checked_inputs(inputs: Any) -> Inputs:
-    """Tensors with one batch dimension in common, detached from any graph."""
-    if hasattr(inputs, "data") and isinstance(inputs, Mapping) and not isinstance(inputs, dict):
-        inputs = dict(inputs)
-    if not isinstance(inputs, Tensor | tuple | Mapping):
-        raise InputError(
-            f"inputs is {type(inputs).__name__}; accepted: a tensor, or a tuple or dict of tensors"
-        )
-    items = keyed(inputs)
-    if not items or not all(isinstance(t, Tensor) for _, t in items):
-        raise InputError("inputs must hold tensors only, at least one")
-    explained = [(key, t) for key, t in items if not is_side(key, t)] or items
-    sizes = {t.shape[0] if t.dim() else None for _, t in explained}
-    batch = sizes.pop() if len(sizes) == 1 else None
-    # A mask or the positions may be the same for all samples.
-    if not batch or not all(
-        t.dim() and (t.shape[0] == batch or (is_side(k, t) and len(t) == 1)) for k, t in items
-    ):
-        shapes = [tuple(t.shape) for _, t in items]
-        raise InputError(
-            f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample"
-        )
-    for key, tensor in explained:
-        if not all_finite(tensor):
-            what = "inputs contain" if key is None else f"input {key!r} contains"
-            raise InputError(f"{what} NaN or infinite numbers")
-    return rekeyed(
-        inputs, lambda _, t: t.detach() if len(t) == batch else t.detach().expand(batch, *t.shape[1:])
-    )
-
-
-def rekeyed(inputs: Inputs, change: Callable[[Any, Tensor], Tensor]) -> Inputs:
-    """Inputs of the same form, of which each tensor is changed with its key in view."""
-    if isinstance(inputs, Tensor):
-        return change(None, inputs)
-    if isinstance(inputs, Mapping):
-        return {key: change(key, t) for key, t in inputs.items()}
-    return tuple(change(i, t) for i, t in enumerate(inputs))
-
-
-def placed(found: Mapping[Any, Tensor], inputs: Inputs) -> Values:
-    """Values by key in the form of the inputs; zero in a tuple for an input that has none."""
-    if isinstance(inputs, Tensor):
-        return found[None]
-    if isinstance(inputs, tuple):
-        return tuple(found.get(i, torch.zeros(t.shape, device=t.device)) for i, t in enumerate(inputs))
-    return {str(key): found[key] for key in inputs if key in found}
-
-
-def offsets_of(inputs: Inputs) -> dict[Any, tuple[int, Tensor]]:
-    """Where the flat positions of each integer input begin, so that all are distinct."""
-    begin, found = 0, {}
-    for key, tensor in keyed(inputs):
-        if not tensor.is_floating_point():
-            found[key] = (begin, tensor)
-            begin += tensor.numel()
-    return found
-
-
-@contextmanager
-def with_gradients() -> Iterator[None]:
-    """What is computed here can be differentiated, also for a caller under `no_grad` or `inference_mode`."""
-    with torch.inference_mode(False), torch.enable_grad():
-        yield
-
-
 def _ordinary(tensor: Tensor) -> Tensor:
     """Tensors made under `inference_mode` cannot take part in a backward pass; their copies can."""
     return tensor.clone() if tensor.is_inference() else tensor
-
-
-@contextmanager
-def same_random_state(inputs: Inputs) -> Iterator[None]:
-    """Put the global random states back if the model drew from them."""
-    devices = {t.device for t in tensors_in(inputs) if t.is_cuda}
-    before, on_devices = torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in devices}
-    try:
-        yield
-    finally:
-        if not torch.equal(before, torch.get_rng_state()):
-            torch.set_rng_state(before)
-        for device, state in on_devices.items():
-            torch.cuda.set_rng_state(state, device)

@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from apportion.calling import Model, behind, call_model, same_random_state
 from apportion.errors import InputError, check_whole
 from apportion.explanation import Cost, Explanation, Values
 from apportion.features import Features
-from apportion.forward import Inputs, Model, behind, call_model, checked_inputs, same_random_state
+from apportion.inputs import Inputs, checked_inputs
 from apportion.partitions import Partition
 from apportion.parts import Ordered, as_tensor_map, counts, cut, spread, without_hidden
 from apportion.progress import progress

@@ -14,7 +14,7 @@ from torch import Tensor
 from apportion.errors import InputError, check
 from apportion.explanation import Values
 from apportion.features import Features
-from apportion.forward import Inputs, is_side, placed, rekeyed
+from apportion.inputs import Inputs, is_side, placed, rekeyed
 from apportion.partitions import Partition, default_partition, from_labels
 from apportion.replacements import Delete, Replacement, default_replacement
 from apportion.trees import keyed

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
-    from apportion.forward import Inputs
+    from apportion.inputs import Inputs
 
 Kind = Literal["text", "image", "tabular", "tensor"]
 
@@ -69,7 +69,7 @@ def read_tensors(path: Path, row: int = 0) -> Inputs:
     import numpy as np
     import torch
 
-    from apportion.forward import checked_inputs
+    from apportion.inputs import checked_inputs
     from apportion.trees import map_tensors, tensors_in
 
     try:

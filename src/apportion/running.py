@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from apportion.calling import call_model
 from apportion.domains import Classifier
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
@@ -17,7 +18,7 @@ from apportion.explanation import Explanation
 from apportion.faithfulness.case import Case
 from apportion.faithfulness.maps import target_of
 from apportion.features import Features, ImageFeatures
-from apportion.forward import Inputs, call_model
+from apportion.inputs import Inputs
 from apportion.markup import PHOTO, data_uri
 from apportion.methods import from_repr
 from apportion.models import SHIPPED, load

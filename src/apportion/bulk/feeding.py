@@ -15,7 +15,7 @@ from apportion.bulk.sources import Source
 from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.features import Features
-from apportion.forward import Inputs, checked_inputs
+from apportion.inputs import Inputs, checked_inputs
 from apportion.trees import map_tensors, tensors_in
 
 Result = TypeVar("Result")

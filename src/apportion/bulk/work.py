@@ -26,7 +26,7 @@ from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.explaining import explain, explain_encoded
 from apportion.explanation import Explanation
-from apportion.forward import Inputs
+from apportion.inputs import Inputs
 from apportion.interactions import Interactions
 from apportion.progress import watched
 from apportion.trees import map_tensors

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from apportion.features import Features
-from apportion.forward import Inputs
+from apportion.inputs import Inputs
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation
@@ -20,7 +21,7 @@ from apportion.faithfulness.curves import Order, Reading
 from apportion.faithfulness.maps import Map, target_of, values_of
 from apportion.faithfulness.scores import Scores
 from apportion.features import Features
-from apportion.forward import Inputs, Model
+from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.partitions import Partition
 from apportion.parts import gathered

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.explanation import Explanation
@@ -19,7 +20,6 @@ from apportion.faithfulness.maps import Map, references, target_of
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.table import Table
 from apportion.features import Features
-from apportion.forward import Model
 from apportion.methods import METHODS
 from apportion.methods import from_repr as method_from_repr
 from apportion.replacements import Blur, Delete, Mean, Replacement

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.errors import InputError
 from apportion.explanation import Explanation, Values
-from apportion.forward import Inputs, Model
+from apportion.inputs import Inputs
 from apportion.target import Target
 from apportion.trees import all_finite, map_tensors, tensors_in
 

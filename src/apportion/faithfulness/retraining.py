@@ -18,7 +18,7 @@ from apportion.faithfulness.maps import Map
 from apportion.faithfulness.rationales import Comprehensiveness
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.training import copied, digest_of, finished, fresh, predicted, some, train
-from apportion.forward import Inputs
+from apportion.inputs import Inputs
 from apportion.progress import progress
 from apportion.trees import tensors_in
 

@@ -13,7 +13,8 @@ from apportion.errors import InputError
 from apportion.faithfulness.case import Case, Found, Test, nan_where
 from apportion.faithfulness.curves import answers, one_reading
 from apportion.faithfulness.maps import Map
-from apportion.forward import Score, Slot, Subject, offsets_of
+from apportion.forward import Score, Slot, Subject
+from apportion.inputs import offsets_of
 from apportion.masking import Masking
 from apportion.partitions import Partition
 

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from apportion.calling import behind, call_model
 from apportion.errors import InputError
 from apportion.faithfulness.scores import Scores
-from apportion.forward import Inputs, behind, call_model
+from apportion.inputs import Inputs
 from apportion.target import scores_of
 from apportion.trees import map_tensors, tensors_in
 

@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apportion.calling import Model, with_gradients
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Score, Slot, Subject, with_gradients
+from apportion.forward import Score, Slot, Subject
+from apportion.inputs import Inputs
 from apportion.methods.grids import Grid, enlarged, grid_of
 from apportion.substitution import HARMLESS, Call, Substitute, Substitution
 from apportion.target import Target

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apportion.calling import Model, with_gradients
 from apportion.errors import InputError, check
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Slot, Subject, with_gradients
+from apportion.forward import Slot, Subject
+from apportion.inputs import Inputs
 from apportion.methods.gradient import GuidedBackprop
 from apportion.methods.grids import at_layer, enlarged, last_layer
 from apportion.target import Target

@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Subject
+from apportion.forward import Subject
+from apportion.inputs import Inputs
 from apportion.substitution import HARMLESS, Call, Substitute, Substitution
 from apportion.target import Target
 from apportion.trees import map_tensors, tensors_in

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.errors import check, check_whole
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Score, Subject
+from apportion.forward import Score, Subject
+from apportion.inputs import Inputs
 from apportion.substitution import HARMLESS, Call, Substitution
 from apportion.target import Target
 

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apportion.calling import module_named
 from apportion.errors import InputError
-from apportion.forward import Score, Subject, module_named
+from apportion.forward import Score, Subject
 from apportion.substitution import Substitution
 
 # A vision transformer puts at most so many tokens (class, distillation, registers) before those of the

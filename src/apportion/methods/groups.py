@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.forward import Score, Subject, offsets_of
+from apportion.forward import Score, Subject
+from apportion.inputs import offsets_of
 from apportion.trees import tensors_in
 
 GroupsLike = int | Sequence[Sequence[int]] | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.forward import Inputs, Score, Subject
+from apportion.forward import Score, Subject
+from apportion.inputs import Inputs
 from apportion.substitution import HARMLESS, Substitute, Substitution
 
 # A remainder is compared with |total|, but with no less than this share of what the score spans along the

@@ -10,10 +10,11 @@ from math import gcd
 import torch
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.errors import InputError
 from apportion.explanation import Explanation
 from apportion.features import Features
-from apportion.forward import Inputs, Model
+from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.partitions import Partition, Patches, sides_of
 from apportion.replacements import Replacement

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.calling import Model, with_gradients
 from apportion.errors import InputError, check_whole
 from apportion.explanation import Cost
-from apportion.forward import Inputs, Model, Subject, with_gradients
+from apportion.forward import Subject
+from apportion.inputs import Inputs
 from apportion.interactions import Interactions
 from apportion.methods.curvature import Sums, rows_for
 from apportion.methods.groups import Groups, GroupsLike, groups_of

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.errors import InputError, check_whole
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Subject
+from apportion.forward import Subject
+from apportion.inputs import Inputs
 from apportion.methods.lines import Paths, pieces
 from apportion.methods.quadrature import RULES, Array
 from apportion.target import Target

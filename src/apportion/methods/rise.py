@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.errors import InputError, check, check_whole
 from apportion.explanation import Explanation
 from apportion.features import Features
-from apportion.forward import Inputs, Model
+from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.methods.grids import MODES
 from apportion.partitions import Pixels, sides_of

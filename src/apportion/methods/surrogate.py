@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.errors import check, check_whole
 from apportion.explanation import Explanation
 from apportion.features import Features
-from apportion.forward import Inputs, Model
+from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.methods.designs import Design
 from apportion.methods.regression import Fit, constrained, highest, lasso, ridge

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.errors import InputError, check, check_whole
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Score, Subject
+from apportion.forward import Score, Subject
+from apportion.inputs import Inputs
 from apportion.target import Target, pick
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from apportion.calling import Model
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.forward import Inputs, Model, Score, Subject
+from apportion.forward import Score, Subject
+from apportion.inputs import Inputs
 from apportion.methods.relevance.composites import Composite, composite_named
 from apportion.methods.relevance.ledger import Ledger, OpenRow
 from apportion.methods.relevance.propagation import Propagation

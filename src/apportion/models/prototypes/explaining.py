@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apportion.calling import Model
 from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation
-from apportion.forward import Inputs, Model, checked_inputs
+from apportion.inputs import Inputs, checked_inputs
 from apportion.methods.relevance.composites import Composite
 from apportion.methods.relevance.lrp import LRP
 from apportion.models.prototypes.network import LinearInPatches, PrototypeNet

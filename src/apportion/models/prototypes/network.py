@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from apportion.calling import module_named
 from apportion.errors import InputError
 from apportion.features import TabularFeatures
-from apportion.forward import module_named
 from apportion.methods.grids import grid_of
 
 Similarity = Literal["log", "cosine"]

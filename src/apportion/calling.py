@@ -1,0 +1,74 @@
+"""Calling a model as it is, and leaving it and the world around it as they were."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion.errors import InputError
+from apportion.inputs import Inputs
+from apportion.progress import model_called
+from apportion.trees import map_tensors, tensors_in
+
+Model = Callable[..., Any]
+
+
+def behind(model: Any) -> Any:
+    """The model of a Classifier; others as they are, also those that happen to have an attribute `model`."""
+    from apportion.domains import Classifier
+
+    return model.model if isinstance(model, Classifier) else model
+
+
+def call_model(model: Model, inputs: Inputs) -> Any:
+    model_called()
+    if isinstance(inputs, Tensor):
+        return model(inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)
+
+
+def map_tensors_of(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The scores in a model's output, with `change` applied; model output objects are read, not rebuilt."""
+    if isinstance(output, Tensor | tuple | list):
+        return map_tensors(output, change)
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return change(logits) if isinstance(logits, Tensor) else output
+
+
+def module_named(model: Model, name: str) -> torch.nn.Module:
+    """The module of that dotted name, or an error that suggests the nearest."""
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(
+            f"layer {name!r} was asked for, but the model is a plain callable without named modules"
+        )
+    names: dict[str, torch.nn.Module] = dict(model.named_modules())
+    if name in names:
+        return names[name]
+    near = difflib.get_close_matches(name, names, 3, 0.3) or [n for n in names if n][:3]
+    raise InputError(f"the model has no layer {name!r}; nearest: {', '.join(near)}")
+
+
+@contextmanager
+def with_gradients() -> Iterator[None]:
+    """What is computed here can be differentiated, also for a caller under `no_grad` or `inference_mode`."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+@contextmanager
+def same_random_state(inputs: Inputs) -> Iterator[None]:
+    """Put the global random states back if the model drew from them."""
+    devices = {t.device for t in tensors_in(inputs) if t.is_cuda}
+    before, on_devices = torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in devices}
+    try:
+        yield
+    finally:
+        if not torch.equal(before, torch.get_rng_state()):
+            torch.set_rng_state(before)
+        for device, state in on_devices.items():
+            torch.cuda.set_rng_state(state, device)
