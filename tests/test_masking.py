@@ -398,6 +398,8 @@ def test_quartiles_keep_the_bin_or_leave_it() -> None:
         ({"replacement": 0.5}, "replacement is 0.5; accepted: a replacement such as"),
         ({"replacement": Blur}, "replacement is <class"),
         ({"features": ()}, "0 features for 1 samples"),
+        ({"features": TextFeatures("", (), (), ())}, "TextFeatures features for 1 samples"),
+        ({"mask": "[MASK]"}, r"mask is '\[MASK\]'"),
     ],
 )
 def test_bad_input(kwargs: dict, message: str) -> None:
@@ -439,6 +441,8 @@ def test_bad_scores_and_masks() -> None:
         Masking(lambda z: z.sum(1), x).values(torch.zeros(1, 4).bool())
     with pytest.raises(InputError, match="soft masks"):
         Masking(lambda z: z.double().sum(1), torch.ones(1, 3, dtype=torch.long)).values(torch.zeros(1, 3))
+    with pytest.raises(InputError, match="an empty text"):
+        Masking(lambda z: z.double().sum(1), torch.ones(1, 0, dtype=torch.long))
     special = TextFeatures("", ("[CLS]",), ((0, 0),), (None,))
     with pytest.raises(InputError, match="special tokens only"):
         Masking(lambda z: z.double().sum(1), torch.ones(1, 1, dtype=torch.long), features=(special,))

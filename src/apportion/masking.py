@@ -97,6 +97,8 @@ class Masking:
             raise InputError(f"model is {type(model).__name__}; accepted: a module or any callable")
         if chunk is not None:
             check_whole(1, chunk=chunk)
+        if mask is not None:
+            check_whole(0, mask=mask)
         check_whole(0, seed=seed)
         self.model: Model = behind(model)
         self.numpy = isinstance(inputs, np.ndarray) and not isinstance(self.model, torch.nn.Module)
@@ -104,8 +106,10 @@ class Masking:
             _as_tensor("inputs", inputs) if isinstance(inputs, np.ndarray) else inputs
         )
         self.batch = next(tensors_in(self.inputs)).shape[0]
-        if features is not None and len(features) != self.batch:
-            raise InputError(f"{len(features)} features for {self.batch} samples; accepted: one per sample")
+        if features is not None:
+            known = len(features) if isinstance(features, Sequence) else type(features).__name__
+            if known != self.batch:
+                raise InputError(f"{known} features for {self.batch} samples; accepted: one per sample")
         self.features = features
         self.warnings = warn_about_training(self.model)
         self.parts = cut(self.inputs, as_tensor_map(partition), replacement, features, mask)

@@ -115,6 +115,10 @@ def cut(
     )
     parts, begin = [], 0
     for key, x in chosen:
+        if not x.numel():
+            raise InputError(
+                f"an input has shape {tuple(x.shape)}, so there is nothing to hide (an empty text?)"
+            )
         known = features if len(chosen) == 1 else None
         way = default_partition(x, known) if partition is None else partition
         labels = way(x, known) if callable(way) else from_labels(way, x)
