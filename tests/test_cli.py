@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from apportion import Explanation, InputError
-from apportion.cli import app, split
+from apportion.cli import app
+from apportion.cli_lists import split
 from apportion.models import SHIPPED, load
 from apportion.recognise import read_tensors, recognise
 

@@ -49,7 +49,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
     api.load(model).then((found) => {
       if (!current) return;
       setLoaded(found);
-      setMethods((before) => [...found.methods, ...before.filter((name) => catalog.methods.some((method) => method.name === name))]);
+      setMethods((before) => [...found.methods.slice(0, 1), ...before.filter((name) => catalog.methods.some((method) => method.name === name))]);
       setRow(Object.fromEntries(found.columns.map(({ name, value }) => [name, value])));
       if (domain === "text") setText((before) => before || found.example);
     }, (error) => current && setProblems([error.message]));

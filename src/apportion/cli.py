@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from apportion import cli_bulk, cli_faithfulness, cli_lists, cli_serve
-from apportion.cli_lists import Json, complete_methods, complete_models
+from apportion.cli_lists import Json, complete_methods, complete_models, split
 from apportion.cli_study import app as study
 from apportion.errors import InputError
 from apportion.one_line import one_line_errors, say
@@ -204,26 +204,6 @@ def compare(
         console.print(terminal.comparison(explanations, scores))
         if path is not None:
             _tell(console, path)
-
-
-def split(names: str) -> list[str]:
-    """Names or reprs at the commas outside brackets and quotes.
-
-    >>> split("lrp, LRP(at='a,b'),SmoothGrad(samples=8, noise=0.1)")
-    ['lrp', "LRP(at='a,b')", 'SmoothGrad(samples=8, noise=0.1)']
-    """
-    parts, depth, quote = [""], 0, ""
-    for letter in names:
-        if quote:
-            quote = "" if letter == quote else quote
-        elif letter in "'\"":
-            quote = letter
-        depth += 0 if quote else (letter in "([{") - (letter in ")]}")
-        if letter == "," and not depth and not quote:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return [part.strip() for part in parts if part.strip()]
 
 
 # ---- from what was typed to explanations ----

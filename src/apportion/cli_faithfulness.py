@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apportion.cli_lists import Json, entry, show
+from apportion.cli_lists import Json, entry, show, split
 from apportion.errors import InputError
 from apportion.one_line import one_line_errors
 
@@ -46,8 +46,6 @@ def put_to_test(
     out: Annotated[Path | None, typer.Option(help="Write the table here, as JSON.")] = None,
 ) -> None:
     """Test explanations: methods beside random, uniform and reversed maps, with intervals."""
-    from apportion.cli import split
-
     with one_line_errors(quiet=as_json):
         names = None if tests is None else split(tests)
         table = _table(inputs, split(methods), names, model, target, rows, panel)

@@ -37,6 +37,26 @@ def complete_models(incomplete: str) -> list[str]:
     return [name for name in SHIPPED if name.startswith(incomplete)]
 
 
+def split(names: str) -> list[str]:
+    """Names or reprs at the commas outside brackets and quotes.
+
+    >>> split("lrp, LRP(at='a,b'),SmoothGrad(samples=8, noise=0.1)")
+    ['lrp', "LRP(at='a,b')", 'SmoothGrad(samples=8, noise=0.1)']
+    """
+    parts, depth, quote = [""], 0, ""
+    for letter in names:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        depth += 0 if quote else (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
 def methods(as_json: Json = False) -> None:
     """List the methods: name, repr with its settings, what each is.
 

@@ -63,7 +63,7 @@ class Models:
 
     def described(self, name: str) -> dict[str, Any]:
         """Class names, the columns of a table with a value for each, an example of a text, and the methods that are
-        for this model only."""
+        for this model only, of which the first is chosen."""
         model = self[name]
         columns = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
         return {
@@ -75,7 +75,7 @@ class Models:
                 for c in columns
             ],
             "example": EXAMPLE if model.domain == "text" else "",
-            "methods": [] if model.panels is None else ["Prototypes"],
+            "methods": [] if model.panels is None else ["Prototypes", "Upsampled", "PrototypeLRP"],
         }
 
 
