@@ -621,6 +621,19 @@ def test_bad_input_gets_one_clear_line(name: str):
         call()
 
 
+def test_a_training_that_diverges_is_said_and_leaves_no_file(tmp_path: Path):
+    wild = replace(QUICK, rate=1e30)
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) in epoch 1.*a smaller rate"):
+        ap.ProtoPNet(backbone(), 2, recipe=wild).fit(*data(), checkpoint=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_of_numpy_are_taken():
+    x, labels = data()
+    model = ap.ProtoPNet(backbone(), 2, recipe="fast").fit(x.double().numpy(), labels.numpy())
+    assert equal(model, ap.ProtoPNet(backbone(), 2, recipe="fast").fit(x, labels))
+
+
 def test_a_class_whose_files_cannot_be_read(folder: Path):
     for file in (folder / "class <1>").iterdir():
         file.write_bytes(b"gone")

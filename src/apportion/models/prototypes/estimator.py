@@ -263,7 +263,8 @@ class ProtoPNet:
         shape = tuple(data.read(torch.zeros(1, dtype=torch.long)).shape[1:])
         if shape[0] != self.shape_[0]:
             raise InputError(
-                f"images have shape {shape}; accepted: {self.shape_[0]} channels, as {self.shape_}"
+                f"images have shape {shape}; accepted: {self.shape_[0]} channels, as {self.shape_}, or "
+                "pictures with a preparation= that makes them so"
             )
         return data
 

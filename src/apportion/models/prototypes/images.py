@@ -93,6 +93,7 @@ def images_of(
 
 def _arrays(x: Tensor, labels: Any, classes: Sequence[Any] | None) -> Images:
     x = x[:, None] if x.dim() == 3 else x
+    x = x.float() if x.dtype == torch.float64 else x  # NumPy's numbers, not the user's choice
     if x.dim() != 4:
         raise InputError(f"images have shape {tuple(x.shape)}; {ACCEPTED}")
     bad = (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apportion.errors import InputError
 from apportion.models.prototypes import last_layer
 from apportion.models.prototypes.checkpoint import Checkpoint
 from apportion.models.prototypes.grids import CHUNK, Grids
@@ -69,6 +71,11 @@ def train(
             **_epoch(net, grids, labels, warm if warming else joint, recipe, tune, seed + epoch),
         }
         net.eval()
+        if not math.isfinite(row["loss"]):
+            raise InputError(
+                f"the loss is {row['loss']} in epoch {epoch + 1}: the training diverged; accepted: a smaller rate (now "
+                f"{recipe.rate}, of the backbone {recipe.backbone_rate})"
+            )
         if recipe.pushes_after(epoch + 1):
             found = push(net, grids.patches(net, "push"), labels)
             row |= _solved(net, grids, labels, recipe.last, "after_push")
