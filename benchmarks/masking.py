@@ -303,7 +303,7 @@ def main(case: str, keep: str) -> None:
     from apportion import masking
 
     if not keep:
-        masking._keep_freed_memory = lambda: None
+        masking.keep_freed_memory = lambda: None
     torch.set_num_threads(1)
     if case == "digits":
         model, x, lime = frozen(ap.load("digits").model), stroke(), ap.LIME(samples=1000)

@@ -10,15 +10,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from apportion.calling import Model, behind, call_model, same_random_state
+from apportion.chunks import Largest, keep_freed_memory, rows_a_chunk
 from apportion.errors import InputError, check_whole
 from apportion.explanation import Cost, Explanation, Values
 from apportion.features import Features
@@ -30,36 +30,6 @@ from apportion.replacements import Background, Delete, Replacement
 from apportion.substitution import Substitution, warn_about_training
 from apportion.target import Target, described, pick, resolve, scores_of
 from apportion.trees import all_finite, map_tensors, tensors_in
-
-# How many numbers the largest tensor of a chunk may hold, by device. On a CPU small chunks stay in the cache: one
-# core takes 21 ms an image for EfficientNet-Lite0 in chunks of 2, 48 ms in chunks of 16 (`benchmarks/run.py chunks`).
-# What one row needs is counted in the first run, not timed, so that the same call gives the same bits.
-_NUMBERS_A_CHUNK = {"cpu": 1 << 20}
-_NUMBERS_ELSEWHERE = 1 << 28
-_MOST_ROWS = 4096
-
-
-@cache
-def _keep_freed_memory() -> None:
-    """Let glibc keep up to 64 MB of freed memory for this process instead of handing it back at once.
-
-    Each chunk would fault in again the pages that the last one gave back: a third of the time of EfficientNet-Lite0
-    and of small networks on a CPU (`benchmarks/run.py freed-memory`). The threshold follows the largest block that
-    was ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); this one is never written to.
-    """
-    torch.empty(31 << 20, dtype=torch.uint8)
-
-
-class _Largest(TorchFunctionMode):
-    """Remembers the size of the largest tensor that any torch function returns."""
-
-    numbers = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor):
-            self.numbers = max(self.numbers, result.numel())
-        return result
 
 
 class Masking:
@@ -123,12 +93,13 @@ class Masking:
         self._random = torch.Generator().manual_seed(seed)
         self._guarded: bool | None = None
         self.rows_run = 0
-        self._largest = _Largest()
+        self._largest = Largest()
         self._target = target
-        _keep_freed_memory()
+        keep_freed_memory()
         if not self.numpy or isinstance(self.parts[0].replacement, Delete):
             _ = self.score
-        self.chunk = self._rows_a_chunk(self._largest.numbers) if chunk is None else chunk
+        one = max(sum(part.x[0].numel() for part in self.parts), -(-self._largest.numbers // self.batch))
+        self.chunk = rows_a_chunk(one, self.parts[0].x.device) if chunk is None else chunk
 
     @cached_property
     def output(self) -> Tensor:
@@ -213,11 +184,6 @@ class Masking:
         )
 
     # ---- hiding ----
-
-    def _rows_a_chunk(self, largest: int) -> int:
-        entered = sum(part.x[0].numel() for part in self.parts)
-        numbers = _NUMBERS_A_CHUNK.get(self.parts[0].x.device.type, _NUMBERS_ELSEWHERE)
-        return max(2, min(_MOST_ROWS, numbers // max(entered, -(-largest // self.batch), 1)))
 
     def _background_rows(self, total: int) -> Tensor | None:
         """Which row of the background each model call draws from."""

@@ -1,0 +1,49 @@
+"""How many rows run at once, and what is kept in memory between them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+# How many numbers the largest tensor of a chunk may hold, by device. On a CPU small chunks stay in the cache: one
+# core takes 21 ms an image for EfficientNet-Lite0 in chunks of 2, 48 ms in chunks of 16 (`benchmarks/run.py chunks`).
+# What one row needs is counted in the first run, not timed, so that the same call gives the same bits.
+_NUMBERS_A_CHUNK = {"cpu": 1 << 20}
+_NUMBERS_ELSEWHERE = 1 << 28
+_MOST_ROWS = 4096
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 64 MB of freed memory for this process instead of handing it back at once.
+
+    Each chunk would fault in again the pages that the last one gave back: a third of the time of EfficientNet-Lite0
+    and of small networks on a CPU (`benchmarks/run.py freed-memory`). The threshold follows the largest block that
+    was ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); this one is never written to.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
+class Largest(TorchFunctionMode):
+    """Remembers the size of the largest tensor that any torch function returns."""
+
+    numbers = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+def rows_a_chunk(numbers: int, device: torch.device) -> int:
+    """How many rows run at once when the largest tensor of one row holds so many numbers.
+
+    >>> rows_a_chunk(2**18, torch.device("cpu"))
+    4
+    """
+    return max(2, min(_MOST_ROWS, _NUMBERS_A_CHUNK.get(device.type, _NUMBERS_ELSEWHERE) // max(numbers, 1)))
