@@ -63,6 +63,11 @@ def explained(folder, **settings):
     return folder
 
 
+def contents(folder):
+    """The bytes of all files below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
 def dying(folder, step):
     """A run in a process that kills itself at the given step of writing: before a file or a name is on disk."""
     torch.set_num_threads(1)

@@ -16,6 +16,7 @@ from apportion import InputError
 from apportion.bulk import shards
 from apportion.bulk.sources import open_source
 from apportion.cli import app
+from bulk_models import contents
 
 pytest.importorskip("pyarrow")
 
@@ -86,10 +87,6 @@ def test_the_same_settings_give_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         explain(model, data, "lime", tmp_path / name)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
-
-
-def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_json_lines_where_pyarrow_is_missing(tmp_path):
@@ -246,8 +243,10 @@ def test_a_class_for_each_input(tmp_path):
     data, classes = torch.randn(20, 4), torch.arange(20) % 3
     run = explain(linear(), data, "inputxgradient", tmp_path, target=classes)
     assert [row["target"] for row in run.rows()] == classes.tolist()
-    with pytest.raises(InputError, match="one class each"):
-        explain(linear(), data, "lrp", tmp_path / "b", target=[1, 2])
+    for wrong in ([1, 2], [0.9] * 20, [True] * 20, ["a"] * 20, torch.ones(20)):
+        with pytest.raises(InputError, match=r"accepted: (one|a) class index"):
+            explain(linear(), data, "lrp", tmp_path / "b", target=wrong)
+    assert not (tmp_path / "b").exists()
 
 
 # ---- what goes wrong ----

@@ -17,7 +17,7 @@ import apportion as ap
 import bulk_models
 from apportion import InputError
 from apportion.bulk import shards
-from bulk_models import DATA, SETTINGS, dying, explained
+from bulk_models import DATA, SETTINGS, contents, dying, explained
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 
@@ -28,10 +28,6 @@ MODELS = Path(bulk_models.__file__)
 def whole(tmp_path_factory):
     """What an uninterrupted run writes."""
     return contents(explained(tmp_path_factory.mktemp("whole")))
-
-
-def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def check_rows(folder):

@@ -17,7 +17,7 @@ import pytest
 
 import apportion as ap
 import bulk_models
-from bulk_models import DATA
+from bulk_models import DATA, contents
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -56,10 +56,6 @@ def check(folder, many=60):
     run = ap.open_run(folder / "run")
     assert [row["id"] for row in run.rows()] == [str(i) for i in range(many)]
     assert not run.check()
-
-
-def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_the_same_as_on_one_machine_with_a_worker_killed_in_the_middle(tmp_path):

@@ -136,6 +136,36 @@ def test_what_changes_a_cell_is_done_again_and_nothing_else(file):
     assert {line.split("/")[3].split()[0] for line in said} == {"sufficiency"}
 
 
+OWN = """\
+from dataclasses import replace
+import torch
+import apportion as ap
+
+class Scaled(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = ap.load("sentiment").model
+    def forward(self, *args, **kwargs):
+        return FACTOR * self.inner(*args, **kwargs)
+
+def make():
+    return replace(ap.load("sentiment"), model=Scaled())
+"""
+
+
+def test_a_model_whose_code_was_edited_is_tested_again(file):
+    model = file.parent / "own.py"
+    file.write_text(STUDY.replace("models: sentiment", "models: own.py:make"))
+    tables = []
+    for factor in ("1", "1", "-5"):
+        model.write_text(OWN.replace("FACTOR", factor))
+        said: list[str] = []
+        (outcome,) = comparison.run(read_study(file), Store(file.parent / "out", said.append))
+        tables.append((outcome.table.to_dict(), bool(said)))
+    assert [ran for _, ran in tables] == [True, False, True]
+    assert tables[0][0] == tables[1][0] != tables[2][0]
+
+
 def test_a_study_without_a_method_that_works_is_refused(file):
     file.write_text(STUDY.replace("[lrp, inputxgradient, gradcam]", "[gradcam]"))
     with pytest.raises(InputError, match="no method can explain sentiment on short"):

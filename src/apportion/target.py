@@ -78,8 +78,16 @@ def resolve(target: Target, scores: Tensor) -> Tensor | Callable[[Tensor], Tenso
     if isinstance(target, int):
         _check_class(target, classes)
         return torch.full((batch,), target % classes, device=scores.device)
+    labels = class_indices(target, batch).to(scores.device)
+    for label in labels.tolist():
+        _check_class(label, classes)
+    return (labels % classes).expand(batch)
+
+
+def class_indices(target: Any, batch: int) -> Tensor:
+    """One class index, or `batch` of them, as a tensor of one dimension. InputError for anything else."""
     try:
-        labels = torch.as_tensor(target, device=scores.device)
+        labels = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError):
         what = f"{target!r:.60} of type {type(target).__name__}"
         raise InputError(
@@ -90,10 +98,7 @@ def resolve(target: Target, scores: Tensor) -> Tensor | Callable[[Tensor], Tenso
             f"target has shape {tuple(labels.shape)} and type {labels.dtype}; accepted: one class index, or "
             f"{batch} of them, one per sample"
         )
-    labels = labels.flatten().long()
-    for label in labels.tolist():
-        _check_class(label, classes)
-    return (labels % classes).expand(batch)
+    return labels.flatten().long()
 
 
 def described(target: Any) -> Tensor | str:

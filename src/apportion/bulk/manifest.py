@@ -6,13 +6,12 @@ import hashlib
 import json
 import os
 import uuid
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.files import write_whole
 
@@ -28,6 +27,7 @@ class Manifest:
     """The settings of a run; those that a person leaves open are None until they are measured."""
 
     method: str
+    method_fingerprint: str
     target: str
     model: str
     model_fingerprint: str
@@ -122,22 +122,3 @@ def write(folder: Path, manifest: Manifest) -> Manifest:
     found = read(folder)
     assert found is not None
     return found.resumed(manifest, folder) if found.fingerprint != manifest.fingerprint else found
-
-
-def model_fingerprint(model: Any) -> str:
-    """A hash of a model's structure, weights and buffers, and of its preparation; of a plain function its
-    name only."""
-    digest = hashlib.sha256()
-    if isinstance(model, Classifier):
-        prepared = repr(model.encode) if is_dataclass(model.encode) else ""
-        digest.update(f"{model.domain} {model.labels} {model.mask} {prepared}".encode())
-        model = model.model
-    if not isinstance(model, torch.nn.Module):
-        name = f"{getattr(model, '__module__', '')}.{getattr(model, '__qualname__', type(model).__name__)}"
-        return hashlib.sha256(digest.digest() + name.encode()).hexdigest()
-    digest.update(str(model).encode())
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, torch.Tensor):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from apportion.bulk.clustering import Cluster, Clustered
+from apportion.bulk.folders import Files, Listing
 from apportion.bulk.reading import Run
-from apportion.bulk.sources import Files, Listing, open_source
+from apportion.bulk.sources import open_source
 from apportion.bulk.summaries import Mean, Summary
 from apportion.domains import Classifier
 from apportion.errors import InputError

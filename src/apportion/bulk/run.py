@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 
 from apportion.bulk import local, manifest, shards
+from apportion.bulk.fingerprints import fingerprint, model_fingerprint
+from apportion.bulk.folders import Files
 from apportion.bulk.manifest import Manifest
 from apportion.bulk.meter import Meter, interruptible
 from apportion.bulk.probing import settled_by_trial
 from apportion.bulk.shards import PRECISIONS
-from apportion.bulk.sources import Files, open_source
+from apportion.bulk.sources import open_source
 from apportion.bulk.work import Job, loaded
 from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.explaining import class_number
 from apportion.methods import from_repr
+from apportion.target import class_indices
 
 if TYPE_CHECKING:
     from apportion.bulk.reading import Run
@@ -38,6 +39,7 @@ def explain_dataset(
     channels: bool = False,
     column: str | None = None,
     id_column: str | None = None,
+    fingerprint: str | None = None,
     batch: int | None = None,
     shard: int | None = None,
     table: Literal["parquet", "jsonl"] | None = None,
@@ -59,6 +61,8 @@ def explain_dataset(
     - `data`: a folder of pictures or texts, a Parquet, Arrow, CSV, JSON lines, .npy or .safetensors file, or
       any PyTorch dataset, list, tensor or pandas frame; `column` names the text or picture in a table, and
       `id_column` its id (default: the file name, or the number);
+    - `fingerprint`: your own name for this state of the data, in place of a look at its content: for data too
+      large for that, or that never reads the same twice;
     - `target`: None (the predicted class), a class, or one class for each input;
     - `precision`: "float16" with a scale for each map, or "float32"; `pool` sums the cells of a map to at most
       that many a side; `channels` keeps the channels of a picture apart;
@@ -87,7 +91,8 @@ def explain_dataset(
     job, made = plan(
         model, data, method, Path(out),
         target=target, precision=precision, pool=pool, channels=channels, column=column, id_column=id_column,
-        batch=batch, shard=shard, table=table, strict=strict, device=device, workers=workers or 1,
+        fingerprint=fingerprint, batch=batch, shard=shard, table=table, strict=strict, device=device,
+        workers=workers or 1,
     )  # fmt: skip
     mine = range(shard_index, job.manifest.shards, num_shards)
     run = job.manifest.fingerprint
@@ -124,17 +129,19 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
     made = loaded(model, asked["device"])
     classifier = made if isinstance(made, Classifier) else None
     domain = None if classifier is None else classifier.domain
+    known = asked["fingerprint"]
     source = open_source(data, domain, asked["column"], asked["id_column"])
     target = _target(asked["target"], classifier, len(source))
     wanted = Manifest(
         method=repr(method),
+        method_fingerprint=fingerprint(method),
         target=_described(target),
         model=str(model) if isinstance(model, str | Path) else "",
-        model_fingerprint=manifest.model_fingerprint(made),
+        model_fingerprint=model_fingerprint(made),
         domain=domain,
         labels=() if classifier is None else classifier.labels,
         data=str(Path(data).resolve()) if isinstance(data, str | Path) else "",
-        data_fingerprint=source.fingerprint,
+        data_fingerprint=source.fingerprint if known is None else fingerprint(known),
         inputs=len(source),
         **{name: asked[name] for name in _KEPT},
     )
@@ -167,18 +174,19 @@ def _target(target: Any, classifier: Classifier | None, inputs: int) -> Any:
                 f"target is {target!r}, but the model has no class names; accepted: a class index"
             )
         return class_number(target, classifier.labels)
-    if isinstance(target, torch.Tensor | np.ndarray | Sequence):
-        found = torch.as_tensor(target).long()
-        if found.shape != (inputs,):
-            raise InputError(
-                f"target has shape {tuple(found.shape)} for {inputs} inputs; accepted: one class each"
-            )
-        return found
-    return target
+    if (
+        target is None
+        or isinstance(target, int)
+        or (callable(target) and not isinstance(target, torch.Tensor))
+    ):
+        return target
+    return class_indices(target, inputs).expand(inputs).cpu()
 
 
 def _described(target: Any) -> str:
+    if target is None or isinstance(target, int):
+        return repr(target)
     if isinstance(target, torch.Tensor):
         return shards.checksum(target.numpy().tobytes())
-    function = getattr(target, "__qualname__", None)
-    return repr(target) if function is None else f"{target.__module__}.{function}"
+    name = repr(target) if is_dataclass(target) else getattr(target, "__qualname__", type(target).__name__)
+    return f"{name} ({fingerprint(target)[:12]})"

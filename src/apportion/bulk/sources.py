@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from apportion.bulk.fingerprints import file_fingerprint, fingerprint
+from apportion.bulk.folders import Files, from_folder
 from apportion.bulk.tables import ARROW, LINES, ArrowRows, Choice, Lines
 from apportion.errors import InputError
-from apportion.files import write_whole
 from apportion.recognise import PICTURES, TENSORS
 
 KINDS = (
@@ -59,7 +57,7 @@ def _from_path(path: Path, choice: Choice) -> Source:
     if not path.exists():
         raise InputError(f"no such file or folder: {path}; accepted as data: {KINDS}")
     if path.is_dir():
-        return _from_folder(path, choice)
+        return from_folder(path, choice)
     suffix = Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
     if suffix in ARROW:
         return ArrowRows((path,), choice)
@@ -70,101 +68,6 @@ def _from_path(path: Path, choice: Choice) -> Source:
     if suffix in PICTURES:
         return Files(path.parent, (path.name,))
     raise InputError(f"{path} is not a kind of data that is read here; accepted: {KINDS}")
-
-
-def _from_folder(folder: Path, choice: Choice) -> Source:
-    names, kinds = [], Counter[str]()
-    for name in _walk(folder):
-        names.append(name)
-        kinds[os.path.splitext(name)[1].lower()] += 1
-    wanted = (ARROW, {".txt"}) if choice.domain == "text" else (PICTURES, ARROW)
-    for suffixes in wanted:
-        chosen = [name for name in names if os.path.splitext(name)[1].lower() in suffixes]
-        if chosen and suffixes is ARROW:
-            return ArrowRows(tuple(folder / name for name in sorted(chosen)), choice)
-        if chosen:
-            return Files(folder, tuple(sorted(chosen)))
-    found = ", ".join(f"{many} {suffix or 'without suffix'}" for suffix, many in kinds.most_common(4))
-    what = "texts (.txt, .parquet)" if choice.domain == "text" else "pictures"
-    raise InputError(f"{folder} has no {what}; it has {found or 'no files'}")
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    """Paths below the folder, relative to it; what is hidden is left out."""
-    stack = [""]
-    while stack:
-        below = stack.pop()
-        try:
-            entries = list(os.scandir(folder / below))
-        except OSError as error:
-            raise InputError(f"cannot list {folder / below}: {error.strerror}") from None
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                stack.append(f"{below}{entry.name}/")
-            else:
-                yield f"{below}{entry.name}"
-
-
-@dataclass(frozen=True)
-class Files:
-    """One input a file: pictures (their paths are handed on), or texts."""
-
-    root: Path
-    names: Sequence[str]
-
-    @property
-    def name(self) -> str:
-        return str(self.root)
-
-    @property
-    def fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for name in self.names:
-            path = self.root / name
-            size = path.stat().st_size if path.exists() else -1
-            digest.update(os.fsencode(f"{name}\0{size}\n"))
-        return digest.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def id(self, index: int) -> str:
-        return self.names[index].encode(errors="backslashreplace").decode()
-
-    def read(self, index: int) -> Any:
-        path = self.root / self.names[index]
-        return path.read_text(encoding="utf-8-sig") if path.suffix.lower() == ".txt" else path
-
-    def listed(self, path: Path) -> Files:
-        """The same with the names in a file: a worker then maps that instead of holding all of them, and a
-        file that appears in the folder later changes nothing."""
-        encoded = [os.fsencode(name) for name in self.names]
-        starts = np.cumsum([0, *(len(name) + 1 for name in encoded)], dtype=np.uint64)
-        write_whole(path, b"".join(name + b"\n" for name in encoded))
-        write_whole(path.with_suffix(".starts"), starts.tobytes())
-        return replace(self, root=self.root.resolve(), names=Listing(path))
-
-
-@dataclass(frozen=True)
-class Listing(Sequence[str]):
-    """File names in a file, one a line, found by number."""
-
-    path: Path
-
-    def __len__(self) -> int:
-        return len(_mapped(self.path.with_suffix(".starts"), "<u8")) - 1
-
-    def __getitem__(self, index: Any) -> Any:
-        starts = _mapped(self.path.with_suffix(".starts"), "<u8")
-        line = _mapped(self.path, "u1")[int(starts[index]) : int(starts[index + 1]) - 1]
-        return os.fsdecode(line.tobytes())
-
-
-@lru_cache(4)
-def _mapped(path: Path, kind: str) -> npt.NDArray[Any]:
-    return np.memmap(path, kind, "r")
 
 
 @dataclass(frozen=True)
@@ -264,14 +167,25 @@ class Items:
 
     @property
     def fingerprint(self) -> str:
+        """Of a list or a tensor, all of it; of a dataset, its class, its attributes and three samples, where
+        these read the same twice."""
         items = self.items
-        digest = hashlib.sha256(f"{type(items).__name__} {len(items)}".encode())
-        if isinstance(items, Tensor):
-            digest.update(items.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        elif isinstance(items, list | tuple):
-            for item in items:
-                digest.update(repr(item).encode(errors="backslashreplace"))
-        return digest.hexdigest()
+        if isinstance(items, Stream):
+            return items.fingerprint
+        if isinstance(items, list | tuple) and self.choice.domain == "image":
+            items = [Path(item) if isinstance(item, str) else item for item in items]
+        if isinstance(items, list | tuple | Tensor):
+            return fingerprint(items)
+        samples = list(self._samples())  # first: what is opened when it is needed then always is
+        return fingerprint(len(items), samples, items, getattr(items, "__dict__", None))
+
+    def _samples(self) -> Iterator[str]:
+        last = len(self.items) - 1
+        for index in sorted({0, last // 2, last}):
+            with suppress(Exception), torch.random.fork_rng(devices=()):  # what cannot be read is told later
+                once = fingerprint(self.items[index])
+                if once == fingerprint(self.items[index]):
+                    yield once
 
     def __len__(self) -> int:
         return len(self.items)
@@ -293,7 +207,8 @@ class Stream:
     the same each time."""
 
     def __init__(self, data: Any) -> None:
-        self.data, self.many = data, sum(1 for _ in data)
+        prints = [fingerprint(item) for item in data]
+        self.data, self.many, self.fingerprint = data, len(prints), fingerprint(prints)
         self.at, self.iterator = 0, iter(data)
 
     def __len__(self) -> int:
@@ -309,13 +224,4 @@ class Stream:
         raise InputError(f"the dataset ended at {self.at}, before it had {self.many} samples")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"data": self.data, "many": self.many, "at": self.many + 1, "iterator": iter(())}
-
-
-def file_fingerprint(path: Path) -> str:
-    """A hash of a file's size, first and last mebibyte: a change that keeps all three is not seen."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        first = file.read(1 << 20)
-        file.seek(max(0, size - (1 << 20)))
-        return hashlib.sha256(f"{size} ".encode() + first + file.read()).hexdigest()
+        return {**vars(self), "at": self.many + 1, "iterator": iter(())}

@@ -15,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from apportion.bulk.fingerprints import file_fingerprint
 from apportion.errors import InputError
 
 ARROW = frozenset({".parquet", ".arrow", ".feather"})
@@ -139,8 +140,6 @@ class ArrowRows:
 
     @property
     def fingerprint(self) -> str:
-        from apportion.bulk.sources import file_fingerprint
-
         prints = [f"{path.name} {file_fingerprint(path)}" for path in self.paths]
         return hashlib.sha256("\n".join(prints).encode()).hexdigest()
 

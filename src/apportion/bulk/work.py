@@ -18,10 +18,11 @@ from torch import Tensor
 
 from apportion.bulk import shards
 from apportion.bulk.feeding import Failure, Sample, ahead, batches, read, weight_of
+from apportion.bulk.folders import Files
 from apportion.bulk.manifest import Manifest
 from apportion.bulk.rows import error_row, stored, table_rows
 from apportion.bulk.shards import Done, Map
-from apportion.bulk.sources import Files, Source
+from apportion.bulk.sources import Source
 from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.explaining import explain, explain_encoded

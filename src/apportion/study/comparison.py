@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from apportion.bulk.fingerprints import model_fingerprint
 from apportion.bulk.sources import Source, open_source
 from apportion.domains import Classifier
 from apportion.errors import InputError
@@ -62,6 +63,7 @@ class _Pair:
         self.study, self.store, self.name, self.model, self.data = study, store, name, model, data
         given: Any = list(data.texts) or data.path
         self.source: Source = open_source(given, model.domain, data.column, data.id)
+        self.prints = {"weights and code": model_fingerprint(model), "data": self.source.fingerprint}
         many = len(self.source)
         drawn = np.random.default_rng(study.seed).permutation(many)[: study.samples]
         self.rows: list[int] = sorted(drawn.tolist())
@@ -98,7 +100,7 @@ class _Pair:
         settings = {
             "revision": REVISION,
             "model": self.name,
-            "data": self.source.fingerprint,
+            **self.prints,
             "rows": self.rows,
             "seed": self.study.seed,
             "method": repr(from_repr(method)) if known else [method, repr(from_repr(self._first))],

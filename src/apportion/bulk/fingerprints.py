@@ -1,0 +1,225 @@
+"""What a thing is, as a hash of its content: the same in every process, another when the thing has changed.
+
+Numbers, texts, tensors, arrays and pictures are hashed whole, with lists, dicts and settings made of them; a
+model by its structure, weights, buffers and own attributes; the user's functions and classes by their bytecode,
+with the closures and globals that it names. What comes with an installed package goes by its name, since its
+insides may hold caches and counters. Not seen: what code reads when it runs, and another version of a package.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from functools import cache, partial
+from pathlib import Path
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import apportion
+from apportion.domains import Classifier
+
+PLAIN = (bool, int, float, complex, str, Enum, type(None))
+DEEPEST = 100  # levels of nesting; what is below goes by its type
+WINDOW = 1 << 20
+
+_TORCHS_OWN = frozenset(vars(nn.Module()))
+_INSTALLED = (sysconfig.get_path("stdlib"), str(Path(apportion.__file__).parent), "<frozen")
+
+
+def fingerprint(*values: Any) -> str:
+    """
+    >>> fingerprint([1, torch.ones(2)]) == fingerprint([1, torch.ones(2)])
+    True
+    >>> fingerprint(lambda scores: scores[:, 0]) == fingerprint(lambda scores: scores[:, 1])
+    False
+    """
+    return _Walk().digest(values).hex()
+
+
+def model_fingerprint(model: Any) -> str:
+    """Of a model, and of a classifier's preparation; not of its name."""
+    if isinstance(model, Classifier):
+        return fingerprint(model.domain, model.labels, model.mask, model.encode, model.model)
+    return fingerprint(model)
+
+
+def file_fingerprint(path: str | Path, window: int = WINDOW) -> str:
+    """A hash of a file's size and of its first, middle and last `window` bytes: a change that keeps all four is
+    not seen."""
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(f"{size} ".encode())
+        for start in (0, (size - window) // 2, size - window):
+            file.seek(max(0, start))
+            digest.update(file.read(window))
+            if size <= window:
+                break
+    return digest.hexdigest()
+
+
+class _Walk:
+    """One look at a thing and at what it is made of; each object is hashed once."""
+
+    def __init__(self) -> None:
+        self.known: dict[int, tuple[Any, bytes]] = {}  # with the object, so that its id is not given again
+        self.depth = 0
+
+    def digest(self, value: Any) -> bytes:
+        if isinstance(value, PLAIN):
+            return _hash(type(value).__name__, repr(value).encode(errors="backslashreplace"))
+        if isinstance(value, bytes):
+            return _hash("bytes", value)
+        if isinstance(value, Tensor):
+            return _hash(f"tensor {value.dtype} {tuple(value.shape)}", _bytes(value))
+        if id(value) in self.known:
+            return self.known[id(value)][1]
+        self.known[id(value)] = value, b"a cycle"
+        self.depth += 1
+        parts = [self.digest(part) for part in (_parts(value) if self.depth < DEEPEST else ())]
+        self.depth -= 1
+        unordered = isinstance(value, set | frozenset)
+        found = _hash(_name(type(value)), *(sorted(parts) if unordered else parts))  # type: ignore[arg-type]
+        self.known[id(value)] = value, found
+        return found
+
+
+def _hash(name: str, *parts: Any) -> bytes:
+    digest = hashlib.sha256(name.encode())
+    for part in parts:
+        digest.update(part)
+    return digest.digest()
+
+
+@cache
+def _name(of: Any) -> str:
+    return f"{of.__module__}.{of.__qualname__}" if _installed(of) else str(of.__name__)
+
+
+def _bytes(tensor: Tensor) -> Any:
+    dense = tensor.detach() if tensor.layout == torch.strided else tensor.detach().to_dense()
+    return dense.cpu().resolve_conj().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """What makes a value what it is."""
+    if isinstance(value, list | tuple | set | frozenset):
+        return value
+    if isinstance(value, Mapping):
+        return [part for pair in value.items() for part in pair]
+    if isinstance(value, type):
+        return _class(value)
+    if isinstance(value, FunctionType):
+        return _function(value)
+    if isinstance(value, MethodType):
+        return value.__func__, value.__self__
+    if isinstance(value, partial):
+        return value.func, value.args, value.keywords
+    if isinstance(value, staticmethod | classmethod):
+        return (value.__func__,)
+    if isinstance(value, property):
+        return value.fget, value.fset
+    if isinstance(value, CodeType):
+        return value.co_code, value.co_names, value.co_varnames, value.co_consts
+    if isinstance(value, Path):
+        return _path(value)
+    if isinstance(value, nn.Module):
+        return _module(value)
+    if is_dataclass(value):
+        return [type(value), *((f.name, getattr(value, f.name, None)) for f in fields(value))]
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        return _array(np.asarray(value))
+    if not _installed(type(value)) or isinstance(value, Dataset) or hasattr(value, "get_params"):
+        return type(value), value.__getstate__()
+    return (_without_addresses(repr(value)),)
+
+
+def _array(array: np.ndarray[Any, Any]) -> Iterable[Any]:
+    if array.dtype.hasobject:
+        return array.shape, array.tolist()
+    return array.dtype.str, array.shape, array.tobytes()
+
+
+def _path(path: Path) -> Iterable[Any]:
+    return (path.name, file_fingerprint(path)) if path.is_file() else (str(path),)
+
+
+def _module(module: nn.Module) -> Iterable[Any]:
+    yield _without_addresses(str(module))
+    yield [*module.named_parameters(), *module.named_buffers()]
+    for part in module.modules():
+        yield part.training
+        if not _installed(type(part)):
+            yield type(part)
+            # A tensor with a history is one that the last pass left behind.
+            yield {
+                name: value
+                for name, value in vars(part).items()
+                if name not in _TORCHS_OWN and getattr(value, "grad_fn", None) is None
+            }
+
+
+def _class(cls: type) -> Iterable[Any]:
+    if _installed(cls):
+        return (f"{cls.__module__}.{cls.__qualname__}",)
+    code = (FunctionType, staticmethod, classmethod, property)
+    own = [(n, v) for n, v in vars(cls).items() if not n.startswith("__") or isinstance(v, code)]
+    return cls.__name__, cls.__bases__, sorted(own, key=lambda pair: pair[0])
+
+
+def _function(function: FunctionType) -> Iterable[Any]:
+    yield from (function.__defaults__, function.__kwdefaults__)
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # not yet filled
+            yield None
+    if _installed(function):
+        yield f"{function.__module__}.{function.__qualname__}"
+        return
+    yield function.__code__
+    names = sorted(set(_names(function.__code__)))
+    for name in names:
+        value = function.__globals__.get(name)
+        if isinstance(value, ModuleType) and not _installed_file(getattr(value, "__file__", None)):
+            yield [(n, getattr(value, n)) for n in names if not n.startswith("__") and hasattr(value, n)]
+        elif not name.startswith("__"):
+            yield name, value
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _installed(what: Any) -> bool:
+    """Whether a class or function comes with Python or a package, rather than from the user."""
+    if isinstance(what, FunctionType):
+        return _installed_file(what.__code__.co_filename)
+    module = sys.modules.get(what.__module__)
+    if what.__module__ == "__main__" or module is None:
+        return False
+    return _installed_file(getattr(module, "__file__", None))
+
+
+@cache
+def _installed_file(file: str | None) -> bool:
+    if file is None or {"site-packages", "dist-packages"} & set(Path(file).parts):
+        return True
+    return file.startswith(_INSTALLED)
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
