@@ -191,6 +191,24 @@ def test_columns_and_pairs(tmp_path):
     assert pair.mean == pytest.approx(2 * float(run.map(0)[0, 1]))
 
 
+class Bright(nn.Module):
+    """Takes pictures of any size."""
+
+    def forward(self, x):
+        return torch.stack([x.sum((1, 2, 3)), -x.sum((1, 2, 3))], 1)
+
+
+def test_pictures_of_several_sizes_share_a_grid(tmp_path):
+    pictures = [torch.rand(1, *((20, 30) if i % 2 else (40, 24))) for i in range(12)]
+    run = ap.explain_dataset(Bright(), pictures, "inputxgradient", tmp_path, target=0, progress=False)
+    (mean,) = summarise(run).maps.values()
+    assert mean.shape == (40, 30)
+    assert float(mean.sum()) == pytest.approx(np.mean([row["sum"] for row in run.rows()]), rel=1e-3)
+    (found,) = cluster(run, side=32, least=5, clusters=2)
+    assert {one.mean.shape for one in found.clusters} == {(32, 30)}
+    assert sum(len(one.members) for one in found.clusters) == 12
+
+
 # ---- drift ----
 
 

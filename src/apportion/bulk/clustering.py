@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from apportion.bulk.reading import Run
-from apportion.bulk.shards import pooled
+from apportion.bulk.shards import on_one_grid, pooled
 from apportion.errors import InputError
 
 Array = npt.NDArray[np.float64]
@@ -60,12 +60,12 @@ def cluster(
 ) -> list[Clustered]:
     """Spectral relevance analysis (SpRAy; Lapuschkin et al. 2019, fig. 3 and methods) of each class of a run.
 
-    Maps are summed to `side` × `side` cells and divided by their norm; the nearest neighbours of each (as many
-    as the logarithm of their number) make a graph; the eigenvectors of its normalised Laplacian are clustered
-    by k-means (Ng et al. 2001), into `clusters` or as many as its largest eigengap says, up to 8. The class with
-    the most suspicious cluster comes first. `classes` are the names or
-    numbers of some; those with fewer than `least` maps are left out, and of more than 2000 an even choice is
-    taken.
+    Maps are summed to at most `side` × `side` cells (those of pictures of several sizes are put on one grid)
+    and divided by their norm; the nearest neighbours of each (as many as the logarithm of their number) make a
+    graph; the eigenvectors of its normalised Laplacian are clustered by k-means (Ng et al. 2001), into
+    `clusters` or as many as its largest eigengap says, up to 8. The class with the most suspicious cluster
+    comes first. `classes` are the names or numbers of some; those with fewer than `least` maps are left out,
+    and of more than 2000 an even choice is taken.
 
     Raises InputError for a run without maps that have a height and a width.
     """
@@ -91,7 +91,7 @@ def cluster(
 def _clustered(run: Run, label: str, members: list[int], clusters: int | None, side: int) -> Clustered:
     chosen = np.linspace(0, len(members) - 1, min(len(members), MOST_MAPS)).round().astype(int)
     places = [members[i] for i in chosen]
-    maps = np.stack([_small(run, place, side) for place in places])
+    maps = torch.stack(on_one_grid([_small(run, place, side) for place in places])).numpy()
     flat = maps.reshape(len(maps), -1)
     flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-30)
     values, vectors = _spectrum(flat)
@@ -112,12 +112,11 @@ def _clustered(run: Run, label: str, members: list[int], clusters: int | None, s
     return Clustered(label, tuple(made), tuple(values[: MOST_CLUSTERS + 1].tolist()), overall)
 
 
-def _small(run: Run, place: int, side: int) -> Array:
+def _small(run: Run, place: int, side: int) -> torch.Tensor:
     values = run.map(place)
     if not isinstance(values, torch.Tensor) or values.dim() not in (2, 3):
         raise InputError(f"the maps of {run.folder} have no height and width; accepted: maps of pictures")
-    small: Array = pooled(values.sum(0) if values.dim() == 3 else values, side).double().numpy()
-    return small
+    return pooled(values.sum(0) if values.dim() == 3 else values, side).double()
 
 
 def _spectrum(flat: Array) -> tuple[Array, Array]:

@@ -79,6 +79,27 @@ def pooled(values: Tensor, side: int) -> Tensor:
     return values
 
 
+def on_one_grid(maps: Sequence[Tensor]) -> list[Tensor]:
+    """(height, width) maps on the largest height and width among them; each cell is spread over those that it
+    covers, so that the sum of each map stays what it was.
+
+    >>> small, large = on_one_grid([torch.tensor([[6.0, 0.0]]), torch.zeros(1, 3)])
+    >>> small.tolist()
+    [[4.0, 2.0, 0.0]]
+    """
+    if len({found.shape for found in maps}) == 1:
+        return list(maps)
+    height, width = (max(found.shape[axis] for found in maps) for axis in (0, 1))
+    return [_shares(len(m), height).to(m) @ m @ _shares(m.shape[1], width).to(m).T for m in maps]
+
+
+def _shares(cells: int, wanted: int) -> Tensor:
+    """(wanted, cells): the share of each cell that falls into each of the wanted ones."""
+    old, new = (torch.linspace(0, 1, many + 1, dtype=torch.float64) for many in (cells, wanted))
+    ends = torch.minimum(new[1:, None], old[1:])
+    return (ends - torch.maximum(new[:-1, None], old[:-1])).clamp(min=0) * cells
+
+
 def pack(maps: Sequence[Map]) -> Map:
     """Maps of one shape stacked; of several shapes (texts) end to end, with `.shape` for each."""
     packed: Map = {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from apportion.bulk.reading import Run
-from apportion.bulk.shards import pooled
+from apportion.bulk.shards import on_one_grid, pooled
 
 SIDE = 56  # cells of a mean map
 
@@ -29,7 +30,8 @@ class Mean:
 class Summary:
     """Of each explained class: `counts` is how many inputs there are, `remainder` the mean of |remainder| over
     that of |total| (None where the method does not add up), `features` the means by feature, largest sum of
-    |relevance| first, `maps` the (height, width) mean maps, `pairs` the interactions."""
+    |relevance| first, `maps` the (height, width) mean maps (of pictures of several sizes on the largest
+    grid), `pairs` the interactions."""
 
     counts: dict[str, int]
     remainder: dict[str, float | None]
@@ -44,7 +46,7 @@ def summarise(run: Run, least: int = 1) -> Summary:
     counts: dict[str, int] = defaultdict(int)
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     features, pairs = _sums(), _sums()
-    maps: dict[str, Tensor] = {}
+    maps: dict[str, dict[Any, Tensor]] = defaultdict(dict)  # the sum of those of each size
     for row, values in run.maps():
         label = row["target_label"] or f"class {row['target']}"
         counts[label] += 1
@@ -61,7 +63,7 @@ def summarise(run: Run, least: int = 1) -> Summary:
             _add_pairs(pairs[label], names, values)
         elif names is None and values.dim() in (2, 3):
             small = pooled((values.sum(0) if values.dim() == 3 else values).double(), SIDE)
-            maps[label] = maps[label] + small if label in maps else small
+            maps[label][small.shape] = maps[label].get(small.shape, 0.0) + small
     return Summary(
         counts=dict(sorted(counts.items(), key=lambda item: -item[1])),
         remainder={
@@ -69,7 +71,10 @@ def summarise(run: Run, least: int = 1) -> Summary:
         },
         features={label: _means(found, least) for label, found in features.items()},
         pairs={label: _means(found, least) for label, found in pairs.items()},
-        maps={label: total / counts[label] for label, total in maps.items()},
+        maps={
+            label: torch.stack(on_one_grid(list(sums.values()))).sum(0) / counts[label]
+            for label, sums in maps.items()
+        },
     )
 
 
