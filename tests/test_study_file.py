@@ -187,6 +187,8 @@ def test_run_and_show(file):
     }
     shown = runner.invoke(app, ["study", "show", str(folder), "--html", "page.html"], catch_exceptions=False)
     assert "Do the tests agree?" in shown.stdout
+    told = json.loads(runner.invoke(app, ["study", "show", str(folder), "--json"]).stdout)
+    assert told["tables"][0]["title"] == "sentiment on short"
     text = Path("page.html").read_text(encoding="utf-8")
     data = json.loads(re.search(r'json">(.*?)</script>', text).group(1))
     assert data["kind"] == "study"
