@@ -213,6 +213,8 @@ def test_the_users_own_rule_is_a_few_lines() -> None:
         (lambda: AlphaBeta(2, 0), "alpha − beta"),
         (lambda: AlphaBeta(0.5, -0.5), "alpha − beta"),
         *[(partial(rule, eps=-1), "eps is -1") for rule in (Epsilon, WSquare, Flat, Box, Proportional)],
+        (lambda: AlphaBeta("2", 1), "alpha is '2'"),  # type: ignore[arg-type]
+        (lambda: Box("low", 1), "low below high"),  # type: ignore[arg-type]
         (lambda: Box(2, 1), "low below high"),
         (lambda: Box((0, 0), (1, 0)), "low below high"),
         (lambda: Box((0, 0), (1, 1, 1)), "low below high"),

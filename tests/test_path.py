@@ -144,6 +144,7 @@ def test_several_inputs_each_with_a_baseline():
         ({"nodes": 0}, "nodes is 0"),
         ({"tolerance": 0.0}, "tolerance is 0.0"),
         ({"chunk": 0}, "chunk is 0"),
+        ({"tolerance": "low"}, "tolerance is 'low'"),
         ({"nodes": 2.5}, "nodes is 2.5; accepted: a whole number"),
         ({"chunk": "many"}, "chunk is 'many'; accepted: a whole number"),
     ],

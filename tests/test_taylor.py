@@ -131,6 +131,7 @@ def test_a_score_of_zero_is_its_own_root():
         ({"steps": 0}, "steps is 0"),
         ({"chunk": 2.5}, "chunk is 2.5; accepted: a whole number"),
         ({"tolerance": 0.0}, "tolerance"),
+        ({"low": "none"}, "low is 'none'"),
         ({"low": 1.0, "high": 0.0}, "low=1.0 is not below"),
     ],
 )
@@ -142,3 +143,5 @@ def test_bad_settings(settings, message):
 def test_bad_data():
     with pytest.raises(InputError, match=r"data has shape \(4, 3\); accepted: \('samples', 5\)"):
         Taylor()(lambda t: t.sum(1), batch(), data=torch.zeros(4, 3))
+    with pytest.raises(InputError, match="data is list; accepted: a tensor"):
+        Taylor()(lambda t: t.sum(1), batch(), data=[1.0])

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model, with_gradients
-from apportion.errors import InputError, check_whole
+from apportion.errors import InputError, check, check_whole
 from apportion.explanation import Cost
 from apportion.forward import Subject
 from apportion.inputs import Inputs
@@ -85,8 +85,7 @@ class IntegratedHessians:
             raise InputError(f"nodes is {self.nodes}; accepted: 1 to {MOST_LOG_NODES}, or a tolerance")
         if self.beta is not None:
             smoothing(self.beta)
-        if not self.drift > 0:
-            raise InputError(f"drift is {self.drift}; accepted: a positive share of what the score spans")
+        check("drift", self.drift, lambda v: v > 0, "a positive share of what the score spans")
         check_whole(1, vectorize=1 if self.vectorize is None else self.vectorize)
 
     @with_gradients()

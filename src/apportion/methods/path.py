@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model
-from apportion.errors import InputError, check_whole
+from apportion.errors import InputError, check, check_whole
 from apportion.explanation import Explanation
 from apportion.forward import Subject
 from apportion.inputs import Inputs
@@ -123,8 +123,7 @@ def integrate(
 def check_accuracy(nodes: int | None, max_nodes: int, tolerance: float, chunk: int) -> None:
     """Raise InputError for settings that no integral can be taken with."""
     check_whole(1, nodes=1 if nodes is None else nodes, max_nodes=max_nodes, chunk=chunk)
-    if not tolerance > 0:
-        raise InputError(f"tolerance is {tolerance}; accepted: a positive share of the total")
+    check("tolerance", tolerance, lambda v: v > 0, "a positive share of the total")
 
 
 def shortfalls(paths: Paths, missed: set[int], coarse: set[int], nodes: int) -> tuple[str, ...]:

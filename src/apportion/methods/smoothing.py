@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check
 from apportion.identity import Function, identify
 from apportion.methods.stand_ins import INSTEAD, STAND_INS, WITHOUT
 from apportion.substitution import HARMLESS, Call, Substitute
@@ -29,8 +29,7 @@ def smoothing(beta: float) -> dict[str, Substitute]:
 
     Raises InputError for β ≤ 0.
     """
-    if not 0 < beta < math.inf:
-        raise InputError(f"beta is {beta}; accepted: a positive number (larger is closer to the model)")
+    check("beta", beta, lambda v: 0 < v < math.inf, "a positive number (larger is closer to the model)")
     return {**TWICE, **{name: _substitute(name, beta) for name in STAND_INS}}
 
 

@@ -48,6 +48,13 @@ class Taylor:
     def __post_init__(self) -> None:
         check_whole(1, steps=self.steps, chunk=self.chunk)
         check("tolerance", self.tolerance, lambda v: 0 < v < 1, "a share of f(x) between 0 and 1")
+        for name in ("low", "high"):
+            check(
+                name,
+                getattr(self, name),
+                lambda v: v is None or float(v) == v,
+                "a number, or None for no bound",
+            )
         if self.low is not None and self.high is not None and self.low >= self.high:
             raise InputError(f"low={self.low} is not below high={self.high}")
 
@@ -121,6 +128,8 @@ class Taylor:
         self, subject: Subject, score: Score, ends: list[Tensor], data: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """The root on the line to the nearest sample of the other sign, and the score there."""
+        if not isinstance(data, Tensor):
+            raise InputError(f"data is {type(data).__name__}; accepted: a tensor of samples")
         if (
             len(ends) != 1
             or data.dim() != ends[0].dim()

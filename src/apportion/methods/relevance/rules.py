@@ -10,10 +10,12 @@ Equation numbers are those of Bach et al. 2015 (PLoS ONE 10(7) e0130140).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -192,6 +194,8 @@ class AlphaBeta:
     def __post_init__(self) -> None:
         _check_eps(self.eps)
         a, b = self.alpha, self.beta
+        for name, value in (("alpha", a), ("beta", b)):
+            check(name, value, lambda v: float(v) == v, "a number")
         if not (abs(a - b - 1) < 1e-9 and b >= 0):
             raise InputError(
                 f"alpha − beta is {a:g} − {b:g} = {a - b:g}; accepted: alpha ≥ 1, beta ≥ 0 with alpha − beta = 1"
@@ -274,11 +278,8 @@ class Box:
 
     def __post_init__(self) -> None:
         _check_eps(self.eps)
-        if self.low is None or self.high is None:
-            return
-        low, high = torch.as_tensor(self.low), torch.as_tensor(self.high)
-        if (low.dim() and high.dim() and len(low) != len(high)) or not bool((low < high).all()):
-            raise InputError(f"the box is low={self.low}, high={self.high}; accepted: low below high")
+        bounds = (-math.inf if self.low is None else self.low), (math.inf if self.high is None else self.high)
+        check("(low, high) of the box", bounds, lambda pair: np.less(*pair).all(), "low below high")
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         w, b = layer.weight, layer.bias
