@@ -81,6 +81,8 @@ _SAME = {
     "fix": "trunc", "mm": "matmul", "bmm": "matmul", "mv": "matmul", "dot": "matmul", "inner_product": "matmul",
     "_softmax": "softmax", "special_softmax": "softmax",
     "_log_softmax": "log_softmax", "_convolution": "convolution",
+    # `torch.dsmm == torch.spmm == torch.mm`, so whichever is met first names all three.
+    "dsmm": "matmul", "spmm": "matmul",
     "expit": "sigmoid", "special_expit": "sigmoid", "special_erf": "erf",
     "_fused_rms_norm": "rms_norm", "__and__": "and", "multi_head_attention": "multi_head_attention_forward",
 }  # fmt: skip
