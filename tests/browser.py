@@ -28,7 +28,6 @@ class Browser:
 
     def __init__(self, profile: Path, width: int = 1200, height: int = 900) -> None:
         assert CHROMIUM is not None
-        profile.mkdir(parents=True, exist_ok=True)
         to_browser, self._to = os.pipe()
         self._from, from_browser = os.pipe()
         # Chromium reads at descriptor 3 and writes at 4.
@@ -36,7 +35,6 @@ class Browser:
             ["bash", "-c", f'exec "$@" 3<&{to_browser} 4>&{from_browser}', "browser",
              CHROMIUM, *OPTIONS, f"--user-data-dir={profile}", f"--window-size={width},{height}", "about:blank"],
             pass_fds=(to_browser, from_browser), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, "TMPDIR": str(profile)},  # so that nothing of it stays behind
         )  # fmt: skip
         os.close(to_browser)
         os.close(from_browser)
@@ -54,8 +52,9 @@ class Browser:
         self.size(width, height)
 
     def close(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
+        self._session = None
+        self.send("Browser.close")  # a browser that is killed leaves its socket in /tmp
+        self.process.wait(20)
         os.close(self._to)
         os.close(self._from)
 
