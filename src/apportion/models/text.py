@@ -82,7 +82,7 @@ class AttentionClassifier(nn.Module):
 
 class TokenMLP(nn.Module):
     """A perceptron that sees each token by itself: `tanh(W e + b)` of its embedding, weighted by a given map,
-    summed and classified linearly (Wiegreffe & Pinter 2019, sec. 3.4).
+    summed and classified linearly (Wiegreffe & Pinter 2019).
 
     Token ids and weights `(batch, tokens)` in, scores `(batch, classes)` out; what the model learns about
     which tokens matter it can only have from the map. `states` and `decide` are as in AttentionClassifier.
