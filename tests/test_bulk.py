@@ -308,6 +308,17 @@ def test_settings_that_fit_no_input_are_told_at_once(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_shards_of_a_fast_model_are_large_and_of_a_slow_one_small(tmp_path, monkeypatch):
+    from apportion.bulk import probing
+
+    for name, seconds, rows in (("fast", 1e-4, 1000), ("slow", 10.0, 32)):
+        monkeypatch.setattr(probing, "_fastest", lambda job, model, batch, s=seconds: s * len(batch))
+        run = ap.explain_dataset(
+            linear(), torch.randn(1000, 4), "saliency", tmp_path / name, batch=8, progress=False
+        )
+        assert run.manifest.shard == rows
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

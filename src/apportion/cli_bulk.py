@@ -49,6 +49,9 @@ def bulk(
         str | None, typer.Option(help="The column of a table with the text or picture.")
     ] = None,
     id_column: Annotated[str | None, typer.Option("--id", help="The column of a table with the id.")] = None,
+    fingerprint: Annotated[
+        str | None, typer.Option(help="Your name for this state of the data, in place of a look at it.")
+    ] = None,
     pool: Annotated[
         int | None, typer.Option(min=1, help="Sum the cells of a map to at most so many a side.")
     ] = None,
@@ -92,7 +95,8 @@ def bulk(
             run = explain_dataset(
                 model, data, method, out,
                 target=target, precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
-                id_column=id_column, batch=batch, shard=shard, strict=strict, engine=engine,  # type: ignore[arg-type]
+                id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
+                engine=engine,  # type: ignore[arg-type]
                 workers=workers, address=address, device=device, shard_index=shard_index, num_shards=num_shards,
             )  # fmt: skip
         except KeyboardInterrupt as interrupt:

@@ -24,6 +24,7 @@ from apportion.trees import tensors_in
 TRIED = 16
 SHARD_BYTES = 1 << 28  # of maps that wait in memory until their shard is written
 SHARD_ROWS = 1024
+SHARD_SECONDS = 2.0  # of work at least, up to that many rows: forcing a shard to the disk takes 10 to 50 ms
 LARGEST_BATCH = 512
 
 
@@ -54,7 +55,13 @@ def settled_by_trial(job: Job, model: Any, workers: int) -> Manifest:
                 f"({job.source.id(first.number)}): {first.error}"
             )
         batch = asked.batch or (best_batch(job, model, samples, workers) if samples else 1)
-    rows = min(SHARD_ROWS, max(32, many // 64), max(1, SHARD_BYTES // max(1, size)))
+        seconds = math.inf
+        if samples and asked.shard is None:
+            few = min(batch, TRIED)
+            seconds = _fastest(job, model, samples[:1] * few) / few
+    rows = min(
+        SHARD_ROWS, max(32, many // 64, int(SHARD_SECONDS / seconds)), max(1, SHARD_BYTES // max(1, size))
+    )
     shard = asked.shard or min(many, math.ceil(rows / batch) * batch)
     return replace(asked, batch=batch, shard=shard, table=asked.table or shards.default_table())
 
@@ -66,14 +73,9 @@ def best_batch(job: Job, model: Any, samples: Sequence[Sample], workers: int, se
     alike = len({tuple(t.shape for t in tensors_in(sample.inputs)) for sample in samples}) == 1
     while size <= LARGEST_BATCH and time.perf_counter() - start < seconds:
         batch = [samples[i % len(samples) if alike else 0] for i in range(size)]
-        took, before = math.inf, _peak()
+        before = _peak()
         try:
-            for _ in range(3):
-                begin = time.perf_counter()
-                explain_batch(model, batch, job.method, job.target).output.sum().item()  # waits for a GPU
-                took = min(took, time.perf_counter() - begin)
-                if took > 0.2:
-                    break
+            took = _fastest(job, model, batch)
         except (MemoryError, torch.OutOfMemoryError):
             break
         found[size] = took / size
@@ -82,6 +84,18 @@ def best_batch(job: Job, model: Any, samples: Sequence[Sample], workers: int, se
             break
         size *= 2
     return min((size for size in found if found[size] <= 1.05 * min(found.values())), default=1)
+
+
+def _fastest(job: Job, model: Any, batch: Sequence[Sample]) -> float:
+    """The seconds that a batch takes: the best of three times, or once where it is slow."""
+    took = math.inf
+    for _ in range(3):
+        begin = time.perf_counter()
+        explain_batch(model, batch, job.method, job.target).output.sum().item()  # waits for a GPU
+        took = min(took, time.perf_counter() - begin)
+        if took > 0.2:
+            break
+    return took
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def explain_dataset(
     - `precision`: "float16" with a scale for each map, or "float32"; `pool` sums the cells of a map to at most
       that many a side; `channels` keeps the channels of a picture apart;
     - `batch` and `shard`: inputs explained at once (default: measured) and written at once (default: a
-      64th of them, from 32 to 1024);
+      64th of them or two seconds of work, whichever is more, from 32 to 1024);
     - `engine`: "local" with `workers` processes (default: this one), or "ray" on the cluster at `address`
       (default: one that is started here); `device`: where a model given by name goes;
     - `shard_index` of `num_shards`: make only every `num_shards`-th shard, for jobs side by side.
