@@ -300,10 +300,10 @@ def _milliseconds(case: str, keep: str) -> float:
 
 
 def main(case: str, keep: str) -> None:
-    from apportion import masking
+    from apportion import calling
 
     if not keep:
-        masking.keep_freed_memory = lambda: None
+        calling.keep_freed_memory = lambda: None
     torch.set_num_threads(1)
     if case == "digits":
         model, x, lime = frozen(ap.load("digits").model), stroke(), ap.LIME(samples=1000)

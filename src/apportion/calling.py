@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,8 +26,20 @@ def behind(model: Any) -> Any:
     return model.model if isinstance(model, Classifier) else model
 
 
+@cache
+def keep_freed_memory() -> None:
+    """Let glibc keep up to 64 MB of freed memory for this process instead of handing it back at once.
+
+    Each pass would fault in again the pages that the last one gave back: up to a third of the time of
+    EfficientNet-Lite0 and of small networks on a CPU (`benchmarks/run.py freed-memory`). The threshold follows
+    the largest block that was ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); this one is never written to.
+    """
+    torch.empty(31 << 20, dtype=torch.uint8)
+
+
 def call_model(model: Model, inputs: Inputs) -> Any:
     model_called()
+    keep_freed_memory()
     if isinstance(inputs, Tensor):
         return model(inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)

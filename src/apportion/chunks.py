@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import torch
@@ -15,17 +14,6 @@ from torch.overrides import TorchFunctionMode
 _NUMBERS_A_CHUNK = {"cpu": 1 << 20}
 _NUMBERS_ELSEWHERE = 1 << 28
 _MOST_ROWS = 4096
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Let glibc keep up to 64 MB of freed memory for this process instead of handing it back at once.
-
-    Each chunk would fault in again the pages that the last one gave back: a third of the time of EfficientNet-Lite0
-    and of small networks on a CPU (`benchmarks/run.py freed-memory`). The threshold follows the largest block that
-    was ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); this one is never written to.
-    """
-    torch.empty(31 << 20, dtype=torch.uint8)
 
 
 class Largest(TorchFunctionMode):

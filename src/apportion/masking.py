@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model, behind, call_model, same_random_state
-from apportion.chunks import Largest, keep_freed_memory, rows_a_chunk
+from apportion.chunks import Largest, rows_a_chunk
 from apportion.errors import InputError, check_whole
 from apportion.explanation import Cost, Explanation, Values
 from apportion.features import Features
@@ -95,7 +95,6 @@ class Masking:
         self.rows_run = 0
         self._largest = Largest()
         self._target = target
-        keep_freed_memory()
         if not self.numpy or isinstance(self.parts[0].replacement, Delete):
             _ = self.score
         one = max(sum(part.x[0].numel() for part in self.parts), -(-self._largest.numbers // self.batch))
