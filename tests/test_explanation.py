@@ -13,6 +13,7 @@ from apportion.errors import InputError
 from apportion.explanation import SCHEMA, Explanation
 from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
 from apportion.files import write_whole
+from apportion.methods import from_repr
 from apportion.replacements import Background
 
 
@@ -249,3 +250,8 @@ def test_a_method_whose_settings_hold_data_comes_back_as_a_record(tmp_path):
         assert back == found
         with pytest.raises(InputError, match="make it anew"):
             back.method(linear(), torch.ones(1, 3))
+
+
+def test_methods_of_one_kind_of_model_go_by_either_name():
+    assert repr(from_repr("prototypes")) == "Prototypes()"
+    assert from_repr("kerneldecomposition") == from_repr("KernelDecomposition") == ap.KernelDecomposition()

@@ -65,10 +65,10 @@ def methods(as_json: Json = False) -> None:
     apportion methods --json | jq '.[].name'
     """
     with one_line_errors(quiet=as_json):
-        from apportion.methods import INTERACTIONS, METHODS, method_class
+        from apportion.methods import INTERACTIONS, METHODS, OF_ONE_KIND, method_class
 
         found = []
-        for name in (*METHODS, *INTERACTIONS):
+        for name in (*METHODS, *INTERACTIONS, *OF_ONE_KIND):
             try:
                 made = method_class(name)
             except ImportError as error:

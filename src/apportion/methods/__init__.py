@@ -40,6 +40,14 @@ INTERACTIONS = {
     "shapleyinteractions": "pairwise:ShapleyInteractions",
 }
 
+# Methods of one kind of model each, beside that model.
+OF_ONE_KIND = {
+    "kerneldecomposition": "bag_of_words.method:KernelDecomposition",
+    "prototypes": "prototypes.explaining:Prototypes",
+    "upsampled": "prototypes.explaining:Upsampled",
+    "prototypelrp": "prototypes.explaining:PrototypeLRP",
+}
+
 
 def class_named(name: str, places: Mapping[str, str], package: str, kind: str) -> Any:
     """The class in a table "short name" → "module:class" of a package, by either name, in any case."""
@@ -56,7 +64,9 @@ def class_named(name: str, places: Mapping[str, str], package: str, kind: str) -
 
 def method_class(name: str) -> Any:
     """The class of a method by its short name ("lrp") or its class name ("LRP")."""
-    return class_named(name, METHODS | INTERACTIONS, __name__, "method")
+    places = {short: f"methods.{place}" for short, place in (METHODS | INTERACTIONS).items()}
+    places |= {short: f"models.{place}" for short, place in OF_ONE_KIND.items()}
+    return class_named(name, places, "apportion", "method")
 
 
 def from_repr(text: str, named: Callable[[str], Any] = method_class) -> Any:
@@ -130,10 +140,8 @@ def _class(name: str, named: Callable[[str], Any]) -> Any:
     from apportion import partitions, replacements
     from apportion.faithfulness import maps
     from apportion.methods.relevance import composites, rules
-    from apportion.models.bag_of_words import method
-    from apportion.models.prototypes import explaining
 
-    for module in (rules, composites, partitions, replacements, maps, method, explaining):
+    for module in (rules, composites, partitions, replacements, maps):
         found = getattr(module, name, None)
         if isinstance(found, type) and not name.startswith("_") and found.__module__ == module.__name__:
             return found
