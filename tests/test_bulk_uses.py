@@ -1,5 +1,6 @@
 """What people do with a run: clusters that show a planted mark, summaries, drift; and the pages."""
 
+import json
 import re
 
 import numpy as np
@@ -146,6 +147,10 @@ def test_the_commands(run, tmp_path):
     assert "cosine of the maps 1.000 [1.000, 1.000]; 0.0% of the predictions changed" in found.output.replace(
         "\n", " "
     )
+    for command in (["cluster", str(run.folder)], ["runs", "summary", str(run.folder)]):
+        assert json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    both = CliRunner().invoke(app, ["runs", "drift", str(run.folder), str(run.folder), "--json"])
+    assert json.loads(both.stdout)["flipped"] == 0
     found = CliRunner().invoke(app, ["cluster", str(tmp_path)])
     assert found.exit_code == 2
     assert "holds no run" in found.stderr

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
+from apportion.cli_lists import Json
 from apportion.one_line import one_line_errors
 
 if TYPE_CHECKING:
@@ -125,9 +128,10 @@ def cluster(
     ] = None,
     least: Annotated[int, typer.Option(min=4, help="Leave out classes with fewer maps.")] = 20,
     html: Annotated[Path | None, typer.Option(help="The page.  [default: DIR/clusters.html]")] = None,
+    as_json: Json = False,
 ) -> None:
     """Group the maps of each class by spectral relevance analysis, to find what a model should not look at."""
-    with one_line_errors():
+    with one_line_errors(quiet=as_json):
         from apportion.bulk.clustering import cluster as clustered
         from apportion.bulk.page import clusters_page
         from apportion.bulk.reading import open_run
@@ -136,13 +140,28 @@ def cluster(
         run = open_run(folder)
         asked = [name.strip() for name in classes.split(",") if name.strip()]
         found = clustered(run, classes=asked, clusters=clusters, least=least)
+        path = write_whole(html or folder / "clusters.html", clusters_page(run, found).encode())
+        if as_json:
+            kept = ("members", "agreement", "others")
+            typer.echo(
+                json.dumps(
+                    [
+                        {
+                            "class": one.label,
+                            "agreement": one.agreement,
+                            "clusters": [{name: getattr(c, name) for name in kept} for c in one.clusters],
+                        }
+                        for one in found
+                    ]
+                )
+            )
+            return
         table = _table("class", "maps", "agreement of the class", "of its clusters (and their maps)")
         for one in found:
             parts = ", ".join(f"{c.agreement:.2f} ({len(c.members)})" for c in one.clusters)
             many = sum(len(c.members) for c in one.clusters)
             table.add_row(escape(one.label), str(many), f"{one.agreement:.2f}", parts)
         _show(table)
-        path = write_whole(html or folder / "clusters.html", clusters_page(run, found).encode())
         typer.echo(f"wrote {path}")
 
 
@@ -152,9 +171,10 @@ def summary(
     least: Annotated[int, typer.Option(min=1, help="Leave out words in fewer inputs.")] = 3,
     top: Annotated[int, typer.Option(min=1, help="Features to show of each class.")] = 10,
     html: Html = None,
+    as_json: Json = False,
 ) -> None:
     """What the explanations of a run have in common: words, columns, interactions, mean maps."""
-    with one_line_errors():
+    with one_line_errors(quiet=as_json):
         from apportion.bulk.page import summary_page
         from apportion.bulk.reading import open_run
         from apportion.bulk.summaries import summarise
@@ -162,6 +182,17 @@ def summary(
 
         run = open_run(folder)
         found = summarise(run, least)
+        if html is not None:
+            write_whole(html, summary_page(run, found, top).encode())
+        if as_json:
+            best = {
+                what: {
+                    label: [asdict(mean) for mean in found_in[:top]] for label, found_in in classes.items()
+                }
+                for what, classes in (("features", found.features), ("pairs", found.pairs))
+            }
+            typer.echo(json.dumps({"counts": found.counts, "remainder": found.remainder, **best}))
+            return
         table = _table("class", "inputs", "mean |remainder| / mean |total|")
         for label, many in found.counts.items():
             share = found.remainder[label]
@@ -176,7 +207,7 @@ def summary(
         if run.failed:
             typer.echo(f"{run.failed} inputs failed")
         if html is not None:
-            typer.echo(f"wrote {write_whole(html, summary_page(run, found, top).encode())}")
+            typer.echo(f"wrote {html}")
 
 
 @runs.command()
@@ -184,14 +215,24 @@ def drift(
     first: Folder,
     second: Folder,
     top: Annotated[int, typer.Option(min=1, help="Inputs to show.")] = 10,
+    as_json: Json = False,
 ) -> None:
     """How the explanations of the same inputs differ between two runs."""
-    with one_line_errors():
+    with one_line_errors(quiet=as_json):
         from apportion.bulk.drift import drift as drifted
         from apportion.bulk.reading import open_run
         from apportion.faithfulness.statistics import interval_of_mean
 
         found = drifted(open_run(first), open_run(second))
+        if as_json:
+            whole = {
+                "flipped": found.flipped,
+                "only_first": found.only_first,
+                "only_second": found.only_second,
+            }
+            inputs = [asdict(one) for one in found.inputs[:top]]
+            typer.echo(json.dumps({**whole, "settings": found.settings, "inputs": inputs}))
+            return
         for name, (before, after) in found.settings.items():
             typer.echo(f"{name.replace('_', ' ')}: {before} → {after}")
         cosines = found.cosines
