@@ -69,6 +69,11 @@ def rekeyed(inputs: Inputs, change: Callable[[Any, Tensor], Tensor]) -> Inputs:
     return tuple(change(i, t) for i, t in enumerate(inputs))
 
 
+def rows_of(inputs: Inputs, rows: Tensor) -> Inputs:
+    """The inputs of these samples; on a CPU several times faster than indexing with the rows."""
+    return rekeyed(inputs, lambda _, t: t.index_select(0, rows.to(t.device)))
+
+
 def placed(found: Mapping[Any, Tensor], inputs: Inputs) -> Values:
     """Values by key in the form of the inputs; zero in a tuple for an input that has none."""
     if isinstance(inputs, Tensor):

@@ -17,8 +17,8 @@ from apportion.faithfulness.fidelity import random_subsets
 from apportion.faithfulness.maps import Map
 from apportion.faithfulness.rationales import Comprehensiveness
 from apportion.faithfulness.scores import Scores
-from apportion.faithfulness.training import copied, digest_of, finished, fresh, predicted, some, train
-from apportion.inputs import Inputs
+from apportion.faithfulness.training import copied, digest_of, finished, fresh, predicted, train
+from apportion.inputs import Inputs, rows_of
 from apportion.progress import progress
 from apportion.trees import tensors_in
 
@@ -89,7 +89,7 @@ class ROAR(CurveTest):
             if (kept := finished(path)) is not None:
                 return kept
         train(made, inputs, labels, known, self.epochs, self.batch, self.rate, seed)
-        right = predicted(made, some(inputs, held), self.batch) == labels.to(held.device)[held]
+        right = predicted(made, rows_of(inputs, held), self.batch) == labels.to(held.device)[held]
         scores = Scores(right, f"one training of {self!r}", higher_is_better=True)
         if path is not None:
             scores.save(path)

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from apportion.calling import behind, call_model
 from apportion.errors import InputError
 from apportion.faithfulness.scores import Scores
-from apportion.inputs import Inputs
+from apportion.inputs import Inputs, rows_of
 from apportion.target import scores_of
-from apportion.trees import map_tensors, tensors_in
+from apportion.trees import tensors_in
 
 
 def fresh(model: Any, seed: int) -> nn.Module:
@@ -60,7 +60,7 @@ def train(
         model.train()
         for _ in range(epochs):
             for part in rows[torch.from_numpy(random.permutation(len(rows)))].split(batch):
-                given = some(inputs, part) if changed is None else changed(part, step)
+                given = rows_of(inputs, part) if changed is None else changed(part, step)
                 scores = scores_of(call_model(model, given), len(part))
                 answers = labels[part.to(labels.device)].to(scores.device)
                 if scores.shape[1] == 1:
@@ -79,7 +79,7 @@ def predicted(model: nn.Module, inputs: Inputs, batch: int) -> Tensor:
     found = []
     with torch.no_grad():
         for part in torch.arange(next(tensors_in(inputs)).shape[0]).split(batch):
-            scores = scores_of(call_model(model, some(inputs, part)), len(part))
+            scores = scores_of(call_model(model, rows_of(inputs, part)), len(part))
             found.append(scores.argmax(1) if scores.shape[1] > 1 else (scores[:, 0] > 0).long())
     return torch.cat(found)
 
@@ -106,11 +106,6 @@ def copied(model: Any) -> nn.Module:
         raise InputError(
             "the model is an exported program, which cannot be trained; accepted: the module that it was made of"
         ) from None
-
-
-def some(inputs: Inputs, rows: Tensor) -> Inputs:
-    """The inputs of these samples."""
-    return map_tensors(inputs, lambda t: t[rows.to(t.device)])  # type: ignore[no-any-return]
 
 
 # ---- finished trainings ----

@@ -19,7 +19,7 @@ from apportion.methods.relevance.composites import Composite
 from apportion.methods.relevance.lrp import LRP
 from apportion.models.prototypes.network import LinearInPatches, PrototypeNet
 from apportion.substitution import warn_about_training
-from apportion.target import Target, pick, resolve, scores_of
+from apportion.target import Target, described, pick, resolve, scores_of
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,7 @@ class _Forward:
             target = torch.full((len(output),), prototype, device=output.device)
             total = output[:, prototype]
         cost = Cost(1, 0, time.perf_counter() - self.start)
-        shown = target if isinstance(target, Tensor) else repr(target)
-        return Explanation(values, total, output, shown, method, cost, warnings=self.warnings)
+        return Explanation(values, total, output, described(target), method, cost, warnings=self.warnings)
 
 
 def net_of(model: Any) -> PrototypeNet:
