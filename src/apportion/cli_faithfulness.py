@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apportion.cli_lists import Json, entry, show, split
+from apportion.cli_lists import Json, show, split
 from apportion.errors import InputError
 from apportion.one_line import one_line_errors
 
@@ -63,6 +63,7 @@ def list_tests(as_json: Json = False) -> None:
     """List the tests: name, repr with its settings, direction, meaning."""
     with one_line_errors(quiet=as_json):
         from apportion.faithfulness import TESTS, named_test
+        from apportion.methods import entry
 
         arrows = {True: "higher is better", False: "lower is better", None: "neither end is better"}
         made = {name: named_test(name) for name in TESTS}

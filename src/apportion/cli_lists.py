@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apportion.errors import InputError
-from apportion.one_line import missing, one_line_errors
+from apportion.one_line import one_line_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,16 +64,10 @@ def methods(as_json: Json = False) -> None:
     apportion methods --json | jq '.[].name'
     """
     with one_line_errors(quiet=as_json):
-        from apportion.methods import INTERACTIONS, METHODS, OF_ONE_KIND, method_class
+        from apportion.methods import INTERACTIONS, METHODS, OF_ONE_KIND, entry, method_class
 
-        found = []
-        for name in (*METHODS, *INTERACTIONS, *OF_ONE_KIND):
-            try:
-                made = method_class(name)
-            except ImportError as error:
-                raise InputError(missing(error)) from error
-            found.append(entry(name, made, pairs=name in INTERACTIONS))
-        show(found, as_json)
+        names = (*METHODS, *INTERACTIONS, *OF_ONE_KIND)
+        show([entry(name, method_class(name), pairs=name in INTERACTIONS) for name in names], as_json)
 
 
 def models(as_json: Json = False) -> None:
@@ -118,6 +111,7 @@ def rules(
     apportion explain cat.png --method "LRP(Composite(convolution=Gamma(0.1)))"
     """
     with one_line_errors(quiet=as_json):
+        from apportion.methods import entry
         from apportion.methods.relevance import rules as module
         from apportion.methods.relevance.composites import COMPOSITES
         from apportion.methods.relevance.operations import TABLE
@@ -146,12 +140,6 @@ def rules(
             )
         listed = f": {', '.join(sorted(TABLE))}" if operations else "; --operations lists them"
         console.print(f"\n{len(TABLE)} torch functions have a rule{listed}", markup=False, soft_wrap=True)
-
-
-def entry(name: str, made: Any, **more: Any) -> dict[str, Any]:
-    """What a list says of a class that can be made without settings."""
-    about = " ".join((made.__doc__ or "").strip().split("\n\n")[0].split())
-    return {"name": name, "settings": repr(made()), "about": about, **more}
 
 
 def show(entries: Sequence[dict[str, Any]], as_json: bool) -> None:

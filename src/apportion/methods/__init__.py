@@ -88,6 +88,17 @@ def from_repr(text: str, named: Callable[[str], Any] = method_class) -> Any:
     return _class(tree.id, named)() if isinstance(tree, ast.Name) else _build(tree, text, named)
 
 
+def entry(name: str, made: Any, **more: Any) -> dict[str, Any]:
+    """What a list says of a class that can be made without settings.
+
+    >>> from apportion.methods.gradient import Saliency
+    >>> entry("saliency", Saliency)["settings"]
+    'Saliency(at=None)'
+    """
+    about = " ".join((made.__doc__ or "").strip().split("\n\n")[0].split())
+    return {"name": name, "settings": repr(made()), "about": about, **more}
+
+
 @dataclass(frozen=True)
 class Recorded:
     """A method of which only the repr is known, since its settings hold data (a background, a label map)."""

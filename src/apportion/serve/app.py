@@ -23,7 +23,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
 from apportion.errors import InputError
-from apportion.methods import INTERACTIONS, METHODS, method_class
+from apportion.methods import INTERACTIONS, METHODS, entry, method_class
 from apportion.report import shell, versions
 from apportion.serve.asking import MOST_BYTES, Ask, read_ask
 from apportion.serve.work import Models, explain
@@ -77,7 +77,10 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
     def catalog() -> Response:
         about = {
             "models": models.listed(),
-            "methods": _methods(),
+            "methods": [
+                entry(name, method_class(name), pairs=name in INTERACTIONS)
+                for name in (*METHODS, *INTERACTIONS)
+            ],
             "most_bytes": MOST_BYTES,
             "versions": versions(),
         }
@@ -157,18 +160,6 @@ async def _body(request: Request) -> bytes:
 
 
 @cache
-def _methods() -> list[dict[str, Any]]:
-    found = []
-    for name in (*METHODS, *INTERACTIONS):
-        try:
-            made = method_class(name)
-        except ImportError:  # its extra is not installed
-            continue
-        about = " ".join((made.__doc__ or "").split("\n\n")[0].split())
-        found.append({"name": name, "about": about, "settings": repr(made()), "pairs": name in INTERACTIONS})
-    return found
-
-
 def _share_cores() -> None:
     """Each thread has its share: two that want all cores wait for one another at every operation."""
     torch.set_num_threads(max(1, torch.get_num_threads() // THREADS))
