@@ -161,9 +161,10 @@ def small_pictures() -> Iterator[Row]:
     tiny = nn.Sequential(
         nn.AvgPool2d(4), nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
     )  # fmt: skip
-    x, lime, pictures = stroke(), ap.LIME(samples=1000), LimeImageExplainer(verbose=False)
+    x, pictures = stroke(), LimeImageExplainer(verbose=False)
     image = x[0].permute(1, 2, 0).expand(-1, -1, 3).double().numpy()
     labels = Patches(4)(x, None)[0, 0]
+    lime = ap.LIME(samples=1000, partition=labels)
     for name, network in (("digits", frozen(ap.load("digits").model)), ("tiny network", frozen(tiny))):
 
         def classes(batch: np.ndarray, network: nn.Module = network) -> np.ndarray:
@@ -177,7 +178,7 @@ def small_pictures() -> Iterator[Row]:
                 )
 
         runs = {
-            "apportion": lambda network=network: lime(network, x, partition=labels),
+            "apportion": lambda network=network: lime(network, x),
             "model alone": beside_the_model(name, network, x, None, 1000)[2]["model alone"],
             "lime": theirs,
         }

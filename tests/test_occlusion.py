@@ -81,7 +81,7 @@ def test_one_hot_columns_are_hidden_together() -> None:
 def test_samples_with_fewer_features_have_nothing_beyond_them() -> None:
     labels = torch.tensor([[[0, 0], [1, 1]], [[0, 1], [2, 3]]])
     x = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]], [[[1.0, 2.0], [3.0, 4.0]]]])
-    found = ap.Occlusion()(lambda z: z.sum((1, 2, 3)), x, partition=labels)
+    found = ap.Occlusion(partition=labels)(lambda z: z.sum((1, 2, 3)), x)
     assert found.values[:, 0].tolist() == [[[1.5, 1.5], [3.5, 3.5]], [[1.0, 2.0], [3.0, 4.0]]]
 
 

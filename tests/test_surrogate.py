@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def test_kernel_shap_over_a_background() -> None:
         mixed = torch.where(masks[:, None], x, data)
         return model(mixed.flatten(0, 1)).view(len(masks), len(data), 3)[..., 1].mean(1).detach()
 
-    found = ap.KernelSHAP()(model, x, 1, replacement=Background(data))
+    found = ap.KernelSHAP(replacement=Background(data))(model, x, 1)
     torch.testing.assert_close(found.values[0], shapley(score, 4), rtol=0, atol=1e-10)
 
 
@@ -234,10 +235,10 @@ def test_a_sample_does_not_depend_on_the_others() -> None:
     labels = torch.tensor([[[0, 0], [1, 1]], [[0, 1], [2, 3]]])
     x = torch.rand(2, 1, 2, 2, dtype=torch.float64)
     model = lambda z: z.flatten(1).prod(1) + z.sum((1, 2, 3))  # noqa: E731
-    for method in (ap.LIME(), ap.KernelSHAP()):
-        both = method(model, x, partition=labels)
+    for method in (ap.LIME(partition=labels), ap.KernelSHAP(partition=labels)):
+        both = method(model, x)
         for i in range(2):
-            alone = method(model, x[i : i + 1], partition=labels[i : i + 1])
+            alone = replace(method, partition=labels[i : i + 1])(model, x[i : i + 1])
             torch.testing.assert_close(both.values[i], alone.values[0], rtol=0, atol=1e-12)
         assert [len(row) for row in both.notes["coefficients"]] == [2, 4]
 
@@ -255,7 +256,7 @@ def test_words_of_a_text() -> None:
 def test_discretised_columns() -> None:
     data = torch.rand(400, 3, dtype=torch.float64)
     x = torch.tensor([[0.9, 0.5, 0.5]], dtype=torch.float64)
-    found = ap.LIME(samples=2000)(lambda z: (z[:, 0] > 0.75).double(), x, replacement=Quartiles(data))
+    found = ap.LIME(samples=2000, replacement=Quartiles(data))(lambda z: (z[:, 0] > 0.75).double(), x)
     assert found.values[0, 0] == pytest.approx(1, abs=0.05)
     assert found.values[0, 1:].abs().max() < 0.1
 
@@ -362,7 +363,7 @@ def test_rise_is_the_papers_sum() -> None:
         (lambda: ap.RISE(shown=1.0), "shown is 1"),
         (lambda: ap.RISE()(lambda z: z.sum(1), torch.ones(1, 3)), "RISE needs"),
         (lambda: ap.LIME()(lambda z: z.sum(1), torch.ones(1, 3), 5), "class 5"),
-        (lambda: ap.LIME()(lambda z: z.sum(1), torch.ones(1, 3), partition=Patches()), "Patches need"),
+        (lambda: ap.LIME(partition=Patches())(lambda z: z.sum(1), torch.ones(1, 3)), "Patches need"),
     ],
 )
 def test_bad_input(make, message: str) -> None:

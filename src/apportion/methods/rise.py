@@ -9,21 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.calling import Model
 from apportion.errors import InputError, check, check_whole
 from apportion.explanation import Explanation
-from apportion.features import Features
 from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.methods.grids import MODES
+from apportion.methods.hiding import Hiding
 from apportion.partitions import Pixels, sides_of
 from apportion.progress import progress
-from apportion.replacements import Replacement
-from apportion.target import Target
 
 
 @dataclass(frozen=True)
-class RISE:
+class RISE(Hiding):
     """RISE (Petsiuk et al. 2018): coarse random grids, enlarged bilinearly and shifted, mask the image.
 
     `cells` is the number of cells a side, `shown` the probability that one is kept. The value of a place is
@@ -42,35 +39,19 @@ class RISE:
     cells: int | tuple[int, ...] = 7
     shown: float = 0.5
     centred: bool = True
-    replacement: Replacement | None = None
-    seed: int = 0
-    chunk: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(1, samples=self.samples)
-        check_whole(0, seed=self.seed)
         check("shown", self.shown, lambda v: 0 < v < 1, "a probability between 0 and 1")
 
-    def __call__(
-        self,
-        model: Model,
-        inputs: Inputs,
-        target: Target = None,
-        *,
-        features: Sequence[Features] | None = None,
-        replacement: Replacement | None = None,
-    ) -> Explanation:
+    def cut(self, inputs: Inputs) -> Pixels:
         if not isinstance(inputs, Tensor) or not 3 <= inputs.dim() <= 5 or not inputs.is_floating_point():
             raise InputError("RISE needs one floating point tensor with a grid, (batch, channels, …)")
-        masking = Masking(
-            model,
-            inputs,
-            target,
-            partition=Pixels(),
-            replacement=self.replacement if replacement is None else replacement,
-            features=features,
-            chunk=self.chunk,
-        )
+        return Pixels()
+
+    def explained(self, masking: Masking) -> Explanation:
+        inputs = masking.parts[0].x
         space = inputs.shape[2:]
         cells = sides_of(self.cells, space, "cells")
         generator = torch.Generator().manual_seed(self.seed)

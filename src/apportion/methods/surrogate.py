@@ -3,31 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from apportion.calling import Model
 from apportion.errors import check, check_whole
 from apportion.explanation import Explanation
-from apportion.features import Features
 from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.methods.designs import Design
+from apportion.methods.hiding import Hiding
 from apportion.methods.regression import Fit, constrained, highest, lasso, ridge
 from apportion.partitions import Columns, Partition, Superpixels, Tokens, Words
-from apportion.replacements import Replacement
-from apportion.target import Target
 
 Distance = Literal["cosine", "euclidean"]
 Sizes = Literal["coins", "uniform"]
 
 
 @dataclass(frozen=True)
-class LIME:
+class LIME(Hiding):
     """LIME (Ribeiro et al. 2016, eq. 2): a linear model of the score near the input, fitted to masked inputs.
 
     The masks that the paper draws (each feature by a coin, `sizes="coins"`; for text first how many words
@@ -64,12 +61,10 @@ class LIME:
     paired: bool = True
     tolerance: float | None = None
     max_samples: int = 16000
-    partition: Partition | None = None
-    replacement: Replacement | None = None
-    seed: int = 0
-    chunk: int | None = None
+    partition: Partition | Tensor | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_samples(self.samples, self.max_samples, self.tolerance)
         check("alpha", self.alpha, lambda v: 0 <= v < math.inf, "zero or more")
         if self.keep is not None:
@@ -83,19 +78,11 @@ class LIME:
         ):
             check(name, getattr(self, name), accepted.__contains__, ", ".join(map(repr, accepted)))
 
-    def __call__(
-        self,
-        model: Model,
-        inputs: Inputs,
-        target: Target = None,
-        *,
-        features: Sequence[Features] | None = None,
-        mask: int | None = None,
-        partition: Partition | Tensor | None = None,
-        replacement: Replacement | None = None,
-    ) -> Explanation:
-        masking = _masking(self, model, inputs, target, features, mask, partition, replacement)
-        rows, texts = _kind(masking, self.partition if partition is None else partition)
+    def cut(self, inputs: Inputs) -> Partition | Tensor | None:
+        return _cut(self.partition, inputs)
+
+    def explained(self, masking: Masking) -> Explanation:
+        rows, texts = _kind(masking, self.partition)
         distance = self.distance or ("euclidean" if rows else "cosine")
         sizes = self.sizes or ("uniform" if texts else "coins")
 
@@ -118,7 +105,7 @@ class LIME:
 
 
 @dataclass(frozen=True)
-class KernelSHAP:
+class KernelSHAP(Hiding):
     """Kernel SHAP (Lundberg & Lee 2017, theorem 2): Shapley values by weighted least squares.
 
     A coalition of s of M features has the weight `(M − 1) / (C(M, s) s (M − s))`, and the values are made to
@@ -142,27 +129,17 @@ class KernelSHAP:
     paired: bool = True
     tolerance: float | None = None
     max_samples: int = 32000
-    partition: Partition | None = None
-    replacement: Replacement | None = None
-    seed: int = 0
-    chunk: int | None = None
+    partition: Partition | Tensor | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_samples(1 if self.samples is None else self.samples, self.max_samples, self.tolerance)
         check_whole(0, exact=self.exact)
 
-    def __call__(
-        self,
-        model: Model,
-        inputs: Inputs,
-        target: Target = None,
-        *,
-        features: Sequence[Features] | None = None,
-        mask: int | None = None,
-        partition: Partition | Tensor | None = None,
-        replacement: Replacement | None = None,
-    ) -> Explanation:
-        masking = _masking(self, model, inputs, target, features, mask, partition, replacement)
+    def cut(self, inputs: Inputs) -> Partition | Tensor | None:
+        return _cut(self.partition, inputs)
+
+    def explained(self, masking: Masking) -> Explanation:
         ends = torch.stack([torch.zeros(masking.many), torch.ones(masking.many)]).bool()
         base, whole = masking.values(ends).double().unbind(1)
 
@@ -252,30 +229,10 @@ def _fitted(
     return whole, most, (text,) if uncertain else ()
 
 
-def _masking(
-    method: LIME | KernelSHAP,
-    model: Model,
-    inputs: Inputs,
-    target: Target,
-    features: Sequence[Features] | None,
-    mask: int | None,
-    partition: Partition | Tensor | None,
-    replacement: Replacement | None,
-) -> Masking:
-    partition = method.partition if partition is None else partition
-    if partition is None and isinstance(inputs, Tensor) and inputs.dim() == 4 and min(inputs.shape[2:]) >= 32:
-        partition = Superpixels()
-    return Masking(
-        model,
-        inputs,
-        target,
-        partition=partition,
-        replacement=method.replacement if replacement is None else replacement,
-        features=features,
-        mask=mask,
-        chunk=method.chunk,
-        seed=method.seed,
-    )
+def _cut(partition: Partition | Tensor | None, inputs: Inputs) -> Partition | Tensor | None:
+    """Superpixels for pictures that are large enough to have some."""
+    pictures = isinstance(inputs, Tensor) and inputs.dim() == 4 and min(inputs.shape[2:]) >= 32
+    return Superpixels() if partition is None and pictures else partition
 
 
 def _kind(masking: Masking, partition: Any) -> tuple[bool, bool]:
