@@ -63,7 +63,30 @@ class InputXGradient:
 
 
 @dataclass(frozen=True)
-class SmoothGrad:
+class _Noisy:
+    """A moment of the gradient over inputs with noise."""
+
+    samples: int = 32
+    noise: float = 0.15
+    seed: int = 0
+    chunk: int = 32
+    at: str | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_whole(1, samples=self.samples, chunk=self.chunk)
+        check("noise", self.noise, lambda v: v >= 0, "zero or more")
+
+    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+        subject = Subject(model, inputs, target, self.at)
+        first, means, variances = _noisy(subject, self.samples, self.noise, self.seed, self.chunk)
+        return subject.explanation(self, first, self.moment(means, variances), total=None)
+
+    def moment(self, means: list[Tensor], variances: list[Tensor]) -> list[Tensor]:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SmoothGrad(_Noisy):
     """The mean gradient over inputs with Gaussian noise (Smilkov et al. 2017).
 
     `noise` is the standard deviation as a share of each sample's range. The noise comes from `seed`, never
@@ -77,23 +100,12 @@ class SmoothGrad:
     True
     """
 
-    samples: int = 32
-    noise: float = 0.15
-    seed: int = 0
-    chunk: int = 32
-    at: str | Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        _check_noise(self.samples, self.noise, self.chunk)
-
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Subject(model, inputs, target, self.at)
-        first, means, _ = _noisy(subject, self.samples, self.noise, self.seed, self.chunk)
-        return subject.explanation(self, first, means, total=None)
+    def moment(self, means: list[Tensor], variances: list[Tensor]) -> list[Tensor]:
+        return means
 
 
 @dataclass(frozen=True)
-class VarGrad:
+class VarGrad(_Noisy):
     """The variance of the gradient over inputs with Gaussian noise (Adebayo et al. 2018).
 
     Settings and cost are those of `SmoothGrad`. It does not claim to add up; the value of a token is the sum
@@ -104,24 +116,8 @@ class VarGrad:
     tensor(True)
     """
 
-    samples: int = 32
-    noise: float = 0.15
-    seed: int = 0
-    chunk: int = 32
-    at: str | Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        _check_noise(self.samples, self.noise, self.chunk)
-
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Subject(model, inputs, target, self.at)
-        first, _, variances = _noisy(subject, self.samples, self.noise, self.seed, self.chunk)
-        return subject.explanation(self, first, variances, total=None)
-
-
-def _check_noise(samples: int, noise: float, chunk: int) -> None:
-    check_whole(1, samples=samples, chunk=chunk)
-    check("noise", noise, lambda v: v >= 0, "zero or more")
+    def moment(self, means: list[Tensor], variances: list[Tensor]) -> list[Tensor]:
+        return variances
 
 
 def _noisy(
