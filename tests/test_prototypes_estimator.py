@@ -244,6 +244,13 @@ def test_files_that_cannot_be_read_are_named_skipped_and_counted(folder: Path):
     assert "broken.png" in model.skipped_[0]
 
 
+def test_labels_and_images_may_be_lists_of_tensors():
+    model, x = fast().fit(list(X), list(LABELS)), list(X.double())
+    assert equal(model, fast().fit(X, LABELS))
+    assert model.predict(x).tolist() == model.predict(X).tolist()
+    assert model.classes_.tolist() == [0, 1, 2]
+
+
 def test_items_of_a_dataset_that_cannot_be_read():
     x, labels = data(30)
 
@@ -549,74 +556,88 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path):
 # ---- bad input ----
 
 
-def wrong(name: str):
-    x, labels = data()
-    make = ap.ProtoPNet(backbone(), 2, recipe="fast")
-    return {
-        "no labels": (lambda: make.fit(x), "labels are missing"),
-        "too few labels": (lambda: make.fit(x, labels[:5]), "5 labels for 60 images"),
-        "one class": (lambda: make.fit(x, torch.zeros(60)), "labels hold 0.0"),
-        "one class of ints": (lambda: make.fit(x, [0] * 60), "one class only"),
-        "class without images": (lambda: make.fit(x, labels, classes=[0, 1, 2, 3]), "class 3 has no image"),
-        "unknown label": (lambda: make.fit(x, labels, classes=[0, 1]), "labels hold 2"),
-        "NaN": (lambda: make.fit(x * float("nan"), labels), "NaN or infinite numbers, in image"),
-        "no images": (lambda: make.fit(x[:0], labels[:0]), "none could be read"),
-        "wrong shape": (lambda: make.fit(x[0, 0, 0], labels), "images have shape"),
-        "no folder": (lambda: make.fit("/nowhere/at/all"), "there is no /nowhere"),
-        "not images": (lambda: make.fit(3), "images is int"),
-        "too many prototypes": (
-            lambda: ap.ProtoPNet(backbone(), 10_000, recipe="fast").fit(x, labels),
-            "20 images of 5 × 5 patches, 500 in all",
-        ),
-        "one-pixel grid": (
-            lambda: ap.ProtoPNet(nn.Conv2d(1, 2, 12), 2).fit(x, labels),
-            "grid of 1 × 1",
-        ),
-        "backbone": (lambda: ap.ProtoPNet(lambda x: x), "backbone is function"),  # type: ignore[arg-type]
-        "recipe": (
-            lambda: ap.ProtoPNet(backbone(), recipe="best"),
-            "recipe is 'best'; accepted: paper, frozen, fast",
-        ),
-        "prototypes": (lambda: ap.ProtoPNet(backbone(), 0), "prototypes_per_class is 0"),
-        "seed": (lambda: ap.ProtoPNet(backbone(), seed="a"), "seed is 'a'"),  # type: ignore[arg-type]
-        "text": (lambda: ap.ProtoPNet(ap.load("sentiment")), "a Classifier of images"),
-        "other images": (
-            lambda: ap.ProtoPNet(backbone(), 2).fit(torch.rand(4, 3, 12, 12), [0, 1] * 2),
-            r"the backbone does not run on images of shape \(3, 12, 12\)",
-        ),
-        "tuned and fast": (lambda: ap.ProtoPNet(backbone(), recipe="fast", tune=True), "learns no backbone"),
-        "checkpoint and fast": (lambda: make.fit(x, labels, checkpoint="x"), "takes no epochs"),
-        "not fitted": (lambda: make.predict(x), "not fitted"),
-    }[name]
+class Gives(nn.Module):
+    """A backbone that gives whatever `change` makes of its images."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self.change = change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.change(x)
 
 
-WRONG = (
-    *(
-        "no labels",
-        "too few labels",
-        "one class",
-        "one class of ints",
-        "class without images",
-        "unknown label",
+X, LABELS = data()
+
+
+def fast(module: nn.Module | None = None, many: int = 2, **settings) -> ap.ProtoPNet:
+    return ap.ProtoPNet(module or backbone(), many, recipe="fast", **settings)
+
+
+class Noisy(torch.utils.data.Dataset):
+    """Another image each time, as by augmentation."""
+
+    def __len__(self) -> int:
+        return 6
+
+    def __getitem__(self, number: int):
+        return torch.rand(1, 12, 12), number % 2
+
+
+WRONG = {
+    "no labels": (lambda: fast().fit(X), "labels are missing"),
+    "too few labels": (lambda: fast().fit(X, LABELS[:5]), "5 labels for 60 images"),
+    "one label": (lambda: fast().fit(X, 3), "labels is 3; accepted: one for each image"),
+    "floats": (lambda: fast().fit(X, LABELS.float()), "labels hold 0.0, a float; accepted: whole numbers"),
+    "one-hot": (lambda: fast().fit(X, torch.eye(3)[LABELS]), "labels hold tensor.*, a Tensor"),
+    "mixed labels": (lambda: fast().fit(X, [0, "a"] * 30), "labels hold whole numbers and names"),
+    "one class": (lambda: fast().fit(X, [0] * 60), "one class only"),
+    "class without images": (lambda: fast().fit(X, LABELS, classes=[0, 1, 2, 3]), "class 3 has no image"),
+    "class named twice": (lambda: fast().fit(X, LABELS, classes=[0, 1, 2, 2]), "name one twice"),
+    "unknown label": (lambda: fast().fit(X, LABELS, classes=[0, 1]), "labels hold 2; accepted: 0, 1"),
+    "NaN": (lambda: fast().fit(X * float("nan"), LABELS), "NaN or infinite numbers, in image"),
+    "no images": (lambda: fast().fit(X[:0], LABELS[:0]), "none could be read"),
+    "wrong shape": (lambda: fast().fit(X[0, 0, 0], LABELS), "images have shape"),
+    "no folder": (lambda: fast().fit("/nowhere/at/all"), "there is no /nowhere"),
+    "not images": (lambda: fast().fit(3), "images is int"),
+    "augmented": (lambda: fast().fit(Noisy()), "images are others each time they are read"),
+    "too many prototypes": (
+        lambda: fast(many=10_000).fit(X, LABELS),
+        "20 images of 5 × 5 patches, 500 in all",
     ),
-    *("NaN", "no images", "wrong shape", "no folder", "not images", "too many prototypes", "one-pixel grid"),
-    *(
-        "seed",
-        "text",
-        "other images",
-        "backbone",
-        "recipe",
-        "prototypes",
-        "tuned and fast",
-        "checkpoint and fast",
-        "not fitted",
+    "one-pixel grid": (lambda: fast(nn.Conv2d(1, 2, 12)).fit(X, LABELS), "grid of 1 × 1"),
+    "smaller than a kernel": (
+        lambda: fast().fit(X[:, :, :2, :2], LABELS),
+        r"does not run on images of shape \(1, 2, 2\): RuntimeError",
     ),
-)
+    "other channels": (
+        lambda: fast().fit(torch.rand(4, 3, 12, 12), [0, 1] * 2),
+        r"does not run on images of shape \(3, 12, 12\)",
+    ),
+    "whole features": (lambda: fast(Gives(Tensor.long)).fit(X, LABELS), "gives .*int64.* of floats"),
+    "NaN features": (
+        lambda: fast(Gives(lambda x: x / 0 * 0)).fit(X, LABELS),
+        "the backbone gives NaN or infinite features for image 0",
+    ),
+    "backbone": (lambda: fast(lambda x: x), "backbone is function"),  # type: ignore[arg-type]
+    "recipe": (
+        lambda: ap.ProtoPNet(backbone(), recipe="best"),
+        "recipe is 'best'; accepted: paper, frozen, fast",
+    ),
+    "prototypes": (lambda: ap.ProtoPNet(backbone(), 0), "prototypes_per_class is 0"),
+    "seed": (lambda: fast(seed="a"), "seed is 'a'"),
+    "tune": (lambda: fast(tune="yes"), "tune is 'yes'"),
+    "layer": (lambda: fast(layer=0), "layer is 0; accepted: the name of a module"),
+    "text": (lambda: ap.ProtoPNet(ap.load("sentiment")), "a Classifier of images"),
+    "tuned and fast": (lambda: fast(tune=True), "learns no backbone"),
+    "checkpoint and fast": (lambda: fast().fit(X, LABELS, checkpoint="x"), "takes no epochs"),
+    "not fitted": (lambda: fast().predict(X), "not fitted"),
+}
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_bad_input_gets_one_clear_line(name: str):
-    call, said = wrong(name)
+    call, said = WRONG[name]
     with pytest.raises(InputError, match=said):
         call()
 
@@ -646,7 +667,22 @@ def test_a_class_whose_files_cannot_be_read(folder: Path):
 def test_bad_questions_to_a_fitted_model():
     model = fitted()
     x = data()[0]
+    small = x[:2, :, :2, :2]
     for call, said in (
+        *(
+            (call, r"does not run on images of shape \(1, 2, 2\).*accepted: such as \(1, 12, 12\)")
+            for call in (
+                lambda: model.predict(small),
+                lambda: model.explain(small),
+                lambda: model.explain(small, over="lrp"),
+                lambda: model.reasons(small[0]),
+                lambda: model.gallery(0, train=small),
+                lambda: model.quality(small, [0, 1]),
+            )
+        ),
+        (lambda: model.explain(x[:1], over=3), "over is 3; accepted: prototypes"),
+        (lambda: model.gallery(0, train=torch.rand(2, 3, 12, 12)), "accepted: 1 channels"),
+        (lambda: model.score(x[:3], [0, 1, 9]), "labels hold 9"),
         (
             lambda: model.explain(x[:1], over="pixels"),
             "over is 'pixels'; accepted: prototypes, upsampled, lrp",

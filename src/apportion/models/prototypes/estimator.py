@@ -91,6 +91,10 @@ class ProtoPNet:
         recipe = recipe_of(recipe)
         check_whole("prototypes_per_class", prototypes_per_class)
         check_whole("seed", seed, 0)
+        if not isinstance(tune, bool):
+            raise InputError(f"tune is {tune!r}; accepted: True or False")
+        if not isinstance(layer, str | None):
+            raise InputError(f"layer is {layer!r}; accepted: the name of a module, such as 'layer4'")
         if tune and isinstance(recipe, Fast):
             raise InputError(
                 "tune=True was given with the fast recipe, which learns no backbone; accepted: recipe='paper'"
@@ -146,29 +150,31 @@ class ProtoPNet:
 
     def predict_proba(self, images: Any) -> npt.NDArray[np.float32]:
         """(n, classes) probabilities."""
-        self._check_fitted()
         data = self._read(images)
         with torch.no_grad():
             parts = [
                 self.net_(x.to(device_of(self.net_))).softmax(1)
                 for _, x in data.batches(CHUNK, "predictions")
             ]
-        return torch.cat(parts).cpu().numpy()
+        found = torch.cat(parts).cpu().numpy()
+        if not np.isfinite(found).all():
+            raise InputError(
+                "the network gives scores that are NaN or infinite for images whose numbers are finite"
+            )
+        return found
 
     def score(self, images: Any, labels: Any = None) -> float:
         """The share of images whose class is predicted right."""
-        self._check_fitted()
-        data = images_of(images, labels, self.preparation, list(self.classes_.tolist()))
+        data = self._read(images, labels, known=True)
         return float((self.predict_proba(data).argmax(1) == labels_of(data).numpy()).mean())
 
     def explain(self, image: Any, target: Target | str = None, over: Any = "prototypes") -> Explanation:
         """An explanation of one image, or of a batch as a float array, over "prototypes", or over pixels:
         "upsampled" or "lrp" (or a method with settings, such as `PrototypeLRP("epsilon-gamma-box")`)."""
-        self._check_fitted()
-        method = OVER.get(over) if isinstance(over, str) else over
-        if method is None:
-            raise InputError(f"over is {over!r}; accepted: {', '.join(OVER)}, or a method with settings")
         data = self._read(one_image(image))
+        method = OVER.get(over) if isinstance(over, str) else over
+        if not callable(method):
+            raise InputError(f"over is {over!r}; accepted: {', '.join(OVER)}, or a method with settings")
         x = data.read(torch.arange(len(data))).to(device_of(self.net_))
         explanation: Explanation = method(self.net_, x, self._target(target))
         named = self._named()
@@ -182,9 +188,8 @@ class ProtoPNet:
 
     def reasons(self, image: Any, target: int | str | None = None, top: int = 10) -> Reasons:
         """The prototypes that contribute most to the score of one image, with their patches in both images."""
-        self._check_fitted()
-        check_whole("top", top)
         data = self._read(one_image(image))
+        check_whole("top", top)
         if len(data) != 1:
             raise InputError(f"image holds {len(data)} images; accepted: one")
         x = data.read(torch.zeros(1, dtype=torch.long)).to(device_of(self.net_))
@@ -206,14 +211,12 @@ class ProtoPNet:
         self._check_fitted()
         number = self._class_number(label)
         pairs = {name: s if isinstance(s, tuple) and len(s) == 2 else (s, None) for name, s in sets.items()}
-        read = {name: images_of(one, labels, self.preparation) for name, (one, labels) in pairs.items()}
+        read = {name: self._read(one, labels) for name, (one, labels) in pairs.items()}
         return gallery(self.net_, number, str(self.classes_[number]), self.sources_, read, k)
 
     def quality(self, images: Any, labels: Any = None, k: int = 10, noise: float = 0.1) -> Quality:
         """How pure and how stable the prototypes are on labelled images: see `Quality`."""
-        self._check_fitted()
-        data = images_of(images, labels, self.preparation, list(self.classes_.tolist()))
-        return quality(self.net_, data, k, noise)
+        return quality(self.net_, self._read(images, labels, known=True), k, noise)
 
     def classifier(self, name: str = "protopnet") -> Classifier:
         """The fitted network as a `Classifier`, for every other method and for the command line."""
@@ -257,9 +260,11 @@ class ProtoPNet:
 
     # ---- checks ----
 
-    def _read(self, images: Any) -> Images:
-        """Images with as many channels as those that were fitted; other sizes are welcome."""
-        data = images_of(images, None, self.preparation)
+    def _read(self, images: Any, labels: Any = None, known: bool = False) -> Images:
+        """Images with as many channels as those that were fitted; other sizes are welcome. With `known` their
+        labels must be of the classes."""
+        self._check_fitted()
+        data = images_of(images, labels, self.preparation, self.classes_.tolist() if known else None)
         shape = tuple(data.read(torch.zeros(1, dtype=torch.long)).shape[1:])
         if shape[0] != self.shape_[0]:
             raise InputError(

@@ -55,6 +55,12 @@ def kept(images: Images, backbone: nn.Module) -> Grids:
     result: Tensor | None = None
     for numbers, x in images.batches(CHUNK, "features"):
         grid = backbone(x.to(device_of(backbone)))
+        bad = (~grid.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+        if bad:
+            name = images.names[int(numbers[bad[0]])]
+            raise InputError(
+                f"the backbone gives NaN or infinite features for {name}, whose numbers are finite"
+            )
         if result is None:
             result = grid.new_empty(len(images), *grid.shape[1:])
         result[numbers] = grid

@@ -93,7 +93,7 @@ def images_of(
 
 def _arrays(x: Tensor, labels: Any, classes: Sequence[Any] | None) -> Images:
     x = x[:, None] if x.dim() == 3 else x
-    x = x.float() if x.dtype == torch.float64 else x  # NumPy's numbers, not the user's choice
+    x = _single(x)
     if x.dim() != 4:
         raise InputError(f"images have shape {tuple(x.shape)}; {ACCEPTED}")
     bad = (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist()
@@ -119,18 +119,24 @@ def picture_of(x: Tensor) -> Tensor:
 def _listed(
     items: list[Any], labels: Any, classes: Sequence[Any] | None, encode: Encode, names: Sequence[str] = ()
 ) -> Images:
-    def item(number: int) -> tuple[Tensor, Any]:
-        raw = items[number]
-        if isinstance(raw, str | Path):
-            return encode(Path(raw))
-        return encode(raw.numpy() if isinstance(raw, Tensor) and raw.shape[-1] in (3, 4) else raw)
-
     names = names or [
         Path(i).name if isinstance(i, str | Path) else f"image {n}" for n, i in enumerate(items)
     ]
-    if labels is not None and len(labels) != len(items):
-        raise InputError(f"there are {len(labels)} labels for {len(items)} images; accepted: one each")
-    return _read_once(item, names, labels, classes)
+    given = _one_each(labels, len(items))
+    return _read_once(lambda number: _prepared(items[number], encode), names, given, classes)
+
+
+def _prepared(raw: Any, encode: Encode) -> tuple[Tensor, Any]:
+    """A batch of one: float tensors (channels, height, width) are model inputs already, as in an array of them."""
+    if isinstance(raw, Tensor) and raw.is_floating_point() and raw.dim() == 3:
+        return _single(raw)[None], None
+    if isinstance(raw, str | Path):
+        return encode(Path(raw))
+    return encode(raw.numpy() if isinstance(raw, Tensor) and raw.shape[-1:] in ((3,), (4,)) else raw)
+
+
+def _single(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.float64 else x  # NumPy's numbers, not the user's choice
 
 
 def _folder(path: Path, encode: Encode, classes: Sequence[Any] | None) -> Images:
@@ -154,19 +160,14 @@ def _dataset(data: Any, labels: Any, encode: Encode, classes: Sequence[Any] | No
     def item(number: int) -> tuple[Tensor, Any]:
         entry = data[number]
         image, label = entry if isinstance(entry, tuple | list) and len(entry) == 2 else (entry, None)
-        found[number] = label.item() if isinstance(label, Tensor) and label.numel() == 1 else label
-        if isinstance(image, Tensor) and image.is_floating_point() and image.dim() == 3:
-            return image[None], None
-        return encode(image)
+        found[number] = label
+        return _prepared(image, encode)
 
     many = len(data)
+    labels = _one_each(labels, many)
     names = [f"item {number}" for number in range(many)]
     read = _read_once(item, names, None, None)
-    kept = (
-        [number for number in range(many) if names[number] in set(read.names)]
-        if read.skipped
-        else range(many)
-    )
+    kept = [int(name.split()[1]) for name in read.names]
     given = [found[number] for number in kept] if labels is None else [labels[number] for number in kept]
     return _labelled(read, None if None in given else given, classes)
 
@@ -208,22 +209,40 @@ def _read_once(
 
 def _labelled(images: Images, labels: Any, classes: Sequence[Any] | None) -> Images:
     """With labels numbered by class."""
-    if labels is None:
+    given = _one_each(labels, len(images))
+    if given is None:
         return images
-    given = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
-    if len(given) != len(images):
-        raise InputError(f"there are {len(given)} labels for {len(images)} images; accepted: one each")
+    odd = [label for label in given if not isinstance(label, int | str)]
+    if odd:
+        raise InputError(
+            f"labels hold {odd[0]!r}, a {type(odd[0]).__name__}; accepted: whole numbers or names"
+        )
     try:
         known = sorted(set(given)) if classes is None else list(classes)
     except TypeError:
-        raise InputError("labels cannot be sorted; accepted: whole numbers or names") from None
+        raise InputError("labels hold whole numbers and names; accepted: one kind of them") from None
     numbers = {label: number for number, label in enumerate(known)}
-    wrong = next((label for label in set(given) if isinstance(label, float) or label not in numbers), None)
+    if len(numbers) < len(known):
+        raise InputError(f"classes name one twice: {', '.join(map(str, known[:20]))}")
+    wrong = next((label for label in given if label not in numbers), None)
     if wrong is not None:
-        raise InputError(
-            f"labels hold {wrong!r}; accepted: {', '.join(map(str, known[:10]))}, as whole numbers or names"
-        )
+        raise InputError(f"labels hold {wrong!r}; accepted: {', '.join(map(repr, known[:10]))}")
     return replace(images, labels=torch.tensor([numbers[label] for label in given]), classes=tuple(known))
+
+
+def _one_each(labels: Any, many: int) -> list[Any] | None:
+    """Labels as Python's own numbers and names, one for each image."""
+    if labels is None:
+        return None
+    try:
+        given = [
+            label.item() if np.ndim(label) == 0 and hasattr(label, "item") else label for label in labels
+        ]
+    except TypeError:
+        raise InputError(f"labels is {labels!r}; accepted: one for each image") from None
+    if len(given) != many:
+        raise InputError(f"there are {len(given)} labels for {many} images; accepted: one each")
+    return given
 
 
 def labels_of(images: Images) -> Tensor:
@@ -236,7 +255,7 @@ def labels_of(images: Images) -> Tensor:
 
 
 def check_for_training(images: Images) -> None:
-    """Every class needs an image, and there must be two."""
+    """Every class needs an image, there must be two, and an image must stay what it is."""
     many = labels_of(images).bincount(minlength=len(images.classes)).tolist()
     empty = [str(label) for label, count in zip(images.classes, many, strict=True) if not count]
     if empty:
@@ -246,6 +265,12 @@ def check_for_training(images: Images) -> None:
         )
     if len(many) < 2:
         raise InputError(f"labels hold one class only, {images.classes[0]!r}; accepted: at least two")
+    some = torch.arange(min(8, len(images)))
+    if not torch.equal(images.read(some), images.read(some)):
+        raise InputError(
+            "images are others each time they are read, as by random augmentation, so that no prototype would be a "
+            "patch of one; accepted: a dataset that gives the same image for the same number"
+        )
 
 
 def one_image(image: Any) -> Any:

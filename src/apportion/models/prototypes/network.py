@@ -32,12 +32,12 @@ class Backbone(nn.Module):
 
     def __init__(self, module: nn.Module, example: Tensor, layer: str | None = None) -> None:
         super().__init__()
-        self.module = module
-        self.layer = layer
+        self.module, self.layer = module, layer
+        self.shape: tuple[int, ...] | None = None
         if layer is not None:
-            module_named(module, str(layer))
+            module_named(module, layer)
         with torch.no_grad():
-            if layer is None and not _has_grid(_ran(module, example), example):
+            if layer is None and not _has_grid(self._output(example), example):
                 self.layer = _last_grid(module, example)
             sides = tuple(self(example).shape[2:])
         if max(sides) == 1:
@@ -45,20 +45,41 @@ class Backbone(nn.Module):
                 f"the backbone gives a grid of 1 × 1 for images of {' × '.join(map(str, example.shape[2:]))}, so "
                 "that a prototype would be a whole image; accepted: larger images, or layer= an earlier layer"
             )
+        self.shape = tuple(example.shape[1:])
 
     def forward(self, x: Tensor) -> Tensor:
-        output = _tensor(self.module(x)) if self.layer is None else self._at_layer(x, self.layer)
-        if isinstance(output, Tensor) and output.dim() == 4:
+        output = self._output(x)
+        if isinstance(output, Tensor) and output.dim() == 4 and output.is_floating_point():
             return output
         grid = grid_of(output, len(x), x.shape[2:])
         if grid is None:
-            what = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            what = (
+                f"{tuple(output.shape)} {output.dtype}"
+                if isinstance(output, Tensor)
+                else type(output).__name__
+            )
             place = "the backbone" if self.layer is None else f"layer {self.layer!r} of the backbone"
             raise InputError(
                 f"{place} gives {what} for images {tuple(x.shape)}; accepted: a grid (batch, channels, rows, "
-                "columns), or the tokens of one"
+                "columns) of floats, or the tokens of one"
             )
         return grid.of(output)
+
+    def _output(self, x: Tensor) -> Any:
+        """What the module gives; what it raises for images of another shape than the first is told in one line."""
+        try:
+            return _tensor(self.module(x)) if self.layer is None else self._at_layer(x, self.layer)
+        except (InputError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if self.shape == x.shape[1:]:
+                raise
+            known = "" if self.shape is None else f"; accepted: such as {self.shape}, of which it is known"
+            first = next(iter(str(error).splitlines()), "")
+            raise InputError(
+                f"the backbone does not run on images of shape {tuple(x.shape[1:])}: {type(error).__name__}: "
+                f"{first:.200}{known}"
+            ) from error
 
     def _at_layer(self, x: Tensor, layer: str) -> Any:
         thread, seen = threading.get_ident(), []
@@ -75,20 +96,6 @@ class Backbone(nn.Module):
         if not seen:
             raise InputError(f"layer {layer!r} of the backbone was not called")
         return seen[-1]
-
-
-def _ran(module: nn.Module, example: Tensor) -> Any:
-    """The output for the first image; what a module of the user's own raises there is told in one line."""
-    try:
-        return _tensor(module(example))
-    except InputError:
-        raise
-    except Exception as error:
-        first = next(iter(str(error).splitlines()), "")
-        raise InputError(
-            f"the backbone does not run on images of shape {tuple(example.shape[1:])}: {type(error).__name__}: "
-            f"{first:.200}"
-        ) from error
 
 
 def _tensor(output: Any) -> Any:
