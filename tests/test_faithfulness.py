@@ -219,7 +219,19 @@ def test_several_tests_share_one_pass(table: Any) -> None:
         counted.score(test, explanation)
     assert sum(calls) == before
     counted.score(ap.Insertion(steps=None), explanation)
-    assert sum(calls) == before + 3 * 6  # what is hidden first is another set, none hidden is known
+    assert sum(calls) == before + 3 * 5  # what is hidden first is another set, none and all hidden are known
+
+
+def test_several_tests_run_together(table: Any) -> None:
+    model, x, explanation, target = table
+    tests = {"c": ap.Comprehensiveness(), "s": ap.Sufficiency(), "p": ap.PixelFlipping(order="symmetric")}
+    calls: list[int] = []
+    case = Case(lambda rows: (calls.append(len(rows)), model(rows))[1], x, target)
+    found = case.scores(tests, explanation)
+    assert calls == [3, 3 * (6 + 5)]  # one pass, in which none and all hidden are there once
+    for name, test in tests.items():
+        torch.testing.assert_close(found[name].values, test(model, x, explanation).values)
+    assert [scores.cost.forwards for scores in found.values()] == [12, 0, 0]
 
 
 def test_normalised_aopc(table: Any) -> None:

@@ -130,7 +130,7 @@ class Masking:
 
         `masks` is (masks, features) for all samples, or (batch, masks, features): True or 1 keeps a feature,
         False or 0 hides it. With `rows` only these samples are run, and `batch` above is their number; a sample
-        may be there more than once. `Ordered` masks hide the first features of an order.
+        may be there more than once. `Ordered` masks go along an order.
         """
         rows = torch.arange(self.batch) if rows is None else rows.cpu()
         shapes = ((), (len(rows),))

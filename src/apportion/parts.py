@@ -22,24 +22,27 @@ from apportion.trees import keyed
 
 @dataclass(frozen=True, eq=False)
 class Ordered:
-    """Masks that hide the first features of an order, made where they are needed.
+    """Masks that hide the first features of an order, or all others, made where they are needed.
 
-    `rank` (batch, features) is the place of each feature in the order of its sample, `hidden` (rows, masks)
-    how many are hidden; stands for (rows, masks, features) masks.
+    `rank` (batch, features) is the place of each feature in the order of its sample, `first` (rows, masks)
+    how many are the first of it, and `kept` (rows, masks) whether these are kept, and not hidden; stands for
+    (rows, masks, features) masks.
     """
 
     rank: Tensor
-    hidden: Tensor
+    first: Tensor
+    kept: Tensor
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return (*self.hidden.shape, self.rank.shape[1])
+        return (*self.first.shape, self.rank.shape[1])
 
     def chosen(self, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
         """What each call keeps, (calls, features)."""
         device = self.rank.device
-        hidden = self.hidden[calls.to(self.hidden.device), masks_at.to(self.hidden.device)]
-        return self.rank.index_select(0, where.to(device)) >= hidden.to(self.rank)[:, None]
+        at = calls.to(device), masks_at.to(device)
+        first, kept = self.first[at].to(self.rank)[:, None], self.kept[at][:, None]
+        return (self.rank.index_select(0, where.to(device)) < first) == kept
 
 
 @dataclass(frozen=True, eq=False)

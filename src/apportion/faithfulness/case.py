@@ -17,7 +17,7 @@ from apportion.calling import Model
 from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation
-from apportion.faithfulness.curves import Order, Reading
+from apportion.faithfulness.curves import Curve, Order, Reading, Way
 from apportion.faithfulness.maps import Map, target_of, values_of
 from apportion.faithfulness.scores import Scores
 from apportion.features import Features
@@ -103,13 +103,12 @@ class Case:
         explanation: Map,
         partition: Partition | Tensor | None = None,
         replacement: Replacement | None = None,
-        least_first: bool = False,
     ) -> Order:
         """The features in the order of the map."""
-        key = (id(explanation), partition, replacement, least_first)
+        key = (id(explanation), partition, replacement)
         if key not in self._orders:
             masking = self.masking(partition, replacement)
-            order = Order(masking, self.relevance(explanation, masking), least_first)
+            order = Order(masking, self.relevance(explanation, masking))
             self._orders[key] = (explanation, order)  # the map is kept, so that its id stays its own
         return self._orders[key][1]
 
@@ -145,19 +144,31 @@ class Case:
             made = replace(made, features=tuple(self.features))
         return made
 
+    def scores(self, tests: Mapping[str, Any], explanation: Map) -> dict[str, Scores]:
+        """Run several tests on one map. What they hide runs together, and is counted as the first one's cost."""
+        found = {}
+        start, before = time.perf_counter(), self.passes
+        for test in tests.values():
+            if isinstance(test, CurveTest):
+                test.ask(self, explanation)
+        for name, test in tests.items():
+            measured = test.measure(self, explanation)
+            end, after = time.perf_counter(), self.passes
+            forwards, backwards = (math.ceil(now - b) for now, b in zip(after, before, strict=True))
+            found[name] = Scores(
+                measured.values,
+                repr(test),
+                test.higher_is_better,
+                undefined=measured.undefined,
+                cost=Cost(forwards, backwards, end - start),
+                notes=dict(measured.notes),
+            )
+            start, before = end, after
+        return found
+
     def score(self, test: Any, explanation: Map) -> Scores:
         """Run one test on one map."""
-        start, before = time.perf_counter(), self.passes
-        found = test.measure(self, explanation)
-        forwards, backwards = (after - b for after, b in zip(self.passes, before, strict=True))
-        return Scores(
-            found.values,
-            repr(test),
-            test.higher_is_better,
-            undefined=found.undefined,
-            cost=Cost(math.ceil(forwards), math.ceil(backwards), time.perf_counter() - start),
-            notes=dict(found.notes),
-        )
+        return self.scores({"": test}, explanation)[""]
 
 
 def scored(
@@ -211,9 +222,25 @@ class CurveTest:
         if self.of not in ("probability", "score"):
             raise InputError(f"of is {self.of!r}; accepted: 'probability', 'score'")
 
-    def ordered(self, case: Case, explanation: Map, least_first: bool = False) -> Order:
+    def ordered(self, case: Case, explanation: Map) -> Order:
         """The features in the order of the map, under the settings of this test."""
-        return case.order(explanation, self.partition, self.replacement, least_first)
+        return case.order(explanation, self.partition, self.replacement)
+
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
+        """How many features are hidden at each step of each way, (batch, steps), where that is known
+        beforehand."""
+        return {}
+
+    def ask(self, case: Case, explanation: Map) -> None:
+        """Let the steps of this test be run with the next curve."""
+        order = self.ordered(case, explanation)
+        for way, hidden in self.steps_of(order.counts).items():
+            order.ask(hidden, way)
+
+    def curves(self, case: Case, explanation: Map) -> dict[Way, Curve]:
+        """The model's answers at the steps of this test."""
+        order = self.ordered(case, explanation)
+        return {way: order.curve(hidden, way=way) for way, hidden in self.steps_of(order.counts).items()}
 
 
 @dataclass(frozen=True)

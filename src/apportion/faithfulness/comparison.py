@@ -78,19 +78,20 @@ def compare(
     _check_targets(rows, case.target)
     beside = references(next(iter(rows.values())), seed)
     rows |= beside
-    scores = {row: {name: case.score(test, m) for name, test in chosen.items()} for row, m in rows.items()}
+    scores = {row: case.scores(chosen, m) for row, m in rows.items()}
     if replacements is None:
         replacements = _usual(case)
     open_tests = {n: t for n, t in chosen.items() if isinstance(t, CurveTest) and t.replacement is None}
     default = repr(case.masking().parts[0].replacement)
-    panel: dict[str, dict[str, dict[str, Scores]]] = {}
-    for name, test in open_tests.items() if replacements else ():
-        panel[name] = {default: {row: scores[row][name] for row in rows if row not in beside}}
-        for other in replacements:
-            changed = replace(test, replacement=other)
-            panel[name][repr(other)] = {
-                row: case.score(changed, m) for row, m in rows.items() if row not in beside
-            }
+    panel: dict[str, dict[str, dict[str, Scores]]] = {name: {} for name in open_tests if replacements}
+    made = {row: m for row, m in rows.items() if row not in beside}
+    by_replacement = {default: {row: scores[row] for row in made}}
+    for other in replacements:
+        changed = {name: replace(test, replacement=other) for name, test in open_tests.items()}
+        by_replacement[repr(other)] = {row: case.scores(changed, m) for row, m in made.items()}
+    for name, by_name in panel.items():
+        for used, found in by_replacement.items():
+            by_name[used] = {row: of_row[name] for row, of_row in found.items()}
     blind = tuple(name for name, test in chosen.items() if test.blind)
     return Table(scores, tuple(beside), panel, seed, blind)
 

@@ -16,6 +16,8 @@ from apportion.masking import Masking
 from apportion.parts import Ordered
 
 Reading = Literal["probability", "score"]
+Way = Literal["morf", "lerf"]
+WAYS: tuple[Way, ...] = ("morf", "lerf")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,43 +54,57 @@ class Order:
     """The features of each sample from the most to the least relevant, and the model's answers along the way.
 
     `relevance` is (batch, features). Ties are broken by one random order of the features, drawn from `seed`:
-    by position would favour whatever begins at the top left. `least_first` hides the least relevant first,
-    in exactly the opposite order. An answer is computed once, however many tests ask for it.
+    by position would favour whatever begins at the top left. The way "morf" hides the most relevant first,
+    "lerf" the least relevant, in exactly the opposite order. An answer is computed once, however many tests
+    ask for it.
 
     >>> masking = Masking(lambda x: x @ torch.tensor([[1.0], [2.0], [4.0]]), torch.ones(1, 3))
     >>> Order(masking, torch.tensor([[1.0, 2.0, 4.0]])).curve(torch.tensor([[0, 1, 3]])).score.tolist()
     [[7.0, 3.0, 0.0]]
     """
 
-    def __init__(self, masking: Masking, relevance: Tensor, least_first: bool = False, seed: int = 0) -> None:
+    def __init__(self, masking: Masking, relevance: Tensor, seed: int = 0) -> None:
         self.masking = masking
         self.counts = masking.counts.to(relevance.device)
         rank = ranked(relevance, self.counts, seed)
-        if least_first:
-            rank = torch.where(rank < self.counts[:, None], self.counts[:, None] - 1 - rank, rank)
         self.rank = rank.int()  # read for every masked input: half as much to read
-        self._keys = torch.arange(masking.batch, device=rank.device) * (masking.many + 1)
-        self._answers = answers(masking, masking.output, torch.arange(masking.batch)).to(rank.device)
+        every = torch.arange(masking.batch, device=rank.device)
+        self._keys = 2 * every * (masking.many + 1)
+        self._answers = answers(masking, masking.output, every).to(rank.device)
+        self._asked: list[Tensor] = []
 
-    def curve(self, hidden: Tensor, rows: Tensor | None = None) -> Curve:
+    def ask(self, hidden: Tensor, way: Way = "morf") -> None:
+        """Let these numbers of hidden features be run with the next curve, in one pass."""
+        every = torch.arange(len(hidden), device=self.rank.device)
+        self._asked.append(self._key(every[:, None], hidden.to(every), way).flatten())
+
+    def curve(self, hidden: Tensor, rows: Tensor | None = None, way: Way = "morf") -> Curve:
         """The answers with (batch, steps) numbers of features hidden; with `rows`, for these samples only."""
         device = self.rank.device
         rows = torch.arange(len(hidden), device=device) if rows is None else rows.to(device)
-        counts = self.counts[rows, None]
-        own = hidden.to(device) <= counts
-        hidden = hidden.to(device).minimum(counts)
-        wanted = rows[:, None] * (self.masking.many + 1) + hidden
-        missing = torch.unique(wanted[~torch.isin(wanted, self._keys)])
+        counts, hidden = self.counts[rows, None], hidden.to(device)
+        wanted = self._key(rows[:, None], hidden, way)
+        asked = torch.cat([wanted.flatten(), *self._asked])
+        self._asked = []
+        missing = torch.unique(asked[~torch.isin(asked, self._keys)])
         if len(missing):
             self._run(missing)
         score, probability, label = self._answers[:, torch.searchsorted(self._keys, wanted)]
-        share = hidden / counts
-        return Curve(hidden, share, own, score, probability, label.long())
+        own, hidden = hidden <= counts, hidden.minimum(counts)
+        return Curve(hidden, hidden / counts, own, score, probability, label.long())
+
+    def _key(self, rows: Tensor, hidden: Tensor, way: Way) -> Tensor:
+        """A number for each set of hidden features; none and all are one set, from whichever end."""
+        many, counts = self.masking.many + 1, self.counts[rows]
+        part = (hidden > 0) & (hidden < counts)
+        return (2 * rows + (part & (way == "lerf"))) * many + hidden.minimum(counts)
 
     def _run(self, keys: Tensor) -> None:
-        rows, hidden = keys // (self.masking.many + 1), keys % (self.masking.many + 1)
-        scores = self.masking.scores(Ordered(self.rank, hidden[:, None]), rows)[:, 0]
-        new = answers(self.masking, scores, rows).to(self.rank.device)
+        sets, hidden = keys // (self.masking.many + 1), keys % (self.masking.many + 1)
+        rows, kept = sets // 2, sets % 2 == 1  # the least relevant are hidden: the first are kept
+        first = torch.where(kept, self.counts[rows] - hidden, hidden)
+        masks = Ordered(self.rank, first[:, None], kept[:, None])
+        new = answers(self.masking, self.masking.scores(masks, rows)[:, 0], rows).to(self.rank.device)
         self._keys, place = torch.cat([self._keys, keys]).sort()
         self._answers = torch.cat([self._answers, new], 1)[:, place]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -10,14 +11,14 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.faithfulness.case import Case, CurveTest, Found, nan_where
-from apportion.faithfulness.curves import Curve, at_shares, check_shares, even_steps
+from apportion.faithfulness.curves import WAYS, Curve, Order, Way, at_shares, check_shares, even_steps
 from apportion.faithfulness.limits import aopc_limits
 from apportion.faithfulness.maps import Map
 from apportion.partitions import Partition, Pixels
 from apportion.replacements import NoisyLinear, Replacement
 
 HidingOrder = Literal["morf", "lerf", "symmetric"]
-_BOTH = {"morf": (False,), "lerf": (True,), "symmetric": (False, True)}
+_WAYS: Mapping[str, tuple[Way, ...]] = {"morf": ("morf",), "lerf": ("lerf",), "symmetric": WAYS}
 
 
 @dataclass(frozen=True)
@@ -57,24 +58,24 @@ class PixelFlipping(CurveTest):
     def higher_is_better(self) -> bool:
         return self.order != "lerf"
 
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
+        return dict.fromkeys(_WAYS[self.order], even_steps(counts, self.steps))
+
     def measure(self, case: Case, explanation: Map) -> Found:
         fall, curves = [], {}
-        for least_first in _BOTH[self.order]:
-            order = self.ordered(case, explanation, least_first)
-            curve = order.curve(even_steps(order.counts, self.steps))
+        for way, curve in self.curves(case, explanation).items():
             read = curve.read(self.of)
             fall.append(curve.mean(read[:, :1] - read))
-            curves["lerf" if least_first else "morf"] = mean_curve(curve, read)
+            curves[way] = mean_curve(curve, read)
+        notes = {"curves": curves}
         if not self.normalised:
-            return Found(fall[0] if len(fall) == 1 else fall[0] - fall[1], notes={"curves": curves})
-        steps = even_steps(order.counts, self.steps)
-        least, most = aopc_limits(order.masking, self.of, steps, self.beam)
+            return Found(fall[0] if len(fall) == 1 else fall[0] - fall[1], notes=notes)
+        order = self.ordered(case, explanation)
+        least, most = aopc_limits(order.masking, self.of, even_steps(order.counts, self.steps), self.beam)
         # The search does not try every order, so the map's own may lie beyond what it found.
         least, most = least.minimum(fall[0]), most.maximum(fall[0])
         why = "every order gives the same curve"
-        return nan_where(most <= least, (fall[0] - least) / (most - least), why)._replace(
-            notes={"curves": curves}
-        )
+        return nan_where(most <= least, (fall[0] - least) / (most - least), why)._replace(notes=notes)
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,11 @@ class Deletion(CurveTest):
         super().__post_init__()
         _check_steps(self.steps)
 
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
+        return {"morf": even_steps(counts, self.steps)}
+
     def measure(self, case: Case, explanation: Map) -> Found:
-        return _area(self, case, explanation, least_first=False)
+        return _area(self, case, explanation)
 
 
 @dataclass(frozen=True)
@@ -118,9 +122,12 @@ class Insertion(CurveTest):
         super().__post_init__()
         _check_steps(self.steps)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
         # With all but the first k kept out, the least relevant are hidden: the same curve, read backwards.
-        return _area(self, case, explanation, least_first=True)
+        return {"lerf": even_steps(counts, self.steps)}
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        return _area(self, case, explanation)
 
 
 @dataclass(frozen=True)
@@ -195,14 +202,17 @@ class ROAD(CurveTest):
     def higher_is_better(self) -> bool:
         return self.order != "morf"
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def ordered(self, case: Case, explanation: Map) -> Order:
         x = case.inputs
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() != 4:
             raise InputError("ROAD fills pixels in; accepted: images (batch, channels, height, width)")
-        means = []
-        for least_first in _BOTH[self.order]:
-            order = self.ordered(case, explanation, least_first)
-            means.append(order.curve(at_shares(order.counts, self.shares)).read(self.of).mean(1))
+        return super().ordered(case, explanation)
+
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
+        return dict.fromkeys(_WAYS[self.order], at_shares(counts, self.shares))
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        means = [curve.read(self.of).mean(1) for curve in self.curves(case, explanation).values()]
         return Found(means[0] if len(means) == 1 else (means[1] - means[0]) / 2)
 
 
@@ -213,13 +223,10 @@ def mean_curve(curve: Curve, read: Tensor) -> dict[str, list[float]]:
     return {"share": shares.tolist(), "value": values.tolist()}
 
 
-def _area(test: Deletion | Insertion, case: Case, explanation: Map, least_first: bool) -> Found:
-    order = test.ordered(case, explanation, least_first)
-    curve = order.curve(even_steps(order.counts, test.steps))
+def _area(test: Deletion | Insertion, case: Case, explanation: Map) -> Found:
+    ((way, curve),) = test.curves(case, explanation).items()
     read = curve.read(test.of)
-    return Found(
-        curve.area(read), notes={"curves": {"lerf" if least_first else "morf": mean_curve(curve, read)}}
-    )
+    return Found(curve.area(read), notes={"curves": {way: mean_curve(curve, read)}})
 
 
 def _check_steps(steps: int | None) -> None:
@@ -228,5 +235,5 @@ def _check_steps(steps: int | None) -> None:
 
 
 def _check_order(order: str) -> None:
-    if order not in _BOTH:
-        raise InputError(f"order is {order!r}; accepted: {', '.join(map(repr, _BOTH))}")
+    if order not in _WAYS:
+        raise InputError(f"order is {order!r}; accepted: {', '.join(map(repr, _WAYS))}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from apportion.faithfulness.case import Case, CurveTest, Found
-from apportion.faithfulness.curves import at_shares, check_shares
+from apportion.faithfulness.curves import Way, at_shares, check_shares
 from apportion.faithfulness.maps import Map
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
@@ -35,11 +37,11 @@ class Comprehensiveness(CurveTest):
         super().__post_init__()
         check_shares("shares", self.shares)
 
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
+        return {"morf": _with_none(at_shares(counts, self.shares))}
+
     def measure(self, case: Case, explanation: Map) -> Found:
-        order = self.ordered(case, explanation)
-        none = torch.zeros_like(order.counts)[:, None]
-        read = order.curve(torch.cat([none, at_shares(order.counts, self.shares)], 1)).read(self.of)
-        return Found((read[:, :1] - read[:, 1:]).mean(1))
+        return _mean_fall(self, case, explanation)
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,19 @@ class Sufficiency(CurveTest):
         super().__post_init__()
         check_shares("shares", self.shares)
 
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
+        return {"lerf": _with_none(counts[:, None] - at_shares(counts, self.shares))}
+
     def measure(self, case: Case, explanation: Map) -> Found:
-        order = self.ordered(case, explanation, least_first=True)
-        none = torch.zeros_like(order.counts)[:, None]
-        hidden = order.counts[:, None] - at_shares(order.counts, self.shares)
-        read = order.curve(torch.cat([none, hidden], 1)).read(self.of)
-        return Found((read[:, :1] - read[:, 1:]).mean(1))
+        return _mean_fall(self, case, explanation)
+
+
+def _with_none(hidden: Tensor) -> Tensor:
+    """The steps behind one at which nothing is hidden."""
+    return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
+
+
+def _mean_fall(test: Comprehensiveness | Sufficiency, case: Case, explanation: Map) -> Found:
+    (curve,) = test.curves(case, explanation).values()
+    read = curve.read(test.of)
+    return Found((read[:, :1] - read[:, 1:]).mean(1))

@@ -63,14 +63,16 @@ class ROAR(CurveTest):
 
     def measure(self, case: Case, explanation: Map) -> Found:
         labels = _labels(case, self)
-        order = self.ordered(case, explanation, least_first=self.keep)
+        order = self.ordered(case, explanation)
+        counts = order.counts[:, None]
+        place = counts - 1 - order.rank if self.keep else order.rank
         shuffled = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
         held, known = shuffled.tensor_split([max(1, round(self.held_out * len(labels)))])
-        hidden = torch.cat([torch.zeros_like(order.counts)[:, None], at_shares(order.counts, self.shares)], 1)
+        hidden = torch.cat([torch.zeros_like(counts), at_shares(order.counts, self.shares)], 1)
         runs = [(column, seed) for column in range(hidden.shape[1]) for seed in self.seeds]
         right = torch.zeros(hidden.shape[1], len(held), dtype=torch.float64)
         for ((column, seed),) in progress([(run,) for run in runs], len(runs), "models to train"):
-            inputs = order.masking.masked(order.rank >= hidden[:, column, None])
+            inputs = order.masking.masked(place >= hidden[:, column, None])
             right[column] += self._right(case.model, inputs, labels, known, held, seed) / len(self.seeds)
         values = torch.full((len(labels),), torch.nan, dtype=torch.float64)
         values[held] = right[1:].mean(0)
@@ -155,6 +157,7 @@ class FFidelity(Test):
             mask=case.mask,
             chunk=case.chunk,
         )
+        self.test.ask(again, explanation)
         found: Found = self.test.measure(again, explanation)
         case.forwards += again.passes[0]
         return found

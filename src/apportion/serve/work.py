@@ -15,7 +15,7 @@ from apportion.domains import Classifier
 from apportion.domains.tabular import Categorical, TabularPreparation
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.faithfulness.curves import even_steps
+from apportion.faithfulness.curves import WAYS, even_steps
 from apportion.methods import from_repr
 from apportion.models import SHIPPED, load
 from apportion.one_line import EXTRAS, missing
@@ -126,16 +126,14 @@ def _one(ready: Prepared, name: str, ask: Ask, say: Say) -> None:
 def _test(ready: Prepared, name: str, explanation: Explanation, say: Say) -> None:
     """The curve grows on the page as its steps are run; the tests then find their answers there."""
     case = ready.case(explanation)
-    orders = {way: case.order(explanation, least_first=way == "lerf") for way in ("morf", "lerf")}
-    counts = orders["morf"].counts
-    steps, end = even_steps(counts, TESTS[0].steps), 0
+    order = case.order(explanation)
+    steps, end = even_steps(order.counts, TESTS[0].steps), 0
     for block in progress(list(steps[0].split(BLOCK)), steps.shape[1], "steps"):
         end += len(block)
-        curves = {way: order.curve(steps[:, :end]) for way, order in orders.items()}
-        drawn = {
-            way: {"share": curve.share[0].tolist(), "value": curve.read("probability")[0].tolist()}
-            for way, curve in curves.items()
-        }
+        drawn: dict[str, dict[str, list[float]]] = {}
+        for way in WAYS:
+            curve = order.curve(steps[:, :end], way=way)
+            drawn[way] = {"share": curve.share[0].tolist(), "value": curve.read("probability")[0].tolist()}
         say({"event": "tested", "method": name, "tests": [], "chart": chart(drawn), "done": False})
     scores = [case.score(test, explanation) for test in TESTS]
     say(
