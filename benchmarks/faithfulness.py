@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor, nn
 import apportion as ap
 import architectures
 import peers
+from apportion.domains.text import encode_subwords
 from apportion.faithfulness.case import Case
-from apportion.partitions import Pixels
+from apportion.partitions import Pixels, Tokens
 from apportion.replacements import Constant, Delete, NoisyLinear, Replacement
 from apportion.trees import map_tensors
 
@@ -190,49 +192,84 @@ class Letters:
         return "".join(map(chr, ids))
 
 
+def word_pieces(texts: list[str]) -> Any:
+    """A tokenizer as BERT's, its pieces learned from these texts."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    special = [*names.values(), "[MASK]"]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.train_from_iterator(
+        texts, trainers.WordPieceTrainer(vocab_size=800, special_tokens=special, show_progress=False)
+    )
+    ends = [(name, special.index(name)) for name in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, mask_token="[MASK]", model_max_length=512, **names
+    )
+
+
 def eraser() -> Iterator[Row]:
-    """Comprehensiveness and sufficiency at ten shares of a text of 64 tokens, replaced by a mask or deleted."""
+    """Comprehensiveness and sufficiency at ten shares: a text of 64 tokens, and 16 texts of 10 to 60 words as
+    ferret takes them by itself, one by one; tokens replaced by a mask, or deleted (ferret's own choice)."""
     from transformers import BertConfig, BertForSequenceClassification
 
     measures = peers.ferret_faithfulness()
     explanations = importlib.import_module("ferret.explainers.explanation")
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=128, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024
+        vocab_size=1000, hidden_size=256, num_hidden_layers=4, num_attention_heads=4, intermediate_size=1024
     )
     model = BertForSequenceClassification(config).eval().requires_grad_(False)
-    text = "".join(chr(97 + (7 * i * i + i) % 26) for i in range(64))
-    tokenizer = Letters()
-    encoded = dict(tokenizer(text))
-    explanation = ap.InputXGradient()(model, encoded)
-    target = int(explanation.target)
-    # The ranks from 1 on, since ferret leaves negative values out.
-    scores = explanation.values["input_ids"][0].argsort().argsort().numpy() + 1.0
-    made = explanations.Explanation(text, list(text), scores, "x", target)
-    shares = tuple(k / 10 for k in range(1, 11))
-    thresholds = [-(-64 * k // 10) for k in range(1, 11)]
-    evaluators = [
-        getattr(measures, f"AOPC_{name}_Evaluation")(model, tokenizer)
-        for name in ("Comprehensiveness", "Sufficiency")
-    ]
+    letters = "".join(chr(97 + (7 * i * i + i) % 26) for i in range(64))
+    words = Path(__file__).with_name("faithfulness.py").read_text().split()
+    texts = [" ".join(words[30 * i : 30 * i + 10 + 10 * i // 3]) for i in range(16)]
+    pieces = word_pieces(texts)
+    for name, tokenizer, given, mask in (
+        ("64 tokens", Letters(), [letters], Letters.mask_token_id),
+        ("16 texts", pieces, texts, pieces.mask_token_id),
+    ):
+        encoded = dict(tokenizer(given, padding=True, return_tensors="pt"))
+        known = None if given == [letters] else [encode_subwords(text, tokenizer)[1] for text in given]
+        explanation = ap.InputXGradient()(model, encoded)
+        made = []
+        for text, values, target, seen in zip(
+            given, explanation.values["input_ids"], explanation.target, encoded["attention_mask"], strict=True
+        ):
+            # The ranks from 1 on, since ferret leaves negative values out.
+            ranks = values[seen > 0].argsort().argsort().numpy() + 1.0
+            tokens = list(letters) if known is None else tokenizer.tokenize(text, add_special_tokens=True)
+            made.append(explanations.Explanation(text, tokens, ranks, "x", int(target)))
+        for way, how in (("masked", Constant(mask)), ("deleted", Delete(padding=0))):
+            run = partial(erased, model, encoded, explanation, known, how)
+            one_by_one = partial(erased_by_ferret, measures, model, tokenizer, made, way == "deleted", known)
+            yield f"{name}, {way}", "apportion", {
+                "apportion": run,
+                "model alone": alone(model, run),
+                "ferret": one_by_one,
+            }  # fmt: skip
 
-    def ours(how: Replacement) -> None:
-        case = Case(model, encoded, explanation.target)
-        for test in (ap.Comprehensiveness, ap.Sufficiency):
-            case.score(test(shares=shares, replacement=how), explanation)
 
-    def ferret(remove: bool) -> None:
-        way = {"remove_tokens": remove, "based_on": "k", "thresholds": thresholds}
-        for evaluator in evaluators:
-            evaluator.compute_evaluation(made, target, remove_first_last=False, removal_args=way)
+def erased(model: nn.Module, encoded: Any, explanation: Any, features: Any, how: Replacement) -> None:
+    settings: Any = {"shares": tuple(k / 10 for k in range(1, 11)), "replacement": how, "partition": Tokens()}
+    tests = {"comprehensiveness": ap.Comprehensiveness(**settings), "sufficiency": ap.Sufficiency(**settings)}
+    Case(model, encoded, explanation.target, features=features).scores(tests, explanation)
 
-    for name, how in (("BERT, 64 tokens, masked", Constant(0)), ("deleted", Delete(padding=0))):
-        run = partial(ours, how)
-        yield name, "apportion", {
-            "apportion": run,
-            "model alone": alone(model, run),
-            "ferret": partial(ferret, isinstance(how, Delete)),
-        }  # fmt: skip
+
+def erased_by_ferret(
+    measures: Any, model: nn.Module, tokenizer: Any, made: list[Any], delete: bool, features: Any
+) -> None:
+    shares = [k / 10 + 1e-9 for k in range(1, 11)]
+    way = {"remove_tokens": delete, "based_on": "perc", "thresholds": shares}
+    for name in ("Comprehensiveness", "Sufficiency"):
+        evaluator = getattr(measures, f"AOPC_{name}_Evaluation")(model, tokenizer)
+        for explanation in made:
+            evaluator.compute_evaluation(
+                explanation, explanation.target, remove_first_last=features is not None, removal_args=way
+            )
 
 
 def overhead() -> Iterator[Row]:

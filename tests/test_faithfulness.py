@@ -278,6 +278,20 @@ def test_deleted_tokens() -> None:
             assert float(score) == pytest.approx(float(expected))
 
 
+@pytest.mark.parametrize("replacement", [None, Delete(), Delete(padding=0)], ids=str)
+def test_padding_changes_no_score(replacement: Any) -> None:
+    model = small.bert()[0]
+    long, short = torch.randint(3, 30, (2, 9), generator=small.seeded(1))
+    padded = torch.stack([long, short.masked_fill(torch.arange(9) >= 4, 0)])
+    both = {"input_ids": padded, "attention_mask": (padded > 0).long()}
+    alone = {"input_ids": short[None, :4], "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    of_both, of_one = (ap.InputXGradient()(model, x) for x in (both, alone))
+    for kind in (ap.PixelFlipping, ap.DeletionRate, ap.Comprehensiveness, ap.Sufficiency, ap.Infidelity):
+        test = kind(replacement=replacement)
+        expected = test(model, alone, of_one).values[0]
+        torch.testing.assert_close(test(model, both, of_both).values[1], expected, rtol=1e-6, atol=1e-7)
+
+
 # ---- values ----
 
 

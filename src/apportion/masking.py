@@ -98,6 +98,7 @@ class Masking:
         if not self.numpy or isinstance(self.parts[0].replacement, Delete):
             _ = self.score
         one = max(sum(part.x[0].numel() for part in self.parts), -(-self._largest.numbers // self.batch))
+        self._any_chunk = chunk is None
         self.chunk = rows_a_chunk(one, self.parts[0].x.device) if chunk is None else chunk
 
     @cached_property
@@ -206,15 +207,18 @@ class Masking:
                 yield torch.arange(begin, min(begin + self.chunk, total))
             return
         # Texts of one length make a batch: a model that cannot pad then gives what it gives to the short
-        # text. With padding, their lengths may differ by a third of the longest of all.
+        # text. With padding, their lengths may differ by a third of the longest of all. Of short texts more
+        # run at once: about as many tokens.
         row, mask = self._where(torch.arange(total), masks.shape[-2])
-        lengths = self.parts[0].keep(masks, row, mask, rows[row]).sum(1).cpu()
+        lengths = self.parts[0].left(masks, row, mask, rows[row]).sum(1).cpu()
         like = lengths
         if how.padding is not None:
             like = 3 * lengths // int(lengths.max() + 1)
         for length in torch.unique(like):
             alike = (like == length).nonzero().flatten()
-            yield from alike[lengths[alike].argsort(stable=True)].split(self.chunk)
+            longest = max(1, int(lengths[alike].max()))
+            many = self.chunk * self.parts[0].x.shape[1] // longest if self._any_chunk else self.chunk
+            yield from alike[lengths[alike].argsort(stable=True)].split(many)
 
     def _hidden(self, masks: Tensor | Ordered, rows: Tensor, calls: Tensor, draw: Tensor | None) -> Inputs:
         row, mask = self._where(calls, masks.shape[-2])
@@ -222,10 +226,10 @@ class Masking:
         inputs: Any = rows_of(self.inputs, where)
         new: dict[Any, Tensor] = {}
         for part in self.parts:
-            keep = part.keep(masks, row, mask, where)
             x = inputs if part.key is None else inputs[part.key]
             if isinstance(part.replacement, Delete):
-                return without_hidden(inputs, part, x, keep, part.replacement)
+                return without_hidden(inputs, part, x, part.left(masks, row, mask, where), part.replacement)
+            keep = part.keep(masks, row, mask, where)
             new[part.key] = part.replacement.hide(
                 x, keep, part.prepared.index_select(0, where.to(x.device)), draw
             )

@@ -3,7 +3,7 @@ shared by."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from apportion.errors import InputError, check
 from apportion.explanation import Values
 from apportion.features import Features
 from apportion.inputs import Inputs, is_side, placed, rekeyed
-from apportion.partitions import Partition, default_partition, from_labels
+from apportion.partitions import Partition, default_partition, from_labels, renumbered
 from apportion.replacements import Delete, Replacement, default_replacement
 from apportion.trees import keyed
 
@@ -81,6 +81,12 @@ class Part:
             keep = chosen.gather(1, _rows(labels).index_select(0, where.to(self.x.device)))
         return keep.view(-1, *labels.shape[1:])
 
+    def left(self, masks: Tensor | Ordered, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
+        """For each call, which tokens are left where hidden ones are deleted, (calls, tokens): padding at the end
+        goes with them."""
+        inside = self.prepared.index_select(0, where.to(self.x.device))
+        return self.keep(masks, calls, masks_at, where) & inside
+
 
 def cut(
     inputs: Inputs,
@@ -125,6 +131,10 @@ def cut(
         known = features if len(chosen) == 1 else None
         way = default_partition(x, known) if partition is None else partition
         labels = way(x, known) if callable(way) else from_labels(way, x)
+        seen = _attended(inputs, x)
+        if not bool(seen.all()):
+            labels = labels.expand(x.shape).masked_fill(~seen, -1)
+            labels = torch.stack([renumbered(row) for row in labels])
         labels = torch.where(labels >= 0, labels + begin, labels)
         begin = max(begin, int(labels.max()) + 1)
         how = default_replacement(x, mask) if replacement is None else replacement
@@ -132,8 +142,26 @@ def cut(
             labels.flatten(), torch.arange(labels.numel(), device=labels.device)
         )
         fixed = bool((labels < 0).any())
-        parts.append(Part(key, x, labels, how, how.prepare(x, labels), fixed, each))
+        prepared = how.prepare(x, labels)
+        if isinstance(how, Delete):
+            if how.padding is not None:
+                seen = seen & ((x != how.padding) | (labels >= 0))
+            prepared = _up_to_last(seen.expand(x.shape))
+        parts.append(Part(key, x, labels, how, prepared, fixed, each))
     return parts
+
+
+def _attended(inputs: Inputs, x: Tensor) -> Tensor:
+    """Which tokens the model looks at, in the shape of the token ids; True for any other input."""
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    if x.is_floating_point() or mask is None or mask.shape != x.shape:
+        return torch.ones((), dtype=torch.bool, device=x.device)
+    return mask != 0
+
+
+def _up_to_last(seen: Tensor) -> Tensor:
+    """True up to the last True of each row."""
+    return seen.flip(1).cumsum(1).flip(1) > 0
 
 
 def counts(parts: Sequence[Part], batch: int) -> Tensor:

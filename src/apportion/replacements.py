@@ -291,7 +291,7 @@ class Delete(Replacement):
 
     Only texts of one length run together, which suits any model. With `padding`, the id of a token that the
     model does not look at (where `attention_mask` is 0, if it is among the inputs), those of like length do:
-    several times faster.
+    several times faster. Padding at the end of a text is taken out too.
     """
 
     empty: int = 0

@@ -139,7 +139,8 @@ def random_subsets(counts: Tensor, many: int, samples: int, seed: int) -> Tensor
     of the features of a sample, their members uniform. Features that a sample lacks are in none."""
     random = np.random.default_rng(seed)
     share = torch.from_numpy(random.random(samples))
-    chance = torch.from_numpy(np.stack([random.random(many) for _ in range(samples)]))
+    # Row by row, so that the draws of a sample's features do not depend on how many others have.
+    chance = torch.from_numpy(random.random((many, samples))).T
     absent = torch.arange(many) >= counts.cpu()[:, None, None]
     place = chance.expand(len(counts), -1, -1).masked_fill(absent, torch.inf).argsort(2).argsort(2)
     most = (counts.cpu()[:, None] - 1).clamp(min=1)

@@ -41,8 +41,7 @@ def maps_of(method: Any, model: nn.Module, documents: Documents) -> tuple[Docume
         ]
         for rows in progress(batches, len(chosen), type(method).__name__):
             ids = documents.batch(rows)[0]
-            hidden = {"partition": token_places(ids)} if hasattr(method, "partition") else {}
-            explanation = method(model, ids, target=target, **hidden)
+            explanation = of_tokens(method, ids)(model, ids, target=target)
             (values,) = tensors_in(explanation.values)
             maps |= {row: value[: len(documents.ids[row])] for row, value in zip(rows, values, strict=True)}
             if explanation.total is not None:
@@ -63,13 +62,15 @@ def tested(test: Any, model: nn.Module, documents: Documents) -> Scores:
     undefined = ""
     for rows in progress(batches, len(documents), type(test).__name__):
         ids, maps = documents.batch(rows)
-        here = replace(test, partition=token_places(ids)) if hasattr(test, "partition") else test
-        scores = here(model, ids, maps)
+        scores = of_tokens(test, ids)(model, ids, maps)
         values[rows] = scores.values
         undefined = undefined or scores.undefined
     return Scores(values, repr(test), test.higher_is_better, undefined=undefined)
 
 
-def token_places(ids: Tensor) -> Tensor:
-    """The label map in which each token is a feature and padding (id 0) is none."""
-    return torch.arange(ids.shape[1], device=ids.device).expand_as(ids).masked_fill(ids == 0, -1)
+def of_tokens(way: Any, ids: Tensor) -> Any:
+    """A method or test, set to hide tokens, of which padding (id 0) is none, if it hides features at all."""
+    if not hasattr(way, "partition"):
+        return way
+    places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    return replace(way, partition=places.masked_fill(ids == 0, -1))
