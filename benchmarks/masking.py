@@ -230,22 +230,24 @@ def _calls(name: str, masking: Masking, sizes: Any, samples: int, seeds: int) ->
     many, far = masking.many, kernel(masking.many, "cosine", 0.25)
     mass = sizes_of_masks(many, sizes, samples) * far
 
-    def plainly(seed: int) -> Tensor:
+    def scores(masks: np.ndarray) -> np.ndarray:
+        return masking.values(torch.from_numpy(masks)).double().numpy()
+
+    def plainly(seed: int) -> np.ndarray:
         rng = np.random.default_rng(seed)
         drawn = rng.random((samples, many)) < 0.5
         if sizes == "uniform":
             hidden = rng.integers(1, many + 1, samples)[:, None]
             drawn = rng.random((samples, many)).argsort(1).argsort(1) >= hidden
-        masks = torch.from_numpy(drawn)
-        return ridge(masks, masking.values(masks), far[masks.sum(1)]).coefficients[0]
+        return ridge(drawn, scores(drawn), far[drawn.sum(1)]).coefficients[0]
 
-    def ours(seed: int, paired: bool = True) -> Tensor:
+    def ours(seed: int, paired: bool = True) -> np.ndarray:
         design = Design(many, mass, seed, paired)
         masks = design.draw(samples)
-        return ridge(masks, masking.values(masks), design.weights() * samples).coefficients[0]
+        return ridge(masks, scores(masks), design.weights() * samples).coefficients[0]
 
-    def variance(fit: Callable[[int], Tensor]) -> float:
-        return float(torch.stack([fit(seed) for seed in range(seeds)]).var(0).mean())
+    def variance(fit: Callable[[int], np.ndarray]) -> float:
+        return float(np.stack([fit(seed) for seed in range(seeds)]).var(0, ddof=1).mean())
 
     reference = cache(lambda: variance(plainly))
     runs = {

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
+from apportion.trees import all_finite
 
 Target = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
 """None: the predicted class of each sample; an int or one int per sample: that class; a callable maps the
@@ -57,9 +58,8 @@ def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
         raise InputError(f"the model returned scores of shape {tuple(found.shape)}: there are no classes")
     if not found.is_floating_point():
         raise InputError(f"the model returned {found.dtype} scores; accepted: floating point scores")
-    finite = torch.isfinite(found).all(1)
-    if not bool(finite.all()):
-        where = (~finite).nonzero().flatten().tolist()
+    if not all_finite(found):
+        where = (~torch.isfinite(found).all(1)).nonzero().flatten().tolist()
         raise InputError(
             f"the model returned NaN or infinite scores for {row} {where[:5]}; nothing to explain"
         )

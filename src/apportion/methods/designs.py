@@ -8,10 +8,9 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 Masks = npt.NDArray[np.bool_]
+Numbers = npt.NDArray[np.float64]
 
 
 class Design:
@@ -21,20 +20,20 @@ class Design:
     that were drawn, so a size that is drawn completely is exact. `paired` draws each mask with its
     complement: what two features do together then cancels out of what each does alone (Covert & Lee 2021).
 
-    >>> design = Design(3, torch.tensor([0.0, 0.5, 0.5, 0.0]), seed=0)
+    >>> design = Design(3, np.array([0.0, 0.5, 0.5, 0.0]), seed=0)
     >>> design.draw(6).sum(1).tolist(), design.complete
     ([1, 2, 1, 2, 1, 2], True)
     """
 
-    def __init__(self, features: int, mass: Tensor, seed: int, paired: bool = True) -> None:
+    def __init__(self, features: int, mass: Numbers, seed: int, paired: bool = True) -> None:
         self.features, self.paired = features, paired
-        self.mass = mass.double().numpy()
+        self.mass = mass
         self.masks: Masks = np.zeros((0, features), dtype=bool)
         self._sizes = np.zeros(0, dtype=int)  # of the masks, and how many there are of each
         self._counts = np.zeros(features + 1, dtype=int)
         self._random = np.random.default_rng(seed)
 
-    def draw(self, many: int) -> Tensor:
+    def draw(self, many: int) -> Masks:
         """Up to about `many` new masks, (masks, features) with True for kept; complements stand side by
         side."""
         seen = self.masks[::2] if self.paired else self.masks
@@ -51,22 +50,22 @@ class Design:
         self.masks = np.concatenate([self.masks, new])
         self._sizes = self.masks.sum(1)
         self._counts = np.bincount(self._sizes, minlength=self.features + 1)
-        return torch.from_numpy(new)
+        return new
 
     @property
     def complete(self) -> bool:
         """Whether every mask that has a weight was drawn."""
         return all(self._counts[s] == math.comb(self.features, s) for s in self.mass.nonzero()[0])
 
-    def weights(self) -> Tensor:
+    def weights(self) -> Numbers:
         """The weight of each mask drawn so far; they add up to the mass of the sizes met."""
-        return torch.from_numpy((self.mass / np.maximum(self._counts, 1))[self._sizes])
+        return (self.mass / np.maximum(self._counts, 1))[self._sizes]
 
-    def missing(self) -> Tensor:
+    def missing(self) -> Numbers:
         """For each mask drawn the share of the masks of its size that were not (0: nothing left to
         chance)."""
         share = [1 - n / math.comb(self.features, s) for s, n in enumerate(self._counts.tolist())]
-        return torch.from_numpy(np.array(share)[self._sizes])
+        return np.array(share)[self._sizes]
 
     def _strata(self) -> list[tuple[int, float, int]]:
         """Size, mass and number of masks of each stratum; a pair stands under its smaller size."""
@@ -97,11 +96,10 @@ class Design:
             left -= sum(count for _, _, count in full)
             open_strata = [item for item in open_strata if item not in full]
         # Systematic rounding: every stratum gets its share up to less than one mask.
-        steps = np.floor(np.cumsum(list(wanted.values())) + self._random.random() * 0.999999 + 1e-9).astype(
-            int
-        )
-        found = np.diff(steps, prepend=0)
-        return [(s, min(int(n), count), count) for (s, _, count), n in zip(strata, found, strict=True)]
+        begin = self._random.random() * 0.999999 + 1e-9
+        ends = [0, *(math.floor(begin + end) for end in itertools.accumulate(wanted.values()))]
+        found = (after - before for before, after in itertools.pairwise(ends))
+        return [(s, min(n, count), count) for (s, _, count), n in zip(strata, found, strict=True)]
 
     def _some_of_all(self, size: int, many: int, seen: Masks) -> Masks:
         """That many of all the masks of one size that were not seen."""

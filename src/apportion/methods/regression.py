@@ -1,12 +1,15 @@
-"""Weighted linear models of a score over masks, and how sure of their coefficients one can be."""
+"""Weighted linear models of a score over masks, and how sure of their coefficients one can be.
+
+All in NumPy: the arrays are small, and what a call costs beyond its arithmetic is a third of what it costs in torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
+
+from apportion.methods.designs import Masks, Numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,19 +17,19 @@ class Fit:
     """A linear model for each of `batch` scores: `coefficients` and `errors` (standard errors) are (batch,
     features); `intercept` and `r2` (the weighted share of the variance that it explains) are (batch,)."""
 
-    coefficients: Tensor
-    intercept: Tensor
-    r2: Tensor
-    errors: Tensor
+    coefficients: Numbers
+    intercept: Numbers
+    r2: Numbers
+    errors: Numbers
 
 
 def ridge(
-    masks: Tensor,
-    scores: Tensor,
-    weights: Tensor,
+    masks: Masks,
+    scores: Numbers,
+    weights: Numbers,
     alpha: float = 1.0,
-    chosen: Tensor | None = None,
-    missing: Tensor | None = None,
+    chosen: Masks | None = None,
+    missing: Numbers | None = None,
     paired: bool = False,
 ) -> Fit:
     """Minimise `Σᵢ wᵢ (yᵢ − b − zᵢ·c)² + α |c|²` for (masks, features) z and (batch, masks) y.
@@ -35,83 +38,82 @@ def ridge(
     sandwich estimator (White 1980), of pairs of rows where they were drawn in pairs; `missing` is the share
     of each row's stratum that was left out (Cochran 1977, finite population).
 
-    >>> z = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    >>> fit = ridge(z, (1 + 2 * z[:, 0] - z[:, 1])[None], torch.ones(4), alpha=0.0)
-    >>> fit.coefficients.round(decimals=6).tolist(), fit.r2.tolist()
+    >>> z = np.array([[False, False], [True, False], [False, True], [True, True]])
+    >>> fit = ridge(z, (1 + 2 * z[:, 0] - z[:, 1])[None], np.ones(4), alpha=0.0)
+    >>> fit.coefficients.round(6).tolist(), fit.r2.tolist()
     ([[2.0, -1.0]], [1.0])
     """
-    z, y, w = masks.double(), scores.double(), weights.double()
-    share, root = w / w.sum(), w.sqrt()
-    centre, mean = share @ z, y @ share
-    zc, yc = (z - centre) * root[:, None], (y - mean[:, None]) * root
-    if chosen is None and alpha > 0 and len(zc) < zc.shape[1]:  # as below, by a smaller matrix
-        reach = torch.linalg.solve(zc @ zc.T + alpha * torch.eye(len(zc)).to(zc), zc)
-    else:
-        gram = zc.T @ zc
-        gram.diagonal().add_(alpha)
-        if chosen is not None:
-            gram = gram.where(chosen[:, :, None] & chosen[:, None, :], 0.0)
-        reach = zc @ torch.linalg.pinv(gram, hermitian=True)
-    if chosen is None:
+    share, root = weights / weights.sum(), np.sqrt(weights)
+    centre, mean = share @ masks, scores @ share
+    zc, yc = (masks - centre) * root[:, None], (scores - mean[:, None]) * root
+    if chosen is not None:
+        gram = np.where(chosen[:, :, None] & chosen[:, None, :], zc.T @ zc, 0.0)
+        reach = np.where(chosen[:, None], zc @ _inverse(gram, alpha), 0.0)
+        coefficients = (yc[:, None] @ reach)[:, 0]
+    else:  # (A'A + α)⁻¹ A' = A' (A A' + α)⁻¹: the smaller of the two matrices
+        few = len(zc) < zc.shape[1]
+        reach = _inverse(zc @ zc.T, alpha) @ zc if few else zc @ _inverse(zc.T @ zc, alpha)
         coefficients = yc @ reach
-    else:
-        coefficients = (yc.unsqueeze(1) @ reach).squeeze(1).where(chosen, 0.0)
     residual = yc - coefficients @ zc.T
-    r2 = explained(residual, yc)
     errors = standard_errors(reach, residual, zc.shape[1], missing, paired)
-    return Fit(coefficients, mean - coefficients @ centre, r2, errors)
+    return Fit(coefficients, mean - coefficients @ centre, explained(residual, yc), errors)
 
 
-def explained(residual: Tensor, centred: Tensor) -> Tensor:
+def _inverse(gram: Numbers, alpha: float) -> Numbers:
+    """The pseudo-inverse of symmetric matrices with `alpha` added to the diagonal, which makes them regular if it
+    is not lost in rounding."""
+    matrix = gram + alpha * np.eye(gram.shape[-1])
+    if alpha > 1e-8 * gram.trace(axis1=-2, axis2=-1).max():
+        return np.asarray(np.linalg.inv(matrix))
+    return np.asarray(np.linalg.pinv(matrix, hermitian=True))
+
+
+def explained(residual: Numbers, centred: Numbers) -> Numbers:
     """The share of the squares of (batch, masks) scores that is not in their residuals."""
-    spread = centred.square().sum(1)
-    tiny = torch.finfo(spread.dtype).tiny
-    return torch.where(spread > 0, 1 - residual.square().sum(1) / spread.clamp(min=tiny), 1.0)
+    left, spread = (residual**2).sum(1), (centred**2).sum(1)
+    return np.asarray(1 - np.divide(left, spread, out=np.zeros_like(left), where=spread > 0))
 
 
 def standard_errors(
-    reach: Tensor, weighted: Tensor, parameters: int, missing: Tensor | None, paired: bool
-) -> Tensor:
+    reach: Numbers, weighted: Numbers, parameters: int, missing: Numbers | None, paired: bool
+) -> Numbers:
     """(batch, features) standard errors from how far each row reaches into each coefficient, (masks,
     features) or (batch, masks, features), and the (batch, masks) weighted residuals."""
-    rows = weighted.shape[1]
+    clusters = weighted.shape[1]
     if missing is not None:
-        weighted = weighted * missing.to(weighted).sqrt()
+        weighted = weighted * np.sqrt(missing)
 
-    def over_rows(row: Tensor, table: Tensor) -> Tensor:
-        return (row.unsqueeze(1) @ table).squeeze(1)
+    def over_rows(row: Numbers, table: Numbers) -> Numbers:
+        return np.asarray((row[:, None] @ table)[:, 0])
 
-    if paired and rows % 2 == 0:
+    variance = over_rows(weighted**2, reach**2)
+    if paired and clusters % 2 == 0:
         # The influence of a pair is the sum of that of its two rows; its square is multiplied out.
-        (a, b), (first, second) = ((t[..., 0::2, :], t[..., 1::2, :]) for t in (reach, weighted[..., None]))
-        first, second = first.squeeze(-1), second.squeeze(-1)
-        variance = (
-            over_rows(first**2, a**2) + over_rows(second**2, b**2) + 2 * over_rows(first * second, a * b)
-        )
-        clusters = rows // 2
-    else:
-        variance, clusters = over_rows(weighted**2, reach**2), rows
-    freedom = clusters / max(1, clusters - parameters // (2 if paired else 1) - 1)
-    return (variance * freedom).clamp(min=0).sqrt()
+        both = reach[..., 0::2, :] * reach[..., 1::2, :]
+        variance += 2 * over_rows(weighted[:, 0::2] * weighted[:, 1::2], both)
+        clusters, parameters = clusters // 2, parameters // 2
+    freedom = clusters / max(1, clusters - parameters - 1)
+    return np.asarray(np.sqrt(np.maximum(variance * freedom, 0)))
 
 
-def highest(masks: Tensor, scores: Tensor, weights: Tensor, keep: int) -> Tensor:
+def highest(masks: Masks, scores: Numbers, weights: Numbers, keep: int) -> Masks:
     """The `keep` features with the largest coefficients in a ridge regression of all, (batch, features)."""
     coefficients = ridge(masks, scores, weights, alpha=0.01).coefficients
-    best = coefficients.abs().argsort(dim=1, descending=True, stable=True)[:, :keep]
-    return torch.zeros_like(coefficients, dtype=torch.bool).scatter(1, best, True)
+    best = (-np.abs(coefficients)).argsort(axis=1, kind="stable")[:, :keep]
+    chosen = np.zeros(coefficients.shape, dtype=bool)
+    np.put_along_axis(chosen, best, True, 1)
+    return chosen
 
 
-def lasso(masks: Tensor, scores: Tensor, weights: Tensor, keep: int) -> Tensor:
+def lasso(masks: Masks, scores: Numbers, weights: Numbers, keep: int) -> Masks:
     """The last set of at most `keep` features on the path of the weighted lasso, (batch, features)."""
-    z, y, w = (t.double().cpu().numpy() for t in (masks, scores, weights))
-    zc = (z - np.average(z, axis=0, weights=w)) * np.sqrt(w)[:, None]
+    zc = (masks - np.average(masks, axis=0, weights=weights)) * np.sqrt(weights)[:, None]
     gram = zc.T @ zc
-    chosen = np.zeros((len(y), z.shape[1]), dtype=bool)
-    for row, target in zip(chosen, y, strict=True):
-        yc = (target - np.average(target, weights=w)) * np.sqrt(w)
+    chosen = np.zeros((len(scores), masks.shape[1]), dtype=bool)
+    for row, target in zip(chosen, scores, strict=True):
+        yc = (target - np.average(target, weights=weights)) * np.sqrt(weights)
         row[lasso_support(gram, zc.T @ yc, keep)] = True
-    return torch.from_numpy(chosen).to(scores.device)
+    return chosen
 
 
 def lasso_support(gram: np.ndarray, pull: np.ndarray, keep: int) -> list[int]:
@@ -161,27 +163,26 @@ def lasso_support(gram: np.ndarray, pull: np.ndarray, keep: int) -> list[int]:
 
 
 def constrained(
-    masks: Tensor,
-    scores: Tensor,
-    weights: Tensor,
-    base: Tensor,
-    whole: Tensor,
-    missing: Tensor | None = None,
+    masks: Masks,
+    scores: Numbers,
+    weights: Numbers,
+    base: Numbers,
+    whole: Numbers,
+    missing: Numbers | None = None,
     paired: bool = False,
 ) -> Fit:
     """Minimise `Σᵢ wᵢ (yᵢ − base − zᵢ·c)²` such that the coefficients add up to `whole − base`, each
     (batch,)."""
-    z, y, w = masks.double(), scores.double(), weights.double()
-    base, gap = base.double().cpu(), (whole - base).double().cpu()
+    gap = whole - base
     if masks.shape[1] == 1:
-        return Fit(gap[:, None], base, torch.ones_like(gap), torch.zeros_like(gap)[:, None])
-    root = w.sqrt()
-    z, above = z * root[:, None], (y - base[:, None]) * root
-    inverse = torch.linalg.pinv(z.T @ z, hermitian=True)
+        return Fit(gap[:, None], base, np.ones_like(gap), np.zeros_like(gap)[:, None])
+    root = np.sqrt(weights)
+    z, above = masks * root[:, None], (scores - base[:, None]) * root
+    inverse = np.linalg.pinv(z.T @ z, hermitian=True)
     free = above @ z @ inverse
     ones = inverse.sum(1)
     coefficients = free + (gap - free.sum(1))[:, None] * ones / ones.sum()
     residual = above - coefficients @ z.T
-    r2 = explained(residual, root * (y - (y @ w / w.sum())[:, None]))
+    r2 = explained(residual, root * (scores - (scores @ weights / weights.sum())[:, None]))
     reach = z @ (inverse - ones[:, None] * ones / ones.sum())
     return Fit(coefficients, base, r2, standard_errors(reach, residual, masks.shape[1] - 1, missing, paired))

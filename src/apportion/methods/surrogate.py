@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ from apportion.errors import check, check_whole
 from apportion.explanation import Explanation
 from apportion.inputs import Inputs
 from apportion.masking import Masking
-from apportion.methods.designs import Design
+from apportion.methods.designs import Design, Masks, Numbers
 from apportion.methods.hiding import Hiding
 from apportion.methods.regression import Fit, constrained, highest, lasso, ridge
 from apportion.partitions import Columns, Partition, Superpixels, Tokens, Words
@@ -45,10 +47,10 @@ class LIME(Hiding):
     `r2`, the `intercept`, the `coefficients` and their `standard_errors`. Cost: `samples` forward passes and
     one more.
 
-    >>> model = lambda x: 1 + x @ torch.tensor([2.0, -3.0, 0.0])
+    >>> model = lambda x: 1 + x @ torch.tensor([2.0, -3.0, 4.0])
     >>> e = LIME(alpha=0.0)(model, torch.ones(1, 3))
     >>> e.values.round(decimals=4).tolist(), round(e.notes["r2"][0], 4)
-    ([[2.0, -3.0, 0.0]], 1.0)
+    ([[2.0, -3.0, 4.0]], 1.0)
     """
 
     samples: int = 1000
@@ -87,7 +89,7 @@ class LIME(Hiding):
         sizes = self.sizes or ("uniform" if texts else "coins")
 
         def solve(
-            masks: Tensor, scores: Tensor, weights: Tensor, missing: Tensor | None, where: Tensor
+            masks: Masks, scores: Numbers, weights: Numbers, missing: Numbers | None, where: Rows
         ) -> Fit:
             chosen = None
             if self.keep is not None and self.keep < masks.shape[1]:
@@ -95,12 +97,12 @@ class LIME(Hiding):
                 chosen = pick(masks, scores, weights, self.keep)
             return ridge(masks, scores, weights, self.alpha, chosen, missing, self.paired)
 
-        def mass(count: int) -> Tensor:
+        def mass(count: int) -> Numbers:
             width = self.width or (0.25 if distance == "cosine" else 0.75 * math.sqrt(count))
             return sizes_of_masks(count, sizes, self.samples) * kernel(count, distance, width)
 
         fits, samples, warnings = _fitted(self, masking, mass, solve, self.samples)
-        total = masking.score.double() - fits.intercept.to(masking.score.device)
+        total = _numbers(masking.score) - fits.intercept
         return _explanation(self, masking, fits, total, samples, warnings)
 
 
@@ -141,82 +143,82 @@ class KernelSHAP(Hiding):
 
     def explained(self, masking: Masking) -> Explanation:
         ends = torch.stack([torch.zeros(masking.many), torch.ones(masking.many)]).bool()
-        base, whole = masking.values(ends).double().unbind(1)
+        base, whole = _numbers(masking.values(ends)).T
 
         def solve(
-            masks: Tensor, scores: Tensor, weights: Tensor, missing: Tensor | None, where: Tensor
+            masks: Masks, scores: Numbers, weights: Numbers, missing: Numbers | None, where: Rows
         ) -> Fit:
-            at = where.to(base.device)
-            return constrained(masks, scores, weights, base[at], whole[at], missing, self.paired)
+            return constrained(masks, scores, weights, base[where], whole[where], missing, self.paired)
 
-        def mass(count: int) -> Tensor:
-            sizes = torch.arange(1, count, dtype=torch.float64)
+        def mass(count: int) -> Numbers:
+            sizes = np.arange(1, count)
             inner = (count - 1) / (sizes * (count - sizes))
-            return torch.cat([torch.zeros(1), inner / inner.sum(), torch.zeros(1)]).double()[: count + 1]
+            return np.pad(inner / inner.sum(), 1)
 
         fits, samples, warnings = _fitted(self, masking, mass, solve, self.samples, self.exact)
         return _explanation(self, masking, fits, whole - base, samples, warnings)
 
 
-def sizes_of_masks(count: int, sizes: Sizes, samples: int) -> Tensor:
+def sizes_of_masks(count: int, sizes: Sizes, samples: int) -> Numbers:
     """How probable it is that a mask keeps 0, 1, …, `count` features; one sample is the whole input."""
     if sizes == "coins":
-        s = torch.arange(count + 1, dtype=torch.float64)
-        log = math.lgamma(count + 1) - torch.lgamma(s + 1) - torch.lgamma(count - s + 1) - count * math.log(2)
-        share = log.exp()
+        factorial = np.cumsum(np.log(np.maximum(np.arange(count + 1), 1)))  # its logarithm
+        share: Numbers = np.exp(factorial[-1] - factorial - factorial[::-1] - count * math.log(2))
     else:
-        share = torch.cat([torch.full((count,), 1 / count), torch.zeros(1)]).double()
+        share = np.full(count + 1, 1 / count)
+        share[count] = 0
     share[count] += 1 / samples
     return share
 
 
-def kernel(count: int, distance: Distance, width: float) -> Tensor:
+def kernel(count: int, distance: Distance, width: float) -> Numbers:
     """`√exp(−d²/w²)` of masks that keep 0, 1, …, `count` features, at distance d from the one that keeps
     all."""
-    kept = torch.arange(count + 1, dtype=torch.float64)
-    far = 1 - (kept / count).sqrt() if distance == "cosine" else (count - kept).sqrt()
-    return torch.exp(-(far**2) / width**2).sqrt()
+    kept = np.arange(count + 1)
+    far = 1 - np.sqrt(kept / count) if distance == "cosine" else np.sqrt(count - kept)
+    return np.sqrt(np.exp(-(far**2) / width**2))
 
 
-Solve = Callable[[Tensor, Tensor, Tensor, Tensor | None, Tensor], Fit]
+Rows = npt.NDArray[np.intp]
+Solve = Callable[[Masks, Numbers, Numbers, Numbers | None, Rows], Fit]
 
 
 def _fitted(
     method: LIME | KernelSHAP,
     masking: Masking,
-    mass: Callable[[int], Tensor],
+    mass: Callable[[int], Numbers],
     solve: Solve,
     samples: int | None,
     exact: int = 0,
 ) -> tuple[Fit, int, tuple[str, ...]]:
     """Draw masks, run them and fit, for all samples with as many features at once; until certain enough."""
     batch, many = masking.batch, masking.many
-    whole = Fit(
-        *(torch.zeros(shape, dtype=torch.float64) for shape in ((batch, many), batch, batch, (batch, many)))
-    )
+    whole = Fit(*(np.zeros(shape) for shape in ((batch, many), batch, batch, (batch, many))))
     most, uncertain = 0, 0
-    for count in torch.unique(masking.counts).tolist():
-        where = (masking.counts == count).nonzero().flatten()
+    counts = masking.counts.numpy()
+    for count in np.unique(counts).tolist():
+        where = np.flatnonzero(counts == count)
         design = Design(count, mass(count), method.seed, method.paired)
         budget = 2 ** (count + 1) if count <= exact else samples or 2 * count + 2048
-        drawn: list[Tensor] = []
-        found: list[Tensor] = []
+        found: list[Numbers] = []
         random = any(part.replacement.random for part in masking.parts)
         while True:
             new = design.draw(budget - len(design.masks))
-            full = torch.nn.functional.pad(new, (0, many - count), value=True) if count < many else new
+            full = torch.nn.functional.pad(torch.from_numpy(new), (0, many - count), value=True)
             # Few masks with random replacements: what is left of the budget goes into repeating them.
             again = max(1, budget // max(1, len(new))) if random and design.complete else 1
-            values = masking.values(full.repeat(again, 1), where).view(len(where), again, -1).mean(1)
-            drawn, found = [*drawn, new], [*found, values.double().cpu()]
-            masks, scores = torch.cat(drawn), torch.cat(found, 1)
+            values = masking.values(full.repeat(again, 1), torch.from_numpy(where))
+            found.append(_numbers(values).reshape(len(where), again, -1).mean(1))
+            masks, scores = design.masks, np.concatenate(found, 1)
             # As heavy as if each were drawn as often as in the paper: `alpha` means what it means there.
             weights = design.weights() * max(len(masks), samples or 1)
             missing = None if random else design.missing()
             fit = solve(masks, scores, weights, missing, where)
-            scale = fit.coefficients.abs().amax(1, keepdim=True)
-            open_rows = (fit.errors > (method.tolerance or math.inf) * scale).any(1)
-            if not bool(open_rows.any()) or design.complete or len(masks) >= method.max_samples:
+            open_rows = np.zeros(len(where), dtype=bool)
+            if method.tolerance is not None:
+                scale = np.abs(fit.coefficients).max(1, keepdims=True)
+                open_rows = (fit.errors > method.tolerance * scale).any(1)
+            if not open_rows.any() or design.complete or len(masks) >= method.max_samples:
                 break
             budget = min(2 * max(budget, len(masks)), method.max_samples)
         uncertain += int(open_rows.sum()) if not design.complete else 0
@@ -243,9 +245,9 @@ def _kind(masking: Masking, partition: Any) -> tuple[bool, bool]:
 
 
 def _explanation(
-    method: Any, masking: Masking, fits: Fit, total: Tensor, samples: int, warnings: tuple[str, ...]
+    method: Any, masking: Masking, fits: Fit, total: Numbers, samples: int, warnings: tuple[str, ...]
 ) -> Explanation:
-    def rows(table: Tensor) -> tuple[list[float], ...]:
+    def rows(table: Numbers) -> tuple[list[float], ...]:
         return tuple(row[:count] for row, count in zip(table.tolist(), masking.counts.tolist(), strict=True))
 
     notes = {
@@ -256,8 +258,13 @@ def _explanation(
         "standard_errors": rows(fits.errors),
     }
     device = masking.score.device
-    values = masking.spread(fits.coefficients.to(device))
-    return masking.explanation(method, values, total.to(device), notes=notes, warnings=warnings)
+    values = masking.spread(torch.from_numpy(fits.coefficients).to(device))
+    whole = torch.from_numpy(total).to(device)
+    return masking.explanation(method, values, whole, notes=notes, warnings=warnings)
+
+
+def _numbers(scores: Tensor) -> Numbers:
+    return scores.cpu().double().numpy()
 
 
 def _check_samples(samples: int, most: int, tolerance: float | None) -> None:
