@@ -143,6 +143,36 @@ def test_contrast_and_an_inner_grid_of_another_shape() -> None:
     assert found.notes["grid"] == [4, 8]
 
 
+def test_the_last_grid_where_the_last_convolution_has_none() -> None:
+    class Squeezed(Net):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Conv2d(6, 6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.relu(self.body(self.relu(self.stem(x))))
+            return self.head(self.last(self.pool(y)).flatten(1))
+
+    model, x = Squeezed().double().eval(), images()
+    found, named = ap.GradCAM()(model, x, 2), ap.GradCAM(layer="relu")(model, x, 2)
+    assert found.notes == {"layer": "relu", "grid": [6, 6]}
+    torch.testing.assert_close(found.values, named.values)
+    assert (found.cost.forwards, named.cost.forwards) == (2, 1)
+
+
+def test_the_last_grid_of_layers_that_run_without_gradients() -> None:
+    class Frozen(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                y = self.relu(self.body(self.relu(self.stem(x))))
+            return self.head(self.pool(y).flatten(1))
+
+    model, x = net(), images()
+    frozen = Frozen().double().eval()
+    frozen.load_state_dict(model.state_dict())
+    torch.testing.assert_close(ap.GradCAM()(frozen, x, 2).values, ap.GradCAM()(model, x, 2).values)
+
+
 def test_series_and_volumes() -> None:
     torch.manual_seed(0)
     series = nn.Sequential(
@@ -175,6 +205,7 @@ def test_the_token_grid_of_a_vision_transformer() -> None:
     named = ap.GradCAM(layer=found.notes["layer"])(model, x, 1)
     torch.testing.assert_close(found.values, named.values)
     assert found.values.abs().max() > 0
+    assert (found.cost.forwards, found.cost.backwards) == (1, 2)
     by_name = ap.GradCAM()(model, {"pixel_values": x}, 1)
     torch.testing.assert_close(by_name.values["pixel_values"], found.values)
 

@@ -126,12 +126,14 @@ class Subject:
     ) -> Score:
         """One forward pass.
 
-        `run` is the substitution to run under (a fresh one; default: nothing replaced). `leaves` replaces
+        `run` is the substitution to run under (a fresh one; default: nothing replaced); if it is idle, whoever made
+        it says in the course of the pass what is explained. `leaves` replaces
         what is explained: tensors whose first dimension may be a multiple of the batch, in which case all
         other inputs are repeated; `rows` then says which sample each row belongs to. With `grad=False`
         nothing is recorded for a backward pass.
         """
         run = Substitution(model=self.model) if run is None else run
+        waiting = run.idle
         if leaves is not None and rows is None:
             rows = torch.arange(self.batch, device=leaves[0].device).repeat(leaves[0].shape[0] // self.batch)
         with ExitStack() as stack:
@@ -155,7 +157,7 @@ class Subject:
                 if rows is not None and isinstance(wanted, Tensor):
                     wanted = wanted[rows.to(wanted.device)]
                 value = pick(wanted, scores)
-        if not entry.leaves:
+        if not entry.leaves and not waiting:
             entry.complain()
         return Score(self, entry.leaves, entry.probes, entry.slots, scores.detach(), value, run)
 
@@ -223,7 +225,7 @@ class _Entry:
         self.slots: list[Slot] = []
         self.integers = False
         self.inputs = inputs
-        if subject.layers:
+        if subject.layers or run.idle:  # what is explained comes later
             run.idle = True
             return
         offsets = offsets_of(inputs)

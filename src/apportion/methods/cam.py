@@ -28,8 +28,8 @@ class GradCAM:
     depends on (of a vision transformer the grid of its patch tokens). `notes` names it. The map is enlarged
     bilinearly to the size of the input; the channels of a pixel share its value equally. `relu=False` keeps
     what speaks against the class, `guided=True` multiplies by `GuidedBackprop` (the paper's section 3.2). It
-    does not claim to add up. Cost: one forward pass and a backward pass down to the layer (for a vision
-    transformer two and two, to find it).
+    does not claim to add up. Cost: one forward pass and a backward pass down to the layer; to find it one more
+    backward pass for a vision transformer, and one more of both where it comes before the last convolution.
 
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(32, 3))
     >>> e = GradCAM()(model, torch.ones(1, 1, 6, 6))

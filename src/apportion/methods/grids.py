@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import operator
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.conv import _ConvNd
 
-from apportion.calling import module_named
 from apportion.errors import InputError
 from apportion.forward import Score, Subject
 from apportion.substitution import Substitution
@@ -46,21 +48,19 @@ def grid_of(output: Any, batch: int, space: Sequence[int]) -> Grid | None:
     >>> grid_of(torch.zeros(1, 512, 7, 7), 1, (224, 224))
     Grid(sides=(7, 7), prefix=None)
     """
-    if (
-        not isinstance(output, Tensor)
-        or not output.is_floating_point()
-        or output.dim() < 3
-        or len(output) != batch
-    ):
+    if not isinstance(output, Tensor):
         return None
-    if output.dim() == len(space) + 2:
-        sides = tuple(output.shape[2:])
-        fits = max(sides) > 1 and all(side <= length for side, length in zip(sides, space, strict=True))
+    shape = output.shape
+    if len(shape) < 3 or shape[0] != batch or not output.is_floating_point():
+        return None
+    if len(shape) == len(space) + 2:
+        sides = tuple(shape[2:])
+        fits = max(sides) > 1 and all(map(operator.le, sides, space))
         return Grid(sides, None) if fits else None
-    if output.dim() != 3 or len(space) != 2:
+    if len(shape) != 3 or len(space) != 2:
         return None
     for prefix in range(_MOST_PREFIXES + 1):
-        many = output.shape[1] - prefix
+        many = shape[1] - prefix
         if many < 4:
             return None
         high = round(math.sqrt(many * space[0] / space[1]))
@@ -101,48 +101,22 @@ def at_layer(subject: Subject, layer: str, space: Sequence[int]) -> Found:
 def last_layer(subject: Subject, space: Sequence[int]) -> Found:
     """The last layer whose output has a grid that the score depends on.
 
-    In one forward pass each such output becomes a new start of the graph, so that what is before the last is
-    never kept and the backward pass ends there. Where the score does not read that grid (a transformer reads
-    its class token only), a second pass keeps them all and takes the last with a gradient.
+    Of a network with convolutions it is most often the last of them or one that is called after it, so that nothing
+    needs to be recorded before; if it is none of these, a second pass records from the first layer on.
     """
-    leaves: list[tuple[str, Grid, Tensor]] = []
-    run = Substitution(model=subject.model)
-
-    def restart(name: str, output: Tensor, grid: Grid) -> Tensor:
-        if leaves and leaves[-1][2] is output:
-            leaves[-1] = (name, grid, output)
-            return output
-        leaf = output.detach().requires_grad_()
-        run.own.add(id(leaf))
-        leaves[:] = [(name, grid, leaf)]
-        return leaf
-
-    with _watching(subject, space, run, restart):
-        score = subject.forward(run)
-    if leaves:
-        name, grid, leaf = leaves[-1]
-        gradient = _gradients(subject, score, [leaf])[0]
-        if gradient is not None and bool((grid.of(gradient) != 0).any()):
-            return Found(name, grid, score, leaf.detach(), gradient)
-    return _last_read(subject, space)
-
-
-def _last_read(subject: Subject, space: Sequence[int]) -> Found:
-    kept: list[tuple[str, Grid, Tensor]] = []
-    run = Substitution(model=subject.model)
-
-    def keep(name: str, output: Tensor, grid: Grid) -> Tensor:
-        if output.requires_grad:
-            kept.append((name, grid, output))
-        return output
-
-    with _watching(subject, space, run, keep):
-        score = subject.forward(run)
-    kept = [item for item in kept if not isinstance(module_named(subject.model, item[0]), _PARTS)]
-    gradients = _gradients(subject, score, [tensor for _, _, tensor in kept]) if kept else []
-    for (name, grid, tensor), gradient in reversed(list(zip(kept, gradients, strict=True))):
-        if gradient is not None and bool((grid.of(gradient) != 0).any()):
-            return Found(name, grid, score, tensor.detach(), gradient)
+    if not isinstance(subject.model, torch.nn.Module):
+        raise InputError("the model is a plain callable without named layers; accepted: a torch.nn.Module")
+    modules = dict(subject.model.named_modules())
+    convolutions = [name for name, module in modules.items() if isinstance(module, _ConvNd)]
+    for begin in (*convolutions[-1:], None):
+        score, kept = _recorded(subject, space, modules, begin)
+        # The last of all most often; a transformer may read its class token only there.
+        rest = [item for item in kept[:-1] if not isinstance(item.module, _PARTS)]
+        for items in (kept[-1:], rest):
+            gradients = _gradients(subject, score, [item.output for item in items]) if items else []
+            for item, gradient in reversed(list(zip(items, gradients, strict=True))):
+                if gradient is not None and bool((item.grid.of(gradient) != 0).any()):
+                    return Found(item.name, item.grid, score, item.output.detach(), gradient)
     raise InputError(
         "no layer of the model keeps a grid of places that the score depends on; name one with layer="
     )
@@ -152,46 +126,57 @@ def _last_read(subject: Subject, space: Sequence[int]) -> Found:
 _PARTS = (torch.nn.Linear, torch.nn.Dropout, torch.nn.Identity)
 
 
+@dataclass
+class _Kept:
+    """A layer's output with a grid."""
+
+    name: str
+    module: torch.nn.Module
+    grid: Grid
+    output: Tensor
+
+
+def _recorded(
+    subject: Subject, space: Sequence[int], modules: Mapping[str, torch.nn.Module], begin: str | None
+) -> tuple[Score, list[_Kept]]:
+    """A forward pass that is recorded from the layer `begin` on (None: from the start), and all outputs with a
+    grid since then, in the order of the calls."""
+    run = Substitution(model=subject.model)
+    run.idle = begin is not None
+    kept: list[_Kept] = []
+    thread = threading.get_ident()  # the hooks are for this thread and this call only
+
+    def look(name: str, module: torch.nn.Module, _: Any, output: Any) -> Any:
+        if (run.idle and name != begin) or threading.get_ident() != thread:
+            return None
+        several = type(output) is tuple and bool(output)
+        whole = output[0] if several else output
+        with torch._C.DisableTorchFunction():
+            whole = run.current(whole) if isinstance(whole, Tensor) else whole
+            grid = grid_of(whole, subject.batch, space)
+            if grid is None:
+                return None
+            if kept and kept[-1].output is whole:  # what contains a layer and returns its output
+                kept.pop()
+            elif not whole.requires_grad:
+                whole = whole.detach().requires_grad_()
+                run.own.add(id(whole))
+                run.idle = False
+            kept.append(_Kept(name, module, grid, whole))
+        return (whole, *output[1:]) if several else whole
+
+    with ExitStack() as stack:
+        for name, module in modules.items():
+            if name:
+                stack.callback(module.register_forward_hook(partial(look, name)).remove)
+        return subject.forward(run), kept
+
+
 def _gradients(subject: Subject, score: Score, at: list[Tensor]) -> list[Tensor | None]:
     if not score.value.requires_grad:
         return [None] * len(at)
     subject.backwards += 1
-    return list(torch.autograd.grad(score.value.sum(), at, allow_unused=True))
-
-
-@contextmanager
-def _watching(
-    subject: Subject,
-    space: Sequence[int],
-    run: Substitution,
-    seen: Callable[[str, Tensor, Grid], Tensor],
-) -> Iterator[None]:
-    """Forward hooks, for this thread and this call only, on all modules but the model itself."""
-    if not isinstance(subject.model, torch.nn.Module):
-        raise InputError("the model is a plain callable without named layers; accepted: a torch.nn.Module")
-    thread = threading.get_ident()
-    with ExitStack() as stack:
-        for name, module in subject.model.named_modules():
-
-            def look(_: Any, __: Any, output: Any, name: str = name) -> Any:
-                if threading.get_ident() != thread:
-                    return None
-                with torch._C.DisableTorchFunction():
-                    whole = (
-                        output[0]
-                        if isinstance(output, tuple) and type(output) is tuple and output
-                        else output
-                    )
-                    whole = run.current(whole) if isinstance(whole, Tensor) else whole
-                    grid = grid_of(whole, subject.batch, space)
-                    if grid is None:
-                        return None
-                    new = seen(name, whole, grid)
-                return (new, *output[1:]) if isinstance(output, tuple) else new
-
-            if name:
-                stack.callback(module.register_forward_hook(look).remove)
-        yield
+    return list(torch.autograd.grad(score.value.sum(), at, allow_unused=True, retain_graph=True))
 
 
 def enlarged(maps: Tensor, space: Sequence[int]) -> Tensor:
