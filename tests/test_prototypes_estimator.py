@@ -619,6 +619,7 @@ WRONG = {
         lambda: fast(Gives(lambda x: x / 0 * 0)).fit(X, LABELS),
         "the backbone gives NaN or infinite features for image 0",
     ),
+    "dead features": (lambda: fast(Gives(lambda x: x * 0)).fit(X, LABELS), "same features for every patch"),
     "backbone": (lambda: fast(lambda x: x), "backbone is function"),  # type: ignore[arg-type]
     "recipe": (
         lambda: ap.ProtoPNet(backbone(), recipe="best"),

@@ -64,6 +64,10 @@ def kept(images: Images, backbone: nn.Module) -> Grids:
         if result is None:
             result = grid.new_empty(len(images), *grid.shape[1:])
         result[numbers] = grid
+    if result is not None and torch.equal(result.amin((0, 2, 3)), result.amax((0, 2, 3))):
+        raise InputError(
+            "the backbone gives the same features for every patch of every image; accepted: one that sees"
+        )
     return Grids(images, backbone, result)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.domains.image import ACCEPTED as PICTURES
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
 from apportion.progress import progress
@@ -80,7 +81,7 @@ def images_of(
         raise InputError(f"images is {type(source).__name__}; {ACCEPTED}")
     if not found.many:
         why = f": {'; '.join(found.skipped[:3])}" if found.skipped else ""
-        raise InputError(f"images: none could be read{why}; {ACCEPTED}")
+        raise InputError(f"images: none could be read{why}; {ACCEPTED}; {PICTURES}")
     if found.skipped:
         warnings.warn(
             f"{len(found.skipped)} of {found.many + len(found.skipped)} images could not be read and are skipped: "
@@ -184,7 +185,10 @@ def _read_once(
         try:
             x, _ = item(number)
         except (OSError, ValueError) as error:
-            skipped.append(f"{names[number]} ({error})")
+            why = (
+                str(error).partition(PICTURES)[0].rstrip("; :")
+            )  # what a picture is need not be said of each
+            skipped.append(f"{names[number]} ({why})")
             continue
         if shape is not None and x.shape != shape:
             raise InputError(

@@ -19,9 +19,13 @@ from apportion.models.prototypes.settings import check_whole
 
 @dataclass(frozen=True, eq=False)
 class Quality:
-    """`purity` (prototypes,) is the share of the nearest images that are of the prototype's class; `stability`
-    (images,) the share of the prototypes of an image's class that stay at their place under noise; `duplicates`
-    counts the prototypes whose nearest patch is that of another of their class."""
+    """How pure and how stable prototypes are on a set of images.
+
+    `purity` (prototypes,) is the share of the k nearest images that are of the prototype's class, which cannot be
+    1 where a class has fewer than k images. `stability` (images,) is the share of the prototypes of an image's class
+    that stay at their place under noise. `duplicates` counts the prototypes whose nearest patch is that of another
+    of their class.
+    """
 
     purity: Tensor
     stability: Tensor
