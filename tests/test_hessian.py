@@ -14,6 +14,8 @@ from torch import nn
 
 import apportion as ap
 from apportion import InputError, IntegratedGradients, IntegratedHessians
+from apportion.methods.smoothing import TWICE
+from apportion.substitution import Substitution
 from small import Words
 
 numbers = st.lists(st.floats(-2, 2), min_size=3, max_size=3)
@@ -233,17 +235,38 @@ def test_tokens_of_bert(attention):
     torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        attn_implementation=attention,
+        attn_implementation=attention, initializer_range=0.5,
     )  # fmt: skip
     model = transformers.BertForSequenceClassification(config).eval()
     inputs = {
-        "input_ids": torch.tensor([[1, 7, 9, 2], [1, 5, 2, 0]]),
+        "input_ids": torch.tensor([[1, 7, 9, 2], [1, 5, 2, 3]]),
         "attention_mask": torch.tensor([[1] * 4, [1, 1, 1, 0]]),
     }
     found = IntegratedHessians()(model, inputs, target=1)
     assert found.values.shape == (2, 4, 4)
     assert (found.remainder.abs() <= 2e-2 * found.total.abs() + 1e-5).all()
     assert found.values[1, 3].abs().max() < 1e-6  # a masked token does nothing
+    torch.testing.assert_close(found.output, model(**inputs).logits.detach())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {}, {"scale": 0.3}, {"is_causal": True}, {"attn_mask": torch.eye(4)},
+        {"attn_mask": torch.tensor([[True] * 4, [False] * 4, [True, False, True, False], [True] * 4])},
+        {"attn_mask": torch.tensor([True, True, True, False]).expand(2, 1, 4, 4)},
+    ],
+)  # fmt: skip
+def test_attention_with_a_second_derivative_is_the_models_attention(settings):
+    x = torch.randn(2, 3, 4, 8, generator=torch.Generator().manual_seed(0)).requires_grad_() * 1
+    expected = F.scaled_dot_product_attention(x, 2 * x, 3 * x, **settings)
+    with Substitution(TWICE):
+        found = F.scaled_dot_product_attention(x, 2 * x, 3 * x, **settings)
+    torch.testing.assert_close(found, expected)
+    (gradient,) = torch.autograd.grad(found.square().sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), x)
+    assert gradient.isfinite().all()
+    assert second.isfinite().all()
 
 
 def test_attention_modules_and_exported_programs():

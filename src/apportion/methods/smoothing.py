@@ -89,6 +89,9 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Any:
     # The fused kernels have no second derivative; this is the form that `sdpa_kernel(MATH)` would choose.
+    # It adds its mask as it is, also one of truth values.
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = query.new_zeros(()).masked_fill(~attn_mask, -torch.inf)
     math_form = torch.ops.aten._scaled_dot_product_attention_math
     return math_form(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)[
         0
