@@ -140,10 +140,12 @@ class Smoothed:
 
 
 def smooth(model: Callable[..., Any], beta: float = 10.0) -> Smoothed:
-    """The model with SoftPlus for ReLU, and a smooth stand-in for every other function with a kink.
+    """The model with SoftPlus for ReLU, and a smooth stand-in for other functions with a kink.
 
-    It is called like the model, shares its parameters and lets gradients through to them; the model itself
-    stays as it is. `beta` is the sharpness: a unit moves by at most ln 2 / β. Raises InputError for β ≤ 0.
+    Functions that jump or select, such as sort, have none and stay as they are, and so do kinks inside of
+    another function, such as the 1-norm. It is called like the model, shares its parameters and lets
+    gradients through to them; the model itself stays as it is. `beta` is the sharpness: a unit moves by at
+    most ln 2 / β. Raises InputError for β ≤ 0.
 
     >>> softplus = smooth(torch.nn.ReLU(), beta=2.0)
     >>> round(softplus(torch.zeros(1)).item(), 4)  # ln 2 / 2

@@ -184,8 +184,12 @@ STAND_INS: Mapping[str, Callable[..., Tensor]] = {
     "fmin": minimum,
     "max": _max,
     "min": _min,
-    **{f"max_pool{n}d": _max_pool(n) for n in (1, 2, 3)},
-    **{f"adaptive_max_pool{n}d": _adaptive_max_pool(n) for n in (1, 2, 3)},
+    **{
+        f"{kind}max_pool{n}d{places}": pool(n)
+        for kind, pool in (("", _max_pool), ("adaptive_", _adaptive_max_pool))
+        for n in (1, 2, 3)
+        for places in ("", "_with_indices")
+    },
 }
 """Function name → its stand-in."""
 
