@@ -164,6 +164,15 @@ def test_nodes_are_put_where_the_path_is_steep():
     assert "not within tolerance after max_nodes=16" in short.warnings[0]
 
 
+def test_a_kink_without_a_stand_in_is_said():
+    def kinked(x):
+        return torch.where(x > 0.3, x, 0.3 + 0 * x).sum(1)
+
+    found = IntegratedHessians()(kinked, torch.ones(1, 1))
+    assert "not within tolerance after max_nodes=512 nodes, or for a kink" in found.warnings[0]
+    assert found.remainder > 0.1
+
+
 class SmallCNN(nn.Module):
     def __init__(self):
         super().__init__()

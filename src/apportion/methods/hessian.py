@@ -133,7 +133,8 @@ class IntegratedHessians:
         total, dtype = paths.totals(), score.output.dtype
         moved = (total - smooth_total.to(total.device)).to(dtype)
         smoothed = sorted(kinks) if self.smooth else []
-        warnings = [*shortfalls(paths, missed, coarse - missed, self.max_nodes)]
+        why = f"after max_nodes={self.max_nodes} nodes, or for a kink that has no stand-in"
+        warnings = [*shortfalls(paths, missed, coarse - missed, why)]
         if kinks and not self.smooth:
             warnings.append(f"{', '.join(sorted(kinks))}: no second derivative, so interactions are missing")
         if max(betas) == math.inf:

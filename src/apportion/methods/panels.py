@@ -24,6 +24,9 @@ from apportion.methods.quadrature import Nodes, panel
 # Gauss nodes of the undivided path, and of each panel once it is divided.
 WHOLE, PART = 8, 6
 
+# An error that is left on a panel as narrow as this is that of a kink, and no division makes it smaller.
+NARROWEST = 1e-12
+
 Panel = tuple[float, float]
 
 
@@ -57,7 +60,7 @@ def adapt(
 ) -> tuple[list[Line], set[int], set[int]]:
     """Divide the paths `which` until the error of each is within `tolerance` of what it is to sum to.
 
-    Returns one `Line` a path, the paths on which that took more than `max_nodes`, and those on which the number
+    Returns one `Line` a path, the paths on which `max_nodes` or a kink did not allow it, and those on which the number
     format cannot tell what is left from zero. The error is that of the sum over all pairs of features: single
     interactions can be some ten times less accurate.
     """
@@ -80,7 +83,10 @@ def adapt(
                 missed.add(path)
                 continue
             worst = max(abs(e) for e in line.errors.values())
-            for low, high in [k for k, e in line.errors.items() if abs(e) >= 0.3 * worst]:
+            panels = [k for k, e in line.errors.items() if abs(e) >= 0.3 * worst and k[1] - k[0] > NARROWEST]
+            if not panels:
+                missed.add(path)
+            for low, high in panels:
                 del line.errors[low, high]
                 # Near 0 the weight is singular, and a path from zero often is as well: go there faster.
                 middle = (low + high) / 2 if low > 0 else high / 4

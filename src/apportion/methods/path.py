@@ -74,7 +74,11 @@ class IntegratedGradients:
             coarse |= {int(p) % subject.batch for p in rounded}
             for value, new in zip(values, found, strict=True):
                 value.index_add_(0, (block % subject.batch).to(value.device), new / paths.baselines)
-        warnings = () if self.nodes else shortfalls(paths, missed, coarse - missed, self.max_nodes)
+        warnings = (
+            ()
+            if self.nodes
+            else shortfalls(paths, missed, coarse - missed, f"after max_nodes={self.max_nodes} nodes")
+        )
         notes = {"nodes": most, "baselines": paths.baselines}
         return subject.explanation(self, score, values, paths.totals(), warnings=warnings, notes=notes)
 
@@ -126,10 +130,10 @@ def check_accuracy(nodes: int | None, max_nodes: int, tolerance: float, chunk: i
     check("tolerance", tolerance, lambda v: v > 0, "a positive share of the total")
 
 
-def shortfalls(paths: Paths, missed: set[int], coarse: set[int], nodes: int) -> tuple[str, ...]:
-    """A warning for the samples that want nodes, and one for those that want digits."""
+def shortfalls(paths: Paths, missed: set[int], coarse: set[int], why: str) -> tuple[str, ...]:
+    """A warning for the samples that were missed, which says `why`, and one for those that want digits."""
     reasons = (
-        (missed, f"after max_nodes={nodes} nodes"),
+        (missed, why),
         (coarse, f"in {paths.ends[0].dtype}, whose rounding is larger; a wider number format would tell"),
     )
     return tuple(f"samples {_some(s)} are not within tolerance {why}" for s, why in reasons if s)
