@@ -65,7 +65,7 @@ def pushing() -> Iterator[Row]:
 
 
 def explaining() -> Iterator[Row]:
-    """One photo of 224 x 224 by EfficientNet-Lite0 with 170 prototypes."""
+    """One photo of 224 x 224 by EfficientNet-Lite0 with 170 prototypes; LRP also of that network's own classes."""
     module: Any = ap.load("imagenet").model
     x = torch.rand(1, 3, 224, 224)
     net = network(module, x, 17)
@@ -82,4 +82,5 @@ def explaining() -> Iterator[Row]:
     runs: dict[str, Callable[[], object]] = {"forward pass": forward, "plain input gradient": slope}
     for method in (Prototypes(), Upsampled(), PrototypeLRP("epsilon")):
         runs[repr(method)] = lambda method=method: method(net, x)
+    runs["LRP('epsilon'), 1000 classes"] = lambda: ap.LRP("epsilon")(module, x)
     yield "one photo, 170 prototypes", "forward pass", runs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import torch
@@ -10,7 +9,6 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 import apportion as ap
-from apportion.models.prototypes.settings import Paper
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -33,14 +31,10 @@ def main() -> None:
             adam.zero_grad()
             nn.functional.cross_entropy(plain(x[rows]), y[rows]).backward()
             adam.step()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = ap.ProtoPNet(backbone, 10, recipe=Paper(epochs=10, passes=2, width=64)).fit(
-            x[train], y[train]
-        )
+    model = ap.ProtoPNet(backbone, 5, recipe="fast").fit(x[train], y[train])
     print(f"{model.score(x[test], y[test]):.1%} of the test digits")
     three = int((y[test] == 3).nonzero()[0])
-    model.reasons(x[test][three], top=3).plot().savefig(IMAGES / "prototypes-reasons.png", dpi=80)
+    model.reasons(x[test][three], top=4).plot().savefig(IMAGES / "prototypes-reasons.png", dpi=80)
     sets = {"train": (x[train], y[train]), "test": (x[test], y[test])}
     model.gallery(3, 3, **sets).plot().savefig(IMAGES / "prototypes-gallery.png", dpi=60)
 
