@@ -9,12 +9,12 @@ from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from apportion.errors import InputError
 from apportion.inputs import Inputs
 from apportion.progress import model_called
-from apportion.trees import map_tensors, tensors_in
+from apportion.trees import keyed, map_tensors, tensors_in
 
 Model = Callable[..., Any]
 
@@ -38,11 +38,43 @@ def keep_freed_memory() -> None:
 
 
 def call_model(model: Model, inputs: Inputs) -> Any:
+    """What the model returns. InputError for ids that it cannot look up; any other error of the model's own is
+    raised with a note of what it was called with."""
     model_called()
     keep_freed_memory()
-    if isinstance(inputs, Tensor):
-        return model(inputs)
-    return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)
+    try:
+        if isinstance(inputs, Tensor):
+            return model(inputs)
+        return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)
+    except InputError:
+        raise
+    except Exception as error:
+        refused = _ids_refused(model, inputs, str(error))
+        if refused is not None:
+            raise InputError(refused) from error
+        error.add_note(f"the model was called with {_described(inputs)}")
+        raise
+
+
+def _ids_refused(model: Model, inputs: Inputs, error: str) -> str | None:
+    """What is wrong with the inputs if an embedding raised this error."""
+    given = _described(inputs)
+    if "scalar types: Long, Int" in error:
+        return f"the model looks up ids, but was called with {given}; accepted: integers"
+    if "index out of range in self" not in error:
+        return None
+    ids = [f"from {int(t.min())} to {int(t.max())}" for t in tensors_in(inputs) if not t.is_floating_point()]
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    rows = {str(m.num_embeddings): m for m in modules if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    known = f"; its embeddings have {', '.join(rows)} rows" if rows else ""
+    return f"the model has no entry for one of the ids {', '.join(ids)} in {given}, or for its place{known}"
+
+
+def _described(inputs: Inputs) -> str:
+    return ", ".join(
+        f"{'inputs' if key is None else f'input {key!r}'} of shape {tuple(t.shape)} and type {t.dtype}"
+        for key, t in keyed(inputs)
+    )
 
 
 def map_tensors_of(output: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -120,7 +120,15 @@ def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
     if isinstance(target, Tensor):
         index = target.repeat(scores.shape[0] // target.shape[0])
         return scores.gather(1, index.unsqueeze(1)).squeeze(1)
-    value = target(scores)
+    try:
+        value = target(scores)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the target callable raised {type(error).__name__}: {error} (for scores of shape {tuple(scores.shape)}); "
+            "accepted: one that maps (batch, classes) scores to (batch,)"
+        ) from error
     if not isinstance(value, Tensor) or value.shape != scores.shape[:1]:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise InputError(

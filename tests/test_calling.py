@@ -1,0 +1,53 @@
+"""What a user's model raises, told so that what it was given is seen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import apportion as ap
+from apportion.errors import InputError
+
+METHODS = [ap.Saliency(), ap.LIME(samples=20)]
+
+
+class Bag(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(20, 4), nn.Linear(4, 2)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.embedding(ids).mean(1))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+def test_ids_that_an_embedding_does_not_have(method) -> None:
+    message = r"no entry for one of the ids from 3 to 25 in inputs of shape \(1, 2\).*int64.*embeddings have 20 rows"
+    with pytest.raises(InputError, match=message) as raised:
+        method(Bag(), torch.tensor([[3, 25]]))
+    assert isinstance(raised.value.__cause__, IndexError)
+    with pytest.raises(
+        InputError, match=r"looks up ids, but .*'ids' of shape .*float32; accepted: integers"
+    ):
+        method(Bag(), {"ids": torch.tensor([[3.0, 2.0]])})
+
+
+@pytest.mark.parametrize("method", [*METHODS, ap.GradCAM()], ids=lambda m: type(m).__name__)
+def test_other_errors_of_a_model_are_its_own_with_a_note(method) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 5), nn.Flatten(), nn.Linear(32, 2))
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater") as raised:
+        method(model, torch.rand(1, 3, 4, 4))
+    assert raised.value.__notes__ == [
+        "the model was called with inputs of shape (1, 3, 4, 4) and type torch.float32"
+    ]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+def test_a_target_that_raises(method) -> None:
+    with pytest.raises(
+        InputError, match=r"the target callable raised IndexError: .* scores of shape \(1, 2\)"
+    ):
+        method(nn.Linear(3, 2), torch.rand(1, 3), lambda scores: scores[:, 7])
+    with pytest.raises(InputError, match="target is class 5, but the model has 2 classes"):
+        method(nn.Linear(3, 2), torch.rand(1, 3), ap.Contrast(5, 0))
