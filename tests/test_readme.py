@@ -9,9 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
-import small
 from apportion.methods import INTERACTIONS, METHODS, method_class
 
 ROOT = Path(__file__).parent.parent
@@ -58,11 +56,10 @@ def test_command(command: str, tmp_path: Path):
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=relative)
 def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The blocks of a page are run in its order; later ones may use what earlier ones made, and `model` and
-    `inputs` stand for the reader's own."""
+    """The blocks of a page are run in its order, as they are printed; later ones may use what earlier ones made."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
-    names = {"__name__": "example", "model": small.perceptron().eval(), "inputs": torch.randn(2, 6)}
+    names = {"__name__": "example"}
     for number, block in enumerate(blocks(page, "python"), 1):
         exec(compile(block, f"{relative(page)}, block {number}", "exec"), names)
 
