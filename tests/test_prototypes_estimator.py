@@ -156,6 +156,18 @@ def test_a_tuned_backbone_learns_and_a_frozen_one_does_not():
     assert not torch.equal(fitted(QUICK, tune=True).net_.backbone.module[0].weight, first)
 
 
+def test_what_is_frozen_in_a_tuned_backbone_stays():
+    def learnt(*frozen: int) -> list[bool]:
+        mine = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 6, 3, stride=2))
+        for layer in frozen:
+            mine[layer].requires_grad_(False)
+        model = ap.ProtoPNet(mine, 2, recipe=replace(QUICK, pruning=None), tune=True).fit(*data())
+        return [not torch.equal(mine[i].weight, model.net_.backbone.module[i].weight) for i in (0, 2)]
+
+    assert learnt(0) == [False, True]
+    assert learnt() == learnt(0, 2) == [True, True]
+
+
 def test_the_same_seed_gives_the_same_model():
     assert equal(fitted(QUICK), fitted(QUICK))
     assert not equal(fitted(QUICK), fitted(QUICK, seed=1))

@@ -47,9 +47,10 @@ class ProtoPNet:
 
     `backbone` is a module or a `Classifier` (whose preparation is then used for files and pictures): its output,
     or that of `layer`, is a grid or the tokens of one. It stays as it is, and its grids are computed once and
-    kept (4 · channels · rows · columns bytes an image), or with `tune` a copy of it learns. `recipe` is "paper",
-    "frozen" (the same for some thousand images or fewer on a frozen backbone), "fast", or settings (`Paper`,
-    `Fast`). `preparation` turns a file or picture into a model input.
+    kept (4 · channels · rows · columns bytes an image), or with `tune` a copy of it learns: those of its parameters
+    that require gradients, or all where none does. `recipe` is "paper", "frozen" (the same for some thousand
+    images or fewer on a frozen backbone), "fast", or settings (`Paper`, `Fast`). `preparation` turns a file or
+    picture into a model input.
 
     After `fit`: `net_`, `classes_`, `sources_` (the patch that each prototype is), `history_` and `skipped_`.
 

@@ -120,11 +120,11 @@ def _moments(grids: Grids) -> tuple[Tensor, Tensor]:
 def _optimisers(net: PrototypeNet, recipe: Paper, tune: bool) -> tuple[torch.optim.Adam, torch.optim.Adam]:
     add_on: dict[str, Any] = {"params": list(net.add_on.parameters()), "weight_decay": recipe.weight_decay}
     prototypes: dict[str, Any] = {"params": [net.prototypes]}
-    net.backbone.requires_grad_(tune)
     net.last.requires_grad_(False)
     groups = [{**add_on}, {**prototypes}]
     if tune:
-        backbone = list(net.backbone.parameters())
+        every = list(net.backbone.parameters())
+        backbone = [p for p in every if p.requires_grad] or [p.requires_grad_() for p in every]
         groups.append({"params": backbone, "weight_decay": recipe.weight_decay, "lr": recipe.backbone_rate})
     warm = torch.optim.Adam([add_on, prototypes], recipe.rate)
     joint = torch.optim.Adam(groups, recipe.rate)
