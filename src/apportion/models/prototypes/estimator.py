@@ -171,7 +171,8 @@ class ProtoPNet:
 
     def explain(self, image: Any, target: Target | str = None, over: Any = "prototypes") -> Explanation:
         """An explanation of one image, or of a batch as a float array, over "prototypes", or over pixels:
-        "upsampled" or "lrp" (or a method with settings, such as `PrototypeLRP("epsilon-gamma-box")`)."""
+        "upsampled" or "lrp" (or a method with settings, such as `PrototypeLRP("epsilon-gamma-box")`). A `target`
+        that is a number is a place in `classes_`, as for every method; one that is text is a class's name."""
         data = self._read(one_image(image))
         method = OVER.get(over) if isinstance(over, str) else over
         if not callable(method):
@@ -188,7 +189,8 @@ class ProtoPNet:
         return explanation.with_features(features, labels)
 
     def reasons(self, image: Any, target: int | str | None = None, top: int = 10) -> Reasons:
-        """The prototypes that contribute most to the score of one image, with their patches in both images."""
+        """The prototypes that contribute most to the score of one image, with their patches in both images;
+        `target` as for `explain`."""
         data = self._read(one_image(image))
         check_whole("top", top)
         if len(data) != 1:
@@ -207,7 +209,7 @@ class ProtoPNet:
         return panels(self.reasons(image, target, top))
 
     def gallery(self, label: Any, k: int = 5, **sets: Any) -> Gallery:
-        """Every prototype of a class with its k nearest patches in each named set of images, such as
+        """Every prototype of a class, by its label, with its k nearest patches in each named set of images, such as
         `gallery("tulip", train="flowers/train", test=(images, labels))`."""
         self._check_fitted()
         number = self._class_number(label)
@@ -288,12 +290,12 @@ class ProtoPNet:
             )
 
     def _class_number(self, label: Any) -> int:
-        known = self.classes_.tolist()
-        if label in known:
-            return int(known.index(label))
-        near = difflib.get_close_matches(str(label), [str(k) for k in known], 1, 0.5)
+        names = [str(name) for name in self.classes_.tolist()]
+        if str(label) in names:
+            return names.index(str(label))
+        near = difflib.get_close_matches(str(label), names, 1, 0.5)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"there is no class {label!r}; {hint}accepted: {', '.join(map(str, known[:20]))}")
+        raise InputError(f"there is no class {label!r}; {hint}accepted: {', '.join(names[:20])}")
 
     def _target(self, target: Target | str) -> Target:
         return self._class_number(target) if isinstance(target, str) else target

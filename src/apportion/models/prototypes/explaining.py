@@ -84,7 +84,7 @@ class PrototypeLRP:
         net = net_of(model)
         alone = self.prototype is not None
         if alone:
-            _check_prototype(net, self.prototype)
+            _check(self.prototype, len(net.prototypes))
         view = LinearInPatches(net, similarities=alone).eval()
         explanation = LRP(self.composite, self.ledger)(view, inputs, self.prototype if alone else target)
         return replace(explanation, method=self)
@@ -149,10 +149,6 @@ def net_of(model: Any) -> PrototypeNet:
     raise InputError(
         f"model is {type(model).__name__}, which has no prototypes; accepted: a fitted ProtoPNet or its net_"
     )
-
-
-def _check_prototype(net: PrototypeNet, prototype: int | None) -> None:
-    _check(prototype, len(net.prototypes))
 
 
 def _check(prototype: int | None, many: int) -> None:

@@ -124,7 +124,9 @@ def _optimisers(net: PrototypeNet, recipe: Paper, tune: bool) -> tuple[torch.opt
     groups = [{**add_on}, {**prototypes}]
     if tune:
         every = list(net.backbone.parameters())
-        backbone = [p for p in every if p.requires_grad] or [p.requires_grad_() for p in every]
+        backbone = [p for p in every if p.requires_grad] or every
+        for parameter in backbone:
+            parameter.requires_grad_()
         groups.append({"params": backbone, "weight_decay": recipe.weight_decay, "lr": recipe.backbone_rate})
     warm = torch.optim.Adam([add_on, prototypes], recipe.rate)
     joint = torch.optim.Adam(groups, recipe.rate)
