@@ -165,6 +165,23 @@ def test_deeplift_rescales() -> None:
     assert same.values.tolist() == [[0.0, 0.0]]
 
 
+@pytest.mark.parametrize("gap", [10.0**-k for k in range(2, 10)])
+def test_deeplift_close_to_the_reference(gap: float) -> None:
+    """There the difference quotient is lost to rounding; that of a kink is exact."""
+    x = torch.tensor([[0.25, 0.25 - gap]])
+    found = ap.DeepLIFT()(lambda x: torch.sigmoid(x[:, :1] - x[:, 1:]), x)
+    torch.testing.assert_close(found.values, 0.25 * x * torch.tensor([1.0, -1.0]), rtol=1e-3, atol=0)
+    x, start = torch.tensor([[gap / 2]]), torch.tensor([[-gap / 2]])
+    for function, slope in ((torch.relu, 0.5), (nn.LeakyReLU(0.5), 0.75), (nn.Hardtanh(-1, 0), 0.5)):
+        kink = ap.DeepLIFT()(lambda x, f=function: f(x), x, baseline=start)
+        torch.testing.assert_close(kink.values, torch.tensor([[slope * gap]]))
+
+
+def test_deeplift_where_the_derivative_is_infinite() -> None:
+    found = ap.DeepLIFT(baseline=4.0)(lambda x: torch.sqrt(x).sum(1), torch.tensor([[0.0, 9.0]]))
+    torch.testing.assert_close(found.values, torch.tensor([[-2.0, 1.0]]))
+
+
 def test_deeplift_of_a_square_and_of_masked_attention() -> None:
     x = torch.tensor([[3.0, -2.0]])
     square = ap.DeepLIFT(baseline=1.0)(lambda z: (z * z).sum(1), x)  # (x − x′)(x + x′)

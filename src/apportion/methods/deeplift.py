@@ -20,9 +20,6 @@ from apportion.substitution import HARMLESS, Call, Substitute, Substitution
 from apportion.target import Target
 from apportion.trees import map_tensors, tensors_in
 
-# Differences below this are no differences: the function's own derivative is taken.
-_SMALL = 1e-10
-
 
 @dataclass(frozen=True)
 class DeepLIFT:
@@ -122,15 +119,35 @@ def _pinned(value: Tensor, surrogate: Tensor) -> Tensor:
     return value.detach() + (surrogate - surrogate.detach())
 
 
+class _Sloped(torch.autograd.Function):
+    """A given value, whose gradient at `z` is a given slope."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient * ctx.saved_tensors[0], None, None
+
+
 def rescaled(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> Tensor:
     """An element-wise function of `z` under the rescale rule, where it was given `start` at the reference."""
-    y = function(z)
+    point = z.detach().requires_grad_()
+    with torch.enable_grad():  # a model may write in place where it switched gradients off
+        y = function(point)
     if y.shape != z.shape:
-        return y
-    step = z.detach() - start
-    small = ~(step.abs() >= _SMALL)  # also between two infinities, such as masked scores
-    slope = (y.detach() - function(start)).masked_fill(small, 0) / step.masked_fill(small, 1)
-    return _pinned(y, torch.where(small, y, z * slope))
+        return function(z)
+    (derivative,) = torch.autograd.grad(y.sum(), point)
+    y, y_start = y.detach(), function(start)
+    step = point.detach() - start
+    slope = (y - y_start) / step
+    # Close to the reference the slope is little but rounding: the derivative is taken where that is all that it
+    # differs by. Also where the slope is NaN: between equal points, or infinite ones, such as masked scores.
+    rounding = torch.finfo(y.dtype).eps * (y.abs() + y_start.abs()) / step.abs()
+    differs = (slope - derivative).abs() > rounding
+    return _Sloped.apply(z, y, torch.where(differs, slope, derivative))  # type: ignore[no-untyped-call,no-any-return]
 
 
 def shared(
@@ -181,14 +198,14 @@ def _max_pool(call: Call, starts: list[Tensor], input: Tensor, *args: Any, **kwa
 
     (end_y, here), (start_y, there) = pool(input.detach()), pool(start)
     step = input.detach() - start
-    small = step.abs() < _SMALL
+    same = step == 0
     highest = torch.maximum(end_y, start_y)
-    share = (input / step.masked_fill(small, 1)).masked_fill(small, 0).flatten(-dims)
+    share = (input / step.masked_fill(same, 1)).masked_fill(same, 0).flatten(-dims)
 
     def at(places: Tensor) -> Tensor:
         return share.gather(-1, places.flatten(-dims)).view(places.shape)
 
-    own = pool(torch.where(small, input, input.detach()), indices=False)
+    own = pool(torch.where(same, input, input.detach()), indices=False)
     return _pinned(end_y, (highest - start_y) * at(here) + (end_y - highest) * at(there) + own)
 
 
