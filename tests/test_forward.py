@@ -291,6 +291,49 @@ def test_layer_values_are_those_of_autograd():
     torch.testing.assert_close(ap.InputXGradient(at="1")(model, x, target=1).values, inner.detach() * slope)
 
 
+class Recurrent(nn.Module):
+    """An LSTM over token ids that has the samples on the first or on the second axis."""
+
+    def __init__(self, batch_first: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(9, 5)
+        self.lstm = nn.LSTM(5, 4, batch_first=batch_first)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, ids):
+        time = 1 if self.lstm.batch_first else 0
+        states, _ = self.lstm(self.embedding(ids if time else ids.t()))
+        return self.head(states.tanh().mean(time))
+
+
+@pytest.mark.parametrize("at", [None, "lstm"])
+@pytest.mark.parametrize(
+    "kind",
+    [ap.InputXGradient, ap.LRP, ap.SmoothGrad, ap.DeepLIFT, ap.IntegratedGradients, ap.IntegratedHessians],
+)
+def test_samples_on_another_axis(kind, at):
+    for shape in ((1, 6), (3, 3), (2, 4)):
+        ids = torch.randint(0, 9, shape, generator=torch.Generator().manual_seed(0))
+        first, second = (kind(at=at)(Recurrent(b).double(), ids, 1) for b in (True, False))
+        torch.testing.assert_close(second.values, first.values)
+        assert second.total is None or torch.allclose(second.remainder, first.remainder)
+
+
+def test_samples_on_no_axis_are_refused():
+    class Flat(Recurrent):
+        def forward(self, ids):
+            return self.head(self.embedding(ids.flatten())[:, :4].view(*ids.shape, 4).mean(1))
+
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    model = Flat(True)
+    assert ap.Saliency()(model, ids).values.shape == (2, 3)
+    with pytest.raises(InputError, match=r"an embedding has shape \(6, 5\) for 2 samples; accepted by"):
+        ap.IntegratedGradients()(model, ids)
+    with pytest.raises(InputError, match=r"layer 'embedding' returns shape \(6, 5\) for 2 samples"):
+        ap.InputXGradient(at="embedding")(model, ids)
+
+
 def test_wrong_layers():
     model, x = small.cnn()
     with pytest.raises(InputError, match=r"no layer '3\.conv3'; nearest: 3\.conv[12]"):

@@ -85,8 +85,10 @@ _NOT_DIFFERENTIABLE = (
 class Subject:
     """What is explained: a model at some inputs for some target, with the passes spent on it.
 
-    `at` names modules whose outputs are explained instead of the inputs. Token ids (integer inputs that reach
-    an embedding) are explained at their embeddings, and their values are those of whole tokens.
+    `at` names modules whose outputs are explained instead of the inputs; their first axis must be that of the
+    samples. Token ids (integer inputs that reach an embedding) are explained at their embeddings, and their values
+    are those of whole tokens. Where the model has the samples on another axis (the embeddings of transposed token
+    ids, the outputs of a module with `batch_first=False`), the leaf has them on the first.
     """
 
     model: Model
@@ -249,27 +251,54 @@ class _Entry:
 
         self.inputs = rekeyed(inputs, enter)
 
-    def _leaf(self, tensor: Tensor, slot: Slot) -> Tensor:
+    def _leaf(self, tensor: Tensor, slot: Slot, axis: int = 0) -> Tensor:
+        """A leaf with the samples first, in the form in which the model gets it: with the samples at `axis`."""
+        tensor = tensor.movedim(axis, 0)
         if self.given is not None:
             if len(self.leaves) >= len(self.given):
                 raise InputError("the model looked up more embeddings in a later pass than in the first")
-            tensor = self.given[len(self.leaves)]
+            given = self.given[len(self.leaves)]
+            if given.shape != tensor.shape:
+                raise InputError(
+                    f"an embedding has shape {tuple(tensor.shape)} for {self.batch} samples; accepted by methods that "
+                    "put others in its place: an axis that is that of the samples"
+                )
+            tensor = given
         leaf = _ordinary(tensor).detach().requires_grad_(self.grad)
         self.run.own.add(id(leaf))
         self.run.idle = False
         self.leaves.append(leaf)
         self.slots.append(slot)
+        handed = leaf.movedim(0, axis) if axis else leaf
         probe = None
         if self.run.follow and slot.layer is None:
             probe = torch.zeros_like(leaf).requires_grad_(self.grad)
-            self.run.shadows[leaf] = probe
+            self.run.shadows[handed] = probe.movedim(0, axis) if axis else probe
         self.probes.append(probe)
-        return leaf
+        return handed
+
+    @property
+    def batch(self) -> int:
+        """How many samples this pass has, which may be several times those of the inputs."""
+        return next(tensors_in(self.inputs)).shape[0]
 
     def _embedded(self, rows: Tensor, positions: Tensor) -> Tensor:
         if not bool((positions >= 0).any()):
             return rows
-        return self._leaf(rows, Slot(None, positions=positions))
+        axis = self._axis_of_samples(positions)
+        return self._leaf(rows, Slot(None, positions=positions.movedim(axis, 0)), axis)
+
+    def _axis_of_samples(self, positions: Tensor) -> int:
+        """The axis along which the samples of these token ids lie; 0 if there is none."""
+        many = [tensor[0].numel() for _, tensor in offsets_of(self.inputs).values()]
+        every = torch.arange(self.batch, device=positions.device)
+        sample = torch.cat([every.repeat_interleave(n) for n in many])[positions]
+        for axis, size in enumerate(positions.shape):
+            if size == self.batch:
+                along = every.view(-1, *[1] * (positions.dim() - axis - 1))
+                if bool(((sample == along) | (positions < 0)).all()):
+                    return axis
+        return 0
 
     def settle(self, tensor: Tensor) -> Tensor:
         return self.run.current(tensor)
@@ -282,16 +311,16 @@ class _Entry:
             for name in self.subject.layers:
                 module = module_named(self.subject.model, name)
 
-                def take(_: Any, __: Any, output: Any, name: str = name) -> Any:
+                def take(module: torch.nn.Module, _: Any, output: Any, name: str = name) -> Any:
                     if threading.get_ident() != thread:
                         return None
                     with torch._C.DisableTorchFunction():
-                        return self._layer_output(output, name)
+                        return self._layer_output(output, name, module)
 
                 stack.callback(module.register_forward_hook(take).remove)
             yield
 
-    def _layer_output(self, output: Any, name: str) -> Any:
+    def _layer_output(self, output: Any, name: str, module: torch.nn.Module) -> Any:
         first = next((t for t in tensors_in(output) if t.is_floating_point()), None)
         if first is None:
             raise InputError(
@@ -300,13 +329,20 @@ class _Entry:
         calls = sum(str(slot.layer).split("#")[0] == name for slot in self.slots)
         slot = Slot(None, layer=name if calls == 0 else f"{name}#{calls + 1}")
         settled = self.settle(first)
+        axis = int(settled.dim() == 3 and getattr(module, "batch_first", True) is False)
+        if settled.dim() <= axis or settled.shape[axis] != self.batch:
+            raise InputError(
+                f"layer {name!r} returns shape {tuple(settled.shape)} for {self.batch} samples; accepted: a layer "
+                "whose first axis is that of the samples"
+            )
         if settled.requires_grad and self.given is None:
-            new = settled.view_as(settled)  # so that whatever reads it reads this, not what it was made from
-            self.leaves.append(new)
+            leaf = settled.movedim(axis, 0)  # so that whatever reads it reads this, not what it was made from
+            self.leaves.append(leaf)
             self.probes.append(None)
             self.slots.append(slot)
+            new = leaf.movedim(0, axis)
         else:
-            new = self._leaf(settled, slot)
+            new = self._leaf(settled, slot, axis)
         return map_tensors(output, lambda t: new if t is first else t)
 
     def complain(self) -> None:
