@@ -302,6 +302,38 @@ def test_other_settings_are_refused_with_their_names(tmp_path):
     ap.explain_dataset(model, data, "inputxgradient", tmp_path, progress=False)  # what is left open fits
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ""])
+def test_another_column_is_another_run_and_the_default_one_is_not(tmp_path, suffix):
+    import pandas as pd
+
+    frame = pd.DataFrame({"text": ["a dull film"] * 5, "other": ["superb"] * 5, "key": list("abcde")})
+    data = tmp_path / f"data{suffix}"
+    write = {".csv": frame.to_csv, ".parquet": frame.to_parquet}.get(suffix)
+    if suffix == ".jsonl":
+        frame.to_json(data, orient="records", lines=True)
+    elif write is not None:
+        write(data, index=False)
+    given = data if suffix else frame
+    run = explain("sentiment", given, "inputxgradient", tmp_path / "run")
+    assert run.manifest.column == "text"
+    assert len(explain("sentiment", given, "inputxgradient", tmp_path / "run", column="text")) == 5
+    with pytest.raises(InputError, match="column was text, now other; id column was None, now key"):
+        explain("sentiment", given, "inputxgradient", tmp_path / "run", column="other", id_column="key")
+    for wrong in ({"column": "txt"}, {"id_column": "txt"}):
+        with pytest.raises(InputError, match=r"no column 'txt'.* name one of: text, other, key"):
+            explain("sentiment", given, "inputxgradient", tmp_path / "run", **wrong)
+
+
+def test_what_is_no_table_has_no_column_to_name(tmp_path):
+    (tmp_path / "x.txt").write_text("a dull film\n")
+    np.save(tmp_path / "x.npy", np.zeros((2, 4), np.float32))
+    for data in (tmp_path / "x.txt", tmp_path / "x.npy", torch.zeros(2, 4)):
+        with pytest.raises(InputError, match=r"no column 'a'.* the data have no columns"):
+            open_source(data, column="a")
+        with pytest.raises(InputError, match=r"no column 'a' for the id; the data have no columns"):
+            open_source(data, id_column="a")
+
+
 def test_settings_that_fit_no_input_are_told_at_once(tmp_path):
     with pytest.raises(InputError, match="none of the 16 inputs that were tried"):
         explain(linear(), torch.randn(40, 5), "inputxgradient", tmp_path)

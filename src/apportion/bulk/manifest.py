@@ -19,7 +19,7 @@ SCHEMA = 1
 FILE = "manifest.json"
 
 # What the same run may say differently: where model and data are, if they are the same.
-NAMES = frozenset({"model", "data", "column", "id_column", "labels", "domain"})
+NAMES = frozenset({"model", "data", "labels", "domain"})
 
 
 @dataclass(frozen=True)

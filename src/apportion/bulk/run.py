@@ -15,7 +15,7 @@ from apportion.bulk.manifest import Manifest
 from apportion.bulk.meter import Meter, interruptible
 from apportion.bulk.probing import settled_by_trial
 from apportion.bulk.shards import PRECISIONS
-from apportion.bulk.sources import open_source
+from apportion.bulk.sources import column_of, open_source
 from apportion.bulk.work import Job, loaded
 from apportion.domains import Classifier
 from apportion.errors import InputError
@@ -142,6 +142,7 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
         labels=() if classifier is None else classifier.labels,
         data=str(Path(data).resolve()) if isinstance(data, str | Path) else "",
         data_fingerprint=source.fingerprint if known is None else fingerprint(known),
+        column=column_of(source),
         inputs=len(source),
         **{name: asked[name] for name in _KEPT},
     )
@@ -158,7 +159,7 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
     return replace(job, folder=folder.resolve(), manifest=settled, source=source), made
 
 
-_KEPT = ("column", "id_column", "precision", "pool", "channels", "table", "batch", "shard")
+_KEPT = ("id_column", "precision", "pool", "channels", "table", "batch", "shard")
 
 
 def _positive(**settings: int | None) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from apportion.bulk.fingerprints import file_fingerprint, fingerprint
 from apportion.bulk.folders import Files, from_folder
-from apportion.bulk.tables import ARROW, LINES, ArrowRows, Choice, Lines
+from apportion.bulk.tables import ARROW, LINES, ArrowRows, Choice, Lines, first_rows
 from apportion.errors import InputError
 from apportion.recognise import PICTURES, TENSORS
 
@@ -44,13 +44,21 @@ def open_source(
 
     `domain` is that of the model ("image", "text", "tabular", None for a bare model); `column` is where the
     text or picture of a table stands and `id_column` where its id does. Raises InputError for what is none
-    of these, or holds no input.
+    of these, holds no input, or has no such column.
     """
     choice = Choice(domain, column, id_column)
     source = _from_path(Path(data), choice) if isinstance(data, str | Path) else _from_object(data, choice)
     if len(source) == 0:
         raise InputError(f"{source.name} holds no inputs")
+    if isinstance(source, Lines | ArrowRows | Items):
+        return replace(source, choice=choice.settled(source.head()))
+    choice.settled(())
     return source
+
+
+def column_of(source: Source) -> str | None:
+    """Where the inputs stand in a table, whether it was named or found; None where there is but one place."""
+    return source.choice.column if isinstance(source, Lines | ArrowRows | Items) else None
 
 
 def _from_path(path: Path, choice: Choice) -> Source:
@@ -187,19 +195,24 @@ class Items:
                 if once == fingerprint(self.items[index]):
                     yield once
 
+    def head(self) -> Iterable[Any]:
+        with torch.random.fork_rng(devices=()):
+            return list(first_rows(self._row, len(self)))
+
     def __len__(self) -> int:
         return len(self.items)
 
     def id(self, index: int) -> str:
-        if self.choice.id_column is None:
-            return str(index)
-        return self.choice.id(self.items[index], str(index))
+        return str(index) if self.choice.id_column is None else self.choice.id(self._row(index))
 
     def read(self, index: int) -> Any:
+        row = self._row(index)
+        return self.choice.input(row) if isinstance(row, Mapping) else row
+
+    def _row(self, index: int) -> Any:
         item = self.items[index]
-        if isinstance(item, list | tuple) and self.choice.domain != "tabular":
-            item = item[0]
-        return self.choice.input(item) if isinstance(item, Mapping) else item
+        paired = isinstance(item, list | tuple) and self.choice.domain != "tabular"
+        return item[0] if paired else item
 
 
 class Stream:

@@ -8,8 +8,9 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -51,6 +52,16 @@ class Choice:
             return Image.open(io.BytesIO(value))
         return folder / value if isinstance(value, str) and folder is not None else value
 
+    def settled(self, rows: Iterable[Any]) -> Choice:
+        """With the name of the input's column in a table that begins with these rows. Raises InputError where it
+        or the id's is in none of them."""
+        names = dict.fromkeys(name for row in rows if isinstance(row, Mapping) for name in row)
+        if self.id_column is not None:
+            self.id(names)
+        if self.column is None and not (names and self.domain in USUAL):
+            return self
+        return replace(self, column=self.name_in(names))
+
     def name_in(self, row: Mapping[str, Any]) -> str:
         """The name of the input's column."""
         usual = (self.column,) if self.column is not None else USUAL.get(self.domain or "", ())
@@ -58,14 +69,24 @@ class Choice:
             if name in row:
                 return name
         missing = f"column {self.column!r}" if self.column else f"column that is known to hold {self.domain}s"
-        raise InputError(f"there is no {missing}; name one of: {', '.join(map(str, row))}")
+        raise InputError(f"there is no {missing}; {_known(row)}")
 
-    def id(self, row: Mapping[str, Any], otherwise: str) -> str:
-        if self.id_column is None:
-            return otherwise
+    def id(self, row: Mapping[str, Any]) -> str:
+        assert self.id_column is not None
         if self.id_column not in row:
-            raise InputError(f"there is no column {self.id_column!r} for the id; there are: {', '.join(row)}")
+            raise InputError(f"there is no column {self.id_column!r} for the id; {_known(row)}")
         return str(row[self.id_column])
+
+
+def _known(row: Mapping[str, Any]) -> str:
+    return f"name one of: {', '.join(map(str, row))}" if row else "the data have no columns"
+
+
+def first_rows(row: Callable[[int], Any], many: int) -> Iterator[Any]:
+    """Those of the first 16 rows that can be read: together they tell the columns."""
+    for index in range(min(many, 16)):
+        with suppress(Exception):  # what cannot be read is told when its turn comes
+            yield row(index)
 
 
 @dataclass(frozen=True)
@@ -83,11 +104,15 @@ class Lines:
     def fingerprint(self) -> str:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
+    def head(self) -> Iterable[Any]:
+        header = _lines(self.path)[0]
+        return first_rows(self._row, len(self)) if header is None else [dict.fromkeys(header)]
+
     def __len__(self) -> int:
         return len(_lines(self.path)[1])
 
     def id(self, index: int) -> str:
-        return str(index) if self.choice.id_column is None else self.choice.id(self._row(index), str(index))
+        return str(index) if self.choice.id_column is None else self.choice.id(self._row(index))
 
     def read(self, index: int) -> Any:
         row = self._row(index)
@@ -143,13 +168,19 @@ class ArrowRows:
         prints = [f"{path.name} {file_fingerprint(path)}" for path in self.paths]
         return hashlib.sha256("\n".join(prints).encode()).hexdigest()
 
+    def head(self) -> Iterable[Any]:
+        path = self.paths[0]
+        if path.suffix.lower() == ".parquet":
+            return [dict.fromkeys(import_module("pyarrow.parquet").read_schema(path).names)]
+        return [dict.fromkeys(_block(path, 0).column_names)]
+
     def __len__(self) -> int:
         return _blocks(self.paths)[-1].first
 
     def id(self, index: int) -> str:
         path, row, _ = self._place(index)
         usual = str(row) if len(self.paths) == 1 else f"{path.name}:{row}"
-        return usual if self.choice.id_column is None else self.choice.id(self._row(index), usual)
+        return usual if self.choice.id_column is None else self.choice.id(self._row(index))
 
     def read(self, index: int) -> Any:
         return self.choice.input(self._row(index), self.paths[0].parent)
