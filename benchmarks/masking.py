@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,14 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import apportion as ap
-import architectures
-import peers
 from apportion.masking import Masking
 from apportion.methods.designs import Design
 from apportion.methods.regression import ridge
 from apportion.methods.surrogate import kernel, sizes_of_masks
 from apportion.partitions import Patches, Superpixels
-from gradient import Row, frozen, plain
+from gradient import Row, frozen
+from subjects import perceptron, photo, stroke, text, trees
 
 Amounts = tuple[str, str, dict[str, Callable[[], float]], str]
 
@@ -33,48 +27,6 @@ SENTENCES = (
     "It is not the worst film of the year , but the slow and muddled plot never quite earns its cast .",
     "A warm , funny and moving story that never feels forced , with two actors at the top of their game .",
 )
-
-
-def perceptron() -> nn.Module:
-    torch.manual_seed(0)
-    layers = nn.Sequential(nn.Linear(30, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 2))
-    return frozen(layers)
-
-
-@cache
-def trees() -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
-    """A random forest on the 30 columns of breast cancer data, and a row of it."""
-    from sklearn.datasets import load_breast_cancer
-    from sklearn.ensemble import RandomForestClassifier
-
-    rows, labels = load_breast_cancer(return_X_y=True)
-    return RandomForestClassifier(100, random_state=0, n_jobs=1).fit(rows, labels).predict_proba, rows[:1]
-
-
-@cache
-def photo() -> tuple[nn.Module, Tensor, Any]:
-    """EfficientNet-Lite0 and a picture of a cat."""
-    from skimage import data
-
-    classifier = ap.load("imagenet")
-    inputs, features = classifier.encode(data.chelsea())
-    return frozen(classifier.model), inputs, features
-
-
-@cache
-def text(words: int = 128) -> tuple[nn.Module, Tensor]:
-    from transformers import BertConfig, BertForSequenceClassification
-
-    torch.manual_seed(0)
-    config = BertConfig(num_hidden_layers=2, hidden_size=256, num_attention_heads=4, intermediate_size=1024)
-    return frozen(BertForSequenceClassification(config)), torch.randint(5, 1000, (1, words))
-
-
-def stroke() -> Tensor:
-    """A digit one."""
-    x = torch.zeros(1, 1, 28, 28)
-    x[:, :, 6:22, 12:16] = 1.0
-    return x
 
 
 def beside_the_model(name: str, model: nn.Module, x: Tensor, features: Any, samples: int) -> Row:
@@ -185,32 +137,6 @@ def small_pictures() -> Iterator[Row]:
         yield f"{name}, 49 patches, 1000", "apportion", runs
 
 
-def cam() -> Iterator[Row]:
-    """Grad-CAM over a plain input gradient. Captum is told the layer, ours looks for it, or is told it too."""
-    captum = peers.captum()
-    efficientnet, picture, _ = photo()
-    resnet = frozen(architectures.trained_like(architectures.resnet18()))
-    cases = (
-        ("EfficientNet-Lite0, 224²", efficientnet, picture, "conv_head"),
-        ("ResNet-18, 224²", resnet, architectures.pictures(1), "features.11"),
-    )
-    for name, model, x, layer in cases:
-        theirs = captum.LayerGradCam(model, dict(model.named_modules())[layer])
-
-        def forward(model: nn.Module = model, x: Tensor = x) -> None:
-            with torch.no_grad():
-                model(x)
-
-        runs = {
-            "plain gradient": lambda model=model, x=x: plain(model, x),
-            "forward pass alone": forward,
-            "apportion": lambda model=model, x=x: ap.GradCAM()(model, x, 0),
-            "apportion, layer named": lambda model=model, x=x, la=layer: ap.GradCAM(la)(model, x, 0),
-            "captum, layer named": lambda theirs=theirs, x=x: theirs.attribute(x, 0),
-        }
-        yield name, "plain gradient", runs
-
-
 def errors(samples: int = 1000, seeds: int = 20) -> Iterator[Amounts]:
     """Model calls for the standard error that plain sampling, as `lime` has it, reaches with 1000."""
     sentiment, digits = ap.load("sentiment"), ap.load("digits")
@@ -256,70 +182,3 @@ def _calls(name: str, masking: Masking, sizes: Any, samples: int, seeds: int) ->
         "apportion, paired=False": lambda: samples * variance(lambda s: ours(s, False)) / reference(),
     }
     return name, "plain", runs, "calls"
-
-
-def chunks() -> Iterator[Amounts]:
-    """Microseconds a row by the number of rows that run at once, and the number that is chosen."""
-    model, picture, _ = photo()
-    bert, ids = text()
-    digits = frozen(ap.load("digits").model)
-    for name, network, x, most in (
-        ("EfficientNet-Lite0", model, picture, 16),
-        ("BERT of 2 layers", bert, ids, 64),
-        ("digits", digits, stroke(), 1024),
-    ):
-        chosen = Masking(network, x).chunk
-        runs = {
-            f"{rows} rows": lambda network=network, x=x, rows=rows: _microseconds(network, x, rows)
-            for rows in sorted({2**i for i in range(most.bit_length())} | {chosen})
-        }
-        yield name, f"{chosen} rows", runs, "µs a row"
-
-
-def _microseconds(network: nn.Module, x: Tensor, rows: int) -> float:
-    batch, found = x.expand(rows, *x.shape[1:]).contiguous(), []
-    with torch.no_grad():
-        for _ in range(4):
-            start = time.perf_counter()
-            network(batch)
-            found.append(time.perf_counter() - start)
-    return 1e6 * min(found) / rows
-
-
-def freed_memory() -> Iterator[Amounts]:
-    """LIME in a process of its own whose C library keeps what a chunk frees, or gives it back at once."""
-    for case in ("digits", "EfficientNet-Lite0"):
-        runs = {
-            name: lambda case=case, keep=keep: _milliseconds(case, keep)
-            for name, keep in (("given back", ""), ("kept", "keep"))
-        }
-        yield case, "given back", runs, "ms"
-
-
-def _milliseconds(case: str, keep: str) -> float:
-    command = [sys.executable, str(Path(__file__)), case, keep]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    return float(subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment).stdout)
-
-
-def main(case: str, keep: str) -> None:
-    from apportion import calling
-
-    if not keep:
-        calling.keep_freed_memory = lambda: None
-    torch.set_num_threads(1)
-    if case == "digits":
-        model, x, lime = frozen(ap.load("digits").model), stroke(), ap.LIME(samples=1000)
-    else:
-        model, x, _ = photo()
-        lime = ap.LIME(samples=32, partition=Patches(32))
-    found = []
-    for _ in range(4):
-        start = time.perf_counter()
-        lime(model, x)
-        found.append(time.perf_counter() - start)
-    print(1000 * min(found))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
