@@ -135,6 +135,19 @@ def test_what_comes_before_a_named_layer_leaves_the_model_untouched() -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_a_model_that_writes_into_its_inputs_does_not_write_into_the_users() -> None:
+    class Centred(Net):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.sub_(x.mean()))
+
+    torch.manual_seed(0)
+    model, x = Centred().double().eval(), images()
+    before = x.clone()
+    for method in (ap.GradCAM(), ap.GradCAM(layer="relu")):
+        torch.testing.assert_close(method(model, x, 1).values, ap.GradCAM()(net(), x - x.mean(), 1).values)
+        assert torch.equal(x, before)
+
+
 def test_contrast_and_an_inner_grid_of_another_shape() -> None:
     model, x = net(), torch.randn(1, 3, 8, 16, dtype=torch.float64)
     found = ap.GradCAM(relu=False)(model, x, ap.Contrast(0, 1))

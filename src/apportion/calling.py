@@ -91,9 +91,10 @@ def module_named(model: Model, name: str) -> torch.nn.Module:
         raise InputError(
             f"layer {name!r} was asked for, but the model is a plain callable without named modules"
         )
-    names: dict[str, torch.nn.Module] = dict(model.named_modules())
-    if name in names:
-        return names[name]
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        names = [known for known, _ in model.named_modules()]
     near = difflib.get_close_matches(name, names, 3, 0.3) or [n for n in names if n][:3]
     raise InputError(f"the model has no layer {name!r}; nearest: {', '.join(near)}")
 

@@ -229,6 +229,7 @@ class _Entry:
         self.inputs = inputs
         if subject.layers or run.idle:  # what is explained comes later
             run.idle = True
+            self.inputs = map_tensors(inputs, torch.clone)  # what writes into them does so
             return
         offsets = offsets_of(inputs)
         run.on_embedding = self._embedded
