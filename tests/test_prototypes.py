@@ -344,6 +344,20 @@ def test_boxes_are_those_of_the_authors():
         assert box == (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
 
 
+def test_a_frame_hides_nothing_but_the_edge_of_the_box():
+    from apportion.models.prototypes.pictures import framed
+    from apportion.views import FOR
+
+    picture = torch.full((200, 300, 3), 9, dtype=torch.uint8)
+    shown = framed(picture, (20, 60, 40, 100))
+    column = [9, 255, *[FOR[0]] * 3, 9]
+    assert shown[19:25, 70, 0].tolist() == column
+    assert (shown != 9).any(2).sum() == 40 * 60 - 32 * 52
+    tiny = framed(picture[:8, :8], (0, 1, 0, 1))
+    assert tuple(tiny[0, 0].tolist()) == FOR
+    assert (tiny.reshape(-1, 3)[1:] == 9).all()
+
+
 # ---- quality ----
 
 

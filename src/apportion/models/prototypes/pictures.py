@@ -23,14 +23,22 @@ ROWS = 10
 
 
 def framed(picture: Tensor, box: Box) -> Picture:
-    """The picture with the box drawn around its patch, a hundredth of the picture wide."""
-    shown = picture.cpu().numpy().copy()
-    top, bottom, left, right = box
-    wide = max(1, min(shown.shape[:2]) // 100)
-    inner = shown[top + wide : bottom - wide, left + wide : right - wide].copy()
-    shown[top:bottom, left:right] = FOR
-    shown[top + wide : bottom - wide, left + wide : right - wide] = inner
+    """The picture with the box drawn around its patch, a 64th of the picture wide; where there is room a
+    thin white line is around it, so that it is seen on its own colour too."""
+    shown: Picture = picture.cpu().numpy().copy()
+    wide = max(1, min(shown.shape[:2]) // 64)
+    line = wide // 2
+    patch = _inside(shown, box, line + wide).copy()
+    _inside(shown, box, 0)[:] = 255
+    _inside(shown, box, line)[:] = FOR
+    _inside(shown, box, line + wide)[:] = patch
     return shown
+
+
+def _inside(picture: Picture, box: Box, by: int) -> Picture:
+    """What of the picture is in the box and at least `by` pixels from its edge."""
+    top, bottom, left, right = box
+    return picture[top + by : max(0, bottom - by), left + by : max(0, right - by)]
 
 
 def heated(picture: Tensor, heat: Tensor) -> Picture:
