@@ -363,6 +363,42 @@ def test_max_sensitivity_and_lipschitz(table: Any) -> None:
         torch.testing.assert_close(slopes, lipschitz)
 
 
+def test_sensitivity_of_a_text_is_that_of_its_embeddings() -> None:
+    model, inputs = small.bert()
+    explanation = ap.Saliency()(model, inputs)
+    for test in (ap.MaxSensitivity(samples=3), ap.LocalLipschitz(samples=3)):
+        with pytest.raises(InputError, match="inputs_embeds"):
+            test(model, inputs, explanation)
+        embedded = {
+            "inputs_embeds": model.get_input_embeddings()(inputs["input_ids"]).detach(),
+            "attention_mask": inputs["attention_mask"],
+        }
+        found = test(model, embedded, ap.Saliency()(model, embedded)).values
+        for i in range(3):
+            one = {key: t[i : i + 1] for key, t in embedded.items()}
+            alone = test(model, one, ap.Saliency()(model, one)).values
+            torch.testing.assert_close(alone, found[i : i + 1])
+        assert bool((found > 0).all())
+
+
+def test_sensitivity_of_two_inputs() -> None:
+    first, second = nn.Linear(2, 3).double(), nn.Linear(4, 3).double()
+    inputs = (torch.randn(2, 2, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64))
+
+    def model(a: Tensor, b: Tensor) -> Tensor:
+        return (first(a) * second(b)).tanh()
+
+    explanation = ap.Saliency()(model, inputs, target=0)
+    here = torch.cat(explanation.values, 1)
+    drawn = torch.from_numpy(np.random.default_rng(0).uniform(-0.02, 0.02, (5, 6)))
+    far = []
+    for d in drawn:
+        moved = ap.Saliency()(model, (inputs[0] + d[:2], inputs[1] + d[2:]), target=0)
+        far.append((torch.cat(moved.values, 1) - here).norm(dim=1))
+    expected = torch.stack(far).amax(0) / here.norm(dim=1)
+    torch.testing.assert_close(ap.MaxSensitivity(samples=5)(model, inputs, explanation).values, expected)
+
+
 @given(values_of_maps, values_of_maps)
 def test_rank_correlation_beside_scipy(a: list[int], b: list[int]) -> None:
     from scipy import stats

@@ -42,7 +42,7 @@ class Ordered:
         device = self.rank.device
         at = calls.to(device), masks_at.to(device)
         first, kept = self.first[at].to(self.rank)[:, None], self.kept[at][:, None]
-        return (self.rank.index_select(0, where.to(device)) < first) == kept
+        return (self.rank.index_select(0, where.to(device)) >= first).logical_xor_(kept)
 
 
 @dataclass(frozen=True, eq=False)

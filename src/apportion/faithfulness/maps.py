@@ -42,6 +42,11 @@ def values_of(explanation: Map, inputs: Inputs) -> dict[Any, Tensor]:
     return found
 
 
+def in_rows(explanation: Map, inputs: Inputs) -> Tensor:
+    """All values of each sample in one row, (batch, entries)."""
+    return torch.cat([values.flatten(1) for values in values_of(explanation, inputs).values()], 1)
+
+
 def _items(tree: Any) -> dict[Any, Any]:
     if isinstance(tree, Mapping):
         return dict(tree)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from apportion.errors import InputError
 from apportion.faithfulness.case import Case, Found, Test, nan_where
 from apportion.faithfulness.complexity import entropy
-from apportion.faithfulness.maps import Map, method_of, values_of
+from apportion.faithfulness.maps import Map, in_rows, method_of
 
 Similarity = Literal["spearman", "pearson", "cosine"]
 _CONSTANT = "a map is constant, so it is correlated with nothing"
@@ -51,10 +51,11 @@ class ParameterRandomisation(Test):
     def measure(self, case: Case, explanation: Map) -> Found:
         method = method_of(explanation, self)
         target = case.masking().resolved
-        here = _rows(explanation, case)
+        inputs = case.masking().inputs
+        here = in_rows(explanation, inputs)
 
         def again(model: nn.Module) -> Tensor:
-            return _rows(case.explain(method, target, model), case)
+            return in_rows(case.explain(method, target, model), inputs)
 
         if self.way == "complexity":
             ((_, randomised),) = randomised_copies(case.model, "all", self.seed)
@@ -95,7 +96,8 @@ class RandomLogit(Test):
         # One shift for all samples, so that a score does not depend on which others are in the batch.
         shift = int(torch.randint(1, classes, (), generator=torch.Generator().manual_seed(self.seed)))
         made = case.explain(method, (target + shift) % classes)
-        values = similar(_rows(explanation, case), _rows(made, case), self.similarity, self.absolute)
+        here, there = (in_rows(e, masking.inputs) for e in (explanation, made))
+        values = similar(here, there, self.similarity, self.absolute)
         return nan_where(values.isnan(), values, _CONSTANT)
 
 
@@ -162,12 +164,6 @@ def _ranks(values: Tensor) -> Tensor:
 def _entropy(rows: Tensor) -> Tensor:
     size = rows.double().abs()
     return entropy(size / size.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny))
-
-
-def _rows(explanation: Map, case: Case) -> Tensor:
-    """All values of each sample in one row."""
-    found = values_of(explanation, case.masking().inputs)
-    return torch.cat([value.flatten(1) for value in found.values()], 1)
 
 
 def _check_similarity(similarity: str) -> None:
