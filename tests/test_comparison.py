@@ -182,6 +182,16 @@ def test_plausibility_beside_scikit_learn() -> None:
         assert test(values, truth).values[kept].tolist() == pytest.approx(np.array(expected)[kept.numpy()])
 
 
+def test_plausibility_of_maps_with_and_without_channels() -> None:
+    values = torch.randn(2, 3, 5, 4, generator=small.seeded(2)).double()
+    marked = torch.zeros(2, 5, 4)
+    marked[:, 1:3, 1:3] = 1
+    for test in (ap.IoU(), ap.AUPRC(), ap.PointingGame(), ap.RelevanceMass()):
+        expected = test(values, marked).values
+        torch.testing.assert_close(test(values.sum(1), marked).values, expected)
+        torch.testing.assert_close(test(values, marked[:, None]).values, expected)
+
+
 def test_plausibility_of_pictures_and_texts() -> None:
     values, truth = torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
     values[0, :, 1, 2] = 1

@@ -21,6 +21,7 @@ from apportion.faithfulness.curves import Order, at_shares, even_steps, ranked
 from apportion.faithfulness.limits import aopc_limits
 from apportion.faithfulness.maps import Reversed
 from apportion.faithfulness.randomisation import randomised_copies, similar
+from apportion.features import TextFeatures
 from apportion.masking import Masking
 from apportion.partitions import Pixels
 from apportion.replacements import Blur, Delete, Mean
@@ -345,6 +346,19 @@ def test_completeness(table: Any) -> None:
     assert nothing.n == 0
 
 
+def test_completeness_leaves_out_what_is_never_hidden() -> None:
+    weights = torch.tensor([1.0, 2.0, 4.0, 8.0])
+
+    def model(ids: Tensor) -> Tensor:
+        return (ids * weights).sum(1, keepdim=True)
+
+    words = TextFeatures(
+        "a b", ("[CLS]", "a", "b", "[SEP]"), ((0, 0), (0, 1), (2, 3), (0, 0)), (None, 0, 1, None)
+    )
+    scores = ap.Completeness()(model, torch.ones(1, 4, dtype=torch.long), weights[None], features=[words])
+    assert scores.mean == 0
+
+
 # ---- sensitivity and sanity ----
 
 
@@ -537,6 +551,30 @@ def test_what_cannot_be_trained() -> None:
 
     with pytest.raises(InputError, match="Fixed cannot be drawn anew"):
         ap.ROAR()(Fixed(), x, x, labels=labels)
+
+
+def test_training_on_batches_of_one_more() -> None:
+    x = torch.randn(22, 3, generator=small.seeded(0))
+    labels = (x[:, 0] > 0).long()
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    test = ap.ROAR(shares=(0.5,), epochs=1, batch=16, held_out=0.2)  # 18 = 17 + 1 are trained on
+    assert test(model, x, x, labels=labels).n == 4
+    test = ap.ROAR(shares=(0.5,), epochs=1, batch=17, held_out=0.2)
+    assert test(model, x, x, labels=labels).n == 4
+    with pytest.raises(InputError, match="no weights that could be trained"):
+        ap.FFidelity(epochs=1)(nn.Flatten(), x, x)
+
+
+def test_masks_that_a_model_gets_used_to_favour_no_place() -> None:
+    from apportion.faithfulness.fidelity import random_subsets
+
+    sets = random_subsets(torch.tensor([10, 4]), 10, 4000, 0, most=0.3)
+    for row, many, most in ((0, 10, 3), (1, 4, 2)):
+        sizes = sets[row].sum(1)
+        assert set(sizes.tolist()) == set(range(1, most + 1))
+        often = sets[row, :, :many].double().mean(0)
+        assert float((often - often.mean()).abs().max()) < 0.03
+    assert not sets[1, :, 4:].any()
 
 
 # ---- references ----

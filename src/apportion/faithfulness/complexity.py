@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import check
 from apportion.faithfulness.case import Case, Found, Test, nan_where
 from apportion.faithfulness.maps import Map
 from apportion.partitions import Partition
@@ -76,8 +76,7 @@ class EffectiveComplexity(Test):
     higher_is_better: ClassVar[None] = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold < 1:
-            raise InputError(f"threshold is {self.threshold}; accepted: a share from 0 to below 1")
+        check("threshold", self.threshold, lambda v: 0 <= v < 1, "a share from 0 to below 1")
 
     def measure(self, case: Case, explanation: Map) -> Found:
         shares, _ = _shares(case, explanation, self.partition)

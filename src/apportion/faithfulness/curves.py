@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check
 from apportion.masking import Masking
 from apportion.parts import Ordered
 
@@ -180,5 +180,6 @@ def at_shares(counts: Tensor, shares: Sequence[float]) -> Tensor:
 
 def check_shares(name: str, shares: Sequence[float]) -> None:
     """Refuse what are no shares."""
-    if not isinstance(shares, tuple | list) or not shares or not all(0 < share <= 1 for share in shares):
-        raise InputError(f"{name} is {shares}; accepted: shares above 0 up to 1, such as (0.1, 0.5)")
+    accepted = "shares above 0 up to 1, such as (0.1, 0.5)"
+    listed = isinstance(shares, tuple | list) and bool(shares)
+    check(name, shares, lambda v: listed and all(0 < share <= 1 for share in v), accepted)

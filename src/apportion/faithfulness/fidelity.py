@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check, check_whole
 from apportion.explanation import Explanation
 from apportion.faithfulness.case import Case, CurveTest, Found, nan_where
 from apportion.faithfulness.curves import Reading, answers, one_reading
-from apportion.faithfulness.maps import Map, values_of
+from apportion.faithfulness.maps import Map, in_rows, values_of
 from apportion.masking import Masking
 
 
@@ -47,12 +47,11 @@ class Infidelity(CurveTest):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 1:
-            raise InputError(f"samples is {self.samples}; accepted: at least 1")
+        check_whole(1, samples=self.samples)
+        check_whole(0, seed=self.seed)
         if self.perturbation not in ("hide", "noise"):
             raise InputError(f"perturbation is {self.perturbation!r}; accepted: 'hide', 'noise'")
-        if not self.noise > 0:
-            raise InputError(f"noise is {self.noise}; accepted: a positive standard deviation")
+        check("noise", self.noise, lambda v: 0 < v < torch.inf, "a positive standard deviation")
 
     def measure(self, case: Case, explanation: Map) -> Found:
         masking = case.masking(self.partition, self.replacement)
@@ -127,22 +126,25 @@ class Completeness(CurveTest):
             curve = self.ordered(case, explanation).curve(masking.counts[:, None])
             first = answers(masking, masking.output, torch.arange(masking.batch))
             total = one_reading(self.of, first[0], first[1]) - curve.read(self.of)[:, 0].to(first)
-        sums = torch.stack(
-            [v.double().flatten(1).sum(1) for v in values_of(explanation, masking.inputs).values()]
-        )
+            values = case.relevance(explanation, masking)  # what is never hidden is not in the total
+        else:
+            values = in_rows(explanation, masking.inputs)
+        sums = values.double().sum(1)
         total = total.to(sums)
-        return nan_where(total == 0, (total - sums.sum(0)).abs() / total.abs(), "the total is zero")
+        return nan_where(total == 0, (total - sums).abs() / total.abs(), "the total is zero")
 
 
-def random_subsets(counts: Tensor, many: int, samples: int, seed: int) -> Tensor:
-    """Sets of features, (batch, samples, many), True inside: their sizes uniform from 1 to all but one (or one)
-    of the features of a sample, their members uniform. Features that a sample lacks are in none."""
+def random_subsets(counts: Tensor, many: int, samples: int, seed: int, most: float = 1.0) -> Tensor:
+    """Sets of features, (batch, samples, many), True inside: their sizes uniform from 1 to the share `most` of the
+    features of a sample, but not all (if it has two), their members uniform. Features that a sample lacks are
+    in none."""
     random = np.random.default_rng(seed)
     share = torch.from_numpy(random.random(samples))
     # Row by row, so that the draws of a sample's features do not depend on how many others have.
     chance = torch.from_numpy(random.random((many, samples))).T
     absent = torch.arange(many) >= counts.cpu()[:, None, None]
     place = chance.expand(len(counts), -1, -1).masked_fill(absent, torch.inf).argsort(2).argsort(2)
-    most = (counts.cpu()[:, None] - 1).clamp(min=1)
-    sizes = 1 + (share * most).long()
+    counts = counts.cpu()[:, None]
+    largest = (most * counts).ceil().long().minimum(counts - 1).clamp(min=1)
+    sizes = 1 + (share * largest).long()
     return (place < sizes[..., None]) & ~absent

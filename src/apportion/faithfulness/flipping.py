@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check_whole
 from apportion.faithfulness.case import Case, CurveTest, Found, nan_where
 from apportion.faithfulness.curves import WAYS, Curve, Order, Way, at_shares, check_shares, even_steps
 from apportion.faithfulness.limits import aopc_limits
@@ -49,8 +49,7 @@ class PixelFlipping(CurveTest):
         super().__post_init__()
         _check_steps(self.steps)
         _check_order(self.order)
-        if self.beam < 1:
-            raise InputError(f"beam is {self.beam}; accepted: at least 1")
+        check_whole(1, beam=self.beam)
         if self.normalised and self.order != "morf":
             raise InputError(f"normalised was given with order={self.order!r}; accepted: with 'morf' only")
 
@@ -152,8 +151,7 @@ class DeletionRate(CurveTest):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.block < 1:
-            raise InputError(f"block is {self.block}; accepted: at least 1 step")
+        check_whole(1, block=self.block)
 
     def measure(self, case: Case, explanation: Map) -> Found:
         order = self.ordered(case, explanation)
@@ -230,8 +228,8 @@ def _area(test: Deletion | Insertion, case: Case, explanation: Map) -> Found:
 
 
 def _check_steps(steps: int | None) -> None:
-    if steps is not None and (not isinstance(steps, int) or steps < 1):
-        raise InputError(f"steps is {steps!r}; accepted: at least 1, or None for one feature a step")
+    if steps is not None:  # one feature a step
+        check_whole(1, steps=steps)
 
 
 def _check_order(order: str) -> None:

@@ -33,6 +33,11 @@ def values_of(explanation: Map, inputs: Inputs) -> dict[Any, Tensor]:
     for key, value in given.items():
         if key not in asked:
             names = ", ".join(repr(k) for k in asked)
+            if key is None:
+                raise InputError(
+                    f"the map is one tensor, but the inputs are {names}; accepted: a map for each that is "
+                    f"explained, such as {{{next(iter(asked))!r}: values}}"
+                )
             raise InputError(f"the map has values for {key!r}, but the inputs are {names}")
         if not isinstance(value, Tensor | np.ndarray):
             raise InputError(f"the map holds {type(value).__name__}; accepted: an Explanation or tensors")

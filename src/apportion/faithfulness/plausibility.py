@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check
 from apportion.explanation import Explanation
 from apportion.faithfulness.maps import Map
 from apportion.faithfulness.scores import Scores
@@ -161,7 +161,7 @@ def _marked(explanation: Map, truth: Tensor) -> Marked:
             f"truth has values from {mark.min()} to {mark.max()}; accepted: True and False, or 1 and 0"
         )
     mark = mark.bool()
-    if values.dim() > 2:  # channels are of one place
+    if values.dim() > 2 and mark.shape != values.shape:  # channels are of one place
         values = values.sum(1)
         mark = mark[:, 0] if mark.dim() == values.dim() + 1 and mark.shape[1] == 1 else mark
     if mark.shape != values.shape:
@@ -196,5 +196,5 @@ def _highest(found: Marked, many: Tensor) -> Tensor:
 
 
 def _check_share(share: float | None) -> None:
-    if share is not None and not 0 < share <= 1:
-        raise InputError(f"share is {share}; accepted: above 0 up to 1, or None for as many as are marked")
+    accepted = "above 0 up to 1, or None for as many as are marked"
+    check("share", share, lambda v: v is None or 0 < v <= 1, accepted)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check_whole
 from apportion.faithfulness.case import Case, Found, Test, nan_where
 from apportion.faithfulness.complexity import entropy
 from apportion.faithfulness.maps import Map, in_rows, method_of
@@ -24,7 +24,8 @@ class ParameterRandomisation(Test):
     """Model parameter randomisation (Adebayo et al. 2018): how like the map stays when the weights are drawn anew.
     Lower is better; a method that scores near 1 does not look at the weights.
 
-    `way="cascading"` randomises one layer after another from the output on, `"independent"` each layer by itself;
+    `way="cascading"` randomises one layer after another from the output on (the last that the model lists first),
+    `"independent"` each layer by itself;
     the score is the mean over the layers of the similarity to the map of the trained model. `"complexity"` is
     the efficient form (Hedström et al. 2024): all layers at once, and the score is the rise of the map's
     entropy over that of the trained model, relative to it: higher is better.
@@ -42,7 +43,7 @@ class ParameterRandomisation(Test):
     def __post_init__(self) -> None:
         if self.way not in ("cascading", "independent", "complexity"):
             raise InputError(f"way is {self.way!r}; accepted: 'cascading', 'independent', 'complexity'")
-        _check_similarity(self.similarity)
+        _check(self.similarity, self.seed)
 
     @property
     def higher_is_better(self) -> bool:
@@ -85,7 +86,7 @@ class RandomLogit(Test):
     higher_is_better: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_similarity(self.similarity)
+        _check(self.similarity, self.seed)
 
     def measure(self, case: Case, explanation: Map) -> Found:
         method = method_of(explanation, self)
@@ -166,6 +167,7 @@ def _entropy(rows: Tensor) -> Tensor:
     return entropy(size / size.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny))
 
 
-def _check_similarity(similarity: str) -> None:
+def _check(similarity: str, seed: int) -> None:
+    check_whole(0, seed=seed)
     if similarity not in ("spearman", "pearson", "cosine"):
         raise InputError(f"similarity is {similarity!r}; accepted: 'spearman', 'pearson', 'cosine'")

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check, check_whole
 from apportion.faithfulness.case import Case, CurveTest, Found, Test
 from apportion.faithfulness.curves import at_shares, check_shares
 from apportion.faithfulness.fidelity import random_subsets
 from apportion.faithfulness.maps import Map
 from apportion.faithfulness.rationales import Comprehensiveness
 from apportion.faithfulness.scores import Scores
-from apportion.faithfulness.training import copied, digest_of, finished, fresh, predicted, train
+from apportion.faithfulness.training import check_seeds, copied, digest_of, finished, fresh, predicted, train
 from apportion.inputs import Inputs, rows_of
 from apportion.progress import progress
 from apportion.trees import tensors_in
@@ -52,10 +52,8 @@ class ROAR(CurveTest):
         super().__post_init__()
         check_shares("shares", self.shares)
         _check_training(self.epochs, self.batch, self.rate)
-        if not 0 < self.held_out < 1:
-            raise InputError(f"held_out is {self.held_out}; accepted: a share between 0 and 1")
-        if not self.seeds:
-            raise InputError("seeds is empty; accepted: at least one seed")
+        check("held_out", self.held_out, lambda v: 0 < v < 1, "a share between 0 and 1")
+        check_seeds(self.seeds)
 
     @property
     def higher_is_better(self) -> bool:
@@ -130,6 +128,7 @@ class FFidelity(Test):
         if not isinstance(self.test, CurveTest) or isinstance(self.test, ROAR):
             raise InputError(f"test is {self.test!r}; accepted: a test that hides features, such as ROAD()")
         check_shares("share", (self.share,))
+        check_whole(0, seed=self.seed)
         _check_training(self.epochs, self.batch, self.rate)
 
     @property
@@ -140,8 +139,7 @@ class FFidelity(Test):
         masking = case.masking(self.test.partition, self.test.replacement)
         labels = masking.output.argmax(1) if case.labels is None else _labels(case, self, classes=1)
         made = copied(case.model)
-        masks = random_subsets(masking.counts, masking.many, self.epochs * 8, self.seed)
-        masks &= masks.cumsum(2) <= (self.share * masking.counts[:, None, None]).ceil()
+        masks = random_subsets(masking.counts, masking.many, self.epochs * 8, self.seed, self.share)
 
         def changed(rows: Tensor, step: int) -> Inputs:
             return masking.masked(~masks[:, step % masks.shape[1]].to(masking.score.device)[rows], rows)
@@ -182,5 +180,5 @@ def _labels(case: Case, test: object, classes: int = 2) -> Tensor:
 
 
 def _check_training(epochs: int, batch: int, rate: float) -> None:
-    if epochs < 1 or batch < 1 or not rate > 0:
-        raise InputError(f"epochs is {epochs}, batch {batch}, rate {rate}; accepted: positive numbers")
+    check_whole(1, epochs=epochs, batch=batch)
+    check("rate", rate, lambda v: 0 < v < torch.inf, "a positive number")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check_whole
 from apportion.faithfulness.case import Case, Found, Test
 from apportion.faithfulness.maps import Map, values_of
 from apportion.faithfulness.weighting import weights_of
@@ -55,8 +55,8 @@ class ShuffleTVD(Test):
     higher_is_better: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.permutations < 1:
-            raise InputError(f"permutations is {self.permutations}; accepted: at least 1")
+        check_whole(1, permutations=self.permutations)
+        check_whole(0, seed=self.seed)
 
     def measure(self, case: Case, explanation: Map) -> Found:
         model, ids = case.model, case.inputs

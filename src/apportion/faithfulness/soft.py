@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import check_whole
 from apportion.faithfulness.case import Case, Found, Test, nan_where
 from apportion.faithfulness.curves import answers, one_reading
 from apportion.faithfulness.maps import Map
@@ -38,7 +38,8 @@ class SoftComprehensiveness(Test):
     blind: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_samples(self.samples)
+        check_whole(1, samples=self.samples)
+        check_whole(0, seed=self.seed)
 
     def measure(self, case: Case, explanation: Map) -> Found:
         fall = _fall(self, case, explanation, drop_relevant=True)
@@ -62,7 +63,8 @@ class SoftSufficiency(Test):
     blind: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_samples(self.samples)
+        check_whole(1, samples=self.samples)
+        check_whole(0, seed=self.seed)
 
     def measure(self, case: Case, explanation: Map) -> Found:
         fall = _fall(self, case, explanation, drop_relevant=False)
@@ -144,8 +146,3 @@ def _at_leaf(slot: Slot, leaf: Tensor, found: dict[object, Tensor], subject: Sub
         if key in found:
             flat[begin : begin + ids.numel()] = found[key].flatten().to(flat)
     return flat[slot.positions.clamp(min=0)].masked_fill(slot.positions < 0, 1.0).unsqueeze(-1)
-
-
-def _check_samples(samples: int) -> None:
-    if samples < 1:
-        raise InputError(f"samples is {samples}; accepted: at least 1")

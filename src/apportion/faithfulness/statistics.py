@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
-from apportion.errors import InputError
+from apportion.errors import InputError, check, check_whole
 
 Numbers = npt.NDArray[np.float64]
 
@@ -45,10 +45,9 @@ def interval_of_mean(
     >>> interval_of_mean([0.5, 0.5, 0.5])
     (0.5, 0.5)
     """
-    if not 0 < level < 1:
-        raise InputError(f"level is {level}; accepted: a share between 0 and 1, such as 0.95")
-    if resamples < 1:
-        raise InputError(f"resamples is {resamples}; accepted: at least 1")
+    check("level", level, lambda v: 0 < v < 1, "a share between 0 and 1, such as 0.95")
+    check_whole(1, resamples=resamples)
+    check_whole(0, seed=seed)
     data = np.asarray(values, dtype=np.float64)
     if not len(data):
         return math.nan, math.nan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apportion.calling import behind, call_model
-from apportion.errors import InputError
+from apportion.errors import InputError, check, check_whole
 from apportion.faithfulness.scores import Scores
 from apportion.inputs import Inputs, rows_of
 from apportion.target import scores_of
 from apportion.trees import tensors_in
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Refuse what are no seeds."""
+    check(
+        "seeds",
+        seeds,
+        lambda v: isinstance(v, tuple | list) and len(v) > 0,
+        "at least one seed, such as (0, 1)",
+    )
+    for seed in seeds:
+        check_whole(0, seed=seed)
 
 
 def fresh(model: Any, seed: int) -> nn.Module:
@@ -53,13 +65,16 @@ def train(
 ) -> None:
     """Train a model in place on some rows with Adam and the cross-entropy; `changed(rows, step)` may give other
     inputs for them."""
-    optimiser = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=rate)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    if not weights:
+        raise InputError("the model has no weights that could be trained")
+    optimiser = torch.optim.Adam(weights, lr=rate)
     random = np.random.default_rng(seed)
     step = 0
     with torch.inference_mode(False), torch.enable_grad(), _seeded(model, seed):
         model.train()
         for _ in range(epochs):
-            for part in rows[torch.from_numpy(random.permutation(len(rows)))].split(batch):
+            for part in _batches(rows[torch.from_numpy(random.permutation(len(rows)))], batch):
                 given = rows_of(inputs, part) if changed is None else changed(part, step)
                 scores = scores_of(call_model(model, given), len(part))
                 answers = labels[part.to(labels.device)].to(scores.device)
@@ -72,6 +87,14 @@ def train(
                 optimiser.step()
                 step += 1
         model.eval()
+
+
+def _batches(rows: Tensor, batch: int) -> list[Tensor]:
+    """The rows in batches; one row left over goes with the last, since batch norm cannot be trained on one."""
+    parts = list(rows.split(batch))
+    if len(parts) > 1 and len(parts[-1]) == 1 < batch:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 def predicted(model: nn.Module, inputs: Inputs, batch: int) -> Tensor:

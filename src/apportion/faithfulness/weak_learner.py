@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from apportion.domains.documents import Documents
-from apportion.errors import InputError
+from apportion.errors import InputError, check_whole
 from apportion.explanation import Cost
 from apportion.faithfulness.maps import RandomMap, UniformMap
 from apportion.faithfulness.scores import Scores
+from apportion.faithfulness.training import check_seeds
 from apportion.faithfulness.weighting import weights_of
 from apportion.models.text import TokenMLP
 from apportion.models.training import Training, best_epoch, scores_by_model, train
@@ -42,8 +43,8 @@ class WeakLearner:
     training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
-        if not self.seeds:
-            raise InputError("seeds is empty; accepted: at least one seed")
+        check_whole(1, embedding=self.embedding, hidden=self.hidden)
+        check_seeds(self.seeds)
 
     def __call__(self, documents: Documents, validation: Documents, test: Documents, words: int) -> Scores:
         begin = time.perf_counter()

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from apportion.domains.corpora import CORPORA, Corpus
 from apportion.domains.documents import Documents
-from apportion.errors import InputError
+from apportion.errors import InputError, check_whole
 from apportion.faithfulness.case import CurveTest
 from apportion.faithfulness.flipping import DeletionRate
 from apportion.faithfulness.rationales import Comprehensiveness, Sufficiency
@@ -76,9 +76,8 @@ class Settings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("train", "valid", "test", "few", "steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; accepted: at least 1 token")
+        check_whole(1, train=self.train, valid=self.valid, test=self.test, few=self.few, steps=self.steps)
+        check_whole(0, seed=self.seed)
         if not self.corpora or not set(self.corpora) <= set(CORPORA):
             raise InputError(
                 f"corpora is {', '.join(self.corpora) or 'empty'}; accepted: some of {', '.join(CORPORA)}"
