@@ -6,15 +6,14 @@ import math
 import operator
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.module import register_module_forward_hook
 
 from apportion.errors import InputError
 from apportion.forward import Score, Subject
@@ -106,10 +105,10 @@ def last_layer(subject: Subject, space: Sequence[int]) -> Found:
     """
     if not isinstance(subject.model, torch.nn.Module):
         raise InputError("the model is a plain callable without named layers; accepted: a torch.nn.Module")
-    modules = dict(subject.model.named_modules())
-    convolutions = [name for name, module in modules.items() if isinstance(module, _ConvNd)]
+    names = {id(module): name for name, module in subject.model.named_modules() if name}
+    convolutions = [module for module in subject.model.modules() if isinstance(module, _ConvNd)]
     for begin in (*convolutions[-1:], None):
-        score, kept = _recorded(subject, space, modules, begin)
+        score, kept = _recorded(subject, space, names, begin)
         # The last of all most often; a transformer may read its class token only there.
         rest = [item for item in kept[:-1] if not isinstance(item.module, _PARTS)]
         for items in (kept[-1:], rest):
@@ -137,17 +136,17 @@ class _Kept:
 
 
 def _recorded(
-    subject: Subject, space: Sequence[int], modules: Mapping[str, torch.nn.Module], begin: str | None
+    subject: Subject, space: Sequence[int], names: Mapping[int, str], begin: torch.nn.Module | None
 ) -> tuple[Score, list[_Kept]]:
     """A forward pass that is recorded from the layer `begin` on (None: from the start), and all outputs with a
     grid since then, in the order of the calls."""
     run = Substitution(model=subject.model)
     run.idle = begin is not None
     kept: list[_Kept] = []
-    thread = threading.get_ident()  # the hooks are for this thread and this call only
+    thread = threading.get_ident()  # the hook is for this thread and this call only
 
-    def look(name: str, module: torch.nn.Module, _: Any, output: Any) -> Any:
-        if (run.idle and name != begin) or threading.get_ident() != thread:
+    def look(module: torch.nn.Module, _: Any, output: Any) -> Any:
+        if (run.idle and module is not begin) or id(module) not in names or threading.get_ident() != thread:
             return None
         several = type(output) is tuple and bool(output)
         whole = output[0] if several else output
@@ -162,14 +161,14 @@ def _recorded(
                 whole = whole.detach().requires_grad_()
                 run.own.add(id(whole))
                 run.idle = False
-            kept.append(_Kept(name, module, grid, whole))
+            kept.append(_Kept(names[id(module)], module, grid, whole))
         return (whole, *output[1:]) if several else whole
 
-    with ExitStack() as stack:
-        for name, module in modules.items():
-            if name:
-                stack.callback(module.register_forward_hook(partial(look, name)).remove)
+    hook = register_module_forward_hook(look)  # one for all modules: the model is not touched
+    try:
         return subject.forward(run), kept
+    finally:
+        hook.remove()
 
 
 def _gradients(subject: Subject, score: Score, at: list[Tensor]) -> list[Tensor | None]:
