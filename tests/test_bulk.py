@@ -324,6 +324,26 @@ def test_another_column_is_another_run_and_the_default_one_is_not(tmp_path, suff
             explain("sentiment", given, "inputxgradient", tmp_path / "run", **wrong)
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet", ".feather", ""])
+def test_an_id_that_stands_there_twice_is_refused_before_anything_is_written(tmp_path, suffix):
+    import pandas as pd
+
+    frame = pd.DataFrame({"text": ["a dull film"] * 4, "key": ["a", "b", "c", "b"], "other": range(4)})
+    data = tmp_path / f"data{suffix}"
+    if suffix == ".jsonl":
+        frame.to_json(data, orient="records", lines=True)
+    elif suffix == ".feather":
+        frame.to_feather(data)
+    elif suffix:
+        {".csv": frame.to_csv, ".parquet": frame.to_parquet}[suffix](data, index=False)
+    given = data if suffix else frame
+    with pytest.raises(InputError, match="column 'key' has 3 ids for 4 inputs: 'b' is there 2 times"):
+        explain("sentiment", given, "inputxgradient", tmp_path / "run", id_column="key")
+    assert not (tmp_path / "run").exists()
+    run = explain("sentiment", given, "inputxgradient", tmp_path / "run", id_column="other")
+    assert [row["id"] for row in run.rows()] == list("0123")
+
+
 def test_what_is_no_table_has_no_column_to_name(tmp_path):
     (tmp_path / "x.txt").write_text("a dull film\n")
     np.save(tmp_path / "x.npy", np.zeros((2, 4), np.float32))

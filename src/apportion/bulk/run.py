@@ -15,7 +15,7 @@ from apportion.bulk.manifest import Manifest
 from apportion.bulk.meter import Meter, interruptible
 from apportion.bulk.probing import settled_by_trial
 from apportion.bulk.shards import PRECISIONS
-from apportion.bulk.sources import column_of, open_source
+from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.bulk.work import Job, loaded
 from apportion.domains import Classifier
 from apportion.errors import InputError
@@ -60,7 +60,7 @@ def explain_dataset(
     - `model`: a name as in `apportion.load`, a `Classifier`, or any model that takes tensors;
     - `data`: a folder of pictures or texts, a Parquet, Arrow, CSV, JSON lines, .npy or .safetensors file, or
       any PyTorch dataset, list, tensor or pandas frame; `column` names the text or picture in a table, and
-      `id_column` its id (default: the file name, or the number);
+      `id_column` its id, each of them once (default: the file name, or the number);
     - `fingerprint`: your own name for this state of the data, in place of a look at its content: for data too
       large for that, or that never reads the same twice;
     - `target`: None (the predicted class), a class, or one class for each input;
@@ -149,6 +149,7 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
     job = Job(folder, wanted, source, model, method, target, asked["device"], asked["strict"])
     found = manifest.read(folder)
     if found is None:
+        refuse_repeated_ids(source)
         settled = settled_by_trial(job, made, asked["workers"])
     else:
         settled = found.resumed(wanted, folder)

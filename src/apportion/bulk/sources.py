@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -54,6 +55,18 @@ def open_source(
         return replace(source, choice=choice.settled(source.head()))
     choice.settled(())
     return source
+
+
+def refuse_repeated_ids(source: Source) -> None:
+    """Raises InputError where two rows of a table have the same id: nothing could tell them apart later."""
+    if isinstance(source, Lines | ArrowRows | Items) and source.choice.id_column is not None:
+        many = Counter(source.ids())
+        for name, times in many.most_common(1):
+            if times > 1:
+                raise InputError(
+                    f"column {source.choice.id_column!r} has {len(many)} ids for {many.total()} inputs: "
+                    f"{name[:60]!r} is there {times} times; accepted: a column with another value in each row"
+                )
 
 
 def column_of(source: Source) -> str | None:
@@ -198,6 +211,12 @@ class Items:
     def head(self) -> Iterable[Any]:
         with torch.random.fork_rng(devices=()):
             return list(first_rows(self._row, len(self)))
+
+    def ids(self) -> Iterator[str]:
+        """Nothing of a dataset, whose samples are read when their turn comes."""
+        for index in range(len(self) if isinstance(self.items, list | tuple) else 0):
+            with suppress(InputError):
+                yield self.id(index)
 
     def __len__(self) -> int:
         return len(self.items)

@@ -108,6 +108,11 @@ class Lines:
         header = _lines(self.path)[0]
         return first_rows(self._row, len(self)) if header is None else [dict.fromkeys(header)]
 
+    def ids(self) -> Iterator[str]:
+        for index in range(len(self)):
+            with suppress(InputError, ValueError):  # of a row that cannot be read
+                yield self.id(index)
+
     def __len__(self) -> int:
         return len(_lines(self.path)[1])
 
@@ -173,6 +178,16 @@ class ArrowRows:
         if path.suffix.lower() == ".parquet":
             return [dict.fromkeys(import_module("pyarrow.parquet").read_schema(path).names)]
         return [dict.fromkeys(_block(path, 0).column_names)]
+
+    def ids(self) -> Iterator[str]:
+        names = [self.choice.id_column]
+        for path in self.paths:
+            if path.suffix.lower() == ".parquet":
+                batches = import_module("pyarrow.parquet").ParquetFile(path).iter_batches(columns=names)
+            else:
+                batches = _block(path, 0).select(names).to_batches()
+            for batch in batches:
+                yield from map(str, batch.column(0).to_pylist())
 
     def __len__(self) -> int:
         return _blocks(self.paths)[-1].first
