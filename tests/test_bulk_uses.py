@@ -222,8 +222,10 @@ def test_drift_between_two_models(tmp_path):
     data = torch.randn(50, 4)
     model, turned = nn.Linear(4, 2), nn.Linear(4, 2)
     turned.load_state_dict({"weight": -model.weight.detach(), "bias": -model.bias.detach()})
-    for name, one, x in (("a", model, data), ("b", turned, data[:40]), ("c", model, data)):
-        ap.explain_dataset(one, x, "inputxgradient", tmp_path / name, progress=False, target=0)
+    rows = [{"x": x, "key": f"row {i}"} for i, x in enumerate(data)]
+    settings = {"column": "x", "id_column": "key", "progress": False, "target": 0}
+    for name, one, given in (("a", model, rows), ("b", turned, rows[:40]), ("c", model, rows)):
+        ap.explain_dataset(one, given, "inputxgradient", tmp_path / name, **settings)
     a, b, c = (ap.open_run(tmp_path / name) for name in "abc")
     found = drift(a, b)
     assert found.flipped == 1.0
@@ -234,6 +236,55 @@ def test_drift_between_two_models(tmp_path):
     assert same.flipped == 0
     assert not same.settings
     assert torch.allclose(same.cosines, torch.ones(50, dtype=torch.float64))
+
+
+def test_drift_between_unrelated_runs_is_refused(tmp_path):
+    torch.manual_seed(0)
+    data, key = torch.randn(20, 4), [{"x": torch.randn(4), "key": str(i)} for i in range(20)]
+    model, other = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def named(labels):
+        return Classifier(
+            model, ImagePreparation(resize=None, crop=None, accept=(2, 2)), labels, "image", "x"
+        )
+
+    given = {
+        "a": (model, data, {}),
+        "same data": (other, data, {}),
+        "other data": (model, data + 1, {}),
+        "other ids": (model, key, {"column": "x", "id_column": "key"}),
+        "labels": (named(("cat", "dog")), data, {}),
+        "others": (named(("cat", "cow")), data, {}),
+    }
+    runs = {
+        name: ap.explain_dataset(one, x, "saliency", tmp_path / name, progress=False, **settings)
+        for name, (one, x, settings) in given.items()
+    }
+    assert len(drift(runs["a"], runs["same data"]).inputs) == 20
+    for name in ("other data", "other ids"):
+        with pytest.raises(InputError, match="row 0 need not be the same"):
+            drift(runs["a"], runs[name])
+    with pytest.raises(InputError, match="models with other domains: None and 'image'"):
+        drift(runs["a"], runs["labels"])
+    with pytest.raises(InputError, match=r"models with other classes: \('cat', 'dog'\) and \('cat', 'cow'\)"):
+        drift(runs["labels"], runs["others"])
+
+
+def test_drift_refuses_ids_that_stand_there_twice(tmp_path):
+    class Twice(torch.utils.data.Dataset):
+        """A dataset, whose ids nobody looks through before."""
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return {"x": torch.full((4,), float(index)), "key": str(index // 2)}
+
+    run = ap.explain_dataset(
+        nn.Linear(4, 2), Twice(), "saliency", tmp_path, progress=False, column="x", id_column="key"
+    )
+    with pytest.raises(InputError, match="2 ids for 4 inputs"):
+        drift(run, run)
 
 
 def test_drift_needs_inputs_in_common(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,7 +13,7 @@ from apportion.bulk.reading import Run
 from apportion.bulk.shards import pooled
 from apportion.errors import InputError
 
-COMPARED = ("model_fingerprint", "method", "target", "data_fingerprint", "precision", "pool")
+COMPARED = ("model_fingerprint", "method", "target", "data_fingerprint", "column", "precision", "pool")
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,16 @@ class Drift:
 
 def drift(first: Run, second: Run) -> Drift:
     """Compare two runs input by input, by id. Maps of pictures that were summed to different numbers of cells
-    are summed to the smaller. Raises InputError for runs without an input in common."""
-    places = {row["id"]: place for place, row in enumerate(second.rows())}
+    are summed to the smaller. Raises InputError for runs without an input in common, of models with other
+    classes, or whose ids do not say which inputs are the same."""
+    mine, theirs = _places(first), _places(second)
+    shared = [name for name in mine if name in theirs]
+    if not shared:
+        raise InputError(f"{first.folder} and {second.folder} have no input in common, by id")
+    _refuse_unrelated(first, second, shared[0])
     found = []
     for row, values in first.maps():
-        place = places.get(row["id"])
+        place = theirs.get(row["id"])
         if place is None:
             continue
         other = second[place]
@@ -67,8 +73,6 @@ def drift(first: Run, second: Run) -> Drift:
                 flipped=row["prediction"] != other["prediction"],
             )
         )
-    if not found:
-        raise InputError(f"{first.folder} and {second.folder} have no input in common, by id")
     found.sort(key=lambda one: 2.0 if one.cosine is None else one.cosine)
     return Drift(
         inputs=tuple(found),
@@ -82,6 +86,34 @@ def drift(first: Run, second: Run) -> Drift:
             and pair[0] != pair[1]
         },
     )
+
+
+def _places(run: Run) -> dict[str, int]:
+    """Where each input is in the run, by id."""
+    found = {row["id"]: place for place, row in enumerate(run.rows())}
+    if len(found) < len(run):
+        raise InputError(
+            f"{run.folder} has {len(found)} ids for {len(run)} inputs; accepted: another for each"
+        )
+    return found
+
+
+def _refuse_unrelated(first: Run, second: Run, shared: str) -> None:
+    """Raises InputError for models that have other classes, and for an id that says nothing of other data."""
+    one, other = first.manifest, second.manifest
+    for what, pair in (("domains", (one.domain, other.domain)), ("classes", (one.labels, other.labels))):
+        if pair[0] != pair[1]:
+            raise InputError(
+                f"{first.folder} and {second.folder} are of models with other {what}: {reprlib.repr(pair[0])} and "
+                f"{reprlib.repr(pair[1])}; accepted: runs that give the same inputs the same kind of answer"
+            )
+    numbers = [run.id_column is None and shared.rpartition(":")[2].isdigit() for run in (one, other)]
+    if any(numbers) and not (all(numbers) and one.data_fingerprint == other.data_fingerprint):
+        raise InputError(
+            f"{first.folder} and {second.folder} are of other data or have other ids, and row {shared} need not be the "
+            "same input in both; accepted: runs of the same data, or with a column of ids (apportion bulk … --id "
+            "COLUMN)"
+        )
 
 
 def _cosine(one: Any, other: Any) -> float | None:
