@@ -383,6 +383,10 @@ class Cube(torch.autograd.Function):
 HIDDEN: dict[str, Callable[[], M]] = {
     "CubeBackward": lambda: M(lambda s, x: s.k(Cube.apply(s.l(x))), l=lin(6, 5), k=lin(5, 3)),
     "cdist": lambda: M(lambda s, x: s.k(torch.cdist(s.l(x), s.l.weight.T)), l=lin(6, 5), k=lin(6, 3)),
+    "multi_head_attention_forward": lambda: M(
+        lambda s, x: s.k(s.m(x, x, x)[0]), m=nn.MultiheadAttention(6, 2, add_zero_attn=True), k=lin(6, 3)
+    ),
+    "lstm": lambda: M(lambda s, x: s.k(s.r(x)[0]), r=nn.LSTM(6, 5, proj_size=4), k=lin(4, 3)),
 }
 
 
@@ -394,6 +398,7 @@ def test_what_has_no_rule_is_named_with_its_amount(name: str) -> None:
     assert e.remainder.sum().item() == pytest.approx(sum(e.ledger.absorbed.values()), rel=1e-6)
     plain = ap.LRP(EXACT)(HIDDEN[name]().to(D), vector(), target=0)
     assert any(name in warning for warning in plain.warnings)
+    assert len(plain.warnings) == len(e.warnings)
     with pytest.raises(ap.InputError, match=name):
         ap.LRP(EXACT, strict=True)(HIDDEN[name]().to(D), vector(), target=0)
 

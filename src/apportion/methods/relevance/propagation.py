@@ -130,8 +130,11 @@ class Propagation:
 
     def unruled(self, call: Call) -> Any:
         """Use the gradient of a function that has no rule, and measure what that loses."""
+        measured = (
+            self.row is not None
+        )  # not in what is only written out in other operations, which has no row
         row = self.row if self.row is not None else OpenRow(call.run.where(), call.name)
-        if not self.ledger:
+        if not measured:
             self._measure_inputs(call, row)
         result = call.function(*call.args, **call.kwargs)
         if not any(tensor.requires_grad for tensor in tensors_in(result)):
@@ -141,7 +144,7 @@ class Propagation:
                 f"no rule for {call.name!r}, called from {row.module or 'the model'!r} (strict=True)"
             )
         row.rule, row.ruled = "none: gradient", False
-        if not self.ledger:
+        if not measured:
             self._watch(row, result)
             self._keep(row)
         return result
