@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 from typing import Any
 
@@ -162,9 +163,21 @@ def test_bias_share_of_alpha_beta_is_equation_21() -> None:
     assert float(e.apportioned) == pytest.approx(layer(x).item() * (1 - bias / (positive + bias)))
 
 
+def merged(conv: Any, norm: Any) -> Any:
+    if isinstance(conv, nn.Conv2d):
+        return nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
+    whole, scale = copy.deepcopy(conv), norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    with torch.no_grad():
+        whole.bias.sub_(norm.running_mean).mul_(scale).add_(norm.bias)
+        for part, s in zip(whole.weight.chunk(conv.groups), scale.chunk(conv.groups), strict=True):
+            part.mul_(s.view(-1, 1, 1))
+    return whole
+
+
+@pytest.mark.parametrize("conv", [nn.Conv2d(4, 4, 3), nn.ConvTranspose2d(4, 4, 2, groups=2)], ids=str)
 @pytest.mark.parametrize("name", sorted(COMPOSITES))
-def test_batch_norm_is_part_of_the_layer_before_it(name: str) -> None:
-    conv, norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+def test_batch_norm_is_part_of_the_layer_before_it(name: str, conv: nn.Module) -> None:
+    norm = nn.BatchNorm2d(4)
     dense, norm1 = nn.Linear(4, 5), nn.BatchNorm1d(5)
     for n in (norm, norm1):
         n.running_mean.normal_()
@@ -173,11 +186,10 @@ def test_batch_norm_is_part_of_the_layer_before_it(name: str) -> None:
         nn.init.normal_(n.bias)
     tail = (nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     split = nn.Sequential(conv, norm, *tail, dense, norm1, nn.ReLU(), nn.Linear(5, 2)).double().eval()
-    merged = nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
-    whole = nn.Sequential(
-        merged, *tail, nn.utils.fusion.fuse_linear_bn_eval(dense, norm1), nn.ReLU(), split[-1]
-    ).eval()
-    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    dense1 = nn.utils.fusion.fuse_linear_bn_eval(dense, norm1)
+    whole = nn.Sequential(merged(conv, norm), *tail, dense1, nn.ReLU(), split[-1]).eval()
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    torch.testing.assert_close(split(x), whole(x))
     for ledger in (False, True):
         a, b = (ap.LRP(name, ledger=ledger)(m, x, target=0) for m in (split, whole))
         torch.testing.assert_close(a.values, b.values, rtol=1e-9, atol=1e-12)

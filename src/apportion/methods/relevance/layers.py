@@ -116,7 +116,9 @@ def _convolve(
             )[0]
             return F.pad(found, [-side for side in sides]) if sides else found
 
-        layer = Layer(forward, weight, bias, channel=1, adjoint=adjoint)
+        layer = Layer(
+            forward, weight, bias, channel=1, adjoint=adjoint, groups=groups if transposed else None
+        )
         result = call.run.state.layer(call, layer, input, "convolution")
     return call.run.again(torch.squeeze, result, 0) if unbatched else result
 

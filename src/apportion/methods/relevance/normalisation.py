@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -185,11 +186,14 @@ def _fold(layer: Layer, scale: Tensor, shift: Tensor, output: Tensor) -> Layer |
     """The layer with a following batch norm in its weights, where its outputs are the batch norm's channels."""
     w = layer.weight
     channel = layer.channel % output.dim()
-    if layer.adjoint is None or channel != 1 or w.dim() < 2 or w.shape[0] != len(scale):
+    if layer.adjoint is None or channel != 1 or w.dim() < 2:
         return None
-    weight = w * scale.view(-1, *[1] * (w.dim() - 1))
+    rows = scale
+    if layer.groups is not None:
+        rows = scale.view(layer.groups, -1).repeat_interleave(w.shape[0] // layer.groups, 0)
+    weight = w * rows.view(*rows.shape, *[1] * (w.dim() - rows.dim()))
     bias = shift if layer.bias is None else layer.bias * scale + shift
-    return Layer(layer.forward, weight, bias, layer.channel, layer.adjoint)
+    return replace(layer, weight=weight, bias=bias)
 
 
 def native_layer_norm(call: Call, *args: Any, **kwargs: Any) -> Any:

@@ -24,13 +24,15 @@ from apportion.errors import InputError, check
 
 @dataclass
 class Layer:
-    """A function that is linear in its input: `forward(x, w, b)`, with the bias on dimension `channel`."""
+    """A function that is linear in its input: `forward(x, w, b)`, with the bias on dimension `channel`. `groups` are
+    those of a transposed convolution, whose weight has its inputs first: (in, out / groups, …)."""
 
     forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     weight: Tensor
     bias: Tensor | None = None
     channel: int = -1
     adjoint: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
+    groups: int | None = None
     row: Any = field(default=None)
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
