@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -235,3 +236,16 @@ def test_each_name_can_be_met() -> None:
         except AttributeError:  # the getter of a Python property, which is not a function of torch
             continue
     assert not (HOMOGENEOUS | ELEMENTWISE) - names
+
+
+@pytest.mark.parametrize("join", [torch.cat, torch.stack])
+def test_a_gate_next_to_a_signal_in_one_tensor_is_a_signal(join: Callable[..., Tensor]) -> None:
+    def model(x: Tensor, y: Tensor, z: Tensor, swapped: bool) -> Tensor:
+        pair = [y, torch.sigmoid(x)] if swapped else [torch.sigmoid(x), y]
+        return (join(pair, 1) * join([z, z], 1)).flatten(1).sum(1)
+
+    one = [torch.tensor([[number]]) for number in (0.5, 2.0, 3.0)]
+    gate, half = torch.sigmoid(one[0]) * one[2] / 2, one[1] * one[2] / 2
+    for swapped in (False, True):
+        values = ap.LRP("epsilon")(partial(model, swapped=swapped), tuple(one)).values
+        torch.testing.assert_close(values, (gate, half, gate + half))

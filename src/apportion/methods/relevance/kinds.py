@@ -22,12 +22,11 @@ def tag(call: Call, tensor: Tensor, kind: str) -> Tensor:
 
 
 def carry_kind(call: Call, result: Any) -> None:
-    first = next((t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad), None)
-    kind = "" if first is None else kind_of(call, first)
-    if kind:
+    """The result is of the kind that all of it was made from: a gate next to a signal in one tensor is none."""
+    kinds = {kind_of(call, t) for t in call.actives}
+    if len(kinds) == 1 and (kind := kinds.pop()):
         for tensor in tensors_in(result):
-            if tensor is not first:
-                tag(call, tensor, kind)
+            tag(call, tensor, kind)
 
 
 def operands(call: Call) -> tuple[Any, Any]:
