@@ -369,6 +369,47 @@ def test_lstm_gates_take_nothing() -> None:
     torch.testing.assert_close(e.values[0][0], expected.detach(), rtol=1e-6, atol=1e-9)
 
 
+# The same sum of values, weighed by attention in as many ways; the weights are constants to "recurrent".
+WEIGHED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "product": lambda w, h: (w.softmax(1)[..., None] * h).sum(1),
+    "weights first": lambda w, h: (w.softmax(1)[:, None] @ h)[:, 0],
+    "weights last": lambda w, h: (h.mT @ w.softmax(1)[..., None])[..., 0],
+    "einsum": lambda w, h: torch.einsum("btd,bt->bd", h, w.softmax(1)),
+    "masked": lambda w, h: (w.softmax(1).masked_fill(w < -99, 0.0)[..., None] * h).sum(1),
+    "normalised": lambda w, h: ((w.softmax(1) / w.softmax(1).sum(1, keepdim=True))[..., None] * h).sum(1),
+    "dropped out": lambda w, h: (F.dropout(w.softmax(1), 0.0, True)[..., None] * h).sum(1),
+    "dense layer": lambda w, h: F.linear(h[0].T, w.softmax(1)).T,
+}
+
+
+@pytest.mark.parametrize("form", WEIGHED)
+def test_attention_weights_are_constant_however_they_weigh(form: str) -> None:
+    weights, x = lin(6, 1).to(D), torch.randn(1, 7, 6, dtype=D)
+    e = ap.LRP("recurrent")(lambda h: WEIGHED[form](weights(h)[..., 0], h), x, target=2)
+    expected = torch.zeros_like(x)
+    expected[..., 2] = (weights(x)[..., 0].softmax(1) * x[..., 2]).detach()
+    torch.testing.assert_close(e.values, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_softmax_at_the_end_passes_relevance_by_its_gradient() -> None:
+    model, x = recurrent("LSTM")
+    model.to(D)
+    p = model(x).softmax(1).detach()
+    slopes = p[:, :1] * (torch.eye(3, dtype=D)[:1] - p)
+    e = ap.LRP("recurrent")(lambda v: model(v).softmax(1), x, target=0)
+    expected = ap.LRP("recurrent")(model, x, target=lambda s: (s * slopes).sum(1))
+    torch.testing.assert_close(e.values, expected.values)
+    attention = nn.MultiheadAttention(6, 2, batch_first=True).to(D)
+    e = ap.LRP(EXACT)(lambda v: attention(v, v, v)[1][:, 0], x, target=0)
+
+    def shown(v: Tensor) -> Tensor:
+        q, k, _ = F.linear(v, attention.in_proj_weight, attention.in_proj_bias).chunk(3, -1)
+        scores = (heads(q) * 3**-0.5) @ heads(k).mT
+        return scores.softmax(-1).mean(1)[:, 0]
+
+    torch.testing.assert_close(e.values, ap.LRP(EXACT)(shown, x, target=0).values)
+
+
 class Cube(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -146,4 +146,5 @@ def divide(call: Call, *args: Any, **kwargs: Any) -> Any:
         return inverse(call)
     if kwargs.get("rounding_mode"):
         return elementwise(call)
-    return a / b.detach()
+    result = a / b.detach()
+    return tag(call, result, kind) if (kind := kind_of(call, a)) else result

@@ -34,5 +34,13 @@ def operands(call: Call) -> tuple[Any, Any]:
     return values[0], values[1]
 
 
+def weighed(call: Call, *factors: Any) -> tuple[Any, ...]:
+    """The factors of a product; where the composite has attention weights constant, gates among others are."""
+    gates = [active(t) and kind_of(call, t) == "gate" for t in factors]
+    if call.run.state.composite.softmax != "constant" or sum(gates) == sum(map(active, factors)):
+        return factors
+    return tuple(t.detach() if gate else t for t, gate in zip(factors, gates, strict=True))
+
+
 def active(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad

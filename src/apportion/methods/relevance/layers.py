@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.methods.relevance.kinds import active, carry_kind
+from apportion.methods.relevance.kinds import active, carry_kind, weighed
 from apportion.methods.relevance.products import halved
 from apportion.methods.relevance.propagation import Note
 from apportion.methods.relevance.rules import Layer, Proportional
@@ -33,6 +33,7 @@ def _with_active_weight(
     call: Call, input: Tensor, weight: Tensor, bias: Tensor | None, apply: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """A layer whose weights depend on the input: a product of two activations."""
+    input, weight = weighed(call, input, weight)
     result = halved(apply(input, weight), int(active(input)) + int(active(weight)))
     if bias is None:
         return result

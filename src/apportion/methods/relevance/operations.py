@@ -18,15 +18,18 @@ from apportion.methods.relevance.parts import PARTS
 from apportion.methods.relevance.propagation import Propagation
 from apportion.substitution import Call, Substitute, native
 
-HOMOGENEOUS = frozenset(
-    """neg positive sum nansum mean nanmean cumsum leaky_relu rrelu abs max min amax amin maximum minimum fmax fmin
-    topk sort msort kthvalue median nanmedian mode aminmax fractional_max_pool2d fractional_max_pool3d
+# Homogeneous functions that select among entries: of gates they make gates.
+SELECTING = frozenset("topk sort msort kthvalue max min amax amin maximum minimum where masked_fill".split())
+
+HOMOGENEOUS = SELECTING | frozenset(
+    """neg positive sum nansum mean nanmean cumsum leaky_relu rrelu abs fmax fmin
+    median nanmedian mode aminmax fractional_max_pool2d fractional_max_pool3d
     adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices max_pool3d_with_indices
     max_pool1d_with_indices max_unpool1d max_unpool2d max_unpool3d avg_pool1d avg_pool2d avg_pool3d
     adaptive_avg_pool1d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d lp_pool1d
     lp_pool2d lp_pool3d interpolate upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d
     upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa norm
-    linalg_vector_norm linalg_matrix_norm frobenius_norm where masked_fill fill zero col2im fold scatter_add
+    linalg_vector_norm linalg_matrix_norm frobenius_norm fill zero col2im fold scatter_add
     index_add diff native_dropout std std_mean trace complex view_as_real view_as_complex imag conj conj_physical
     resolve_conj resolve_neg hypot stft istft nan_to_num affine_grid""".split()
 )
@@ -42,7 +45,7 @@ TAYLOR = frozenset({"log_softmax", "logsumexp", "softmin", "special_log_softmax"
 def other(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Moves, homogeneous functions, comparisons; and functions that no rule is known for."""
     name = call.name
-    if name in MOVES:
+    if name in MOVES or name in SELECTING:
         result = call.native()
         carry_kind(call, result)
         return result
@@ -55,11 +58,8 @@ def other(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """Its own gradient (the Taylor form of AttnLRP), or constant weights."""
-    result = call.native()
-    if call.run.state.composite.softmax == "constant":
-        return result.detach()
-    return tag(call, result, "gate")
+    """Its own gradient (the Taylor form of AttnLRP); whether it is constant as a weight, the product knows."""
+    return tag(call, call.native(), "gate")
 
 
 def dropout(
@@ -67,7 +67,9 @@ def dropout(
 ) -> Any:
     if not kwargs.get("train", training):
         return input
-    return call.native()
+    result = call.native()
+    carry_kind(call, result)
+    return result
 
 
 def var(call: Call, *args: Any, **kwargs: Any) -> Any:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apportion.methods.relevance.kinds import tag
 from apportion.substitution import Call, Substitute, Substitution
 
 
@@ -104,9 +105,9 @@ def multi_head_attention(
     )
     shown = None
     if need_weights:
-        shown = weight.detach().mean(1) if average_attn_weights else weight.detach()
+        shown = tag(call, again(torch.mean, weight, 1), "gate") if average_attn_weights else weight
     if not batched:
-        return again(torch.squeeze, out, 1), None if shown is None else shown.squeeze(0)
+        return again(torch.squeeze, out, 1), None if shown is None else again(torch.squeeze, shown, 0)
     return out, shown
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.methods.relevance.kinds import active, carry_kind, kind_of, operands, tag
+from apportion.methods.relevance.kinds import active, carry_kind, kind_of, operands, tag, weighed
 from apportion.methods.relevance.rules import Layer
 from apportion.substitution import Call
 from apportion.trees import map_tensors, tensors_in
@@ -58,9 +58,8 @@ def matmul(call: Call, *args: Any, **kwargs: Any) -> Any:
         a, b = b, a
     if not isinstance(b, Tensor) or not isinstance(a, Tensor):
         return call.native()
+    a, b = weighed(call, a, b)
     if active(a) and active(b):
-        if kind_of(call, a) == "gate" and call.run.state.composite.softmax == "constant":
-            return torch.matmul(a.detach(), b)
         return (
             shared_product(a, b)
             if a.shape[:-2] == b.shape[:-2] and a.dim() > 1
@@ -94,15 +93,11 @@ shared_product: Callable[..., Tensor] = SharedProduct.apply
 
 def einsum(call: Call, *args: Any, **kwargs: Any) -> Any:
     """A product of all operands; with one active operand it is a layer."""
-    actives = list({id(t): t for t in call.actives}.values())
-    many = sum(t.requires_grad for t in tensors_in((call.args, call.kwargs)))
-    if many > 1:
-        constant = call.run.state.composite.softmax == "constant"
-        gates = [t for t in actives if kind_of(call, t) == "gate"] if constant else []
-        if gates and len(gates) < len(actives):
-            detach = lambda t: t.detach() if any(t is g for g in gates) else t  # noqa: E731
-            return halved(call.function(*map_tensors(call.args, detach), **call.kwargs), many - len(gates))
-        return halved(call.native(), many)
+    held = iter(weighed(call, *tensors_in((call.args, call.kwargs))))
+    call.args, call.kwargs = map_tensors((call.args, call.kwargs), lambda _: next(held))
+    actives = call.actives
+    if len(actives) > 1:
+        return halved(call.native(), len(actives))
     constants = [t for t in tensors_in((call.args, call.kwargs)) if not t.requires_grad]
     if len(constants) != 1:
         return call.native()
@@ -224,5 +219,6 @@ def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: A
 
 
 def bilinear(call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
+    input1, input2 = weighed(call, input1, input2)
     result = halved(call.function(input1, input2, weight, None), int(active(input1)) + int(active(input2)))
     return result if bias is None else result + bias
