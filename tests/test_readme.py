@@ -1,5 +1,6 @@
 """What the README and the pages of the documentation show, is run."""
 
+import importlib
 import os
 import re
 import shlex
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import apportion as ap
 from apportion.methods import INTERACTIONS, METHODS, method_class
 
 ROOT = Path(__file__).parent.parent
@@ -24,10 +26,17 @@ def blocks(page: Path, language: str) -> list[str]:
     )
 
 
-def commands() -> list[str]:
+def files(page: Path) -> list[tuple[str, str]]:
+    """What a page shows as a file: its name and its text."""
+    return re.findall(
+        r'^```\w+ title="([^"]+)"\n(.*?)^```', page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+
+
+def commands(pages: list[Path]) -> list[str]:
     lines = [
         line.split(" #")[0].strip()
-        for page in PAGES
+        for page in pages
         for block in blocks(page, "bash")
         for line in block.splitlines()
     ]
@@ -36,32 +45,45 @@ def commands() -> list[str]:
     )
 
 
+WITH_FILES = [page for page in PAGES if files(page)]
+COMMANDS = commands([page for page in PAGES if page not in WITH_FILES])
+
+
 def relative(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
 def test_there_are_commands():
-    assert 'apportion explain "a painfully funny movie"' in commands()
+    assert 'apportion explain "a painfully funny movie"' in COMMANDS
 
 
-@pytest.mark.parametrize("command", commands())
+@pytest.mark.parametrize("command", COMMANDS)
 def test_command(command: str, tmp_path: Path):
+    run_command(command, tmp_path)
+
+
+def run_command(command: str, folder: Path) -> None:
     program, *arguments = shlex.split(command)
     found = shutil.which(program, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert found, f"{program} is not installed"
-    ran = subprocess.run([found, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
+    ran = subprocess.run([found, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert ran.returncode == 0, f"{command}: {ran.stderr}"
     assert ran.stdout.strip()
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=relative)
 def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """The blocks of a page are run in its order, as they are printed; later ones may use what earlier ones made."""
+    """The blocks of a page are run in its order, as they are printed; later ones may use what earlier ones made.
+    What it shows as files is written down before, and the commands that use them follow."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
+    for name, text in files(page):
+        (tmp_path / name).write_text(text, encoding="utf-8")
     names = {"__name__": "example"}
     for number, block in enumerate(blocks(page, "python"), 1):
         exec(compile(block, f"{relative(page)}, block {number}", "exec"), names)
+    for command in commands([page]) if page in WITH_FILES else ():
+        run_command(command, tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
@@ -70,6 +92,21 @@ def test_links_and_pictures_exist(page: Path):
         name = next(filter(None, target))
         if "://" not in name:
             assert (page.parent / name).exists(), f"{relative(page)} names {name}"
+
+
+@pytest.fixture(scope="module")
+def documented() -> list[object]:
+    """What the pages have a reference entry for."""
+    entries = [
+        name for page in PAGES for name in re.findall(r"^::: (\S+)", page.read_text(encoding="utf-8"), re.M)
+    ]
+    places = (name.rpartition(".") for name in entries)
+    return [getattr(importlib.import_module(module), name) for module, _, name in places]
+
+
+@pytest.mark.parametrize("name", ap.__all__)
+def test_every_public_name_has_a_reference_entry(name: str, documented: list[object]):
+    assert any(getattr(ap, name) is entry for entry in documented)
 
 
 @pytest.mark.parametrize("name", [*METHODS, *INTERACTIONS])
