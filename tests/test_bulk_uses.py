@@ -170,20 +170,25 @@ def test_mean_maps_and_remainders(run):
 
 
 def test_words_that_speak_for_a_class(tmp_path):
-    texts = ["superb superb film", "a superb cast", "Superb", "a dull film", "dull and long"]
+    texts = [
+        "superb film film film film, superb",
+        "a superb cast",
+        "a Superb",
+        "a dull film",
+        "dull and long",
+    ]
     run = ap.explain_dataset("sentiment", texts, "lrp", tmp_path, progress=False)
     found = summarise(run, least=2)
     words = {mean.name: mean for mean in found.features["positive"]}
-    assert words["superb"].count == 4
+    assert words["superb"].count == 3  # inputs: twice in the first
     assert max(words.values(), key=lambda mean: mean.mean).name == "superb"
-    values = [
-        v
-        for row in run.rows()
-        for n, v in zip(row["features"], row["relevance"], strict=True)
-        if n.lower() == "superb"
-    ]
-    assert words["superb"].mean == pytest.approx(np.mean(values))
-    assert "long" not in words
+    rows = [zip(row["features"], row["relevance"], strict=True) for row in run.rows()]
+    sums = [sum(value for name, value in row if name.lower() == "superb") for row in rows[:3]]
+    assert words["superb"].mean == pytest.approx(np.mean(sums))
+    assert words["superb"].size == pytest.approx(np.mean(np.abs(sums)))
+    assert "film" not in words  # in fewer inputs than two, though four times
+    sizes = [mean.size for mean in found.features["positive"]]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_columns_and_pairs(tmp_path):

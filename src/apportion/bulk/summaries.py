@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,8 @@ SIDE = 56  # cells of a mean map
 
 @dataclass(frozen=True)
 class Mean:
-    """A feature (or a pair of them): in how many inputs it is, its mean relevance there, and its mean
-    |relevance|."""
+    """A feature (or a pair of them): in how many inputs it is, the mean of its relevance in them, and that of
+    its |relevance|. What stands in an input more than once has the sum of its relevances there."""
 
     name: str
     count: int
@@ -29,7 +30,7 @@ class Mean:
 @dataclass(frozen=True, eq=False)
 class Summary:
     """Of each explained class: `counts` is how many inputs there are, `remainder` the mean of |remainder| over
-    that of |total| (None where the method does not add up), `features` the means by feature, largest sum of
+    that of |total| (None where the method does not add up), `features` the means by feature, largest mean
     |relevance| first, `maps` the (height, width) mean maps (of pictures of several sizes on the largest
     grid), `pairs` the interactions."""
 
@@ -55,12 +56,11 @@ def summarise(run: Run, least: int = 1) -> Summary:
             totals[label][1] += abs(row["total"])
         names = None if row["features"] is None else [_plain(name, run) for name in row["features"]]
         if names is not None:
-            for name, value in zip(names, row["relevance"], strict=True):
-                _add(features[label][name], value)
+            _add(features[label], zip(names, row["relevance"], strict=True))
         if not isinstance(values, Tensor):
             continue
         if names is not None and values.shape == (len(names), len(names)):
-            _add_pairs(pairs[label], names, values)
+            _add(pairs[label], _pairs(names, values))
         elif names is None and values.dim() in (2, 3):
             small = pooled((values.sum(0) if values.dim() == 3 else values).double(), SIDE)
             maps[label][small.shape] = maps[label].get(small.shape, 0.0) + small
@@ -89,18 +89,24 @@ def _sums() -> Sums:
     return defaultdict(lambda: defaultdict(lambda: [0, 0.0, 0.0]))
 
 
-def _add(entry: list[float], value: float) -> None:
-    entry[0] += 1
-    entry[1] += value
-    entry[2] += abs(value)
+def _add(found: dict[str, list[float]], named: Iterable[tuple[str, float]]) -> None:
+    """Count one input, with the relevances of what is in it."""
+    inside: dict[str, float] = defaultdict(float)
+    for name, value in named:
+        inside[name] += value
+    for name, value in inside.items():
+        entry = found[name]
+        entry[0] += 1
+        entry[1] += value
+        entry[2] += abs(value)
 
 
-def _add_pairs(found: dict[str, list[float]], names: list[str], values: Tensor) -> None:
+def _pairs(names: list[str], values: Tensor) -> Iterator[tuple[str, float]]:
     rows, columns = torch.triu_indices(len(names), len(names), 1)
     both = (2 * values[rows, columns]).tolist()  # a pair stands in the matrix twice
     for i, j, value in zip(rows.tolist(), columns.tolist(), both, strict=True):
         if value == value:  # those that were not asked for are NaN
-            _add(found[" × ".join(sorted((names[i], names[j])))], value)
+            yield " × ".join(sorted((names[i], names[j]))), value
 
 
 def _means(found: dict[str, list[float]], least: int) -> list[Mean]:
@@ -109,4 +115,4 @@ def _means(found: dict[str, list[float]], least: int) -> list[Mean]:
         for name, (count, total, size) in found.items()
         if count >= least
     ]
-    return sorted(kept, key=lambda mean: -mean.size * mean.count)
+    return sorted(kept, key=lambda mean: -mean.size)
