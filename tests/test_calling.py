@@ -7,7 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import apportion as ap
+from apportion.calling import keep_freed_memory
 from apportion.errors import InputError
+from apportion.masking import Masking
 
 METHODS = [ap.Saliency(), ap.LIME(samples=20)]
 
@@ -27,9 +29,7 @@ def test_ids_that_an_embedding_does_not_have(method) -> None:
     with pytest.raises(InputError, match=message) as raised:
         method(Bag(), torch.tensor([[3, 25]]))
     assert isinstance(raised.value.__cause__, IndexError)
-    with pytest.raises(
-        InputError, match=r"looks up ids, but .*'ids' of shape .*float32; accepted: integers"
-    ):
+    with pytest.raises(InputError, match=r"looks up ids, but .*'ids' of shape .*float32; accepted: integers"):
         method(Bag(), {"ids": torch.tensor([[3.0, 2.0]])})
 
 
@@ -41,6 +41,12 @@ def test_other_errors_of_a_model_are_its_own_with_a_note(method) -> None:
     assert raised.value.__notes__ == [
         "the model was called with inputs of shape (1, 3, 4, 4) and type torch.float32"
     ]
+
+
+def test_the_first_call_in_a_process_runs_as_many_rows_at_once_as_the_next() -> None:
+    keep_freed_memory.cache_clear()
+    first, second = (Masking(nn.Linear(3, 2), torch.rand(1, 3)).chunk for _ in range(2))
+    assert first == second == 4096
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
