@@ -100,6 +100,39 @@ def swapped(x):
     return (y * torch.tensor([1.0, 10.0, 100.0])).sum(1)
 
 
+def number_read_after_a_write(x):
+    most = x.detach().abs().amax()
+    most.clamp_(min=4)
+    return x.sum(1) / most.item()
+
+
+def shape_read_after_a_write(x):
+    y = x * 1
+    y.unsqueeze_(0)
+    y.mul_(2)
+    y.squeeze_(0)
+    return y.view(y.shape[0], -1).sum(1)
+
+
+def view_of_other_strides(x):
+    y = x.t().clone()
+    first = y[:2]
+    y.cumsum_(0)
+    return first.sum(0)
+
+
+def written_by_out(x):
+    y = torch.empty(0)
+    torch.mul(x, x, out=y)
+    return y.sum(1)
+
+
+def detached_in_place(x):
+    y = x * 2
+    y.detach_()
+    return (x * y).sum(1)
+
+
 IN_PLACE = {
     writes_into_its_input: lambda x: ((x + 1) ** 2).sum(1),
     relu_in_place: lambda x: 3 * F.relu(x).sum(1),
@@ -111,6 +144,11 @@ IN_PLACE = {
     copied_and_chained: lambda x: (F.relu(x) ** 3).sum(1),
     scattered: lambda x: x[:, 1] + 2 * x[:, 2] + 2 * x[:, 1] ** 2 + 4 * x[:, 0] ** 2,
     swapped: lambda x: x[:, 1] + 10 * x[:, 0] + 100 * x[:, 2],
+    number_read_after_a_write: lambda x: x.sum(1) / 4,
+    shape_read_after_a_write: lambda x: 2 * x.sum(1),
+    view_of_other_strides: lambda x: 2 * x[:, 0] + x[:, 1],
+    written_by_out: lambda x: (x**2).sum(1),
+    detached_in_place: lambda x: (x * 2 * x.detach()).sum(1),
 }
 
 
@@ -238,6 +276,108 @@ def test_two_embeddings():
     torch.testing.assert_close(found.values, expected.detach())
 
 
+@pytest.mark.parametrize(
+    "places",
+    [
+        lambda ids: torch.ones_like(ids).cumsum(1) - 1,
+        lambda ids: ids.new_zeros(ids.shape),
+        lambda ids: ids.argsort(1),
+    ],
+)
+def test_integers_that_are_made_beside_the_ids_are_no_tokens(places):
+    torch.manual_seed(0)
+    words, positions = nn.Embedding(10, 4), nn.Embedding(5, 4)
+    ids = torch.tensor([[5, 1, 3]])
+    found = ap.InputXGradient()(lambda ids: (words(ids) + positions(places(ids))).sum(1), ids, target=0)
+    torch.testing.assert_close(found.values, words(ids)[..., 0].detach())
+
+
+def test_ids_that_are_looked_up_in_a_table_stay_tokens():
+    torch.manual_seed(0)
+    words, table = nn.Embedding(10, 4), torch.randperm(10)
+    ids = torch.tensor([[5, 1, 3]])
+    found = ap.InputXGradient()(lambda ids: words(table[ids]).sum(1), ids, target=0)
+    torch.testing.assert_close(found.values, words(table[ids])[..., 0].detach())
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+@pytest.mark.parametrize("settings", [{}, {"padding_idx": 0}, {"max_norm": 0.5}], ids=str)
+def test_bags_of_embeddings(mode, settings):
+    torch.manual_seed(0)
+    bag = nn.EmbeddingBag(10, 4, mode=mode, **settings)
+    weight = bag.weight.detach().clone()
+    ids = torch.tensor([[1, 2, 0, 0], [2, 2, 3, 9]])
+    found = ap.InputXGradient()(bag, ids, target=0)
+    assert torch.equal(bag.weight, weight)  # which `max_norm` would shrink
+    torch.testing.assert_close(found.output, bag(ids).detach())
+    torch.testing.assert_close(found.apportioned.float(), found.total)
+    assert settings != {"padding_idx": 0} or (found.values[0, 2:] == 0).all()
+
+
+def test_bags_of_embeddings_with_offsets():
+    torch.manual_seed(0)
+    ids = torch.tensor([[1, 2, 0, 0], [2, 2, 3, 9]])
+    ends = nn.EmbeddingBag(10, 4, include_last_offset=True)
+    found = ap.InputXGradient()(lambda ids: ends(ids.flatten(), torch.tensor([0, 4, 8])), ids, target=0)
+    torch.testing.assert_close(found.output, ends(ids).detach())
+    with pytest.raises(InputError, match="mode='max'; accepted: 'sum' or 'mean'"):
+        ap.InputXGradient()(nn.EmbeddingBag(10, 4, mode="max"), ids)
+
+
+# ---- nothing of the user's is written ----
+
+
+class Scaling(nn.Module):
+    """Writes into whatever it is given, and into what it holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 2)
+        self.register_buffer("calls", torch.zeros(2))
+        self.register_buffer("bias", torch.zeros(3))
+
+    def forward(self, x, attention_mask):
+        self.calls[0] += 1
+        torch.add(self.bias, 1, out=self.bias)
+        x /= 2
+        attention_mask -= 0.25
+        hidden = self.first(x)
+        hidden += x
+        return self.last(torch.tanh(hidden) * attention_mask + self.bias * int(self.calls[0]))
+
+
+@pytest.mark.parametrize("at", [None, "first"])
+@pytest.mark.parametrize(
+    "method", [ap.Saliency, ap.InputXGradient, ap.IntegratedGradients, ap.SmoothGrad, ap.DeepLIFT, ap.LRP]
+)
+def test_models_that_write_leave_everything_as_it_was(method, at):
+    torch.manual_seed(0)
+    model, inputs = Scaling(), {"x": X.clone(), "attention_mask": torch.ones(2, 3)}
+    before, state = copy.deepcopy(inputs), copy.deepcopy(model.state_dict())
+    found, again = (method(at=at)(model, inputs, 0) for _ in range(2))
+    assert all(torch.equal(inputs[name], before[name]) for name in inputs)
+    assert all(torch.equal(a, b) for a, b in zip(state.values(), model.state_dict().values(), strict=True))
+    torch.testing.assert_close(found.output, copy.deepcopy(model)(**before).detach())
+    torch.testing.assert_close(found.apportioned, again.apportioned)
+
+
+@pytest.mark.parametrize(
+    "method", [ap.DeepLIFT(at="0"), ap.SmoothGrad(at="0"), ap.IntegratedGradients(at="0")]
+)
+def test_a_layer_whose_output_is_written_into(method):
+    torch.manual_seed(0)
+    first, last = nn.Linear(3, 3), nn.Linear(3, 2)
+
+    class Residual(nn.Sequential):
+        def forward(self, x):
+            hidden = self[0](x)
+            hidden = hidden + x if self.training else hidden.add_(x)
+            return self[1](torch.tanh(hidden))
+
+    apart, within = Residual(first, last).train(), Residual(first, last).eval()
+    torch.testing.assert_close(method(within, X, 0).values, method(apart, X, 0).values)
+
+
 # ---- modes ----
 
 
@@ -256,8 +396,12 @@ def test_the_random_state_is_put_back():
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    ap.Saliency()(model, X)
+    with pytest.warns(UserWarning, match="drew random numbers"):
+        found = ap.Saliency()(model, X)
     assert torch.rand(1) == expected
+    assert "call model.eval() first" in found.warnings[0]
+    with pytest.warns(UserWarning, match="drew random numbers"):
+        assert "drew random numbers" in ap.Occlusion()(model, X).warnings[0]
 
 
 def test_compiled_models_are_explained_through_the_original():

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from apportion.errors import InputError
 from apportion.identity import MOVES, identify
 from apportion.substitution import Notes, Substitution
 
@@ -207,6 +208,20 @@ def test_what_was_written_is_read_through_any_view():
 
     x = leaf(2, 3)
     torch.testing.assert_close(run(function, x), torch.stack([2 * x[0], x[1] + 2 * x[0]]))
+
+
+def test_somebodys_own_operator_is_not_torchs():
+    @torch.library.custom_op("apportion_tests::relu", mutates_args=())
+    def squared(x: torch.Tensor) -> torch.Tensor:
+        return x.relu() ** 2
+
+    squared.register_autograd(lambda context, slope: slope)
+    assert seen(squared, leaf(2) * 1) == ["apportion_tests::relu"]
+
+
+def test_arrays_of_what_is_explained_are_refused():
+    with pytest.raises(InputError, match="leaves PyTorch"):
+        run(lambda x: torch.from_numpy(x.numpy()), leaf(2))
 
 
 # ---- notes ----

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -108,14 +109,32 @@ def with_gradients() -> Iterator[None]:
 
 
 @contextmanager
-def same_random_state(inputs: Inputs) -> Iterator[None]:
-    """Put the global random states back if the model drew from them."""
+def same_random_state(inputs: Inputs) -> Iterator[list[str]]:
+    """Put the global random states back if the model drew from them, and say so in the list that is given."""
     devices = {t.device for t in tensors_in(inputs) if t.is_cuda}
     before, on_devices = torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in devices}
+    told: list[str] = []
     try:
-        yield
+        yield told
     finally:
-        if not torch.equal(before, torch.get_rng_state()):
+        drew = not torch.equal(before, torch.get_rng_state())
+        if drew:
             torch.set_rng_state(before)
         for device, state in on_devices.items():
+            drew |= not torch.equal(state, torch.cuda.get_rng_state(device))
             torch.cuda.set_rng_state(state, device)
+        if drew:
+            told.append(_DREW)
+
+
+def warned(told: Sequence[str]) -> tuple[str, ...]:
+    """The same as Python's warnings, too."""
+    for message in told:
+        warnings.warn(message, stacklevel=4)
+    return tuple(told)
+
+
+_DREW = (
+    "the model drew random numbers, as dropout does in training mode: its output is not the same each time; call "
+    "model.eval() first"
+)

@@ -19,6 +19,7 @@ from apportion.calling import (
     map_tensors_of,
     module_named,
     same_random_state,
+    warned,
     with_gradients,
 )
 from apportion.errors import InputError
@@ -66,19 +67,21 @@ class Score:
     def _backward(self, at: Sequence[Tensor], value: Tensor | None, create_graph: bool) -> list[Tensor]:
         value = self.value if value is None else value
         if not value.requires_grad:
-            raise InputError(_NOT_DIFFERENTIABLE)
+            raise InputError(_not_differentiable(self.subject.layers))
         with with_gradients():
             found = torch.autograd.grad(value.sum(), list(at), allow_unused=True, create_graph=create_graph)
         if all(gradient is None for gradient in found):
-            raise InputError(_NOT_DIFFERENTIABLE)
+            raise InputError(_not_differentiable(self.subject.layers))
         self.subject.backwards += -(-value.shape[0] // self.subject.batch)
         return [torch.zeros_like(t) if g is None else g for t, g in zip(at, found, strict=True)]
 
 
-_NOT_DIFFERENTIABLE = (
-    "the model's output does not depend differentiably on the input (it runs under no_grad, detaches, "
-    "compares or uses integers only); use a method that hides features instead, such as Occlusion"
-)
+def _not_differentiable(layers: Sequence[str]) -> str:
+    what = f"the first output of layer {', '.join(layers)}" if layers else "the input"
+    return (
+        f"the model's output does not depend differentiably on {what} (it runs under no_grad, detaches, compares or "
+        "uses integers only); use a method that hides features instead, such as Occlusion"
+    )
 
 
 @dataclass
@@ -144,7 +147,7 @@ class Subject:
                 self.inputs, lambda t: _ordinary(t if rows is None else t[rows.to(t.device)])
             )
             entry = _Entry(self, run, inputs, leaves, grad)
-            stack.enter_context(same_random_state(inputs))
+            told = stack.enter_context(same_random_state(inputs))
             stack.enter_context(torch.set_grad_enabled(grad))
             stack.enter_context(entry.hooks())
             stack.enter_context(run)
@@ -161,6 +164,7 @@ class Subject:
                 value = pick(wanted, scores)
         if not entry.leaves and not waiting:
             entry.complain()
+        self.warnings = self.warnings or warned(told)
         return Score(self, entry.leaves, entry.probes, entry.slots, scores.detach(), value, run)
 
     # ---- the result ----

@@ -11,6 +11,9 @@ import torch
 
 Function = Callable[..., Any]
 
+# The namespaces of operators whose names mean what they mean in torch.
+_OURS = frozenset({"aten", "prim", "prims"})
+
 # Functions that only place their input's entries elsewhere: whatever is known of an entry moves with it.
 MOVES = frozenset(
     """view reshape flatten unflatten ravel transpose t permute movedim moveaxis swapaxes swapdims squeeze unsqueeze
@@ -31,7 +34,8 @@ _MOVING_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real"})
 _PASSIVE = frozenset(
     """size dim stride numel is_floating_point is_complex is_contiguous storage_offset element_size type_as_dtype
     get_device is_signed ndimension nelement data_ptr __len__ __bool__ __int__ __float__ __index__ __hash__ __repr__
-    __format__ item tolist numpy requires_grad_ retain_grad register_hook is_same_size sym_size sym_numel sym_stride
+    __format__ __array__ item tolist numpy
+    requires_grad_ retain_grad register_hook is_same_size sym_size sym_numel sym_stride
     is_nonzero has_names _has_compatible_shallow_copy_type __contains__ is_inference is_pinned is_shared""".split()
 )
 
@@ -50,7 +54,9 @@ class Identity:
 def identify(function: Function) -> Identity:
     """The plain name of a torch function, method, operator or `OpOverload`."""
     if isinstance(function, torch._ops.OpOverload):
-        raw = str(function._schema.name).split("::")[-1]
+        space, raw = str(function._schema.name).split("::")
+        if space not in _OURS:  # `mylib::relu` is somebody's own
+            raw = f"{space}::{raw}"
     else:
         raw = function.__name__
     if raw in ("__get__", "__set__", "__delete__"):

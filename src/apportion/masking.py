@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.calling import Model, behind, call_model, same_random_state
+from apportion.calling import Model, behind, call_model, same_random_state, warned
 from apportion.chunks import Largest, rows_a_chunk
 from apportion.errors import InputError, check_whole
 from apportion.explanation import Cost, Explanation, Values
@@ -265,12 +265,15 @@ class Masking:
     def _run_once(self, inputs: Inputs, size: int) -> Tensor:
         guard = Substitution(model=self.model) if self._guarded is not False else None
         sizes = self._largest if self._guarded is None else None
-        with torch.no_grad(), same_random_state(inputs), guard or nullcontext(), sizes or nullcontext():
+        same = same_random_state(inputs)
+        with torch.no_grad(), same as told, guard or nullcontext(), sizes or nullcontext():
             given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
             output = self.model(given) if self.numpy else call_model(self.model, given)
+        self.warnings = self.warnings or warned(told)
         if guard is not None:
-            self._guarded = _writes(self.model, guard)
             output = map_tensors(output, guard.current)
+            # Only a model that writes into what outlives its run must be guarded in every later one.
+            self._guarded = guard.wrote or bool(getattr(self.model, "training", False))
         if isinstance(output, np.ndarray | list | float):
             output = _as_tensor("what the model returned", output)
         try:
@@ -279,14 +282,6 @@ class Masking:
             raise error if self.rows_run == 0 else InputError(f"with features hidden, {error}") from None
         self.rows_run += size
         return scores
-
-
-def _writes(model: Model, run: Substitution) -> bool:
-    """Whether a model writes into its own buffers when it runs; only then must every later run be guarded
-    too."""
-    if not isinstance(model, torch.nn.Module):
-        return False
-    return any(m.training for m in model.modules()) or any(run.current(b) is not b for b in model.buffers())
 
 
 def _as_tensor(what: str, numbers: Any) -> Tensor:

@@ -11,14 +11,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from apportion.errors import InputError
 from apportion.identity import MOVES
 from apportion.trees import map_tensors, tensors_in
 
 if TYPE_CHECKING:
     from apportion.substitution import Call, Substitution
 
-# Re-scaling an input by constants leaves each entry the same feature.
+# Re-scaling an input by constants leaves each entry the same feature; so does arithmetic with token ids, and looking
+# them up in a table.
 _AFFINE = frozenset({"add", "sub", "mul", "div", "dropout", "clamp"})
+_OF_IDS = _AFFINE | frozenset(
+    """neg rsub remainder fmod floor_divide maximum minimum where masked_fill clamp_min clamp_max abs bitwise_and
+    bitwise_or bitwise_xor getitem take gather index_select index""".split()
+)
 _JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"})
 
 
@@ -30,9 +36,11 @@ def follow(call: Call, result: Any) -> None:
         return
     probing = shadowed[0].is_floating_point()
     outputs = [t for t in tensors_in(result) if t.is_floating_point() == probing and t.dtype != torch.bool]
-    if outputs and call.name in MOVES:
+    if outputs and call.name in MOVES and any(_is_content(call, t) for t in shadowed):
         _move(call, result, outputs[0], probing)
-    elif len(shadowed) == 1 and (not probing or call.name in _AFFINE):
+    elif len(shadowed) == 1 and call.name in (_AFFINE if probing else _OF_IDS):
+        if probing and any(t is not shadowed[0] for t in call.actives):
+            return  # partly something else: no longer the input alone
         known = shadows.get(shadowed[0])
         for output in outputs:
             if output.shape == known.shape:
@@ -85,23 +93,31 @@ def embed(call: Call) -> Any:
 
 def _embedding_bag(run: Substitution, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """The same sum or mean, computed from embeddings of their own, each of which can be explained."""
-    names = ("input", "weight", "offsets", "max_norm", "norm_type", "scale_grad_by_freq", "mode", "sparse")
+    names = (
+        "input weight offsets max_norm norm_type scale_grad_by_freq mode sparse per_sample_weights "
+        "include_last_offset padding_idx"
+    ).split()
     bound = {**dict(zip(names, args, strict=False)), **kwargs}
     if bound["weight"] is ids:  # torch.embedding_bag takes the weight first and the mode as a number
         bound["input"], bound["weight"] = bound["weight"], bound["input"]
-    rows, mode = run.again(torch.nn.functional.embedding, ids, bound["weight"]), bound.get("mode", "mean")
+    mode, padding = bound.get("mode", "mean"), bound.get("padding_idx")
+    if mode not in ("sum", "mean"):
+        raise InputError(f"the model has an embedding_bag with mode={mode!r}; accepted: 'sum' or 'mean'")
+    norm = {"max_norm": bound.get("max_norm"), "norm_type": bound.get("norm_type", 2.0)}
+    rows = run.again(torch.nn.functional.embedding, ids, bound["weight"], **norm)
     weights = bound.get("per_sample_weights")
     if weights is not None:
         rows = run.again(torch.mul, rows, weights.unsqueeze(-1))
-    if mode not in ("sum", "mean"):
-        raise NotImplementedError(f"embedding_bag with mode={mode!r}; accepted: 'sum', 'mean'")
     if ids.dim() == 2:
-        return run.again(torch.sum if mode == "sum" else torch.mean, rows, 1)  # type: ignore[no-any-return]
-    offsets = bound["offsets"]
-    bags = torch.zeros(offsets.shape[0], ids.shape[0], dtype=rows.dtype, device=rows.device)
-    ends = torch.cat([offsets[1:], offsets.new_tensor([ids.shape[0]])])
-    place = torch.arange(ids.shape[0], device=ids.device)
-    bags[(place >= offsets[:, None]) & (place < ends[:, None])] = 1
+        bags = torch.ones_like(ids, dtype=rows.dtype)[:, None]
+    else:
+        begins = bound["offsets"][:-1] if bound.get("include_last_offset") else bound["offsets"]
+        ends = torch.cat([begins[1:], begins.new_tensor([len(ids)])])
+        place = torch.arange(len(ids), device=ids.device)
+        bags = ((place >= begins[:, None]) & (place < ends[:, None])).to(rows.dtype)
+    if padding is not None:
+        bags = bags * (ids[:, None] != padding if ids.dim() == 2 else ids != padding)
     if mode == "mean":
-        bags = bags / bags.sum(1, keepdim=True).clamp(min=1)
-    return run.again(torch.matmul, bags, rows)  # type: ignore[no-any-return]
+        bags = bags / bags.sum(-1, keepdim=True).clamp(min=1)
+    sums = run.again(torch.matmul, bags, rows)
+    return run.again(torch.squeeze, sums, 1) if ids.dim() == 2 else sums  # type: ignore[no-any-return]

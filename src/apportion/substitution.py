@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from apportion import shadows
-from apportion.identity import Function, Identity, identify
+from apportion.errors import InputError
+from apportion.identity import MOVES, Function, Identity, identify
 from apportion.trees import map_tensors, tensors_in
 
 
@@ -116,12 +117,6 @@ class Substitution(TorchFunctionMode):
         known = isinstance(self.model, torch.nn.Module)
         return {id(module): name for name, module in self.model.named_modules()} if known else {}
 
-    @cached_property
-    def _constants(self) -> set[int]:
-        """The model's parameters and buffers, by identity."""
-        known = isinstance(self.model, torch.nn.Module)
-        return {id(t) for t in (*self.model.parameters(), *self.model.buffers())} if known else set()
-
     # ---- the mode ----
 
     def __torch_function__(
@@ -130,11 +125,18 @@ class Substitution(TorchFunctionMode):
         kwargs = kwargs or {}
         identity = identify(func)
         if identity.passive:
+            args = map_tensors(args, self.current) if self._redirects else args
+            if identity.name in ("numpy", "__array__") and args[0].requires_grad:
+                raise InputError(
+                    "the model leaves PyTorch (it makes a NumPy array of what depends on the input), so there is no "
+                    "gradient; use a method that hides features instead, such as Occlusion or KernelSHAP"
+                )
             return func(*args, **kwargs)
-        in_place = identity.in_place or bool(kwargs.get("inplace"))
-        written = args[0] if in_place and args else kwargs.get("input") if in_place else None
-        if kwargs.get("inplace"):
-            kwargs = {**kwargs, "inplace": False}
+        out = kwargs.get("out")
+        in_place = identity.in_place or bool(kwargs.get("inplace")) or out is not None
+        written = (args[0] if args else kwargs.get("input")) if in_place and out is None else out
+        if in_place:
+            kwargs = {k: False if k == "inplace" else v for k, v in kwargs.items() if k != "out"}
         if self.idle and not in_place and not self._redirects:
             if identity.name in _NORMS:
                 args, kwargs = without_running_updates(args, kwargs)
@@ -157,9 +159,10 @@ class Substitution(TorchFunctionMode):
             return tensor
 
         args, kwargs = map_tensors(args, ready), map_tensors(kwargs, ready) if kwargs else kwargs
+        source = None if out is not None else args[0] if args else kwargs.get("input")
         # Without gradients nothing leads back to the input; a custom autograd function runs its forward like that.
         if not active or not (in_place or torch.is_grad_enabled()):
-            return self._inactive(func, identity, args, kwargs, written)
+            return self._inactive(func, identity, args, kwargs, written, source)
         if identity.in_place:
             func = identity.twin or _on_a_copy(func)
         call = Call(self, func, identity.name, args, kwargs)
@@ -169,7 +172,7 @@ class Substitution(TorchFunctionMode):
         result = self.table.get(identity.name, self.default)(call, *call.args, **call.kwargs)
         if self.follow and self.shadows:
             shadows.follow(call, result)
-        return self._rewrite(written, result) if isinstance(written, Tensor) else result
+        return self._rewrite(written, result, source) if in_place else result
 
     def again(self, function: Function, *args: Any, **kwargs: Any) -> Any:
         """Call a torch function from inside a substitute so that it is substituted in its turn."""
@@ -189,6 +192,11 @@ class Substitution(TorchFunctionMode):
 
     # ---- in-place operations, without writing into anything ----
 
+    @property
+    def wrote(self) -> bool:
+        """Whether something that is still there would have been written into."""
+        return bool(self._redirects)
+
     def current(self, tensor: Tensor) -> Tensor:
         """The tensor that stands for this one after all that was written into it or into what it views."""
         if not self._redirects:
@@ -201,19 +209,24 @@ class Substitution(TorchFunctionMode):
             return now.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
         return tensor
 
-    def _rewrite(self, written: Tensor, result: Tensor) -> Tensor:
-        if result is written:  # dropout in eval mode gives back what it was given
+    def _rewrite(self, written: Any, result: Any, source: Tensor | None) -> Any:
+        """Let the result stand for the tensors that were written, of which `source` stood for the only one before;
+        None for `out=`, which also takes another shape."""
+        if source is None:
+            for old, new in zip(tensors_in(written), tensors_in(result), strict=True):
+                self._redirects[old] = new
+            return result
+        if not isinstance(written, Tensor) or result is source:  # as dropout in eval mode
             return result
         base = written._base if written._is_view() else None
-        if result._is_view() and result._base is (written if base is None else base):
-            if result.shape == written.shape:  # nothing was written: a dropout that is switched off
-                return result
+        if result._is_view() and result._base is (source._base if source._is_view() else source):
+            if (result.shape, result.stride()) == (source.shape, source.stride()):
+                return result  # nothing was written: a dropout that is switched off
             result = self.again(torch.clone, result)  # another view of the same, as by `unsqueeze_`
             self._redirects[written] = result
             return result
-        shape = self.current(written).shape if base is None else written.shape
-        if result.shape != shape or result.dtype != written.dtype:
-            result = result.expand(shape).to(written.dtype)
+        if result.shape != source.shape or result.dtype != written.dtype:
+            result = result.expand(source.shape).to(written.dtype)
         if base is not None:
             place = (written.size(), written.stride(), written.storage_offset())
             whole = place == (base.size(), base.stride(), base.storage_offset())
@@ -221,21 +234,27 @@ class Substitution(TorchFunctionMode):
             if not whole:  # torch.as_strided_scatter has a wrong gradient for what it does not write
                 now = self.current(base).clone()
                 now.as_strided(*place).copy_(result)
-            self._redirects[base] = now
+            self._redirects[base] = _laid_out_as(base, now)
+        else:
+            result = _laid_out_as(written, result)
         self._redirects[written] = result
         return result
 
     def _inactive(
-        self, func: Function, identity: Identity, args: tuple[Any, ...], kwargs: dict[str, Any], written: Any
+        self,
+        func: Function,
+        identity: Identity,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        written: Any,
+        source: Any,
     ) -> Any:
         if identity.name in _NORMS:
             args, kwargs = without_running_updates(args, kwargs)
-        if isinstance(written, Tensor) and identity.in_place and id(written) in self._constants:
-            fresh = args[0].clone()
-            result = func(fresh, *args[1:], **kwargs)
-            self._redirects[written] = fresh
-            # Not `fresh`: `self.count += 1` would bind it to the model's attribute. `current` finds it.
-            return written if isinstance(result, Tensor) else result
+        elif kwargs.get("max_norm") is not None:  # an embedding that would shrink its weights first
+            args = map_tensors(args, lambda t: t.clone() if t.is_floating_point() else t)
+        if identity.in_place:  # the twin of `bernoulli_` and of some others does something else
+            func = identity.twin if identity.twin and identity.name in MOVES else _on_a_copy(func)
         call = Call(self, func, identity.name, args, kwargs)
         if self.shadows and identity.name in ("embedding", "embedding_bag"):
             found = shadows.embed(call)
@@ -243,13 +262,23 @@ class Substitution(TorchFunctionMode):
                 return found
         result = func(*args, **kwargs)
         if self.shadows and not (isinstance(result, Tensor) and result.is_floating_point()):
-            shadows.follow(call, args[0] if identity.in_place and isinstance(written, Tensor) else result)
-        if isinstance(written, Tensor) and not identity.in_place:  # `inplace=True`, which was not done
-            return self._rewrite(written, result)
-        return result
+            shadows.follow(call, result)
+        if written is not None:
+            self._rewrite(written, result, source)
+        # Not the result: `self.count += 1` would bind it to the model's attribute. `current` finds it.
+        return result if written is None else written
 
 
 _NORMS = ("batch_norm", "instance_norm")
+
+
+def _laid_out_as(like: Tensor, tensor: Tensor) -> Tensor:
+    """The same numbers with the strides of another tensor, which views of it count on."""
+    if tensor.shape != like.shape or tensor.stride() == like.stride():
+        return tensor
+    order = sorted(range(like.dim()), key=lambda axis: -like.stride()[axis])
+    back = sorted(range(like.dim()), key=order.__getitem__)
+    return tensor.permute(order).contiguous().permute(back)
 
 
 @cache

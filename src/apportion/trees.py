@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -52,5 +53,9 @@ def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*(map_tensors(item, change) for item in tree))
     if isinstance(tree, dict):
-        return {key: map_tensors(item, change) for key, item in tree.items()}
+        # The outputs of `transformers` are dictionaries of kinds of their own.
+        same = {} if type(tree) is dict else copy.copy(tree)
+        for key, item in tree.items():
+            same[key] = map_tensors(item, change)
+        return same
     return tree
