@@ -36,6 +36,7 @@ def file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "study.yaml").write_text(STUDY)
     (tmp_path / "reviews.txt").write_text("a dull film\na funny film\n")
+    (tmp_path / "t.csv").write_text("words,other\na dull film,a funny film\n")
     return tmp_path / "study.yaml"
 
 
@@ -73,6 +74,9 @@ def test_what_a_file_says(file):
         ("data:\n", "data:\n  - none.csv\n", "line 4: data[0]: no such file or folder: none.csv"),
         ("- a painfully dull film", "- {a: b}", "line 6: data[0].texts[0]: this is a mapping; accepted: a text"),
         ("name: short", "nam: short", "line 4: data[0].nam: there is no such field; did you mean 'name'?"),
+        ("    texts:", "    column: a\n    texts:", "line 5: data[0].column: there is no column 'a'; the data have no"),
+        ("data:\n", "data:\n  - path: t.csv\n    column: txt\n", "line 5: data[0].column: there is no column 'txt'"),
+        ("data:\n", "data:\n  - path: t.csv\n    id: no\n", "line 5: data[0].id: there is no column 'no'"),
         ("methods: [lrp", "methods: [lrp: {", "this is not YAML"),
         ("title: Short reviews", "kind: comparisons", "line 1: kind: this is 'comparisons'; accepted: comparison,"),
     ],
@@ -169,6 +173,21 @@ def test_a_model_whose_code_was_edited_is_tested_again(file):
 def test_a_study_without_a_method_that_works_is_refused(file):
     file.write_text(STUDY.replace("[lrp, inputxgradient, gradcam]", "[gradcam]"))
     with pytest.raises(InputError, match="no method can explain sentiment on short"):
+        list(comparison.run(read_study(file), Store(file.parent / "out")))
+
+
+def test_all_data_are_opened_before_anything_runs(file):
+    said: list[str] = []
+    file.write_text(STUDY.replace("methods:", "  - t.csv\nmethods:"))
+    with pytest.raises(InputError, match="no column that is known to hold texts; name one of: words, other"):
+        list(comparison.run(read_study(file), Store(file.parent / "out", said.append)))
+    assert not said
+
+
+def test_a_reason_is_given_once(file):
+    file.with_name("blank.csv").write_text('text\n"   "\n')
+    file.write_text(STUDY.replace("data:\n", "data:\n  - blank.csv\n"))
+    with pytest.raises(InputError, match=r"no method can explain sentiment on blank: ([^;]+)$"):
         list(comparison.run(read_study(file), Store(file.parent / "out")))
 
 

@@ -52,8 +52,9 @@ def run(study: Study, store: Store) -> Iterator[Outcome]:
     """Run the cells of each model on each data set, or take them from the store."""
     for name in study.models:
         model = load(name)
-        for data in study.data:
-            yield _Pair(study, store, name, model, data).outcome()
+        # All data are opened before anything runs: what is wrong with the last is told at once.
+        pairs = [_Pair(study, store, name, model, data) for data in study.data]
+        yield from (pair.outcome() for pair in pairs)
 
 
 class _Pair:
@@ -89,9 +90,8 @@ class _Pair:
                 scores[method] = row
         beside = tuple(row for row in ("random", "uniform", "reversed") if row in scores)
         if len(beside) == len(scores):
-            raise InputError(
-                f"no method can explain {self.name} on {self.data.name}: {'; '.join(left_out.values())}"
-            )
+            reasons = "; ".join(dict.fromkeys(left_out.values()))
+            raise InputError(f"no method can explain {self.name} on {self.data.name}: {reasons}")
         table = Table(scores, beside, seed=self.study.seed)
         return Outcome(self.name, self.data.name, len(self.rows), table, curves, curve_of, left_out)
 

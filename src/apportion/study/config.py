@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import yaml
 
 from apportion import faithfulness
+from apportion.bulk.sources import open_source
 from apportion.errors import InputError
 from apportion.methods import from_repr
 
@@ -195,13 +196,22 @@ def _data(field: Field) -> Data:
     fields = field.mapping(("path", "texts", "name", "column", "id"))
     if ("path" in fields) == ("texts" in fields):
         raise field.wrong("accepted: either path or texts")
-    column, id = (fields[name].text() if name in fields else None for name in ("column", "id"))
-    if "texts" in fields:
-        name = fields["name"].text() if "name" in fields else "texts"
-        return Data(name, texts=fields["texts"].each(Field.text))
-    place = fields["path"].text()
-    name = fields["name"].text() if "name" in fields else Path(place).stem
-    return Data(name, _there(fields["path"], place), column=column, id=id)
+    texts = fields["texts"].each(Field.text) if "texts" in fields else ()
+    path = _there(fields["path"], fields["path"].text()) if "path" in fields else None
+    given = path or list(texts)
+
+    def there(name: str, setting: str) -> str | None:
+        if name not in fields:
+            return None
+        return fields[name].checked(lambda column: open_source(given, **{setting: column}))
+
+    return Data(
+        name=fields["name"].text() if "name" in fields else Path(path or "texts").stem,
+        path=path,
+        texts=texts,
+        column=there("column", "column"),
+        id=there("id", "id_column"),
+    )
 
 
 def _there(field: Field, place: str) -> str:
