@@ -96,11 +96,20 @@ def test_classes_are_chosen_by_name_or_number_and_must_be_there(run, tmp_path):
     assert len(cluster(run, classes=["1"], clusters=4)[0].clusters) == 4
     with pytest.raises(InputError, match="no map of cat"):
         cluster(run, classes=["cat"])
-    with pytest.raises(InputError, match="has 5000 maps"):
+    with pytest.raises(
+        InputError, match=r"has 5000 maps: the largest has \d+; accepted: least from 4 to \d+$"
+    ):
         cluster(run, least=5000)
+    with pytest.raises(InputError, match="least is 3; accepted: at least 4"):
+        cluster(run, least=3)
     table = ap.explain_dataset(nn.Linear(4, 2), torch.rand(60, 4), "lrp", tmp_path, progress=False)
     with pytest.raises(InputError, match="no height and width"):
         cluster(table)
+    few = ap.explain_dataset(Bright(), torch.rand(3, 1, 8, 8), "saliency", tmp_path / "few", progress=False)
+    with pytest.raises(
+        InputError, match="has 4 maps: the largest has 3; accepted: runs with 4 maps of a class"
+    ):
+        cluster(few, least=4)
 
 
 def test_the_page_is_escaped_and_asks_for_nothing(run, watermarked):

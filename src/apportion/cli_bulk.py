@@ -126,7 +126,7 @@ def cluster(
     clusters: Annotated[
         int | None, typer.Option(min=1, help="How many a class. Default: by the largest eigengap.")
     ] = None,
-    least: Annotated[int, typer.Option(min=4, help="Leave out classes with fewer maps.")] = 20,
+    least: Annotated[int, typer.Option(help="Leave out classes with fewer maps; at least 4.")] = 20,
     html: Annotated[Path | None, typer.Option(help="The page.  [default: DIR/clusters.html]")] = None,
     as_json: Json = False,
 ) -> None:

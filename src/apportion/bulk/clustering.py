@@ -22,6 +22,7 @@ from apportion.errors import InputError
 Array = npt.NDArray[np.float64]
 
 MOST_CLUSTERS = 8
+FEWEST = 4  # maps of a class
 MOST_MAPS = 2000  # of a class; the eigenvectors of more take minutes
 
 
@@ -67,8 +68,11 @@ def cluster(
     comes first. `classes` are the names or numbers of some; those with fewer than `least` maps are left out,
     and of more than 2000 an even choice is taken.
 
-    Raises InputError for a run without maps that have a height and a width.
+    Raises InputError for a run without maps that have a height and a width, and for `least` below 4, which have
+    no neighbours to speak of.
     """
+    if least < FEWEST:
+        raise InputError(f"least is {least}; accepted: at least {FEWEST}")
     places: dict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(run.rows()):
         label = row["target_label"] or f"class {row['target']}"
@@ -81,8 +85,9 @@ def cluster(
     large = {label: found for label, found in places.items() if len(found) >= least}
     if not large:
         most = max(map(len, places.values()), default=0)
+        enough = f"least from {FEWEST} to {most}" if most >= FEWEST else f"runs with {FEWEST} maps of a class"
         raise InputError(
-            f"no class of {run.folder} has {least} maps (the largest has {most}); ask for fewer: least"
+            f"no class of {run.folder} has {least} maps: the largest has {most}; accepted: {enough}"
         )
     found = [_clustered(run, label, members, clusters, side) for label, members in large.items()]
     return sorted(found, key=lambda clustered: -clustered.clusters[0].suspicion)
