@@ -7,6 +7,7 @@ are such that ours and theirs call the model on as many inputs, if in other batc
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -225,7 +226,7 @@ def eraser() -> Iterator[Row]:
     )
     model = BertForSequenceClassification(config).eval().requires_grad_(False)
     letters = "".join(chr(97 + (7 * i * i + i) % 26) for i in range(64))
-    words = Path(__file__).with_name("faithfulness.py").read_text().split()
+    words = re.findall("[a-z]+", (Path(__file__).parent.parent / "docs" / "faithfulness.md").read_text())
     texts = [" ".join(words[30 * i : 30 * i + 10 + 10 * i // 3]) for i in range(16)]
     pieces = word_pieces(texts)
     for name, tokenizer, given, mask in (

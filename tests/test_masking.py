@@ -461,3 +461,40 @@ def test_a_label_map_that_may_be_of_samples_or_of_channels():
         from_labels(labels, x)
     assert from_labels(labels[:, None], x).shape == (3, 1, 2, 2)
     assert from_labels(labels[None], x).shape == (1, 3, 2, 2)
+
+
+# ---- padded texts ----
+
+
+class Averages(nn.Module):
+    """The mean of the embeddings of a text: of those that the mask leaves, or of all where it ignores the mask."""
+
+    def __init__(self, ignore: bool, width: int | None = None) -> None:
+        super().__init__()
+        self.embedding, self.ignore, self.width = nn.Embedding(20, 3).double(), ignore, width
+        self.seen: list[tuple[int, ...]] = []
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        self.seen.append(tuple(input_ids.shape))
+        if self.width not in (None, input_ids.shape[1]):
+            raise ValueError("texts of one length, please")
+        here = torch.ones_like(attention_mask) if self.ignore else attention_mask
+        return (self.embedding(input_ids) * here[..., None]).sum(1) / here.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("kind", ["heeds", "ignores", "fixed"])
+def test_padding_is_left_out_only_where_the_model_says_the_same(kind: str) -> None:
+    torch.manual_seed(0)
+    model = Averages(kind == "ignores", 8 if kind == "fixed" else None).eval()
+    mask = (torch.arange(8) < torch.tensor([[8], [3], [5]])).long()
+    inputs = {"input_ids": torch.randint(1, 20, (3, 8)) * mask, "attention_mask": mask}
+    masking = Masking(model, inputs, 0, chunk=2)
+    assert masking.counts.tolist() == [8, 3, 5]
+    shown = torch.eye(8, dtype=torch.bool)[:4]
+    found = masking.values(shown)
+    for i, row in enumerate(inputs["input_ids"]):
+        keep = shown & (mask[i] > 0)
+        given = {"input_ids": row * keep, "attention_mask": mask[i].expand(4, -1)}
+        torch.testing.assert_close(found[i], model(**given)[:, 0].detach())
+    widths = {shape[1] for shape in model.seen[2:]}
+    assert widths == ({8, 5, 3} if kind == "heeds" else {8})

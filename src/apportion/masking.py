@@ -23,6 +23,7 @@ from apportion.errors import InputError, check_whole
 from apportion.explanation import Cost, Explanation, Values
 from apportion.features import Features
 from apportion.inputs import Inputs, checked_inputs, rows_of
+from apportion.padding import is_needless, without_padding
 from apportion.partitions import Partition
 from apportion.parts import Ordered, as_tensor_map, counts, cut, spread, without_hidden
 from apportion.progress import progress
@@ -237,7 +238,12 @@ class Masking:
             return new[None]
         if isinstance(inputs, tuple):
             return tuple(new.get(i, t) for i, t in enumerate(inputs))
-        return {key: new.get(key, t) for key, t in inputs.items()}
+        found = {key: new.get(key, t) for key, t in inputs.items()}
+        return without_padding(found) if self._padding_is_needless else found
+
+    @cached_property
+    def _padding_is_needless(self) -> bool:
+        return is_needless(self.inputs, self.output, self.run)
 
     # ---- running the model ----
 

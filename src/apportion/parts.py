@@ -3,7 +3,7 @@ shared by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from apportion.errors import InputError, check
 from apportion.explanation import Values
 from apportion.features import Features
 from apportion.inputs import Inputs, is_side, placed, rekeyed
+from apportion.padding import attended, up_to_last
 from apportion.partitions import Partition, default_partition, from_labels, renumbered
 from apportion.replacements import Delete, Replacement, default_replacement
 from apportion.trees import keyed
@@ -130,7 +131,7 @@ def cut(
         known = features if len(chosen) == 1 else None
         way = default_partition(x, known) if partition is None else partition
         labels = way(x, known) if callable(way) else from_labels(way, x)
-        seen = _attended(inputs, x)
+        seen = attended(inputs, x)
         if not bool(seen.all()):
             labels = labels.expand(x.shape).masked_fill(~seen, -1)
             labels = torch.stack([renumbered(row) for row in labels])
@@ -145,22 +146,9 @@ def cut(
         if isinstance(how, Delete):
             if how.padding is not None:
                 seen = seen & ((x != how.padding) | (labels >= 0))
-            prepared = _up_to_last(seen.expand(x.shape))
+            prepared = up_to_last(seen.expand(x.shape))
         parts.append(Part(key, x, labels, how, prepared, fixed, each))
     return parts
-
-
-def _attended(inputs: Inputs, x: Tensor) -> Tensor:
-    """Which tokens the model looks at, in the shape of the token ids; True for any other input."""
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-    if x.is_floating_point() or mask is None or mask.shape != x.shape:
-        return torch.ones((), dtype=torch.bool, device=x.device)
-    return mask != 0
-
-
-def _up_to_last(seen: Tensor) -> Tensor:
-    """True up to the last True of each row."""
-    return seen.flip(1).cumsum(1).flip(1) > 0
 
 
 def counts(parts: Sequence[Part], batch: int) -> Tensor:
