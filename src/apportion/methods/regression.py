@@ -43,9 +43,9 @@ def ridge(
     >>> fit.coefficients.round(6).tolist(), fit.r2.tolist()
     ([[2.0, -1.0]], [1.0])
     """
-    share, root = weights / weights.sum(), np.sqrt(weights)
-    centre, mean = share @ masks, scores @ share
-    zc, yc = (masks - centre) * root[:, None], (scores - mean[:, None]) * root
+    z, share, root = masks.astype(float), weights / weights.sum(), np.sqrt(weights)
+    centre, mean = share @ z, scores @ share
+    zc, yc = (z - centre) * root[:, None], (scores - mean[:, None]) * root
     if chosen is not None:
         gram = np.where(chosen[:, :, None] & chosen[:, None, :], zc.T @ zc, 0.0)
         reach = np.where(chosen[:, None], zc @ _inverse(gram, alpha), 0.0)
