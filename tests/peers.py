@@ -173,3 +173,8 @@ def _module_alone(package: str, part: str, name: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module(f"{package}.{part}.{name}")
+
+
+def path_explainer() -> Any:
+    """path_explain's class for PyTorch, from its file alone: the package asks for TensorFlow."""
+    return _module_alone("path_explain", "explainers", "path_explainer_torch").PathExplainerTorch

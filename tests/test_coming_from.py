@@ -1,0 +1,164 @@
+"""`docs/coming-from.md` says which call of another package is which of ours: both are called here, where no other
+test does it (`test_gradient_family.py`, `test_occlusion.py`, `test_surrogate.py`, `test_cam.py` …)."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import apportion as ap
+import peers
+import small
+from apportion.partitions import Pixels
+
+
+def same(ours: Tensor, theirs: Any, within: float = 1e-5) -> None:
+    theirs = torch.as_tensor(theirs).detach()
+    torch.testing.assert_close(ours.detach().to(theirs.dtype), theirs, rtol=within, atol=within)
+
+
+def needs(package: str) -> Any:
+    found = importlib.util.find_spec(package) is not None
+    return pytest.mark.skipif(not found, reason=f"{package} is not installed")
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double().eval()
+
+
+def rows(many: int = 2) -> Tensor:
+    return torch.randn(many, 6, dtype=torch.float64)
+
+
+@pytest.fixture
+def captum() -> Any:
+    pytest.importorskip("captum.attr")
+    return peers.captum()
+
+
+def test_captum_integrated_gradients(captum: Any) -> None:
+    model, x, baseline = network(), rows(), rows()
+    theirs, delta = captum.IntegratedGradients(model).attribute(
+        x, baselines=baseline, target=1, n_steps=20, return_convergence_delta=True
+    )
+    ours = ap.IntegratedGradients(nodes=20)(model, x, target=1, baseline=baseline)
+    same(ours.values, theirs)
+    assert ours.remainder is not None
+    same(ours.remainder, -delta)
+    # The weights of Captum's trapezoids add up to (n − 1) / n.
+    for rule, method, share in (
+        ("trapezoid", "riemann_trapezoid", 19 / 20),
+        ("midpoint", "riemann_middle", 1),
+    ):
+        theirs = captum.IntegratedGradients(model).attribute(x, target=1, n_steps=20, method=method)
+        same(share * ap.IntegratedGradients(nodes=20, rule=rule)(model, x, target=1).values, theirs)
+
+
+def test_captum_gradients(captum: Any) -> None:
+    model, x = network(), rows()
+    same(ap.Saliency()(model, x, 1).values, captum.Saliency(model).attribute(x, target=1))
+    signed = captum.Saliency(model).attribute(x, target=1, abs=False)
+    same(ap.SmoothGrad(samples=1, noise=0)(model, x, 1).values, signed)
+    same(ap.InputXGradient()(model, x, 1).values, captum.InputXGradient(model).attribute(x, target=1))
+    same(ap.GuidedBackprop()(model, x, 1).values, captum.GuidedBackprop(model).attribute(x, target=1))
+    same(ap.Deconvnet()(model, x, 1).values, captum.Deconvolution(model).attribute(x, target=1))
+    baseline = rows()
+    theirs = captum.DeepLift(model).attribute(x, baselines=baseline, target=1)
+    same(ap.DeepLIFT()(model, x, target=1, baseline=baseline).values, theirs)
+    same(ap.LRP("epsilon")(model, x, 1).values, captum.LRP(model).attribute(x, target=1))
+    theirs = captum.LayerGradientXActivation(model, model[0]).attribute(x, target=1)
+    same(ap.InputXGradient(at="0")(model, x, 1).values, theirs)
+    theirs = captum.LayerIntegratedGradients(model, model[0]).attribute(
+        x, baselines=0 * x, target=1, n_steps=30
+    )
+    same(ap.IntegratedGradients(nodes=30, at="0")(model, x, target=1, baseline=0 * x).values, theirs)
+
+
+def test_captum_tokens(captum: Any) -> None:
+    model, ids = small.lstm()
+    zeros = torch.zeros_like(ids)
+    theirs = captum.LayerIntegratedGradients(model, model.embedding).attribute(
+        ids, baselines=zeros, target=1, n_steps=32
+    )
+    same(ap.IntegratedGradients(nodes=32)(model, ids, target=1, baseline=zeros).values, theirs.sum(-1))
+
+
+def test_captum_ablation(captum: Any) -> None:
+    model, x = network(), rows()
+    mask = torch.tensor([0, 0, 0, 1, 1, 2])
+    theirs = captum.FeatureAblation(model).attribute(x, target=1, feature_mask=mask[None])
+    same(ap.Occlusion(partition=mask)(model, x, 1).values * torch.tensor([3, 3, 3, 2, 2, 1]), theirs)
+
+
+def test_dense_outputs() -> None:
+    dense = nn.Conv2d(1, 4, 3, padding=1).double()
+    x = torch.randn(2, 1, 5, 5, dtype=torch.float64)
+    found = ap.LRP("epsilon")(lambda x: dense(x)[:, :, 2, 3], x, target=1)
+    assert found.values[:, :, 0].abs().max() == 0
+    same(found.values.flatten(1).sum(1) + dense.bias[1], dense(x)[:, 1, 2, 3])
+
+
+@needs("zennit")
+def test_zennit_relevance_of_the_score() -> None:
+    zennit, model = peers.zennit(), small.convolutional().double()
+    plain = nn.Sequential(*(m for m in model if not isinstance(m, small.Block)))
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    before = {k: v.clone() for k, v in plain.state_dict().items()}
+    ours = {name: ap.LRP(name)(plain, x, target=1).values for name in ("epsilon-plus", "epsilon-alpha2beta1")}
+    assert all(torch.equal(v, before[k]) for k, v in plain.state_dict().items())
+    named = {"epsilon-plus": "EpsilonPlus", "epsilon-alpha2beta1": "EpsilonAlpha2Beta1"}
+    for name, theirs in named.items():
+        composite = getattr(zennit.composites, theirs)(
+            canonizers=[zennit.canonizers.SequentialMergeBatchNorm()]
+        )
+        with zennit.attribution.Gradient(model=plain, composite=composite) as attributor:
+            _, found = attributor(x, lambda out: out * F.one_hot(torch.ones(2, dtype=int), 3))
+        same(ours[name], found, 1e-4)
+
+
+@needs("path_explain")
+def test_path_explain() -> None:
+    smooth = nn.Sequential(nn.Linear(6, 8), nn.Softplus(), nn.Linear(8, 3)).eval()
+    x, baseline = torch.randn(2, 6), torch.zeros(1, 6)
+    explainer = peers.path_explainer()(smooth)
+    inputs = x.clone().requires_grad_()
+    settings = {"use_expectation": False, "output_indices": torch.tensor([1, 1])}
+    theirs = explainer.attributions(inputs, baseline, num_samples=300, **settings)
+    same(ap.IntegratedGradients(nodes=16)(smooth, x, target=1).values, theirs, 5e-3)
+    theirs = explainer.interactions(inputs, baseline, num_samples=400, verbose=False, **settings)
+    ours = ap.IntegratedHessians(nodes=8)(smooth, x, target=1).values
+    off = ~torch.eye(6, dtype=torch.bool)
+    assert (ours - theirs)[:, off].abs().max() < 0.1 * ours[:, off].abs().max()
+
+
+@needs("quantus")
+def test_quantus_takes_the_map_as_it_is() -> None:
+    quantus = peers.quantus()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+    x = torch.rand(2, 1, 4, 4)
+    target = torch.tensor([1, 2])
+    explanation = ap.InputXGradient()(model, x, target)
+    known = {
+        "model": model, "x_batch": x.numpy(), "y_batch": target.numpy(), "a_batch": explanation.values.numpy(),
+        "device": "cpu",
+    }  # fmt: skip
+    mask = np.zeros((2, 1, 4, 4), int)
+    mask[:, :, :2] = 1
+    settings = {"abs": False, "normalise": False, "disable_warnings": True}
+    theirs = quantus.PointingGame(**settings)(**known, s_batch=mask)
+    assert [bool(v) for v in ap.PointingGame()(explanation, torch.tensor(mask)).values] == [
+        bool(v) for v in theirs
+    ]
+    theirs = quantus.RelevanceRankAccuracy(**settings)(**known, s_batch=mask)
+    same(
+        ap.RelevanceRank()(explanation, torch.tensor(mask)).values, torch.tensor(theirs, dtype=torch.float64)
+    )
+    theirs = quantus.EffectiveComplexity(**{**settings, "abs": True})(**known)
+    assert ap.EffectiveComplexity(partition=Pixels())(model, x, explanation).values.tolist() == theirs
