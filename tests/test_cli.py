@@ -206,10 +206,10 @@ def test_tensors(here, suffix):
         "--json",
     )
     assert [f["name"] for f in json.loads(result.stdout)["features"]] == [
-        "input 0",
-        "input 1",
-        "input 2",
-        "input 3",
+        "input[0]",
+        "input[1]",
+        "input[2]",
+        "input[3]",
     ]
 
 

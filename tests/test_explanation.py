@@ -85,7 +85,7 @@ def test_equal_only_if_all_is_equal(explanation):
 
 def test_top_is_ordered_by_size():
     found = ap.InputXGradient()(lambda x: (x * torch.tensor([1.0, -3.0, 2.0])).sum(1), torch.ones(1, 3))
-    assert found.top(2) == [("(1,)", -3.0), ("(2,)", 2.0)]
+    assert found.top(2) == [("input[1]", -3.0), ("input[2]", 2.0)]
 
 
 def test_words_have_the_sum_of_their_tokens():
@@ -221,10 +221,27 @@ def test_the_largest_of_several_inputs():
     found = ap.InputXGradient()(
         lambda a, b: a.sum(1) + 3 * b[:, :1, 0].sum(1), (torch.ones(2, 2), torch.ones(2, 2, 1))
     )
-    assert found.top(1) == [("1 (0, 0)", 3.0)]
+    assert found.top(1) == [("input 1[0, 0]", 3.0)]
     names, values = found.relevance()
-    assert names == ("0 (0,)", "0 (1,)", "1 (0, 0)", "1 (1, 0)")
+    assert names == ("input 0[0]", "input 0[1]", "input 1[0, 0]", "input 1[1, 0]")
     assert values.tolist() == [1, 1, 3, 0]
+
+
+def test_the_words_of_a_layer_have_the_sums_of_its_dimensions():
+    layer = torch.nn.Embedding(5, 3)
+    model = torch.nn.Sequential(layer, torch.nn.Flatten(), torch.nn.Linear(6, 2))
+    found = ap.InputXGradient(at="0")(model, torch.tensor([[1, 4]]))
+    features = TextFeatures("not bad", ("not", "bad"), ((0, 3), (4, 7)), (0, 1))
+    names, values = found.with_features([features]).relevance()
+    assert names == ("not", "bad")
+    torch.testing.assert_close(values, found.values[0].sum(1))
+
+
+def test_the_units_of_a_layer_are_no_columns_even_if_there_are_as_many():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    row = TabularFeatures(("age", "sex"), ("41", "female"), (0, 1, 1))
+    found = ap.LRP(at="0")(model, torch.ones(1, 3)).with_features([row])
+    assert found.relevance()[0] == ("0[0]", "0[1]", "0[2]")
 
 
 def test_words_of_texts_that_were_padded():

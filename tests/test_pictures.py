@@ -10,7 +10,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from apportion import InputError
+from apportion import InputError, InputXGradient
 from apportion.features import TextFeatures
 from apportion.pictures import coloured, plot, png
 from apportion.views import AGAINST, FOR, Bars, Heat, Words, view
@@ -115,7 +115,7 @@ def test_values_of_an_inner_layer_are_drawn_by_their_own_shape():
     assert inner.photo is not None
     tokens = view(picture(values=torch.ones(1, 17, 16)))  # not a picture: tokens by dimensions
     assert tokens.photo is None
-    assert isinstance(view(words(values=torch.ones(1, 7))), Bars)
+    assert isinstance(view(words(values=torch.ones(1, 7), method=InputXGradient(at="head"))), Bars)
     assert isinstance(view(row(values=torch.ones(1, 9))), Bars)
 
 

@@ -174,21 +174,27 @@ class Explanation:
             found.append((name(place), float(values[place])))
         return found
 
-    def _relevance(self, index: int) -> list[tuple[Callable[[int], str], Tensor]]:
-        """For each input the name of its i-th feature, and the values of all."""
-        found: list[tuple[Callable[[int], str], Tensor]] = []
-        several, feature = not isinstance(self.values, Tensor), self._feature(index)
-        for key, tensor in keyed(self.values):
-            if feature is not None and not found:
-                found.append((feature.names.__getitem__, _of_groups(feature.groups, tensor[index].flatten())))
-            else:
-                prefix = f"{key} " if several else ""
-                found.append((partial(_place, prefix, tensor.shape[1:]), tensor[index].flatten()))
+    def parts(self, index: int = 0) -> list[tuple[str, Tensor, Features | None]]:
+        """The values of one sample by input or layer: what it is called, its tensor, and the features that this
+        lines up with, if any."""
+        feature = None if self.features is None else self.features[index]
+        layer = getattr(self.method, "at", None)
+        found = []
+        for place, (key, tensor) in enumerate(keyed(self.values)):
+            name = key if isinstance(key, str) else "input" if key is None else f"input {key}"
+            mine = tensor[index]
+            fits = not place and feature is not None and _line_up(feature, mine, layer is not None)
+            found.append((layer if isinstance(layer, str) else name, mine, feature if fits else None))
         return found
 
-    def _feature(self, index: int) -> TextFeatures | TabularFeatures | None:
-        feature = None if self.features is None else self.features[index]
-        return None if isinstance(feature, ImageFeatures) else feature
+    def _relevance(self, index: int) -> list[tuple[Callable[[int], str], Tensor]]:
+        """For each input the name of its i-th feature, and the values of all."""
+        return [
+            (partial(entry_name, name, values.shape), values.flatten())
+            if feature is None or isinstance(feature, ImageFeatures)
+            else (feature.names.__getitem__, feature_sums(feature, values))
+            for name, values, feature in self.parts(index)
+        ]
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file with a JSON header; it appears whole or not at all."""
@@ -217,15 +223,32 @@ class Explanation:
         return frame(self)
 
 
-def _place(prefix: str, shape: torch.Size, i: int) -> str:
-    return f"{prefix}{tuple(map(int, np.unravel_index(i, shape))) if shape else ''}".strip()
+def entry_name(name: str, shape: torch.Size, i: int) -> str:
+    """What the i-th entry of an input or layer is called.
+
+    >>> entry_name("conv1", torch.Size((2, 3)), 4)
+    'conv1[1, 1]'
+    """
+    return f"{name}[{', '.join(map(str, np.unravel_index(i, shape)))}]" if shape else name
 
 
-def _of_groups(groups: Sequence[int], values: Tensor) -> Tensor:
-    """The sum of each group; a text may be padded on the right beyond its groups."""
-    places = torch.tensor([(i, group) for i, group in enumerate(groups) if group >= 0], device=values.device)
-    sums = torch.zeros(max(groups, default=-1) + 1, dtype=values.dtype, device=values.device)
-    return sums.index_add(0, places[:, 1], values[places[:, 0]]) if len(places) else sums
+def feature_sums(features: TextFeatures | TabularFeatures, values: Tensor) -> Tensor:
+    """The sum of each word or column over its tokens or inputs, and over the dimensions that these have."""
+    groups = torch.tensor(features.groups, device=values.device)
+    each = values.reshape(len(values), -1).sum(1)[: len(groups)]
+    sums = torch.zeros(len(features.names), dtype=each.dtype, device=each.device)
+    return sums.index_add(0, groups[groups >= 0], each[groups >= 0])
+
+
+def _line_up(features: Features, values: Tensor, inner: bool) -> bool:
+    """Whether the values of one sample are those of the features; a layer's need not be, and may by chance have
+    as many. A text may be padded on the right."""
+    if isinstance(features, ImageFeatures):
+        return values.dim() == 3 or values.shape == features.picture.shape[:2]
+    if isinstance(features, TabularFeatures):
+        return not inner and values.shape == (len(features.groups),)
+    many = len(features.tokens)
+    return values.dim() > 0 and (len(values) == many or (len(values) > many and not inner))
 
 
 def _pack(explanation: Explanation) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -113,5 +113,5 @@ def _listed(shown: View) -> list[dict[str, Any]]:
             for piece in shown.pieces
             if piece.value is not None
         ]
-    pairs = zip(shown.names, shown.values, strict=True) if isinstance(shown, Bars) else shown.top(10**6)
-    return [{"name": name, "value": value} for name, value in pairs]
+    listed = shown.named if isinstance(shown, Bars) else shown.top(10**6)
+    return [{"name": name, "value": value} for name, value in listed]

@@ -5,17 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
-from apportion.explanation import Explanation
+from apportion.explanation import Explanation, entry_name, feature_sums
 from apportion.features import Features, TabularFeatures, TextFeatures
 from apportion.interactions import Interactions
-from apportion.trees import tensors_in
 from apportion.wording import number
 
 # Vermillion and blue of Okabe & Ito (2008): told apart by every kind of colour vision, and in grey by depth.
@@ -40,8 +37,20 @@ class Piece:
     special: bool = False
 
 
+class _Named:
+    """What can be listed: each of its `named` numbers speaks for or against."""
+
+    @property
+    def named(self) -> list[tuple[str, float]]:
+        raise NotImplementedError
+
+    def top(self, k: int) -> list[tuple[str, float]]:
+        """The k largest by |value|, zeros left out."""
+        return sorted((pair for pair in self.named if pair[1]), key=lambda pair: -abs(pair[1]))[:k]
+
+
 @dataclass(frozen=True)
-class Words:
+class Words(_Named):
     """A text in pieces that join to the whole, special tokens aside."""
 
     pieces: tuple[Piece, ...]
@@ -50,12 +59,13 @@ class Words:
     def scale(self) -> float:
         return _largest([piece.value for piece in self.pieces if piece.value is not None])
 
-    def top(self, k: int) -> list[tuple[str, float]]:
-        return _top([(piece.text, piece.value) for piece in self.pieces if piece.value is not None], k)
+    @property
+    def named(self) -> list[tuple[str, float]]:
+        return [(piece.text, piece.value) for piece in self.pieces if piece.value is not None]
 
 
 @dataclass(frozen=True)
-class Bars:
+class Bars(_Named):
     """Named numbers: the columns of a row, or the entries of a plain tensor."""
 
     names: tuple[str, ...]
@@ -65,12 +75,13 @@ class Bars:
     def scale(self) -> float:
         return _largest(self.values)
 
-    def top(self, k: int) -> list[tuple[str, float]]:
-        return _top(list(zip(self.names, self.values, strict=True)), k)
+    @property
+    def named(self) -> list[tuple[str, float]]:
+        return list(zip(self.names, self.values, strict=True))
 
 
 @dataclass(frozen=True, eq=False)
-class Heat:
+class Heat(_Named):
     """A (height, width) map summed over channels, and the photo (h, w, 3, uint8) that it lies on, if any.
 
     The map of an inner layer is coarser than its photo.
@@ -114,20 +125,20 @@ class Heat:
         )
         return cells
 
-    def top(self, k: int) -> list[tuple[str, float]]:
-        """The regions of a 7 x 7 grid with the largest |sum|, named by their pixels."""
+    @property
+    def named(self) -> list[tuple[str, float]]:
+        """The sums of the regions of a 7 x 7 grid, named by their pixels."""
         cells = self.pooled(GRID, GRID)
         high, wide = (_edges(n, m) for n, m in zip(self.shape, cells.shape, strict=True))
-        named = [
+        return [
             (f"x {wide[c]}–{wide[c + 1]}, y {high[r]}–{high[r + 1]}", float(cells[r, c]))
             for r in range(cells.shape[0])
             for c in range(cells.shape[1])
         ]
-        return _top(named, k)
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class Pairs(_Named):
     """Features with what each does by itself, and a symmetric matrix in which a pair's effect stands twice, by
     halves; NaN where a pair was not asked for. `text` says that the features are the words of a text."""
 
@@ -140,24 +151,26 @@ class Pairs:
     def scale(self) -> float:
         return _largest(self.alone)
 
-    def top(self, k: int) -> list[tuple[str, float]]:
+    @property
+    def named(self) -> list[tuple[str, float]]:
         first, second = np.triu_indices(len(self.names), 1)
         both = np.nan_to_num(self.values[first, second] + self.values[second, first])
-        named = zip(first, second, both.tolist(), strict=True)
-        return _top([(f"{self.names[i]} × {self.names[j]}", value) for i, j, value in named], k)
+        pairs = zip(first, second, both.tolist(), strict=True)
+        return [(f"{self.names[i]} × {self.names[j]}", value) for i, j, value in pairs]
 
 
 View = Words | Heat | Bars | Pairs
 
 
 def view(explanation: Explanation | Interactions, index: int = 0) -> View:
-    """How to show a sample: by its features where the values still have their shape, else by shape alone.
+    """How to show a sample: by its features where the values line up with them, else by shape alone.
 
-    Of several inputs or layers the first is shown; of the pairs of many features the strongest.
+    Several inputs or layers are one list, in which a picture stands by its regions; of the pairs of many
+    features the strongest are shown.
 
-    >>> import apportion as ap
+    >>> import torch, apportion as ap
     >>> view(ap.Saliency()(torch.nn.Linear(2, 1, bias=False), torch.ones(1, 2))).names
-    ('input 0', 'input 1')
+    ('input[0]', 'input[1]')
     """
     if isinstance(explanation, Interactions):
         pairs = _pairs(explanation, index)
@@ -165,10 +178,17 @@ def view(explanation: Explanation | Interactions, index: int = 0) -> View:
             return pairs
         names, strengths = zip(*pairs.top(CHOICE), strict=True) if pairs.top(1) else ((), ())
         return Bars(names, strengths)
-    values = next(tensors_in(explanation.values))[index].detach().double().cpu()
-    features = None if explanation.features is None else explanation.features[index]
-    found = None if features is None else _featured(values, features)
-    return _plain(values) if found is None else found
+    parts = [(name, v.detach().double().cpu(), feature) for name, v, feature in explanation.parts(index)]
+    parts = [part for part in parts if part[1].any()] or parts[:1]
+    if len(parts) == 1:
+        return _of(*parts[0])
+    named = [
+        (f"{part[0]}: {name}" if isinstance(shown, Heat) else name, value)
+        for part in parts
+        for shown in [_of(*part)]
+        for name, value in shown.named
+    ]
+    return Bars(tuple(name for name, _ in named), tuple(value for _, value in named))
 
 
 def _pairs(found: Interactions, index: int) -> Pairs:
@@ -181,35 +201,20 @@ def _pairs(found: Interactions, index: int) -> Pairs:
     )
 
 
-def _featured(values: Tensor, features: Features) -> View | None:
-    """By features; None if the values (of an inner layer, perhaps) no longer line up with them."""
+def _of(name: str, values: Tensor, features: Features | None) -> Words | Heat | Bars:
     if isinstance(features, TextFeatures):
-        many = len(features.tokens)
-        if values.dim() == 0 or values.shape[0] != many:
-            return None
-        return Words(_pieces(features, values.reshape(many, -1).sum(1).tolist()))
+        tokens = values.reshape(len(values), -1).sum(1)[: len(features.tokens)]
+        return Words(_pieces(features, tokens.tolist()))
     if isinstance(features, TabularFeatures):
-        if values.numel() != len(features.groups):
-            return None
-        groups = torch.as_tensor(features.groups)
-        kept = groups >= 0
-        sums = torch.zeros(len(features.names), dtype=values.dtype)
-        return Bars(features.names, tuple(sums.index_add(0, groups[kept], values.flatten()[kept]).tolist()))
-    if values.dim() != 3 and values.shape != features.picture.shape[:2]:  # tokens by dimensions, perhaps
-        return None
-    heat = values.sum(0) if values.dim() == 3 else values
-    return Heat(heat.numpy(), features.picture.cpu().numpy(), features.note)
-
-
-def _plain(values: Tensor) -> View:
-    if values.dim() == 3 and values.shape[0] <= 4:  # channels
+        return Bars(features.names, tuple(feature_sums(features, values).tolist()))
+    if values.dim() == 3 and (features is not None or values.shape[0] <= 4):  # channels
         values = values.sum(0)
+    if features is not None:
+        return Heat(values.numpy(), features.picture.cpu().numpy(), features.note)
     if values.dim() == 2 and min(values.shape) > 1:
         return Heat(values.numpy())
-    places: Any = np.ndindex(*(values.shape or (1,)))
-    return Bars(
-        tuple("input " + ", ".join(map(str, place)) for place in places), tuple(values.flatten().tolist())
-    )
+    names = tuple(entry_name(name, values.shape, i) for i in range(values.numel()))
+    return Bars(names, tuple(values.flatten().tolist()))
 
 
 def _pieces(features: TextFeatures, values: Sequence[float]) -> tuple[Piece, ...]:
@@ -235,10 +240,6 @@ def _pieces(features: TextFeatures, values: Sequence[float]) -> tuple[Piece, ...
     if at < len(features.text):
         pieces.append(Piece(features.text[at:]))
     return tuple(pieces)
-
-
-def _top(named: list[tuple[str, float]], k: int) -> list[tuple[str, float]]:
-    return sorted((pair for pair in named if pair[1]), key=lambda pair: -abs(pair[1]))[:k]
 
 
 def scale_of(cells: npt.NDArray[np.float64]) -> float:
