@@ -603,3 +603,10 @@ def test_the_reversed_map_is_hidden_in_the_opposite_order(seed: int) -> None:
     assert torch.equal(
         ap.PixelFlipping(order="lerf")(model, x, values).values, ap.PixelFlipping()(model, x, -values).values
     )
+
+
+def test_curves_of_a_model_that_gives_probabilities_are_those_of_its_scores():
+    model, x = nn.Linear(4, 3), torch.randn(5, 4)
+    found = ap.Saliency()(model, x)
+    of_scores = ap.PixelFlipping()(model, x, found).values
+    torch.testing.assert_close(ap.PixelFlipping()(lambda x: model(x).softmax(1), x, found).values, of_scores)

@@ -144,3 +144,8 @@ def test_what_cannot_be_written_is_an_input_error(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot write"):
         png(words(), tmp_path / "file" / "e.png")
+
+
+def test_decision_of_a_model_that_gives_probabilities():
+    found = decision(made(torch.ones(2), None, output=torch.tensor([[0.1, 0.9]])))
+    assert (found.label, found.probability) == ("yes", pytest.approx(0.9))

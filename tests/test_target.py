@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from apportion.errors import InputError
-from apportion.target import Contrast, pick, resolve, scores_of
+from apportion.target import Contrast, pick, probabilities, resolve, scores_of
 
 SCORES = torch.tensor([[1.0, 5.0, 2.0], [7.0, 3.0, 4.0]])
 
@@ -108,3 +108,17 @@ def test_one_score_per_sample_is_one_class():
 def test_outputs_without_scores(output, message):
     with pytest.raises(InputError, match=message):
         scores_of(output, 2)
+
+
+def test_probabilities_of_a_model_that_gives_them_are_its_own():
+    given = torch.tensor([[0.0, 0.25, 0.75], [1.0, 0.0, 0.0]])
+    assert probabilities(given) is given
+    torch.testing.assert_close(probabilities(SCORES), SCORES.softmax(1))
+    torch.testing.assert_close(
+        probabilities(torch.tensor([[1.5], [-0.5]])), torch.tensor([[1.5], [-0.5]]).sigmoid()
+    )
+
+
+def test_scores_that_look_like_probabilities_in_some_rows_only_are_scores():
+    mixed = torch.tensor([[0.25, 0.75], [3.0, -2.0]])
+    torch.testing.assert_close(probabilities(mixed), mixed.softmax(1))

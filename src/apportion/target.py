@@ -137,6 +137,19 @@ def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
     return value
 
 
+def probabilities(scores: Tensor) -> Tensor:
+    """The (batch, classes) probabilities that scores stand for: their softmax, or the sigmoid of a single score.
+    Scores that are probabilities already, none below 0 and each row with the sum 1, stay as they are.
+
+    >>> probabilities(torch.tensor([[0.2, 0.8]])), probabilities(torch.zeros(1, 2))
+    (tensor([[0.2000, 0.8000]]), tensor([[0.5000, 0.5000]]))
+    """
+    if scores.shape[1] == 1:
+        return scores.sigmoid()
+    ready = (scores.amin() >= 0) & ((scores.sum(1) - 1).abs().amax() < 1e-3)
+    return scores if bool(ready) else scores.softmax(1)
+
+
 def _check_class(label: int, classes: int) -> None:
     if not -classes <= label < classes:
         raise InputError(f"target is class {label}, but the model has {classes} classes (0 to {classes - 1})")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from apportion.explanation import Explanation
 from apportion.interactions import Interactions
+from apportion.target import probabilities
 
 Explained = Explanation | Interactions
 
@@ -33,10 +34,10 @@ class Decision:
 
 
 def decision(explanation: Explained, index: int = 0, k: int = 5) -> Decision:
-    """The k best classes of a sample, with their softmax probabilities."""
+    """The k best classes of a sample, with their probabilities."""
     scores = explanation.output[index].detach().double().cpu()
     several = len(scores) > 1
-    chances = scores.softmax(0)
+    chances = probabilities(scores[None])[0]
     best = scores.argsort(descending=True, stable=True)[:k].tolist()
     ranking = tuple(
         (class_name(explanation, i), float(scores[i]), float(chances[i]) if several else None) for i in best

@@ -9,11 +9,11 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from apportion.errors import InputError, check
 from apportion.masking import Masking
 from apportion.parts import Ordered
+from apportion.target import probabilities
 
 Reading = Literal["probability", "score"]
 Way = Literal["morf", "lerf"]
@@ -25,9 +25,9 @@ class Curve:
     """What the model says while features are hidden; all tensors are (batch, steps).
 
     `hidden` is how many features are, `share` that number over all that the sample has; `score` is the
-    explained score before softmax, `probability` its softmax (the sigmoid for models with one score) and
-    `label` the predicted class (for one score: whether it is positive). Where a sample has fewer features
-    than there are steps, its last column is repeated, and `own` is False there.
+    explained score, `probability` what it stands for (`target.probabilities`) and `label` the predicted class
+    (for one score: whether it is positive). Where a sample has fewer features than there are steps, its last
+    column is repeated, and `own` is False there.
     """
 
     hidden: Tensor
@@ -119,8 +119,7 @@ def answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
         score = target(scores).to(wide)
         return torch.stack([score, torch.full_like(score, torch.nan), label.to(wide)])
     chosen = target[rows.to(target.device)].to(wide.device)[:, None]
-    log = wide.log_softmax(1) if wide.shape[1] > 1 else logsigmoid(wide)
-    score, probability = wide.gather(1, chosen)[:, 0], log.gather(1, chosen)[:, 0].exp()
+    score, probability = (each.gather(1, chosen)[:, 0] for each in (wide, probabilities(wide)))
     return torch.stack([score, probability, label.to(wide)])
 
 
