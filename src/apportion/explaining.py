@@ -7,13 +7,14 @@ from dataclasses import replace
 from inspect import signature
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from apportion.calling import Model
 from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.features import Features
+from apportion.features import Features, TabularFeatures
 from apportion.inputs import Inputs
 from apportion.methods import from_repr
 from apportion.target import Target
@@ -55,7 +56,17 @@ def explain_encoded(
     asked = signature(method).parameters
     mask = {"mask": model.mask} if "mask" in asked else {}
     known = {"features": tuple(features)} if features and "features" in asked else {}
-    return named(method(model.model, inputs, number, **mask, **known), model, *features)
+    columns = _columns(method, features) if "groups" in asked else {}
+    return named(method(model.model, inputs, number, **mask, **known, **columns), model, *features)
+
+
+def _columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:
+    """The inputs of a one-hot block together, where a method pairs inputs and was not told which are one
+    feature."""
+    told = method.groups is not None or method.at is not None
+    if told or not features or not isinstance(features[0], TabularFeatures):
+        return {}
+    return {"groups": torch.tensor(features[0].groups)}
 
 
 def named(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
