@@ -310,6 +310,11 @@ def test_without_scikit_image_the_demo_says_how_to_get_it(here, monkeypatch):
         (("explain", SENTENCE, "--method", "lpr"), "did you mean 'lrp'?"),
         (("explain", SENTENCE, "--method", "IG("), "cannot read method"),
         (("explain", SENTENCE, "--method", "LRP(composite='epsilom')"), "epsilon"),
+        (("explain", SENTENCE, "--method", "LIME(sampels=9)"), "no setting 'sampels'; did you mean 'samples'? "),
+        (("explain", SENTENCE, "--method", "LRP(1,2,3,4,5)"), "too many positional arguments; accepted: composite"),
+        (("test", SENTENCE, "--tests", "pixel"), "did you mean 'pixel-flipping'?"),
+        (("test", SENTENCE, "--tests", "iou"), "unknown test 'iou'"),
+        (("test", SENTENCE, "--methods", "gradcam,layercam"), "LayerCAM needs one picture-like input"),
         (("explain", SENTENCE, "--method", "IntegratedGradients(nodes=0)"), "nodes is 0"),
         (("explain", SENTENCE, "--target", "postive"), "nearest: positive"),
         (("explain", SENTENCE, "--target", "7"), "the model has 2 classes"),
@@ -341,7 +346,7 @@ def test_without_scikit_image_the_demo_says_how_to_get_it(here, monkeypatch):
         (("explain", SENTENCE, "--html", "mine.py/page.html"), "cannot write mine.py/page.html"),
         (("explain", "--model", "sentiment"), "without an INPUT"),
         (("compare", SENTENCE, "--methods", " , "), "--methods is empty"),
-        (("compare", SENTENCE, "--methods", "gradcam,layercam"), "inputs have a grid"),
+        (("compare", SENTENCE, "--methods", "gradcam,layercam"), "GradCAM needs one picture-like input"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(here, arguments, said):

@@ -103,7 +103,7 @@ def test_tables_of_several_inputs_are_joined(table: Any) -> None:
         ([], ["sufficiency"], "methods is empty"),
         (["saliency"], [], "tests is empty"),
         (["saliency", "saliency"], ["sufficiency"], "there twice"),
-        (["saliency"], ["iou"], "in no table"),
+        (["saliency"], [ap.IoU()], "in no table"),
         (["salience"], ["sufficiency"], "did you mean 'saliency'"),
         (None, ["sufficiency"], "no list but NoneType"),
         ([ap.Saliency], ["sufficiency"], r"accepted: Saliency\(\), with"),
@@ -160,6 +160,15 @@ def test_command_line(tmp_path: Any) -> None:
     assert run(app, ["test", "not bad", "--tests", "road"]).exit_code == 2
     assert run(app, ["test", "not bad", "--tests", "roads"]).exit_code == 2
     assert "deletion-rate" in run(app, ["tests"]).stdout
+
+
+def test_a_method_that_cannot_explain_the_inputs_is_left_out_of_the_table() -> None:
+    options = ["--tests", "deletion-rate", "--methods", "gradcam,saliency", "--json"]
+    found = CliRunner().invoke(app, ["test", "not bad at all", "dull", *options])
+    assert found.exit_code == 0, found.output
+    assert list(json.loads(found.stdout)["scores"]) == ["saliency", "random", "uniform", "reversed"]
+    said = CliRunner().invoke(app, ["test", "not bad", *options[:-1]]).stderr
+    assert "left out: gradcam: GradCAM needs one picture-like input" in said
 
 
 # ---- plausibility ----

@@ -377,8 +377,6 @@ def test_labels_of_one_class_or_none(name: str) -> None:
         "ROAR(held_out=1.0)",
         "ROAR(seeds=())",
         "FFidelity(test=Complexity())",
-        "IoU(share=0.0)",
-        "IoU(share='half')",
         "PixelFlipping(steps=True)",
         "DeletionRate(block='4')",
         "Comprehensiveness(shares=('0.1',))",
@@ -395,9 +393,16 @@ def test_labels_of_one_class_or_none(name: str) -> None:
         "FFidelity(share=0.0)",
         "FFidelity(seed=1.5)",
         "NoSuchTest()",
+        "IoU()",  # asks for what a person marked
         "pixel-fliping",
     ],
 )
 def test_wrong_settings_are_refused(text: str) -> None:
     with pytest.raises(InputError):
         from_repr(text)
+
+
+@pytest.mark.parametrize("share", [0.0, "half"])
+def test_wrong_settings_of_plausibility_are_refused(share: Any) -> None:
+    with pytest.raises(InputError, match="share is"):
+        ap.IoU(share=share)

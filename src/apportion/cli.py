@@ -6,7 +6,6 @@ import io
 import json
 import os
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ from apportion import cli_bulk, cli_faithfulness, cli_lists, cli_serve
 from apportion.cli_lists import Json, complete_methods, complete_models, split
 from apportion.cli_study import app as study
 from apportion.errors import InputError
-from apportion.one_line import one_line_errors, say
+from apportion.one_line import one_line_errors, say, warn_of_left_out
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -183,10 +182,10 @@ def compare(
             from apportion.running import explain_by_each
             from apportion.testing import beside
 
-            ready, explanations, why = explain_by_each(what, model, names, target, row)
+            ready, found, why = explain_by_each(what, model, names, target, row)
+            explanations = list(found.values())
             scores = [beside(ready, e) if tests else [] for e in explanations]
-        for name, reason in why.items():
-            warnings.warn(f"left out: {name}: {reason}", stacklevel=1)
+        warn_of_left_out(why)
         from apportion import report, terminal
 
         path = html if html is not None or as_json else OUT / "compare.html"
@@ -194,8 +193,8 @@ def compare(
             write_whole(path, report.page(explanations, scores, same_scale).encode())
         if as_json:
             told = [
-                {**report.summary(e), "tests": [s.to_dict() for s in found]}
-                for e, found in zip(explanations, scores, strict=True)
+                {**report.summary(e), "tests": [s.to_dict() for s in of_it]}
+                for e, of_it in zip(explanations, scores, strict=True)
             ]
             typer.echo(json.dumps({"explanations": told, "left_out": why}, indent=2, ensure_ascii=False))
             return

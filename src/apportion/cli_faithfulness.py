@@ -10,7 +10,7 @@ import typer
 
 from apportion.cli_lists import Json, show, split
 from apportion.errors import InputError
-from apportion.one_line import one_line_errors
+from apportion.one_line import one_line_errors, warn_of_left_out
 
 if TYPE_CHECKING:
     from apportion.faithfulness.table import Table
@@ -86,7 +86,7 @@ def _table(
     from apportion.faithfulness.comparison import QUICK_TESTS, compare
     from apportion.faithfulness.table import joined
     from apportion.recognise import recognise
-    from apportion.running import explain_given
+    from apportion.running import explain_by_each
 
     for name in tests or ():
         from_repr(name)  # a wrong name is told before a model is loaded
@@ -95,18 +95,21 @@ def _table(
         raise InputError(
             "the inputs are of several kinds; accepted: sentences, pictures or tables, not mixed"
         )
-    tables = []
-    for what in given:
-        for row in range(rows):
-            ready, made = explain_given(what, model, methods, target, None, row)
-            tables.append(
-                compare(
-                    ready.classifier,
-                    ready.inputs,
-                    dict(zip(methods, made, strict=True)),
-                    QUICK_TESTS if tests is None else tests,
-                    features=ready.features or None,
-                    replacements=None if panel else (),
-                )
+    explained = [explain_by_each(what, model, methods, target, row) for what in given for row in range(rows)]
+    why = {name: reason for _, _, left_out in explained for name, reason in left_out.items()}
+    if set(methods) <= set(why):
+        raise InputError("no method can explain all of the inputs: " + "; ".join(dict.fromkeys(why.values())))
+    warn_of_left_out(why)
+    return joined(
+        [
+            compare(
+                ready.classifier,
+                ready.inputs,
+                {name: explanation for name, explanation in made.items() if name not in why},
+                QUICK_TESTS if tests is None else tests,
+                features=ready.features or None,
+                replacements=None if panel else (),
             )
-    return joined(tables)
+            for ready, made, _ in explained
+        ]
+    )

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from numbers import Integral
 from typing import Any
 
 
 class InputError(ValueError):
     """Something the caller gave cannot be used; the message names it and says what is accepted."""
+
+
+def did_you_mean(name: str, known: Mapping[str, str]) -> str:
+    """The nearest of the known names as a question, by what it is called; empty if none is near.
+
+    >>> did_you_mean("sampels", {"samples": "samples", "tolerance": "tolerance"})
+    "did you mean 'samples'? "
+    """
+    near = get_close_matches(name, known, 1, 0.5)
+    return f"did you mean {known[near[0]]!r}? " if near else ""
 
 
 def check(name: str, value: Any, holds: Callable[[Any], object], accepted: str) -> None:

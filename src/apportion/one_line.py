@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import typer
@@ -37,6 +37,12 @@ def one_line_errors(quiet: bool = False) -> Iterator[None]:
                     _first_line(str(warning.message)) for warning in caught if _relevant(warning)
                 ):
                     say("warning", line)
+
+
+def warn_of_left_out(why: Mapping[str, str]) -> None:
+    """One warning for each method that cannot explain what was given, with its reason."""
+    for name, reason in why.items():
+        warnings.warn(f"left out: {name}: {reason}", stacklevel=2)
 
 
 # Package that may be missing → the extra that brings it.

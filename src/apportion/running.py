@@ -48,14 +48,14 @@ def explain_by_each(
     methods: Sequence[str] = ("lrp",),
     target: str | None = None,
     row: int = 0,
-) -> tuple[Prepared, list[Explained], dict[str, str]]:
+) -> tuple[Prepared, dict[str, Explained], dict[str, str]]:
     """The same by those methods that can explain this model, and why the others cannot. InputError if none can."""
     made = {name: from_repr(name) for name in methods}
     ready = _loaded(what, model, target, row)
-    found, why = [], {}
+    found, why = {}, {}
     for name, method in made.items():
         try:
-            found.append(ready.explain(method, target))
+            found[name] = ready.explain(method, target)
         except InputError as error:
             why[name] = str(error)
     if not found:

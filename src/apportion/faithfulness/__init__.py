@@ -33,20 +33,10 @@ TESTS = {
     "effective-complexity": "complexity:EffectiveComplexity",
 }
 
-# Agreement with what a person marked: another question, called as `measure(explanation, truth)`.
-PLAUSIBILITY = {
-    "iou": "plausibility:IoU",
-    "token-f1": "plausibility:TokenF1",
-    "auprc": "plausibility:AUPRC",
-    "pointing-game": "plausibility:PointingGame",
-    "relevance-mass": "plausibility:RelevanceMass",
-    "relevance-rank": "plausibility:RelevanceRank",
-}
-
 
 def named_test(name: str) -> Any:
     """The class of a test by its short name ("deletion-rate") or its class name ("DeletionRate")."""
-    return class_named(name, TESTS | PLAUSIBILITY, __name__, "test")
+    return class_named(name, TESTS, __name__, "test")
 
 
 def from_repr(text: str) -> Any:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ast
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
-from apportion.errors import InputError
+from apportion.errors import InputError, did_you_mean
 
 # Short name → where the class is. A new method is one file and one line here.
 METHODS = {
@@ -55,8 +55,7 @@ def class_named(name: str, places: Mapping[str, str], package: str, kind: str) -
     wanted = name.lower().replace("_", "-")
     short = by_class.get(wanted, wanted)
     if short not in places:
-        near = difflib.get_close_matches(wanted, [*places, *by_class], 1, 0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = did_you_mean(wanted, by_class | {short: short for short in places})
         raise InputError(f"unknown {kind} {name!r}; {hint}accepted: {', '.join(places)}")
     module, attribute = places[short].split(":")
     return getattr(import_module(f"{package}.{module}"), attribute)
@@ -126,10 +125,9 @@ def _build(node: ast.expr, text: str, named: Callable[[str], Any]) -> Any:
             raise InputError(f"cannot read {text!r}: ** is not accepted")
         arguments = [_build(argument, text, named) for argument in node.args]
         keywords = {str(keyword.arg): _build(keyword.value, text, named) for keyword in node.keywords}
-        try:
-            return _class(node.func.id, named)(*arguments, **keywords)
-        except TypeError as error:
-            raise InputError(f"cannot make {text!r}: {error}") from None
+        made = _class(node.func.id, named)
+        _check_settings(made, arguments, keywords)
+        return made(*arguments, **keywords)
     if isinstance(node, ast.Tuple | ast.List):
         items = [_build(item, text, named) for item in node.elts]
         return tuple(items) if isinstance(node, ast.Tuple) else items
@@ -145,6 +143,19 @@ def _build(node: ast.expr, text: str, named: Callable[[str], Any]) -> Any:
         raise InputError(
             f"cannot read {ast.unparse(node)!r} in {text!r}; accepted: literals and names of methods"
         ) from None
+
+
+def _check_settings(made: Any, arguments: list[Any], keywords: dict[str, Any]) -> None:
+    known = signature(made)
+    accepted = f"accepted: {', '.join(known.parameters) or 'no settings'}"
+    for name in keywords:
+        if name not in known.parameters:
+            hint = did_you_mean(name, {setting: setting for setting in known.parameters})
+            raise InputError(f"{made.__name__} has no setting {name!r}; {hint}{accepted}")
+    try:
+        known.bind(*arguments, **keywords)
+    except TypeError as error:
+        raise InputError(f"{made.__name__}: {error}; {accepted}") from None
 
 
 def _class(name: str, named: Callable[[str], Any]) -> Any:

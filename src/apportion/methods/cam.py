@@ -47,7 +47,7 @@ class GradCAM:
     @with_gradients()
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Subject(model, inputs, target, self.layer)
-        key, image = _image(subject.inputs)
+        key, image = _image(subject.inputs, type(self).__name__)
         space = image.shape[2:]
         found = last_layer(subject, space) if self.layer is None else at_layer(subject, self.layer, space)
         coarse = self.weighted(found.grid.of(found.activation), found.grid.of(found.gradient))
@@ -97,7 +97,7 @@ class LayerCAM(GradCAM):
         return (gradient.clamp(min=0) * activation).sum(1)
 
 
-def _image(inputs: Inputs) -> tuple[Any, Tensor]:
+def _image(inputs: Inputs, name: str) -> tuple[Any, Tensor]:
     """The one floating point input with a grid, and its place among the inputs."""
     if isinstance(inputs, Tensor):
         items: list[tuple[Any, Tensor]] = [(None, inputs)]
@@ -105,7 +105,8 @@ def _image(inputs: Inputs) -> tuple[Any, Tensor]:
         items = list(inputs.items()) if isinstance(inputs, Mapping) else list(enumerate(inputs))
     found = [(key, x) for key, x in items if x.is_floating_point() and 3 <= x.dim() <= 5]
     if len(found) != 1:
+        came = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for _, x in items)
         raise InputError(
-            f"{len(found)} inputs have a grid; a class activation map needs one, (batch, channels, …)"
+            f"{name} needs one picture-like input, (batch, channels, …) of floating point numbers; it got {came}"
         )
     return found[0]
