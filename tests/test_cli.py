@@ -255,7 +255,7 @@ def test_compare_as_json_on_one_scale_and_without_tests(here):
     assert result.stderr == ""
     assert [e["method"].split("(")[0] for e in found["explanations"]] == ["LRP"]
     assert found["explanations"][0]["tests"] == []
-    assert "grid" in found["left_out"]["gradcam"]
+    assert "picture-like" in found["left_out"]["gradcam"]
     assert not Path("apportion-out").exists()
     run("compare", SENTENCE, "--methods", "lrp", "--no-tests", "--same-scale", "--html", "c.html")
     assert '"same_scale":true' in Path("c.html").read_text(encoding="utf-8")
