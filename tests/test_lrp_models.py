@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import apportion as ap
 from apportion.methods.relevance.composites import Composite
-from apportion.methods.relevance.rules import Epsilon
+from apportion.methods.relevance.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare
 from apportion.trees import tensors_in
 
 D = torch.float64
@@ -442,6 +442,28 @@ def test_what_has_no_rule_is_named_with_its_amount(name: str) -> None:
     assert len(plain.warnings) == len(e.warnings)
     with pytest.raises(ap.InputError, match=name):
         ap.LRP(EXACT, strict=True)(HIDDEN[name]().to(D), vector(), target=0)
+
+
+def autocast(s: Any, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16, enabled=s.k.weight.dtype == torch.float32):
+        y = F.relu(s.b(s.t(F.relu(s.c(x)))))
+        y = y.flatten(2)
+        weights = (y @ y.mT).to(x.dtype).softmax(-1)
+        return s.k((weights @ y).mean(-1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("rule", [Epsilon(), AlphaBeta(), Gamma(), Flat(), WSquare(), Box()], ids=repr)
+def test_a_model_that_computes_in_mixed_precision(rule: Any) -> None:
+    model, x = (
+        M(autocast, c=conv(3, 4), t=nn.ConvTranspose2d(4, 4, 2), b=nn.BatchNorm2d(4), k=lin(4, 3)),
+        image(),
+    )
+    composite = Composite(convolution=rule, linear=rule)
+    low, output = ap.LRP(composite)(model.eval(), x.float(), target=0), model(x.float()).detach()
+    torch.testing.assert_close(low.output, output, rtol=0, atol=0)
+    assert low.values.dtype == torch.float32
+    exact = ap.LRP(composite)(model.to(D), x, target=0).values
+    assert float((low.values - exact).abs().sum()) < 0.2 * float(exact.abs().sum())
 
 
 def test_torchscript_is_refused() -> None:

@@ -97,18 +97,16 @@ def _convolve(
     if unbatched:
         input = call.run.again(torch.unsqueeze, input, 0)
     settings = (stride, padding, dilation, transposed, output_padding, groups)
-    if active(weight) or active(bias):
-        result = _with_active_weight(
-            call,
-            F.pad(input, sides) if sides else input,
-            weight,
-            bias,
-            lambda x, w: torch.convolution(x, w, None, *settings),
-        )
-    else:
+    # Not `torch.convolution`, which autocast does not know on every device.
+    function = getattr(F, f"conv_transpose{spatial}d" if transposed else f"conv{spatial}d")
+    rest = (output_padding, groups, dilation) if transposed else (dilation, groups)
 
-        def forward(x: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-            return torch.convolution(F.pad(x, sides) if sides else x, w, b, *settings)
+    def forward(x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
+        return function(F.pad(x, sides) if sides else x, w, b, stride, padding, *rest)  # type: ignore[no-any-return]
+
+    if active(weight) or active(bias):
+        result = _with_active_weight(call, input, weight, bias, forward)
+    else:
 
         def adjoint(g: Tensor, x: Tensor, w: Tensor) -> Tensor:
             x = F.pad(x, sides) if sides else x

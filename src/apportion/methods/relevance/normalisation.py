@@ -148,7 +148,6 @@ def _batch_norm(
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
-    scale, shift = scale.to(input.dtype), shift.to(input.dtype)
     note: Note | None = call.run.notes.get(input)
 
     def apply(x: Tensor) -> Tensor:

@@ -78,8 +78,11 @@ class SharedProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
-        return torch.matmul(a, b)
+        y = torch.matmul(a, b)
+        ctx.save_for_backward(
+            a.to(y.dtype), b.to(y.dtype)
+        )  # autocast, which is off later on, may mix formats
+        return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:

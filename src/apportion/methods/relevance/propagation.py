@@ -257,8 +257,9 @@ class Lazy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, R: Tensor) -> Any:
-        x, z = ctx.saved_tensors
         layer, rule = ctx.layer, ctx.rule
+        # Autocast, where the model uses it, is off by now, and its formats are those of the weights again.
+        x, z, R = (t.to(layer.weight.dtype) for t in (*ctx.saved_tensors, R))
         found = rule(layer, x, z, R)
         if not getattr(rule, "direct", False):
             return found, None, None, None, None
