@@ -249,3 +249,26 @@ def test_a_gate_next_to_a_signal_in_one_tensor_is_a_signal(join: Callable[..., T
     for swapped in (False, True):
         values = ap.LRP("epsilon")(partial(model, swapped=swapped), tuple(one)).values
         torch.testing.assert_close(values, (gate, half, gate + half))
+
+
+@pytest.mark.parametrize(
+    ("function", "at_zero"),
+    [
+        (lambda z: torch.pow(2.0, z), 1.0),
+        (lambda z: torch.pow(torch.tensor(2.0, dtype=D), z), 1.0),
+        (lambda z: 2.0**z, 1.0),
+        (lambda z: z**0.0, 1.0),
+        (lambda z: torch.float_power(2.0, z), 1.0),
+        (torch.exp, 1.0),
+        (lambda z: F.hardtanh(z, 1.0, 2.0), 1.0),
+        (lambda z: z.clamp(min=torch.tensor([0.7], dtype=D)), 0.7),
+        (F.relu6, 0.0),
+        (torch.tanh, 0.0),
+    ],
+)
+def test_near_zero_a_constant_is_damped(function: Any, at_zero: float) -> None:
+    x = torch.tensor([[1.0, 1.0 - 1e-9]], dtype=D)
+    z = x[:, :1] - x[:, 1:]
+    slope = (function(z) - at_zero) / z + at_zero / (z + torch.finfo(D).eps / z)
+    e = ap.LRP("epsilon")(lambda v: function(v[:, :1] - v[:, 1:]), x)
+    torch.testing.assert_close(e.values, slope * x * torch.tensor([[1.0, -1.0]], dtype=D), rtol=1e-4, atol=0)

@@ -29,7 +29,7 @@ class PassOn(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], constant: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor], constant: Tensor | None) -> Tensor:
         ctx.save_for_backward(x)  # y is made again rather than held: what made x mostly holds x already
         ctx.function, ctx.constant = function, constant
         return function(x)
@@ -40,18 +40,18 @@ class PassOn(torch.autograd.Function):
         y = ctx.function(x)
         tiny = {torch.float64: 1e-14, torch.float16: 1e-6}.get(x.dtype, 1e-9)
         away = x + tiny if x.is_complex() else torch.copysign(torch.full_like(x, tiny), x).add_(x)
-        if not ctx.constant:
+        constant = ctx.constant
+        if constant is None:
             return (gradient * y).div_(away), None, None
-        constant = ctx.function(torch.zeros_like(x))
         near = torch.finfo(x.dtype).eps  # √eps keeps as many digits of what cancels as it takes off
         slope = (y - constant) / away + constant / (x + near / x)
         return gradient * slope, None, None
 
 
-# Element-wise functions with f(0) ≠ 0.
+# Element-wise functions that may have an f(0) ≠ 0.
 AWAY_FROM_ZERO = frozenset(
     """exp exp2 cos cosh acos arccos sinc softplus log_sigmoid sigmoid hardsigmoid erfc i0 special_i0 special_ndtr
-    clamp clamp_min clamp_max threshold rpow""".split()
+    clamp clamp_min clamp_max hardtanh threshold rpow pow float_power""".split()
 )
 
 
@@ -73,7 +73,13 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
         args, kwargs = map_tensors(given, lambda t: point if t is hole else t)
         return function(*args, **kwargs)  # type: ignore[no-any-return]
 
-    y = pass_on(x, apply, call.name in AWAY_FROM_ZERO and not x.is_complex())
+    constant = None
+    if call.name in AWAY_FROM_ZERO and not x.is_complex():
+        at_zero = torch.nan_to_num(
+            apply(x.new_zeros(())), 0.0, 0.0, 0.0
+        )  # an infinite one cannot be split off
+        constant = at_zero if bool(at_zero.any()) else None
+    y = pass_on(x, apply, constant)
     if kind_of(call, x) == "scale":
         tag(call, y, "scale")
     return y
