@@ -466,6 +466,16 @@ def test_a_model_that_computes_in_mixed_precision(rule: Any) -> None:
     assert float((low.values - exact).abs().sum()) < 0.2 * float(exact.abs().sum())
 
 
+def test_weights_that_were_computed_before_are_constants() -> None:
+    weights = torch.randn(6, 3, dtype=D, requires_grad=True) * 1.0
+    constant, x = weights.detach(), vector()
+    for ledger in (False, True):
+        method = ap.LRP(EXACT, strict=True, ledger=ledger)
+        e = method(lambda v: F.relu(v @ weights.abs()) * weights.norm(), x, target=0)
+        expected = method(lambda v: F.relu(v @ constant.abs()) * constant.norm(), x, target=0)
+        torch.testing.assert_close(e.values, expected.values)
+
+
 def test_torchscript_is_refused() -> None:
     scripted = torch.jit.trace(nn.Sequential(nn.Linear(6, 3), nn.ReLU()), torch.randn(2, 6))
     with pytest.raises(ap.InputError, match="TorchScript"):

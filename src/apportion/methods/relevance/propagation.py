@@ -73,6 +73,8 @@ class Propagation:
         """The substitute, with its outputs registered and, for the ledger, its relevance in and out measured."""
 
         def substitute(call: Call, *args: Any, **kwargs: Any) -> Any:
+            if not call.actives:
+                return call.native()
             if not (self.ledger and row):
                 result = function(call, *args, **kwargs)
             else:
@@ -152,14 +154,20 @@ class Propagation:
     # ---- layers ----
 
     def prepare(self, call: Call, tensor: Tensor) -> Tensor:
-        """Called for each tensor argument: notices tensors that come from functions which were not seen."""
-        if tensor.requires_grad and self.known.get(tensor) is None and id(tensor) not in call.run.own:
-            self._unseen(call.run, tensor)
-        return tensor
+        """Called for each tensor argument: notices tensors that come from functions which were not seen. What was
+        computed from parameters before the model was called is a constant."""
+        own = call.run.own
+        if not tensor.requires_grad or id(tensor) in own:
+            return tensor
+        depends = self.known.get(tensor)
+        if depends is None:
+            self.known[tensor] = depends = _depends(tensor, own)
+            if depends:
+                self._unseen(call.run, tensor)
+        return tensor if depends else tensor.detach()
 
     def _unseen(self, run: Substitution, tensor: Tensor) -> None:
         maker = "unknown" if tensor.grad_fn is None else tensor.grad_fn.name()
-        self.known[tensor] = True
         if maker.startswith(("AsStrided", "torch::autograd::CopySlices")) or (
             tensor._is_view() and tensor._base is not None and self.known.get(tensor._base)
         ):
@@ -215,6 +223,20 @@ class Propagation:
         if note is None or note.raw is None or self.ledger:
             return torch.relu(input)
         return fold_relu(note.raw, note.rule)
+
+
+def _depends(tensor: Tensor, own: set[int]) -> bool:
+    """Whether a tensor was computed from what is explained."""
+    seen, nodes = set(), [tensor.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if id(getattr(node, "variable", None)) in own:
+            return True
+        seen.add(node)
+        nodes.extend(before for before, _ in node.next_functions)
+    return False
 
 
 def _exported_types(program: torch.fx.GraphModule) -> dict[str, str]:
