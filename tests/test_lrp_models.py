@@ -476,6 +476,22 @@ def test_weights_that_were_computed_before_are_constants() -> None:
         torch.testing.assert_close(e.values, expected.values)
 
 
+@pytest.mark.parametrize("name", ["epsilon", "epsilon-plus-flat", "epsilon-gamma-box"])
+def test_backward_hooks_of_the_user_change_nothing(name: str) -> None:
+    net = nn.Sequential(
+        nn.Flatten(), nn.Unflatten(1, (3, 8, 8)), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4),
+        nn.Sequential(nn.ReLU(), nn.Flatten()), nn.Linear(144, 2),
+    )  # fmt: skip
+    net, x = net.double().eval(), image()
+    expected = [ap.LRP(name, ledger=ledger)(net, x, target=0) for ledger in (False, True)]
+    for module in net.modules():
+        module.register_full_backward_hook(lambda module, arrived, left: (2 * arrived[0],))
+    for e in expected:
+        found = e.method(net, x, target=0)
+        assert not found.warnings
+        torch.testing.assert_close(found.values, e.values, rtol=1e-12, atol=0)
+
+
 def test_torchscript_is_refused() -> None:
     scripted = torch.jit.trace(nn.Sequential(nn.Linear(6, 3), nn.ReLU()), torch.randn(2, 6))
     with pytest.raises(ap.InputError, match="TorchScript"):

@@ -103,6 +103,9 @@ class Substitution(TorchFunctionMode):
         super().__init__()
         self.notes = Notes()
         self.shadows = Notes()
+        self.returned = (
+            Notes()
+        )  # what a custom autograd function was given, by the view of it that it returned
         self.on_embedding: Callable[[Tensor, Tensor], Tensor] | None = None
         self.prepare: Callable[[Call, Tensor], Tensor] | None = None
         self.state: Any = None
@@ -261,6 +264,8 @@ class Substitution(TorchFunctionMode):
             if found is not None:
                 return found
         result = func(*args, **kwargs)
+        if identity.name == "view_as":
+            self.returned[result] = args[0]
         if self.shadows and not (isinstance(result, Tensor) and result.is_floating_point()):
             shadows.follow(call, result)
         if written is not None:

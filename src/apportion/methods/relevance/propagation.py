@@ -157,6 +157,8 @@ class Propagation:
         """Called for each tensor argument: notices tensors that come from functions which were not seen. What was
         computed from parameters before the model was called is a constant."""
         own = call.run.own
+        while tensor.grad_fn is not None and tensor.grad_fn.name() == "BackwardHookFunctionBackward":
+            tensor = call.run.returned.get(tensor)  # a module's backward hooks are no part of the model
         if not tensor.requires_grad or id(tensor) in own:
             return tensor
         depends = self.known.get(tensor)
