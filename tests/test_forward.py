@@ -478,6 +478,20 @@ def test_samples_on_no_axis_are_refused():
         ap.InputXGradient(at="embedding")(model, ids)
 
 
+@pytest.mark.parametrize("at", ["0", ("1", "3")])
+def test_layers_that_lead_to_each_other(at):
+    twice = nn.Linear(3, 3)
+    model = nn.Sequential(twice, nn.Tanh(), twice, nn.Tanh(), nn.Linear(3, 2))
+    assert not ap.Saliency(at=at)(model, X).warnings
+    for method in (ap.InputXGradient(at=at), ap.LRP(at=at)):
+        found = method(model, X)
+        assert found.total is None
+        assert "is computed from another one" in found.warnings[0]
+    for kind in (ap.SmoothGrad, ap.DeepLIFT, ap.IntegratedGradients, ap.IntegratedHessians, ap.InputHessian):
+        with pytest.raises(InputError, match=r"layer '(0#2|3)' is computed from another one"):
+            kind(at=at)(model, X)
+
+
 def test_wrong_layers():
     model, x = small.cnn()
     with pytest.raises(InputError, match=r"no layer '3\.conv3'; nearest: 3\.conv[12]"):

@@ -99,6 +99,7 @@ class Subject:
     target: Target = None
     at: str | Sequence[str] | None = None
     resolved: Any = None
+    chained: str = ""  # a layer that is explained and is computed from another one that is
     forwards: int = 0
     backwards: int = 0
     warnings: tuple[str, ...] = ()
@@ -165,6 +166,11 @@ class Subject:
         if not entry.leaves and not waiting:
             entry.complain()
         self.warnings = self.warnings or warned(told)
+        if self.chained and leaves is not None:
+            raise InputError(
+                f"layer {self.chained!r} is computed from another one that is explained, or from an earlier call; "
+                "accepted by methods that put others in their place: layers of which none leads to another"
+            )
         return Score(self, entry.leaves, entry.probes, entry.slots, scores.detach(), value, run)
 
     # ---- the result ----
@@ -180,6 +186,13 @@ class Subject:
     ) -> Explanation:
         """Gather per-leaf values into the shape of the inputs. The values of a token are the sum over its
         embedding (`reduce="sum"`) or their Euclidean norm (`"norm"`)."""
+        warnings = (*self.warnings, *extra.pop("warnings", ()))
+        if self.chained and total is not None:
+            total = None
+            warnings += (
+                f"layer {self.chained!r} is computed from another one that is explained, or from an earlier call: each "
+                "adds up by itself, and not all together",
+            )
         gathered = self._gather(score.slots, [value.detach() for value in values], reduce)
         if not all_finite(gathered):
             raise InputError(
@@ -192,7 +205,7 @@ class Subject:
             target=described(self.resolved),
             method=method,
             cost=Cost(self.forwards, self.backwards, time.perf_counter() - self.start),
-            warnings=(*self.warnings, *extra.pop("warnings", ())),
+            warnings=warnings,
             **extra,
         )
 
@@ -340,7 +353,8 @@ class _Entry:
                 f"layer {name!r} returns shape {tuple(settled.shape)} for {self.batch} samples; accepted: a layer "
                 "whose first axis is that of the samples"
             )
-        if settled.requires_grad and self.given is None:
+        if settled.requires_grad:
+            self.subject.chained = str(slot.layer)
             leaf = settled.movedim(axis, 0)  # so that whatever reads it reads this, not what it was made from
             self.leaves.append(leaf)
             self.probes.append(None)
