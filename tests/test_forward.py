@@ -555,6 +555,23 @@ def test_one_number_a_sample_is_a_feature(method):
     assert found.remainder.abs().max() < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("method", "data"),
+    [
+        (ap.SmoothGrad(), None), (ap.VarGrad(), None), (ap.DeepLIFT(), None), (ap.IntegratedGradients(), None),
+        (ap.Taylor(), None), (ap.Taylor(), torch.tensor([-0.5, 0.5])), (ap.IntegratedHessians(), None),
+        (ap.InputHessian(), None),
+    ],
+)  # fmt: skip
+def test_one_number_a_sample_is_like_a_row_of_one(method, data):
+    x, more = torch.tensor([2.0, 3.0]), {} if data is None else {"data": data}
+    found = method(lambda x: torch.stack([x**2 - 1, x], 1), x, 0, **more)
+    more = {name: tensor[:, None] for name, tensor in more.items()}
+    row = method(lambda x: torch.cat([x**2 - 1, x], 1), x[:, None], 0, **more)
+    torch.testing.assert_close(found.values.view(2), row.values.view(2))
+    torch.testing.assert_close(found.total, row.total)
+
+
 def test_floating_point_boxes_are_explained_and_masks_are_not():
     x = {"image": torch.ones(2, 3), "bbox": torch.ones(2, 4), "pixel_mask": torch.ones(2, 3)}
     found = ap.InputXGradient()(lambda image, bbox, pixel_mask: (image * pixel_mask).sum(1) + bbox.sum(1), x)

@@ -127,7 +127,8 @@ def _noisy(
     first = subject.forward(grad=False)
     generator = torch.Generator(first.leaves[0].device).manual_seed(seed)
     places = [leaf.detach() for leaf in first.leaves]
-    scale = [noise * (x.flatten(1).amax(1) - x.flatten(1).amin(1)) for x in places]
+    rows = [x.reshape(len(x), -1) for x in places]
+    scale = [noise * (row.amax(1) - row.amin(1)) for row in rows]
     means, squares = [torch.zeros_like(x) for x in places], [torch.zeros_like(x) for x in places]
     step = max(1, chunk // subject.batch)
     for begin in range(0, samples, step):

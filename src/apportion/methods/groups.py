@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import prod
 
 import torch
@@ -33,7 +34,7 @@ class Groups:
         """The sum of `values` over each group: one (rows, …) tensor a leaf to (rows, groups)."""
         total = values[0].new_zeros(values[0].shape[0], len(self))
         for value, ids in zip(values, self.ids, strict=True):
-            flat = value.flatten(1)
+            flat = value.reshape(len(value), -1)
             total = total.scatter_add(
                 1, ids.expand(-1, flat.shape[1])[sample.to(ids.device) % ids.shape[0]], flat
             )
@@ -62,7 +63,7 @@ def groups_of(subject: Subject, score: Score, steps: Sequence[Tensor], groups: G
         rows = torch.arange(max(len(token), len(chosen)), device=token.device)[:, None]
         found = chosen.to(token.device)[rows % len(chosen), token.clamp(min=0)[rows[:, 0] % len(token)]]
         found = found.masked_fill(token[rows[:, 0] % len(token)] < 0, 0)
-        moving = leaf_steps.flatten(1).ne(0)
+        moving = leaf_steps.reshape(len(leaf_steps), -1).ne(0)
         lost = (found[torch.arange(len(moving), device=found.device) % len(found)] < 0) & moving
         if bool(lost.any()):
             place = int(token[0, int(lost.nonzero()[0, 1])])
@@ -93,10 +94,8 @@ def _features(subject: Subject, score: Score) -> tuple[list[Tensor], int, tuple[
         if slot.positions is None:
             ids = torch.arange(many, many + prod(shape), device=leaf.device)[None]
             prefix = "" if single else f"{slot.key if slot.layer is None else slot.layer}:"
-            places = (
-                torch.cartesian_prod(*(torch.arange(n) for n in shape)).view(-1, max(1, len(shape))).tolist()
-            )
-            names += [prefix + ",".join(str(i) for i in place) for place in places]
+            places = product(*map(range, shape))
+            names += [prefix + (",".join(map(str, place)) or "0") for place in places]
             many += prod(shape)
         else:
             ids = torch.full_like(slot.positions, -1)

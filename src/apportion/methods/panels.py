@@ -155,7 +155,8 @@ _NOT_TWICE = (
 
 
 def _dot(gradients: tuple[Tensor, ...] | list[Tensor], steps: list[Tensor]) -> Tensor:
-    return torch.stack([(g * s).flatten(1).sum(1) for g, s in zip(gradients, steps, strict=True)]).sum(0)
+    products = [g * s for g, s in zip(gradients, steps, strict=True)]
+    return torch.stack([p.reshape(len(p), -1).sum(1) for p in products]).sum(0)
 
 
 @contextmanager

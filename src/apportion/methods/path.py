@@ -95,7 +95,7 @@ class IntegratedGradients:
             for value, new in zip(values, found, strict=True):
                 value[still.to(value.device)] = new
             total = paths.at_ends[which] - paths.at_starts[which]
-            gap = (total - sum(v.flatten(1).double().sum(1) for v in found).cpu()).abs()  # type: ignore[union-attr]
+            gap = (total - sum(v.reshape(len(v), -1).double().sum(1) for v in found).cpu()).abs()  # type: ignore[union-attr]
             wide, fine = paths.judged(which, gap, self.tolerance, low, high)
             rounded.append(which[fine])
             still = still[wide]

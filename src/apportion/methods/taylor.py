@@ -92,7 +92,7 @@ class Taylor:
         allowed = self.tolerance * value.abs()
         best, left = [x.clone() for x in ends], value.clone()
         size = torch.ones_like(left)
-        gradients = score.gradients()
+        gradients = [gradient.clone() for gradient in score.gradients()]  # they may be expanded
         for _ in range(self.steps):
             open_rows = (left.abs() > allowed).nonzero().flatten()
             if not len(open_rows):
@@ -154,7 +154,7 @@ class Taylor:
                 f"no root point was found: the score of sample {row} is {float(value[row]):.3g} and no sample of the "
                 f"data has the other sign (closest: {closest:.3g}); try a target=Contrast(…)"
             )
-        own, theirs = (_wide(points.flatten(1)) for points in (x, data))
+        own, theirs = (_wide(points.reshape(len(points), -1)) for points in (x, data))
         distance = torch.cdist(own, theirs, compute_mode="donot_use_mm_for_euclid_dist")
         far = data[distance.masked_fill(~other, torch.inf).argmin(1)]
         root, left = self._bisect(subject, x, far, value)
@@ -207,7 +207,7 @@ def _scored(subject: Subject, points: Tensor, rows: Tensor) -> Tensor:
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:
-    return torch.cat([t.flatten(1) for t in tensors], 1)
+    return torch.cat([t.reshape(len(t), -1) for t in tensors], 1)
 
 
 def _column(numbers: Tensor, like: Tensor) -> Tensor:
