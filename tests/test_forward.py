@@ -11,6 +11,7 @@ import apportion as ap
 import small
 from apportion.errors import InputError
 from apportion.forward import Subject
+from apportion.trees import tensors_in
 
 X = torch.tensor([[1.0, -2.0, 3.0], [0.5, 1.5, -1.0]])
 
@@ -570,6 +571,34 @@ def test_one_number_a_sample_is_like_a_row_of_one(method, data):
     row = method(lambda x: torch.cat([x**2 - 1, x], 1), x[:, None], 0, **more)
     torch.testing.assert_close(found.values.view(2), row.values.view(2))
     torch.testing.assert_close(found.total, row.total)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ap.SmoothGrad(),
+        ap.DeepLIFT(),
+        ap.IntegratedGradients(),
+        ap.Taylor(),
+        ap.IntegratedHessians(),
+        ap.InputHessian(),
+    ],
+)
+def test_inputs_of_two_number_formats(method):
+    def model(x, y):
+        return ((x.double() * y.double().sum(1, keepdim=True)) ** 2).sum(1) - 1
+
+    wide = (
+        torch.tensor([[1.0, 2.0]], dtype=torch.float64),
+        torch.tensor([[0.5, 1.0, 2.0]], dtype=torch.float64),
+    )
+    expected = method(model, wide)
+    for inputs in ((wide[0], wide[1].float()), (wide[0].float(), wide[1])):
+        found = method(model, inputs)
+        if isinstance(found.values, tuple):
+            assert [v.dtype for v in found.values] == [t.dtype for t in inputs]
+        for value, other in zip(tensors_in(found.values), tensors_in(expected.values), strict=True):
+            torch.testing.assert_close(value, other, check_dtype=False, rtol=1e-3, atol=1e-5)
 
 
 def test_floating_point_boxes_are_explained_and_masks_are_not():

@@ -32,13 +32,12 @@ class Groups:
 
     def sums(self, values: Sequence[Tensor], sample: Tensor) -> Tensor:
         """The sum of `values` over each group: one (rows, …) tensor a leaf to (rows, groups)."""
-        total = values[0].new_zeros(values[0].shape[0], len(self))
+        sums = []
         for value, ids in zip(values, self.ids, strict=True):
             flat = value.reshape(len(value), -1)
-            total = total.scatter_add(
-                1, ids.expand(-1, flat.shape[1])[sample.to(ids.device) % ids.shape[0]], flat
-            )
-        return total
+            index = ids.expand(-1, flat.shape[1])[sample.to(ids.device) % ids.shape[0]]
+            sums.append(flat.new_zeros(len(flat), len(self)).scatter_add(1, index, flat))
+        return torch.stack(sums).sum(0)  # in the widest of their number formats
 
 
 def groups_of(subject: Subject, score: Score, steps: Sequence[Tensor], groups: GroupsLike) -> Groups:

@@ -54,6 +54,11 @@ class Paths:
         return self.starts[0].shape[0]
 
     @property
+    def dtype(self) -> torch.dtype:
+        """The coarsest number format of the leaves."""
+        return max((end.dtype for end in self.ends), key=lambda dtype: torch.finfo(dtype).eps)
+
+    @property
     def many(self) -> int:
         return self.baselines * self.batch
 
@@ -106,7 +111,7 @@ class Paths:
     def rounding(self, which: Tensor) -> Tensor:
         """A difference of scores that the number format cannot tell from zero."""
         size = torch.maximum(self.at_starts[which].abs(), self.at_ends[which].abs())
-        return 32 * torch.finfo(self.ends[0].dtype).eps * size
+        return 32 * torch.finfo(self.dtype).eps * size
 
     def _start(self, start: Tensor, which: Tensor) -> Tensor:
         return start.expand(-1, self.batch, *start.shape[2:])[which // self.batch, which % self.batch]

@@ -134,7 +134,7 @@ def shortfalls(paths: Paths, missed: set[int], coarse: set[int], why: str) -> tu
     """A warning for the samples that were missed, which says `why`, and one for those that want digits."""
     reasons = (
         (missed, why),
-        (coarse, f"in {paths.ends[0].dtype}, whose rounding is larger; a wider number format would tell"),
+        (coarse, f"in {paths.dtype}, whose rounding is larger; a wider number format would tell"),
     )
     return tuple(f"samples {_some(s)} are not within tolerance {why}" for s, why in reasons if s)
 

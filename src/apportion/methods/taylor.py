@@ -100,7 +100,7 @@ class Taylor:
             free = [g * self._free(x, g, left) for x, g in zip(best, gradients, strict=True)]
             slope = _flat(free).square().sum(1)
             part = size * left / slope.clamp(min=torch.finfo(slope.dtype).tiny)
-            tried = [self._inside(x - g * _column(part, x)) for x, g in zip(best, free, strict=True)]
+            tried = [self._inside(x - g * _column(part.to(x), x)) for x, g in zip(best, free, strict=True)]
             there = subject.forward(leaves=[t[open_rows] for t in tried], rows=open_rows)
             found, slopes = there.value.detach(), there.gradients()
             better = torch.isfinite(found) & (found.abs() < left[open_rows].abs())
