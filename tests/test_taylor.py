@@ -116,6 +116,8 @@ def test_no_root_says_how_close_it_came():
         InputError, match=r"no root point was found; closest came sample 0: f = 1\b.*Contrast"
     ):
         Taylor()(lambda t: t.square().sum(1) + 1, batch())
+    with pytest.raises(InputError, match="closest came sample 0: f = 20 of 20"):  # and no gradient to follow
+        Taylor()(lambda t: (10 + t.relu()).sum(1), -torch.ones(1, 2))
     with pytest.raises(InputError, match=r"no sample of the data has the other sign \(closest: "):
         Taylor()(lambda t: t.square().sum(1) + 1, batch(), data=batch(seed=1))
 

@@ -99,7 +99,8 @@ class Taylor:
                 break
             free = [g * self._free(x, g, left) for x, g in zip(best, gradients, strict=True)]
             slope = _flat(free).square().sum(1)
-            part = size * left / slope.clamp(min=torch.finfo(slope.dtype).tiny)
+            # Where the gradient is zero, no step: an infinite one times zero would be NaN.
+            part = torch.where(slope > 0, size * left / slope.clamp(min=torch.finfo(slope.dtype).tiny), 0)
             tried = [self._inside(x - g * _column(part.to(x), x)) for x, g in zip(best, free, strict=True)]
             there = subject.forward(leaves=[t[open_rows] for t in tried], rows=open_rows)
             found, slopes = there.value.detach(), there.gradients()
