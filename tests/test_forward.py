@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import apportion as ap
 import small
@@ -415,6 +416,23 @@ def test_output_object_with_logits():
     model, inputs = small.bert()
     found = ap.Saliency()(model, inputs)
     torch.testing.assert_close(found.output, model(**inputs).logits.detach())
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize(
+    "method", [ap.Saliency(), ap.LRP(), ap.SmoothGrad(), ap.IntegratedHessians()], ids=repr
+)
+def test_parts_that_are_run_again_in_the_backward_pass(method, reentrant):
+    head = nn.Linear(3, 2)
+
+    def model(x):
+        return checkpoint(
+            head, checkpoint(torch.sigmoid, 2 * x, use_reentrant=reentrant), use_reentrant=reentrant
+        )
+
+    with pytest.raises(InputError, match=r"the model uses torch\.utils\.checkpoint.*switch it off"):
+        method(model, X, 0)
+    assert ap.Occlusion()(model, X, 0).values.shape == X.shape
 
 
 # ---- inner layers ----

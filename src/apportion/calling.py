@@ -108,6 +108,25 @@ def with_gradients() -> Iterator[None]:
         yield
 
 
+_CHECKPOINTS = (
+    "the model uses torch.utils.checkpoint, which runs a part of it again in the backward pass, where nothing is "
+    "recorded or replaced; switch it off for explanations, as by memory_efficient=False or "
+    "gradient_checkpointing_disable()"
+)
+
+
+@contextmanager
+def no_checkpoints() -> Iterator[None]:
+    """Refuse models that use `torch.utils.checkpoint`, in a forward or in a backward pass."""
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTS):
+            yield
+    except RuntimeError as error:
+        if "torch.utils.checkpoint" in str(error):
+            raise InputError(_CHECKPOINTS) from error
+        raise
+
+
 @contextmanager
 def same_random_state(inputs: Inputs) -> Iterator[list[str]]:
     """Put the global random states back if the model drew from them, and say so in the list that is given."""

@@ -18,6 +18,7 @@ from apportion.calling import (
     call_model,
     map_tensors_of,
     module_named,
+    no_checkpoints,
     same_random_state,
     warned,
     with_gradients,
@@ -68,7 +69,7 @@ class Score:
         value = self.value if value is None else value
         if not value.requires_grad:
             raise InputError(_not_differentiable(self.subject.layers))
-        with with_gradients():
+        with with_gradients(), no_checkpoints():
             found = torch.autograd.grad(value.sum(), list(at), allow_unused=True, create_graph=create_graph)
         if all(gradient is None for gradient in found):
             raise InputError(_not_differentiable(self.subject.layers))
@@ -144,6 +145,7 @@ class Subject:
             rows = torch.arange(self.batch, device=leaves[0].device).repeat(leaves[0].shape[0] // self.batch)
         with ExitStack() as stack:
             stack.enter_context(with_gradients())
+            stack.enter_context(no_checkpoints())
             inputs = map_tensors(
                 self.inputs, lambda t: _ordinary(t if rows is None else t[rows.to(t.device)])
             )
