@@ -418,10 +418,9 @@ def test_output_object_with_logits():
     torch.testing.assert_close(found.output, model(**inputs).logits.detach())
 
 
+@pytest.mark.filterwarnings("ignore:None of the inputs")  # of the model that is run without gradients
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.parametrize(
-    "method", [ap.Saliency(), ap.LRP(), ap.SmoothGrad(), ap.IntegratedHessians()], ids=repr
-)
+@pytest.mark.parametrize("method", [ap.Saliency(), ap.LRP(), ap.SmoothGrad(), ap.IntegratedHessians()])
 def test_parts_that_are_run_again_in_the_backward_pass(method, reentrant):
     head = nn.Linear(3, 2)
 
