@@ -136,6 +136,12 @@ def test_one_sample_proves_nothing() -> None:
     assert "bold" in ap.compare(model, x, ["saliency"], ["pixel-flipping"])._repr_html_()
 
 
+def test_a_seed_that_is_none_is_refused() -> None:
+    model, x = small.mlp()
+    with pytest.raises(InputError, match="seed is -1"):
+        ap.compare(model, x, ["saliency"], ["infidelity"], seed=-1)
+
+
 def test_explanations_of_other_classes_are_refused() -> None:
     model, x = small.mlp()
     with pytest.raises(InputError, match="explains the classes"):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apportion.calling import Model
 from apportion.domains import Classifier
-from apportion.errors import InputError
+from apportion.errors import InputError, check_whole
 from apportion.explanation import Explanation
 from apportion.faithfulness import TESTS, from_repr
 from apportion.faithfulness.case import Case, CurveTest
@@ -58,6 +58,7 @@ def compare(
     >>> table.best("pixel-flipping"), list(table.scores)
     ('inputxgradient', ['inputxgradient', 'saliency', 'random', 'uniform', 'reversed'])
     """
+    check_whole(0, seed=seed)
     chosen = _named(tests, from_repr, TESTS)
     given = _named(methods, method_from_repr, METHODS)
     if not chosen or not given:
