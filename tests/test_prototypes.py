@@ -319,7 +319,7 @@ def test_a_patch_passes_relevance_to_channels_by_its_inner_product(kind: str):
 def test_what_lrp_leaves_out_is_in_the_ledger(kind: str):
     e = PrototypeLRP("epsilon", ledger=True)(net(kind), images(2), target=1)
     assert float(e.remainder.sum()) == pytest.approx(sum(e.ledger.absorbed.values()), abs=1e-3)
-    assert not e.warnings
+    assert not any("no rule" in told for told in e.warnings)
     alone = PrototypeLRP("epsilon", prototype=3)(net(kind), images(2))
     torch.testing.assert_close(
         alone.total, net(kind).similarities(net(kind).features(images(2))).amax((2, 3))[:, 3]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from apportion.calling import Model
 from apportion.errors import InputError
@@ -18,6 +19,8 @@ from apportion.methods.relevance.ledger import Ledger, OpenRow
 from apportion.methods.relevance.propagation import Propagation
 from apportion.target import Target
 
+NEARLY_ALL = 0.9  # share of the score; a remainder above it is told in a warning
+
 
 @dataclass(frozen=True)
 class LRP:
@@ -27,7 +30,8 @@ class LRP:
     the model is made of; the notes say what was picked. `total` is the explained score; what biases, the
     stabiliser and operations without a rule absorb is the remainder, and with `ledger=True` each operation's
     part of it is in `explanation.ledger`. An operation without a rule passes relevance by its gradient and is
-    named in the warnings with the amount; with `strict=True` it is an error. `at` names one or several modules
+    named in the warnings with the amount; with `strict=True` it is an error. A remainder of nearly the whole score
+    is told in a warning, too. `at` names one or several modules
     whose outputs' relevance is wanted instead of the inputs'. Cost: one forward and one backward pass (the
     rules other than LRP-0 and LRP-ε evaluate their layer once or twice more).
 
@@ -60,16 +64,26 @@ class LRP:
         values = [
             torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.leaves, gradients, direct, strict=True)
         ]
-        warnings = _warnings(state)
-        return subject.explanation(
+        made = subject.explanation(
             self,
             score,
             values,
             score.value,
-            warnings=warnings,
+            warnings=_warnings(state),
             ledger=_ledger(state, score, values) if self.ledger else None,
             notes={"composite": name},
         )
+        return replace(made, warnings=(*made.warnings, *_left_over(score.value.detach(), made.apportioned)))
+
+
+def _left_over(total: Tensor, apportioned: Tensor) -> tuple[str, ...]:
+    many = int(((total - apportioned).abs() > NEARLY_ALL * total.abs()).sum())
+    if not many:
+        return ()
+    return (
+        f"the remainder of {many} of {len(total)} samples is nearly the whole score, or more: biases and stabilisers "
+        "took it, so the values say where, not how much (DeepLIFT and Integrated Gradients add up)",
+    )
 
 
 def _check_visible(model: Any) -> None:
