@@ -308,6 +308,12 @@ def grouped_attention(s: Any, x: Tensor) -> Tensor:
     return s.k(out.transpose(1, 2).flatten(2).mean(1))  # type: ignore[no-any-return]
 
 
+def attends_to_some(s: Any, x: Tensor) -> Tensor:
+    before = torch.ones(7, 7).tril(-1).bool()
+    added = torch.zeros(7, 7, dtype=D).masked_fill(~before, -torch.inf)
+    return s.k(sum(F.scaled_dot_product_attention(x, x, x, mask) for mask in (before, added)).mean(1))  # type: ignore[no-any-return]
+
+
 ACCOUNTED: dict[str, Callable[[], tuple[Any, Any]]] = {
     "packed BiLSTM": lambda: (
         M(packed, r=nn.LSTM(6, 5, bidirectional=True, batch_first=True), k=lin(10, 3)),
@@ -330,6 +336,7 @@ ACCOUNTED: dict[str, Callable[[], tuple[Any, Any]]] = {
         ),
         sequence(),
     ),
+    "queries that may attend to nothing": lambda: (M(attends_to_some, k=lin(6, 3)), sequence()),
     "log-softmax": lambda: (
         M(lambda s, x: F.log_softmax(s.k(F.relu(s.l(x))), -1), l=lin(6, 5), k=lin(5, 3)),
         vector(),
@@ -351,7 +358,16 @@ def test_the_ledger_accounts_for_recurrent_and_attention_models(name: str) -> No
     assert not of_rules(agree(model, x, oracle=False))
 
 
-@pytest.mark.parametrize("name", ["packed BiLSTM", "cells", "masked MultiheadAttention", "Transformer"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "packed BiLSTM",
+        "cells",
+        "masked MultiheadAttention",
+        "Transformer",
+        "queries that may attend to nothing",
+    ],
+)
 def test_parts_written_out_compute_the_same(name: str) -> None:
     model, x = ACCOUNTED[name]()
     model = model.to(D).eval()

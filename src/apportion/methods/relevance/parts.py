@@ -34,12 +34,8 @@ def attention(
         scores = run.again(torch.Tensor.masked_fill, scores, ~attn_mask, float("-inf"))
     elif attn_mask is not None:
         scores = run.again(torch.add, scores, attn_mask)
-    weights = run.again(torch.softmax, scores, -1)
-    if attn_mask is not None or is_causal:
-        # A query that may attend to nothing gets zeros, as in the fused kernels.
-        empty = (scores.detach() == float("-inf")).all(-1, keepdim=True)
-        if bool(empty.any()):
-            weights = run.again(torch.Tensor.masked_fill, weights, empty, 0.0)
+    # A query that may attend to nothing gets zeros, as in the fused kernels.
+    weights = run.again(torch.softmax if attn_mask is None else torch._safe_softmax, scores, -1)
     if dropout_p:
         weights = run.again(F.dropout, weights, dropout_p)
     return run.again(torch.matmul, weights, value)
