@@ -74,6 +74,11 @@ HOMOGENEOUS_CALLS: dict[str, Callable[[Tensor], Any]] = {
     "leaky_relu": F.leaky_relu,
     "rrelu": F.rrelu,
     "topk": lambda x: torch.topk(x, 2),
+    "cummax": lambda x: torch.cummax(x, 3),
+    "cummin": lambda x: torch.cummin(x, 3),
+    "quantile": lambda x: torch.quantile(x, 0.3, 3),
+    "nanquantile": lambda x: torch.nanquantile(x, 0.3, 3),
+    "trapezoid": lambda x: torch.trapezoid(x, dim=3),
     "kthvalue": lambda x: torch.kthvalue(x, 2),
     "trace": lambda x: torch.trace(x[0, 0]),
     "frobenius_norm": lambda x: torch.frobenius_norm(x, (2, 3)),
@@ -142,6 +147,7 @@ HOMOGENEOUS_CALLS: dict[str, Callable[[Tensor], Any]] = {
 CONSERVING_CALLS: dict[str, Callable[[Tensor], Any]] = {
     "prod": lambda x: torch.prod(x, 3),
     "cumprod": lambda x: torch.cumprod(x, 2),
+    "linalg_vecdot": lambda x: torch.linalg.vecdot(x, x.flip(1)),
     "var": torch.var,
     "renorm": lambda x: torch.renorm(x[0], 2, 0, 1.0),
     "prelu": lambda x: F.prelu(x, torch.tensor([0.3, 2.0], dtype=D)),
@@ -272,3 +278,15 @@ def test_near_zero_a_constant_is_damped(function: Any, at_zero: float) -> None:
     slope = (function(z) - at_zero) / z + at_zero / (z + torch.finfo(D).eps / z)
     e = ap.LRP("epsilon")(lambda v: function(v[:, :1] - v[:, 1:]), x)
     torch.testing.assert_close(e.values, slope * x * torch.tensor([[1.0, -1.0]], dtype=D), rtol=1e-4, atol=0)
+
+
+def test_a_log_of_a_sum_of_exponentials_is_the_same_in_all_its_forms() -> None:
+    forms = (
+        lambda x: torch.logsumexp(x, 1),
+        lambda x: torch.logaddexp(x[:, 0], x[:, 1]),
+        lambda x: torch.logcumsumexp(x, 1)[:, -1],
+    )
+    x = torch.tensor([[0.3, -0.7]], dtype=D)
+    for form in forms:
+        e = ap.LRP("epsilon", strict=True)(form, x)
+        torch.testing.assert_close(e.values, x * x.softmax(1))

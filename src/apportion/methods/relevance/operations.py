@@ -19,11 +19,13 @@ from apportion.methods.relevance.propagation import Propagation
 from apportion.substitution import Call, Substitute, native
 
 # Homogeneous functions that select among entries: of gates they make gates.
-SELECTING = frozenset("topk sort msort kthvalue max min amax amin maximum minimum where masked_fill".split())
+SELECTING = frozenset(
+    "topk sort msort kthvalue max min amax amin maximum minimum cummax cummin where masked_fill".split()
+)
 
 HOMOGENEOUS = SELECTING | frozenset(
     """neg positive sum nansum mean nanmean cumsum leaky_relu rrelu abs fmax fmin
-    median nanmedian mode aminmax fractional_max_pool2d fractional_max_pool3d
+    median nanmedian quantile nanquantile trapezoid mode aminmax fractional_max_pool2d fractional_max_pool3d
     adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices max_pool3d_with_indices
     max_pool1d_with_indices max_unpool1d max_unpool2d max_unpool3d avg_pool1d avg_pool2d avg_pool3d
     adaptive_avg_pool1d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d lp_pool1d
@@ -39,7 +41,9 @@ GATES = frozenset({"sigmoid", "hardsigmoid", "special_ndtr"})
 DROPOUTS = frozenset(
     """dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout""".split()
 )
-TAYLOR = frozenset({"log_softmax", "logsumexp", "softmin", "special_log_softmax"})
+TAYLOR = frozenset(
+    {"log_softmax", "logsumexp", "logaddexp", "logcumsumexp", "softmin", "special_log_softmax"}
+)
 
 
 def other(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -104,7 +108,17 @@ TABLE: dict[str, Substitute] = {
     **dict.fromkeys(("matmul", "rmatmul"), products.matmul),
     **dict.fromkeys(("grouped_mm", "_grouped_mm", "grouped_mm_fallback"), products.grouped_product),
     **dict.fromkeys(
-        ("einsum", "tensordot", "chain_matmul", "linalg_multi_dot", "inner", "outer", "ger", "kron"),
+        (
+            "einsum",
+            "tensordot",
+            "chain_matmul",
+            "linalg_multi_dot",
+            "inner",
+            "linalg_vecdot",
+            "outer",
+            "ger",
+            "kron",
+        ),
         products.einsum,
     ),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), layers.convolution),
