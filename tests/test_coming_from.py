@@ -17,6 +17,8 @@ import peers
 import small
 from apportion.partitions import Pixels
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Captum tells of the hooks that it sets
+
 
 def same(ours: Tensor, theirs: Any, within: float = 1e-5) -> None:
     theirs = torch.as_tensor(theirs).detach()
