@@ -135,6 +135,7 @@ def test_the_page_of_a_summary_shows_words_and_pairs(tmp_path):
     words = ap.explain_dataset("sentiment", texts, "lrp", tmp_path / "words", workers=1, progress=False)
     found = summarise(words)
     page = summary_page(words, found)
+    assert ">1&nbsp;input<" in page
     assert "&lt;b&gt;" in page
     assert "<b>dull" not in page
     assert page.count('class="track"') == sum(map(len, found.features.values()))
@@ -151,7 +152,9 @@ def test_the_commands(run, tmp_path):
     found = CliRunner().invoke(app, ["runs", "summary", str(run.folder), "--html", str(html)])
     assert found.exit_code == 0, found.output
     assert "<flower>" in found.output
-    assert html.read_text().count("<img") == 2
+    page = html.read_text()
+    assert (page.count("<img"), page.count("<article>")) == (2, 2)
+    assert page.index('<div class="cards small">') < page.index("<article>")  # side by side
     found = CliRunner().invoke(app, ["runs", "drift", str(run.folder), str(run.folder)])
     assert "cosine of the maps 1.000 [1.000, 1.000]; 0.0% of the predictions changed" in found.output.replace(
         "\n", " "

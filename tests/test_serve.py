@@ -19,6 +19,7 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("fastapi")
+from apportion.methods import INTERACTIONS, METHODS
 from browser import Browser, needs_chromium
 from surfaces import ATTACK
 
@@ -294,6 +295,19 @@ def test_typing_a_text_colours_its_tokens(bench):
         "rgba(var(--for)"
     )
     assert "token" not in bench.run("location.href")
+
+
+@needs_chromium
+def test_methods_stand_in_order_with_their_box_beside_them(bench):
+    boxes = "[...document.querySelectorAll('.choices label')]"
+    names = bench.run(f"{boxes}.map(label => label.textContent)")
+    assert names == [*sorted(METHODS), *sorted(INTERACTIONS)]
+    first = bench.run("document.querySelector('.choices p + label').textContent")
+    assert first == min(INTERACTIONS)  # pairs of features have a heading
+    bench.size(390, 900)
+    tall = f"new Set({boxes}.map(label => label.getBoundingClientRect().height)).size"
+    assert bench.run(tall) == 1  # no name falls below its box
+    bench.size(1200, 900)
 
 
 @needs_chromium

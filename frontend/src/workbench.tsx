@@ -39,7 +39,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
   const [problems, setProblems] = useState<string[]>([]);
   const running = useRef<AbortController | null>(null);
   const [busy, setBusy] = useState(false);
-  const own = (loaded?.methods ?? []).map((name) => ({ name, about: "only for this model", pairs: false }));
+  const own = (loaded?.methods ?? []).map((name) => ({ name, about: "only for this model" }));
   const { domain } = catalog.models.find(({ name }) => name === model)!;
 
   useEffect(() => {
@@ -117,6 +117,14 @@ function Bench({ catalog }: { catalog: Catalog }) {
     }
   }
 
+  const choice = ({ name, about }: { name: string; about: string }) => (
+    <label key={name} title={about} onPointerEnter={() => setTold(about)} onFocusIn={() => setTold(about)}>
+      <input type="checkbox" name={`method-${name}`} checked={methods.includes(name)}
+        onChange={(event) => setMethods(event.currentTarget.checked ? [...methods, name] : methods.filter((other) => other !== name))} />
+      {name}
+    </label>
+  );
+
   return (
     <>
       <Header><Controls look={look} change={setLook} several={(section?.cards.length ?? 0) > 1} /></Header>
@@ -153,13 +161,9 @@ function Bench({ catalog }: { catalog: Catalog }) {
         <fieldset>
           <legend>Methods</legend>
           <div class="choices">
-            {[...own, ...catalog.methods].map(({ name, about, pairs }) => (
-              <label key={name} title={about} onPointerEnter={() => setTold(about)} onFocusIn={() => setTold(about)}>
-                <input type="checkbox" name={`method-${name}`} checked={methods.includes(name)}
-                  onChange={(event) => setMethods(event.currentTarget.checked ? [...methods, name] : methods.filter((other) => other !== name))} />
-                {name}{pairs && <span class="quiet">pairs</span>}
-              </label>
-            ))}
+            {[...own, ...catalog.methods.filter(({ pairs }) => !pairs)].map(choice)}
+            <p class="quiet">Pairs of features</p>
+            {catalog.methods.filter(({ pairs }) => pairs).map(choice)}
           </div>
           <p class="quiet told">{told.replaceAll("`", "")}</p>
           <label>Others, with settings{" "}

@@ -56,16 +56,18 @@ def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None
 
 def summary_page(run: Run, found: Summary, top: int = 10) -> str:
     """For each class its mean map, or the features and the pairs of features with the largest |relevance|."""
-    body = [f'<p class="about">{_text(run.manifest.method)} of {len(run)} inputs of {_data(run)}.</p>{KEY}']
+    cards = []
     for label, many in found.counts.items():
-        body.append(f'<section><h2>{_text(label)}</h2><p class="quiet">{many} inputs</p><article>')
+        parts = [f"<h2>{_text(label)} <small>{many}&nbsp;input{'' if many == 1 else 's'}</small></h2>"]
         if label in found.maps:
-            body.append(looks([_heat(found.maps[label].numpy(), None, f"mean map of {label}")]))
+            parts.append(looks([_heat(found.maps[label].numpy(), None, "mean map")]))
         for what, means in (("feature", found.features), ("pair", found.pairs)):
             if means.get(label):
-                body.append(_bars(what, means[label][:top]))
-        body.append("</article></section>")
-    return still("Mean explanations", body)
+                parts.append(_bars(what, means[label][:top]))
+        cards.append(f"<article>{''.join(parts)}</article>")
+    about = f'<p class="about">{_text(run.manifest.method)} of {len(run)} inputs of {_data(run)}.</p>{KEY}'
+    kind = "cards small" if found.maps else "cards"
+    return still("Mean explanations", [about, f'<div class="{kind}">', *cards, "</div>"])
 
 
 def _cluster(run: Run, clustered: Clustered, cluster: Cluster, photo: Callable[[int], Pixels | None]) -> str:

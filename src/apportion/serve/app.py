@@ -79,7 +79,7 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
             "models": models.listed(),
             "methods": [
                 entry(name, method_class(name), pairs=name in INTERACTIONS)
-                for name in (*METHODS, *INTERACTIONS)
+                for name in (*sorted(METHODS), *sorted(INTERACTIONS))
             ],
             "most_bytes": MOST_BYTES,
             "versions": versions(),
