@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,27 +16,18 @@ from apportion.calling import (
     behind,
     call_model,
     map_tensors_of,
-    module_named,
     no_checkpoints,
     same_random_state,
     warned,
     with_gradients,
 )
+from apportion.entry import Entry, Slot, ordinary
 from apportion.errors import InputError
 from apportion.explanation import Cost, Explanation, Values
-from apportion.inputs import Inputs, checked_inputs, is_side, offsets_of, placed, rekeyed
+from apportion.inputs import Inputs, checked_inputs, offsets_of, placed
 from apportion.substitution import Substitution, warn_about_training
 from apportion.target import Target, described, pick, resolve, scores_of
 from apportion.trees import all_finite, map_tensors, tensors_in
-
-
-@dataclass
-class Slot:
-    """Where one leaf belongs: an input (`key`), the embedding of token ids (`positions`) or a layer."""
-
-    key: Any
-    positions: Tensor | None = None
-    layer: str | None = None
 
 
 @dataclass
@@ -134,10 +124,9 @@ class Subject:
         """One forward pass.
 
         `run` is the substitution to run under (a fresh one; default: nothing replaced); if it is idle, whoever made
-        it says in the course of the pass what is explained. `leaves` replaces
-        what is explained: tensors whose first dimension may be a multiple of the batch, in which case all
-        other inputs are repeated; `rows` then says which sample each row belongs to. With `grad=False`
-        nothing is recorded for a backward pass.
+        it says in the course of the pass what is explained. `leaves` replaces what is explained: tensors whose first
+        dimension may be a multiple of the batch, in which case all other inputs are repeated; `rows` then says which
+        sample each row belongs to. With `grad=False` nothing is recorded for a backward pass.
         """
         run = Substitution(model=self.model) if run is None else run
         waiting = run.idle
@@ -146,10 +135,8 @@ class Subject:
         with ExitStack() as stack:
             stack.enter_context(with_gradients())
             stack.enter_context(no_checkpoints())
-            inputs = map_tensors(
-                self.inputs, lambda t: _ordinary(t if rows is None else t[rows.to(t.device)])
-            )
-            entry = _Entry(self, run, inputs, leaves, grad)
+            inputs = map_tensors(self.inputs, lambda t: ordinary(t if rows is None else t[rows.to(t.device)]))
+            entry = Entry(self, run, inputs, leaves, grad)
             told = stack.enter_context(same_random_state(inputs))
             stack.enter_context(torch.set_grad_enabled(grad))
             stack.enter_context(entry.hooks())
@@ -231,151 +218,3 @@ class Subject:
                     )
                     total.view(-1).index_add_(0, place[inside], token.flatten()[inside])
         return placed(found, self.inputs)
-
-
-class _Entry:
-    """Makes the leaves of one forward pass and knows where each belongs."""
-
-    def __init__(
-        self, subject: Subject, run: Substitution, inputs: Inputs, given: Sequence[Tensor] | None, grad: bool
-    ) -> None:
-        self.subject, self.run, self.grad = subject, run, grad
-        self.given = None if given is None else list(given)
-        self.leaves: list[Tensor] = []
-        self.probes: list[Tensor | None] = []
-        self.slots: list[Slot] = []
-        self.integers = False
-        self.inputs = inputs
-        if subject.layers or run.idle:  # what is explained comes later
-            run.idle = True
-            self.inputs = map_tensors(inputs, torch.clone)  # what writes into them does so
-            return
-        offsets = offsets_of(inputs)
-        run.on_embedding = self._embedded
-
-        def enter(key: Any, tensor: Tensor) -> Tensor:
-            if is_side(key, tensor):
-                return tensor
-            if tensor.is_floating_point():
-                return self._leaf(tensor, Slot(key))
-            if tensor.is_complex():
-                what = "the input" if key is None else f"input {key!r}"
-                raise InputError(f"{what} has type {tensor.dtype}; accepted: floating point or integers")
-            self.integers = True
-            fresh = tensor.clone()
-            begin = offsets[key][0]
-            run.shadows[fresh] = torch.arange(begin, begin + tensor.numel(), device=tensor.device).view(
-                tensor.shape
-            )
-            return fresh
-
-        self.inputs = rekeyed(inputs, enter)
-
-    def _leaf(self, tensor: Tensor, slot: Slot, axis: int = 0) -> Tensor:
-        """A leaf with the samples first, in the form in which the model gets it: with the samples at `axis`."""
-        tensor = tensor.movedim(axis, 0)
-        if self.given is not None:
-            if len(self.leaves) >= len(self.given):
-                raise InputError("the model looked up more embeddings in a later pass than in the first")
-            given = self.given[len(self.leaves)]
-            if given.shape != tensor.shape:
-                raise InputError(
-                    f"an embedding has shape {tuple(tensor.shape)} for {self.batch} samples; accepted by methods that "
-                    "put others in its place: an axis that is that of the samples"
-                )
-            tensor = given
-        leaf = _ordinary(tensor).detach().requires_grad_(self.grad)
-        self.run.own.add(id(leaf))
-        self.run.idle = False
-        self.leaves.append(leaf)
-        self.slots.append(slot)
-        handed = leaf.movedim(0, axis) if axis else leaf
-        probe = None
-        if self.run.follow and slot.layer is None:
-            probe = torch.zeros_like(leaf).requires_grad_(self.grad)
-            self.run.shadows[handed] = probe.movedim(0, axis) if axis else probe
-        self.probes.append(probe)
-        return handed
-
-    @property
-    def batch(self) -> int:
-        """How many samples this pass has, which may be several times those of the inputs."""
-        return next(tensors_in(self.inputs)).shape[0]
-
-    def _embedded(self, rows: Tensor, positions: Tensor) -> Tensor:
-        if not bool((positions >= 0).any()):
-            return rows
-        axis = self._axis_of_samples(positions)
-        return self._leaf(rows, Slot(None, positions=positions.movedim(axis, 0)), axis)
-
-    def _axis_of_samples(self, positions: Tensor) -> int:
-        """The axis along which the samples of these token ids lie; 0 if there is none."""
-        many = [tensor[0].numel() for _, tensor in offsets_of(self.inputs).values()]
-        every = torch.arange(self.batch, device=positions.device)
-        sample = torch.cat([every.repeat_interleave(n) for n in many])[positions]
-        for axis, size in enumerate(positions.shape):
-            if size == self.batch:
-                along = every.view(-1, *[1] * (positions.dim() - axis - 1))
-                if bool(((sample == along) | (positions < 0)).all()):
-                    return axis
-        return 0
-
-    def settle(self, tensor: Tensor) -> Tensor:
-        return self.run.current(tensor)
-
-    @contextmanager
-    def hooks(self) -> Iterator[None]:
-        """Forward hooks on the modules that `at` names, for this thread and this call only."""
-        with ExitStack() as stack:
-            thread = threading.get_ident()
-            for name in self.subject.layers:
-                module = module_named(self.subject.model, name)
-
-                def take(module: torch.nn.Module, _: Any, output: Any, name: str = name) -> Any:
-                    if threading.get_ident() != thread:
-                        return None
-                    with torch._C.DisableTorchFunction():
-                        return self._layer_output(output, name, module)
-
-                stack.callback(module.register_forward_hook(take).remove)
-            yield
-
-    def _layer_output(self, output: Any, name: str, module: torch.nn.Module) -> Any:
-        first = next((t for t in tensors_in(output) if t.is_floating_point()), None)
-        if first is None:
-            raise InputError(
-                f"layer {name!r} returns {type(output).__name__} without a floating point tensor"
-            )
-        calls = sum(str(slot.layer).split("#")[0] == name for slot in self.slots)
-        slot = Slot(None, layer=name if calls == 0 else f"{name}#{calls + 1}")
-        settled = self.settle(first)
-        axis = int(settled.dim() == 3 and getattr(module, "batch_first", True) is False)
-        if settled.dim() <= axis or settled.shape[axis] != self.batch:
-            raise InputError(
-                f"layer {name!r} returns shape {tuple(settled.shape)} for {self.batch} samples; accepted: a layer "
-                "whose first axis is that of the samples"
-            )
-        if settled.requires_grad:
-            self.subject.chained = str(slot.layer)
-            leaf = settled.movedim(axis, 0)  # so that whatever reads it reads this, not what it was made from
-            self.leaves.append(leaf)
-            self.probes.append(None)
-            self.slots.append(slot)
-            new = leaf.movedim(0, axis)
-        else:
-            new = self._leaf(settled, slot, axis)
-        return map_tensors(output, lambda t: new if t is first else t)
-
-    def complain(self) -> None:
-        if self.subject.layers:
-            raise InputError(f"no layer of {self.subject.layers} was called in the forward pass")
-        raise InputError(
-            "the inputs are integers, but none of them was looked up in an embedding"
-            if self.integers
-            else "there is no floating point or token id input to explain"
-        )
-
-
-def _ordinary(tensor: Tensor) -> Tensor:
-    """Tensors made under `inference_mode` cannot take part in a backward pass; their copies can."""
-    return tensor.clone() if tensor.is_inference() else tensor

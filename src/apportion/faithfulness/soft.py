@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.entry import Slot
 from apportion.errors import check_whole
 from apportion.faithfulness.case import Case, Found, Test, nan_where
 from apportion.faithfulness.curves import answers, one_reading
 from apportion.faithfulness.maps import Map
-from apportion.forward import Score, Slot, Subject
+from apportion.forward import Score, Subject
 from apportion.inputs import offsets_of
 from apportion.masking import Masking
 from apportion.partitions import Partition

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model, with_gradients
+from apportion.entry import Slot
 from apportion.errors import InputError
 from apportion.explanation import Explanation
-from apportion.forward import Score, Slot, Subject
+from apportion.forward import Score, Subject
 from apportion.inputs import Inputs
 from apportion.methods.grids import Grid, enlarged, grid_of
 from apportion.substitution import HARMLESS, Call, Substitute, Substitution

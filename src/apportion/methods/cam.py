@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model, with_gradients
+from apportion.entry import Slot
 from apportion.errors import InputError, check
 from apportion.explanation import Explanation
-from apportion.forward import Slot, Subject
+from apportion.forward import Subject
 from apportion.inputs import Inputs
 from apportion.methods.gradient import GuidedBackprop
 from apportion.methods.grids import at_layer, enlarged, last_layer
