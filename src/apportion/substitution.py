@@ -103,9 +103,8 @@ class Substitution(TorchFunctionMode):
         super().__init__()
         self.notes = Notes()
         self.shadows = Notes()
-        self.returned = (
-            Notes()
-        )  # what a custom autograd function was given, by the view of it that it returned
+        # What a custom autograd function was given, by the view of it that it returned.
+        self.returned = Notes()
         self.on_embedding: Callable[[Tensor, Tensor], Tensor] | None = None
         self.prepare: Callable[[Call, Tensor], Tensor] | None = None
         self.state: Any = None
