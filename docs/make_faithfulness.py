@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 
 import apportion as ap
-from apportion.faithfulness.comparison import compare
-from apportion.faithfulness.table import joined
 
 SENTENCES = [
     "A painfully funny movie with a heart.",
@@ -28,11 +26,7 @@ TESTS = ("pixel-flipping", "deletion-rate", "comprehensiveness", "sufficiency", 
 def sentences() -> None:
     classifier = ap.load("sentiment")
     methods = ("lrp", "IntegratedGradients(nodes=24)", "inputxgradient", "saliency", "occlusion", "attention")
-    tables = []
-    for text in SENTENCES:
-        explained = {name: ap.explain(classifier, text, name) for name in methods}
-        tables.append(compare(classifier, text, explained, TESTS))
-    print(joined(tables))
+    print(ap.compare(classifier, SENTENCES, methods, TESTS))
 
 
 def rows() -> None:
@@ -44,7 +38,7 @@ def rows() -> None:
     x = torch.cat([inputs for inputs, _ in encoded])
     features = tuple(feature for _, feature in encoded)
     methods = ("lrp", "IntegratedGradients(nodes=24)", "inputxgradient", "saliency")
-    print(compare(classifier, x, methods, TESTS, features=features))
+    print(ap.compare(classifier, x, methods, TESTS, features=features))
 
 
 if __name__ == "__main__":

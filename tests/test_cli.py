@@ -320,6 +320,7 @@ def test_without_scikit_image_the_demo_says_how_to_get_it(here, monkeypatch):
         (("explain", SENTENCE, "--target", "7"), "the model has 2 classes"),
         (("explain", SENTENCE, "--layer", "outptu"), "nearest: output"),
         (("explain", SENTENCE, "--layer", "output", "--method", "occlusion"), "a layer does not apply"),
+        (("explain", SENTENCE, "--layer", "x", "--method", "gradcam"), "accepted: \"GradCAM(layer='x')\""),
         (("explain", SENTENCE, "--row", "1"), "a row was asked for"),
         (("explain", SENTENCE, "--model", "sentimant"), "did you mean 'sentiment'?"),
         (("explain", SENTENCE, "--model", "digits"), "is a text, but digits takes a picture"),

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import apportion as ap
+from apportion import InputError
 from apportion.domains.tabular import Categorical, Numeric, TabularPreparation
 
 COLUMNS = (Categorical("island", ("Biscoe", "Dream", "Torgersen")), Numeric("mass", 4200.0, 800.0))
@@ -27,3 +28,36 @@ def test_interactions_are_of_columns(table, method):
 def test_interactions_of_other_groups_and_of_layers_on_request(table):
     assert ap.explain(table, ROW, ap.IntegratedHessians(groups=[[0, 1, 2, 3]])).values.shape == (1, 1, 1)
     assert ap.explain(table, ROW, ap.IntegratedHessians(at="0")).values.shape == (1, 6, 6)
+
+
+def test_a_class_is_no_method(table):
+    with pytest.raises(InputError, match=r"LRP is a class; accepted: LRP\(\)"):
+        ap.explain(table, ROW, ap.LRP)
+
+
+def test_a_batch_is_no_row(table):
+    with pytest.raises(
+        InputError, match=r"one row is explained at a time, and this array has the shape \(2, 9\)"
+    ):
+        ap.explain(table, torch.rand(2, 9))
+
+
+def test_a_classifier_is_called_with_tensors(table):
+    with pytest.raises(InputError, match="penguins was called with 'Dream'"):
+        table("Dream")
+
+
+def test_several_raw_inputs_are_tested_each_by_itself(table):
+    rows = [["Dream", 5000], ["Biscoe", 3900]]
+    found = ap.compare(table, rows, ["saliency"], ["deletion-rate"])
+    each = [ap.compare(table, row, ["saliency"], ["deletion-rate"]) for row in rows]
+    values = found.scores["saliency"]["deletion-rate"].values
+    assert values.tolist() == [float(one.scores["saliency"]["deletion-rate"].mean) for one in each]
+    assert (
+        len(
+            ap.compare(table, ["Dream", 5000], ["saliency"], ["deletion-rate"]).scores["random"][
+                "deletion-rate"
+            ]
+        )
+        == 1
+    )

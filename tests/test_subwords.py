@@ -6,6 +6,7 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from apportion.domains.text import encode_subwords, normalise, tokenise
+from apportion.errors import InputError
 
 
 def fast(tokenizer: Tokenizer, **settings: object) -> object:
@@ -118,5 +119,5 @@ def test_a_text_without_words_is_an_error(text: str) -> None:
 
 
 def test_what_is_not_a_text_is_an_error() -> None:
-    with pytest.raises(TypeError, match="expected a str, received list"):
+    with pytest.raises(InputError, match="expected one str, received list"):
         encode_subwords(["good"], bert())  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from apportion.domains.text import Vocabulary, encode_words, normalise, tokenise
+from apportion.errors import InputError
 from apportion.models.sentiment import WEIGHTS, load, save, sentiment
 from apportion.models.text import AttentionClassifier
 
@@ -132,7 +133,7 @@ def test_a_text_without_words_is_an_error(text: str) -> None:
 
 @pytest.mark.parametrize("text", [None, 3, b"good", ["good"]])
 def test_what_is_not_a_text_is_an_error(text: object) -> None:
-    with pytest.raises(TypeError, match=f"expected a str, received {type(text).__name__}"):
+    with pytest.raises(InputError, match=f"expected one str, received {type(text).__name__}"):
         sentiment().encode(text)
 
 

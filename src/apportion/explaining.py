@@ -16,7 +16,7 @@ from apportion.errors import InputError
 from apportion.explanation import Explanation
 from apportion.features import Features, TabularFeatures
 from apportion.inputs import Inputs
-from apportion.methods import from_repr
+from apportion.methods import made_of
 from apportion.target import Target
 
 
@@ -33,7 +33,7 @@ def explain(
     >>> ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method="saliency").values.shape
     torch.Size([1, 2])
     """
-    method = from_repr(method) if isinstance(method, str) else method
+    method = made_of(method)
     if not isinstance(model, Classifier):
         if isinstance(target, str):
             raise InputError(

@@ -132,8 +132,11 @@ def prepare(what: Given, classifier: Classifier, row: int = 0) -> Prepared:
 def _at(method: Any, layer: str | None) -> Any:
     if layer is None:
         return method
-    if all(field.name != "at" for field in fields(method)):
-        raise InputError(f"{type(method).__name__} explains inputs only; a layer does not apply")
+    settings, name = {field.name for field in fields(method)}, type(method).__name__
+    if "layer" in settings:
+        raise InputError(f'the layer of {name} is a setting of its own; accepted: "{name}(layer={layer!r})"')
+    if "at" not in settings:
+        raise InputError(f"{name} explains inputs only; a layer does not apply")
     return replace(method, at=layer)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+from apportion.errors import InputError
 from apportion.features import Features
 from apportion.inputs import Inputs
 
@@ -29,4 +31,9 @@ class Classifier:
     panels: Callable[..., list[dict[str, Any]]] | None = None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if args and isinstance(args[0], str | Path | list):
+            raise InputError(
+                f"{self.name} was called with {args[0]!r:.40}; accepted: what its `encode` gives; "
+                "apportion.explain(classifier, input) takes inputs as they are"
+            )
         return self.model(*args, **kwargs)

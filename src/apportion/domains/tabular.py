@@ -219,6 +219,11 @@ def _as_mapping(row: Any, names: Sequence[str]) -> Mapping[str, Any]:
     if hasattr(row, "index") and hasattr(row, "to_dict"):  # a pandas row
         return {str(name): value for name, value in row.to_dict().items()}
     if isinstance(row, np.ndarray | Tensor):
+        if row.ndim > 2 or (row.ndim == 2 and len(row) != 1):
+            raise InputError(
+                f"one row is explained at a time, and this array has the shape {tuple(row.shape)}; inputs that are "
+                "encoded already are for the classifier's model"
+            )
         row = row[0].tolist() if row.ndim == 2 and len(row) == 1 else row.tolist()
     if isinstance(row, Sequence):
         if len(row) != len(names):

@@ -265,6 +265,6 @@ def _plain(text: str) -> str:
 
 def _check(text: object) -> None:
     if not isinstance(text, str):
-        raise TypeError(f"text: expected a str, received {type(text).__name__}: {text!r:.80}")
+        raise InputError(f"text: expected one str, received {type(text).__name__}: {text!r:.80}")
     if not text or text.isspace():
         raise InputError(f"text: expected a text with at least one word, received {text!r:.80}")

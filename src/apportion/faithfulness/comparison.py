@@ -18,9 +18,9 @@ from apportion.faithfulness import TESTS, from_repr
 from apportion.faithfulness.case import Case, CurveTest
 from apportion.faithfulness.maps import Map, references, target_of
 from apportion.faithfulness.scores import Scores
-from apportion.faithfulness.table import Table
+from apportion.faithfulness.table import Table, joined
 from apportion.features import Features
-from apportion.methods import METHODS
+from apportion.methods import METHODS, made_of
 from apportion.methods import from_repr as method_from_repr
 from apportion.replacements import Blur, Delete, Mean, Replacement
 from apportion.target import Target
@@ -49,6 +49,8 @@ def compare(
     not run again for another. The row `reversed` is the first method's. The other arguments are those of the
     tests.
 
+    Of a `Classifier`, `inputs` may be a list of texts, pictures or rows: each is explained by itself.
+
     Tests that leave their replacement open are run with `replacements` too, and the table warns where another
     method would win (default: mean and blur for images, deletion for token ids; () for none).
 
@@ -59,6 +61,16 @@ def compare(
     ('inputxgradient', ['inputxgradient', 'saliency', 'random', 'uniform', 'reversed'])
     """
     check_whole(0, seed=seed)
+    if isinstance(model, Classifier) and _several(model, inputs):
+        true = [None] * len(inputs) if labels is None else labels.split(1)
+        tables = [
+            compare(
+                model, x, methods, tests, target,
+                labels=y, mask=mask, chunk=chunk, replacements=replacements, seed=seed,
+            )
+            for x, y in zip(inputs, true, strict=True)
+        ]  # fmt: skip
+        return joined(tables)
     chosen = _named(tests, from_repr, TESTS)
     given = _named(methods, method_from_repr, METHODS)
     if not chosen or not given:
@@ -97,16 +109,25 @@ def compare(
     return Table(scores, tuple(beside), panel, seed, blind)
 
 
+def _several(model: Classifier, inputs: Any) -> bool:
+    """Whether these are raw inputs, and not one: a row of a table may be a list of its values."""
+    return (
+        isinstance(inputs, list)
+        and bool(inputs)
+        and not (model.domain == "tabular" and np.isscalar(inputs[0]))
+    )
+
+
 def _named(given: Sequence[Any] | Mapping[str, Any], read: Any, known: Mapping[str, str]) -> dict[str, Any]:
     """Name → what was given, or what its short name or repr stands for."""
     if isinstance(given, Mapping):
-        return {name: _made(item, read) for name, item in given.items()}
+        return {name: made_of(item, read) for name, item in given.items()}
     if not isinstance(given, list | tuple):
         what = "one text" if isinstance(given, str) else f"no list but {type(given).__name__}"
         raise InputError(
             f"{given!r:.60} is {what}; accepted: a list of names, such as [{next(iter(known))!r}]"
         )
-    made = [_made(item, read) for item in given]
+    made = [made_of(item, read) for item in given]
     names = [
         item.strip() if isinstance(item, str) else _short(own, read, known)
         for item, own in zip(given, made, strict=True)
@@ -115,12 +136,6 @@ def _named(given: Sequence[Any] | Mapping[str, Any], read: Any, known: Mapping[s
         if names.count(name) > 1:
             raise InputError(f"{name!r} is there twice")
     return dict(zip(names, made, strict=True))
-
-
-def _made(item: Any, read: Any) -> Any:
-    if isinstance(item, type):
-        raise InputError(f"{item.__name__} is a class; accepted: {item.__name__}(), with settings or without")
-    return read(item) if isinstance(item, str) else item
 
 
 def _short(made: Any, read: Any, known: Mapping[str, str]) -> str:

@@ -87,6 +87,13 @@ def from_repr(text: str, named: Callable[[str], Any] = method_class) -> Any:
     return _class(tree.id, named)() if isinstance(tree, ast.Name) else _build(tree, text, named)
 
 
+def made_of(item: Any, read: Callable[[str], Any] = from_repr) -> Any:
+    """A method (or what else `read` gives) as it is, or by its name or repr; a class is refused."""
+    if isinstance(item, type):
+        raise InputError(f"{item.__name__} is a class; accepted: {item.__name__}(), with settings or without")
+    return read(item) if isinstance(item, str) else item
+
+
 def entry(name: str, made: Any, **more: Any) -> dict[str, Any]:
     """What a list says of a class that can be made without settings.
 
