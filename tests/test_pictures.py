@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -14,7 +16,7 @@ from apportion import InputError, InputXGradient
 from apportion.features import TextFeatures
 from apportion.pictures import coloured, plot, png
 from apportion.views import AGAINST, FOR, Bars, Heat, Words, view
-from apportion.wording import balance, decision, number
+from apportion.wording import adding_up, balance, decision, number
 from surfaces import made, picture, row, words
 
 ONE_SCORE = {"labels": None, "output": torch.ones(1, 1), "target": torch.tensor([0])}
@@ -149,3 +151,18 @@ def test_what_cannot_be_written_is_an_input_error(tmp_path):
 def test_decision_of_a_model_that_gives_probabilities():
     found = decision(made(torch.ones(2), None, output=torch.tensor([[0.1, 0.9]])))
     assert (found.label, found.probability) == ("yes", pytest.approx(0.9))
+
+
+@given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
+def test_the_numbers_of_a_balance_add_up_as_printed(total, apportioned):
+    words = adding_up(total, {"apportioned": apportioned}).replace("−", "-").split()
+    shown, part, sign, rest = words[1], words[4], words[5], words[7]
+    unit = 10.0 ** -len(shown.partition(".")[2])
+    left = float(sign + rest)
+    assert float(shown) == pytest.approx(float(part) + left, abs=0.51 * unit)
+
+
+def test_a_single_score_is_called_so_everywhere():
+    assert repr(made(torch.ones(2), None, **ONE_SCORE)) == (
+        "InputXGradient of score: total 3.00 = apportioned 2.00 + remainder 1.00"
+    )

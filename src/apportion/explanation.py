@@ -19,7 +19,6 @@ from apportion import features as features_module
 from apportion.errors import InputError
 from apportion.features import Features, ImageFeatures, TabularFeatures, TextFeatures
 from apportion.files import read_tensors, write_tensors, written
-from apportion.target import label_of
 from apportion.trees import keyed, tensors_in
 
 Values = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
@@ -130,20 +129,15 @@ class Explanation:
 
     def label(self, index: int = 0) -> str:
         """The explained class of a sample, by name where names are known."""
-        return label_of(self.target, self.labels, index)
+        from apportion.wording import target_name
+
+        return target_name(self, index)
 
     def summary(self, index: int = 0) -> str:
         """One line: what was apportioned, and what was not."""
-        method = type(self.method).__name__
-        if self.total is None:
-            return f"{method} of {self.label(index)}: does not claim to add up"
-        total, sum_ = float(self.total[index]), float(self.apportioned[index])
-        remainder = float(self.remainder[index])  # type: ignore[index]
-        sign = "+" if remainder >= 0 else "−"
-        return (
-            f"{method} of {self.label(index)}: "
-            f"total {total:.4g} = apportioned {sum_:.4g} {sign} remainder {abs(remainder):.2g}"
-        )
+        from apportion.wording import balance
+
+        return f"{type(self.method).__name__} of {self.label(index)}: {balance(self, index)}"
 
     def with_features(self, features: Sequence[Features], labels: Sequence[str] | None = None) -> Explanation:
         """The same explanation, with the features of each sample and the class names."""

@@ -16,7 +16,6 @@ from apportion.errors import InputError
 from apportion.explanation import Cost
 from apportion.features import Features, ImageFeatures, TextFeatures
 from apportion.files import read_tensors, write_tensors, written
-from apportion.target import label_of
 
 SCHEMA = 1
 
@@ -119,20 +118,20 @@ class Interactions:
 
     def label(self, index: int = 0) -> str:
         """The explained class of a sample, by name where names are known."""
-        return label_of(self.target, self.labels, index)
+        from apportion.wording import target_name
+
+        return target_name(self, index)
 
     def summary(self, index: int = 0) -> str:
         """One line: what was apportioned, alone and in pairs, and what was not."""
+        from apportion.wording import adding_up, balance
+
         head = f"{type(self.method).__name__} of {self.label(index)}"
-        if self.total is None or self.remainder is None:
-            return f"{head}: does not claim to add up"
+        if self.total is None:
+            return f"{head}: {balance(self, index)}"
         main = float(self.main[index].double().sum())
-        pairs, remainder = float(self.apportioned[index]) - main, float(self.remainder[index])
-        signs = ["+" if number >= 0 else "−" for number in (pairs, remainder)]
-        return (
-            f"{head}: total {float(self.total[index]):.4g} = alone {main:.4g} {signs[0]} in pairs "
-            f"{abs(pairs):.4g} {signs[1]} remainder {abs(remainder):.2g}"
-        )
+        parts = {"alone": main, "in pairs": float(self.apportioned[index]) - main}
+        return f"{head}: {adding_up(float(self.total[index]), parts)}"
 
     def top(self, k: int = 10, index: int = 0) -> list[tuple[str, str, float]]:
         """The k pairs that contribute most, strongest first: both names, and both entries together."""

@@ -106,14 +106,6 @@ def described(target: Any) -> Tensor | str:
     return target.clone() if isinstance(target, Tensor) else repr(target)
 
 
-def label_of(target: Tensor | str, labels: Sequence[str] | None, index: int) -> str:
-    """What a described target is called: a class by its name where names are known."""
-    if isinstance(target, str):
-        return target
-    number = int(target[index])
-    return f"class {number}" if labels is None else labels[number]
-
-
 def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
     """The (batch,) scalars that a resolved target names; class indices are repeated if `scores` has a
     multiple of their number of rows."""

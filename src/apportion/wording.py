@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from apportion.explanation import Explanation
@@ -70,14 +71,34 @@ def balance(explanation: Explained, index: int = 0) -> str:
     'total 2.00 = apportioned 1.00 + remainder 1.00'
     """
     apportioned = float(explanation.apportioned[index])
-    if explanation.total is None or explanation.remainder is None:
+    if explanation.total is None:
         return f"sum of values {number(apportioned, abs(apportioned))}; this method does not claim to add up"
-    total, remainder = float(explanation.total[index]), float(explanation.remainder[index])
-    scale = max(abs(total), abs(apportioned))
-    return (
-        f"total {number(total, scale)} = apportioned {number(apportioned, scale)} "
-        f"{'+' if remainder >= 0 else '−'} remainder {number(abs(remainder), scale)}"
-    )
+    return adding_up(float(explanation.total[index]), {"apportioned": apportioned})
+
+
+def adding_up(total: float, parts: Mapping[str, float]) -> str:
+    """A total as its parts and a remainder, which is that of the numbers as they are printed: a reader who adds
+    them up gets the total. Where these leave none, it is what the numbers themselves leave.
+
+    >>> adding_up(1.516, {"apportioned": 1.572}), adding_up(3.0, {"alone": 5.0, "in pairs": -2.0001})
+    ('total 1.52 = apportioned 1.57 − remainder 0.05', 'total 3.00 = alone 5.00 − in pairs 2.00 + remainder 0.0001')
+    """
+    scale = max(abs(total), *map(abs, parts.values()))
+    printed = [_read(number(value, scale)) for value in (total, *parts.values())]
+    remainder = number(printed[0] - sum(printed[1:]), scale)
+    if not _read(remainder) or abs(_read(remainder)) < 1e-9 * scale:  # what adding floats leaves
+        remainder = number(total - sum(parts.values()), scale)
+    shown = {**{name: number(value, scale) for name, value in parts.items()}, "remainder": remainder}
+    terms = [
+        f"{'−' if text.startswith('−') else '+'} {name} {text.lstrip('−')}" for name, text in shown.items()
+    ]
+    first = next(iter(parts))
+    terms[0] = f"{first} {shown[first]}"
+    return f"total {number(total, scale)} = {' '.join(terms)}"
+
+
+def _read(text: str) -> float:
+    return float(text.replace("−", "-"))
 
 
 def number(value: float, scale: float = 1.0) -> str:
