@@ -1,5 +1,7 @@
 """One call for what a person has: features of a classifier's input, and errors that say what to give instead."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -61,3 +63,9 @@ def test_several_raw_inputs_are_tested_each_by_itself(table):
         )
         == 1
     )
+
+
+def test_a_classifier_is_shown_in_one_line(table):
+    assert repr(table) == "Classifier 'penguins': tabular → Adelie, Gentoo"
+    many = dataclasses.replace(table, labels=tuple("abcdef"))
+    assert repr(many) == "Classifier 'penguins': tabular → a, b, c, d and 2 more"

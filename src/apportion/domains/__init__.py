@@ -12,7 +12,7 @@ from apportion.features import Features
 from apportion.inputs import Inputs
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Classifier:
     """A model with its preprocessing.
 
@@ -29,6 +29,11 @@ class Classifier:
     name: str
     mask: int | None = None
     panels: Callable[..., list[dict[str, Any]]] | None = None
+
+    def __repr__(self) -> str:
+        classes = ", ".join(self.labels[:4]) or "scores"
+        more = f" and {len(self.labels) - 4} more" if len(self.labels) > 4 else ""
+        return f"Classifier {self.name!r}: {self.domain} → {classes}{more}"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if args and isinstance(args[0], str | Path | list):
