@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from apportion import InputError, IntegratedHessians
 from apportion import pictures_interactions as pictures
 from apportion.features import TextFeatures
+from apportion.views import AGAINST, FOR
+from surfaces import pairs
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +56,11 @@ def test_missing_pairs_are_left_blank():
     some = IntegratedHessians(pairs=((0, 1),))(lambda t: t[:, 0] * t[:, 1] * t[:, 2], x)
     for draw in (pictures.heatmap, pictures.arcs, pictures.ring):
         draw(some).figure.canvas.draw()
+
+
+def test_colours_are_those_of_every_picture():
+    image = pictures.heatmap(pairs()).images[0]
+    assert to_rgb(image.cmap(1.0)) == pytest.approx([channel / 255 for channel in FOR])
+    assert to_rgb(image.cmap(0.0)) == pytest.approx([channel / 255 for channel in AGAINST])
+    labels = [text.get_text() for text in image.colorbar.ax.get_yticklabels()]
+    assert labels == ["−3.00", "0", "+3.00"]

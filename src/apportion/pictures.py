@@ -111,7 +111,7 @@ def _heat(shown: Heat, ax: Axes) -> None:
     ax.imshow(coloured(shown), extent=extent, interpolation="nearest")
     _bare(ax)
     figure = ax.figure
-    scale = ScalarMappable(Normalize(-shown.scale, shown.scale), _colours())
+    scale = ScalarMappable(Normalize(-shown.scale, shown.scale), colours())
     bar = figure.colorbar(scale, ax=ax, fraction=0.046, pad=0.03, ticks=[-shown.scale, 0, shown.scale])
     bar.ax.set_yticklabels(
         [number(-shown.scale, shown.scale), "0", f"+{number(shown.scale, shown.scale)}"], fontsize=8
@@ -119,7 +119,8 @@ def _heat(shown: Heat, ax: Axes) -> None:
     bar.outline.set_visible(False)
 
 
-def _colours() -> Any:
+def colours() -> Any:
+    """From blue over white to orange: against, nothing, for."""
     from matplotlib.colors import LinearSegmentedColormap
 
     stops = [_unit(colour) for colour in (AGAINST, (255, 255, 255), FOR)]

@@ -1,7 +1,7 @@
 """Pictures of interactions: the matrix, arcs over a text, a ring of features, dependence on a third feature.
 
 Each function draws on the matplotlib Axes that it is given, or on new ones, and returns them; no global
-figure is touched. Red speaks for the explained class, blue against it, as everywhere.
+figure is touched. Orange speaks for the explained class and blue against it, as everywhere.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from torch import Tensor
 from apportion.errors import InputError
 from apportion.features import TextFeatures
 from apportion.interactions import Interactions
+from apportion.pictures import colours
+from apportion.wording import number, signed
 
-COLOURS = "RdBu_r"
 # More names than this along an axis cannot be read.
 MOST_NAMES = 40
 
@@ -38,15 +39,16 @@ def heatmap(interactions: Interactions, index: int = 0, ax: Axes | None = None) 
     values, names = _matrix(interactions, index), interactions.names_of(index)
     ax = _axes(ax, (0.35 * min(len(names), MOST_NAMES) + 3.0, 0.35 * min(len(names), MOST_NAMES) + 2.2))
     limit = _largest(values)
-    image = ax.imshow(values.numpy(), cmap=COLOURS, vmin=-limit, vmax=limit)
+    image = ax.imshow(values.numpy(), cmap=colours(), vmin=-limit, vmax=limit)
     if len(names) <= MOST_NAMES:
         ax.set_xticks(range(len(names)), names, rotation=45, ha="right")
         ax.set_yticks(range(len(names)), names)
     else:
         ax.set_xlabel("feature")
         ax.set_ylabel("feature")
-    colours = ax.figure.colorbar(image, ax=ax, shrink=0.8)
-    colours.set_label(f"interaction, for {interactions.label(index)}")
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, ticks=[-limit, 0, limit])
+    bar.ax.set_yticklabels([number(-limit, limit), "0", signed(limit, limit)])
+    bar.set_label(f"interaction, for {interactions.label(index)}")
     ax.set_title(_title(interactions, index), fontsize=9)
     return ax
 
@@ -81,7 +83,7 @@ def arcs(interactions: Interactions, index: int = 0, ax: Axes | None = None, mos
             "fontsize": 7,
             "bbox": {"fc": "white", "ec": "none", "pad": 0.6},
         }
-        ax.text((place[i] + place[j]) / 2, 1.0 + 0.75 * height, f"{strength:+.2g}", **label)
+        ax.text((place[i] + place[j]) / 2, 1.0 + 0.75 * height, signed(strength, limit), **label)
     for name, centre, value in zip(names, place, alone.tolist(), strict=True):
         red, green, blue, _ = colour_of(value)
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
@@ -195,13 +197,9 @@ def _largest(values: Tensor) -> float:
 
 
 def _colours(limit: float) -> Any:
-    from matplotlib import colormaps
     from matplotlib.colors import Normalize
 
-    shades, scale = (
-        colormaps[COLOURS],
-        Normalize(-1.3 * limit, 1.3 * limit),
-    )  # the ends are too dark to read on
+    shades, scale = colours(), Normalize(-limit, limit)
     return lambda value: shades(scale(value))
 
 
