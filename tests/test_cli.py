@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -472,6 +473,13 @@ def test_a_process_prints_utf8_text_without_colour_codes(here):
     assert "\x1b" not in done.stdout
     assert done.stderr == ""
     assert len(done.stdout.splitlines()) < 30
+
+
+def test_the_ledger_says_where_the_remainder_went(here):
+    said = run("explain", SENTENCE, "--method", "LRP(ledger=True)").stdout
+    assert "the remainder, by operation" in said
+    assert re.search(r"rightward · linear +bias [+−]0\.\d+", said)
+    assert "the remainder, by operation" not in run("explain", SENTENCE).stdout
 
 
 def test_a_terminal_gets_colours_unless_it_asks_for_none(here):

@@ -15,11 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from apportion.faithfulness.scores import Scores
+from apportion.methods.relevance.ledger import Ledger
 from apportion.views import AGAINST, FOR, Heat, View, Words, scale_of, view
 from apportion.wording import Explained, balance, decision, number, signed, target_name
 
 WIDEST = 64  # columns of a picture
 ROWS = 10  # entries of a list
+ABSORBED = 5  # rows of a ledger
 BAR = 24  # columns of the longest bar, on each side
 
 Pixels = npt.NDArray[np.float64]
@@ -30,6 +32,9 @@ def show(explanation: Explained, console: Console, name: str, index: int = 0) ->
     console.print(heading(explanation, name, index))
     console.print(Padding(body(explanation, console, index), (1, 0)))
     console.print(Text(balance(explanation, index), style="bold"), soft_wrap=True)
+    ledger = getattr(explanation, "ledger", None)
+    if ledger is not None:
+        console.print(Padding(absorbed(ledger), (1, 0)))
     console.print(Text(f"{explanation.method!r} · {explanation.cost}", style="dim"), soft_wrap=True)
 
 
@@ -114,6 +119,22 @@ def bars(shown: View) -> Table:
         )
     if not rows:
         table.add_row("every value is zero", "", "")
+    return table
+
+
+def absorbed(ledger: Ledger) -> Table:
+    """The operations that absorbed most of the remainder, and for what cause."""
+    causes = ("bias", "stabiliser", "unruled")
+    rows = ledger.largest(ABSORBED)
+    largest = max((abs(getattr(row, cause)) for row in rows for cause in causes), default=0.0)
+    table = Table.grid(padding=(0, 2))
+    table.add_row(Text("the remainder, by operation", "bold"))
+    for row in rows:
+        amounts = {cause: getattr(row, cause) for cause in causes}
+        # What is a thousandth of the largest is rounding, or no news.
+        said = [f"{cause} {signed(v, largest)}" for cause, v in amounts.items() if abs(v) > 1e-3 * largest]
+        if said:
+            table.add_row(Text(" · ".join(filter(None, (row.module, row.operation)))), ", ".join(said))
     return table
 
 
