@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -175,6 +176,17 @@ def test_a_method_that_cannot_explain_the_inputs_is_left_out_of_the_table() -> N
     assert list(json.loads(found.stdout)["scores"]) == ["saliency", "random", "uniform", "reversed"]
     said = CliRunner().invoke(app, ["test", "not bad", *options[:-1]]).stderr
     assert "left out: gradcam: GradCAM needs one picture-like input" in said
+
+
+def test_the_numbers_of_a_column_have_the_same_decimals_and_are_not_broken() -> None:
+    model, x = small.mlp()
+    table = ap.compare(model, x, ["inputxgradient", "saliency"], ["pixel-flipping", "infidelity"])
+    for head, *column in table._columns().values():
+        decimals = {len(n.partition(".")[2]) for cell in column for n in re.findall(r"[\d.]+", cell)}
+        assert len(decimals) == 1, (head, column)
+    assert all(cell in repr(table) for _, *column in table._columns().values() for cell in column)
+    assert "bold" not in repr(table)
+    assert "bold" in table._repr_html_()
 
 
 # ---- plausibility ----

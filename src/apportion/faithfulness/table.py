@@ -15,6 +15,7 @@ from apportion.faithfulness.agreement import Numbers, kendall_tau, krippendorff_
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.statistics import Comparison, paired, ranks
 from apportion.files import write_whole
+from apportion.wording import number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
 
 _SURE = 0.05
-_CELL = 23  # letters of a column: 0.0123 [-0.456, 0.0789]
 _ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
@@ -130,24 +130,25 @@ class Table:
         from rich.text import Text
 
         name_width = min(max(map(len, self.scores)), 32)
-        together = max(1, (options.max_width - name_width) // _CELL)
+        columns = self._columns()
+        wide = 2 + max(len(text) for column in columns.values() for text in column)
+        together = max(1, (options.max_width - name_width) // wide)
         for begin in range(0, len(self.tests), together):
             grid = Grid(box=None, pad_edge=False)
             grid.add_column("", max_width=name_width)
             tests = self.tests[begin : begin + together]
             for test in tests:
-                arrow = _ARROWS[self._scores(self.methods[0], test).higher_is_better]
-                grid.add_column(Text(test + arrow), justify="right", min_width=_CELL - 1)
+                grid.add_column(Text(columns[test][0]), justify="right", no_wrap=True)
             leading = [self._leading(test) for test in tests]
-            for row in self.scores:
-                cells = [
-                    Text(_cell(self._scores(row, test)), style="bold" if row in best else "")
+            for place, row in enumerate(self.scores, 1):
+                found = [
+                    Text(columns[test][place], style="bold" if row in best else "")
                     for test, best in zip(tests, leading, strict=True)
                 ]
-                grid.add_row(Text(row), *cells, style="dim" if row in self.references else "")
+                grid.add_row(Text(row), *found, style="dim" if row in self.references else "")
             yield grid
             yield Text()
-        yield Text("\n".join(self._remarks()))
+        yield Text("\n".join(self._remarks(console.color_system is not None)))
 
     def __repr__(self) -> str:
         from rich.console import Console
@@ -160,38 +161,45 @@ class Table:
     def _repr_html_(self) -> str:
         from html import escape
 
-        heads = "".join(
-            f"<th>{escape(test)}{_ARROWS[self._scores(self.methods[0], test).higher_is_better]}</th>"
-            for test in self.tests
-        )
+        columns = self._columns()
+        heads = "".join(f"<th>{escape(column[0])}</th>" for column in columns.values())
         leading = {test: self._leading(test) for test in self.tests}
         rows = "".join(
             f"<tr><th>{escape(row)}</th>"
             + "".join(
-                f"<td{' style=font-weight:bold' if row in leading[test] else ''}>"
-                f"{escape(_cell(self._scores(row, test)))}</td>"
-                for test in self.tests
+                f"<td{' style=font-weight:bold' if row in leading[test] else ''}>{escape(column[place])}</td>"
+                for test, column in columns.items()
             )
             + "</tr>"
-            for row in self.scores
+            for place, row in enumerate(self.scores, 1)
         )
         remarks = "".join(f"<p>{escape(remark)}</p>" for remark in self._remarks())
         return f"<table><tr><th></th>{heads}</tr>{rows}</table>{remarks}"
 
-    def _remarks(self) -> list[str]:
+    def _columns(self) -> dict[str, list[str]]:
+        """The head of each test and its cells, in the order of the rows."""
+        return {
+            test: [
+                test + _ARROWS[self._scores(self.methods[0], test).higher_is_better],
+                *cells([self._scores(row, test) for row in self.scores]),
+            ]
+            for test in self.tests
+        }
+
+    def _remarks(self, bold: bool = True) -> list[str]:
         first = self._scores(self.methods[0], self.tests[0])
         many = len(first.values)
         mean = f"mean over {many} {first.each}s with its 95 % bootstrap interval"
         one = f"of one {first.each}, so there are no intervals and nothing is sure"
         remarks = [f"{one if many == 1 else mean}; ↑ higher is better, ↓ lower"]
-        if len(self.methods) > 1 and many > 1:
+        if bold and len(self.methods) > 1 and many > 1:
             remarks.append(
                 "bold: the best method, and those not clearly worse (paired, Holm-corrected p ≥ 0.05)"
             )
         names, _, alpha = self.agreement()
         if len(names) > 1 and not math.isnan(alpha):
             remarks.append(
-                f"agreement of the tests on the ranks of the methods: Krippendorff's α = {alpha:.2f}"
+                f"agreement of the tests on the ranks of the methods: Krippendorff's α = {number(alpha)}"
             )
         why = dict.fromkeys(s.undefined for row in self.scores.values() for s in row.values() if s.undefined)
         if why:
@@ -257,11 +265,17 @@ def _best(scores: Mapping[str, Scores]) -> str | None:
     return max(means, key=lambda name: means[name]) if means else None
 
 
-def _cell(scores: Scores) -> str:
+def cells(column: Sequence[Scores]) -> list[str]:
+    """Means with their intervals, all to the digits that the largest mean of the column asks for."""
+    scale = max((abs(scores.mean) for scores in column if scores.n), default=1.0)
+    return [_cell(scores, scale) for scores in column]
+
+
+def _cell(scores: Scores, scale: float) -> str:
     if not scores.n:
         return "undefined"
-    low, high = scores.interval()
-    return f"{scores.mean:.3g}" if scores.n == 1 else f"{scores.mean:.3g} [{low:.3g}, {high:.3g}]"
+    mean, low, high = (number(v, scale) for v in (scores.mean, *scores.interval()))
+    return mean if scores.n == 1 else f"{mean} [{low}, {high}]"
 
 
 def _with_interval(scores: Scores) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import numpy as np
 
 from apportion.errors import InputError
 from apportion.faithfulness.agreement import krippendorff_alpha
-from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.statistics import bootstrap_means
+from apportion.faithfulness.table import cells
 from apportion.files import write_whole
 from apportion.report import shell, versions
 from apportion.study.comparison import GRID, Outcome, mean_or_dash, ratings
@@ -71,18 +71,12 @@ def _scores(one: Outcome) -> Table:
     table = one.table
     first = table.scores[table.methods[0]]
     columns = ["", *(test + ARROWS[first[test].higher_is_better] for test in table.tests)]
-    rows = [[row, *(_cell(by_test[test]) for test in table.tests)] for row, by_test in table.scores.items()]
+    found = [cells([by_test[test] for by_test in table.scores.values()]) for test in table.tests]
+    rows = [list(row) for row in zip(table.scores, *found, strict=True)]
     notes = [f"Mean over {one.samples} inputs with its 95 % bootstrap interval; ↑ higher is better, ↓ lower."]
     notes += [f"Left out: {name}: {why}" for name, why in one.left_out.items()]
     notes += [f"Note: {warning}." for warning in table.warnings]
     return Table(f"{one.model} on {one.data}", columns, rows, notes)
-
-
-def _cell(scores: Scores) -> str:
-    if not scores.n:
-        return "undefined"
-    low, high = scores.interval()
-    return f"{scores.mean:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _ranks(one: Outcome) -> Table:
