@@ -22,7 +22,7 @@ from apportion.calling import (
     with_gradients,
 )
 from apportion.entry import Entry, Slot, ordinary
-from apportion.errors import InputError
+from apportion.errors import InputError, check
 from apportion.explanation import Cost, Explanation, Values
 from apportion.inputs import Inputs, checked_inputs, offsets_of, placed
 from apportion.substitution import Substitution, warn_about_training
@@ -110,7 +110,14 @@ class Subject:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        return () if self.at is None else (self.at,) if isinstance(self.at, str) else tuple(self.at)
+        names = (self.at,) if isinstance(self.at, str) else self.at or ()
+        check(
+            "at",
+            names,
+            lambda v: all(isinstance(name, str) for name in v),
+            "the name of a module, or several",
+        )
+        return tuple(names)
 
     # ---- forward ----
 

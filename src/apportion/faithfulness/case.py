@@ -27,6 +27,7 @@ from apportion.partitions import Partition
 from apportion.parts import gathered
 from apportion.replacements import Replacement
 from apportion.target import Target
+from apportion.trees import tensors_in
 
 
 class Found(NamedTuple):
@@ -58,7 +59,7 @@ class Case:
     ) -> None:
         if isinstance(model, Classifier):
             mask = model.mask if mask is None else mask
-            if not isinstance(inputs, Tensor | tuple | dict):
+            if not encoded(inputs):
                 inputs, known = model.encode(inputs)
                 if features is not None and tuple(features) != (known,):
                     raise InputError("the explanation is of another input than the one given")
@@ -169,6 +170,11 @@ class Case:
     def score(self, test: Any, explanation: Map) -> Scores:
         """Run one test on one map."""
         return self.scores({"": test}, explanation)[""]
+
+
+def encoded(inputs: Any) -> bool:
+    """Whether these are tensors already; a row of a table may be a dict, too."""
+    return isinstance(inputs, Tensor | tuple | dict) and any(True for _ in tensors_in(inputs))
 
 
 def scored(
