@@ -1,5 +1,6 @@
 """The command line as a person meets it: what it prints, writes and refuses."""
 
+import io
 import json
 import os
 import re
@@ -15,7 +16,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from apportion import Explanation, InputError
+from apportion import LRP, Explanation, InputError
 from apportion.cli import app
 from apportion.cli_lists import split
 from apportion.models import SHIPPED, load
@@ -411,6 +412,20 @@ def test_warnings_are_one_line_each(here, monkeypatch):
     real = running.explain_given
     monkeypatch.setattr(running, "explain_given", noisy)
     assert run("explain", SENTENCE).stderr == "apportion: warning: first line\n"
+
+
+def test_warnings_of_an_explanation_stand_below_its_balance():
+    from rich.console import Console
+
+    from apportion import terminal
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    model = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        model.bias += 100
+    terminal.show(LRP()(model, torch.rand(1, 2), 0), console, "linear")
+    below = console.export_text().split("total ")[1].splitlines()[1]
+    assert below.startswith("warning: the remainder is nearly the whole score, or more:")
 
 
 # ---- recognising what was typed ----

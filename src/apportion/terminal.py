@@ -32,6 +32,8 @@ def show(explanation: Explained, console: Console, name: str, index: int = 0) ->
     console.print(heading(explanation, name, index))
     console.print(Padding(body(explanation, console, index), (1, 0)))
     console.print(Text(balance(explanation, index), style="bold"), soft_wrap=True)
+    for told in explanation.warnings:
+        console.print(Text(f"warning: {told}", style="yellow"), soft_wrap=True)
     ledger = getattr(explanation, "ledger", None)
     if ledger is not None:
         console.print(Padding(absorbed(ledger), (1, 0)))

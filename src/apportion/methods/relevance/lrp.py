@@ -80,8 +80,9 @@ def _left_over(total: Tensor, apportioned: Tensor) -> tuple[str, ...]:
     many = int(((total - apportioned).abs() > NEARLY_ALL * total.abs()).sum())
     if not many:
         return ()
+    whose = f" of {many} of {len(total)} samples" if len(total) > 1 else ""
     return (
-        f"the remainder of {many} of {len(total)} samples is nearly the whole score, or more: biases and stabilisers "
+        f"the remainder{whose} is nearly the whole score, or more: biases and stabilisers "
         "took it, so the values say where, not how much (DeepLIFT and Integrated Gradients add up)",
     )
 
