@@ -174,3 +174,17 @@ def test_bad_input() -> None:
             method(model, ids())
     with pytest.raises(InputError, match="made no attention call"):
         ap.AttentionWeights()(nn.Linear(3, 2), torch.ones(1, 3))
+
+
+def test_a_softmax_that_is_the_answer_is_no_attention():
+    torch.manual_seed(0)
+    words, key, head = nn.Embedding(10, 5), nn.Linear(5, 1), nn.Linear(5, 5)  # as many classes as tokens
+
+    def weights(ids):
+        return torch.softmax(key(words(ids))[..., 0], -1)
+
+    def model(ids):
+        return torch.softmax(head((weights(ids)[..., None] * words(ids)).sum(1)), -1)
+
+    ids = torch.randint(0, 10, (2, 5))
+    torch.testing.assert_close(ap.AttentionWeights()(model, ids).values, weights(ids).detach())

@@ -247,3 +247,57 @@ def test_bad_input() -> None:
         ap.GradCAM()(nn.Sequential(nn.Flatten(), nn.Linear(432, 2)).double(), x)
     with pytest.raises(InputError, match="plain callable"):
         ap.GradCAM()(lambda z: z.flatten(1)[:, :3], x)
+
+
+class Weighing(nn.Module):
+    """One head of attention whose weights come out of a module."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixed, self.attend = nn.Linear(16, 48), nn.Softmax(-1)
+
+    def forward(self, x):
+        query, key, value = self.mixed(x).chunk(3, -1)
+        return self.attend(query @ key.transpose(1, 2) / 4) @ value
+
+
+class Patches(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.start = nn.Conv2d(3, 16, 8, 8), nn.Parameter(torch.randn(1, 1, 16))
+        self.first, self.second, self.head = Weighing(), Weighing(), nn.Linear(16, 3)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.start.expand(len(x), -1, -1), tokens], 1)
+        tokens = tokens + self.first(tokens)
+        return self.head((tokens + self.second(tokens))[:, 0])
+
+
+class ChannelsLast(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patches, self.norm, self.head = nn.Conv2d(3, 48, 8, 8), nn.LayerNorm(48), nn.Linear(48, 3)
+
+    def forward(self, x):
+        return self.head(self.norm(self.patches(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("model", "side", "layer", "grid"),
+    [
+        (Patches, 48, "first", [6, 6]),
+        (ChannelsLast, 64, "patches", [8, 8]),
+        (
+            lambda: nn.Sequential(nn.Conv2d(3, 64, 8, 8), nn.Flatten(2), nn.AvgPool1d(64), nn.Flatten()),
+            64,
+            "0",
+            [8, 8],
+        ),
+    ],
+)
+def test_what_only_looks_like_a_grid_is_none(model, side, layer, grid):
+    torch.manual_seed(0)
+    found = ap.GradCAM()(model(), torch.randn(1, 3, side, side), 0)
+    assert found.notes["layer"] == layer
+    assert list(found.notes["grid"]) == grid

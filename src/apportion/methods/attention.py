@@ -186,7 +186,12 @@ def _captured(subject: Subject) -> tuple[Score, list[AttentionMap]]:
         "multi_head_attention_forward": many_heads,
     }
     score = subject.forward(Substitution(table, model=subject.model))
-    maps = [m for m in maps if _leaf_of(score, m.weights.shape[-1]) is not None]
+    decision = score.output.data_ptr()  # a softmax that is the model's answer weights nothing
+    maps = [
+        m
+        for m in maps
+        if _leaf_of(score, m.weights.shape[-1]) is not None and m.output.data_ptr() != decision
+    ]
     if not maps:
         raise InputError(
             "the model made no attention call over its input's tokens (softmax, scaled_dot_product_attention "
@@ -201,7 +206,7 @@ def _leaf_of(score: Score, tokens: int) -> tuple[int, Grid | None] | None:
         if leaf.dim() == 3 and leaf.shape[1] == tokens:
             return index, None
         if leaf.dim() == 4:
-            grid = grid_of(torch.empty(1, tokens, 1, device="meta"), 1, leaf.shape[2:])
+            grid = grid_of(torch.empty(1, tokens, 2, device="meta"), 1, leaf.shape[2:])
             if grid is not None:
                 return index, grid
     return None

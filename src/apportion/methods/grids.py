@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -54,9 +53,11 @@ def grid_of(output: Any, batch: int, space: Sequence[int]) -> Grid | None:
         return None
     if len(shape) == len(space) + 2:
         sides = tuple(shape[2:])
-        fits = max(sides) > 1 and all(map(operator.le, sides, space))
+        steps = [length / side for length, side in zip(space, sides, strict=True)]
+        # Channels that are last look like a side, but not like one as coarse as the other.
+        fits = max(sides) > 1 and min(steps) >= 1 and max(steps) <= 2 * min(steps)
         return Grid(sides, None) if fits else None
-    if len(shape) != 3 or len(space) != 2:
+    if len(shape) != 3 or len(space) != 2 or shape[2] == 1:  # one number each: pooled channels, not tokens
         return None
     for prefix in range(_MOST_PREFIXES + 1):
         many = shape[1] - prefix
@@ -123,6 +124,8 @@ def last_layer(subject: Subject, space: Sequence[int]) -> Found:
 
 # A linear map of tokens (the keys of an attention) is a part of a layer, not its output.
 _PARTS = (torch.nn.Linear, torch.nn.Dropout, torch.nn.Identity)
+# Attention weights, and channels before places: they have the shape of a grid of tokens, but are none.
+_NO_GRIDS = (torch.nn.Softmax, torch.nn.Flatten)
 
 
 @dataclass
@@ -152,7 +155,7 @@ def _recorded(
         whole = output[0] if several else output
         with torch._C.DisableTorchFunction():
             whole = run.current(whole) if isinstance(whole, Tensor) else whole
-            grid = grid_of(whole, subject.batch, space)
+            grid = None if isinstance(module, _NO_GRIDS) else grid_of(whole, subject.batch, space)
             if grid is None:
                 return None
             if kept and kept[-1].output is whole:  # what contains a layer and returns its output
