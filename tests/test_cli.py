@@ -576,6 +576,25 @@ def test_an_interrupt_is_no_traceback_even_while_it_starts(here, module):
     assert "Traceback" not in said
 
 
+def test_an_interrupt_in_a_callback_is_not_lost():
+    code = """
+import signal, time, weakref
+import apportion.__main__, apportion.cli
+
+def run():
+    class Thing: pass
+    thing = Thing()
+    watched = weakref.ref(thing, lambda _: signal.raise_signal(2))
+    del thing
+    time.sleep(60)
+
+apportion.cli.main = run
+apportion.__main__.main()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert (ran.returncode, ran.stderr) == (130, "")
+
+
 # ---- Hugging Face ----
 
 
