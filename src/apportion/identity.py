@@ -85,7 +85,7 @@ _SAME = {
     "truediv": "div", "true_divide": "div", "divide": "div", "itruediv": "div", "radd": "add", "rmul": "mul",
     "multiply": "mul", "subtract": "sub", "rdiv": "rtruediv", "negative": "neg", "absolute": "abs", "clip": "clamp",
     "fix": "trunc", "mm": "matmul", "bmm": "matmul", "mv": "matmul", "dot": "matmul", "inner_product": "matmul",
-    "_softmax": "softmax", "special_softmax": "softmax",
+    "_softmax": "softmax", "_safe_softmax": "softmax", "special_softmax": "softmax",
     "_log_softmax": "log_softmax", "_convolution": "convolution",
     # `torch.dsmm == torch.spmm == torch.mm`, so whichever is met first names all three.
     "dsmm": "matmul", "spmm": "matmul",

@@ -126,7 +126,7 @@ TABLE: dict[str, Substitute] = {
         ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), layers.transposed_convolution
     ),
     **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), layers.max_pool),
-    **dict.fromkeys(("softmax", "_safe_softmax"), softmax),
+    "softmax": softmax,
     **dict.fromkeys(DROPOUTS, dropout),
     **dict.fromkeys(("var", "var_mean"), var),
     **dict.fromkeys(("prod", "cumprod"), products.multiplied_along),

@@ -170,8 +170,9 @@ class Propagation:
 
     def _unseen(self, run: Substitution, tensor: Tensor) -> None:
         maker = "unknown" if tensor.grad_fn is None else tensor.grad_fn.name()
+        base = tensor._base if tensor._is_view() else None
         if maker.startswith(("AsStrided", "torch::autograd::CopySlices")) or (
-            tensor._is_view() and tensor._base is not None and self.known.get(tensor._base)
+            base is not None and (self.known.get(base) or id(base) in run.own)
         ):
             return
         where = run.where()
