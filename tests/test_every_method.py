@@ -20,8 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import small
+from apportion.core.registry import from_repr
 from apportion.errors import InputError
-from apportion.methods import INTERACTIONS, METHODS, from_repr
+from apportion.names import INTERACTIONS, METHODS
 from apportion.packing import SCHEMA
 from apportion.target import Contrast
 

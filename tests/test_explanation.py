@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 import apportion as ap
+from apportion.core.registry import from_repr
 from apportion.errors import InputError
 from apportion.explanation import Explanation
 from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
 from apportion.files import write_whole
-from apportion.methods import from_repr
 from apportion.packing import SCHEMA
 from apportion.replacements import Background
 

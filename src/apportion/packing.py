@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from apportion import features as features_module
+from apportion.core.registry import is_listed, recorded
 from apportion.explanation import Cost, Explanation, Values
 from apportion.features import ImageFeatures
-from apportion.methods import recorded
 from apportion.methods.relevance.ledger import Ledger
 from apportion.trees import keyed
 
@@ -69,6 +69,7 @@ def shared(found: Explanation | Interactions) -> tuple[dict[str, Tensor], dict[s
     return pictures, {
         "target": found.target if isinstance(found.target, str) else None,
         "method": repr(found.method),
+        "listed": is_listed(found.method),
         "cost": asdict(found.cost),
         "features": None if found.features is None else [features_module.to_json(f) for f in features],
         "labels": found.labels,
@@ -86,7 +87,7 @@ def shared_of(tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, A
         features = tuple(features_module.from_json(d, tensors.get(f"picture.{i}")) for i, d in described)
     return {
         "target": header["target"] if header["target"] is not None else tensors["target"],
-        "method": recorded(header["method"]),
+        "method": recorded(header["method"], header.get("listed", True)),
         "cost": Cost(**header["cost"]),
         "features": features,
         "labels": None if header["labels"] is None else tuple(header["labels"]),

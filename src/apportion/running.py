@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from apportion.calling import call_model
+from apportion.core.registry import from_repr
 from apportion.domains import Classifier
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
@@ -20,7 +21,6 @@ from apportion.faithfulness.maps import target_of
 from apportion.features import Features, ImageFeatures
 from apportion.inputs import Inputs
 from apportion.markup import PHOTO, data_uri
-from apportion.methods import from_repr
 from apportion.models import SHIPPED, load
 from apportion.recognise import DEFAULT_MODEL, Given, read_tensors
 from apportion.target import scores_of

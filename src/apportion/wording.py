@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any
 
+from apportion.core.registry import Recorded
 from apportion.explanation import Explanation
 from apportion.interactions import Interactions
 from apportion.target import probabilities
@@ -71,6 +72,8 @@ def called(method: Any) -> str:
     >>> called(ap.LRP()), called(ap.LRP("epsilon", ledger=True))
     ('LRP', "LRP(composite='epsilon', ledger=True)")
     """
+    if isinstance(method, Recorded):
+        return type(method).__name__
     if not is_dataclass(method):
         return f"{method!r:.40}"
     plain = {each.name: each.default for each in fields(method)} | {

@@ -17,10 +17,10 @@ from apportion.bulk.probing import settled_by_trial
 from apportion.bulk.shards import PRECISIONS
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.bulk.work import Job, loaded
+from apportion.core.registry import made_of
 from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.explaining import class_number
-from apportion.methods import from_repr
 from apportion.target import class_indices
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def explain_dataset(
 
 def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tuple[Job, Any]:
     """What is to be done, written into the folder or found there, and the model loaded for it."""
-    method = from_repr(method) if isinstance(method, str) else method
+    method = made_of(method)
     made = loaded(model, asked["device"])
     classifier = made if isinstance(made, Classifier) else None
     domain = None if classifier is None else classifier.domain

@@ -22,8 +22,9 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
+from apportion.core.registry import class_named, description
 from apportion.errors import InputError
-from apportion.methods import INTERACTIONS, METHODS, entry, method_class
+from apportion.names import INTERACTIONS, METHODS
 from apportion.report import shell, versions
 from apportion.serve.asking import MOST_BYTES, Ask, read_ask
 from apportion.serve.work import Models, explain
@@ -78,7 +79,7 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
         about = {
             "models": models.listed(),
             "methods": [
-                entry(name, method_class(name), pairs=name in INTERACTIONS)
+                description(name, class_named(name), pairs=name in INTERACTIONS)
                 for name in (*sorted(METHODS), *sorted(INTERACTIONS))
             ],
             "most_bytes": MOST_BYTES,

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from apportion.cards import chart, sections, told
+from apportion.core.registry import from_repr
 from apportion.domains import Classifier
 from apportion.domains.tabular import Categorical, TabularPreparation
 from apportion.errors import InputError
 from apportion.explanation import Explanation
 from apportion.faithfulness.curves import WAYS, even_steps
-from apportion.methods import from_repr
 from apportion.models import SHIPPED, load
 from apportion.one_line import EXTRAS, missing
 from apportion.progress import progress, watched
