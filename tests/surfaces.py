@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from apportion import InputXGradient, IntegratedHessians
-from apportion.explanation import Cost, Explanation
 from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
-from apportion.interactions import Interactions
+from apportion.results.cost import Cost
+from apportion.results.explanation import Explanation
+from apportion.results.interactions import Interactions
 
 ATTACK = "<script>alert(1)</script>"
 

@@ -23,7 +23,7 @@ import small
 from apportion.core.registry import from_repr
 from apportion.errors import InputError
 from apportion.names import INTERACTIONS, METHODS
-from apportion.packing import SCHEMA
+from apportion.results.result import SCHEMA
 from apportion.target import Contrast
 
 # Settings under which a method is quick on the small models; without an entry it is tested as it is.

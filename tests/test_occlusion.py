@@ -87,7 +87,7 @@ def test_samples_with_fewer_features_have_nothing_beyond_them() -> None:
 
 
 def test_through_a_classifier() -> None:
-    from apportion.domains import Classifier
+    from apportion.core.classifier import Classifier
 
     def encode(text: str) -> tuple[Tensor, TextFeatures]:
         words = text.split()

@@ -15,8 +15,9 @@ from PIL import Image
 from apportion import InputError, InputXGradient
 from apportion.features import TextFeatures
 from apportion.pictures import coloured, plot, png
+from apportion.results.result import decision
+from apportion.results.words import adding_up, number
 from apportion.views import AGAINST, FOR, Bars, Heat, Words, view
-from apportion.wording import adding_up, balance, decision, number
 from surfaces import made, picture, row, words
 
 ONE_SCORE = {"labels": None, "output": torch.ones(1, 1), "target": torch.tensor([0])}
@@ -136,9 +137,9 @@ def test_values_of_an_inner_layer_are_drawn_by_their_own_shape():
 
 
 def test_the_balance_line():
-    assert balance(row()) == "total 3.00 = apportioned 1.25 + remainder 1.75"
-    assert balance(row(total=torch.tensor([1.0]))) == "total 1.00 = apportioned 1.25 − remainder 0.25"
-    assert "does not claim to add up" in balance(row(total=None))
+    assert row().balance() == "total 3.00 = apportioned 1.25 + remainder 1.75"
+    assert row(total=torch.tensor([1.0])).balance() == "total 1.00 = apportioned 1.25 − remainder 0.25"
+    assert "does not claim to add up" in row(total=None).balance()
 
 
 def test_numbers_are_never_rounded_to_nothing():

@@ -9,12 +9,12 @@ from PIL import Image
 
 from apportion import LRP, Saliency
 from apportion.cards import sections
-from apportion.explanation import Cost
 from apportion.faithfulness.scores import Scores
 from apportion.features import TabularFeatures
-from apportion.interactions import Interactions
 from apportion.markup import data_uri
 from apportion.report import frame, page, summary
+from apportion.results.cost import Cost
+from apportion.results.interactions import Interactions
 from browser import Browser, needs_chromium
 from surfaces import ATTACK, pairs, picture, row, words
 

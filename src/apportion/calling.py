@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from apportion.core.classifier import Classifier
 from apportion.errors import InputError, nearest
 from apportion.inputs import Inputs
 from apportion.progress import model_called
@@ -22,8 +23,6 @@ Model = Callable[..., Any]
 
 def behind(model: Any) -> Any:
     """The model of a Classifier; others as they are, also those that happen to have an attribute `model`."""
-    from apportion.domains import Classifier
-
     return model.model if isinstance(model, Classifier) else model
 
 

@@ -25,8 +25,9 @@ from apportion.calling import (
 )
 from apportion.entry import Entry, Slot, ordinary
 from apportion.errors import InputError, check
-from apportion.explanation import Cost, Explanation, Values
-from apportion.inputs import Inputs, checked_inputs, offsets_of, placed
+from apportion.inputs import Inputs, Values, checked_inputs, offsets_of, placed
+from apportion.results.cost import Cost
+from apportion.results.explanation import Explanation
 from apportion.substitution import Substitution
 from apportion.target import Target, described, pick, resolve, scores_of
 from apportion.trees import all_finite, map_tensors, tensors_in

@@ -20,14 +20,15 @@ from torch import Tensor
 from apportion.calling import Model, behind, call_model, same_random_state, warn_about_training, warned
 from apportion.chunks import Largest, rows_a_chunk
 from apportion.errors import InputError, check_whole
-from apportion.explanation import Cost, Explanation, Values
 from apportion.features import Features
-from apportion.inputs import Inputs, checked_inputs, rows_of
+from apportion.inputs import Inputs, Values, checked_inputs, rows_of
 from apportion.padding import is_needless, without_padding
 from apportion.partitions import Columns, Partition, words_of
 from apportion.parts import Ordered, as_tensor_map, counts, cut, misread, spread, without_hidden
 from apportion.progress import progress
 from apportion.replacements import Background, Delete, Replacement
+from apportion.results.cost import Cost
+from apportion.results.explanation import Explanation
 from apportion.substitution import Substitution
 from apportion.target import LastSquash, Target, are_probabilities, described, pick, resolve, scores_of
 from apportion.trees import all_finite, map_tensors, tensors_in

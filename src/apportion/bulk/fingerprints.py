@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import apportion
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 
 PLAIN = (bool, int, float, complex, str, Enum, type(None))
 DEEPEST = 100  # levels of nesting; what is below goes by its type

@@ -15,13 +15,13 @@ from apportion.bulk.folders import Files, Listing
 from apportion.bulk.reading import Run
 from apportion.bulk.sources import open_source
 from apportion.bulk.summaries import Mean, Summary
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.errors import InputError
 from apportion.features import ImageFeatures
 from apportion.markup import Pixels, figure, looks, still
 from apportion.pictures import coloured, quiet
+from apportion.results.words import signed
 from apportion.views import Heat
-from apportion.wording import signed
 
 EXAMPLES = 5
 SUSPICIOUS = 0.3

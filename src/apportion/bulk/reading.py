@@ -22,9 +22,10 @@ from apportion.bulk.manifest import Manifest
 from apportion.bulk.shards import ERRORS, MAPS, Done, Maps
 from apportion.core.registry import recorded
 from apportion.errors import InputError
-from apportion.explanation import Cost, Explanation
 from apportion.features import Features, TabularFeatures, TextFeatures
 from apportion.files import write_whole
+from apportion.results.cost import Cost
+from apportion.results.explanation import Explanation
 
 Row = dict[str, Any]
 

@@ -17,8 +17,8 @@ from apportion.bulk.probing import settled_by_trial
 from apportion.bulk.shards import PRECISIONS
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.bulk.work import Job, loaded
+from apportion.core.classifier import Classifier
 from apportion.core.registry import made_of
-from apportion.domains import Classifier
 from apportion.errors import InputError
 from apportion.explaining import class_number
 from apportion.target import class_indices

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model
+from apportion.core.classifier import Classifier
 from apportion.core.registry import LISTED, Kind, from_repr, made_of
-from apportion.domains import Classifier
 from apportion.errors import InputError, check_whole
-from apportion.explanation import Explanation
 from apportion.faithfulness.case import Case, CurveTest
 from apportion.faithfulness.maps import Map, references, target_of
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.table import Table, joined
 from apportion.features import Features, TabularFeatures
 from apportion.replacements import Blur, Delete, Mean, Replacement
+from apportion.results.explanation import Explanation
 from apportion.target import Target, class_indices
 
 QUICK_TESTS = ("pixel-flipping", "deletion-rate", "comprehensiveness", "sufficiency", "infidelity")

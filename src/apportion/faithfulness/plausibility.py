@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError, check
-from apportion.explanation import Explanation
 from apportion.faithfulness.maps import Map
 from apportion.faithfulness.scores import Scores
 from apportion.features import TextFeatures
+from apportion.results.explanation import Explanation
 from apportion.trees import tensors_in
 
 _NOTHING = "nothing is marked, or everything is"

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.explanation import Cost
 from apportion.faithfulness.statistics import interval_of_mean
 from apportion.files import write_whole
+from apportion.results.cost import Cost
 
 SCHEMA = 1
 

@@ -15,7 +15,7 @@ from apportion.faithfulness.agreement import Numbers, kendall_tau, krippendorff_
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.statistics import Comparison, paired, ranks
 from apportion.files import write_whole
-from apportion.wording import number
+from apportion.results.words import number
 
 if TYPE_CHECKING:
     from pathlib import Path

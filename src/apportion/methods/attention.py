@@ -14,10 +14,10 @@ from torch import Tensor
 from apportion.calling import Model, with_gradients
 from apportion.entry import Slot
 from apportion.errors import InputError
-from apportion.explanation import Explanation
 from apportion.forward import Score, Subject
 from apportion.inputs import Inputs
 from apportion.methods.grids import Grid, enlarged, grid_of
+from apportion.results.explanation import Explanation
 from apportion.substitution import HARMLESS, Call, Substitute, Substitution
 from apportion.target import Target
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from apportion.calling import Model, with_gradients
 from apportion.entry import Slot
 from apportion.errors import InputError, check
-from apportion.explanation import Explanation
 from apportion.forward import Subject
 from apportion.inputs import Inputs
 from apportion.methods.gradient import GuidedBackprop
 from apportion.methods.grids import at_layer, enlarged, last_layer
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 from apportion.trees import tensors_in
 

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from apportion.calling import Model
 from apportion.errors import InputError
-from apportion.explanation import Explanation
 from apportion.forward import Subject
 from apportion.inputs import Inputs
 from apportion.methods.relevance.operations import COMPOSED
+from apportion.results.explanation import Explanation
 from apportion.substitution import HARMLESS, Call, Substitute, Substitution, no_derivatives
 from apportion.target import Target
 from apportion.trees import map_tensors, tensors_in

@@ -12,10 +12,8 @@ from torch import Tensor
 
 from apportion.calling import Model, with_gradients
 from apportion.errors import InputError, check, check_whole
-from apportion.explanation import Cost
 from apportion.forward import Subject
 from apportion.inputs import Inputs
-from apportion.interactions import Interactions
 from apportion.methods.curvature import Sums, rows_for
 from apportion.methods.groups import GroupsLike, groups_of
 from apportion.methods.lines import Paths
@@ -24,6 +22,8 @@ from apportion.methods.path import check_accuracy, shortfalls
 from apportion.methods.quadrature import MOST_LOG_NODES, panel
 from apportion.methods.smoothing import TWICE, recording, refuse, smoothing
 from apportion.methods.stand_ins import STAND_INS
+from apportion.results.cost import Cost
+from apportion.results.interactions import Interactions
 from apportion.substitution import Substitution
 from apportion.target import Target, described
 

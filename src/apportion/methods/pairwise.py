@@ -14,16 +14,16 @@ from torch import Tensor
 
 from apportion.calling import Model, with_gradients
 from apportion.errors import InputError, check_whole
-from apportion.explanation import Cost
 from apportion.forward import Subject
 from apportion.inputs import Inputs
-from apportion.interactions import Interactions
 from apportion.methods.curvature import Sums, rows_for
 from apportion.methods.groups import Groups, GroupsLike, groups_of
 from apportion.methods.lines import Paths, pieces
 from apportion.methods.quadrature import Nodes
 from apportion.methods.smoothing import TWICE, recording, refuse, smoothing
 from apportion.methods.stand_ins import STAND_INS
+from apportion.results.cost import Cost
+from apportion.results.interactions import Interactions
 from apportion.substitution import Substitution
 from apportion.target import Target, described
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from apportion.calling import Model
 from apportion.errors import InputError, check, check_whole, did_you_mean
-from apportion.explanation import Explanation
 from apportion.forward import Subject
 from apportion.inputs import Inputs
 from apportion.methods.lines import Paths, pieces
 from apportion.methods.quadrature import RULES, Array
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 
 

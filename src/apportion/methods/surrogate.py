@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from apportion.errors import check, check_whole
-from apportion.explanation import Explanation
 from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.methods.designs import Design, Masks, Numbers
@@ -21,6 +20,7 @@ from apportion.methods.hiding import Hiding
 from apportion.methods.regression import Fit, constrained, highest, lasso, ridge
 from apportion.partitions import Columns, Partition, Superpixels, Tokens, Words
 from apportion.parts import Part
+from apportion.results.explanation import Explanation
 
 Distance = Literal["cosine", "euclidean"]
 Sizes = Literal["coins", "uniform"]

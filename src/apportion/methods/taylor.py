@@ -11,9 +11,9 @@ from torch import Tensor
 from apportion.calling import Model
 from apportion.entry import check_samples
 from apportion.errors import InputError, check, check_whole
-from apportion.explanation import Explanation
 from apportion.forward import Score, Subject
 from apportion.inputs import Inputs
+from apportion.results.explanation import Explanation
 from apportion.target import Target, pick
 
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from apportion.calling import Model
 from apportion.errors import InputError
-from apportion.explanation import Explanation
 from apportion.forward import Score, Subject
 from apportion.inputs import Inputs
 from apportion.methods.relevance.composites import Composite, composite_named
-from apportion.methods.relevance.ledger import Ledger, OpenRow
 from apportion.methods.relevance.propagation import Propagation
+from apportion.methods.relevance.rows import OpenRow
+from apportion.results.explanation import Explanation
+from apportion.results.ledger import Ledger
 from apportion.target import Target
 
 NEARLY_ALL = 0.9  # share of the score; a remainder above it is told in a warning

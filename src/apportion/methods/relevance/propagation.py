@@ -17,7 +17,7 @@ from torch import Tensor
 
 from apportion.errors import InputError
 from apportion.methods.relevance.composites import Composite
-from apportion.methods.relevance.ledger import OpenRow
+from apportion.methods.relevance.rows import OpenRow
 from apportion.methods.relevance.rules import Layer, Rule
 from apportion.methods.relevance.settling import fold_relu, lazily, scales, settle
 from apportion.notes import Notes

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.explanation import Cost, Explanation
 from apportion.features import TabularFeatures
 from apportion.models.bag_of_words.decomposition import Relevance, Score, by_path, by_sum, by_taylor, score_of
 from apportion.models.bag_of_words.machine import KernelMachine, machine_of
+from apportion.results.cost import Cost
+from apportion.results.explanation import Explanation
 from apportion.target import Target, pick, resolve
 
 WAYS = ("auto", "sum", "path", "taylor")

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from apportion.calling import Model, warn_about_training
 from apportion.errors import InputError
-from apportion.explanation import Cost, Explanation
 from apportion.inputs import Inputs, checked_inputs
 from apportion.methods.relevance.composites import Composite
 from apportion.methods.relevance.lrp import LRP
 from apportion.models.prototypes.network import LinearInPatches, PrototypeNet
+from apportion.results.cost import Cost
+from apportion.results.explanation import Explanation
 from apportion.target import Target, described, pick, resolve, scores_of
 
 

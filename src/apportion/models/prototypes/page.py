@@ -8,7 +8,7 @@ from apportion.markup import figure, looks, still
 from apportion.models.prototypes.gallery import Gallery
 from apportion.models.prototypes.matches import Patch, Reasons
 from apportion.models.prototypes.pictures import framed, heated
-from apportion.wording import number, signed
+from apportion.results.words import number, signed
 
 
 def reasons_page(reasons: Reasons) -> str:

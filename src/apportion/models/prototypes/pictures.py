@@ -12,8 +12,8 @@ from torch import Tensor
 from apportion.markup import opened
 from apportion.models.prototypes.gallery import Gallery
 from apportion.models.prototypes.matches import Box, Patch, Reasons
+from apportion.results.words import number, signed
 from apportion.views import FOR
-from apportion.wording import number, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

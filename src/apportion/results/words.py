@@ -1,68 +1,13 @@
-"""What is said of one explained sample, the same everywhere: the decision, the sum, the numbers."""
+"""Numbers, sums and methods in words, the same everywhere."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
 from apportion.core.registry import Recorded
-from apportion.explanation import Explanation
-from apportion.interactions import Interactions
-from apportion.target import probabilities
-
-Explained = Explanation | Interactions
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What the model decided: the classes with the highest scores, as (name, score, probability), best
-    first. The probability is None where the model has one score only."""
-
-    ranking: tuple[tuple[str, float, float | None], ...]
-    classes: int
-
-    @property
-    def label(self) -> str:
-        return self.ranking[0][0]
-
-    @property
-    def score(self) -> float:
-        return self.ranking[0][1]
-
-    @property
-    def probability(self) -> float | None:
-        return self.ranking[0][2]
-
-
-def decision(explanation: Explained, index: int = 0, k: int = 5) -> Decision:
-    """The k best classes of a sample, with their probabilities."""
-    scores = explanation.output[index].detach().double().cpu()
-    several = len(scores) > 1
-    chances = probabilities(scores[None])[0]
-    best = scores.argsort(descending=True, stable=True)[:k].tolist()
-    ranking = tuple(
-        (class_name(explanation, i), float(scores[i]), float(chances[i]) if several else None) for i in best
-    )
-    return Decision(ranking, len(scores))
-
-
-def class_name(explanation: Explained, number: int) -> str:
-    labels = explanation.labels or ()
-    return (
-        labels[number]
-        if number < len(labels)
-        else f"class {number}"
-        if explanation.output.shape[1] > 1
-        else "score"
-    )
-
-
-def target_name(explanation: Explained, index: int = 0) -> str:
-    """The explained class by name, or the repr of a callable target."""
-    target = explanation.target
-    return target if isinstance(target, str) else class_name(explanation, int(target[index]))
 
 
 def called(method: Any) -> str:
@@ -85,19 +30,6 @@ def called(method: Any) -> str:
         if each.repr and repr(value := getattr(method, each.name)) != repr(plain[each.name])
     ]
     return type(method).__name__ + (f"({', '.join(settings)})" if settings else "")
-
-
-def balance(explanation: Explained, index: int = 0) -> str:
-    """The one line that every explanation owes: total = apportioned + remainder.
-
-    >>> import torch, apportion as ap
-    >>> balance(ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)))
-    'total 2.00 = apportioned 1.00 + remainder 1.00'
-    """
-    apportioned = float(explanation.apportioned[index])
-    if explanation.total is None:
-        return f"sum of values {number(apportioned, abs(apportioned))}; this method does not claim to add up"
-    return adding_up(float(explanation.total[index]), {"apportioned": apportioned})
 
 
 def adding_up(total: float, parts: Mapping[str, float]) -> str:
