@@ -12,8 +12,8 @@ import torch
 import apportion as ap
 from apportion import names
 from apportion.core.registry import class_named, from_repr
+from apportion.engines.substitution import Gradients
 from apportion.errors import InputError
-from apportion.forward import Subject
 from small import perceptron
 
 KINDS = {
@@ -71,7 +71,7 @@ class Own:
     times: float = 1.0
 
     def __call__(self, model: Any, inputs: Any, target: Any = None) -> ap.Explanation:
-        subject = Subject(model, inputs, target)
+        subject = Gradients(model, inputs, target)
         score = subject.forward()
         values = [x * g * self.times for x, g in zip(score.leaves, score.gradients(), strict=True)]
         return subject.explanation(self, score, values, total=score.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from apportion.core.classifier import Classifier
+from apportion.core.private_torch import BatchNorm, Dropout
 from apportion.errors import InputError, nearest
 from apportion.inputs import Inputs
 from apportion.progress import model_called
@@ -147,8 +149,16 @@ def same_random_state(inputs: Inputs) -> Iterator[list[str]]:
 def warned(told: Sequence[str]) -> tuple[str, ...]:
     """The same as Python's warnings, too."""
     for message in told:
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=_caller())
     return tuple(told)
+
+
+def _caller() -> int:
+    """How far up the stack the first code outside the package is, as `warnings.warn` counts for whoever calls this."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("apportion."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 _DREW = (
@@ -161,11 +171,10 @@ def warn_about_training(model: Any) -> tuple[str, ...]:
     """Warn of modules whose output is random or depends on the rest of the batch, and name them."""
     if not isinstance(model, torch.nn.Module):
         return ()
-    kinds = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._DropoutNd)
     found = [
         name or type(module).__name__
         for name, module in model.named_modules()
-        if module.training and isinstance(module, kinds) and getattr(module, "p", 1) > 0
+        if module.training and isinstance(module, BatchNorm | Dropout) and getattr(module, "p", 1) > 0
     ]
     if not found:
         return ()
@@ -174,5 +183,4 @@ def warn_about_training(model: Any) -> tuple[str, ...]:
         f"the model is in training mode: {some} make its output random or dependent on the rest of the batch; "
         "call model.eval() first"
     )
-    warnings.warn(message, stacklevel=4)
-    return (message,)
+    return warned([message])

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from apportion.entry import shift
+from apportion.engines.substitution import Gradients
+from apportion.engines.substitution.leaves import Beside
 from apportion.errors import InputError, check, check_whole
 from apportion.faithfulness.case import Case, Found, Test, drawn, nan_where
 from apportion.faithfulness.maps import Map, RandomMap, UniformMap, in_rows, method_of
-from apportion.forward import Subject
 from apportion.inputs import Inputs, offsets_of, rekeyed
 from apportion.masking import Masking
 
@@ -97,13 +97,10 @@ def _perturbed(
         many = len(moved.draws)
         there = rekeyed(masking.inputs, moved.near)
         repeated = target.repeat_interleave(many) if isinstance(target, Tensor) else target
-        token = shift.set(moved.embeddings)
-        try:
-            made = case.explain(method, repeated, inputs=there, rows=many)
-            if isinstance(method, RandomMap | UniformMap) and not moved.squares:  # they look at nothing
-                Subject(masking.model, there, repeated).forward(grad=False)
-        finally:
-            shift.reset(token)
+        beside = Beside(masking.model, moved.embeddings)
+        made = case.explain(method, repeated, beside, there, many)
+        if isinstance(method, RandomMap | UniformMap) and not moved.squares:  # they look at nothing
+            Gradients(beside, there, repeated).forward(grad=False)
         if not moved.squares:
             raise InputError(
                 f"{type(test).__name__} perturbs the embeddings of token ids, and {method!r} hides tokens and does not "

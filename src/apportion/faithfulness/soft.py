@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model
-from apportion.entry import Slot
+from apportion.engines.substitution import Gradients, Score
+from apportion.engines.substitution.leaves import Slot
 from apportion.errors import check_whole
 from apportion.faithfulness.case import Case, Found, Test, drawn, nan_where
 from apportion.faithfulness.curves import answers, one_reading
 from apportion.faithfulness.maps import Map
-from apportion.forward import Score, Subject
 from apportion.inputs import offsets_of
 from apportion.masking import Masking
 from apportion.partitions import Partition
@@ -79,7 +79,7 @@ def _fall(
     """How far the probability falls when entries are dropped, as a share, 0 to 1, of how far it falls for zeros (the
     mean of the draws), and the latter."""
     masking = case.masking(test.partition)
-    subject = Subject(
+    subject = Gradients(
         _of_tensors(masking.model) if masking.numpy else masking.model, masking.inputs, case.target
     )
     score = subject.forward(grad=False)
@@ -102,7 +102,7 @@ def _fall(
         draws.append(probability(list(map(_dropped, score.leaves, kept, chances))))
     whole = probability(score.leaves)
     zeros = whole - probability([leaf * keep.to(leaf) for leaf, keep in zip(score.leaves, none, strict=True)])
-    case.forwards += subject.forwards
+    case.forwards += subject.cost.forwards
     return ((whole - torch.cat(draws)) / zeros).clamp(0, 1).mean(0), zeros[0]
 
 
@@ -138,7 +138,7 @@ def _at_leaves(score: Score, masking: Masking, shown: Tensor) -> list[Tensor]:
     ]
 
 
-def _at_leaf(slot: Slot, leaf: Tensor, found: dict[object, Tensor], subject: Subject) -> Tensor:
+def _at_leaf(slot: Slot, leaf: Tensor, found: dict[object, Tensor], subject: Gradients) -> Tensor:
     if slot.positions is None:
         return found.get(slot.key, torch.ones_like(leaf))
     offsets = offsets_of(subject.inputs)

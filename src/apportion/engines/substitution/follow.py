@@ -1,22 +1,20 @@
 """Which feature each entry of a tensor is, followed through what a model does with its input before it computes.
 
-The shadow of an integer tensor holds, entry by entry, positions in the token ids (-1: none); that of a
-floating-point tensor is a zero probe of its shape, whose gradient is what arrives at the input's entries.
+The origins of an integer tensor are, entry by entry, positions in the token ids (-1: none); those of a floating-point
+tensor are a zero probe of its shape, whose gradient is what arrives at the input's entries.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from apportion.engines.substitution.call import Call, Run
+from apportion.engines.substitution.function_names import MOVES
 from apportion.errors import InputError
-from apportion.identity import MOVES
 from apportion.trees import map_tensors, tensors_in
-
-if TYPE_CHECKING:
-    from apportion.substitution import Call, Substitution
 
 # Re-scaling an input by constants leaves each entry the same feature; so does arithmetic with token ids, and looking
 # them up in a table.
@@ -29,48 +27,48 @@ _JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack",
 
 
 def follow(call: Call, result: Any) -> None:
-    """Give the result of a call the shadow of what it was made from, if it still is the input alone."""
-    shadows = call.run.shadows
-    shadowed = [t for t in tensors_in((call.args, call.kwargs)) if shadows.get(t) is not None]
-    if not shadowed:
+    """Give the result of a call the origins of what it was made from, if it still is the input alone."""
+    origins = call.run.explained.origins
+    followed = [t for t in tensors_in((call.args, call.kwargs)) if origins.get(t) is not None]
+    if not followed:
         return
-    probing = shadowed[0].is_floating_point()
+    probing = followed[0].is_floating_point()
     outputs = [t for t in tensors_in(result) if t.is_floating_point() == probing and t.dtype != torch.bool]
-    if outputs and call.name in MOVES and any(_is_content(call, t) for t in shadowed):
+    if outputs and call.name in MOVES and any(_is_content(call, t) for t in followed):
         _move(call, result, outputs[0], probing)
-    elif len(shadowed) == 1 and call.name in (_AFFINE if probing else _OF_IDS):
-        if probing and any(t is not shadowed[0] for t in call.actives):
+    elif len(followed) == 1 and call.name in (_AFFINE if probing else _OF_IDS):
+        if probing and any(t is not followed[0] for t in call.actives):
             return  # partly something else: no longer the input alone
-        known = shadows.get(shadowed[0])
+        known = origins.get(followed[0])
         for output in outputs:
             if output.shape == known.shape:
-                shadows[output] = known
+                origins[output] = known
 
 
 def _move(call: Call, result: Any, first: Tensor, probing: bool) -> None:
-    shadows = call.run.shadows
+    origins = call.run.explained.origins
     contents = [t for t in tensors_in((call.args, call.kwargs)) if _is_content(call, t)]
-    if probing and any(shadows.get(t) is None for t in contents):
+    if probing and any(origins.get(t) is None for t in contents):
         return  # partly something else: no longer the input alone
 
-    def shadow_of(t: Tensor) -> Tensor:
-        known: Tensor | None = shadows.get(t)
+    def origin_of(t: Tensor) -> Tensor:
+        known: Tensor | None = origins.get(t)
         if known is not None:
             return known
         if t.is_floating_point() != probing or t.dtype == torch.bool or not _is_content(call, t):
             return t
         return t.new_zeros(t.shape) if probing else torch.full_like(t, -1)
 
-    args, kwargs = map_tensors(call.args, shadow_of), map_tensors(call.kwargs, shadow_of)
+    args, kwargs = map_tensors(call.args, origin_of), map_tensors(call.kwargs, origin_of)
     if call.name == "setitem":
         target, place, value = args
         fresh = target.clone()
         fresh[place] = value if isinstance(value, Tensor) else 0.0 if probing else -1
-        shadows[first] = fresh
+        origins[first] = fresh
         return
-    for output, shadow in zip(tensors_in(result), tensors_in(call.function(*args, **kwargs)), strict=True):
-        if output is not shadow and output.shape == shadow.shape and shadows.get(output) is None:
-            shadows[output] = shadow
+    for output, origin in zip(tensors_in(result), tensors_in(call.function(*args, **kwargs)), strict=True):
+        if output is not origin and output.shape == origin.shape and origins.get(output) is None:
+            origins[output] = origin
 
 
 def _is_content(call: Call, tensor: Tensor) -> bool:
@@ -81,17 +79,19 @@ def _is_content(call: Call, tensor: Tensor) -> bool:
 
 
 def embed(call: Call) -> Any:
-    """The embedding of token ids whose shadow is known, handed to `run.on_embedding`; None for all others."""
-    run = call.run
-    ids = next((t for t in tensors_in((call.args, call.kwargs)) if run.shadows.get(t) is not None), None)
-    if ids is None or run.on_embedding is None:
+    """The embedding of token ids whose origins are known, handed to `explained.lookup`; None for all others."""
+    run, lookup = call.run, call.run.explained.lookup
+    ids = next(
+        (t for t in tensors_in((call.args, call.kwargs)) if run.explained.origins.get(t) is not None), None
+    )
+    if ids is None or lookup is None:
         return None
     if call.name == "embedding_bag":
         return _embedding_bag(run, ids, *call.args, **call.kwargs)
-    return run.on_embedding(call.native(), run.shadows.get(ids))
+    return lookup(call.native(), run.explained.origins.get(ids))
 
 
-def _embedding_bag(run: Substitution, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _embedding_bag(run: Run, ids: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """The same sum or mean, computed from embeddings of their own, each of which can be explained."""
     names = (
         "input weight offsets max_norm norm_type scale_grad_by_freq mode sparse per_sample_weights "

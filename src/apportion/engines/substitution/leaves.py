@@ -5,21 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from apportion.calling import module_named
+from apportion.calling import Model, module_named
+from apportion.core.private_torch import without_functions
+from apportion.engines.substitution.engine import Substitution
 from apportion.errors import InputError
 from apportion.inputs import Inputs, is_side, offsets_of, rekeyed
-from apportion.substitution import Substitution
 from apportion.trees import map_tensors, tensors_in
-
-if TYPE_CHECKING:
-    from apportion.forward import Subject
 
 
 @dataclass
@@ -31,29 +28,56 @@ class Slot:
     layer: str | None = None
 
 
-shift: ContextVar[Callable[[Tensor, Tensor, int], Tensor] | None] = ContextVar("shift", default=None)
-"""What is added to the embeddings of token ids before they are explained: `shift(rows, positions, number of the
-lookup)`, for tests that explain beside the input."""
+Moved = Callable[[Tensor, Tensor, int], Tensor]
+"""`moved(rows, positions, number of the lookup)`: the embeddings of token ids a little beside where they are, for tests
+that explain there."""
 
 
-class Entry:
-    """Makes the leaves of one forward pass and knows where each belongs."""
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """A model whose embeddings of token ids are `moved` where a method computes with them. A method that hides tokens
+    does not see them, and runs the model as it is."""
+
+    model: Model
+    moved: Moved
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)
+
+
+class Leaves:
+    """Makes the leaves of one forward pass and knows where each belongs.
+
+    `layers` names the modules whose outputs are the leaves; by default they are the floating-point `inputs`, and the
+    embeddings of token ids. `given` are numbers to put into the leaves, in their order. With `grad=False` nothing is
+    recorded. `inputs` is what the model is to be called with.
+
+    After the pass `made`, `slots` and `probes` have one entry for each leaf, and `chained` names a layer that is a leaf
+    and is computed from another one.
+    """
 
     def __init__(
-        self, subject: Subject, run: Substitution, inputs: Inputs, given: Sequence[Tensor] | None, grad: bool
+        self,
+        run: Substitution,
+        inputs: Inputs,
+        layers: Sequence[str] = (),
+        given: Sequence[Tensor] | None = None,
+        grad: bool = True,
+        moved: Moved | None = None,
     ) -> None:
-        self.subject, self.run, self.grad = subject, run, grad
+        self.run, self.layers, self.grad, self.moved = run, layers, grad, moved
         self.given = None if given is None else list(given)
-        self.leaves: list[Tensor] = []
+        self.made: list[Tensor] = []
         self.probes: list[Tensor | None] = []
         self.slots: list[Slot] = []
+        self.chained = ""
         self.integers = False
         self.inputs = inputs
-        if subject.layers or run.idle:  # what is explained comes later
-            run.idle = True
+        if layers or run.explained.waiting:  # what is explained comes later
+            run.explained.waiting = True
             return
         offsets = offsets_of(inputs)
-        run.on_embedding = self._embedded
+        run.explained.lookup = self._looked_up
 
         def enter(key: Any, tensor: Tensor) -> Tensor:
             if is_side(key, tensor):
@@ -66,46 +90,45 @@ class Entry:
             self.integers = True
             fresh = tensor.clone()
             begin = offsets[key][0]
-            run.shadows[fresh] = torch.arange(begin, begin + tensor.numel(), device=tensor.device).view(
-                tensor.shape
-            )
+            positions = torch.arange(begin, begin + tensor.numel(), device=tensor.device)
+            run.explained.origins[fresh] = positions.view(tensor.shape)
             return fresh
 
         self.inputs = rekeyed(inputs, enter)
+
+    @property
+    def batch(self) -> int:
+        """How many samples this pass has, which may be several times those that are explained."""
+        return next(tensors_in(self.inputs)).shape[0]
 
     def _leaf(self, tensor: Tensor, slot: Slot, axis: int = 0) -> Tensor:
         """A leaf with the samples first, in the form in which the model gets it: with the samples at `axis`."""
         tensor = tensor.movedim(axis, 0)
         if self.given is not None:
-            if len(self.leaves) >= len(self.given):
+            if len(self.made) >= len(self.given):
                 raise InputError("the model looked up more embeddings in a later pass than in the first")
-            given = self.given[len(self.leaves)]
+            given = self.given[len(self.made)]
             if given.shape != tensor.shape:
                 raise _no_samples(tensor, self.batch)
             tensor = given
-        leaf = ordinary(tensor).detach().requires_grad_(self.grad)
-        self.run.own.add(id(leaf))
-        self.run.idle = False
-        self.leaves.append(leaf)
+        leaf = self.run.explained.add(ordinary(tensor).detach().requires_grad_(self.grad))
+        self.made.append(leaf)
         self.slots.append(slot)
         handed = leaf.movedim(0, axis) if axis else leaf
         probe = None
-        if self.run.follow and slot.layer is None:
+        if self.run.explained.probing and slot.layer is None:
             probe = torch.zeros_like(leaf).requires_grad_(self.grad)
-            self.run.shadows[handed] = probe.movedim(0, axis) if axis else probe
+            self.run.explained.origins[handed] = probe.movedim(0, axis) if axis else probe
         self.probes.append(probe)
         return handed
 
-    @property
-    def batch(self) -> int:
-        """How many samples this pass has, which may be several times those of the inputs."""
-        return next(tensors_in(self.inputs)).shape[0]
+    # ---- token ids ----
 
-    def _embedded(self, rows: Tensor, positions: Tensor) -> Tensor:
+    def _looked_up(self, rows: Tensor, positions: Tensor) -> Tensor:
         if not bool((positions >= 0).any()):
             return rows
-        if (added := shift.get()) is not None:
-            rows = rows + added(rows, positions, len(self.leaves))
+        if self.moved is not None:
+            rows = self.moved(rows, positions, len(self.made))
         axis = self._axis_of_samples(positions)
         return self._leaf(rows, Slot(None, positions=positions.movedim(axis, 0)), axis)
 
@@ -121,23 +144,20 @@ class Entry:
                     return axis
         return 0
 
-    def settle(self, tensor: Tensor) -> Tensor:
-        """What a tensor that was returned to us stands for."""
-        tensor = self.run.current(tensor)
-        return self.run.arrived(tensor) if tensor.requires_grad else tensor
+    # ---- layers ----
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
-        """Forward hooks on the modules that `at` names, for this thread and this call only."""
+        """Forward hooks on the modules of `layers`, for this thread and this call only."""
         with ExitStack() as stack:
             thread = threading.get_ident()
-            for name in self.subject.layers:
-                module = module_named(self.subject.model, name)
+            for name in self.layers:
+                module = module_named(self.run.model, name)
 
                 def take(module: torch.nn.Module, _: Any, output: Any, name: str = name) -> Any:
                     if threading.get_ident() != thread:
                         return None
-                    with torch._C.DisableTorchFunction():
+                    with without_functions():
                         return self._layer_output(output, name, module)
 
                 stack.callback(module.register_forward_hook(take).remove)
@@ -151,7 +171,7 @@ class Entry:
             )
         calls = sum(str(slot.layer).split("#")[0] == name for slot in self.slots)
         slot = Slot(None, layer=name if calls == 0 else f"{name}#{calls + 1}")
-        settled = self.settle(first)
+        settled = self.run.settled(first)
         axis = int(settled.dim() == 3 and getattr(module, "batch_first", True) is False)
         if settled.dim() <= axis or settled.shape[axis] != self.batch:
             raise InputError(
@@ -159,9 +179,9 @@ class Entry:
                 "whose first axis is that of the samples"
             )
         if settled.requires_grad:
-            self.subject.chained = str(slot.layer)
+            self.chained = str(slot.layer)
             leaf = settled.movedim(axis, 0)  # so that whatever reads it reads this, not what it was made from
-            self.leaves.append(leaf)
+            self.made.append(leaf)
             self.probes.append(None)
             self.slots.append(slot)
             new = leaf.movedim(0, axis)
@@ -170,8 +190,9 @@ class Entry:
         return map_tensors(output, lambda t: new if t is first else t)
 
     def complain(self) -> None:
-        if self.subject.layers:
-            raise InputError(f"no layer of {self.subject.layers} was called in the forward pass")
+        """Say why there is no leaf."""
+        if self.layers:
+            raise InputError(f"no layer of {self.layers} was called in the forward pass")
         raise InputError(
             "the inputs are integers, but none of them was looked up in an embedding"
             if self.integers

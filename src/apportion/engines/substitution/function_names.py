@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from apportion.core.private_torch import Operator, named_operator, overload_of
+
 Function = Callable[..., Any]
 
 # The namespaces of operators whose names mean what they mean in torch.
@@ -53,8 +55,8 @@ class Identity:
 @cache
 def identify(function: Function) -> Identity:
     """The plain name of a torch function, method, operator or `OpOverload`."""
-    if isinstance(function, torch._ops.OpOverload):
-        space, raw = str(function._schema.name).split("::")
+    if isinstance(function, Operator):
+        space, raw = named_operator(function)
         if space not in _OURS:  # `mylib::relu` is somebody's own
             raw = f"{space}::{raw}"
     else:
@@ -74,9 +76,8 @@ def identify(function: Function) -> Identity:
     if raw.endswith("_"):
         name = raw[:-1]
         twin = getattr(torch.Tensor, name, None) or getattr(torch.nn.functional, name, None)
-        if isinstance(function, torch._ops.OpOverload):
-            packet = getattr(torch.ops.aten, name, None)
-            twin = getattr(packet, function._overloadname, None)
+        if isinstance(function, Operator):
+            twin = overload_of(function, name)
         return Identity(_plain(name), False, True, twin)
     return Identity(_plain(raw), False, False, None)
 

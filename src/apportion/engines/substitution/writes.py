@@ -1,36 +1,24 @@
-"""What is noted of tensors while they live, such as which tensor stands for one that a model wrote into."""
+"""In-place operations of a model, without writing into anything."""
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 
+from apportion.core.private_torch import base_of
+from apportion.engines.substitution.tensor_notes import TensorNotes
 from apportion.trees import tensors_in
 
 
-class Notes:
-    """What is known of tensors while they live: a dictionary by identity that forgets with them."""
+class Writes(TensorNotes):
+    """Which tensor stands for each one that would have been written into.
 
-    def __init__(self) -> None:
-        self._entries: dict[int, tuple[weakref.ref[Tensor], Any]] = {}
-
-    def __setitem__(self, tensor: Tensor, value: Any) -> None:
-        key, entries = id(tensor), self._entries
-        entries[key] = (weakref.ref(tensor, lambda _: entries.pop(key, None)), value)
-
-    def get(self, tensor: Tensor) -> Any:
-        found = self._entries.get(id(tensor))
-        return None if found is None or found[0]() is not tensor else found[1]
-
-    def __bool__(self) -> bool:
-        return bool(self._entries)
-
-
-class Writes(Notes):
-    """In-place operations without writing into anything: what stands for each tensor that would have been written."""
+    An in-place step is run out of place, and its result stands for what was written from then on. What makes this hard
+    is that one storage has many holders: the tensor itself, its views, the tensor of which it is a view, and whatever
+    stood for one of these after an earlier write. All of them read the new numbers.
+    """
 
     def current(self, tensor: Tensor) -> Tensor:
         """The tensor that stands for this one after all that was written into it or into what it views."""
@@ -39,7 +27,7 @@ class Writes(Notes):
         found = self.get(tensor)
         if found is not None:
             return self.current(found)
-        base = tensor._base if tensor._is_view() else None
+        base = base_of(tensor)
         if base is not None and (now := self.current(base)) is not base:
             return now.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
         return tensor
@@ -55,8 +43,9 @@ class Writes(Notes):
             return result
         if not isinstance(written, Tensor) or result is source:  # as dropout in eval mode
             return result
-        base = written._base if written._is_view() else None
-        if result._is_view() and result._base is (source._base if source._is_view() else source):
+        base = base_of(written)
+        same = base_of(source)
+        if (viewed := base_of(result)) is not None and viewed is (source if same is None else same):
             if (result.shape, result.stride()) == (source.shape, source.stride()):
                 return result  # nothing was written: a dropout that is switched off
             result = clone(result)  # another view of the same, as by `unsqueeze_`
