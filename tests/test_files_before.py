@@ -8,6 +8,7 @@ import json
 import logging
 import shutil
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,13 @@ import apportion as ap
 from apportion.bulk import shards
 from apportion.bulk.fingerprints import fingerprint, model_fingerprint
 from apportion.cli import app
+from apportion.domains.corpora import Source, prepare
 from apportion.domains.documents import Documents
 from apportion.models.prototypes.settings import Paper
 from apportion.models.text import AttentionClassifier
 from apportion.models.training import Training, train
+from apportion.study import text_faithfulness
+from apportion.study.store import Store
 from files_of_85d223a import things, told
 
 HERE = Path(things.__file__).parent
@@ -188,6 +192,24 @@ def test_a_begun_study_goes_on_where_it_was(copy):
     assert len(lines(run)) == len(every) - len(before)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert json.loads((folder / "tables.json").read_text()) == SAID["studies"]["tables"]
+
+
+def test_a_begun_study_of_texts_goes_on_where_it_was(copy, monkeypatch):
+    folder, said = copy("studies/begun-of-texts"), []
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    monkeypatch.setattr(
+        text_faithfulness, "AttentionClassifier", partial(AttentionClassifier, embedding=8, hidden=6)
+    )
+    source = Source(lambda folder: {}, "SST", ("negative", "positive"), 1)
+    corpus = prepare("sst", source, things.treebank())
+    settings = things.of_study(text_faithfulness.Settings)
+    found = text_faithfulness.run(corpus, settings, Store(folder, said.append))
+    assert sorted(line for line in said if line.endswith("…")) == SAID["study of texts"]["left"]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    scores = {
+        test: {name: s.to_dict()["values"] for name, s in maps.items()} for test, maps in found.tests.items()
+    }
+    assert close(scores, SAID["study of texts"]["scores"])
 
 
 def run_study(folder):

@@ -178,6 +178,37 @@ def studies() -> dict[str, Any]:
     return {"tables": json.loads(Path("studies/finished/tables.json").read_text())}
 
 
+def study_of_texts() -> dict[str, Any]:
+    from functools import partial
+
+    from apportion.domains.corpora import Source, prepare
+    from apportion.study import text_faithfulness as study
+    from apportion.study.store import Store
+
+    study.AttentionClassifier = partial(study.AttentionClassifier, embedding=8, hidden=6)
+    settings = things.of_study(study.Settings)
+    corpus = prepare("sst", Source(lambda folder: {}, "SST", ("negative", "positive"), 1), things.treebank())
+    cells: list[str] = []
+
+    def stop(line: str) -> None:
+        cells.append(line)
+        if line.startswith("shuffle/sst/Saliency"):
+            raise StoppedError
+
+    found = study.run(corpus, settings, Store(HERE / "whole", cells.append))
+    shutil.rmtree("whole")
+    every = [line for line in cells if line.endswith("…")]
+    cells.clear()
+    try:
+        study.run(corpus, settings, Store(HERE / "studies/begun-of-texts", stop))
+    except StoppedError:
+        done = [line for line in cells[:-1] if line.endswith("…")]
+    return {
+        "left": sorted(set(every) - set(done)),
+        "scores": {t: {name: s.to_dict()["values"] for name, s in m.items()} for t, m in found.tests.items()},
+    }
+
+
 def prototypes() -> dict[str, Any]:
     from apportion.models.prototypes.checkpoint import Checkpoint
     from apportion.models.prototypes.settings import Paper
@@ -307,6 +338,7 @@ def main() -> None:
     all_said |= {
         "runs": runs(),
         "studies": studies(),
+        "study of texts": study_of_texts(),
         "prototypes": prototypes(),
         "bags of words": bags_of_words(),
         "text training": text_training(),

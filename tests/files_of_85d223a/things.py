@@ -105,6 +105,33 @@ def texts(many: int, start: int) -> tuple[tuple[Tensor, ...], Tensor]:
     return tuple(ids), torch.arange(many).remainder(2).eq(0).long()
 
 
+def treebank() -> dict[str, list[tuple[list[str], int]]]:
+    """Texts of up to eight words, of which one is good or bad."""
+    parts = {}
+    for place, part in enumerate(("train", "valid", "test")):
+        parts[part] = []
+        for i in range(40):
+            words = [f"w{n}" for n in (numbers(1 + i % 7, start=400 * place + 9 * i) * 30).int().tolist()]
+            words.insert(i % len(words), ("bad", "good")[i % 2])
+            parts[part].append((words, i % 2))
+    return parts
+
+
+def of_study(settings: type) -> Any:
+    """The settings of a study of texts in miniature, of the class of its settings."""
+    training = type(settings().training)
+    return settings(
+        corpora=("sst",),
+        training=training(epochs=2, rate=1e-2),
+        learner=ap.WeakLearner(4, 4, seeds=(0,), training=training(epochs=2)),
+        train=100,
+        valid=60,
+        test=60,
+        few=20,
+        steps=200,
+    )
+
+
 def prototypes(recipe: Any) -> Any:
     return ap.ProtoPNet(backbone(), 2, recipe=recipe)
 
