@@ -3,8 +3,8 @@
     git worktree add before 85d223a
     cp tests/files_of_85d223a/*.py /tmp/made/ && cd /tmp/made && PYTHONPATH=before/src python make.py
 
-Its imports stay as they were then. What the files said to that code is in `said.json`, and what the
-test does with them now in `tests/test_files_before.py`.
+What is imported by `before` is where it was then, and stays so. What the files said to that code is in `said.json`,
+and what the test does with them now in `tests/test_files_before.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,11 @@ from torch import Tensor, nn
 import apportion as ap
 
 HERE = Path.cwd()
+
+
+def before(place: str) -> Any:
+    """A module where it was at that commit."""
+    return import_module(f"apportion.{place}")
 
 
 # ---- explanations and interactions ----
@@ -156,8 +162,8 @@ class StoppedError(Exception):
 def studies() -> dict[str, Any]:
     from typer.testing import CliRunner
 
-    from apportion.cli import app
-    from apportion.study import comparison
+    app = before("cli").app
+    comparison = before("study.comparison")
 
     Path("study.yaml").write_text(things.STUDY)
     run = CliRunner().invoke(app, ["study", "run", "study.yaml", "--out", "studies/finished"])
@@ -181,13 +187,15 @@ def studies() -> dict[str, Any]:
 def study_of_texts() -> dict[str, Any]:
     from functools import partial
 
-    from apportion.domains.corpora import Source, prepare
-    from apportion.study import text_faithfulness as study
-    from apportion.study.store import Store
+    corpora = before("domains.corpora")
+    study = before("study.text_faithfulness")
+    Store = before("study.store").Store
 
     study.AttentionClassifier = partial(study.AttentionClassifier, embedding=8, hidden=6)
     settings = things.of_study(study.Settings)
-    corpus = prepare("sst", Source(lambda folder: {}, "SST", ("negative", "positive"), 1), things.treebank())
+    corpus = corpora.prepare(
+        "sst", corpora.Source(lambda folder: {}, "SST", ("negative", "positive"), 1), things.treebank()
+    )
     cells: list[str] = []
 
     def stop(line: str) -> None:
@@ -210,8 +218,8 @@ def study_of_texts() -> dict[str, Any]:
 
 
 def prototypes() -> dict[str, Any]:
-    from apportion.models.prototypes.checkpoint import Checkpoint
-    from apportion.models.prototypes.settings import Paper
+    Checkpoint = before("models.prototypes.checkpoint").Checkpoint
+    Paper = before("models.prototypes.settings").Paper
 
     x, labels = things.squares()
     fast = things.prototypes("fast").fit(x, labels)
@@ -266,21 +274,21 @@ def bags_of_words() -> dict[str, Any]:
 
 
 def text_training() -> dict[str, Any]:
-    from apportion.domains.documents import Documents
-    from apportion.models.text import AttentionClassifier
-    from apportion.models.training import Training, train
+    Documents = before("domains.documents").Documents
+    AttentionClassifier = before("models.text").AttentionClassifier
+    training = before("models.training")
 
     def stop(line: str) -> None:
         if line.startswith("epoch 2/"):
             raise StoppedError
 
     parts = [Documents(*things.texts(60, 0)), Documents(*things.texts(40, 500))]
-    history = train(
-        things.weighted(AttentionClassifier(**things.ATTENTION)), *parts, Training(**things.TRAINING)
+    history = training.train(
+        things.weighted(AttentionClassifier(**things.ATTENTION)), *parts, training.Training(**things.TRAINING)
     )
     try:
-        train(
-            things.weighted(AttentionClassifier(**things.ATTENTION)), *parts, Training(**things.TRAINING),
+        training.train(
+            things.weighted(AttentionClassifier(**things.ATTENTION)), *parts, training.Training(**things.TRAINING),
             Path("text-training.safetensors"), stop,
         )  # fmt: skip
     except StoppedError:
@@ -305,17 +313,17 @@ def retrained() -> dict[str, Any]:
 
 
 def public() -> dict[str, Any]:
-    from apportion.cli import app
+    app = before("cli").app
 
     return told.public(app)
 
 
 def prints() -> dict[str, str]:
-    from apportion.bulk.fingerprints import fingerprint, model_fingerprint
+    prints_of = before("bulk.fingerprints")
 
-    found = {name: fingerprint(value) for name, value in things.fingerprinted().items()}
+    found = {name: prints_of.fingerprint(value) for name, value in things.fingerprinted().items()}
     for name in ("bag-of-words", "bag-of-words-fisher", "bag-of-words-kernels", "prototypes-on-digits"):
-        found[name] = model_fingerprint(ap.load(f"{name}.safetensors"))
+        found[name] = prints_of.model_fingerprint(ap.load(f"{name}.safetensors"))
     return found
 
 

@@ -93,15 +93,15 @@ _SINCE = {name: f"apportion.{place}.{name}" for place, names in _PLACES.items() 
 }
 
 # Caches, which say nothing of what a thing is, but were in the fingerprints of 85d223a as they were at first.
-CACHES: dict[str, dict[str, Any]] = {"apportion.quartiles.Quartiles": {"_ordered": {}}}
+CACHES: dict[str, dict[str, Any]] = {_SINCE["Quartiles"]: {"_ordered": {}}}
 
 
 def lasting_name(of: Any) -> str:
     """The dotted name of a class or function; of ours, one that does not depend on its file.
 
-    >>> from apportion.methods.relevance.lrp import LRP
-    >>> lasting_name(LRP), lasting_name(LRP.__call__), lasting_name(dict)
-    ('apportion.methods.relevance.lrp.LRP', 'apportion.methods.relevance.lrp.LRP.__call__', 'builtins.dict')
+    >>> import apportion as ap
+    >>> lasting_name(ap.LRP).split("."), lasting_name(dict)
+    (['apportion', 'methods', 'relevance', 'lrp', 'LRP'], 'builtins.dict')
     """
     module = str(of.__module__)
     if module.partition(".")[0] != "apportion":
