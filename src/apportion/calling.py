@@ -6,10 +6,8 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,22 +26,10 @@ def behind(model: Any) -> Any:
     return model.model if isinstance(model, Classifier) else model
 
 
-@cache
-def keep_freed_memory() -> None:
-    """Let glibc keep up to 64 MB of freed memory for this process instead of handing it back at once.
-
-    Each pass would fault in again the pages that the last one gave back: up to a third of the time of
-    EfficientNet-Lite0 and of small networks on a CPU (`benchmarks/run.py freed-memory`). The threshold follows
-    the largest block that was ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); this one is never written to.
-    """
-    np.empty(31 << 20, dtype=np.uint8)  # not a tensor, whose size would be taken for one of the model's
-
-
 def call_model(model: Model, inputs: Inputs) -> Any:
     """What the model returns. InputError for ids that it cannot look up; any other error of the model's own is
     raised with a note of what it was called with."""
     model_called()
-    keep_freed_memory()
     try:
         if isinstance(inputs, Tensor):
             return model(inputs)
