@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apportion.errors import InputError
 from apportion.methods.designs import Masks, Numbers
 
 
@@ -118,7 +119,10 @@ def highest(masks: Masks, scores: Numbers, weights: Numbers, keep: int) -> Masks
 def lasso(masks: Masks, scores: Numbers, weights: Numbers, keep: int) -> Masks:
     """The last set of at most `keep` features on the path of the weighted lasso (Efron et al. 2004), (batch,
     features)."""
-    from sklearn.linear_model import lars_path  # type: ignore[import-untyped]
+    try:
+        from sklearn.linear_model import lars_path  # type: ignore[import-untyped]
+    except ImportError:
+        raise InputError("select='lasso' needs scikit-learn: pip install 'apportion[tabular]'") from None
 
     root = np.sqrt(weights)
     zc = (masks - np.average(masks, axis=0, weights=weights)) * root[:, None]
