@@ -24,7 +24,23 @@ _NO_FALL = "an input of zeros is no less probable"
 
 
 @dataclass(frozen=True)
-class SoftComprehensiveness(Test):
+class _Soft(Test):
+    """What both tests share."""
+
+    samples: int = 10
+    seed: int = 0
+    partition: Partition | None = field(default=None, kw_only=True)
+
+    higher_is_better: ClassVar[bool] = True
+    blind: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_whole(1, samples=self.samples)
+        check_whole(0, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class SoftComprehensiveness(_Soft):
     """Soft normalised comprehensiveness (Zhao & Aletras 2023): each entry (of a token's embedding) is set to zero
     with a probability that is the relevance of its feature, from 0 (least) to 1 (most) within the sample.
 
@@ -32,24 +48,13 @@ class SoftComprehensiveness(Test):
     Undefined where an input of zeros is no less probable. Cost: `samples` forward passes and two more.
     """
 
-    samples: int = 10
-    seed: int = 0
-    partition: Partition | None = field(default=None, kw_only=True)
-
-    higher_is_better: ClassVar[bool] = True
-    blind: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_whole(1, samples=self.samples)
-        check_whole(0, seed=self.seed)
-
     def measure(self, case: Case, explanation: Map) -> Found:
         share, zeros = _fall(self, case, explanation, drop_relevant=True)
         return nan_where(zeros <= 0, share, _NO_FALL)
 
 
 @dataclass(frozen=True)
-class SoftSufficiency(Test):
+class SoftSufficiency(_Soft):
     """Soft normalised sufficiency (Zhao & Aletras 2023): each entry is kept with a probability that is the
     relevance of its feature, from 0 (least) to 1 (most) within the sample.
 
@@ -57,25 +62,12 @@ class SoftSufficiency(Test):
     Undefined where an input of zeros is no less probable. Cost: `samples` forward passes and two more.
     """
 
-    samples: int = 10
-    seed: int = 0
-    partition: Partition | None = field(default=None, kw_only=True)
-
-    higher_is_better: ClassVar[bool] = True
-    blind: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_whole(1, samples=self.samples)
-        check_whole(0, seed=self.seed)
-
     def measure(self, case: Case, explanation: Map) -> Found:
         share, zeros = _fall(self, case, explanation, drop_relevant=False)
         return nan_where(zeros <= 0, 1 - share, _NO_FALL)
 
 
-def _fall(
-    test: SoftComprehensiveness | SoftSufficiency, case: Case, explanation: Map, drop_relevant: bool
-) -> tuple[Tensor, Tensor]:
+def _fall(test: _Soft, case: Case, explanation: Map, drop_relevant: bool) -> tuple[Tensor, Tensor]:
     """How far the probability falls when entries are dropped, as a share, 0 to 1, of how far it falls for zeros (the
     mean of the draws), and the latter."""
     masking = case.masking(test.partition)
