@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from apportion.models.prototypes.matches import Box, Reasons
+from apportion.looks import Box
+from apportion.models.prototypes.matches import Reasons
 
 
 def panels(reasons: Reasons) -> list[dict[str, Any]]:
