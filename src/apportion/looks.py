@@ -47,3 +47,10 @@ class Rows:
 def product(similarity: str, connection: str, contribution: str) -> tuple[str, str, str]:
     """The words beside a prototype that was found in a picture."""
     return f"{similarity} similarity", f"× {connection} connection", f"= {contribution}"
+
+
+def shares(box: Box, picture: Pixels) -> tuple[float, float, float, float]:
+    """A box in shares of the picture's height and width."""
+    height, width = picture.shape[:2]
+    top, bottom, left, right = box
+    return top / height, bottom / height, left / width, right / width

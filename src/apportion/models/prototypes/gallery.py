@@ -52,9 +52,9 @@ class Gallery:
 
     def to_html(self, path: str | Path | None = None) -> str:
         """One self-contained page; also written to `path` if given."""
-        from apportion.models.prototypes.page import page
+        from apportion.sheet import rows_page
 
-        return written(page(self.looks), path)
+        return written(rows_page(self.looks), path)
 
     def _repr_html_(self) -> str:
         from apportion.markup import framed
@@ -64,11 +64,11 @@ class Gallery:
 
 def _drawable(row: Row) -> looks.Row:
     near = (
-        (f"nearest in {name}", tuple(p.look(f"{number(p.similarity)} {p.label}".rstrip()) for p in patches))
+        (f"Nearest in {name}", tuple(p.look(f"{number(p.similarity)} {p.label}".rstrip()) for p in patches))
         for name, patches in row.nearest.items()
     )
     own = ("", (row.source.look("the prototype"),))
-    return looks.Row(f"prototype {row.prototype}, connection {signed(row.connection)}", (own, *near))
+    return looks.Row(f"Prototype {row.prototype}, connection {signed(row.connection)}", (own, *near))
 
 
 def gallery(

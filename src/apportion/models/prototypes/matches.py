@@ -89,7 +89,7 @@ class Reasons:
         where = Look("similarity map", picture, heat=match.heat.double().cpu().numpy())
         words = product(number(match.similarity), number(match.connection), signed(match.contribution))
         looks = (here, where, match.source.look("looks like that"))
-        return Row(f"prototype {match.prototype} of {match.label}", (("", looks),), words)
+        return Row(f"Prototype {match.prototype} of {match.label}", (("", looks),), words)
 
     def plot(self) -> Figure:
         from apportion.models.prototypes.pictures import draw
@@ -98,9 +98,9 @@ class Reasons:
 
     def to_html(self, path: str | Path | None = None) -> str:
         """One self-contained page; also written to `path` if given."""
-        from apportion.models.prototypes.page import page
+        from apportion.sheet import rows_page
 
-        return written(page(self.looks), path)
+        return written(rows_page(self.looks), path)
 
     def _repr_html_(self) -> str:
         from apportion.markup import framed
