@@ -36,7 +36,8 @@ docs: $(VENV)/.dev ## read the documentation while writing it
 bench: $(VENV)/.dev ## ours beside others, as ratios (ARGS="lrp --repeat 5")
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
-page: ## build the page of reports and workbench anew (needs node 20 or newer)
+page: $(VENV)/.dev ## build the page of reports and workbench anew (needs node 20 or newer)
+	$(BIN)/python frontend/write_types.py
 	cd frontend && npm ci --no-audit --no-fund && npm run build
 
 wheel: $(VENV)/.dev ## build the wheel, and explain a sentence with it from an empty environment

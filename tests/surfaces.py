@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion import InputXGradient, IntegratedHessians
+from apportion import InputXGradient, IntegratedHessians, sheet
 from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
+from apportion.looks import Look, Row, Rows
+from apportion.markup import data_uri
 from apportion.results.cost import Cost
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
 
 ATTACK = "<script>alert(1)</script>"
+HOSTILE = f'" onload="x {ATTACK} </script><!-- \u2028'
+
+
+def data_of(page: str) -> Any:
+    """The data that a page carries."""
+    return json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', page).group(1))
 
 
 def made(values: Tensor, features: Any, /, **fields: Any) -> Explanation:
@@ -67,4 +77,40 @@ def pairs(names: tuple[str, str] = ("not", "bad")) -> Interactions:
         cost=Cost(1, 1, 0.5),
         names=(names,),
         labels=("no", "yes"),
+    )
+
+
+def over_prototypes(**fields: Any) -> Explanation:
+    """An explanation over two prototypes, with a panel of one that speaks for the class."""
+    pixels = data_uri(np.full((8, 8, 3), 90, np.uint8))
+    panel = {
+        "name": f"prototype 0 of {ATTACK}", "prototype": 0, "class": ATTACK,
+        "similarity": 2.0, "weight": 1.25, "contribution": 2.5,
+        "box": [0.25, 0.5, 0.0, 1.0], "source": {"name": HOSTILE, "picture": pixels, "box": [0.0, 1.0, 0.0, 0.5]},
+    }  # fmt: skip
+    notes = {"input": "cat.jpg", "panels": {"picture": pixels, "rows": [panel]}}
+    features = (TabularFeatures(("prototype 0", "prototype 1"), ("a", "b"), (0, 1)),)
+    return row(values=torch.tensor([[2.5, 0.5]]), features=features, notes=notes, **fields)
+
+
+def rows() -> Rows:
+    """A small picture with a box, a map over it, and a larger one from elsewhere."""
+    small, large = np.full((8, 16, 3), 90, np.uint8), np.full((100, 80, 3), 200, np.uint8)
+    looks = (
+        Look("this", small, (2, 4, 0, 16)),
+        Look("map", small, heat=np.linspace(0, 1, 128).reshape(8, 16)),
+        Look("that", large, name=HOSTILE),
+    )
+    groups = (("", looks), ("Nearest", looks[:1]))
+    return Rows(HOSTILE, (Row(ATTACK, groups, ("2 similarity", "= 3")),), "before", "after")
+
+
+def means() -> str:
+    """Two classes, in one of which there is nothing to show."""
+    one = sheet.article(
+        "cat", [], "2 inputs", means=[{"what": "feature", "rows": [("<b>", -0.5, 2), ("a", 0.25, 1)]}]
+    )
+    none = sheet.article("dog", [], "1 input", means=[{"what": "pair", "rows": []}], alike=True)
+    return sheet.page(
+        "Means", [sheet.chapter([one, none], "all", "of two")], "about", key=True, layout="cards"
     )

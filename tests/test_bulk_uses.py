@@ -18,6 +18,7 @@ from apportion.bulk.page import clusters_page, summary_page
 from apportion.bulk.summaries import summarise
 from apportion.cli import app
 from apportion.domains.image import ImagePreparation
+from surfaces import data_of
 
 pytest.importorskip("pyarrow")
 
@@ -114,14 +115,30 @@ def test_classes_are_chosen_by_name_or_number_and_must_be_there(run, tmp_path):
 
 def test_the_page_is_escaped_and_asks_for_nothing(run, watermarked):
     page = clusters_page(run, cluster(run, classes=["1"]), watermarked[1])
-    assert "&lt;flower&gt;" in page
+    data = data_of(page)
+    assert [chapter["title"] for chapter in data["chapters"]] == ["<flower>"]
     assert "<flower>" not in page
-    assert "<script" not in page
+    assert page.count("<script") == 2  # the data and the code
     assert not re.findall(r"""(?:src|href)=["'](?!data:)""", page)
-    assert page.count("<img") > 12
+    pictures = pictures_of(data)
+    assert len(pictures) > 12
+    assert all(picture["src"].startswith("data:image/webp") for picture in pictures)
     assert "not shown" not in page
+    assert data["chapters"][0]["articles"][0]["alike"]
     alone = clusters_page(run, cluster(run, classes=["1"]))
     assert "were given in memory" in alone
+
+
+def pictures_of(data):
+    """All pictures of a page."""
+    return [
+        picture
+        for chapter in data["chapters"]
+        for article in chapter["articles"]
+        for group in article["groups"]
+        for figure in group["figures"]
+        for picture in figure["pictures"]
+    ]
 
 
 def test_a_run_says_in_one_line_what_it_is(run):
@@ -135,11 +152,14 @@ def test_the_page_of_a_summary_shows_words_and_pairs(tmp_path):
     words = ap.explain_dataset("sentiment", texts, "lrp", tmp_path / "words", workers=1, progress=False)
     found = summarise(words)
     page = summary_page(words, found)
-    assert ">1&nbsp;input<" in page
-    assert "&lt;b&gt;" in page
-    assert "<b>dull" not in page
-    assert page.count('class="track"') == sum(map(len, found.features.values()))
-    assert "no feature is in enough inputs" in summary_page(words, summarise(words, 3))
+    articles = data_of(page)["chapters"][0]["articles"]
+    assert [article["detail"] for article in articles] == ["1\N{NO-BREAK SPACE}input"] * 2
+    names = [name for article in articles for name, *_ in article["means"][0]["rows"]]
+    assert "<b>" in names
+    assert "<b>" not in page
+    assert len(names) == sum(map(len, found.features.values()))
+    (few, _) = data_of(summary_page(words, summarise(words, 3)))["chapters"][0]["articles"]
+    assert few["means"] == [{"what": "feature", "rows": []}]  # of which the page says why
     told = CliRunner().invoke(app, ["runs", "summary", str(words.folder), "--least", "3"]).stdout
     assert "no feature is in 3 inputs or more; --least 1 shows all" in told
     pairs = ap.explain_dataset("sentiment", texts, "ih", tmp_path / "pairs", workers=1, progress=False)
@@ -155,9 +175,9 @@ def test_the_commands(run, tmp_path):
     found = CliRunner().invoke(app, ["runs", "summary", str(run.folder), "--html", str(html)])
     assert found.exit_code == 0, found.output
     assert "<flower>" in found.output
-    page = html.read_text()
-    assert (page.count("<img"), page.count("<article>")) == (2, 2)
-    assert page.index('<div class="cards small">') < page.index("<article>")  # side by side
+    data = data_of(html.read_text())
+    assert (len(pictures_of(data)), len(data["chapters"][0]["articles"])) == (2, 2)
+    assert data["layout"] == "small"  # side by side
     found = CliRunner().invoke(app, ["runs", "drift", str(run.folder), str(run.folder)])
     assert "cosine of the maps 1.000 [1.000, 1.000]; 0.0% of the predictions changed" in found.output.replace(
         "\n", " "

@@ -1,8 +1,9 @@
-"""The shell that all pages share."""
+"""The shell that all pages share, and the small tables of notebooks."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import re
 
@@ -10,27 +11,32 @@ import numpy as np
 from PIL import Image
 
 from apportion.files import written
-from apportion.markup import data_uri, figure, opened, still
+from apportion.markup import data_uri, opened, shell, table
 from surfaces import ATTACK
 
 
-def test_a_still_page_escapes_its_title_and_allows_nothing():
-    page = still(ATTACK, ["<p>fine</p>"])
+def test_a_page_escapes_its_title_and_allows_its_own_script_only():
+    page = shell({"kind": "workbench"}, ATTACK, ["<p>fine</p>"])
     assert ATTACK not in page
-    assert "<script" not in page
-    assert re.search(r'Content-Security-Policy" content="default-src &#x27;none&#x27;; img-src data:;', page)
-    assert "<p>fine</p>" in page
+    assert "<noscript><pre>&lt;p&gt;fine&lt;/p&gt;</pre></noscript>" in page
+    allowed = re.search('Content-Security-Policy" content="(.*?)"', page).group(1)
+    assert allowed.startswith("default-src &#x27;none&#x27;; img-src data:;")
+    code = re.search(r'<script id="code">(.*?)</script>', page, re.DOTALL).group(1)
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    assert f"script-src &#x27;sha256-{digest}&#x27;; connect-src &#x27;none&#x27;" in allowed
+
+
+def test_a_table_of_a_notebook_is_escaped():
+    shown = table([["", "<b>"], [ATTACK, "1"]], [ATTACK], {(1, 1)}, {1})
+    assert ATTACK not in shown
+    assert "<b>" not in shown
+    assert '<td style="font-weight: bold">1</td>' in shown
+    assert '<tr style="opacity: .65">' in shown
 
 
 def test_a_small_picture_comes_back_as_it_was():
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
     assert np.array_equal(opened(data_uri(pixels)), pixels)
-
-
-def test_a_figure_says_in_words_what_it_shows_and_says_it_once():
-    shown = figure('a "b" <c>', np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4, 3), np.uint8))
-    assert re.findall('alt="(.*?)"', shown) == ["", "a &quot;b&quot; &lt;c&gt;"]
-    assert shown.count("squares") == 2
 
 
 def test_small_pictures_keep_every_pixel_and_large_ones_are_made_smaller():

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -169,6 +169,8 @@ def test_decision_of_a_model_that_gives_probabilities():
 
 
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
+@example(0.00390625, 1.0)
+@example(1.2e-7, 1.0)
 def test_the_numbers_of_a_balance_add_up_as_printed(total, apportioned):
     words = adding_up(total, {"apportioned": apportioned}).replace("−", "-").split()
     shown, part, sign, rest = words[1], words[4], words[5], words[7]

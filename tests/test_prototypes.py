@@ -348,7 +348,7 @@ def test_a_frame_hides_nothing_but_the_edge_of_the_box():
     from apportion.models.prototypes.pictures import framed
     from apportion.views import FOR
 
-    picture = torch.full((200, 300, 3), 9, dtype=torch.uint8)
+    picture = np.full((200, 300, 3), 9, dtype=np.uint8)
     shown = framed(picture, (20, 60, 40, 100))
     column = [9, 255, *[FOR[0]] * 3, 9]
     assert shown[19:25, 70, 0].tolist() == column

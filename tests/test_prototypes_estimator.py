@@ -16,7 +16,10 @@ from torch import Tensor, nn
 import apportion as ap
 from apportion.errors import InputError
 from apportion.models.prototypes.settings import Fast, LastLayer, Paper, Pruning
+from apportion.page_data import Panel
 from squares import GREY, LABELS, QUICK, X, backbone, data, equal, fast, fitted, photos
+from surfaces import data_of
+from typed import fits
 
 
 @pytest.fixture
@@ -214,9 +217,14 @@ def test_pages_are_whole_and_escaped(folder: Path, tmp_path: Path):
         model.reasons(evil).to_html(tmp_path / "why.html"),
         model.gallery("class <0>", 2, train=folder).to_html(tmp_path / "all.html"),
     ]
+    assert [data_of(page)["title"] for page in pages] == [
+        f"{evil.name} looks like class <0>",
+        "Prototypes of class <0>",
+    ]
     for page in pages:
-        assert "<script" not in page
-        assert "class &lt;0&gt;" in page
+        assert "<script>alert" not in page
+        assert "class <0>" not in page
+        assert page.count("<script") == 2  # the data and the code
         assert not re.findall(r'(?:src|href)="(?!data:)', page)
     assert (tmp_path / "why.html").read_text(encoding="utf-8") == pages[0]
     assert (
@@ -243,6 +251,7 @@ def test_a_classifier_names_prototypes_and_gives_its_panels(folder: Path):
     name, value = e.top(1)[0]
     panels = classifier.panels(file, top=3)
     assert json.loads(json.dumps(panels)) == panels
+    fits(panels, list[Panel], set())
     first = panels[0]
     assert name == f"{first['name']} = {Path(first['source']['name']).name}"
     assert first["contribution"] == pytest.approx(value, abs=1e-5)

@@ -11,14 +11,11 @@ from apportion import LRP, Saliency
 from apportion.cards import sections
 from apportion.faithfulness.scores import Scores
 from apportion.features import TabularFeatures
-from apportion.markup import data_uri
 from apportion.report import frame, page, summary
 from apportion.results.cost import Cost
 from apportion.results.interactions import Interactions
 from browser import Browser, needs_chromium
-from surfaces import ATTACK, pairs, picture, row, words
-
-HOSTILE = f'" onload="x {ATTACK} </script><!-- \u2028'
+from surfaces import ATTACK, HOSTILE, data_of, over_prototypes, pairs, picture, row, words
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +34,6 @@ def everything():
     ]
 
 
-def data_of(text):
-    """The data that a page carries."""
-    return json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', text).group(1))
-
-
 # ---- what is in the page ----
 
 
@@ -55,18 +47,6 @@ def test_markup_in_the_input_stays_in_the_data(everything):
     shown = frame(everything[1])
     assert ATTACK not in shown
     assert shown.count("<") == 2  # the frame and its end
-
-
-def over_prototypes(**fields):
-    """An explanation over two prototypes, with a panel of one that speaks for the class."""
-    pixels = data_uri(np.full((8, 8, 3), 90, np.uint8))
-    panel = {
-        "name": f"prototype 0 of {ATTACK}", "similarity": 2.0, "weight": 1.25, "contribution": 2.5,
-        "box": [0.25, 0.5, 0.0, 1.0], "source": {"name": HOSTILE, "picture": pixels, "box": [0.0, 1.0, 0.0, 0.5]},
-    }  # fmt: skip
-    notes = {"input": "cat.jpg", "panels": {"picture": pixels, "rows": [panel]}}
-    features = (TabularFeatures(("prototype 0", "prototype 1"), ("a", "b"), (0, 1)),)
-    return row(values=torch.tensor([[2.5, 0.5]]), features=features, notes=notes, **fields)
 
 
 def test_prototypes_stand_beside_maps_of_the_same_picture():
@@ -105,13 +85,13 @@ def test_what_a_card_says():
     )
     card = section["cards"][0]
     assert section["label"] == "yes"
-    assert section["ranking"][0][:2] == ["yes", 3.0]
+    assert section["ranking"][0][:2] == ("yes", 3.0)
     assert card["balance"] == "total 3.00 = apportioned 2.00 + remainder 1.00"
     assert card["warnings"] == ["not within tolerance"]
     assert card["repr"] == "InputXGradient(at=None)"
     assert card["cost"] == "3 forward and 2 backward passes, 0.25 s"
     assert card["notes"] == {"nodes": 8}
-    assert card["shown"]["pieces"][-1] == ["all", 2.0]
+    assert card["shown"]["pieces"][-1] == ("all", 2.0)
     assert card["tests"] == [{"test": "DeletionRate()", "value": 0.25, "direction": "lower is better"}]
 
 

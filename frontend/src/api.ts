@@ -1,23 +1,5 @@
 // What the server of `apportion serve` is asked; every call carries the token of the address that it printed.
-import type { Card, Section } from "./data";
-
-export type Column = { name: string; value: string; categories: string[] | null };
-export type Model = { name: string; domain: "text" | "image" | "tabular"; task: string };
-export type Loaded = { labels: string[]; columns: Column[]; example: string; methods: string[] };
-export type Method = { name: string; about: string; settings: string; pairs: boolean };
-export type Catalog = { models: Model[]; methods: Method[]; most_bytes: number; versions: Record<string, string> };
-
-export type Ask = {
-  model: string; methods: string[]; target: string | null; tests: boolean;
-  text?: string; image?: string; name?: string; row?: Record<string, string>;
-};
-export type Said =
-  | { event: "waiting"; ahead: number }
-  | { event: "start"; method: string }
-  | { event: "progress"; method: string; done: number; total: number | null; what: string }
-  | { event: "section"; method: string; section: Section }
-  | { event: "tested"; method: string; tests: Card["tests"]; chart: Card["chart"]; done: boolean }
-  | { event: "error"; method: string | null; message: string };
+import type { Ask, Catalog, Loaded, Said } from "./data";
 
 /** From the address that was opened; kept for this tab, and taken out of what the address bar shows. */
 function token(): string {

@@ -1,5 +1,5 @@
 // Curves with bands, and matrices of agreement, as SVG.
-import { number } from "./data";
+import { number } from "./numbers";
 import type { Chart, Matrix } from "./data";
 
 const WIDTH = 440, HEIGHT = 250, LEFT = 66, RIGHT = 14, TOP = 10, BOTTOM = 44;

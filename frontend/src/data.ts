@@ -1,94 +1,328 @@
-// What Python puts into the page (apportion/report.py), and how its numbers are written (apportion/wording.py).
+// Written by frontend/write_types.py (`make page`) from apportion/page_data.py, apportion/serve/messages.py
+// and apportion/serve/asking.py: change it there.
 
-export type Piece = [text: string, value: number | null, special?: boolean];
-export type Words = { kind: "words"; pieces: Piece[] };
-export type Bars = { kind: "bars"; names: string[]; values: number[] };
+export type Piece = [string, number | null] | [string, number | null, boolean];
+
+/** A text in pieces, each with its value (none for what stands between words); of special tokens also `true`. */
+export type Words = {
+  kind: "words";
+  pieces: Piece[];
+};
+
+/** Named numbers. */
+export type Bars = {
+  kind: "bars";
+  names: string[];
+  values: number[];
+};
+
 /** `cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels. */
 export type Heat = {
-  kind: "heat"; rows: number; columns: number; cells: string; scale: number; width: number; height: number; legend: string;
+  kind: "heat";
+  rows: number;
+  columns: number;
+  cells: string;
+  scale: number;
+  width: number;
+  height: number;
+  legend: string;
 };
-/** Features with a matrix of interactions: `values[i][j]` is half of what the pair contributes, null if not asked for. */
-export type Pairs = { kind: "pairs"; names: string[]; alone: number[]; values: (number | null)[][]; text: boolean };
+
+/** Features with a matrix of interactions: `values[i][j]` is half of what the pair contributes, none where it was not
+ * asked for. `text` says that the features are words. */
+export type Pairs = {
+  kind: "pairs";
+  names: string[];
+  alone: number[];
+  values: (number | null)[][];
+  text: boolean;
+};
+
 export type Shown = Words | Bars | Heat | Pairs;
 
+/** Numbers over numbers, with a band where `low` and `high` are given. */
 export type Curve = {
-  name: string; x: number[]; y: number[]; low?: number[]; high?: number[]; reference?: boolean;
-};
-export type Chart = { title: string; x: string; y: string; curves: Curve[] };
-export type Test = { test: string; value: number | null; interval: [number, number] | null; direction: string };
-export type LedgerRow = { name: string; rule: string; bias: number; stabiliser: number; unruled: number };
-
-/** What in the picture looks like what in a training picture; boxes are [top, bottom, left, right] in shares. */
-export type Box = [number, number, number, number];
-export type Panel = {
-  name: string; similarity: number; weight: number; contribution: number; box: Box;
-  source: { name: string; picture: string; box: Box };
+  name: string;
+  x: number[];
+  y: number[];
+  low?: number[];
+  high?: number[];
+  reference?: boolean;
 };
 
-export type Card = {
-  method: string; asked?: string; repr: string; target: string; balance: string; share: number | null; cost: string;
-  warnings: string[]; notes: Record<string, unknown>; shown: Shown; panels: Panel[]; top: [string, number][];
-  ledger: { rows: LedgerRow[]; left_out: number } | null; tests: Test[]; chart: Chart | null;
+/** Curves on one pair of axes, which `x` and `y` name. */
+export type Chart = {
+  title: string;
+  x: string;
+  y: string;
+  curves: Curve[];
 };
-export type Section = {
-  title: string; text: string | null; model: string | null; photo: string | null; note: string; label: string;
-  classes: number; ranking: [label: string, score: number, probability: number | null][]; cards: Card[];
+
+/** Numbers from −1 to 1 between each two names. */
+export type Matrix = {
+  title: string;
+  names: string[];
+  values: (number | null)[][];
 };
-export type Matrix = { title: string; names: string[]; values: (number | null)[][] };
-/** `references` name the rows that are no methods; `best` are the [row, column] places in bold. */
+
+/** `references` name the rows that are no methods; `best` are the (row, column) places in bold. */
 export type Table = {
-  title: string; columns: string[]; rows: (string | number | null)[][]; note: string; references: string[]; best: [number, number][];
+  title: string;
+  columns: string[];
+  rows: string[][];
+  note: string;
+  references: string[];
+  best: [number, number][];
 };
-export type Study = { title: string; about: string; tables: Table[]; charts: Chart[]; matrices: Matrix[]; settings: string };
-export type Report = { kind: "report"; sections: Section[]; versions: Record<string, string>; same_scale: boolean };
-export type Page = Report | { kind: "workbench" } | ({ kind: "study"; versions: Record<string, string> } & Study);
 
-/** How the page is looked at: shares of the scale, and whether all methods share one. */
-export type Look = { opacity: number; threshold: number; shared: boolean };
+/** What a test says of one sample; the value is none where it is undefined. */
+export type Score = {
+  test: string;
+  value: number | null;
+  direction: string;
+};
 
-/** A number to three digits of `scale` and at least two decimals, with a true minus sign. */
-export function number(value: number, scale = 1): string {
-  const decimals = scale > 0 ? Math.max(2, 2 - Math.floor(Math.log10(scale))) : 2;
-  let text = decimals < 7 ? value.toFixed(decimals) : value ? value.toExponential(2) : "0.00";
-  if (value && !Number(text)) text = String(Number(value.toPrecision(2)));
-  return text.replace(/^-/, "−").replace(/e([+-])(\d)$/, "e$10$2"); // two digits of an exponent, as Python has
-}
+/** How much of the relevance one operation absorbed, by cause. */
+export type LedgerRow = {
+  name: string;
+  rule: string;
+  bias: number;
+  stabiliser: number;
+  unruled: number;
+};
 
-export function signed(value: number, scale = 1): string {
-  return value < 0 ? number(value, scale) : `+${number(value, scale)}`;
-}
+/** The rows that absorbed most. */
+export type Ledger = {
+  rows: LedgerRow[];
+  left_out: number;
+};
 
-export function largest(values: Iterable<number | null>): number {
-  let most = 0;
-  for (const value of values) most = Math.max(most, Math.abs(value ?? 0));
-  return most || 1;
-}
+export type Box = [number, number, number, number];
 
-const decoded = new WeakMap<Heat, Float32Array>();
-export function cellsOf(heat: Heat): Float32Array {
-  let cells = decoded.get(heat);
-  if (!cells) {
-    const bytes = Uint8Array.from(atob(heat.cells), (letter) => letter.charCodeAt(0));
-    decoded.set(heat, (cells = new Float32Array(bytes.buffer)));
-  }
-  return cells;
-}
+/** The training picture that a prototype is from. */
+export type Source = {
+  name: string;
+  picture: string;
+  box: Box;
+};
 
-/** The |value| at which colours are full. */
-export function scaleOf(shown: Shown): number {
-  switch (shown.kind) {
-    case "heat": return shown.scale;
-    case "words": return largest(shown.pieces.map(([, value]) => value));
-    case "bars": return largest(shown.values);
-    case "pairs": return largest(shown.alone);
-  }
-}
+/** What in the picture looks like what in a training picture. */
+export type Panel = {
+  name: string;
+  prototype: number;
+  class: string;
+  similarity: number;
+  weight: number;
+  contribution: number;
+  box: Box;
+  source: Source;
+};
 
-export const FOR = [213, 94, 0] as const;
-export const AGAINST = [0, 114, 178] as const;
+/** What one method says of one input; `asked` is how it was asked for in the workbench. */
+export type Card = {
+  method: string;
+  asked?: string;
+  repr: string;
+  target: string;
+  balance: string;
+  share: number | null;
+  cost: string;
+  warnings: string[];
+  notes: Record<string, unknown>;
+  shown: Shown;
+  panels: Panel[];
+  top: [string, number][];
+  ledger: Ledger | null;
+  tests: Score[];
+  chart: Chart | null;
+};
 
-/** How strongly a value is coloured, 0 to 1, under the sliders. */
-export function strength(value: number, scale: number, look: Look): number {
-  const share = Math.min(1, Math.abs(value) / scale);
-  return share < look.threshold ? 0 : share * look.opacity;
-}
+/** One input and what the model decided: `ranking` are the best classes with score and probability. */
+export type Section = {
+  title: string;
+  text: string | null;
+  model: string | null;
+  photo: string | null;
+  note: string;
+  label: string;
+  classes: number;
+  ranking: [string, number, number | null][];
+  cards: Card[];
+};
+
+/** `squares` says that it is so small that each of its pixels is to be seen. */
+export type Picture = {
+  src: string;
+  squares: boolean;
+  box: Box | null;
+};
+
+/** Pictures above one another, which the caption describes. */
+export type Figure = {
+  caption: string;
+  pictures: Picture[];
+};
+
+/** Figures side by side under a heading, which may be empty. */
+export type Group = {
+  heading: string;
+  figures: Figure[];
+};
+
+/** Name, mean and number of inputs of features or of pairs of them (`what`). */
+export type Means = {
+  what: string;
+  rows: [string, number, number][];
+};
+
+/** A prototype, a cluster, a class; `alike` marks what is suspicious. */
+export type Article = {
+  title: string;
+  detail: string;
+  alike: boolean;
+  groups: Group[];
+  words: string;
+  means: Means[];
+};
+
+/** Articles under a title, both of which may be empty. */
+export type Chapter = {
+  title: string;
+  about: string;
+  articles: Article[];
+};
+
+/** Explanations of inputs, method beside method. */
+export type Report = {
+  kind: "report";
+  sections: Section[];
+  versions: Record<string, string>;
+  same_scale: boolean;
+};
+
+/** Tables and curves of methods and tests. */
+export type Study = {
+  kind: "study";
+  title: string;
+  about: string;
+  tables: Table[];
+  charts: Chart[];
+  matrices: Matrix[];
+  settings: string;
+  versions: Record<string, string>;
+};
+
+/** Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand. */
+export type Sheet = {
+  kind: "sheet";
+  title: string;
+  about: string;
+  key: boolean;
+  layout: "list" | "cards" | "small";
+  chapters: Chapter[];
+  end: string;
+  versions: Record<string, string>;
+};
+
+/** The page of `apportion serve`, which asks for everything else. */
+export type Workbench = {
+  kind: "workbench";
+};
+
+export type Page = Report | Study | Sheet | Workbench;
+
+/** A column of a table with a value for it; numbers have no categories. */
+export type Column = {
+  name: string;
+  value: string;
+  categories: string[] | null;
+};
+
+/** A model that can be chosen. */
+export type Model = {
+  name: string;
+  domain: "text" | "image" | "tabular";
+  task: string;
+};
+
+/** What is known of a model once it is loaded; `methods` are those for this model only. */
+export type Loaded = {
+  labels: string[];
+  columns: Column[];
+  example: string;
+  methods: string[];
+};
+
+/** A method that can be chosen. */
+export type Method = {
+  name: string;
+  settings: string;
+  about: string;
+  pairs: boolean;
+};
+
+/** All that can be chosen. */
+export type Catalog = {
+  models: Model[];
+  methods: Method[];
+  most_bytes: number;
+  versions: Record<string, string>;
+};
+
+/** So many wait before this one. */
+export type Waiting = {
+  event: "waiting";
+  ahead: number;
+};
+
+/** A method begins. */
+export type Start = {
+  event: "start";
+  method: string;
+};
+
+/** How far a method is. */
+export type Progress = {
+  event: "progress";
+  method: string;
+  done: number;
+  total: number | null;
+  what: string;
+};
+
+/** The explanation by a method. */
+export type Explained = {
+  event: "section";
+  method: string;
+  section: Section;
+};
+
+/** What tests say of it, so far or at last. */
+export type Tested = {
+  event: "tested";
+  method: string;
+  tests: Score[];
+  chart: Chart | null;
+  done: boolean;
+};
+
+/** What went wrong, with a method or with all. */
+export type Failed = {
+  event: "error";
+  method: string | null;
+  message: string;
+};
+
+export type Said = Waiting | Start | Progress | Explained | Tested | Failed;
+
+/** One input, and the methods that are to explain a model's decision on it. */
+export type Ask = {
+  model: string;
+  methods: string[];
+  target?: string | null;
+  tests?: boolean;
+  text?: string | null;
+  image?: string | null;
+  name?: string;
+  row?: Record<string, string> | null;
+};

@@ -1,13 +1,19 @@
-// One bundle, two deliveries: with its data in the page (a report, a study), or served by `apportion serve`.
+// One bundle, two deliveries: with its data in the page (a report, a study, a sheet), or served by `apportion serve`.
 import { render } from "preact";
 import "./style.css";
 import type { Page } from "./data";
 import { ReportView } from "./report";
+import { SheetView } from "./sheet";
 import { StudyView } from "./study";
 import { Workbench } from "./workbench";
 
-const data = JSON.parse(document.getElementById("data")!.textContent!) as Page;
-render(
-  data.kind === "report" ? <ReportView report={data} /> : data.kind === "study" ? <StudyView study={data} versions={data.versions} /> : <Workbench />,
-  document.body,
-);
+function PageView({ page }: { page: Page }) {
+  switch (page.kind) {
+    case "report": return <ReportView report={page} />;
+    case "study": return <StudyView study={page} />;
+    case "sheet": return <SheetView sheet={page} />;
+    case "workbench": return <Workbench />;
+  }
+}
+
+render(<PageView page={JSON.parse(document.getElementById("data")!.textContent!)} />, document.body);

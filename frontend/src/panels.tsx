@@ -1,7 +1,7 @@
 // This looks like that: where in the picture a prototype was found, and the training picture that it is from.
 import { useState } from "preact/hooks";
-import { number, signed } from "./data";
-import type { Box, Card, Panel } from "./data";
+import { number, signed } from "./numbers";
+import type { Box, Card, Panel, Picture } from "./data";
 import { walk } from "./shown";
 
 const AT_FIRST = 3;
@@ -38,16 +38,26 @@ function PanelView({ panel: { name, similarity, weight, contribution, box, sourc
   );
 }
 
-function Boxed({ picture, box: [top, bottom, left, right], caption }: { picture: string; box: Box; caption: string }) {
+function Boxed({ picture, box, caption }: { picture: string; box: Box; caption: string }) {
+  return (
+    <figure>
+      <BoxedPicture picture={{ src: picture, box, squares: false }} alt={caption} />
+      <figcaption>{caption}</figcaption>
+    </figure>
+  );
+}
+
+/** A picture and the box around a patch of it, which a reader without eyes gets in words. */
+export function BoxedPicture({ picture: { src, box, squares }, alt }: { picture: Picture; alt: string }) {
+  const shape = squares ? "squares" : undefined;
+  if (!box) return <img class={shape} src={src} alt={alt} />;
+  const [top, bottom, left, right] = box;
   const share = (part: number) => `${(100 * part).toFixed(2)}%`;
   const where = `from ${Math.round(100 * left)} to ${Math.round(100 * right)} % across and ${Math.round(100 * top)} to ${Math.round(100 * bottom)} % down`;
   return (
-    <figure>
-      <span class="boxed">
-        <img src={picture} alt={`${caption}, ${where}`} />
-        <i style={{ top: share(top), left: share(left), width: share(right - left), height: share(bottom - top) }} />
-      </span>
-      <figcaption>{caption}</figcaption>
-    </figure>
+    <span class="boxed">
+      <img class={shape} src={src} alt={`${alt}, ${where}`} />
+      <i style={{ top: share(top), left: share(left), width: share(right - left), height: share(bottom - top) }} />
+    </span>
   );
 }

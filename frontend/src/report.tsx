@@ -1,8 +1,9 @@
 // The report: for each input what the model decided, and a card for each method, side by side.
 import { useState } from "preact/hooks";
 import { ChartView } from "./chart";
-import { largest, number, scaleOf, signed } from "./data";
-import type { Card, Look, Report, Section } from "./data";
+import { largest, number, scaleOf, signed } from "./numbers";
+import type { Card, Report, Section } from "./data";
+import type { Look } from "./numbers";
 import { PanelsView } from "./panels";
 import { Bar, ShownView } from "./shown";
 import { saveJson, savePicture } from "./save";
@@ -18,11 +19,11 @@ export function ReportView({ report }: { report: Report }) {
   );
 }
 
-export function Header({ children }: { children?: preact.ComponentChildren }) {
+export function Header({ children, plain }: { children?: preact.ComponentChildren; plain?: boolean }) {
   return (
     <header class="page">
       <p class="brand">apportion</p>
-      <p class="key"><span class="chip for">speaks for it</span> <span class="chip against">speaks against it</span></p>
+      {!plain && <p class="key"><span class="chip for">speaks for it</span> <span class="chip against">speaks against it</span></p>}
       {children}
     </header>
   );

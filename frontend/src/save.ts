@@ -1,6 +1,7 @@
 // Taking things away: a card as a picture, what is on the page as JSON, the page itself as one HTML file.
-import { AGAINST, FOR, largest, number, signed, strength } from "./data";
-import type { Card, Look, Report, Section } from "./data";
+import { AGAINST, FOR, largest, number, signed, strength } from "./numbers";
+import type { Card, Report, Section } from "./data";
+import type { Look } from "./numbers";
 import { paint } from "./shown";
 
 export function saveBlob(blob: Blob, name: string) {

@@ -1,7 +1,8 @@
 // One explained sample by one method: a heat map on its photo, coloured words, bars, partners.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { AGAINST, FOR, cellsOf, largest, number, signed, strength } from "./data";
-import type { Bars, Heat, Look, Pairs, Shown, Words } from "./data";
+import { AGAINST, FOR, cellsOf, largest, number, signed, strength } from "./numbers";
+import type { Bars, Heat, Pairs, Shown, Words } from "./data";
+import type { Look } from "./numbers";
 
 type Drawn<Kind> = { shown: Kind; look: Look; scale: number };
 
@@ -104,14 +105,16 @@ function WordsView({ shown, look, scale }: Drawn<Words>) {
   return (
     <>
       <p class="words" dir="auto" onKeyDown={walk} onPointerLeave={() => setAt(null)}>
-        {shown.pieces.map(([text, value, special], i) =>
-          value === null ? text : (
+        {shown.pieces.map((piece, i) => {
+          const [text, value] = piece;
+          return value === null ? text : (
             <span
-              key={i} class={special ? "chip special" : "chip"} data-chip data-value={value}
+              key={i} class={piece.length > 2 ? "chip special" : "chip"} data-chip data-value={value}
               tabIndex={i === (at ?? first) ? 0 : -1} style={{ background: ground(value, scale, look) }}
               onPointerEnter={() => setAt(i)} onFocus={() => setAt(i)} title={`${text} ${signed(value, scale)}`}
             >{text}</span>
-          ))}
+          );
+        })}
       </p>
       <Reading>{value !== null && `${text} ${signed(value, scale)}`}</Reading>
     </>
@@ -142,13 +145,14 @@ function BarsView({ shown, scale, look }: Drawn<Bars>) {
   );
 }
 
-export function Bar({ name, value, scale, opacity = 1 }: { name: string; value: number; scale: number; opacity?: number }) {
+export function Bar({ name, value, scale, opacity = 1, count }: { name: string; value: number; scale: number; opacity?: number; count?: number }) {
   const sign = value >= 0 ? "for" : "against";
   return (
     <tr>
       <th scope="row">{name}</th>
       <td class="track"><i class={sign} style={{ width: `${50 * Math.min(1, Math.abs(value) / scale)}%`, opacity }} /></td>
       <td class="n">{signed(value, scale)}</td>
+      {count !== undefined && <td class="n">{count}</td>}
     </tr>
   );
 }

@@ -1,13 +1,12 @@
 // The report of a study: tables with intervals, curves, rankings, agreement, and the file that it was run from.
 import { ChartView, MatrixView } from "./chart";
-import { number } from "./data";
 import type { Study, Table } from "./data";
-import { Versions } from "./report";
+import { Header, Versions } from "./report";
 
-export function StudyView({ study, versions }: { study: Study; versions: Record<string, string> }) {
+export function StudyView({ study }: { study: Study }) {
   return (
     <main>
-      <header class="page"><p class="brand">apportion</p></header>
+      <Header plain />
       <h1>{study.title}</h1>
       <p class="quiet">{study.about}</p>
       {study.tables.map((table) => <TableView key={table.title} table={table} />)}
@@ -16,7 +15,7 @@ export function StudyView({ study, versions }: { study: Study; versions: Record<
         {study.matrices.map((matrix) => <article key={matrix.title}><MatrixView matrix={matrix} /></article>)}
       </div>
       <details><summary>How to run it again</summary><pre><code>{study.settings}</code></pre></details>
-      <Versions versions={versions} />
+      <Versions versions={study.versions} />
     </main>
   );
 }
@@ -30,9 +29,9 @@ function TableView({ table }: { table: Table }) {
         <thead><tr>{table.columns.map((column) => <th key={column} scope="col" class={column && "n"}>{column}</th>)}</tr></thead>
         <tbody>
           {table.rows.map((row, i) => (
-            <tr key={i} class={table.references.includes(String(row[0])) ? "reference" : undefined}>
+            <tr key={i} class={table.references.includes(row[0]!) ? "reference" : undefined}>
               {row.map((cell, j) => j === 0 ? <th key={j} scope="row">{cell}</th>
-                : <td key={j} class={best(i, j) ? "n best" : "n"}>{cell === null ? "–" : typeof cell === "number" ? number(cell, Math.abs(cell)) : cell}</td>)}
+                : <td key={j} class={best(i, j) ? "n best" : "n"}>{cell}</td>)}
             </tr>
           ))}
         </tbody>

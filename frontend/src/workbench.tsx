@@ -1,8 +1,8 @@
 // The workbench: choose a model, give it an input, and see what several methods say of its decision.
 import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
-import type { Catalog, Loaded, Said } from "./api";
-import type { Look, Section } from "./data";
+import type { Catalog, Loaded, Said, Section } from "./data";
+import type { Look } from "./numbers";
 import { Controls, Header, SectionView, Versions } from "./report";
 import { saveHtml, saveJson } from "./save";
 

@@ -1,5 +1,5 @@
 """What a page shows of explanations, as plain data for JSON: a section for each input, in it a card for each
-method. `frontend/src/data.ts` has the same as types."""
+method. `page_data` has the types."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from apportion import page_data
 from apportion.faithfulness.scores import Scores
 from apportion.features import Features, TextFeatures
 from apportion.markup import PHOTO, data_uri
+from apportion.page_data import Card, Chart, LedgerRow, Piece, Score, Section, Shown
 from apportion.results.result import Result, decision
 from apportion.results.words import called
 from apportion.views import Bars, Heat, Pairs, View, Words, view
@@ -24,7 +26,7 @@ NAMED = ("model", "input", "panels")  # notes that are shown at a place of their
 Tests = Sequence[Scores]
 
 
-def sections(found: Sequence[Result], tests: Sequence[Tests] | None = None) -> list[dict[str, Any]]:
+def sections(found: Sequence[Result], tests: Sequence[Tests] | None = None) -> list[Section]:
     """One section for each input; explanations of the same input (equal features and equal scores) share one,
     whatever their order. `tests` are the scores of each explanation, one value a sample.
 
@@ -71,7 +73,7 @@ def _features(explanation: Result, index: int) -> Features | None:
     return None if explanation.features is None else explanation.features[index]
 
 
-def _section(group: Sequence[Member]) -> dict[str, Any]:
+def _section(group: Sequence[Member]) -> Section:
     explanation, index, _ = group[0]
     features = _features(explanation, index)
     shown = [view(e, i) for e, i, _ in group]
@@ -90,12 +92,12 @@ def _section(group: Sequence[Member]) -> dict[str, Any]:
         "note": "" if heat is None else heat.note,
         "label": made.label,
         "classes": made.classes,
-        "ranking": [[label, _short(score), chance] for label, score, chance in made.ranking],
+        "ranking": [(label, _short(score), chance) for label, score, chance in made.ranking],
         "cards": [_card(member, s) for member, s in zip(group, shown, strict=True)],
     }
 
 
-def _card(member: Member, shown: View) -> dict[str, Any]:
+def _card(member: Member, shown: View) -> Card:
     explanation, index, tests = member
     total, apportioned = explanation.total, float(explanation.apportioned[index])
     ledger = getattr(explanation, "ledger", None)
@@ -116,17 +118,19 @@ def _card(member: Member, shown: View) -> dict[str, Any]:
         "notes": {key: v for key, v in explanation.notes.items() if key not in NAMED},
         "shown": _shown(shown),
         "panels": explanation.notes.get("panels", {}).get("rows", []),
-        "top": [[name, _short(value)] for name, value in shown.top(TOP)],
+        "top": [(name, _short(value)) for name, value in shown.top(TOP)],
         "ledger": None if ledger is None else _ledger(ledger),
         "tests": [told(scores, index) for scores in tests],
         "chart": None if curves is None else chart(curves),
     }
 
 
-def _shown(shown: View) -> dict[str, Any]:
+def _shown(shown: View) -> Shown:
     if isinstance(shown, Words):
-        pieces = [
-            [p.text, p.value if p.value is None else _short(p.value), *([True] if p.special else [])]
+        pieces: list[Piece] = [
+            (p.text, _short(p.value), True)
+            if p.special and p.value is not None
+            else (p.text, None if p.value is None else _short(p.value))
             for p in shown.pieces
         ]
         return {"kind": "words", "pieces": pieces}
@@ -153,7 +157,7 @@ def _shown(shown: View) -> dict[str, Any]:
     }
 
 
-def told(scores: Scores, index: int) -> dict[str, Any]:
+def told(scores: Scores, index: int) -> Score:
     """What a test says of one sample."""
     value = float(scores.values[index])
     return {
@@ -163,7 +167,7 @@ def told(scores: Scores, index: int) -> dict[str, Any]:
     }
 
 
-def chart(curves: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
+def chart(curves: Mapping[str, Mapping[str, list[float]]]) -> Chart:
     """The curves of a test of hidden features (`Scores.notes["curves"]`), for drawing."""
     names = {"morf": "most relevant first", "lerf": "least relevant first"}
     return {
@@ -177,12 +181,14 @@ def chart(curves: Mapping[str, Mapping[str, list[float]]]) -> dict[str, Any]:
     }
 
 
-def _ledger(ledger: Any) -> dict[str, Any]:
-    rows = [
+def _ledger(ledger: Any) -> page_data.Ledger:
+    rows: list[LedgerRow] = [
         {
             "name": " · ".join(filter(None, (row.module, row.operation))),
             "rule": row.rule,
-            **{cause: _short(getattr(row, cause)) for cause in ("bias", "stabiliser", "unruled")},
+            "bias": _short(row.bias),
+            "stabiliser": _short(row.stabiliser),
+            "unruled": _short(row.unruled),
         }
         for row in ledger.largest(ROWS)
         if row.bias or row.stabiliser or row.unruled

@@ -1,17 +1,25 @@
-"""What every HTML page here is made of: one shell, one stylesheet, pictures as data. No request leaves a page."""
+"""What every HTML page here is made of: one shell around data, one stylesheet, pictures as data; and the small
+tables that a notebook shows. No request leaves a page."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
-from collections.abc import Iterable
+import json
+import platform
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.resources import files
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
+
+import apportion
+from apportion.page_data import Page
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -20,47 +28,92 @@ PHOTO = 512  # the most pixels a side of an explained photo
 SMALL = 64  # pixels a side up to which a picture keeps every one of them, drawn as squares
 
 
-def document(title: str, body: str, allowed: str = "") -> str:
-    """A whole page around HTML. `allowed` is added to a Content-Security-Policy that allows pictures and styles
-    in the page, and nothing else.
+def shell(data: Page, title: str, plain: Sequence[str] = (), connect: str = "'none'") -> str:
+    """The page around its data: the bundle of `frontend/`, which draws it. `plain` lines are what a reader without
+    scripts gets; `connect` says to whom the page may talk.
 
-    >>> document("a < b", "<p>…</p>").startswith("<!doctype html>")
+    >>> shell({"kind": "workbench"}, "a < b").startswith("<!doctype html>")
     True
     """
+    code = static("page.js")
+    assert "</script" not in code.lower()
+    assert "<!--" not in code
+    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+    # Nothing in a JSON string ends the script element once "<" is written as an escape.
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
+        "<", "\\u003c"
+    )
+    lines = "\n".join(map(html.escape, plain))
+    allowed = html.escape(f"{NOTHING}; script-src 'sha256-{digest}'; connect-src {connect}")
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{html.escape(NOTHING + allowed)}">
+<meta http-equiv="Content-Security-Policy" content="{allowed}">
 <title>{html.escape(title[:120])} · apportion</title>
 <style>{static("page.css")}</style>
 </head>
 <body>
-{body}
+<noscript><pre>{lines}</pre></noscript>
+<script id="data" type="application/json">{text}</script>
+<script id="code">{code}</script>
 </body>
 </html>
 """
 
 
-def still(title: str, parts: Iterable[str]) -> str:
-    """A page without scripts: its title, and parts that are HTML already."""
-    content = "\n".join(parts)
-    head = '<header class="page"><p class="brand">apportion</p></header>'
-    return document(title, f"<main>\n{head}\n<h1>{html.escape(title)}</h1>\n{content}\n</main>")
+def versions() -> dict[str, str]:
+    """With what a page was made."""
+    return {
+        "apportion": apportion.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
-def figure(caption: str, *pictures: Pixels) -> str:
-    """Pictures above one another with a caption, which is what a reader without eyes gets of them too."""
-    text = html.escape(caption)
-    shown = [f'<img alt="" src="{data_uri(pixels)}"{_squares(pixels)}>' for pixels in pictures]
-    shown[-1] = shown[-1].replace('alt=""', f'alt="{text}"', 1)
-    return f"<figure>{''.join(shown)}<figcaption>{text}</figcaption></figure>"
+# ---- in a notebook ----
 
 
-def looks(figures: Iterable[str]) -> str:
-    """Figures side by side."""
-    return f'<div class="looks">{"".join(figures)}</div>'
+def paragraph(text: str) -> str:
+    """Text that is not markup, whatever is in it."""
+    return f"<p>{html.escape(text)}</p>"
+
+
+def table(
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str] = (),
+    bold: Collection[tuple[int, int]] = (),
+    faint: Collection[int] = (),
+) -> str:
+    """A small table with notes under it. The first row and the first column are headings; some (row, column)
+    places are bold, and some rows set apart.
+
+    >>> table([["", "score"], ["<a>", "1"]], bold=[(1, 1)])
+    '<table><tr><th></th><th>score</th></tr><tr><th>&lt;a&gt;</th><td style="font-weight: bold">1</td></tr></table>'
+    """
+
+    def cell(i: int, j: int, text: str) -> str:
+        kind = "td" if i and j else "th"
+        style = ' style="font-weight: bold"' if (i, j) in bold else ""
+        return f"<{kind}{style}>{html.escape(text)}</{kind}>"
+
+    lines = ["".join(cell(i, j, text) for j, text in enumerate(row)) for i, row in enumerate(rows)]
+    faded = (' style="opacity: .65"' if i in faint else "" for i in range(len(rows)))
+    body = "".join(f"<tr{style}>{line}</tr>" for style, line in zip(faded, lines, strict=True))
+    return f"<table>{body}</table>{''.join(map(paragraph, notes))}"
+
+
+def framed(page: str, title: str) -> str:
+    """A whole page as an element of another, kept apart from it: what a notebook shows."""
+    style = "width: 100%; height: 46rem; border: 0; resize: vertical; overflow: auto"
+    return (
+        f'<iframe title="{html.escape(title)}" srcdoc="{html.escape(page)}" '
+        f'sandbox="allow-scripts allow-downloads" style="{style}"></iframe>'
+    )
+
+
+# ---- pictures ----
 
 
 def data_uri(pixels: Pixels, most: int = 256) -> str:
@@ -78,20 +131,7 @@ def opened(uri: str) -> Pixels:
     return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
-def framed(page: str, title: str) -> str:
-    """A whole page as an element of another, kept apart from it: what a notebook shows."""
-    style = "width: 100%; height: 46rem; border: 0; resize: vertical; overflow: auto"
-    return (
-        f'<iframe title="{html.escape(title)}" srcdoc="{html.escape(page)}" '
-        f'sandbox="allow-scripts allow-downloads" style="{style}"></iframe>'
-    )
-
-
 @cache
 def static(name: str) -> str:
     """A file that `make page` built."""
     return (files("apportion") / "serve" / "static" / name).read_text(encoding="utf-8")
-
-
-def _squares(pixels: Pixels) -> str:
-    return ' class="squares"' if max(pixels.shape[:2]) <= SMALL else ""

@@ -5,19 +5,12 @@ The page is the bundle of `frontend/`, with its data beside it; the workbench is
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import json
-import platform
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-import apportion
 from apportion.cards import Tests, sections
-from apportion.markup import document, framed, static
+from apportion.markup import framed, paragraph, shell, versions
+from apportion.page_data import Report
 from apportion.results.result import Result, decision
 from apportion.views import Bars, Heat, Pairs, View, Words, view
 
@@ -39,7 +32,7 @@ def page(
     True
     """
     found = sections(explanations, tests)
-    data = {"kind": "report", "sections": found, "versions": versions(), "same_scale": same_scale}
+    data = Report(kind="report", sections=found, versions=versions(), same_scale=same_scale)
     plain = [
         f"{e.notes.get('input', f'sample {i}')}: {e.label(i)}: {e.balance(i)}"
         for e in explanations
@@ -48,29 +41,11 @@ def page(
     return shell(data, " · ".join(dict.fromkeys(section["title"] for section in found)), plain)
 
 
-def shell(data: dict[str, Any], title: str, plain: Sequence[str] = (), connect: str = "'none'") -> str:
-    """The page around JSON-ready data. `plain` lines are what a reader without scripts gets; `connect` says to
-    whom the page may talk."""
-    code = static("page.js")
-    assert "</script" not in code.lower()
-    assert "<!--" not in code
-    digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
-    # Nothing in a JSON string ends the script element once "<" is written as an escape.
-    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace(
-        "<", "\\u003c"
-    )
-    lines = "\n".join(map(html.escape, plain))
-    body = f"""<noscript><pre>{lines}</pre></noscript>
-<script id="data" type="application/json">{text}</script>
-<script id="code">{code}</script>"""
-    return document(title, body, f"; script-src 'sha256-{digest}'; connect-src {connect}")
-
-
 def frame(explanation: Result) -> str:
     """The page in a frame: what a notebook shows of the first samples."""
     shown = [explanation[i] for i in range(min(len(explanation), IN_A_NOTEBOOK))]
     left_out = len(explanation) - len(shown)
-    more = f"<p>… and {left_out} more; explanation[i] shows one of them</p>" if left_out else ""
+    more = paragraph(f"… and {left_out} more; explanation[i] shows one of them") if left_out else ""
     return framed(page(shown), explanation.summary()) + more
 
 
@@ -95,14 +70,6 @@ def summary(explanation: Result, index: int = 0) -> dict[str, Any]:
         "warnings": list(explanation.warnings),
         "cost": vars(explanation.cost),
         "versions": versions(),
-    }
-
-
-def versions() -> dict[str, str]:
-    return {
-        "apportion": apportion.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
     }
 
 

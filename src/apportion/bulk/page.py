@@ -1,8 +1,7 @@
-"""Clusters of a run, and what its explanations have in common, as one self-contained HTML page without scripts."""
+"""Clusters of a run, and what its explanations have in common, as one self-contained HTML page."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,101 +9,76 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from apportion import sheet
 from apportion.bulk.clustering import Cluster, Clustered
 from apportion.bulk.folders import Files, Listing
 from apportion.bulk.reading import Run
 from apportion.bulk.sources import open_source
-from apportion.bulk.summaries import Mean, Summary
+from apportion.bulk.summaries import Summary
 from apportion.core.classifier import Classifier
 from apportion.errors import InputError
 from apportion.features import ImageFeatures
-from apportion.markup import Pixels, figure, looks, still
+from apportion.markup import Pixels
+from apportion.page_data import Article, Figure, Means
 from apportion.pictures import coloured, quiet
-from apportion.results.words import signed
 from apportion.views import Heat
 
 EXAMPLES = 5
 SUSPICIOUS = 0.3
 SIDE = 160  # pixels of an example
-FOR, AGAINST = (f'<span class="chip {side}">speaks {side} it</span>' for side in ("for", "against"))
-KEY = f'<p class="key">{FOR} {AGAINST}</p>'
 
 
 def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None = None) -> str:
-    """A section for each class, the most suspicious first: its clusters with mean map and typical examples.
+    """A chapter for each class, the most suspicious first: its clusters with mean map and typical examples.
 
     Pictures are read again from the run's data with `model` (default: loaded by its name); where that cannot be
     done, the maps stand alone and the page says so.
     """
     photo, note = photos(run, model)
-    body = [
-        f'<p class="about">{_text(run.manifest.method)} of {len(run)} inputs of {_data(run)}. Maps that are much '
-        "more alike than those of the class point at something that the model reads at one place whatever else the "
-        f"picture shows: a watermark, a border, a caption.{_text(note)}</p>{KEY}"
-    ]
-    for clustered in found:
-        values = " ".join(f"{value:.3f}" for value in clustered.eigenvalues)
-        body.append(
-            f'<section><h2>{_text(clustered.label)}</h2><p class="quiet">'
-            f"{sum(len(c.members) for c in clustered.clusters)} maps in {len(clustered.clusters)} clusters; agreement "
-            f"of all {clustered.agreement:.2f}; eigenvalues {values}</p>"
+    chapters = []
+    for one in found:
+        values = " ".join(f"{value:.3f}" for value in one.eigenvalues)
+        about = (
+            f"{sum(len(c.members) for c in one.clusters)} maps in {len(one.clusters)} clusters; agreement of all "
+            f"{one.agreement:.2f}; eigenvalues {values}"
         )
-        body += [_cluster(run, clustered, one, photo) for one in clustered.clusters]
-        body.append("</section>")
-    return still("Clusters of explanations", body)
+        chapters.append(sheet.chapter([_cluster(run, c, photo) for c in one.clusters], one.label, about))
+    about = (
+        f"{_of_what(run)} Maps that are much more alike than those of the class point at something that the model "
+        "reads at one place whatever else the picture shows: a watermark, a border, a caption." + note
+    )
+    return sheet.page("Clusters of explanations", chapters, about, key=True)
 
 
 def summary_page(run: Run, found: Summary, top: int = 10) -> str:
     """For each class its mean map, or the features and the pairs of features with the largest |relevance|."""
-    cards = []
+    articles = []
     for label, many in found.counts.items():
-        parts = [f"<h2>{_text(label)} <small>{many}&nbsp;input{'' if many == 1 else 's'}</small></h2>"]
-        if label in found.maps:
-            parts.append(looks([_heat(found.maps[label].numpy(), None, "mean map")]))
-        for what, means in (("feature", found.features), ("pair", found.pairs)):
-            if means.get(label):
-                parts.append(_bars(what, means[label][:top]))
-            elif label in means:
-                parts.append(f'<p class="quiet">no {what} is in enough inputs to be shown</p>')
-        cards.append(f"<article>{''.join(parts)}</article>")
-    about = f'<p class="about">{_text(run.manifest.method)} of {len(run)} inputs of {_data(run)}.</p>{KEY}'
-    kind = "cards small" if found.maps else "cards"
-    return still("Mean explanations", [about, f'<div class="{kind}">', *cards, "</div>"])
+        maps = [_heat(found.maps[label].numpy(), None, "mean map")] if label in found.maps else []
+        means: list[Means] = [
+            {"what": what, "rows": [(m.name, m.mean, m.count) for m in by_label[label][:top]]}
+            for what, by_label in (("feature", found.features), ("pair", found.pairs))
+            if label in by_label
+        ]
+        groups = [sheet.group(maps)] if maps else []
+        detail = f"{many}\N{NO-BREAK SPACE}input{'' if many == 1 else 's'}"
+        articles.append(sheet.article(label, groups, detail, means=means))
+    layout: sheet.Layout = "small" if found.maps else "cards"
+    return sheet.page("Mean explanations", [sheet.chapter(articles)], _of_what(run), key=True, layout=layout)
 
 
-def _cluster(run: Run, clustered: Clustered, cluster: Cluster, photo: Callable[[int], Pixels | None]) -> str:
+def _cluster(run: Run, cluster: Cluster, photo: Callable[[int], Pixels | None]) -> Article:
     figures = [_heat(cluster.mean, None, "mean map")]
     for place in cluster.members[:EXAMPLES]:
         row = run[place]
         values: Any = row["values"]
         values = (values.sum(0) if values.dim() == 3 else values).double().numpy()
         figures.append(_heat(values, photo(row["index"]), str(row["id"])))
-    opening, remark = ("<article>", "")
-    if cluster.suspicion > SUSPICIOUS:
-        opening, remark = '<article class="alike">', " – much more alike than the class"
+    alike = cluster.suspicion > SUSPICIOUS
     others = "" if cluster.others is None else f"; of the others {cluster.others:.2f}"
-    return (
-        f"{opening}<p><b>{len(cluster.members)} maps</b>, agreement {cluster.agreement:.2f}{others}{remark}</p>"
-        f"{looks(figures)}</article>"
-    )
-
-
-def _bars(what: str, means: Sequence[Mean]) -> str:
-    """Means as bars to both sides of a line."""
-    largest = max(abs(mean.mean) for mean in means) or 1.0
-    rows = "".join(
-        f'<tr><th scope="row">{_text(mean.name)}</th><td class="track"><i class="{_side(mean.mean)}" style="width: '
-        f'{50 * abs(mean.mean) / largest:.1f}%"></i></td><td class="n">{signed(mean.mean, largest)}</td>'
-        f'<td class="n">{mean.count}</td></tr>'
-        for mean in means
-    )
-    titles = (("", what), ("", ""), (' class="n"', "mean"), (' class="n"', "inputs"))
-    head = "".join(f'<th scope="col"{kind}>{title}</th>' for kind, title in titles)
-    return f'<table class="bars"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-
-
-def _side(value: float) -> str:
-    return "for" if value >= 0 else "against"
+    remark = " – much more alike than the class" if alike else ""
+    detail = f"agreement {cluster.agreement:.2f}{others}{remark}"
+    return sheet.article(f"{len(cluster.members)} maps", [sheet.group(figures)], detail, alike=alike)
 
 
 def photos(run: Run, model: Classifier | None = None) -> tuple[Callable[[int], Pixels | None], str]:
@@ -137,10 +111,7 @@ def photos(run: Run, model: Classifier | None = None) -> tuple[Callable[[int], P
     return photo, ""
 
 
-# ---- pieces of a page ----
-
-
-def _heat(values: npt.NDArray[np.float64], photo: Pixels | None, caption: str) -> str:
+def _heat(values: npt.NDArray[np.float64], photo: Pixels | None, caption: str) -> Figure:
     """A figure: the map, beneath its picture and on it in grey where there is one."""
     high, wide = (values if photo is None else photo).shape[:2]
     size = (SIDE, max(1, round(SIDE * high / wide)))
@@ -150,12 +121,8 @@ def _heat(values: npt.NDArray[np.float64], photo: Pixels | None, caption: str) -
         ground = Image.fromarray(quiet(photo)).convert("RGBA").resize(size)
     drawn = np.asarray(Image.alpha_composite(ground, heat).convert("RGB"))
     shown = (drawn,) if photo is None else (photo, drawn)
-    return figure(caption if len(caption) < 80 else f"…{caption[-79:]}", *shown)
+    return sheet.figure(caption if len(caption) < 80 else f"…{caption[-79:]}", *shown)
 
 
-def _data(run: Run) -> str:
-    return _text(run.manifest.data or "a dataset")
-
-
-def _text(text: str) -> str:
-    return html.escape(text)
+def _of_what(run: Run) -> str:
+    return f"{run.manifest.method} of {len(run)} inputs of {run.manifest.data or 'a dataset'}."

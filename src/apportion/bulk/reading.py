@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import html
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,7 +50,9 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(repr(self))}</p>"
+        from apportion.markup import paragraph
+
+        return paragraph(repr(self))
 
     @cached_property
     def shards(self) -> list[Done]:

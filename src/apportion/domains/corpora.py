@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from apportion.domains.corpora_hub import texts_from_hub
 from apportion.domains.documents import Documents
 from apportion.domains.text import Vocabulary, normalise, tokenise
 from apportion.errors import InputError
@@ -31,7 +32,8 @@ Parts = dict[str, list[Row]]  # "train", "valid", "test"
 @dataclass(frozen=True)
 class Source:
     """How one corpus is read and prepared: a word is known if it is in at least `documents` training texts;
-    texts of fewer than `shortest` or more than `longest` tokens are left out."""
+    texts of fewer than `shortest` or more than `longest` tokens are left out. A text from the hub is cut by
+    `words`; where the hub has no validation part, the share `held_out` of the training texts is one."""
 
     read: Callable[[Path], Parts]
     title: str
@@ -39,6 +41,8 @@ class Source:
     documents: int
     shortest: int = 1
     longest: int | None = None
+    words: Callable[[str], list[str]] = str.split
+    held_out: float = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,9 +69,7 @@ def load(name: str, data: str | Path) -> Corpus:
         raise InputError(f"unknown corpus {name!r}; accepted: {', '.join(CORPORA)}")
     source = CORPORA[name]
     if str(data) == "huggingface":
-        from apportion.domains.corpora_hub import read_from_hub
-
-        return prepare(name, source, read_from_hub(name))
+        return prepare(name, source, _from_hub(name, source))
     if not Path(data).is_dir():
         raise InputError(f"data {str(data)!r} is no folder; accepted: a folder, or huggingface")
     return prepare(name, source, source.read(Path(data)))
@@ -152,7 +154,17 @@ def description(text: str) -> str:
     return _TAG.sub(" ", plain)
 
 
-# ---- files ----
+# ---- the hub, files ----
+
+
+def _from_hub(name: str, source: Source) -> Parts:
+    parts = {
+        part: [(source.words(text), label) for text, label in rows]
+        for part, rows in texts_from_hub(name).items()
+    }
+    if "valid" not in parts:
+        parts["train"], parts["valid"] = split(parts["train"], source.held_out)
+    return parts
 
 
 def _opened(folder: Path, *names: str) -> str:
@@ -256,8 +268,24 @@ def split(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
 
 
 CORPORA = {
-    "20news": Source(read_20news, "20 Newsgroups", ("baseball", "hockey"), 2, shortest=7, longest=499),
-    "sst": Source(read_sst, "SST", ("negative", "positive"), 1, shortest=6),
-    "agnews": Source(read_agnews, "AG News", ("world", "business"), 5),
-    "imdb": Source(read_imdb, "IMDB", ("negative", "positive"), 10, longest=399),
+    "20news": Source(
+        read_20news, "20 Newsgroups", ("baseball", "hockey"), 2, shortest=7, longest=499, words=news_words
+    ),
+    "sst": Source(
+        read_sst,
+        "SST",
+        ("negative", "positive"),
+        1,
+        shortest=6,
+        words=lambda text: tree_words_of(text.split()),
+    ),
+    "agnews": Source(
+        read_agnews,
+        "AG News",
+        ("world", "business"),
+        5,
+        words=lambda text: news_words(description(text)),
+        held_out=0.15,
+    ),
+    "imdb": Source(read_imdb, "IMDB", ("negative", "positive"), 10, longest=399, words=imdb_words),
 }

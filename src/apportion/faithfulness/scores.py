@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Mapping
@@ -116,7 +115,9 @@ class Scores:
         return names[self.higher_is_better]
 
     def _repr_html_(self) -> str:
-        return f"<p>{html.escape(repr(self))}</p>"
+        from apportion.markup import paragraph
+
+        return paragraph(repr(self))
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON; undefined values are None."""

@@ -159,22 +159,16 @@ class Table:
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
     def _repr_html_(self) -> str:
-        from html import escape
+        from apportion.markup import table
 
         columns = self._columns()
-        heads = "".join(f"<th>{escape(column[0])}</th>" for column in columns.values())
-        leading = {test: self.leading(test) for test in self.tests}
-        rows = "".join(
-            f"<tr{' style=opacity:.65' if row in self.references else ''}><th>{escape(row)}</th>"
-            + "".join(
-                f"<td{' style=font-weight:bold' if row in leading[test] else ''}>{escape(column[place])}</td>"
-                for test, column in columns.items()
-            )
-            + "</tr>"
-            for place, row in enumerate(self.scores, 1)
-        )
-        remarks = "".join(f"<p>{escape(remark)}</p>" for remark in self._remarks())
-        return f"<table><tr><th></th>{heads}</tr>{rows}</table>{remarks}"
+        rows = [["", *(column[0] for column in columns.values())]]
+        rows += [[row, *(column[i] for column in columns.values())] for i, row in enumerate(self.scores, 1)]
+        leading = [self.leading(test) for test in columns]
+        places = [(row, i, j) for i, row in enumerate(self.scores, 1) for j in range(1, len(columns) + 1)]
+        bold = {(i, j) for row, i, j in places if row in leading[j - 1]}
+        faint = {i for i, row in enumerate(self.scores, 1) if row in self.references}
+        return table(rows, self._remarks(), bold, faint)
 
     def _columns(self) -> dict[str, list[str]]:
         """The head of each test and its cells, in the order of the rows."""

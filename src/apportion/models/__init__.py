@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from apportion.core.classifier import Classifier
@@ -14,7 +14,7 @@ class Shipped(NamedTuple):
     """A model in the package: where its factory is, and what `apportion models` says about it."""
 
     place: str
-    domain: str
+    domain: Literal["text", "image", "tabular"]
     task: str
     size: str
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,6 +26,10 @@ class Row:
     bias: float
     stabiliser: float
     unruled: float
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        return self.arrived, self.passed_on, self.bias, self.stabiliser, self.unruled
 
 
 @dataclass(frozen=True)
@@ -72,24 +75,30 @@ class Ledger:
     def from_json(cls, data: dict[str, Any]) -> Ledger:
         return cls(tuple(Row(**row) for row in data["rows"]), data["total"], data["apportioned"])
 
+    def _cells(self) -> list[list[str]]:
+        """Headings, rows and sums as text."""
+        rows = [
+            [row.module or "(model)", row.operation, row.rule, *map("{:.4g}".format, row.numbers)]
+            for row in self.rows
+        ]
+        sums = map("{:.4g}".format, (self.total, self.apportioned, *self.absorbed.values()))
+        return [
+            ["module", "operation", "rule", "arrived", "passed on", "bias", "stabiliser", "unruled"],
+            *rows,
+            ["total", "", "", *sums],
+        ]
+
     def __str__(self) -> str:
-        head = (
-            f"{'module':<28} {'operation':<14} {'rule':<30} {'arrived':>10} {'passed on':>10} {'bias':>10} "
-        )
-        lines = [head + f"{'stabiliser':>10} {'unruled':>10}"]
-        for row in self.rows:
-            numbers = (row.arrived, row.passed_on, row.bias, row.stabiliser, row.unruled)
-            texts = " ".join(f"{number:>10.4g}" for number in numbers)
-            lines.append(
-                f"{row.module[-28:] or '(model)':<28} {row.operation[:14]:<14} {row.rule[:30]:<30} {texts}"
-            )
-        sums = " ".join(f"{value:>10.4g}" for value in self.absorbed.values())
-        lines.append(f"{'total':<74} {self.total:>10.4g} {self.apportioned:>10.4g} {sums}")
-        lines.append(f"residual {self.residual:.2g}")
-        return "\n".join(lines)
+        lines = [
+            f"{module[-28:]:<28} {operation[:14]:<14} {rule[:30]:<30} {' '.join(f'{n:>10}' for n in numbers)}"
+            for module, operation, rule, *numbers in self._cells()
+        ]
+        return "\n".join([*lines, f"residual {self.residual:.2g}"])
 
     def _repr_html_(self) -> str:
-        return f"<pre>{html.escape(str(self))}</pre>"
+        from apportion.markup import table
+
+        return table(self._cells(), [f"residual {self.residual:.2g}"])
 
     def plot(self, ax: Any = None, k: int = 12) -> Any:
         """Bars of the rows that absorbed most, by cause, on matplotlib Axes."""

@@ -42,19 +42,25 @@ def adding_up(total: float, parts: Mapping[str, float]) -> str:
     'total 0.243 = alone 0.429 − in pairs 0.185 + remainder 0.000'
     """
     scale = max(abs(total), *map(abs, parts.values()))
-    printed = [_read(number(value, scale)) for value in (total, *parts.values())]
-    left, of_printed = (
-        _exact(whole - sum(rest), scale) for whole, *rest in ((total, *parts.values()), printed)
-    )
-    vanishes = not round(left, _decimals(scale)) or not of_printed
-    remainder = number(left if vanishes else of_printed, scale)
-    shown = {**{name: number(value, scale) for name, value in parts.items()}, "remainder": remainder}
+    texts = [number(value, scale) for value in (total, *parts.values())]
+    left = _exact(total - sum(parts.values()), scale)
+    whole, *rest = map(_read, texts)
+    of_printed = _exact(whole - sum(rest), scale)
+    # A number much smaller than the others is printed to digits of its own, and so is what it leaves.
+    digits = max((len(text.partition(".")[2]) for text in texts if "e" not in text), default=0)
+    if not round(left, _decimals(scale)) or not of_printed:
+        remainder = number(left, scale)
+    elif digits > _decimals(scale):
+        remainder = f"{of_printed:.{digits}f}".replace("-", "−", 1)
+    else:
+        remainder = number(of_printed, scale)
+    shown = {**dict(zip(parts, texts[1:], strict=True)), "remainder": remainder}
     terms = [
         f"{'−' if text.startswith('−') else '+'} {name} {text.lstrip('−')}" for name, text in shown.items()
     ]
     first = next(iter(parts))
     terms[0] = f"{first} {shown[first]}"
-    return f"total {number(total, scale)} = {' '.join(terms)}"
+    return f"total {texts[0]} = {' '.join(terms)}"
 
 
 def _exact(left: float, scale: float) -> float:

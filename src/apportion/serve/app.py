@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import uvicorn
@@ -24,9 +24,10 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 
 from apportion.core.registry import class_named, description
 from apportion.errors import InputError
+from apportion.markup import shell, versions
 from apportion.names import INTERACTIONS, METHODS
-from apportion.report import shell, versions
 from apportion.serve.asking import MOST_BYTES, Ask, read_ask
+from apportion.serve.messages import Catalog, Method, Said
 from apportion.serve.work import Models, explain
 
 HOSTS = ("127.0.0.1", "localhost")
@@ -76,10 +77,10 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
 
     @app.get("/api/catalog", dependencies=known)
     def catalog() -> Response:
-        about = {
+        about: Catalog = {
             "models": models.listed(),
             "methods": [
-                description(name, class_named(name), pairs=name in INTERACTIONS)
+                cast(Method, description(name, class_named(name), pairs=name in INTERACTIONS))
                 for name in (*sorted(METHODS), *sorted(INTERACTIONS))
             ],
             "most_bytes": MOST_BYTES,
@@ -101,7 +102,7 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
         nonlocal waiting
         loop, said, cancelled = asyncio.get_running_loop(), asyncio.Queue[Any](), threading.Event()
 
-        def say(message: dict[str, Any] | None) -> None:
+        def say(message: Said | None) -> None:
             loop.call_soon_threadsafe(said.put_nowait, message)
 
         def work() -> None:
@@ -175,5 +176,5 @@ def _warm(models: Models) -> None:
         explain(Ask(model=name, methods=["lrp"], text=example), models, lambda said: None, threading.Event())
 
 
-def _line(message: dict[str, Any]) -> str:
+def _line(message: Said) -> str:
     return json.dumps(message, ensure_ascii=False, allow_nan=False) + "\n"

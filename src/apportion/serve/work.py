@@ -22,9 +22,10 @@ from apportion.progress import progress, watched
 from apportion.results.explanation import Explanation
 from apportion.running import Prepared, check_target, prepare
 from apportion.serve.asking import Ask
+from apportion.serve.messages import Loaded, Model, Said
 from apportion.testing import TESTS, testable
 
-Say = Callable[[dict[str, Any]], None]
+Say = Callable[[Said], None]
 
 EXAMPLE = "The plot is thin, but the acting is superb."
 BLOCK = 4  # steps of a curve between two looks at it
@@ -51,17 +52,19 @@ class Models:
                 self._loaded[name] = load(name)
             return self._loaded[name]
 
-    def listed(self) -> list[dict[str, str]]:
+    def listed(self) -> list[Model]:
         """Name, domain and task of each."""
-        own = [{"name": name, "domain": model.domain, "task": ""} for name, model in self._own.items()]
-        shipped = [
+        own: list[Model] = [
+            {"name": name, "domain": model.domain, "task": ""} for name, model in self._own.items()
+        ]
+        shipped: list[Model] = [
             {"name": name, "domain": SHIPPED[name].domain, "task": SHIPPED[name].task}
             for name in self.names
             if name not in self._own
         ]
         return own + shipped
 
-    def described(self, name: str) -> dict[str, Any]:
+    def described(self, name: str) -> Loaded:
         """Class names, the columns of a table with a value for each, an example of a text, and the methods that are
         for this model only, of which the first is chosen."""
         model = self[name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,10 @@ from apportion.faithfulness.agreement import krippendorff_alpha
 from apportion.faithfulness.statistics import band_of_mean
 from apportion.faithfulness.table import cells
 from apportion.files import write_whole
-from apportion.report import shell, versions
+from apportion.markup import shell, versions
+from apportion.page_data import Chart, Curve, Matrix
+from apportion.page_data import Study as StudyPage
+from apportion.page_data import Table as TableData
 from apportion.study.comparison import GRID, Outcome, mean_or_dash, ratings
 from apportion.study.config import Study
 from apportion.study.tables import Table, read_tables, write_tables
@@ -39,26 +41,34 @@ def write(study: Study, outcomes: Sequence[Outcome], folder: Path) -> list[Path]
 def write_page(folder: Path, path: Path) -> Path:
     """One self-contained HTML page of the study in this folder, whichever study wrote it."""
     title, found = read_tables(folder)
-    extra: dict[str, Any] = {"about": "", "charts": [], "matrices": [], "settings": ""}
+    data = StudyPage(
+        kind="study",
+        title=title,
+        about="",
+        tables=[_as_data(table) for table in found],
+        charts=[],
+        matrices=[],
+        settings="",
+        versions=versions(),
+    )
     if (folder / EXTRA).is_file():
         try:
-            extra |= json.loads((folder / EXTRA).read_text(encoding="utf-8"))
+            data |= json.loads((folder / EXTRA).read_text(encoding="utf-8"))
         except ValueError as error:
             raise InputError(f"{folder / EXTRA} is not what a study wrote ({error})") from None
-    rows = [
-        {
-            "title": t.title,
-            "columns": list(t.columns),
-            "rows": [list(r) for r in t.rows],
-            "note": " ".join(t.notes),
-            "references": list(t.references),
-            "best": [list(place) for place in t.best],
-        }
-        for t in found
-    ]
-    data = {"kind": "study", "title": title, "tables": rows, "versions": versions(), **extra}
     plain = [table.markdown() for table in found]
     return write_whole(path, shell(data, title, plain).encode())
+
+
+def _as_data(table: Table) -> TableData:
+    return {
+        "title": table.title,
+        "columns": list(table.columns),
+        "rows": [list(row) for row in table.rows],
+        "note": " ".join(table.notes),
+        "references": list(table.references),
+        "best": [(row, column) for row, column in table.best],
+    }
 
 
 def tables(outcomes: Sequence[Outcome]) -> list[Table]:
@@ -116,16 +126,16 @@ def _data_agree(outcomes: Sequence[Outcome]) -> Table:
     return Table("Do the models and data agree?", ["", "α"], rows, [note])
 
 
-def _chart(one: Outcome) -> dict[str, Any]:
-    curves = []
+def _chart(one: Outcome) -> Chart:
+    curves: list[Curve] = []
     for method, values in one.curves.items():
         low, high = band_of_mean(values)
-        reference = method in one.table.references
-        band = {} if reference else {"low": low.round(5).tolist(), "high": high.round(5).tolist()}
-        mean = values.mean(0).round(5).tolist()
-        curves.append(
-            {"name": method, "x": GRID.round(3).tolist(), "y": mean, "reference": reference, **band}
-        )
+        curve = Curve(name=method, x=GRID.round(3).tolist(), y=values.mean(0).round(5).tolist())
+        if method in one.table.references:
+            curve["reference"] = True
+        else:
+            curve |= {"low": low.round(5).tolist(), "high": high.round(5).tolist()}
+        curves.append(curve)
     return {
         "title": f"{one.model} on {one.data}: {one.curve}, the most relevant hidden first",
         "x": "share hidden",
@@ -134,7 +144,7 @@ def _chart(one: Outcome) -> dict[str, Any]:
     }
 
 
-def _agreement(one: Outcome) -> dict[str, Any] | None:
+def _agreement(one: Outcome) -> Matrix | None:
     names, tau, _ = one.table.agreement()
     if len(names) < 2 or len(one.table.methods) < 2:
         return None

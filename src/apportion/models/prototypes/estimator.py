@@ -19,7 +19,7 @@ from apportion.features import Features, ImageFeatures, TabularFeatures
 from apportion.models import SHIPPED
 from apportion.models import load as shipped
 from apportion.models.prototypes import fast, training
-from apportion.models.prototypes.checkpoint import backbone_digest, checkpoint_of
+from apportion.models.prototypes.checkpoint import backbone_digest, checkpoint_of, learnt
 from apportion.models.prototypes.explaining import OVER
 from apportion.models.prototypes.gallery import Gallery, gallery
 from apportion.models.prototypes.grids import CHUNK, Grids, device_of, kept
@@ -35,7 +35,7 @@ from apportion.models.prototypes.matches import Patch, Reasons, patches_of, reas
 from apportion.models.prototypes.network import Backbone, PrototypeNet
 from apportion.models.prototypes.panels import panels
 from apportion.models.prototypes.quality import Quality, quality
-from apportion.models.prototypes.saving import load, rebuilt, save
+from apportion.models.prototypes.saving import State, load, rebuilt, save
 from apportion.models.prototypes.settings import Fast, Recipe, check_whole, recipe_of
 from apportion.results.explanation import Explanation
 from apportion.target import Target
@@ -232,7 +232,25 @@ class ProtoPNet:
         backbone is not in it. If that is a model that ships, the file is a model for the command line:
         `apportion explain photo.jpg --model flowers.safetensors`."""
         self._check_fitted()
-        return save(self, Path(path))
+        settings = {
+            "prototypes_per_class": self.prototypes_per_class,
+            "recipe": self.recipe,
+            "tune": self.tune,
+            "layer": self.layer,
+            "seed": self.seed,
+            "preparation": self.preparation,
+        }
+        state = State(
+            learnt(self.net_, self.tune),
+            self.shape_,
+            backbone_digest(self.net_.backbone),
+            self.shipped,
+            self.classes_.tolist(),
+            self.sources_,
+            self.history_,
+            self.skipped_,
+        )
+        return save(Path(path), settings, state)
 
     @classmethod
     def load(

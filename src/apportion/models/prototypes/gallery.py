@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from apportion import looks
 from apportion.files import written
 from apportion.models.prototypes.grids import Grids
 from apportion.models.prototypes.images import Images
@@ -16,6 +17,7 @@ from apportion.models.prototypes.matches import Patch, patches_of
 from apportion.models.prototypes.network import PrototypeNet
 from apportion.models.prototypes.push import Nearest, nearest
 from apportion.models.prototypes.settings import check_whole
+from apportion.results.words import number, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,21 +40,35 @@ class Gallery:
     label: str
     rows: tuple[Row, ...]
 
-    def plot(self) -> Figure:
-        from apportion.models.prototypes.pictures import draw_gallery
+    @property
+    def looks(self) -> looks.Rows:
+        """All of it for drawing: a row for each prototype, its own patch and those nearest to it."""
+        return looks.Rows(f"Prototypes of {self.label}", tuple(map(_drawable, self.rows)))
 
-        return draw_gallery(self)
+    def plot(self) -> Figure:
+        from apportion.models.prototypes.pictures import draw
+
+        return draw(self.looks)
 
     def to_html(self, path: str | Path | None = None) -> str:
         """One self-contained page; also written to `path` if given."""
-        from apportion.models.prototypes.page import gallery_page
+        from apportion.sheet import rows_page
 
-        return written(gallery_page(self), path)
+        return written(rows_page(self.looks), path)
 
     def _repr_html_(self) -> str:
         from apportion.markup import framed
 
-        return framed(self.to_html(), f"prototypes of {self.label}")
+        return framed(self.to_html(), self.looks.title)
+
+
+def _drawable(row: Row) -> looks.Row:
+    near = (
+        (f"Nearest in {name}", tuple(p.look(f"{number(p.similarity)} {p.label}".rstrip()) for p in patches))
+        for name, patches in row.nearest.items()
+    )
+    own = ("", (row.source.look("the prototype"),))
+    return looks.Row(f"Prototype {row.prototype}, connection {signed(row.connection)}", (own, *near))
 
 
 def gallery(

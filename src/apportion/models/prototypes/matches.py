@@ -12,16 +12,15 @@ import torch
 from torch import Tensor
 
 from apportion.files import written
+from apportion.looks import Box, Look, Row, Rows, product
 from apportion.models.prototypes.explaining import enlarged
 from apportion.models.prototypes.grids import CHUNK, device_of
 from apportion.models.prototypes.images import Images
 from apportion.models.prototypes.network import PrototypeNet
+from apportion.results.words import number, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Box = tuple[int, int, int, int]
-"""top, bottom, left, right in pixels; bottom and right are the first beyond it."""
 
 PERCENTILE = 95  # of the enlarged map, inside the box of the most activated patch (the authors' value)
 
@@ -35,6 +34,10 @@ class Patch:
     picture: Tensor = field(repr=False)
     box: Box
     similarity: float
+
+    def look(self, caption: str) -> Look:
+        """The picture with its box, for drawing."""
+        return Look(caption, self.picture.cpu().numpy(), self.box, name=self.name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,21 +73,39 @@ class Reasons:
     matches: tuple[Match, ...]
     others: float
 
-    def plot(self) -> Figure:
-        from apportion.models.prototypes.pictures import draw_reasons
+    @property
+    def looks(self) -> Rows:
+        """All of it for drawing: a row for each match, with the patch, its map and the patch that it looks like."""
+        return Rows(
+            f"{self.name} looks like {self.label}",
+            tuple(self._row(match) for match in self.matches),
+            f"Score {number(self.score)}, probability {self.probability:.1%}",
+            f"All other prototypes: {signed(self.others)}",
+        )
 
-        return draw_reasons(self)
+    def _row(self, match: Match) -> Row:
+        picture = self.picture.cpu().numpy()
+        here = Look("this", picture, match.box)
+        where = Look("similarity map", picture, heat=match.heat.double().cpu().numpy())
+        words = product(number(match.similarity), number(match.connection), signed(match.contribution))
+        looks = (here, where, match.source.look("looks like that"))
+        return Row(f"Prototype {match.prototype} of {match.label}", (("", looks),), words)
+
+    def plot(self) -> Figure:
+        from apportion.models.prototypes.pictures import draw
+
+        return draw(self.looks)
 
     def to_html(self, path: str | Path | None = None) -> str:
         """One self-contained page; also written to `path` if given."""
-        from apportion.models.prototypes.page import reasons_page
+        from apportion.sheet import rows_page
 
-        return written(reasons_page(self), path)
+        return written(rows_page(self.looks), path)
 
     def _repr_html_(self) -> str:
         from apportion.markup import framed
 
-        return framed(self.to_html(), f"{self.name} looks like {self.label}")
+        return framed(self.to_html(), self.looks.title)
 
 
 def boxes(maps: Tensor, space: Sequence[int]) -> list[Box]:

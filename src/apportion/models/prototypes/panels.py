@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
-from apportion.models.prototypes.matches import Box, Reasons
+from apportion.looks import shares
+from apportion.markup import data_uri
+from apportion.models.prototypes.matches import Reasons
 
 
 def panels(reasons: Reasons) -> list[dict[str, Any]]:
@@ -15,8 +15,7 @@ def panels(reasons: Reasons) -> list[dict[str, Any]]:
     Boxes are [top, bottom, left, right] in shares of height and width, of the explained picture as the model saw
     it and of the training picture, which is a data URI.
     """
-    from apportion.markup import data_uri
-
+    picture = reasons.picture.cpu().numpy()
     return [
         {
             "name": f"prototype {match.prototype} of {match.label}",
@@ -25,17 +24,12 @@ def panels(reasons: Reasons) -> list[dict[str, Any]]:
             "similarity": match.similarity,
             "weight": match.connection,
             "contribution": match.contribution,
-            "box": _shares(match.box, reasons.picture),
+            "box": list(shares(match.box, picture)),
             "source": {
                 "name": match.source.name,
-                "picture": data_uri(match.source.picture.cpu().numpy()),
-                "box": _shares(match.source.box, match.source.picture),
+                "picture": data_uri(match.source.look("").picture),
+                "box": list(shares(match.source.box, match.source.look("").picture)),
             },
         }
         for match in reasons.matches
     ]
-
-
-def _shares(box: Box, picture: Tensor) -> list[float]:
-    height, width = picture.shape[:2]
-    return [side / length for side, length in zip(box, (height, height, width, width), strict=True)]

@@ -1,4 +1,4 @@
-"""Prototypes as matplotlib pictures: reasons for one image, and the gallery of a class."""
+"""Pictures side by side as a matplotlib figure: prototypes with what looks like them, and the gallery of a class."""
 
 from __future__ import annotations
 
@@ -7,27 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
+from apportion.looks import Box, Look, Pixels, Row, Rows, product
 from apportion.markup import opened
-from apportion.models.prototypes.gallery import Gallery
-from apportion.models.prototypes.matches import Box, Patch, Reasons
 from apportion.results.words import number, signed
 from apportion.views import FOR
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Picture = npt.NDArray[np.uint8]
-
 SIDE, BESIDE = 1.5, 1.6  # inches: a picture, and the words beside a row
 ROWS = 10
 
 
-def framed(picture: Tensor | Picture, box: Box) -> Picture:
+def drawn(look: Look) -> Pixels:
+    """The picture with its box or its map on it."""
+    if look.heat is not None:
+        return heated(look.picture, look.heat)
+    return look.picture if look.box is None else framed(look.picture, look.box)
+
+
+def framed(picture: Pixels, box: Box) -> Pixels:
     """The picture with the box drawn around its patch, a 64th of the picture wide; where there is room a
     thin white line is around it, so that it is seen on its own colour too."""
-    shown: Picture = np.array(picture.cpu().numpy() if isinstance(picture, Tensor) else picture)
+    shown = picture.copy()
     wide = max(1, min(shown.shape[:2]) // 64)
     line = wide // 2
     patch = _inside(shown, box, line + wide).copy()
@@ -37,56 +40,56 @@ def framed(picture: Tensor | Picture, box: Box) -> Picture:
     return shown
 
 
-def _inside(picture: Picture, box: Box, by: int) -> Picture:
+def _inside(picture: Pixels, box: Box, by: int) -> Pixels:
     """What of the picture is in the box and at least `by` pixels from its edge."""
     top, bottom, left, right = box
     return picture[top + by : max(0, bottom - by), left + by : max(0, right - by)]
 
 
-def heated(picture: Tensor, heat: Tensor) -> Picture:
+def heated(picture: Pixels, heat: npt.NDArray[np.float64]) -> Pixels:
     """The picture in grey with the map over it: the more activated, the fuller the colour."""
-    grey = picture.cpu().numpy().astype(np.float64).mean(2, keepdims=True)
-    share = 0.8 * heat.cpu().numpy().astype(np.float64)[..., None] ** 2
-    mixed: Picture = ((1 - share) * grey + share * np.array(FOR)).round().astype(np.uint8)
+    grey = picture.astype(np.float64).mean(2, keepdims=True)
+    share = 0.8 * heat[..., None] ** 2
+    mixed: Pixels = ((1 - share) * grey + share * np.array(FOR)).round().astype(np.uint8)
     return mixed
 
 
-def draw_reasons(reasons: Reasons) -> Figure:
-    """One row for each match: where in this image, how much, and the patch that it looks like."""
-    rows = reasons.matches[:ROWS]
-    figure, axes = _table(len(rows), 3, BESIDE)
-    for (left, middle, right), match in zip(axes, rows, strict=True):
-        _show(left, framed(reasons.picture, match.box), "this")
-        _show(middle, heated(reasons.picture, match.heat), "similarity map")
-        _show(
-            right,
-            framed(match.source.picture, match.source.box),
-            f"prototype {match.prototype}: {match.label}",
-        )
-        _beside(right, match.similarity, match.connection, match.contribution, match.source.name)
-    shown = sum(match.contribution for match in rows)
-    figure.suptitle(
-        f"{_plain(reasons.name)} looks like {_plain(reasons.label)}: {number(reasons.score)} = "
-        f"{number(shown)} {'+' if reasons.score >= shown else '−'} {number(abs(reasons.score - shown))} from others",
-        fontsize=10,
-    )
+def draw(rows: Rows) -> Figure:
+    """A row of pictures each, beside its words; what is above the first picture of a group is its heading."""
+    many = max((sum(len(looks) for _, looks in row.groups) for row in rows.rows), default=1)
+    beside = BESIDE if any(row.words for row in rows.rows) else 0.0
+    figure, axes = _table(max(1, len(rows.rows)), many, beside)
+    for ax in axes.flat:
+        ax.axis("off")
+    for line, row in zip(axes, rows.rows, strict=False):
+        places = iter(line)
+        for number_of_group, (heading, looks) in enumerate(row.groups):
+            above = heading if number_of_group else row.title
+            for i, look in enumerate(looks):
+                _show(last := next(places), look, above if i == 0 else "")
+        if row.words:
+            _beside(last, [*row.words, "", looks[-1].name])
+    said = " · ".join(filter(None, (rows.about, rows.end)))
+    figure.suptitle(_plain(f"{rows.title}\n{said}".rstrip()), fontsize=10)
     return figure
 
 
 def draw_panels(found: Mapping[str, Any]) -> Figure:
-    """The same without the maps, from what a page is given: the `picture`, and `rows` as `panels` makes them."""
-    rows, picture = found["rows"][:ROWS], opened(found["picture"])
-    figure, axes = _table(len(rows), 2, BESIDE)
-    for (left, right), row in zip(axes, rows, strict=True):
-        source = row["source"]
-        theirs = opened(source["picture"])
-        _show(left, framed(picture, _box(row["box"], picture)), "this")
-        _show(right, framed(theirs, _box(source["box"], theirs)), row["name"])
-        _beside(right, row["similarity"], row["weight"], row["contribution"], source["name"])
-    return figure
+    """Reasons without maps, from what a page is given: the `picture`, and `rows` as `panels` makes them."""
+    return draw(Rows("", tuple(_panel(row, opened(found["picture"])) for row in found["rows"][:ROWS])))
 
 
-def _box(shares: Sequence[float], picture: Picture) -> Box:
+def _panel(row: Mapping[str, Any], picture: Pixels) -> Row:
+    source, theirs = row["source"], opened(row["source"]["picture"])
+    looks = (
+        Look("this", picture, _box(row["box"], picture)),
+        Look("looks like that", theirs, _box(source["box"], theirs), name=source["name"]),
+    )
+    words = product(number(row["similarity"]), number(row["weight"]), signed(row["contribution"]))
+    return Row(row["name"], (("", looks),), words)
+
+
+def _box(shares: Sequence[float], picture: Pixels) -> Box:
     height, width = picture.shape[:2]
     top, bottom, left, right = (
         round(s * n) for s, n in zip(shares, (height, height, width, width), strict=True)
@@ -94,41 +97,22 @@ def _box(shares: Sequence[float], picture: Picture) -> Box:
     return top, bottom, left, right
 
 
-def draw_gallery(gallery: Gallery) -> Figure:
-    """One row for each prototype: its own patch, and the nearest in each set of images."""
-    columns = [name for row in gallery.rows[:1] for name, found in row.nearest.items() for _ in found]
-    figure, axes = _table(len(gallery.rows), 1 + len(columns))
-    for line, row in zip(axes, gallery.rows, strict=True):
-        title = f"prototype {row.prototype} ({signed(row.connection)})"
-        _show(line[0], framed(row.source.picture, row.source.box), title)
-        patches: list[Patch] = [patch for found in row.nearest.values() for patch in found]
-        for ax, name, patch in zip(line[1:], columns, patches, strict=True):
-            _show(ax, framed(patch.picture, patch.box), f"{name} {number(patch.similarity)} {patch.label}")
-    figure.suptitle(
-        f"The prototypes of {_plain(gallery.label)}, and the patches nearest to them", fontsize=10
-    )
-    return figure
-
-
-def _table(rows: int, columns: int, beside: float = 0.0) -> tuple[Figure, Any]:
+def _table(rows: int, columns: int, beside: float) -> tuple[Figure, Any]:
     from matplotlib.figure import Figure
 
-    size = (columns * SIDE * 1.1 + beside, rows * SIDE * 1.2 + 0.4)
+    size = (columns * SIDE * 1.1 + beside, rows * SIDE * 1.3 + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _show(ax: Any, picture: Picture, title: str) -> None:
-    ax.imshow(picture, interpolation="nearest" if picture.shape[0] < 64 else None)
-    ax.set_title(_plain(title), fontsize=7)
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.spines[:].set_visible(False)
+def _show(ax: Any, look: Look, above: str) -> None:
+    ax.imshow(drawn(look), interpolation="nearest" if look.picture.shape[0] < 64 else None)
+    ax.set_title(_plain(f"{above}\n{look.caption}".strip()), fontsize=7, loc="left")
 
 
-def _beside(ax: Any, similarity: float, connection: float, contribution: float, source: str) -> None:
-    text = f"{number(similarity)} similarity\n× {number(connection)} connection\n= {signed(contribution)}\n\n{source}"
-    ax.annotate(_plain(text), (1.05, 0.5), xycoords="axes fraction", fontsize=8, va="center")
+def _beside(ax: Any, lines: Sequence[str]) -> None:
+    text = _plain("\n".join(lines))
+    ax.annotate(text, (1.05, 0.5), xycoords="axes fraction", fontsize=8, va="center")
 
 
 def _plain(text: str) -> str:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
+from apportion.looks import Box
 from apportion.models.prototypes.grids import CHUNK, Grids, device_of
 from apportion.models.prototypes.images import Images, labels_of
-from apportion.models.prototypes.matches import Box
 from apportion.models.prototypes.network import PrototypeNet
 from apportion.models.prototypes.push import Nearest, duplicates, nearest, own_neighbours
 from apportion.models.prototypes.settings import check_whole

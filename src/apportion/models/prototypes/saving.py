@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +12,13 @@ from torch import Tensor, nn
 from apportion.core.registry import read_repr
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
-from apportion.models.prototypes.checkpoint import backbone_digest, learnt, put_back
+from apportion.models.prototypes.checkpoint import put_back
 from apportion.models.prototypes.grids import device_of
 from apportion.models.prototypes.images import Encode
 from apportion.models.prototypes.matches import Patch
 from apportion.models.prototypes.network import Centre, PrototypeNet, add_on_layers
 from apportion.models.prototypes.settings import settings_class
 from apportion.sealed import seal, unseal
-
-if TYPE_CHECKING:
-    from apportion.models.prototypes.estimator import ProtoPNet
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,31 +36,30 @@ class State:
     skipped: tuple[str, ...]
 
 
-def save(model: ProtoPNet, path: Path) -> Path:
-    unique = list({id(patch.picture): patch.picture for patch in model.sources_}.values())
+def save(path: Path, settings: dict[str, Any], state: State) -> Path:
+    """Write what an estimator was told, and what it found."""
+    unique = list({id(patch.picture): patch.picture for patch in state.sources}.values())
     numbers = {id(picture): number for number, picture in enumerate(unique)}
-    tensors = {f"net.{name}": tensor for name, tensor in learnt(model.net_, model.tune).items()}
+    tensors = {f"net.{name}": tensor for name, tensor in state.learnt.items()}
     tensors |= {f"picture.{number}": picture for number, picture in enumerate(unique)}
+    preparation = settings["preparation"]
     header = {
         "settings": {
-            "prototypes_per_class": model.prototypes_per_class,
-            "recipe": repr(model.recipe),
-            "tune": model.tune,
-            "layer": model.layer,
-            "seed": model.seed,
+            **{name: value for name, value in settings.items() if name != "preparation"},
+            "recipe": repr(settings["recipe"]),
         },
-        "preparation": repr(model.preparation) if isinstance(model.preparation, ImagePreparation) else None,
-        "own preparation": not isinstance(model.preparation, ImagePreparation | None),
-        "shipped": model.shipped,
-        "shape": list(model.shape_),
-        "backbone": backbone_digest(model.net_.backbone),
-        "classes": model.classes_.tolist(),
+        "preparation": repr(preparation) if isinstance(preparation, ImagePreparation) else None,
+        "own preparation": not isinstance(preparation, ImagePreparation | None),
+        "shipped": state.shipped,
+        "shape": list(state.shape),
+        "backbone": state.backbone,
+        "classes": state.classes,
         "sources": [
             [patch.name, patch.label, numbers[id(patch.picture)], list(patch.box), patch.similarity]
-            for patch in model.sources_
+            for patch in state.sources
         ],
-        "history": model.history_,
-        "skipped": list(model.skipped_),
+        "history": state.history,
+        "skipped": list(state.skipped),
     }
     return seal(path, header, tensors)
 

@@ -1,0 +1,278 @@
+"""What Python hands to the one page of `frontend/`, as types. `make page` writes the same in TypeScript."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired, TypedDict
+
+# ---- one explained sample by one method ----
+
+Piece = tuple[str, float | None] | tuple[str, float | None, bool]
+
+
+class Words(TypedDict):
+    """A text in pieces, each with its value (none for what stands between words); of special tokens also `true`."""
+
+    kind: Literal["words"]
+    pieces: list[Piece]
+
+
+class Bars(TypedDict):
+    """Named numbers."""
+
+    kind: Literal["bars"]
+    names: list[str]
+    values: list[float]
+
+
+class Heat(TypedDict):
+    """`cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels."""
+
+    kind: Literal["heat"]
+    rows: int
+    columns: int
+    cells: str
+    scale: float
+    width: int
+    height: int
+    legend: str
+
+
+class Pairs(TypedDict):
+    """Features with a matrix of interactions: `values[i][j]` is half of what the pair contributes, none where it
+    was not asked for. `text` says that the features are words."""
+
+    kind: Literal["pairs"]
+    names: list[str]
+    alone: list[float]
+    values: list[list[float | None]]
+    text: bool
+
+
+Shown = Words | Bars | Heat | Pairs
+
+# ---- tests, curves, tables ----
+
+
+class Curve(TypedDict):
+    """Numbers over numbers, with a band where `low` and `high` are given."""
+
+    name: str
+    x: list[float]
+    y: list[float]
+    low: NotRequired[list[float]]
+    high: NotRequired[list[float]]
+    reference: NotRequired[bool]
+
+
+class Chart(TypedDict):
+    """Curves on one pair of axes, which `x` and `y` name."""
+
+    title: str
+    x: str
+    y: str
+    curves: list[Curve]
+
+
+class Matrix(TypedDict):
+    """Numbers from −1 to 1 between each two names."""
+
+    title: str
+    names: list[str]
+    values: list[list[float | None]]
+
+
+class Table(TypedDict):
+    """`references` name the rows that are no methods; `best` are the (row, column) places in bold."""
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    note: str
+    references: list[str]
+    best: list[tuple[int, int]]
+
+
+class Score(TypedDict):
+    """What a test says of one sample; the value is none where it is undefined."""
+
+    test: str
+    value: float | None
+    direction: str
+
+
+class LedgerRow(TypedDict):
+    """How much of the relevance one operation absorbed, by cause."""
+
+    name: str
+    rule: str
+    bias: float
+    stabiliser: float
+    unruled: float
+
+
+class Ledger(TypedDict):
+    """The rows that absorbed most."""
+
+    rows: list[LedgerRow]
+    left_out: int
+
+
+# ---- the report ----
+
+Box = tuple[float, float, float, float]  # top, bottom, left, right in shares of the picture
+
+
+class Source(TypedDict):
+    """The training picture that a prototype is from."""
+
+    name: str
+    picture: str
+    box: Box
+
+
+Panel = TypedDict(
+    "Panel",
+    {
+        "name": str,
+        "prototype": int,
+        "class": str,
+        "similarity": float,
+        "weight": float,
+        "contribution": float,
+        "box": Box,
+        "source": Source,
+    },
+)
+Panel.__doc__ = """What in the picture looks like what in a training picture."""
+
+
+class Card(TypedDict):
+    """What one method says of one input; `asked` is how it was asked for in the workbench."""
+
+    method: str
+    asked: NotRequired[str]
+    repr: str
+    target: str
+    balance: str
+    share: float | None
+    cost: str
+    warnings: list[str]
+    notes: dict[str, Any]
+    shown: Shown
+    panels: list[Panel]
+    top: list[tuple[str, float]]
+    ledger: Ledger | None
+    tests: list[Score]
+    chart: Chart | None
+
+
+class Section(TypedDict):
+    """One input and what the model decided: `ranking` are the best classes with score and probability."""
+
+    title: str
+    text: str | None
+    model: str | None
+    photo: str | None
+    note: str
+    label: str
+    classes: int
+    ranking: list[tuple[str, float, float | None]]
+    cards: list[Card]
+
+
+# ---- pictures side by side ----
+
+
+class Picture(TypedDict):
+    """`squares` says that it is so small that each of its pixels is to be seen."""
+
+    src: str
+    squares: bool
+    box: Box | None
+
+
+class Figure(TypedDict):
+    """Pictures above one another, which the caption describes."""
+
+    caption: str
+    pictures: list[Picture]
+
+
+class Group(TypedDict):
+    """Figures side by side under a heading, which may be empty."""
+
+    heading: str
+    figures: list[Figure]
+
+
+class Means(TypedDict):
+    """Name, mean and number of inputs of features or of pairs of them (`what`)."""
+
+    what: str
+    rows: list[tuple[str, float, int]]
+
+
+class Article(TypedDict):
+    """A prototype, a cluster, a class; `alike` marks what is suspicious."""
+
+    title: str
+    detail: str
+    alike: bool
+    groups: list[Group]
+    words: str
+    means: list[Means]
+
+
+class Chapter(TypedDict):
+    """Articles under a title, both of which may be empty."""
+
+    title: str
+    about: str
+    articles: list[Article]
+
+
+# ---- pages ----
+
+
+class Report(TypedDict):
+    """Explanations of inputs, method beside method."""
+
+    kind: Literal["report"]
+    sections: list[Section]
+    versions: dict[str, str]
+    same_scale: bool
+
+
+class Study(TypedDict):
+    """Tables and curves of methods and tests."""
+
+    kind: Literal["study"]
+    title: str
+    about: str
+    tables: list[Table]
+    charts: list[Chart]
+    matrices: list[Matrix]
+    settings: str
+    versions: dict[str, str]
+
+
+class Sheet(TypedDict):
+    """Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand."""
+
+    kind: Literal["sheet"]
+    title: str
+    about: str
+    key: bool
+    layout: Literal["list", "cards", "small"]
+    chapters: list[Chapter]
+    end: str
+    versions: dict[str, str]
+
+
+class Workbench(TypedDict):
+    """The page of `apportion serve`, which asks for everything else."""
+
+    kind: Literal["workbench"]
+
+
+Page = Report | Study | Sheet | Workbench

@@ -1,0 +1,103 @@
+"""What the server of the workbench answers, as types. `make page` writes the same in TypeScript."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from apportion.page_data import Chart, Score, Section
+
+
+class Column(TypedDict):
+    """A column of a table with a value for it; numbers have no categories."""
+
+    name: str
+    value: str
+    categories: list[str] | None
+
+
+class Model(TypedDict):
+    """A model that can be chosen."""
+
+    name: str
+    domain: Literal["text", "image", "tabular"]
+    task: str
+
+
+class Loaded(TypedDict):
+    """What is known of a model once it is loaded; `methods` are those for this model only."""
+
+    labels: list[str]
+    columns: list[Column]
+    example: str
+    methods: list[str]
+
+
+class Method(TypedDict):
+    """A method that can be chosen."""
+
+    name: str
+    settings: str
+    about: str
+    pairs: bool
+
+
+class Catalog(TypedDict):
+    """All that can be chosen."""
+
+    models: list[Model]
+    methods: list[Method]
+    most_bytes: int
+    versions: dict[str, str]
+
+
+class Waiting(TypedDict):
+    """So many wait before this one."""
+
+    event: Literal["waiting"]
+    ahead: int
+
+
+class Start(TypedDict):
+    """A method begins."""
+
+    event: Literal["start"]
+    method: str
+
+
+class Progress(TypedDict):
+    """How far a method is."""
+
+    event: Literal["progress"]
+    method: str
+    done: int
+    total: int | None
+    what: str
+
+
+class Explained(TypedDict):
+    """The explanation by a method."""
+
+    event: Literal["section"]
+    method: str
+    section: Section
+
+
+class Tested(TypedDict):
+    """What tests say of it, so far or at last."""
+
+    event: Literal["tested"]
+    method: str
+    tests: list[Score]
+    chart: Chart | None
+    done: bool
+
+
+class Failed(TypedDict):
+    """What went wrong, with a method or with all."""
+
+    event: Literal["error"]
+    method: str | None
+    message: str
+
+
+Said = Waiting | Start | Progress | Explained | Tested | Failed
