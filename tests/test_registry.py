@@ -92,3 +92,32 @@ def test_an_explanation_by_a_method_of_ones_own_is_saved_and_read_again(method: 
     assert ap.Explanation.load(read.save(tmp_path / "again.safetensors")) == made
     with pytest.raises(InputError, match="was read from a file without"):
         read.method(perceptron(4), torch.ones(2, 4))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: ap.Background(torch.arange(6.0).view(3, 2) + n),
+        lambda n: ap.Quartiles(torch.arange(6.0).view(3, 2) + n),
+        lambda n: ap.LIME(partition=torch.tensor([0, 0, n])),
+        lambda n: ap.Occlusion(partition=torch.tensor([0, 0, n])),
+        lambda n: ap.KernelSHAP(replacement=ap.Background(torch.arange(6.0).view(3, 2) + n)),
+        lambda n: ap.PixelFlipping(partition=torch.tensor([0, 0, n])),
+        lambda n: ap.Sparseness(partition=torch.tensor([0, 0, n])),
+    ],
+)
+def test_settings_that_hold_numbers_are_told_apart(make: Any) -> None:
+    one, same, other = make(1), make(1), make(2)
+    assert one == same
+    assert hash(one) == hash(same)
+    assert repr(one) == repr(same)
+    assert one != other
+    assert repr(one) != repr(other)
+
+
+def test_numbers_that_are_given_are_not_those_that_are_kept() -> None:
+    data = torch.ones(3, 2)
+    background, before = ap.Background(data), repr(ap.Background(data))
+    data.zero_()
+    assert repr(background) == before
+    assert bool((background.data == 1).all())

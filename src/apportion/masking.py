@@ -24,8 +24,8 @@ from apportion.errors import InputError, check_whole
 from apportion.features import Features
 from apportion.inputs import Inputs, Values, rows_of
 from apportion.padding import is_needless, without_padding
-from apportion.partitions import Columns, Partition, words_of
-from apportion.parts import Ordered, as_tensor_map, counts, cut, misread, spread, without_hidden
+from apportion.partitions import Columns, Partition, as_partition, words_of
+from apportion.parts import Ordered, counts, cut, misread, spread, without_hidden
 from apportion.progress import progress
 from apportion.replacements import Background, Delete, Replacement
 from apportion.results.explanation import Explanation
@@ -79,7 +79,7 @@ class Masking(Subject):
             rows = self.numpy and isinstance(self.inputs, Tensor) and self.inputs.dim() == 2
             # Integers too: nothing says that they are token ids.
             partition = Columns() if rows and mask is None else words_of(inputs)
-        self.parts = cut(self.inputs, as_tensor_map(partition), replacement, features, mask)
+        self.parts = cut(self.inputs, as_partition(partition), replacement, features, mask)
         self.warnings += warned(misread(self.parts, isinstance(self.model, torch.nn.Module)))
         self.counts = counts(self.parts, self.batch)
         self.many = int(self.counts.max())

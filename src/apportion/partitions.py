@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.content import ByContent
 from apportion.errors import InputError, check, check_whole
 from apportion.features import Features, ImageFeatures, TabularFeatures, TextFeatures
 
@@ -204,6 +206,41 @@ def words_of(inputs: Any) -> Tensor | None:
     return torch.tensor(rows) if fits else None
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelMap(ByContent):
+    """Features as a map of the user's says; `partition=` takes it as a tensor, an array or a list.
+
+    >>> LabelMap(torch.tensor([0, 0, 1]))(torch.zeros(1, 3), None).tolist()
+    [[0, 0, 1]]
+    """
+
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        labels = torch.as_tensor(self.labels).detach().clone()
+        if labels.is_floating_point() or labels.is_complex():
+            raise InputError(f"the label map has type {labels.dtype}; accepted: integers")
+        object.__setattr__(self, "labels", labels)
+
+    def __call__(self, x: Tensor, features: Sequence[Features] | None = None) -> Tensor:
+        return from_labels(self.labels, x)
+
+
+def as_partition(given: Any) -> Partition | None:
+    """A partition as it is, or the one that a label map stands for. InputError for anything else."""
+    if isinstance(given, Tensor | np.ndarray | list | tuple):
+        return LabelMap(given)  # type: ignore[arg-type]
+    accepted = "a partition such as Patches(4), or a label map of integers"
+    check("partition", given, lambda v: v is None or (callable(v) and not isinstance(v, type)), accepted)
+    return given  # type: ignore[no-any-return]
+
+
+def keep_label_map(settings: Any) -> None:
+    """Let the `partition` of frozen settings, where they have one, be what its label map stands for."""
+    if (given := getattr(settings, "partition", None)) is not None:
+        object.__setattr__(settings, "partition", as_partition(given))
+
+
 def from_labels(labels: Tensor, x: Tensor) -> Tensor:
     """A label map of the user's, in the shape of the grid, of the batch of grids, or of the inputs.
 
@@ -212,9 +249,6 @@ def from_labels(labels: Tensor, x: Tensor) -> Tensor:
     >>> from_labels(torch.tensor([[5, 5], [9, -3]]), torch.zeros(1, 3, 2, 2)).tolist()
     [[[[0, 0], [1, -1]]]]
     """
-    labels = torch.as_tensor(labels)
-    if labels.is_floating_point() or labels.is_complex():
-        raise InputError(f"the label map has type {labels.dtype}; accepted: integers")
     if x.dim() > 3 and x.shape[0] == x.shape[1] > 1 and labels.shape == x.shape[1:]:
         raise InputError(
             f"the label map has shape {tuple(labels.shape)}, which may be one map per sample or one per channel of "

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +21,6 @@ from apportion.partitions import (
     Pixels,
     Superpixels,
     default_partition,
-    from_labels,
     renumbered,
 )
 from apportion.replacements import Delete, Replacement, default_replacement
@@ -62,7 +60,7 @@ class Part:
     key: Any
     x: Tensor
     labels: Tensor
-    way: Partition | Tensor
+    way: Partition
     replacement: Replacement
     prepared: Tensor
     fixed: bool
@@ -100,7 +98,7 @@ class Part:
 
 def cut(
     inputs: Inputs,
-    partition: Partition | Tensor | None,
+    partition: Partition | None,
     replacement: Replacement | None,
     features: Sequence[Features] | None,
     mask: int | None,
@@ -126,12 +124,6 @@ def cut(
         lambda v: v is None or isinstance(v, Replacement),
         "a replacement such as Constant(0.5) or Blur()",
     )
-    check(
-        "partition",
-        partition,
-        lambda v: v is None or isinstance(v, Tensor | list) or (callable(v) and not isinstance(v, type)),
-        "a partition such as Patches(4), or a label map of integers",
-    )
     parts, begin = [], torch.zeros(1, dtype=torch.long, device=chosen[0][1].device)  # in each sample
     for key, x in chosen:
         if not x.numel():
@@ -143,7 +135,7 @@ def cut(
         seen = attended(inputs, x)
         if partition is None and seen.dim() > 2:
             way = Channels()  # one for each token
-        labels = way(x, known) if callable(way) else from_labels(way, x)
+        labels = way(x, known)
         if not bool(seen.all()):
             labels = labels.expand(torch.broadcast_shapes(labels.shape, seen.shape)).masked_fill(~seen, -1)
             labels = torch.stack([renumbered(row) for row in labels])
@@ -250,8 +242,3 @@ def without_hidden(inputs: Inputs, part: Part, ids: Tensor, keep: Tensor, how: D
         return taken
 
     return rekeyed(inputs, shorten)
-
-
-def as_tensor_map(partition: Partition | Tensor | np.ndarray | None) -> Partition | Tensor | None:
-    """A label map given as an array becomes a tensor."""
-    return torch.as_tensor(partition) if isinstance(partition, np.ndarray) else partition

@@ -12,7 +12,7 @@ from apportion.errors import InputError
 from apportion.replacements import Background, precise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Quartiles(Background):
     """Discretised columns, as LIME has them (Ribeiro et al. 2016): a kept column is drawn from the rows of `data` in
     the input's own bin, a hidden one from those in the others, each column by itself.

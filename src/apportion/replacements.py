@@ -7,12 +7,13 @@ prepared.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apportion.core.content import ByContent
 from apportion.errors import InputError
 
 
@@ -187,19 +188,19 @@ def _neighbours(z: Tensor) -> Tensor:
     return found
 
 
-@dataclass(frozen=True)
-class Background(Replacement):
+@dataclass(frozen=True, eq=False, repr=False)
+class Background(ByContent, Replacement):
     """Entries of rows of `data`, (rows, …) like the inputs: hidden features are drawn *together* from one
     row.
 
     The scores of `many` random rows, or with None of all rows, are averaged for each mask.
     """
 
-    data: Tensor = field(repr=False)
+    data: Tensor
     many: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", torch.as_tensor(self.data))
+        object.__setattr__(self, "data", torch.as_tensor(self.data).detach().clone())
         if self.data.dim() < 2 or not len(self.data):
             raise InputError(
                 f"the background has shape {tuple(self.data.shape)}; accepted: (rows, …) like the inputs"

@@ -30,6 +30,7 @@ from torch.utils.data import Dataset
 import apportion
 from apportion.bulk.lasting_names import CACHES, lasting_name
 from apportion.core.classifier import Classifier
+from apportion.partitions import LabelMap
 
 PLAIN = (bool, int, float, complex, str, Enum, type(None))
 DEEPEST = 100  # levels of nesting; what is below goes by its type
@@ -80,6 +81,8 @@ class _Walk:
     def digest(self, value: Any) -> bytes:
         if isinstance(value, PLAIN):
             return _hash(type(value).__name__, repr(value).encode(errors="backslashreplace"))
+        if isinstance(value, LabelMap):
+            value = value.labels  # which is what the setting held at first
         if isinstance(value, bytes):
             return _hash("bytes", value)
         if isinstance(value, Tensor):

@@ -23,7 +23,7 @@ from apportion.faithfulness.scores import Scores
 from apportion.features import Features
 from apportion.inputs import Inputs
 from apportion.masking import Masking
-from apportion.partitions import Partition
+from apportion.partitions import Partition, as_partition, keep_label_map
 from apportion.parts import gathered
 from apportion.replacements import Replacement
 from apportion.results.cost import Cost
@@ -79,7 +79,8 @@ class Case:
         self, partition: Partition | Tensor | None = None, replacement: Replacement | None = None
     ) -> Masking:
         """The model under masks of these features with this replacement."""
-        key = (_hashable(partition), replacement)
+        partition = as_partition(partition)
+        key = (partition, replacement)
         if key not in self._maskings:
             self._maskings[key] = Masking(
                 self.model,
@@ -108,7 +109,8 @@ class Case:
         replacement: Replacement | None = None,
     ) -> Order:
         """The features in the order of the map."""
-        key = (id(explanation), _hashable(partition), replacement)
+        partition = as_partition(partition)
+        key = (id(explanation), partition, replacement)
         if key not in self._orders:
             masking = self.masking(partition, replacement)
             order = Order(masking, self.relevance(explanation, masking))
@@ -174,14 +176,6 @@ class Case:
         return self.scores({"": test}, explanation)[""]
 
 
-def _hashable(partition: Any) -> Any:
-    """A partition, or the numbers of a label map that is an array or a list."""
-    if not isinstance(partition, np.ndarray | list):
-        return partition
-    labels = np.asarray(partition)
-    return labels.shape, labels.tobytes()
-
-
 def encoded(inputs: Any) -> bool:
     """Whether these are tensors already; a row of a table may be a dict, too."""
     return isinstance(inputs, Tensor | tuple | dict) and any(True for _ in tensors_in(inputs))
@@ -237,6 +231,7 @@ class CurveTest:
     def __post_init__(self) -> None:
         if self.of not in ("probability", "score"):
             raise InputError(f"of is {self.of!r}; accepted: 'probability', 'score'")
+        keep_label_map(self)
 
     def ordered(self, case: Case, explanation: Map) -> Order:
         """The features in the order of the map, under the settings of this test."""
@@ -268,6 +263,9 @@ class Test:
 
     __call__ = scored
     __test__ = False  # not one of pytest's
+
+    def __post_init__(self) -> None:
+        keep_label_map(self)
 
 
 def drawn(

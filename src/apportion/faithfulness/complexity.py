@@ -76,6 +76,7 @@ class EffectiveComplexity(Test):
     higher_is_better: ClassVar[None] = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check("threshold", self.threshold, lambda v: 0 <= v < 1, "a share from 0 to below 1")
 
     def measure(self, case: Case, explanation: Map) -> Found:

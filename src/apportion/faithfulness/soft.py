@@ -35,6 +35,7 @@ class _Soft(Test):
     blind: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_whole(1, samples=self.samples)
         check_whole(0, seed=self.seed)
 

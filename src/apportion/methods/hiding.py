@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from apportion.calling import Model
 from apportion.errors import check_whole
 from apportion.features import Features
 from apportion.inputs import Inputs
 from apportion.masking import Masking
-from apportion.partitions import Partition
+from apportion.partitions import Partition, keep_label_map
 from apportion.replacements import Replacement
 from apportion.results.explanation import Explanation
 from apportion.target import Target
@@ -33,6 +31,7 @@ class Hiding:
 
     def __post_init__(self) -> None:
         check_whole(0, seed=self.seed)
+        keep_label_map(self)
 
     def __call__(
         self,
@@ -58,7 +57,7 @@ class Hiding:
             )
         )
 
-    def cut(self, inputs: Inputs) -> Partition | Tensor | None:
+    def cut(self, inputs: Inputs) -> Partition | None:
         """The features of these inputs; None for the default of `Masking`."""
         raise NotImplementedError
 

@@ -14,7 +14,7 @@ from apportion.errors import InputError
 from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.methods.hiding import Hiding
-from apportion.partitions import Partition, Patches, sides_of
+from apportion.partitions import Partition, Patches, as_partition, sides_of
 from apportion.progress import progress
 from apportion.results.explanation import Explanation
 
@@ -42,15 +42,15 @@ class Occlusion(Hiding):
     partition: Partition | Tensor | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.partition is not None and (self.patch is not None or self.stride is not None):
             raise InputError(
                 "a partition was given together with patch or stride; accepted: one or the other"
             )
+        super().__post_init__()
 
-    def cut(self, inputs: Inputs) -> Partition | Tensor | None:
+    def cut(self, inputs: Inputs) -> Partition | None:
         if self.patch is None and self.stride is None:
-            return self.partition
+            return as_partition(self.partition)
         if not isinstance(inputs, Tensor) or inputs.dim() < 3:
             raise InputError("patch and stride need one tensor with a grid, (batch, channels, …)")
         return Patches(tuple(map(gcd, *self._sides(inputs))))

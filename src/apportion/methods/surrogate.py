@@ -18,7 +18,7 @@ from apportion.masking import Masking
 from apportion.methods.designs import Design, Masks, Numbers
 from apportion.methods.hiding import Hiding
 from apportion.methods.regression import Fit, constrained, highest, lasso, ridge
-from apportion.partitions import Columns, Partition, Superpixels, Tokens, Words
+from apportion.partitions import Columns, Partition, Superpixels, Tokens, Words, as_partition
 from apportion.parts import Part
 from apportion.results.explanation import Explanation
 
@@ -81,8 +81,8 @@ class LIME(Hiding):
         ):
             check(name, getattr(self, name), accepted.__contains__, ", ".join(map(repr, accepted)))
 
-    def cut(self, inputs: Inputs) -> Partition | Tensor | None:
-        return _cut(self.partition, inputs)
+    def cut(self, inputs: Inputs) -> Partition | None:
+        return _cut(as_partition(self.partition), inputs)
 
     def explained(self, masking: Masking) -> Explanation:
         rows, texts = _kind(masking)
@@ -138,8 +138,8 @@ class KernelSHAP(Hiding):
         _check_samples(1 if self.samples is None else self.samples, self.max_samples, self.tolerance)
         check_whole(0, exact=self.exact)
 
-    def cut(self, inputs: Inputs) -> Partition | Tensor | None:
-        return _cut(self.partition, inputs)
+    def cut(self, inputs: Inputs) -> Partition | None:
+        return _cut(as_partition(self.partition), inputs)
 
     def explained(self, masking: Masking) -> Explanation:
         ends = torch.stack([torch.zeros(masking.many), torch.ones(masking.many)]).bool()
@@ -260,7 +260,7 @@ def _fitted(
     return whole, most, (text,) if uncertain else ()
 
 
-def _cut(partition: Partition | Tensor | None, inputs: Inputs) -> Partition | Tensor | None:
+def _cut(partition: Partition | None, inputs: Inputs) -> Partition | None:
     """Superpixels for pictures that are large enough to have some."""
     pictures = isinstance(inputs, Tensor) and inputs.dim() == 4 and min(inputs.shape[2:]) >= 32
     return Superpixels() if partition is None and pictures else partition

@@ -29,8 +29,8 @@ class Slot:
 
 
 Moved = Callable[[Tensor, Tensor, int], Tensor]
-"""`moved(rows, positions, number of the lookup)`: the embeddings of token ids a little beside where they are, for tests
-that explain there."""
+"""`moved(rows, positions, number of the lookup)`: what is added to the embeddings of token ids before they are explained,
+for tests that explain a little beside the input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +128,7 @@ class Leaves:
         if not bool((positions >= 0).any()):
             return rows
         if self.moved is not None:
-            rows = self.moved(rows, positions, len(self.made))
+            rows = rows + self.moved(rows, positions, len(self.made))
         axis = self._axis_of_samples(positions)
         return self._leaf(rows, Slot(None, positions=positions.movedim(axis, 0)), axis)
 
