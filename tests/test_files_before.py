@@ -150,7 +150,7 @@ def test_a_run_of_before_is_still_refused_for_other_settings(copy):
     with pytest.raises(ap.InputError, match="holds another run: target was"):
         ap.explain_dataset(*given, folder, **things.FEW, **settings | {"target": ap.Contrast(0, 1)})
     other = ap.KernelSHAP(samples=20, replacement=ap.Background(things.numbers(3, 6, start=6)))
-    with pytest.raises(ap.InputError, match="holds another run: method was .*; method fingerprint was"):
+    with pytest.raises(ap.InputError, match=r"holds another run: method was .*; method fingerprint was"):
         ap.explain_dataset(*given[:2], other, folder, **things.FEW, **settings)
 
 
