@@ -29,8 +29,8 @@ class Slot:
 
 
 Moved = Callable[[Tensor, Tensor, int], Tensor]
-"""`moved(rows, positions, number of the lookup)`: what is added to the embeddings of token ids, for tests that explain a
-little beside the input."""
+"""`moved(rows, positions, number of the lookup)`: what is added to the embeddings of token ids, for tests that explain
+a little beside the input."""
 
 
 @dataclass(frozen=True, eq=False)
