@@ -65,10 +65,10 @@ def _milliseconds(case: str, keep: str) -> float:
 
 
 def main(case: str, keep: str) -> None:
-    from apportion import calling
+    from apportion.core.memory import keep_freed_memory
 
-    if not keep:
-        calling.keep_freed_memory = lambda: None
+    if keep:
+        keep_freed_memory()
     torch.set_num_threads(1)
     if case == "digits":
         model, x, lime = frozen(ap.load("digits").model), stroke(), ap.LIME(samples=1000)

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 import apportion as ap
 from apportion.methods.relevance.composites import COMPOSITES, Composite
 from apportion.methods.relevance.rules import Box, WSquare
-from apportion.wording import balance
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -74,7 +73,7 @@ def cat_by_three_methods() -> None:
         e = ap.explain(imagenet, skimage.data.chelsea(), method)
         e.plot(ax=ax)
         ax.set_title(name, fontsize=10)
-        ax.set_xlabel(balance(e).replace("= ", "=\n"), fontsize=8)
+        ax.set_xlabel(e.balance().replace("= ", "=\n"), fontsize=8)
     axes[0].set_title(f"{e.label()}, score {float(e.total[0]):.2f}", fontsize=10)
     figure.savefig(IMAGES / "cat.png", dpi=110)
 

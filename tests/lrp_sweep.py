@@ -18,7 +18,7 @@ from torch import Tensor
 
 import apportion as ap
 import small
-from apportion.methods.relevance.ledger import Ledger
+from apportion.results.ledger import Ledger
 from small_transformers import Architecture, Made, NotBuilt, architectures
 from small_transformers import small as small_model
 

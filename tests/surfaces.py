@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from apportion import InputXGradient, IntegratedHessians
-from apportion.explanation import Cost, Explanation
 from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
-from apportion.interactions import Interactions
 from apportion.markup import data_uri
 from apportion.page_data import Article, Chapter, Group, Means, Sheet
+from apportion.results.cost import Cost
+from apportion.results.explanation import Explanation
+from apportion.results.interactions import Interactions
 from apportion.sheet import figure, heated
 
 ATTACK = "<script>alert(1)</script>"

@@ -16,7 +16,9 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 import apportion as ap
 from apportion import InputError
+from apportion.bulk import fingerprints
 from apportion.bulk.fingerprints import file_fingerprint, fingerprint, model_fingerprint
+from apportion.bulk.lasting_names import lasting_name
 from apportion.replacements import Background
 
 DATA = torch.randn(40, 30, 50, generator=torch.Generator().manual_seed(0))  # elided in its repr
@@ -257,6 +259,86 @@ def test_a_factory_whose_file_is_edited_is_another_model(tmp_path):
         (folder / "own.py").write_text(text.format(factor))
         found.append(model_fingerprint(ap.load(f"{folder / 'own.py'}:M")))
     assert found[0] == found[1] != found[2]
+
+
+OURS = {  # of each kind that a run can be made of
+    "method": lambda: ap.LRP(ap.Composite(first=ap.Flat(), names=(("head*", ap.Epsilon(0.1)),))),
+    "its settings": lambda: ap.Occlusion(partition=ap.Words(), replacement=ap.Background(A)),
+    "a method of it": lambda: ap.LRP().__call__,
+    "a class": lambda: [ap.Saliency, ap.InputError],
+    "a function": lambda: partial(ap.explain, method="lrp"),
+    "target": lambda: ap.Contrast(0, 1),
+    "texts": lambda: ap.load("sentiment"),
+    "pictures": lambda: ap.load("digits"),
+    "rows": lambda: ap.load("breast-cancer"),
+    "a bag of words": lambda: ap.load(Path(__file__).parent / "files_of_85d223a/bag-of-words.safetensors"),
+    "without a repr": lambda: [ap.ProtoPNet(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))],
+    "a class of the user's on ours": lambda: type("Mine", (ap.Saliency,), {}),
+}
+
+
+@pytest.fixture
+def moved(monkeypatch):
+    """Says of every class and function of ours that its file is in another folder."""
+
+    def move():
+        for name, module in list(sys.modules.items()):
+            if name.split(".")[0] != "apportion":
+                continue
+            elsewhere = name.replace("apportion", "apportion.elsewhere", 1)
+            monkeypatch.setitem(sys.modules, elsewhere, module)
+            for value in vars(module).values():
+                if hasattr(value, "__qualname__") and getattr(value, "__module__", None) == name:
+                    monkeypatch.setattr(value, "__module__", elsewhere)
+        fingerprints._name.cache_clear()
+
+    yield move
+    monkeypatch.undo()
+    fingerprints._name.cache_clear()
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_a_file_of_ours_that_is_moved_changes_nothing(name, moved):
+    thing = OURS[name]()
+    before = fingerprint(thing)
+    moved()
+    assert ap.Saliency.__module__.startswith("apportion.elsewhere")
+    assert fingerprint(thing) == before
+
+
+def test_public_classes_and_functions_have_names_of_their_own(moved):
+    public = [value for name in ap.__all__ if hasattr(value := getattr(ap, name), "__qualname__")]
+    names = [lasting_name(value) for value in public]
+    assert len(set(names)) == len(public) > 70
+    moved()
+    assert [lasting_name(value) for value in public] == names
+
+
+def test_what_is_newer_goes_by_its_class():
+    newer = type("Newer", (), {"__module__": "apportion.methods.some_file"})
+    newest = type("Newest", (), {"__module__": "apportion.methods.some_file"})
+    assert lasting_name(newer) == "apportion.Newer"
+    assert fingerprint(newer) != fingerprint(newest)
+
+
+def test_words_of_a_text_are_not_those_of_a_picture():
+    from apportion.models.bag_of_words import vocabulary
+
+    assert lasting_name(vocabulary.Words) != lasting_name(ap.Words)
+
+
+def test_a_method_that_was_used_is_the_same():
+    rows = torch.rand(20, 4, generator=torch.Generator().manual_seed(0))
+    method = ap.LIME(samples=10, replacement=ap.Quartiles(rows))
+    before = fingerprint(method)
+    method(nn.Linear(4, 2), rows[:1], 0)
+    assert fingerprint(method) == before
+
+
+def test_a_method_that_prints_otherwise_goes_on(tmp_path, monkeypatch):
+    explained(tmp_path)
+    monkeypatch.setattr(ap.Saliency, "__repr__", lambda self: "Saliency(at=None, in_other_words=True)")
+    assert explained(tmp_path).complete
 
 
 def test_cycles_and_depth_end():

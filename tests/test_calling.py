@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import apportion as ap
-from apportion.calling import keep_freed_memory
+from apportion.core.memory import keep_freed_memory
 from apportion.errors import InputError
 from apportion.masking import Masking
 
@@ -45,8 +45,17 @@ def test_other_errors_of_a_model_are_its_own_with_a_note(method) -> None:
 
 def test_the_first_call_in_a_process_runs_as_many_rows_at_once_as_the_next() -> None:
     keep_freed_memory.cache_clear()
-    first, second = (Masking(nn.Linear(3, 2), torch.rand(1, 3)).chunk for _ in range(2))
+    first = Masking(nn.Linear(3, 2), torch.rand(1, 3)).chunk
+    keep_freed_memory()
+    second = Masking(nn.Linear(3, 2), torch.rand(1, 3)).chunk
     assert first == second == 4096
+
+
+def test_a_library_leaves_the_allocator_of_the_process_alone() -> None:
+    keep_freed_memory.cache_clear()
+    ap.Saliency()(nn.Linear(3, 2), torch.rand(1, 3))
+    ap.LIME(samples=20)(nn.Linear(3, 2), torch.rand(1, 3))
+    assert keep_freed_memory.cache_info().currsize == 0
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 import apportion as ap
 import pretended
 import squares
-from apportion import faithfulness, methods
+from apportion.core.registry import from_repr
 from apportion.domains.documents import Documents
 from apportion.models.text import AttentionClassifier
 from apportion.models.training import Training, scores_by_model, train
+from apportion.names import INTERACTIONS, METHODS, TESTS
 from apportion.trees import tensors_in
 
 
@@ -112,11 +113,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("subject", REFUSED)
-@pytest.mark.parametrize("name", sorted({**methods.METHODS, **methods.INTERACTIONS}))
+@pytest.mark.parametrize("name", sorted({**METHODS, **INTERACTIONS}))
 def test_methods(name: str, subject: str) -> None:
     if name == "shapleyinteractions" and subject == "pictures":
         name += "(groups=5)"  # it takes long for many features
-    method = methods.from_repr("Taylor(steps=20)" if name == "taylor" else name)
+    method = from_repr("Taylor(steps=20)" if name == "taylor" else name)
 
     def use(model: nn.Module, x: Tensor) -> Any:
         found = method(model, x, 1)
@@ -128,9 +129,9 @@ def test_methods(name: str, subject: str) -> None:
 
 
 @pytest.mark.parametrize("subject", REFUSED)
-@pytest.mark.parametrize("name", sorted(faithfulness.TESTS))
+@pytest.mark.parametrize("name", sorted(TESTS))
 def test_tests(name: str, subject: str) -> None:
-    test = faithfulness.from_repr(name)
+    test = from_repr(name, "test")
 
     def use(model: nn.Module, x: Tensor) -> Tensor:
         labels = torch.tensor([1, 0], device=x.device)

@@ -20,9 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import small
+from apportion.core.registry import from_repr
 from apportion.errors import InputError
-from apportion.methods import INTERACTIONS, METHODS, from_repr
-from apportion.packing import SCHEMA
+from apportion.names import INTERACTIONS, METHODS
+from apportion.results.result import SCHEMA
 from apportion.target import Contrast
 
 # Settings under which a method is quick on the small models; without an entry it is tested as it is.

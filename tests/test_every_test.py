@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 import apportion as ap
 import small
+from apportion.core.registry import from_repr
 from apportion.errors import InputError
-from apportion.faithfulness import TESTS, from_repr
 from apportion.faithfulness.scores import Scores
 from apportion.features import TextFeatures
+from apportion.names import TESTS
 
 # Settings under which a test is quick on the small models; without an entry it is tested as it is.
 QUICK = {
@@ -64,7 +65,7 @@ every_test = pytest.mark.parametrize("name", list(TESTS))
 
 
 def made_test(name: str) -> Any:
-    return from_repr(QUICK.get(name, name))
+    return from_repr(QUICK.get(name, name), "test")
 
 
 def able(name: str, model: str) -> bool:
@@ -162,9 +163,9 @@ def test_odd_sizes_and_channels(name: str, shape: tuple[int, ...]) -> None:
 
 @every_test
 def test_repr_rebuilds_the_test(name: str) -> None:
-    for test in (from_repr(name), made_test(name)):
-        assert from_repr(repr(test)) == test
-        assert hash(from_repr(repr(test))) == hash(test)
+    for test in (from_repr(name, "test"), made_test(name)):
+        assert from_repr(repr(test), "test") == test
+        assert hash(from_repr(repr(test), "test")) == hash(test)
     assert test.higher_is_better in (True, False, None)
     assert test.blind == (name in BLIND)
     with pytest.raises((AttributeError, TypeError)):
@@ -275,7 +276,7 @@ def test_the_exact_map_is_best_and_the_reversed_worst(name: str, kind: str) -> N
     if name in TRAINING:
         pytest.skip("masks of one sample's own tell its label; see test_roar_sees_which_column_matters")
     model, inputs, exact, features = linear_case(kind, 200 if name in TRAINING else 12)
-    test = from_repr(TRAINING.get(name, name))
+    test = from_repr(TRAINING.get(name, name), "test")
     labels = model(inputs).argmax(1)
 
     def score(values: Tensor) -> Tensor:
@@ -398,7 +399,7 @@ def test_labels_of_one_class_or_none(name: str) -> None:
 )
 def test_wrong_settings_are_refused(text: str) -> None:
     with pytest.raises(InputError):
-        from_repr(text)
+        from_repr(text, "test")
 
 
 @pytest.mark.parametrize("share", [0.0, "half"])

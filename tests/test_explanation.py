@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import save_file
 
 import apportion as ap
+from apportion.core.registry import from_repr
 from apportion.errors import InputError
-from apportion.explanation import Explanation
 from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
 from apportion.files import write_whole
-from apportion.methods import from_repr
-from apportion.packing import SCHEMA
 from apportion.replacements import Background
+from apportion.results.explanation import Explanation
+from apportion.results.result import SCHEMA
 
 
 def linear(bias=False):

@@ -622,7 +622,7 @@ def test_references(table: Any) -> None:
         assert torch.equal(again.values, made.values)
     assert not torch.equal(ap.references(explanation)["random"].values, found["random"].values)
     assert found["reversed"].method == Reversed(explanation.method)
-    from apportion.methods import from_repr
+    from apportion.core.registry import from_repr
 
     assert from_repr(repr(found["reversed"].method)) == found["reversed"].method
 

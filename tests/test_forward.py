@@ -10,8 +10,8 @@ from torch.utils.checkpoint import checkpoint
 
 import apportion as ap
 import small
+from apportion.engines.substitution import Gradients
 from apportion.errors import InputError
-from apportion.forward import Subject
 from apportion.trees import tensors_in
 
 X = torch.tensor([[1.0, -2.0, 3.0], [0.5, 1.5, -1.0]])
@@ -536,7 +536,7 @@ def test_passes_are_counted():
 
 def test_other_leaves_in_the_place_of_the_inputs():
     model, x = small.mlp()
-    subject = Subject(model, x)
+    subject = Gradients(model, x)
     score = subject.forward()
     assert [leaf.shape for leaf in score.leaves] == [x.shape]
     again = subject.forward(leaves=[torch.cat([x, 2 * x])])

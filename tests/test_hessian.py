@@ -14,8 +14,8 @@ from torch import nn
 
 import apportion as ap
 from apportion import InputError, IntegratedGradients, IntegratedHessians
+from apportion.engines.substitution import Substitution
 from apportion.methods.smoothing import TWICE
-from apportion.substitution import Substitution
 from small import Words
 
 numbers = st.lists(st.floats(-2, 2), min_size=3, max_size=3)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.overrides import get_overridable_functions
 
 import apportion as ap
-from apportion.identity import MOVES, identify
+from apportion.engines.substitution.function_names import MOVES, identify
 from apportion.methods.relevance.elementwise import AWAY_FROM_ZERO, ELEMENTWISE
 from apportion.methods.relevance.operations import HOMOGENEOUS, TABLE
 

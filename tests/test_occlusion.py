@@ -87,7 +87,7 @@ def test_samples_with_fewer_features_have_nothing_beyond_them() -> None:
 
 
 def test_through_a_classifier() -> None:
-    from apportion.domains import Classifier
+    from apportion.core.classifier import Classifier
 
     def encode(text: str) -> tuple[Tensor, TextFeatures]:
         words = text.split()
@@ -106,7 +106,7 @@ def test_a_numpy_model() -> None:
 
 
 def test_the_repr_rebuilds_it_and_files_keep_it(tmp_path) -> None:
-    from apportion.methods import from_repr
+    from apportion.core.registry import from_repr
     from apportion.partitions import Patches
 
     method = ap.Occlusion(partition=Patches(4), replacement=Constant(1.0))

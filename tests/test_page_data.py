@@ -13,8 +13,8 @@ import torch
 
 import apportion as ap
 from apportion import page_data, sheet
+from apportion.core.registry import description
 from apportion.faithfulness.scores import Scores
-from apportion.methods import entry
 from apportion.report import page
 from apportion.serve import messages
 from apportion.serve.asking import Ask
@@ -88,7 +88,7 @@ def test_all_that_the_server_says_is_typed():
     for name in ("sentiment", "breast-cancer"):
         fits(json.loads(json.dumps(models.described(name))), messages.Loaded, seen)
     fits(models.listed(), list[messages.Model], seen)
-    fits(entry("lrp", ap.LRP, pairs=False), messages.Method, seen)
+    fits(description("lrp", ap.LRP, pairs=False), messages.Method, seen)
     assert "Card.asked" in seen
     missing = {field.split(".")[0] for field in all_fields(messages) - seen}
     assert missing <= {"Waiting", "Catalog"}  # which the server makes beside them

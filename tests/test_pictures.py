@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
@@ -15,8 +15,9 @@ from PIL import Image
 from apportion import InputError, InputXGradient
 from apportion.features import TextFeatures
 from apportion.pictures import coloured, plot, png
+from apportion.results.result import decision
+from apportion.results.words import adding_up, number
 from apportion.views import AGAINST, FOR, Bars, Heat, Words, view
-from apportion.wording import adding_up, balance, decision, number
 from surfaces import made, picture, row, words
 
 ONE_SCORE = {"labels": None, "output": torch.ones(1, 1), "target": torch.tensor([0])}
@@ -136,9 +137,9 @@ def test_values_of_an_inner_layer_are_drawn_by_their_own_shape():
 
 
 def test_the_balance_line():
-    assert balance(row()) == "total 3.00 = apportioned 1.25 + remainder 1.75"
-    assert balance(row(total=torch.tensor([1.0]))) == "total 1.00 = apportioned 1.25 − remainder 0.25"
-    assert "does not claim to add up" in balance(row(total=None))
+    assert row().balance() == "total 3.00 = apportioned 1.25 + remainder 1.75"
+    assert row(total=torch.tensor([1.0])).balance() == "total 1.00 = apportioned 1.25 − remainder 0.25"
+    assert "does not claim to add up" in row(total=None).balance()
 
 
 def test_numbers_are_never_rounded_to_nothing():
@@ -168,6 +169,8 @@ def test_decision_of_a_model_that_gives_probabilities():
 
 
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
+@example(0.00390625, 1.0)
+@example(1.2e-7, 1.0)
 def test_the_numbers_of_a_balance_add_up_as_printed(total, apportioned):
     words = adding_up(total, {"apportioned": apportioned}).replace("−", "-").split()
     shown, part, sign, rest = words[1], words[4], words[5], words[7]

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from apportion import LRP
 from apportion.errors import InputError
-from apportion.explanation import Explanation
 from apportion.models.prototypes import fast, last_layer, training
 from apportion.models.prototypes.explaining import PrototypeLRP, Prototypes, Upsampled, enlarged
 from apportion.models.prototypes.grids import Grids
@@ -29,6 +28,7 @@ from apportion.models.prototypes.network import (
 from apportion.models.prototypes.push import duplicates, merged, nearest, own_neighbours, worth_keeping
 from apportion.models.prototypes.quality import inside, purity, stability
 from apportion.models.prototypes.settings import Fast, LastLayer, Paper, Pruning
+from apportion.results.explanation import Explanation
 from apportion.target import Contrast
 
 KINDS = ("log", "cosine")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import apportion as ap
 import small
-from apportion.faithfulness import from_repr
+from apportion.core.registry import from_repr
 from apportion.faithfulness.case import Case
 from apportion.faithfulness.curves import Order
 from apportion.faithfulness.randomisation import histogram_entropy
@@ -45,7 +45,7 @@ def test_a_model_that_ends_in_a_sigmoid_is_read_as_it_is(name: str) -> None:
     values = x * model.weight.detach()
     target = torch.ones(9, dtype=torch.long)
     found = {
-        end: from_repr(name)(one, x, values, target if end == "two" else None).values
+        end: from_repr(name, "test")(one, x, values, target if end == "two" else None).values
         for end, one in ends(model).items()
     }
     assert found["score"].isnan().sum() < 9

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import apportion as ap
-from apportion.methods import INTERACTIONS, METHODS, method_class
+from apportion.core.registry import class_named
+from apportion.names import INTERACTIONS, METHODS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -111,7 +112,7 @@ def test_every_public_name_has_a_reference_entry(name: str, documented: list[obj
 
 @pytest.mark.parametrize("name", [*METHODS, *INTERACTIONS])
 def test_every_method_is_documented(name: str):
-    made = method_class(name)
+    made = class_named(name)
     assert f"::: {made.__module__}.{made.__name__}\n" in (ROOT / "docs" / "methods.md").read_text(
         encoding="utf-8"
     )

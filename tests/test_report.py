@@ -9,11 +9,11 @@ from PIL import Image
 
 from apportion import LRP, Saliency
 from apportion.cards import sections
-from apportion.explanation import Cost
 from apportion.faithfulness.scores import Scores
 from apportion.features import TabularFeatures
-from apportion.interactions import Interactions
 from apportion.report import frame, page, summary
+from apportion.results.cost import Cost
+from apportion.results.interactions import Interactions
 from browser import Browser, needs_chromium
 from surfaces import ATTACK, HOSTILE, data_of, over_prototypes, pairs, picture, row, words
 

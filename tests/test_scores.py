@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from apportion.errors import InputError
-from apportion.explanation import Cost
 from apportion.faithfulness.agreement import kendall_tau, krippendorff_alpha, tau_table
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.statistics import (
@@ -28,6 +27,7 @@ from apportion.faithfulness.statistics import (
     sign_flip_p,
     sign_flip_ps,
 )
+from apportion.results.cost import Cost
 
 numbers = st.integers(-40, 40).map(lambda i: i / 4)
 

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("fastapi")
-from apportion.methods import INTERACTIONS, METHODS
+from apportion.names import INTERACTIONS, METHODS
 from browser import Browser, needs_chromium
 from surfaces import ATTACK
 

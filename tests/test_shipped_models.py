@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.models import efficientnet
 from apportion.models.digits import DigitsNet, digits
 from apportion.models.efficientnet import EfficientNetLite0, SameConv2d, imagenet

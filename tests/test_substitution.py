@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import apportion as ap
+from apportion.engines.substitution import Substitution
+from apportion.engines.substitution.function_names import MOVES, identify
+from apportion.engines.substitution.tensor_notes import TensorNotes
 from apportion.errors import InputError
-from apportion.identity import MOVES, identify
-from apportion.notes import Notes
-from apportion.substitution import Substitution
 
 
 def seen(function, *args, model=None):
@@ -36,7 +36,7 @@ def leaf(*shape):
 
 def run(function, x, table=None, **settings):
     substitution = Substitution(table or {}, **settings)
-    substitution.own.add(id(x))
+    substitution.explained.add(x)
     with substitution:
         return substitution.current(function(x))
 
@@ -116,7 +116,7 @@ def test_only_what_depends_on_the_input_is_substituted():
     assert seen(lambda x: F.relu(constant) + F.relu(x), x) == []
     run_ = Substitution({}, lambda call, *a, **k: names.append(call.name) or call.native())
     names = []
-    run_.own.add(id(x))
+    run_.explained.add(x)
     with run_:
         _ = F.relu(constant) + F.relu(x)
     assert names == ["relu", "add"]
@@ -190,7 +190,7 @@ def test_nothing_is_written_into_constants():
 @pytest.mark.parametrize("norm", [nn.BatchNorm1d(3), nn.InstanceNorm1d(3, track_running_stats=True)])
 def test_running_statistics_stay(norm):
     x = leaf(4, 3, 5)
-    from apportion.substitution import HARMLESS
+    from apportion.engines.substitution import HARMLESS
 
     before = {name: buffer.clone() for name, buffer in norm.named_buffers()}
     for table in ({}, HARMLESS):
@@ -231,7 +231,7 @@ def test_arrays_of_what_is_explained_are_refused():
 
 
 def test_notes_forget_with_their_tensors():
-    notes = Notes()
+    notes = TensorNotes()
     tensor = torch.ones(1)
     notes[tensor] = "known"
     assert notes.get(tensor) == "known"
@@ -263,7 +263,7 @@ def test_threads_do_not_see_each_others_substitutes():
     thread = threading.Thread(target=other)
     thread.start()
     substitution = Substitution({"relu": lambda call, input, **_: 5 * input})
-    substitution.own.add(id(x))
+    substitution.explained.add(x)
     with substitution:
         inside.set()
         done.wait(5)

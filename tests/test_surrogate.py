@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -199,6 +200,29 @@ def test_the_regression_is_scikit_learns() -> None:
         last = next(c for c in path.T[::-1] if (c != 0).sum() <= keep)
         chosen = lasso(z, y[None], w, keep)
         assert chosen[0].tolist() == (last != 0).tolist()
+
+
+def test_the_path_of_the_lasso_needs_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.delitem(sys.modules, "sklearn.linear_model", raising=False)
+    with pytest.raises(InputError, match=r"needs scikit-learn: pip install 'apportion\[tabular\]'"):
+        ap.LIME(keep=2, select="lasso")(network(4), torch.ones(1, 4, dtype=torch.float64))
+    assert ap.LIME(keep=2)(network(4), torch.ones(1, 4, dtype=torch.float64)).values.count_nonzero() == 2
+
+
+def test_where_few_masks_are_the_path_of_the_lasso_is_the_same() -> None:
+    """More features than masks: no Gram matrix is made, which would be the larger of the two."""
+    linear = pytest.importorskip("sklearn.linear_model")
+    rng = np.random.default_rng(2)
+    z, y, w = rng.random((30, 80)) < 0.5, rng.normal(size=(1, 30)), rng.random(30)
+    centred = (z - np.average(z, axis=0, weights=w)) * np.sqrt(w)[:, None]
+    gap = (y[0] - np.average(y[0], weights=w)) * np.sqrt(w)
+    _, _, path = linear.lars_path_gram(
+        centred.T @ gap, centred.T @ centred, n_samples=30, method="lasso", max_iter=40
+    )
+    for keep in (1, 3, 8):
+        few = next(c for c in path.T[::-1] if (c != 0).sum() <= keep)
+        assert lasso(z, y, w, keep)[0].tolist() == (few != 0).tolist()
 
 
 def test_lime_finds_a_linear_model() -> None:

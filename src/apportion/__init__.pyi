@@ -2,10 +2,9 @@
 
 from .bulk.reading import open_run as open_run
 from .bulk.run import explain_dataset as explain_dataset
-from .domains import Classifier as Classifier
+from .core.classifier import Classifier as Classifier
 from .errors import InputError as InputError
 from .explaining import explain as explain
-from .explanation import Explanation as Explanation
 from .faithfulness.comparison import compare as compare
 from .faithfulness.complexity import Complexity as Complexity
 from .faithfulness.complexity import EffectiveComplexity as EffectiveComplexity
@@ -38,7 +37,6 @@ from .faithfulness.shuffle import ShuffleTVD as ShuffleTVD
 from .faithfulness.soft import SoftComprehensiveness as SoftComprehensiveness
 from .faithfulness.soft import SoftSufficiency as SoftSufficiency
 from .faithfulness.weak_learner import WeakLearner as WeakLearner
-from .interactions import Interactions as Interactions
 from .methods.attention import AttentionWeights as AttentionWeights
 from .methods.cam import GradCAM as GradCAM
 from .methods.cam import GradCAMPlusPlus as GradCAMPlusPlus
@@ -89,6 +87,8 @@ from .replacements import Delete as Delete
 from .replacements import Mean as Mean
 from .replacements import NoisyLinear as NoisyLinear
 from .replacements import RegionMean as RegionMean
+from .results.explanation import Explanation as Explanation
+from .results.interactions import Interactions as Interactions
 from .target import Contrast as Contrast
 
 __version__: str

@@ -14,7 +14,9 @@ def main() -> None:
     sys.unraisablehook = _once_more
     try:
         from apportion.cli import main as run
+        from apportion.core.memory import keep_freed_memory
 
+        keep_freed_memory()
         run()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from apportion.core.classifier import Classifier
+from apportion.core.private_torch import BatchNorm, Dropout
 from apportion.errors import InputError, nearest
 from apportion.inputs import Inputs
 from apportion.progress import model_called
@@ -22,27 +23,13 @@ Model = Callable[..., Any]
 
 def behind(model: Any) -> Any:
     """The model of a Classifier; others as they are, also those that happen to have an attribute `model`."""
-    from apportion.domains import Classifier
-
     return model.model if isinstance(model, Classifier) else model
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Let glibc keep up to 64 MB of freed memory for this process instead of handing it back at once.
-
-    Each pass would fault in again the pages that the last one gave back: up to a third of the time of
-    EfficientNet-Lite0 and of small networks on a CPU (`benchmarks/run.py freed-memory`). The threshold follows
-    the largest block that was ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); this one is never written to.
-    """
-    np.empty(31 << 20, dtype=np.uint8)  # not a tensor, whose size would be taken for one of the model's
 
 
 def call_model(model: Model, inputs: Inputs) -> Any:
     """What the model returns. InputError for ids that it cannot look up; any other error of the model's own is
     raised with a note of what it was called with."""
     model_called()
-    keep_freed_memory()
     try:
         if isinstance(inputs, Tensor):
             return model(inputs)
@@ -148,8 +135,16 @@ def same_random_state(inputs: Inputs) -> Iterator[list[str]]:
 def warned(told: Sequence[str]) -> tuple[str, ...]:
     """The same as Python's warnings, too."""
     for message in told:
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=_caller())
     return tuple(told)
+
+
+def _caller() -> int:
+    """How far up the stack the first code outside the package is, as `warnings.warn` counts for whoever calls this."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("apportion."):
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 _DREW = (
@@ -162,11 +157,10 @@ def warn_about_training(model: Any) -> tuple[str, ...]:
     """Warn of modules whose output is random or depends on the rest of the batch, and name them."""
     if not isinstance(model, torch.nn.Module):
         return ()
-    kinds = (torch.nn.modules.batchnorm._BatchNorm, torch.nn.modules.dropout._DropoutNd)
     found = [
         name or type(module).__name__
         for name, module in model.named_modules()
-        if module.training and isinstance(module, kinds) and getattr(module, "p", 1) > 0
+        if module.training and isinstance(module, BatchNorm | Dropout) and getattr(module, "p", 1) > 0
     ]
     if not found:
         return ()
@@ -175,5 +169,4 @@ def warn_about_training(model: Any) -> tuple[str, ...]:
         f"the model is in training mode: {some} make its output random or dependent on the rest of the batch; "
         "call model.eval() first"
     )
-    warnings.warn(message, stacklevel=4)
-    return (message,)
+    return warned([message])

@@ -15,8 +15,9 @@ from apportion.faithfulness.scores import Scores
 from apportion.features import Features, TextFeatures
 from apportion.markup import PHOTO, data_uri
 from apportion.page_data import Card, Chart, LedgerRow, Piece, Score, Section, Shown
+from apportion.results.result import Result, decision
+from apportion.results.words import called
 from apportion.views import Bars, Heat, Pairs, View, Words, view
-from apportion.wording import Explained, balance, called, decision, target_name
 
 TOP = 8  # features in a card's table
 ROWS = 10  # of a ledger
@@ -25,7 +26,7 @@ NAMED = ("model", "input", "panels")  # notes that are shown at a place of their
 Tests = Sequence[Scores]
 
 
-def sections(found: Sequence[Explained], tests: Sequence[Tests] | None = None) -> list[Section]:
+def sections(found: Sequence[Result], tests: Sequence[Tests] | None = None) -> list[Section]:
     """One section for each input; explanations of the same input (equal features and equal scores) share one,
     whatever their order. `tests` are the scores of each explanation, one value a sample.
 
@@ -39,7 +40,7 @@ def sections(found: Sequence[Explained], tests: Sequence[Tests] | None = None) -
     return [_section(group) for group in _by_input(members)]
 
 
-Member = tuple[Explained, int, Tests]
+Member = tuple[Result, int, Tests]
 
 
 def _by_input(members: Iterable[Member]) -> list[list[Member]]:
@@ -68,7 +69,7 @@ def _same_input(group: list[Member], member: Member) -> bool:
     return same_features and one.notes.get("input") == other.notes.get("input")
 
 
-def _features(explanation: Explained, index: int) -> Features | None:
+def _features(explanation: Result, index: int) -> Features | None:
     return None if explanation.features is None else explanation.features[index]
 
 
@@ -109,8 +110,8 @@ def _card(member: Member, shown: View) -> Card:
     return {
         "method": called(explanation.method),
         "repr": repr(explanation.method),
-        "target": target_name(explanation, index),
-        "balance": balance(explanation, index),
+        "target": explanation.label(index),
+        "balance": explanation.balance(index),
         "share": None if total is None else _share(float(total[index]), apportioned),
         "cost": str(explanation.cost),
         "warnings": list(explanation.warnings),

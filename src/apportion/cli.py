@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from apportion.recognise import Given
+    from apportion.results.result import Result
     from apportion.running import Prepared
-    from apportion.wording import Explained
 
 OUT = Path("apportion-out")
 # Nodes are fixed: to its tolerance the integral takes hundreds of passes on a photo.
@@ -223,7 +223,7 @@ def _recognised(given: str) -> Given:
 
 def _explain(
     what: Given, model: str | None, methods: list[str], target: str | None, layer: str | None, row: int
-) -> tuple[Prepared, list[Explained]]:
+) -> tuple[Prepared, list[Result]]:
     with _status():
         from apportion.running import explain_given
 
@@ -247,7 +247,7 @@ def _status() -> Iterator[None]:
         yield
 
 
-def _stem(what: Given, explanation: Explained) -> str:
+def _stem(what: Given, explanation: Result) -> str:
     method = type(explanation.method).__name__.lower()
     return f"{Path(what.name).stem if what.raw is not what.name else what.kind}-{method}"
 

@@ -62,13 +62,16 @@ def put_to_test(
 def list_tests(as_json: Json = False) -> None:
     """List the tests: name, repr with its settings, direction, meaning."""
     with one_line_errors(quiet=as_json):
-        from apportion.faithfulness import TESTS, named_test
-        from apportion.methods import entry
+        from apportion.core.registry import class_named, description
+        from apportion.names import TESTS
 
         arrows = {True: "higher is better", False: "lower is better", None: "neither end is better"}
-        made = {name: named_test(name) for name in TESTS}
+        made = {name: class_named(name, "test") for name in TESTS}
         show(
-            [entry(name, test, direction=arrows[test().higher_is_better]) for name, test in made.items()],
+            [
+                description(name, test, direction=arrows[test().higher_is_better])
+                for name, test in made.items()
+            ],
             as_json,
         )
 
@@ -82,14 +85,14 @@ def _table(
     rows: int,
     panel: bool,
 ) -> Table:
-    from apportion.faithfulness import from_repr
+    from apportion.core.registry import from_repr
     from apportion.faithfulness.comparison import QUICK_TESTS, compare
     from apportion.faithfulness.table import joined
     from apportion.recognise import recognise
     from apportion.running import explain_by_each
 
     for name in tests or ():
-        from_repr(name)  # a wrong name is told before a model is loaded
+        from_repr(name, "test")  # a wrong name is told before a model is loaded
     given = [recognise(text) for text in inputs]
     if len({what.kind for what in given}) > 1:
         raise InputError(

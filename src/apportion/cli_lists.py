@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 def complete_methods(incomplete: str) -> list[str]:
     """Short names for the shell; the last of a list of names."""
-    from apportion.methods import INTERACTIONS, METHODS
+    from apportion.names import INTERACTIONS, METHODS
 
     before, comma, last = incomplete.rpartition(",")
     return [before + comma + name for name in (*METHODS, *INTERACTIONS) if name.startswith(last)]
@@ -64,10 +64,11 @@ def methods(as_json: Json = False) -> None:
     apportion methods --json | jq '.[].name'
     """
     with one_line_errors(quiet=as_json):
-        from apportion.methods import INTERACTIONS, METHODS, OF_ONE_KIND, entry, method_class
+        from apportion.core.registry import class_named, description
+        from apportion.names import INTERACTIONS, METHODS, OF_ONE_KIND
 
         names = (*METHODS, *INTERACTIONS, *OF_ONE_KIND)
-        show([entry(name, method_class(name), pairs=name in INTERACTIONS) for name in names], as_json)
+        show([description(name, class_named(name), pairs=name in INTERACTIONS) for name in names], as_json)
 
 
 def models(as_json: Json = False) -> None:
@@ -111,13 +112,13 @@ def rules(
     apportion explain cat.png --method "LRP(Composite(convolution=Gamma(0.1)))"
     """
     with one_line_errors(quiet=as_json):
-        from apportion.methods import entry
+        from apportion.core.registry import description
         from apportion.methods.relevance import rules as module
         from apportion.methods.relevance.composites import COMPOSITES
         from apportion.methods.relevance.operations import TABLE
 
         known = [
-            entry(name, made)
+            description(name, made)
             for name, made in vars(module).items()
             if isinstance(made, type) and hasattr(made, "direct")
         ]

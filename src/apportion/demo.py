@@ -11,8 +11,8 @@ from apportion import terminal
 from apportion.files import write_whole
 from apportion.recognise import Given
 from apportion.report import page
+from apportion.results.result import Result
 from apportion.running import explain_given
-from apportion.wording import Explained
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,7 @@ METHODS = ("lrp", "IntegratedGradients(nodes=24)", "inputxgradient")
 
 def run(console: Console, path: Path) -> None:
     """Explain both in the terminal by the first method, by all in a table and on a page at `path`."""
-    found: list[Explained] = []
+    found: list[Result] = []
     inputs = [Given("text", SENTENCE, SENTENCE)]
     with tempfile.TemporaryDirectory() as folder:
         if (photo := _photo(Path(folder))) is None:

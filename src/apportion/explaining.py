@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
+from apportion.core.registry import made_of
 from apportion.errors import InputError, nearest
-from apportion.explanation import Explanation
 from apportion.features import Features, TabularFeatures
 from apportion.inputs import Inputs
-from apportion.methods import made_of
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 
 

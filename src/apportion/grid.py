@@ -1,5 +1,5 @@
-"""A table as text, in whatever way it is shown: Markdown for files, columns for the terminal, HTML for a notebook,
-data for the page."""
+"""A table as text, in whatever way it is shown: Markdown for files, columns for the terminal, HTML for a
+notebook."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from apportion import page_data
+from apportion.results.display import display
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -80,22 +80,10 @@ class Grid:
 
     def html(self) -> str:
         """The table for a notebook."""
-        from apportion.markup import table
-
         bold = {(i + 1, j) for i, j in self.best}
         faint = {i for i, row in enumerate(self.rows, 1) if row[0] in self.references}
-        return table([self.columns, *self.rows], self.notes, bold, faint)
-
-    def data(self) -> page_data.Table:
-        """The table for the page."""
-        return {
-            "title": self.title,
-            "columns": list(self.columns),
-            "rows": [list(row) for row in self.rows],
-            "note": " ".join(self.notes),
-            "references": list(self.references),
-            "best": [(row, column) for row, column in self.best],
-        }
+        html: str = display().table([self.columns, *self.rows], self.notes, bold, faint)
+        return html
 
     def is_best(self, row: int, column: int) -> bool:
         """Whether the cell at this place is set in bold."""

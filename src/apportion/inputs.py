@@ -9,10 +9,13 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.explanation import Values
 from apportion.trees import all_finite, keyed
 
 Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
+"""What a model is given."""
+
+Values = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
+"""A number for each entry of the inputs, in their form."""
 
 
 # Keyword inputs of `transformers` models that say how to read the input.

@@ -6,8 +6,6 @@ NumPy arrays.
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import cached_property
@@ -17,23 +15,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.calling import Model, behind, call_model, same_random_state, warn_about_training, warned
+from apportion.calling import Model, call_model, same_random_state, warned
 from apportion.chunks import Largest, rows_a_chunk
+from apportion.engines.masking.ends_in_softmax import LastSquash
+from apportion.engines.subject import Subject
+from apportion.engines.substitution import Substitution
 from apportion.errors import InputError, check_whole
-from apportion.explanation import Cost, Explanation, Values
 from apportion.features import Features
-from apportion.inputs import Inputs, checked_inputs, rows_of
+from apportion.inputs import Inputs, Values, rows_of
 from apportion.padding import is_needless, without_padding
 from apportion.partitions import Columns, Partition, words_of
 from apportion.parts import Ordered, as_tensor_map, counts, cut, misread, spread, without_hidden
 from apportion.progress import progress
 from apportion.replacements import Background, Delete, Replacement
-from apportion.substitution import Substitution
-from apportion.target import LastSquash, Target, are_probabilities, described, pick, resolve, scores_of
-from apportion.trees import all_finite, map_tensors, tensors_in
+from apportion.results.explanation import Explanation
+from apportion.target import Target, are_probabilities, pick, resolve, scores_of
+from apportion.trees import map_tensors, tensors_in
 
 
-class Masking:
+class Masking(Subject):
     """A model at some inputs for some target, ready to be run under masks.
 
     `partition` cuts the inputs into features (a `Partition`, or a label map as an integer tensor; default: see
@@ -62,30 +62,19 @@ class Masking:
         chunk: int | None = None,
         seed: int = 0,
     ) -> None:
-        self.start = time.perf_counter()
-        if not callable(model):
-            offers = [
-                f", such as its {name}" for name in ("predict_proba", "predict") if hasattr(model, name)
-            ]
-            accepted = "a module or any callable" + "".join(offers[:1])
-            raise InputError(f"model is {type(model).__name__}; accepted: {accepted}")
         if chunk is not None:
             check_whole(1, chunk=chunk)
         if mask is not None:
             check_whole(0, mask=mask)
         check_whole(0, seed=seed)
-        self.model: Model = behind(model)
+        given = _as_tensor("inputs", inputs) if isinstance(inputs, np.ndarray) else inputs
+        super().__init__(model, given, target)
         self.numpy = isinstance(inputs, np.ndarray) and not isinstance(self.model, torch.nn.Module)
-        self.inputs = checked_inputs(
-            _as_tensor("inputs", inputs) if isinstance(inputs, np.ndarray) else inputs
-        )
-        self.batch = next(tensors_in(self.inputs)).shape[0]
         if features is not None:
             known = len(features) if isinstance(features, Sequence) else type(features).__name__
             if known != self.batch:
                 raise InputError(f"{known} features for {self.batch} samples; accepted: one per sample")
         self.features = features
-        self.warnings = warn_about_training(self.model)
         if partition is None and features is None:
             rows = self.numpy and isinstance(self.inputs, Tensor) and self.inputs.dim() == 2
             # Integers too: nothing says that they are token ids.
@@ -101,10 +90,8 @@ class Masking:
         self.draws = max(part.replacement.draws for part in self.parts)
         self._random = torch.Generator().manual_seed(seed)
         self._guarded: bool | None = None
-        self.rows_run = 0
         self._largest = Largest()
         self._squashed = self._unseen = False
-        self._target = target
         if not self.numpy or isinstance(self.parts[0].replacement, Delete):
             _ = self.score
         one = max(sum(part.x[0].numel() for part in self.parts), -(-self._largest.numbers // self.batch))
@@ -129,7 +116,7 @@ class Masking:
     @cached_property
     def resolved(self) -> Tensor | Callable[[Tensor], Tensor]:
         """The class of each sample, (batch,), or the given target."""
-        return resolve(self._target, self.output)
+        return resolve(self.target, self.output)
 
     @cached_property
     def score(self) -> Tensor:
@@ -197,22 +184,11 @@ class Masking:
         feature."""
         return spread(effects, self.parts, self.inputs)
 
-    def explanation(self, method: Any, values: Values, total: Tensor | None, **extra: Any) -> Explanation:
+    def explanation(self, method: Any, values: Values, total: Tensor | None, **more: Any) -> Explanation:
         """The result of a method, with the model calls made so far as its cost."""
-        if not all_finite(values):
-            raise InputError(f"{method!r} gave NaN or infinite values; the model's scores are too large here")
-        seconds = time.perf_counter() - self.start
-        return Explanation(
-            values=values,
-            total=total,
-            output=self.output,
-            target=described(self.resolved),
-            method=method,
-            cost=Cost(math.ceil(self.rows_run / self.batch), 0, seconds),
-            features=None if self.features is None else tuple(self.features),
-            warnings=(*self.warnings, *extra.pop("warnings", ())),
-            **extra,
-        )
+        self.check_finite(method, values, "the model's scores are too large here")
+        features = None if self.features is None else tuple(self.features)
+        return self.result(Explanation, method, values, total, self.output, features=features, **more)
 
     # ---- hiding ----
 
@@ -319,7 +295,7 @@ class Masking:
             raise error if self.rows_run == 0 else InputError(f"with features hidden, {error}") from None
         if isinstance(last, LastSquash):
             self._squashed, self._unseen = last.gave(scores), not last.seen
-        self.rows_run += size
+        self.ran(size)
         return scores
 
 

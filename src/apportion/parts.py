@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError, check
-from apportion.explanation import Values
 from apportion.features import Features
-from apportion.inputs import Inputs, is_side, placed, rekeyed
+from apportion.inputs import Inputs, Values, is_side, placed, rekeyed
 from apportion.padding import attended, up_to_last
 from apportion.partitions import (
     Channels,

@@ -14,11 +14,12 @@ from unicodedata import bidirectional
 import numpy as np
 import numpy.typing as npt
 
-from apportion.explanation import Explanation
 from apportion.files import write_whole
-from apportion.interactions import Interactions
+from apportion.results.interactions import Interactions
+from apportion.results.ledger import Ledger
+from apportion.results.result import Result, decision
+from apportion.results.words import called, number, signed
 from apportion.views import AGAINST, FOR, Bars, Heat, Piece, View, Words, view
-from apportion.wording import Explained, balance, called, decision, number, signed, target_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,7 @@ LONGEST = 40  # letters of one word that are drawn
 FAINT = 0.05  # share of the largest value below which a word's value is not written
 
 
-def plot(explanation: Explanation, index: int = 0, ax: Axes | None = None) -> Axes:
+def plot(explanation: Result, index: int = 0, ax: Axes | None = None) -> Axes:
     """Draw one sample: a photo under its heat map, a text in coloured words, or bars. Orange speaks for the
     explained class and blue against it.
 
@@ -55,7 +56,7 @@ def plot(explanation: Explanation, index: int = 0, ax: Axes | None = None) -> Ax
     return ax
 
 
-def png(explanation: Explained, path: str | Path, index: int = 0) -> Path:
+def png(explanation: Result, path: str | Path, index: int = 0) -> Path:
     """Write one sample as a PNG with its title, colour scale and balance; a photo also as it was, and
     what looks like what where prototypes are explained."""
     if isinstance(explanation, Interactions):
@@ -67,11 +68,11 @@ def png(explanation: Explained, path: str | Path, index: int = 0) -> Path:
     else:
         figure = _drawn(explanation, index)
     figure.suptitle(_title(explanation, index), x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
-    figure.supxlabel(balance(explanation, index), x=0.02, ha="left", fontsize=9, color=INK)
+    figure.supxlabel(explanation.balance(index), x=0.02, ha="left", fontsize=9, color=INK)
     return _written(figure, path)
 
 
-def _drawn(explanation: Explanation, index: int) -> Figure:
+def _drawn(explanation: Result, index: int) -> Figure:
     shown = view(explanation, index)
     figure = _figure(shown)
     if isinstance(shown, Heat) and shown.photo is not None:
@@ -264,8 +265,8 @@ def _bare(ax: Axes) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _title(explanation: Explanation, index: int) -> str:
-    made, target = decision(explanation, index), target_name(explanation, index)
+def _title(explanation: Result, index: int) -> str:
+    made, target = decision(explanation, index), explanation.label(index)
     chance = "" if made.probability is None else f" {made.probability:.1%}"
     explained = "" if target == made.label else f" of “{_shorten(target, 40)}”"
     return f"{_shorten(made.label, 40)}{chance} · {_shorten(called(explanation.method), 60)}{explained}"
@@ -276,3 +277,26 @@ def _shorten(text: str, most: int) -> str:
     flat = " ".join(text.split())
     flat = flat if len(flat) <= most else flat[: most - 1] + "…"
     return flat.replace("$", r"\$")
+
+
+def ledger_bars(ledger: Ledger, ax: Any = None, k: int = 12) -> Any:
+    """Bars of the rows that absorbed most, by cause, on matplotlib Axes."""
+    if ax is None:
+        from matplotlib.figure import Figure
+
+        ax = Figure(figsize=(7, 0.35 * min(k, len(ledger)) + 1.2), layout="constrained").subplots()
+    most = max((abs(row.arrived - row.passed_on) for row in ledger.rows), default=0.0)
+    rows = [row for row in ledger.largest(k) if abs(row.arrived - row.passed_on) > 1e-3 * most][::-1]
+    left_plus, left_minus = [0.0] * len(rows), [0.0] * len(rows)
+    colours = {"bias": "#4477aa", "stabiliser": "#ccbb44", "unruled": "#ee6677"}
+    for cause, colour in colours.items():
+        widths = [getattr(row, cause) for row in rows]
+        starts = [p if w >= 0 else m for p, m, w in zip(left_plus, left_minus, widths, strict=True)]
+        ax.barh(range(len(rows)), widths, left=starts, color=colour, label=cause)
+        left_plus = [p + max(w, 0) for p, w in zip(left_plus, widths, strict=True)]
+        left_minus = [m + min(w, 0) for m, w in zip(left_minus, widths, strict=True)]
+    ax.set_yticks(range(len(rows)), [f"{row.module or '(model)'} · {row.operation}" for row in rows])
+    ax.axvline(0, color="0.3", lw=0.8)
+    ax.set_xlabel("relevance absorbed")
+    ax.legend(frameon=False)
+    return ax

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from apportion.errors import InputError, did_you_mean
 from apportion.features import TextFeatures
-from apportion.interactions import Interactions
 from apportion.pictures import colours
-from apportion.wording import number, signed
+from apportion.results.interactions import Interactions
+from apportion.results.words import number, signed
 
 # More names than this along an axis cannot be read.
 MOST_NAMES = 40

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.errors import InputError
-from apportion.explanation import Explanation
 from apportion.files import write_whole
 from apportion.pictures import INK, MUTED, quiet
+from apportion.results.explanation import Explanation
+from apportion.results.words import number
 from apportion.views import AGAINST, FOR, Heat, scale_of, view
-from apportion.wording import balance, number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def pixels_png(explanation: Explanation, path: str | Path, index: int = 0, thres
         fontsize=11,
         color=INK,
     )
-    figure.supxlabel(balance(explanation, index), x=0.01, ha="left", fontsize=9, color=INK)
+    figure.supxlabel(explanation.balance(index), x=0.01, ha="left", fontsize=9, color=INK)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=120, facecolor="white")
     return write_whole(Path(path), data.getvalue())

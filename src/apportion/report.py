@@ -11,15 +11,15 @@ from typing import Any
 from apportion.cards import Tests, sections
 from apportion.markup import framed, paragraph, shell, versions
 from apportion.page_data import Report
+from apportion.results.result import Result, decision
 from apportion.views import Bars, Heat, Pairs, View, Words, view
-from apportion.wording import Explained, balance, decision, target_name
 
 IN_A_NOTEBOOK = 4  # samples that a frame shows
 KINDS = {Words: "words", Heat: "heat", Bars: "bars", Pairs: "pairs"}
 
 
 def page(
-    explanations: Sequence[Explained], tests: Sequence[Tests] | None = None, same_scale: bool = False
+    explanations: Sequence[Result], tests: Sequence[Tests] | None = None, same_scale: bool = False
 ) -> str:
     """One HTML page: a section for each input, and in it a card for each method, side by side.
 
@@ -34,14 +34,14 @@ def page(
     found = sections(explanations, tests)
     data = Report(kind="report", sections=found, versions=versions(), same_scale=same_scale)
     plain = [
-        f"{e.notes.get('input', f'sample {i}')}: {target_name(e, i)}: {balance(e, i)}"
+        f"{e.notes.get('input', f'sample {i}')}: {e.label(i)}: {e.balance(i)}"
         for e in explanations
         for i in range(len(e))
     ]
     return shell(data, " · ".join(dict.fromkeys(section["title"] for section in found)), plain)
 
 
-def frame(explanation: Explained) -> str:
+def frame(explanation: Result) -> str:
     """The page in a frame: what a notebook shows of the first samples."""
     shown = [explanation[i] for i in range(min(len(explanation), IN_A_NOTEBOOK))]
     left_out = len(explanation) - len(shown)
@@ -49,7 +49,7 @@ def frame(explanation: Explained) -> str:
     return framed(page(shown), explanation.summary()) + more
 
 
-def summary(explanation: Explained, index: int = 0) -> dict[str, Any]:
+def summary(explanation: Result, index: int = 0) -> dict[str, Any]:
     """One sample as plain data for JSON: decision, sum, and named values (of a picture: of its regions)."""
     shown = view(explanation, index)
     made = decision(explanation, index)
@@ -61,7 +61,7 @@ def summary(explanation: Explained, index: int = 0) -> dict[str, Any]:
         "prediction": {"label": made.label, "score": made.score, "probability": made.probability},
         "classes": [{"label": label, "score": score, "probability": p} for label, score, p in made.ranking],
         "target": target if isinstance(target, str) else int(target[index]),
-        "target_label": target_name(explanation, index),
+        "target_label": explanation.label(index),
         "total": None if explanation.total is None else float(explanation.total[index]),
         "apportioned": float(explanation.apportioned[index]),
         "remainder": None if remainder is None else float(remainder[index]),

@@ -10,22 +10,22 @@ from typing import Any
 import torch
 
 from apportion.calling import call_model
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
+from apportion.core.registry import from_repr
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
 from apportion.explaining import class_number, explain_encoded
-from apportion.explanation import Explanation
 from apportion.faithfulness.case import Case
 from apportion.faithfulness.maps import target_of
 from apportion.features import Features, ImageFeatures
 from apportion.inputs import Inputs
 from apportion.markup import PHOTO, data_uri
-from apportion.methods import from_repr
 from apportion.models import SHIPPED, load
 from apportion.recognise import DEFAULT_MODEL, Given, read_tensors
+from apportion.results.explanation import Explanation
+from apportion.results.result import Result
 from apportion.target import scores_of
 from apportion.trees import map_tensors, tensors_in
-from apportion.wording import Explained
 
 
 def explain_given(
@@ -35,7 +35,7 @@ def explain_given(
     target: str | None = None,
     layer: str | None = None,
     row: int = 0,
-) -> tuple[Prepared, list[Explained]]:
+) -> tuple[Prepared, list[Result]]:
     """The input ready for its model, and one explanation of it by each method."""
     made = [_at(from_repr(name), layer) for name in methods]  # a wrong name is told before a model is loaded
     ready = _loaded(what, model, target, row)
@@ -48,7 +48,7 @@ def explain_by_each(
     methods: Sequence[str] = ("lrp",),
     target: str | None = None,
     row: int = 0,
-) -> tuple[Prepared, dict[str, Explained], dict[str, str]]:
+) -> tuple[Prepared, dict[str, Result], dict[str, str]]:
     """The same by those methods that can explain this model, and why the others cannot. InputError if none can."""
     made = {name: from_repr(name) for name in methods}
     ready = _loaded(what, model, target, row)
@@ -91,13 +91,13 @@ class Prepared:
     features: tuple[Features, ...]
     notes: dict[str, str]
 
-    def explain(self, method: Any, target: str | None = None) -> Explained:
+    def explain(self, method: Any, target: str | None = None) -> Result:
         """One explanation by a method, of a class by name or number."""
         explanation = explain_encoded(self.classifier, self.inputs, self.features, method, target)
         notes = {**explanation.notes, **self.notes, **self._panels(explanation)}
         return replace(explanation, labels=explanation.labels or None, notes=notes)
 
-    def _panels(self, explanation: Explained) -> dict[str, Any]:
+    def _panels(self, explanation: Result) -> dict[str, Any]:
         """Of an explanation over prototypes: the picture, and what in it looks like what in which training picture."""
         from apportion.models.prototypes.explaining import Prototypes
 

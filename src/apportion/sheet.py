@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from apportion.markup import SMALL, Pixels, data_uri, shell, versions
 from apportion.page_data import Box, Figure, Picture, Sheet
+from apportion.results.words import number, signed
 from apportion.views import FOR
-from apportion.wording import number, signed
 
 Corners = tuple[int, int, int, int]
 """top, bottom, left, right in pixels; bottom and right are the first beyond it."""

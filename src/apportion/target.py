@@ -8,10 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from apportion.errors import InputError
-from apportion.identity import MOVES, identify
 from apportion.trees import all_finite
 
 Target = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
@@ -160,40 +158,6 @@ def unsquashed(chances: Tensor) -> Tensor:
     least = torch.finfo(chances.dtype).eps
     chances = chances.clamp(least, 1 - least)
     return chances.logit() if chances.shape[1] == 1 else chances.log()
-
-
-# What moves numbers between a model of another kind and tensors.
-_ONLY_MOVES = MOVES | {"detach", "tensor", "as_tensor", "from_numpy", "asarray"}
-
-
-class LastSquash(TorchFunctionMode):
-    """Remembers what the last sigmoid or softmax returned, to tell whether a model ends in it, and whether any function
-    was `seen` to compute: not in a scripted model, nor in a forest behind tensors.
-
-    >>> with LastSquash() as last:
-    ...     chance = torch.zeros(1, 1).sigmoid()
-    >>> last.gave(chance[:, 0]), last.gave(chance * 2)
-    (True, False)
-    """
-
-    result: Tensor | None = None
-    seen = False
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        called = identify(func)
-        if called.name in ("sigmoid", "softmax"):
-            self.result = result
-        self.seen |= not called.passive and called.name not in _ONLY_MOVES
-        return result
-
-    def gave(self, scores: Tensor) -> bool:
-        """Whether these scores are what it returned, or a view of it."""
-        # The storage itself, not its address: tensors of other kinds, as distributed ones, have none.
-        return (
-            self.result is not None
-            and scores.untyped_storage()._cdata == self.result.untyped_storage()._cdata
-        )
 
 
 def _check_class(label: int, classes: int) -> None:

@@ -15,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from apportion.faithfulness.scores import Scores
-from apportion.methods.relevance.ledger import Ledger
+from apportion.results.ledger import Ledger
+from apportion.results.result import Result, decision
+from apportion.results.words import called, number, signed
 from apportion.views import AGAINST, FOR, Heat, View, Words, scale_of, view
-from apportion.wording import Explained, balance, called, decision, number, signed, target_name
 
 WIDEST = 64  # columns of a picture
 ROWS = 10  # entries of a list
@@ -27,11 +28,11 @@ BAR = 24  # columns of the longest bar, on each side
 Pixels = npt.NDArray[np.float64]
 
 
-def show(explanation: Explained, console: Console, name: str, index: int = 0) -> None:
+def show(explanation: Result, console: Console, name: str, index: int = 0) -> None:
     """Print the decision, the picture of why, and the balance."""
     console.print(heading(explanation, name, index))
     console.print(Padding(body(explanation, console, index), (1, 0)))
-    console.print(Text(balance(explanation, index), style="bold"), soft_wrap=True)
+    console.print(Text(explanation.balance(index), style="bold"), soft_wrap=True)
     for told in explanation.warnings:
         console.print(Text(f"warning: {told}", style="yellow"), soft_wrap=True)
     ledger = getattr(explanation, "ledger", None)
@@ -40,9 +41,9 @@ def show(explanation: Explained, console: Console, name: str, index: int = 0) ->
     console.print(Text(f"{explanation.method!r} · {explanation.cost}", style="dim"), soft_wrap=True)
 
 
-def heading(explanation: Explained, name: str, index: int = 0) -> Text:
+def heading(explanation: Result, name: str, index: int = 0) -> Text:
     """`imagenet: tabby cat  score 7.10, probability 55.2 %`, and what is explained if it is not that."""
-    made, target = decision(explanation, index), target_name(explanation, index)
+    made, target = decision(explanation, index), explanation.label(index)
     text = Text.assemble((f"{name}: ", "dim"), (made.label, "bold"), f"  score {number(made.score)}")
     if made.probability is not None:
         text.append(f", probability {made.probability:.1%}")
@@ -51,7 +52,7 @@ def heading(explanation: Explained, name: str, index: int = 0) -> Text:
     return text
 
 
-def body(explanation: Explained, console: Console, index: int = 0) -> RenderableType:
+def body(explanation: Result, console: Console, index: int = 0) -> RenderableType:
     """Colours where the console has them, and the largest values as a list."""
     shown = view(explanation, index)
     coloured = console.is_terminal and not console.no_color and console.color_system is not None
@@ -145,13 +146,13 @@ def absorbed(ledger: Ledger) -> Table:
     return table
 
 
-def comparison(explanations: Sequence[Explained], tests: Sequence[Sequence[Scores]] | None = None) -> Group:
+def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]] | None = None) -> Group:
     """Each method with its balance, its three largest values and, where it was tested, its scores."""
     found: list[RenderableType] = []
     for explanation, scores in zip(explanations, tests or [()] * len(explanations), strict=True):
         top = view(explanation).top(3)
         largest = [f"{' '.join(name.split()):.30} {signed(value, abs(top[0][1]))}" for name, value in top]
-        lines = [Text(balance(explanation)), Text(" · ".join(largest) or "every value is zero", "dim")]
+        lines = [Text(explanation.balance()), Text(" · ".join(largest) or "every value is zero", "dim")]
         if scores:
             said = [f"{s.test.split('(')[0]} {number(s.mean, abs(s.mean))} ({s.direction})" for s in scores]
             lines.append(Text(" · ".join(said), "dim"))

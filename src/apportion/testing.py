@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
-from apportion.explanation import Explanation
 from apportion.faithfulness.flipping import DeletionRate, PixelFlipping
 from apportion.faithfulness.scores import Scores
+from apportion.results.explanation import Explanation
+from apportion.results.result import Result
 from apportion.running import Prepared
-from apportion.wording import Explained
 
 # The curves of the first are drawn.
 TESTS = (PixelFlipping(order="symmetric"), DeletionRate())
 
 
-def testable(explanation: Explained, ready: Prepared) -> TypeGuard[Explanation]:
+def testable(explanation: Result, ready: Prepared) -> TypeGuard[Explanation]:
     """Whether the features of the input can be hidden in the order of an explanation: pairs of features have no
     order, and prototypes are not features of the input."""
     return isinstance(explanation, Explanation) and (explanation.features or ()) == ready.features
 
 
-def beside(ready: Prepared, explanation: Explained) -> list[Scores]:
+def beside(ready: Prepared, explanation: Result) -> list[Scores]:
     """The scores of one explanation, none for what `testable` refuses."""
     if not testable(explanation, ready):
         return []

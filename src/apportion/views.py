@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from apportion.explanation import Explanation, entry_name, feature_sums
 from apportion.features import Features, TabularFeatures, TextFeatures
-from apportion.interactions import Interactions
-from apportion.wording import number
+from apportion.results.explanation import Explanation, entry_name, feature_sums
+from apportion.results.interactions import Interactions
+from apportion.results.result import Result
+from apportion.results.words import number
 
 # Vermillion and blue of Okabe & Ito (2008): told apart by every kind of colour vision, and in grey by depth.
 FOR, AGAINST = (213, 94, 0), (0, 114, 178)
@@ -162,7 +163,7 @@ class Pairs(_Named):
 View = Words | Heat | Bars | Pairs
 
 
-def view(explanation: Explanation | Interactions, index: int = 0) -> View:
+def view(explanation: Result, index: int = 0) -> View:
     """How to show a sample: by its features where the values line up with them, else by shape alone.
 
     Several inputs or layers are one list, in which a picture stands by its regions; of the pairs of many
@@ -178,6 +179,7 @@ def view(explanation: Explanation | Interactions, index: int = 0) -> View:
             return pairs
         names, strengths = zip(*pairs.top(CHOICE), strict=True) if pairs.top(1) else ((), ())
         return Bars(names, strengths)
+    assert isinstance(explanation, Explanation)
     parts = [(name, v.detach().double().cpu(), feature) for name, v, feature in explanation.parts(index)]
     parts = [part for part in parts if part[1].any()] or parts[:1]
     if len(parts) == 1:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from apportion.bulk.sources import Source
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.errors import InputError
 from apportion.features import Features
 from apportion.inputs import Inputs, checked_inputs

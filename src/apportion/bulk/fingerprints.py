@@ -3,7 +3,8 @@
 Numbers, texts, tensors, arrays and pictures are hashed whole, with lists, dicts and settings made of them; a
 model by its structure, weights, buffers and own attributes; the user's functions and classes by their bytecode,
 with the closures and globals that it names. What comes with an installed package goes by its name, since its
-insides may hold caches and counters. Not seen: what code reads when it runs, and another version of a package.
+insides may hold caches and counters; what is ours by a name that stays when its file is moved. Not seen: what code
+reads when it runs, and another version of a package.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 import apportion
-from apportion.domains import Classifier
+from apportion.bulk.lasting_names import CACHES, lasting_name
+from apportion.core.classifier import Classifier
 
 PLAIN = (bool, int, float, complex, str, Enum, type(None))
 DEEPEST = 100  # levels of nesting; what is below goes by its type
@@ -103,7 +105,7 @@ def _hash(name: str, *parts: Any) -> bytes:
 
 @cache
 def _name(of: Any) -> str:
-    return f"{of.__module__}.{of.__qualname__}" if _installed(of) else str(of.__name__)
+    return lasting_name(of) if _installed(of) else str(of.__name__)
 
 
 def _bytes(tensor: Tensor) -> Any:
@@ -136,12 +138,30 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, nn.Module):
         return _module(value)
     if is_dataclass(value):
-        return [type(value), *((f.name, getattr(value, f.name, None)) for f in fields(value))]
+        return _dataclass(value)
     if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
         return _array(np.asarray(value))
     if not _installed(type(value)) or isinstance(value, Dataset) or hasattr(value, "get_params"):
         return type(value), value.__getstate__()
-    return (_without_addresses(repr(value)),)
+    return (_text(value),)
+
+
+def _dataclass(value: Any) -> Iterable[Any]:
+    kind: Any = type(value)
+    yield kind
+    at_first = CACHES.get(_name(kind), {})
+    for field in fields(value):
+        if field.name not in at_first:
+            yield field.name, getattr(value, field.name, None)
+    yield from at_first.items()
+
+
+def _text(value: Any) -> str:
+    """The repr without the address, and with no file in the name of a class of ours."""
+    kind: Any = type(value)
+    return _without_addresses(repr(value)).replace(
+        f"<{kind.__module__}.{kind.__qualname__}", f"<{_name(kind)}"
+    )
 
 
 def _array(array: np.ndarray[Any, Any]) -> Iterable[Any]:
@@ -171,7 +191,7 @@ def _module(module: nn.Module) -> Iterable[Any]:
 
 def _class(cls: type) -> Iterable[Any]:
     if _installed(cls):
-        return (f"{cls.__module__}.{cls.__qualname__}",)
+        return (lasting_name(cls),)
     code = (FunctionType, staticmethod, classmethod, property)
     own = [(n, v) for n, v in vars(cls).items() if not n.startswith("__") or isinstance(v, code)]
     return cls.__name__, cls.__bases__, sorted(own, key=lambda pair: pair[0])
@@ -185,7 +205,7 @@ def _function(function: FunctionType) -> Iterable[Any]:
         except ValueError:  # not yet filled
             yield None
     if _installed(function):
-        yield f"{function.__module__}.{function.__qualname__}"
+        yield lasting_name(function)
         return
     yield function.__code__
     names = sorted(set(_names(function.__code__)))

@@ -42,20 +42,14 @@ def from_folder(folder: Path, choice: Choice) -> Files | ArrowRows:
 
 def _walk(folder: Path) -> Iterator[str]:
     """Paths below the folder, relative to it; what is hidden is left out."""
-    stack = [""]
-    while stack:
-        below = stack.pop()
-        try:
-            entries = list(os.scandir(folder / below))
-        except OSError as error:
-            raise InputError(f"cannot list {folder / below}: {error.strerror}") from None
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                stack.append(f"{below}{entry.name}/")
-            else:
-                yield f"{below}{entry.name}"
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"cannot list {error.filename}: {error.strerror}") from None
+
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = Path(place).relative_to(folder).as_posix()
+        yield from ((name if below == "." else f"{below}/{name}") for name in files if name[0] != ".")
 
 
 @dataclass(frozen=True)

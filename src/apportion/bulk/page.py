@@ -14,7 +14,7 @@ from apportion.bulk.folders import Files, Listing
 from apportion.bulk.reading import Run
 from apportion.bulk.sources import open_source
 from apportion.bulk.summaries import Summary
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.errors import InputError
 from apportion.features import ImageFeatures
 from apportion.markup import Pixels

@@ -19,10 +19,13 @@ from torch.utils.data import Dataset
 from apportion.bulk import manifest, shards
 from apportion.bulk.manifest import Manifest
 from apportion.bulk.shards import ERRORS, MAPS, Done, Maps
+from apportion.core.registry import recorded
 from apportion.errors import InputError
-from apportion.explanation import Cost, Explanation
 from apportion.features import Features, TabularFeatures, TextFeatures
 from apportion.files import write_whole
+from apportion.results.cost import Cost
+from apportion.results.display import display
+from apportion.results.explanation import Explanation
 
 Row = dict[str, Any]
 
@@ -48,9 +51,8 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        from apportion.markup import paragraph
-
-        return paragraph(repr(self))
+        html: str = display().paragraph(repr(self))
+        return html
 
     @cached_property
     def shards(self) -> list[Done]:
@@ -107,8 +109,6 @@ class Run:
 
     def explanation(self, index: int) -> Explanation:
         """The i-th explanation, as a batch of one, with the values that were kept."""
-        from apportion.methods import from_repr
-
         row = self[index]
         values, features = row["values"], self._features(row)
         if features is not None and isinstance(values, Tensor) and values.dim() == 1:
@@ -118,7 +118,7 @@ class Run:
             total=None if row["total"] is None else torch.tensor([row["total"]]),
             output=torch.tensor([row["output"]]),
             target=row["target_label"] if row["target"] is None else torch.tensor([row["target"]]),
-            method=from_repr(row["method"]),
+            method=recorded(row["method"]),
             cost=Cost(0, 0, 0.0),
             features=None if features is None else (features,),
             labels=self.manifest.labels or None,

@@ -12,9 +12,9 @@ from apportion.bulk.feeding import Failure, Sample
 from apportion.bulk.manifest import Manifest
 from apportion.bulk.shards import Map
 from apportion.bulk.sources import Source
-from apportion.explanation import Explanation
 from apportion.features import ImageFeatures
-from apportion.interactions import Interactions
+from apportion.results.explanation import Explanation
+from apportion.results.interactions import Interactions
 from apportion.trees import tensors_in
 
 

@@ -17,10 +17,10 @@ from apportion.bulk.probing import settled_by_trial
 from apportion.bulk.shards import PRECISIONS
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.bulk.work import Job, loaded
-from apportion.domains import Classifier
-from apportion.errors import InputError
+from apportion.core.classifier import Classifier
+from apportion.core.registry import made_of
+from apportion.errors import InputError, check_whole
 from apportion.explaining import class_number
-from apportion.methods import from_repr
 from apportion.target import class_indices
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def explain_dataset(
         raise InputError(f"engine is {engine!r}; accepted: local, ray")
     if not 0 <= shard_index < num_shards:
         raise InputError(f"shard_index is {shard_index} of {num_shards}; accepted: 0 to {num_shards - 1}")
-    _positive(batch=batch, shard=shard, workers=workers, pool=pool)
+    counts = {"batch": batch, "shard": shard, "workers": workers, "pool": pool}
+    check_whole(1, **{name: value for name, value in counts.items() if value is not None})
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}; accepted: {', '.join(PRECISIONS)}")
     job, made = plan(
@@ -125,7 +126,7 @@ def explain_dataset(
 
 def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tuple[Job, Any]:
     """What is to be done, written into the folder or found there, and the model loaded for it."""
-    method = from_repr(method) if isinstance(method, str) else method
+    method = made_of(method)
     made = loaded(model, asked["device"])
     classifier = made if isinstance(made, Classifier) else None
     domain = None if classifier is None else classifier.domain
@@ -161,12 +162,6 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
 
 
 _KEPT = ("id_column", "precision", "pool", "channels", "table", "batch", "shard")
-
-
-def _positive(**settings: int | None) -> None:
-    for name, value in settings.items():
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}; accepted: at least 1")
 
 
 def _target(target: Any, classifier: Classifier | None, inputs: int) -> Any:

@@ -23,13 +23,13 @@ from apportion.bulk.manifest import Manifest
 from apportion.bulk.rows import error_row, stored, table_rows
 from apportion.bulk.shards import Done, Map
 from apportion.bulk.sources import Source
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.errors import InputError
 from apportion.explaining import explain, explain_encoded
-from apportion.explanation import Explanation
 from apportion.inputs import Inputs
-from apportion.interactions import Interactions
 from apportion.progress import watched
+from apportion.results.explanation import Explanation
+from apportion.results.interactions import Interactions
 from apportion.trees import map_tensors
 
 READERS = 4  # threads that read pictures ahead; other sources have one, since their code may not allow more

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.errors import InputError
-from apportion.explanation import Cost, Explanation
 from apportion.faithfulness.curves import Curve, Order, Reading, Way
 from apportion.faithfulness.maps import Map, target_of, values_of
 from apportion.faithfulness.scores import Scores
@@ -27,6 +26,8 @@ from apportion.masking import Masking
 from apportion.partitions import Partition
 from apportion.parts import gathered
 from apportion.replacements import Replacement
+from apportion.results.cost import Cost
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 from apportion.trees import tensors_in
 

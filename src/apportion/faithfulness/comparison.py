@@ -11,18 +11,16 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
+from apportion.core.registry import LISTED, Kind, from_repr, made_of
 from apportion.errors import InputError, check_whole
-from apportion.explanation import Explanation
-from apportion.faithfulness import TESTS, from_repr
 from apportion.faithfulness.case import Case, CurveTest
 from apportion.faithfulness.maps import Map, references, target_of
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.table import Table, joined
 from apportion.features import Features, TabularFeatures
-from apportion.methods import METHODS, made_of
-from apportion.methods import from_repr as method_from_repr
 from apportion.replacements import Blur, Delete, Mean, Replacement
+from apportion.results.explanation import Explanation
 from apportion.target import Target, class_indices
 
 QUICK_TESTS = ("pixel-flipping", "deletion-rate", "comprehensiveness", "sufficiency", "infidelity")
@@ -77,8 +75,8 @@ def compare(
             for i, x in enumerate(inputs)
         ]  # fmt: skip
         return joined(tables)
-    chosen = _named(tests, from_repr, TESTS)
-    given = _named(methods, method_from_repr, METHODS)
+    chosen = _named(tests, "test")
+    given = _named(methods, "method")
     if not chosen or not given:
         raise InputError(f"{'tests' if given else 'methods'} is empty; accepted: at least one")
     known = [m for m in given.values() if isinstance(m, Explanation)]
@@ -127,18 +125,18 @@ def _several(model: Classifier, inputs: Any) -> bool:
     )
 
 
-def _named(given: Sequence[Any] | Mapping[str, Any], read: Any, known: Mapping[str, str]) -> dict[str, Any]:
+def _named(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """Name → what was given, or what its short name or repr stands for."""
     if isinstance(given, Mapping):
-        return {name: made_of(item, read) for name, item in given.items()}
+        return {name: made_of(item, kind) for name, item in given.items()}
     if not isinstance(given, list | tuple):
         what = "one text" if isinstance(given, str) else f"no list but {type(given).__name__}"
         raise InputError(
-            f"{given!r:.60} is {what}; accepted: a list of names, such as [{next(iter(known))!r}]"
+            f"{given!r:.60} is {what}; accepted: a list of names, such as [{next(iter(LISTED[kind]))!r}]"
         )
-    made = [made_of(item, read) for item in given]
+    made = [made_of(item, kind) for item in given]
     names = [
-        item.strip() if isinstance(item, str) else _short(own, read, known)
+        item.strip() if isinstance(item, str) else _short(own, kind)
         for item, own in zip(given, made, strict=True)
     ]
     for name in names:
@@ -147,12 +145,12 @@ def _named(given: Sequence[Any] | Mapping[str, Any], read: Any, known: Mapping[s
     return dict(zip(names, made, strict=True))
 
 
-def _short(made: Any, read: Any, known: Mapping[str, str]) -> str:
+def _short(made: Any, kind: Kind) -> str:
     """The short name of what has no settings of its own, and else the repr."""
     if isinstance(made, Explanation):
-        made, read, known = made.method, method_from_repr, METHODS
-    for short, place in known.items():
-        if place.split(":")[1] == type(made).__name__ and read(short) == made:
+        made, kind = made.method, "method"
+    for short, place in LISTED[kind].items():
+        if place.endswith(f":{type(made).__name__}") and from_repr(short, kind) == made:
             return short
     return repr(made)
 

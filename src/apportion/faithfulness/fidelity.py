@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError, check, check_whole
-from apportion.explanation import Explanation
 from apportion.faithfulness.case import Case, CurveTest, Found, nan_where
 from apportion.faithfulness.curves import Reading, answers, one_reading
 from apportion.faithfulness.maps import Map, in_rows, values_of
 from apportion.masking import Masking
+from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)

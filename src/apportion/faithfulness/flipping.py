@@ -78,7 +78,23 @@ class PixelFlipping(CurveTest):
 
 
 @dataclass(frozen=True)
-class Deletion(CurveTest):
+class _Area(CurveTest):
+    """What the next two share: the area under a curve of even steps."""
+
+    steps: int | None = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_steps(self.steps)
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        ((way, curve),) = self.curves(case, explanation).items()
+        read = curve.read(self.of)
+        return Found(curve.area(read), notes={"curves": {way: mean_curve(curve, read)}})
+
+
+@dataclass(frozen=True)
+class Deletion(_Area):
     """Deletion (Petsiuk et al. 2018): the area under the probability of the target as the most relevant features
     are hidden first. Lower is better. Cost: one forward pass a step.
 
@@ -87,23 +103,14 @@ class Deletion(CurveTest):
     2.5
     """
 
-    steps: int | None = 20
-
     higher_is_better: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_steps(self.steps)
 
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
         return {"morf": even_steps(counts, self.steps)}
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        return _area(self, case, explanation)
-
 
 @dataclass(frozen=True)
-class Insertion(CurveTest):
+class Insertion(_Area):
     """Insertion (Petsiuk et al. 2018): the area under the probability of the target as features are put into an
     empty input, the most relevant first. Higher is better. The paper starts from a blurred image:
     `replacement=Blur()`. Cost: one forward pass a step.
@@ -113,20 +120,11 @@ class Insertion(CurveTest):
     3.5
     """
 
-    steps: int | None = 20
-
     higher_is_better: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_steps(self.steps)
 
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
         # With all but the first k kept out, the least relevant are hidden: the same curve, read backwards.
         return {"lerf": even_steps(counts, self.steps)}
-
-    def measure(self, case: Case, explanation: Map) -> Found:
-        return _area(self, case, explanation)
 
 
 @dataclass(frozen=True)
@@ -222,12 +220,6 @@ def mean_curve(curve: Curve, read: Tensor) -> dict[str, list[float]]:
     own = curve.own.sum(0)
     shares, values = ((t * curve.own).sum(0) / own for t in (curve.share, read))
     return {"share": shares.tolist(), "value": values.tolist()}
-
-
-def _area(test: Deletion | Insertion, case: Case, explanation: Map) -> Found:
-    ((way, curve),) = test.curves(case, explanation).items()
-    read = curve.read(test.of)
-    return Found(curve.area(read), notes={"curves": {way: mean_curve(curve, read)}})
 
 
 def _check_steps(steps: int | None) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from apportion.calling import Model
 from apportion.errors import InputError
-from apportion.explanation import Explanation, Values
-from apportion.inputs import Inputs
+from apportion.inputs import Inputs, Values
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 from apportion.trees import all_finite, map_tensors, tensors_in
 

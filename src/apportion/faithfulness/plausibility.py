@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError, check
-from apportion.explanation import Explanation
 from apportion.faithfulness.maps import Map
 from apportion.faithfulness.scores import Scores
 from apportion.features import TextFeatures
+from apportion.results.explanation import Explanation
 from apportion.trees import tensors_in
 
 _NOTHING = "nothing is marked, or everything is"
@@ -53,7 +53,23 @@ class _Measure:
 
 
 @dataclass(frozen=True)
-class IoU(_Measure):
+class _OfShare(_Measure):
+    """What the next two share: which values of the map are its highest."""
+
+    share: float | None = None
+
+    def __post_init__(self) -> None:
+        accepted = "above 0 up to 1, or None for as many as are marked"
+        check("share", self.share, lambda v: v is None or 0 < v <= 1, accepted)
+
+    def chosen(self, found: Marked) -> Tensor:
+        if self.share is None:
+            return _highest(found, found.truth.sum(1))
+        return _highest(found, (self.share * found.place.sum(1)).round().long().clamp(min=1))
+
+
+@dataclass(frozen=True)
+class IoU(_OfShare):
     """Intersection over union of what was marked and the highest values of the map: as many as are marked, or the
     given `share` of all places.
 
@@ -61,19 +77,14 @@ class IoU(_Measure):
     0.333
     """
 
-    share: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_share(self.share)
-
     def measure(self, found: Marked) -> Tensor:
-        chosen = _highest(found, _how_many(found, self.share))
+        chosen = self.chosen(found)
         both = (chosen * found.truth).sum(1)
         return both / (chosen.sum(1) + found.truth.sum(1) - both)
 
 
 @dataclass(frozen=True)
-class TokenF1(_Measure):
+class TokenF1(_OfShare):
     """Token F1 (DeYoung et al. 2020): the harmonic mean of precision and recall of the highest values of the map, as
     many as are marked (then both are the same), or the given `share` of all places.
 
@@ -81,13 +92,8 @@ class TokenF1(_Measure):
     0.8
     """
 
-    share: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_share(self.share)
-
     def measure(self, found: Marked) -> Tensor:
-        chosen = _highest(found, _how_many(found, self.share))
+        chosen = self.chosen(found)
         return 2 * (chosen * found.truth).sum(1) / (chosen.sum(1) + found.truth.sum(1))
 
 
@@ -184,12 +190,6 @@ def _marked(explanation: Map, truth: Tensor) -> Marked:
     return Marked(values.flatten(1), (mark & place).flatten(1), place.flatten(1))
 
 
-def _how_many(found: Marked, share: float | None) -> Tensor:
-    if share is None:
-        return found.truth.sum(1)
-    return (share * found.place.sum(1)).round().long().clamp(min=1)
-
-
 def _highest(found: Marked, many: Tensor) -> Tensor:
     """How much of each place is among the `many` highest, (batch, places): 1 or 0, and between for places that tie
     for the last ones."""
@@ -199,8 +199,3 @@ def _highest(found: Marked, many: Tensor) -> Tensor:
     above, equal = values > last, values == last
     share = (many - above.sum(1)) / equal.sum(1)
     return above.double() + equal * share[:, None]
-
-
-def _check_share(share: float | None) -> None:
-    accepted = "above 0 up to 1, or None for as many as are marked"
-    check("share", share, lambda v: v is None or 0 < v <= 1, accepted)

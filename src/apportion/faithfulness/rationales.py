@@ -13,11 +13,25 @@ from apportion.faithfulness.case import Case, CurveTest, Found
 from apportion.faithfulness.curves import Way, at_shares, check_shares
 from apportion.faithfulness.maps import Map
 
-SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
+
+@dataclass(frozen=True)
+class _MeanFall(CurveTest):
+    """What both tests share: how much less probable the target is at some shares, in the mean."""
+
+    shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.5)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares("shares", self.shares)
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        (curve,) = self.curves(case, explanation).values()
+        read = curve.read(self.of)
+        return Found((read[:, :1] - read[:, 1:]).mean(1))
 
 
 @dataclass(frozen=True)
-class Comprehensiveness(CurveTest):
+class Comprehensiveness(_MeanFall):
     """Comprehensiveness (DeYoung et al. 2020): the mean over `shares` of
     `p(x) − p(x with that share of the most relevant features hidden)`. Higher is better.
 
@@ -29,23 +43,14 @@ class Comprehensiveness(CurveTest):
     4.0
     """
 
-    shares: tuple[float, ...] = SHARES
-
     higher_is_better: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_shares("shares", self.shares)
 
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
         return {"morf": _with_none(at_shares(counts, self.shares))}
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        return _mean_fall(self, case, explanation)
-
 
 @dataclass(frozen=True)
-class Sufficiency(CurveTest):
+class Sufficiency(_MeanFall):
     """Sufficiency (DeYoung et al. 2020): the mean over `shares` of
     `p(x) − p(x with only that share of the most relevant features left)`. Lower is better.
 
@@ -56,27 +61,12 @@ class Sufficiency(CurveTest):
     2.0
     """
 
-    shares: tuple[float, ...] = SHARES
-
     higher_is_better: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_shares("shares", self.shares)
 
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
         return {"lerf": _with_none(counts[:, None] - at_shares(counts, self.shares))}
-
-    def measure(self, case: Case, explanation: Map) -> Found:
-        return _mean_fall(self, case, explanation)
 
 
 def _with_none(hidden: Tensor) -> Tensor:
     """The steps behind one at which nothing is hidden."""
     return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
-
-
-def _mean_fall(test: Comprehensiveness | Sufficiency, case: Case, explanation: Map) -> Found:
-    (curve,) = test.curves(case, explanation).values()
-    read = curve.read(test.of)
-    return Found((read[:, :1] - read[:, 1:]).mean(1))

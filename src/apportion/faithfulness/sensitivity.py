@@ -9,17 +9,33 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from apportion.entry import shift
+from apportion.engines.substitution import Gradients
+from apportion.engines.substitution.leaves import Beside
 from apportion.errors import InputError, check, check_whole
 from apportion.faithfulness.case import Case, Found, Test, drawn, nan_where
 from apportion.faithfulness.maps import Map, RandomMap, UniformMap, in_rows, method_of
-from apportion.forward import Subject
 from apportion.inputs import Inputs, offsets_of, rekeyed
 from apportion.masking import Masking
 
 
 @dataclass(frozen=True)
-class MaxSensitivity(Test):
+class _Perturbing(Test):
+    """What both tests share."""
+
+    samples: int = 10
+    radius: float = 0.02
+    seed: int = 0
+
+    higher_is_better: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_whole(1, samples=self.samples)
+        check_whole(0, seed=self.seed)
+        check("radius", self.radius, lambda v: 0 < v < float("inf"), "a positive number")
+
+
+@dataclass(frozen=True)
+class MaxSensitivity(_Perturbing):
     """Max-sensitivity (Yeh et al. 2019), relative as in Captum and Quantus: the largest `‖φ(x + δ) − φ(x)‖ / ‖φ(x)‖` of
     `samples` perturbations δ, uniform in ±`radius` for each entry. Lower is better.
 
@@ -33,15 +49,6 @@ class MaxSensitivity(Test):
     0.0
     """
 
-    samples: int = 10
-    radius: float = 0.02
-    seed: int = 0
-
-    higher_is_better: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        _check(self.samples, self.radius, self.seed)
-
     def measure(self, case: Case, explanation: Map) -> Found:
         here = _map(explanation, case.masking().inputs)
         largest = here.new_zeros(len(here))
@@ -52,7 +59,7 @@ class MaxSensitivity(Test):
 
 
 @dataclass(frozen=True)
-class LocalLipschitz(Test):
+class LocalLipschitz(_Perturbing):
     """Local Lipschitz estimate (Alvarez-Melis & Jaakkola 2018): the largest `‖φ(x + δ) − φ(x)‖ / ‖δ‖` of
     `samples` perturbations δ, uniform in ±`radius` for each entry. Lower is better; it is in the units of the map,
     so only maps in the same units can be compared.
@@ -66,15 +73,6 @@ class LocalLipschitz(Test):
     0.0
     """
 
-    samples: int = 10
-    radius: float = 0.02
-    seed: int = 0
-
-    higher_is_better: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        _check(self.samples, self.radius, self.seed)
-
     def measure(self, case: Case, explanation: Map) -> Found:
         here = _map(explanation, case.masking().inputs)
         largest = here.new_zeros(len(here))
@@ -84,9 +82,7 @@ class LocalLipschitz(Test):
         return Found(largest)
 
 
-def _perturbed(
-    test: MaxSensitivity | LocalLipschitz, case: Case, explanation: Map
-) -> Iterator[tuple[Tensor, Tensor]]:
+def _perturbed(test: _Perturbing, case: Case, explanation: Map) -> Iterator[tuple[Tensor, Tensor]]:
     """The sizes of some perturbations at a time, (batch, many), and the maps there, (batch, many, entries)."""
     method, masking = method_of(explanation, test), case.masking()
     target = masking.resolved
@@ -97,13 +93,10 @@ def _perturbed(
         many = len(moved.draws)
         there = rekeyed(masking.inputs, moved.near)
         repeated = target.repeat_interleave(many) if isinstance(target, Tensor) else target
-        token = shift.set(moved.embeddings)
-        try:
-            made = case.explain(method, repeated, inputs=there, rows=many)
-            if isinstance(method, RandomMap | UniformMap) and not moved.squares:  # they look at nothing
-                Subject(masking.model, there, repeated).forward(grad=False)
-        finally:
-            shift.reset(token)
+        beside = Beside(masking.model, moved.embeddings)
+        made = case.explain(method, repeated, beside, there, many)
+        if isinstance(method, RandomMap | UniformMap) and not moved.squares:  # they look at nothing
+            Gradients(beside, there, repeated).forward(grad=False)
         if not moved.squares:
             raise InputError(
                 f"{type(test).__name__} perturbs the embeddings of token ids, and {method!r} hides tokens and does not "
@@ -122,7 +115,7 @@ class _Moved:
     """Each sample under some draws of the perturbation, which all samples share, at their features: neither padding nor
     special tokens are moved. Those of the first tokens do not depend on how many there are."""
 
-    def __init__(self, test: MaxSensitivity | LocalLipschitz, masking: Masking, draws: range) -> None:
+    def __init__(self, test: _Perturbing, masking: Masking, draws: range) -> None:
         self.test, self.masking, self.draws = test, masking, draws
         self.parts = {part.key: (i, part) for i, part in enumerate(masking.parts)}
         self.squares: dict[Any, Tensor] = {}  # ‖δ‖² of each input or lookup, (batch, many)
@@ -167,9 +160,3 @@ def _map(explanation: Map, inputs: Inputs) -> Tensor:
     """The values of each sample in one row, in at least single precision."""
     rows = in_rows(explanation, inputs)
     return rows if rows.dtype == torch.float64 else rows.float()
-
-
-def _check(samples: int, radius: float, seed: int) -> None:
-    check_whole(1, samples=samples)
-    check_whole(0, seed=seed)
-    check("radius", radius, lambda v: 0 < v < float("inf"), "a positive number")

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model
-from apportion.entry import Slot
+from apportion.engines.substitution import Gradients, Score
+from apportion.engines.substitution.leaves import Slot
 from apportion.errors import check_whole
 from apportion.faithfulness.case import Case, Found, Test, drawn, nan_where
 from apportion.faithfulness.curves import answers, one_reading
 from apportion.faithfulness.maps import Map
-from apportion.forward import Score, Subject
 from apportion.inputs import offsets_of
 from apportion.masking import Masking
 from apportion.partitions import Partition
@@ -24,7 +24,23 @@ _NO_FALL = "an input of zeros is no less probable"
 
 
 @dataclass(frozen=True)
-class SoftComprehensiveness(Test):
+class _Soft(Test):
+    """What both tests share."""
+
+    samples: int = 10
+    seed: int = 0
+    partition: Partition | None = field(default=None, kw_only=True)
+
+    higher_is_better: ClassVar[bool] = True
+    blind: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_whole(1, samples=self.samples)
+        check_whole(0, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class SoftComprehensiveness(_Soft):
     """Soft normalised comprehensiveness (Zhao & Aletras 2023): each entry (of a token's embedding) is set to zero
     with a probability that is the relevance of its feature, from 0 (least) to 1 (most) within the sample.
 
@@ -32,24 +48,13 @@ class SoftComprehensiveness(Test):
     Undefined where an input of zeros is no less probable. Cost: `samples` forward passes and two more.
     """
 
-    samples: int = 10
-    seed: int = 0
-    partition: Partition | None = field(default=None, kw_only=True)
-
-    higher_is_better: ClassVar[bool] = True
-    blind: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_whole(1, samples=self.samples)
-        check_whole(0, seed=self.seed)
-
     def measure(self, case: Case, explanation: Map) -> Found:
         share, zeros = _fall(self, case, explanation, drop_relevant=True)
         return nan_where(zeros <= 0, share, _NO_FALL)
 
 
 @dataclass(frozen=True)
-class SoftSufficiency(Test):
+class SoftSufficiency(_Soft):
     """Soft normalised sufficiency (Zhao & Aletras 2023): each entry is kept with a probability that is the
     relevance of its feature, from 0 (least) to 1 (most) within the sample.
 
@@ -57,29 +62,16 @@ class SoftSufficiency(Test):
     Undefined where an input of zeros is no less probable. Cost: `samples` forward passes and two more.
     """
 
-    samples: int = 10
-    seed: int = 0
-    partition: Partition | None = field(default=None, kw_only=True)
-
-    higher_is_better: ClassVar[bool] = True
-    blind: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_whole(1, samples=self.samples)
-        check_whole(0, seed=self.seed)
-
     def measure(self, case: Case, explanation: Map) -> Found:
         share, zeros = _fall(self, case, explanation, drop_relevant=False)
         return nan_where(zeros <= 0, 1 - share, _NO_FALL)
 
 
-def _fall(
-    test: SoftComprehensiveness | SoftSufficiency, case: Case, explanation: Map, drop_relevant: bool
-) -> tuple[Tensor, Tensor]:
+def _fall(test: _Soft, case: Case, explanation: Map, drop_relevant: bool) -> tuple[Tensor, Tensor]:
     """How far the probability falls when entries are dropped, as a share, 0 to 1, of how far it falls for zeros (the
     mean of the draws), and the latter."""
     masking = case.masking(test.partition)
-    subject = Subject(
+    subject = Gradients(
         _of_tensors(masking.model) if masking.numpy else masking.model, masking.inputs, case.target
     )
     score = subject.forward(grad=False)
@@ -102,7 +94,7 @@ def _fall(
         draws.append(probability(list(map(_dropped, score.leaves, kept, chances))))
     whole = probability(score.leaves)
     zeros = whole - probability([leaf * keep.to(leaf) for leaf, keep in zip(score.leaves, none, strict=True)])
-    case.forwards += subject.forwards
+    case.forwards += subject.cost.forwards
     return ((whole - torch.cat(draws)) / zeros).clamp(0, 1).mean(0), zeros[0]
 
 
@@ -138,7 +130,7 @@ def _at_leaves(score: Score, masking: Masking, shown: Tensor) -> list[Tensor]:
     ]
 
 
-def _at_leaf(slot: Slot, leaf: Tensor, found: dict[object, Tensor], subject: Subject) -> Tensor:
+def _at_leaf(slot: Slot, leaf: Tensor, found: dict[object, Tensor], subject: Gradients) -> Tensor:
     if slot.positions is None:
         return found.get(slot.key, torch.ones_like(leaf))
     offsets = offsets_of(subject.inputs)

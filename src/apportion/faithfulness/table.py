@@ -16,7 +16,7 @@ from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.statistics import Comparison, paired, ranks
 from apportion.files import write_whole
 from apportion.grid import Grid
-from apportion.wording import number
+from apportion.results.words import number
 
 if TYPE_CHECKING:
     from pathlib import Path

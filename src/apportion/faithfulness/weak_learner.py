@@ -10,13 +10,13 @@ from torch import Tensor
 
 from apportion.domains.documents import Documents
 from apportion.errors import InputError, check_whole
-from apportion.explanation import Cost
 from apportion.faithfulness.maps import RandomMap, UniformMap
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.training import check_seeds
 from apportion.faithfulness.weighting import weights_of
 from apportion.models.text import TokenMLP
 from apportion.models.training import Training, best_epoch, scores_by_model, train
+from apportion.results.cost import Cost
 from apportion.trees import tensors_in
 
 EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learned too slowly in 8 epochs

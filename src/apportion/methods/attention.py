@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model, with_gradients
-from apportion.entry import Slot
+from apportion.engines.substitution import HARMLESS, Call, Gradients, Score, Substitute, Substitution
+from apportion.engines.substitution.leaves import Slot
 from apportion.errors import InputError
-from apportion.explanation import Explanation
-from apportion.forward import Score, Subject
 from apportion.inputs import Inputs
 from apportion.methods.grids import Grid, enlarged, grid_of
-from apportion.substitution import HARMLESS, Call, Substitute, Substitution
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 
 
@@ -60,7 +59,7 @@ class AttentionWeights:
 
     @with_gradients()
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Subject(model, inputs, target)
+        subject = Gradients(model, inputs, target)
         score, maps = _captured(subject)
         chosen = self._chosen(maps)
         last = maps[chosen]
@@ -125,11 +124,11 @@ def attention_maps(model: Model, inputs: Inputs) -> list[AttentionMap]:
     >>> [(m.layer, tuple(m.weights.shape)) for m in attention_maps(Net(), torch.ones(1, 3, 4))]
     [('attention', (1, 2, 3, 3))]
     """
-    maps = _captured(Subject(model, inputs))[1]
+    maps = _captured(Gradients(model, inputs))[1]
     return [AttentionMap(m.layer, m.weights.detach(), m.output.detach()) for m in maps]
 
 
-def _captured(subject: Subject) -> tuple[Score, list[AttentionMap]]:
+def _captured(subject: Gradients) -> tuple[Score, list[AttentionMap]]:
     maps: list[AttentionMap] = []
     batch = subject.batch
 
@@ -219,13 +218,12 @@ def _square(found: AttentionMap, batch: int) -> bool:
     return not found.batch_second and len(shape) == 4 and shape[0] == shape[1] == batch
 
 
-def _heads_before_samples(subject: Subject, score: Score, maps: list[AttentionMap]) -> bool:
+def _heads_before_samples(subject: Gradients, score: Score, maps: list[AttentionMap]) -> bool:
     """Whether the first sample's score reads all of the first axis, and one place of the second."""
     found = [m for m in maps if _square(m, subject.batch) and m.output.requires_grad]
     if subject.batch == 1 or not found or not score.value.requires_grad:
         return False
-    subject.backwards += 1
-    gradient = torch.autograd.grad(score.value[0], found[-1].output, retain_graph=True, allow_unused=True)[0]
+    (gradient,) = subject.derivatives(score.value[0], [found[-1].output], retain_graph=True)
     return gradient is not None and bool(gradient[1:].any()) and not bool(gradient[:, 1:].any())
 
 
@@ -246,14 +244,13 @@ def _rolled(weights: list[Tensor]) -> Tensor:
     return reduce(lambda below, above: above @ below, [(w.mean(1) + identity) / 2 for w in weights])
 
 
-def _read(subject: Subject, score: Score, found: AttentionMap) -> Tensor:
+def _read(subject: Gradients, score: Score, found: AttentionMap) -> Tensor:
     """(batch, queries): 1 where the score reads the output of a query, 0 elsewhere."""
     batch, _, queries, _ = found.weights.shape
     every = torch.ones(batch, queries, device=found.weights.device)
     if queries == 1 or not found.output.requires_grad or not score.value.requires_grad:
         return every
-    subject.backwards += 1
-    gradient = torch.autograd.grad(score.value.sum(), found.output, allow_unused=True)[0]
+    (gradient,) = subject.derivatives(score.value, [found.output])
     if gradient is None:
         return every
     if found.batch_second:

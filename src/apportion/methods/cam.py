@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model, with_gradients
-from apportion.entry import Slot
+from apportion.engines.substitution import Gradients
+from apportion.engines.substitution.leaves import Slot
 from apportion.errors import InputError, check
-from apportion.explanation import Explanation
-from apportion.forward import Subject
 from apportion.inputs import Inputs
 from apportion.methods.gradient import GuidedBackprop
 from apportion.methods.grids import at_layer, enlarged, last_layer
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 from apportion.trees import tensors_in
 
@@ -48,7 +48,7 @@ class GradCAM:
 
     @with_gradients()
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Subject(model, inputs, target, self.layer)
+        subject = Gradients(model, inputs, target, self.layer)
         key, image = _image(subject.inputs, type(self).__name__)
         space = image.shape[2:]
         found = last_layer(subject, space) if self.layer is None else at_layer(subject, self.layer, space)
@@ -57,10 +57,9 @@ class GradCAM:
         values = (fine / image.shape[1]).expand_as(image).contiguous()
         if self.guided:
             guide = GuidedBackprop()(subject.model, inputs, subject.resolved)
-            subject.forwards, subject.backwards = subject.forwards + 1, subject.backwards + 1
+            subject.include(guide.cost)
             values = fine * next(tensors_in(guide.values))
         notes = {"layer": found.layer, "grid": list(found.grid.sides)}
-        subject.at = None
         score = replace(found.score, slots=[Slot(key)])
         return subject.explanation(self, score, [values], total=None, notes=notes)
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.engines.substitution import Gradients
 from apportion.errors import InputError
 from apportion.methods.groups import Groups
 from apportion.methods.lines import Paths, pieces
@@ -87,8 +88,9 @@ class Sums:
             many = self.vectorize or max(1, min(64, SMALL // max(1, sum(s.numel() for s in steps))))
             for begin in range(0, len(rows), many):
                 some = rows[begin : begin + many]
-                found = _double_backward(weighted, some, score.leaves, begin + many < len(rows))
-                paths.subject.backwards += -(-len(path) // self.batch) * len(some)
+                found = _double_backward(
+                    paths.subject, weighted, some, score.leaves, begin + many < len(rows)
+                )
                 stacked = [(f * s).flatten(0, 1) for f, s in zip(found, steps, strict=True)]
                 sums = self.groups.sums(stacked, sample.repeat(len(some))).view(len(some), len(path), -1)
                 index = torch.tensor(some, device=device)
@@ -112,21 +114,27 @@ class Sums:
         return len(self.rows) == len(self.groups)
 
 
-def _double_backward(weighted: Tensor, rows: list[int], leaves: list[Tensor], keep: bool) -> list[Tensor]:
+def _double_backward(
+    subject: Gradients, weighted: Tensor, rows: list[int], leaves: list[Tensor], keep: bool
+) -> list[Tensor]:
     """The derivatives of `weighted[rows]` at each leaf: (rows, …), in one pass where that works."""
+    many = len(leaves[0])
     if len(rows) > 1:
         chosen = torch.eye(len(weighted), dtype=weighted.dtype, device=weighted.device)[rows]
         try:
-            return list(_derivatives(weighted, leaves, chosen, True, batched=True))
+            found = subject.derivatives(
+                weighted, leaves, many, chosen, retain_graph=True, is_grads_batched=True
+            )
+            return [
+                x.new_zeros(len(rows), *x.shape) if f is None else f
+                for f, x in zip(found, leaves, strict=True)
+            ]
         except RuntimeError:  # an operation that cannot be vectorised
             pass
-    each = [_derivatives(weighted[row], leaves, None, keep or row != rows[-1]) for row in rows]
-    return [torch.stack(parts) for parts in zip(*each, strict=True)]
-
-
-def _derivatives(
-    value: Tensor, leaves: list[Tensor], weight: Tensor | None, keep: bool, batched: bool = False
-) -> tuple[Tensor, ...]:
-    found = torch.autograd.grad(value, leaves, weight, keep, allow_unused=True, is_grads_batched=batched)
-    rows = () if weight is None else weight.shape[:1]
-    return tuple(x.new_zeros(*rows, *x.shape) if f is None else f for f, x in zip(found, leaves, strict=True))
+    each = [
+        subject.derivatives(weighted[row], leaves, many, retain_graph=keep or row != rows[-1]) for row in rows
+    ]
+    return [
+        torch.stack([torch.zeros_like(x) if part is None else part for part in parts])
+        for x, parts in zip(leaves, zip(*each, strict=True), strict=True)
+    ]

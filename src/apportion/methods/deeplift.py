@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apportion.calling import Model
+from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute, Substitution, no_derivatives
 from apportion.errors import InputError
-from apportion.explanation import Explanation
-from apportion.forward import Subject
 from apportion.inputs import Inputs
 from apportion.methods.relevance.operations import COMPOSED
-from apportion.substitution import HARMLESS, Call, Substitute, Substitution, no_derivatives
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 from apportion.trees import map_tensors, tensors_in
 
@@ -49,7 +48,7 @@ class DeepLIFT:
     def __call__(
         self, model: Model, inputs: Inputs, target: Target = None, *, baseline: Tensor | None = None
     ) -> Explanation:
-        subject = Subject(model, inputs, target, self.at)
+        subject = Gradients(model, inputs, target, self.at)
         first = subject.forward(grad=False)
         ends = [leaf.detach() for leaf in first.leaves]
         starts = [_reference(end, self.baseline if baseline is None else baseline, len(ends)) for end in ends]
@@ -88,9 +87,8 @@ class Met:
     def run(self, model: Model, table: dict[str, Substitute]) -> Substitution:
         """A substitution that also writes attention, recurrent layers and norms out in functions that have rules."""
         composed: dict[str, Substitute] = {**COMPOSED, "layer_norm": _layer_norm, "rms_norm": _rms_norm}
-        run = Substitution({**HARMLESS, **composed, "grad": no_derivatives, **table}, model=model)
-        run.state = self
-        return run
+        table = {**HARMLESS, **composed, "grad": no_derivatives, **table}
+        return Substitution(table, model=model, state=self)
 
     def unruled(self, call: Call) -> Any:
         """What cannot be written out, such as an LSTM with projections."""

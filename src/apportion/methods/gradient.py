@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model
+from apportion.engines.substitution import HARMLESS, Call, Gradients, Score, Substitution, no_derivatives
 from apportion.errors import check, check_whole
-from apportion.explanation import Explanation
-from apportion.forward import Score, Subject
 from apportion.inputs import Inputs
-from apportion.substitution import HARMLESS, Call, Substitution, no_derivatives
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 
 
@@ -33,7 +32,7 @@ class Saliency:
     at: str | Sequence[str] | None = None
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Subject(model, inputs, target, self.at)
+        subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         return subject.explanation(
             self, score, [g.abs() for g in score.gradients()], total=None, reduce="norm"
@@ -56,7 +55,7 @@ class InputXGradient:
     at: str | Sequence[str] | None = None
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Subject(model, inputs, target, self.at)
+        subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         values = [x * g for x, g in zip(score.leaves, score.gradients(), strict=True)]
         return subject.explanation(self, score, values, total=score.value)
@@ -77,7 +76,7 @@ class _Noisy:
         check("noise", self.noise, lambda v: v >= 0, "zero or more")
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Subject(model, inputs, target, self.at)
+        subject = Gradients(model, inputs, target, self.at)
         first, means, variances = _noisy(subject, self.samples, self.noise, self.seed, self.chunk)
         return subject.explanation(self, first, self.moment(means, variances), total=None)
 
@@ -121,7 +120,7 @@ class VarGrad(_Noisy):
 
 
 def _noisy(
-    subject: Subject, samples: int, noise: float, seed: int, chunk: int
+    subject: Gradients, samples: int, noise: float, seed: int, chunk: int
 ) -> tuple[Score, list[Tensor], list[Tensor]]:
     """The pass without noise, and the mean and variance of the gradient at each leaf with it."""
     first = subject.forward(grad=False)
@@ -173,7 +172,7 @@ class Deconvnet:
     at: str | Sequence[str] | None = None
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        return _rectified(self, Subject(model, inputs, target, self.at), guided=False)
+        return _rectified(self, Gradients(model, inputs, target, self.at), guided=False)
 
 
 @dataclass(frozen=True)
@@ -193,7 +192,7 @@ class GuidedBackprop:
     at: str | Sequence[str] | None = None
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        return _rectified(self, Subject(model, inputs, target, self.at), guided=True)
+        return _rectified(self, Gradients(model, inputs, target, self.at), guided=True)
 
 
 class _Rectify(torch.autograd.Function):
@@ -232,7 +231,7 @@ def _is_relu(call: Call) -> bool:
     return call.name.startswith("relu") or (isinstance(low, int | float) and low == 0)
 
 
-def _rectified(method: Any, subject: Subject, guided: bool) -> Explanation:
+def _rectified(method: Any, subject: Gradients, guided: bool) -> Explanation:
     met = False
 
     def rectify(call: Call, *args: Any, **kwargs: Any) -> Any:

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.module import register_module_forward_hook
 
+from apportion.core.private_torch import Convolution, without_functions
+from apportion.engines.substitution import Gradients, Score, Substitution
+from apportion.engines.substitution.explained import Explained
 from apportion.errors import InputError
-from apportion.forward import Score, Subject
-from apportion.substitution import Substitution
 
 # A vision transformer puts at most so many tokens (class, distillation, registers) before those of the
 # patches.
@@ -53,7 +53,7 @@ class Channels:
 
 def channels_of(module: torch.nn.Module) -> Channels | None:
     """The channels of a module whose kind tells; None for others."""
-    if isinstance(module, _ConvNd):
+    if isinstance(module, Convolution):
         return Channels(module.out_channels, last=False)
     if isinstance(module, torch.nn.Linear):
         return Channels(module.out_features, last=True)
@@ -110,7 +110,7 @@ class Found:
     gradient: Tensor
 
 
-def at_layer(subject: Subject, layer: str, space: Sequence[int]) -> Found:
+def at_layer(subject: Gradients, layer: str, space: Sequence[int]) -> Found:
     """The named layer, at its last call if it is called several times; the backward pass ends there."""
     score = subject.forward()
     output, name = score.leaves[-1], str(score.slots[-1].layer)
@@ -137,7 +137,7 @@ def _channels_at(model: Any, layer: str, shape: Sequence[int]) -> Channels | Non
     return next((found for found in known if found and found.many in (shape[1], shape[-1])), None)
 
 
-def last_layer(subject: Subject, space: Sequence[int]) -> Found:
+def last_layer(subject: Gradients, space: Sequence[int]) -> Found:
     """The last layer whose output has a grid that the score depends on.
 
     Of a network with convolutions it is most often the last of them or one that is called after it, so that nothing
@@ -147,7 +147,7 @@ def last_layer(subject: Subject, space: Sequence[int]) -> Found:
         raise InputError("the model is a plain callable without named layers; accepted: a torch.nn.Module")
     modules = list(subject.model.named_modules())
     names = {id(module): name for name, module in modules if name}
-    convolutions = [module for _, module in modules if isinstance(module, _ConvNd)]
+    convolutions = [module for _, module in modules if isinstance(module, Convolution)]
     for begin in (*convolutions[-1:], None):
         score, kept = _recorded(subject, space, names, begin)
         # The last of all most often; a transformer may read its class token only there.
@@ -184,23 +184,23 @@ class _Kept:
 
 
 def _recorded(
-    subject: Subject, space: Sequence[int], names: Mapping[int, str], begin: torch.nn.Module | None
+    subject: Gradients, space: Sequence[int], names: Mapping[int, str], begin: torch.nn.Module | None
 ) -> tuple[Score, list[_Kept]]:
     """A forward pass that is recorded from the layer `begin` on (None: from the start), and all outputs with a
     grid since then, in the order of the calls."""
-    run = Substitution(model=subject.model)
-    run.idle = begin is not None
+    run = Substitution(model=subject.model, explained=Explained(waiting=begin is not None))
     kept: list[_Kept] = []
     known: Channels | None = None
     thread = threading.get_ident()  # the hook is for this thread and this call only
 
     def look(module: torch.nn.Module, _: Any, output: Any) -> Any:
         nonlocal known
-        if (run.idle and module is not begin) or id(module) not in names or threading.get_ident() != thread:
+        before = run.explained.waiting and module is not begin
+        if before or id(module) not in names or threading.get_ident() != thread:
             return None
         several = type(output) is tuple and bool(output)
         whole = output[0] if several else output
-        with torch._C.DisableTorchFunction():
+        with without_functions():
             whole = run.current(whole) if isinstance(whole, Tensor) else whole
             if not isinstance(whole, Tensor) or isinstance(module, _NO_GRIDS):
                 return None
@@ -212,9 +212,7 @@ def _recorded(
             if kept and kept[-1].output is whole:  # what contains a layer and returns its output
                 kept.pop()
             elif not whole.requires_grad:
-                whole = whole.detach().requires_grad_()
-                run.own.add(id(whole))
-                run.idle = False
+                whole = run.explained.add(whole.detach().requires_grad_())
             kept.append(_Kept(names[id(module)], module, grid, whole))
         return (whole, *output[1:]) if several else whole
 
@@ -225,11 +223,10 @@ def _recorded(
         hook.remove()
 
 
-def _gradients(subject: Subject, score: Score, at: list[Tensor]) -> list[Tensor | None]:
+def _gradients(subject: Gradients, score: Score, at: list[Tensor]) -> list[Tensor | None]:
     if not score.value.requires_grad:
         return [None] * len(at)
-    subject.backwards += 1
-    return list(torch.autograd.grad(score.value.sum(), at, allow_unused=True, retain_graph=True))
+    return list(subject.derivatives(score.value, at, retain_graph=True))
 
 
 def enlarged(maps: Tensor, space: Sequence[int]) -> Tensor:

@@ -10,8 +10,8 @@ from math import prod
 import torch
 from torch import Tensor
 
+from apportion.engines.substitution import Gradients, Score
 from apportion.errors import InputError
-from apportion.forward import Score, Subject
 from apportion.inputs import offsets_of
 from apportion.trees import tensors_in
 
@@ -40,7 +40,7 @@ class Groups:
         return torch.stack(sums).sum(0)  # in the widest of their number formats
 
 
-def groups_of(subject: Subject, score: Score, steps: Sequence[Tensor], groups: GroupsLike) -> Groups:
+def groups_of(subject: Gradients, score: Score, steps: Sequence[Tensor], groups: GroupsLike) -> Groups:
     """The groups of what `score` was computed from; `steps` (paths, …) say which entries move at all.
 
     Raises InputError for groups that overlap, are empty or leave out an entry that moves.
@@ -74,7 +74,7 @@ def groups_of(subject: Subject, score: Score, steps: Sequence[Tensor], groups: G
     return Groups(ids, tuple(str(i) for i in range(len(used))))
 
 
-def _features(subject: Subject, score: Score) -> tuple[list[Tensor], int, tuple[str, ...]]:
+def _features(subject: Gradients, score: Score) -> tuple[list[Tensor], int, tuple[str, ...]]:
     """The feature (token, or entry) that each leaf entry belongs to, (batch or 1, entries) for each leaf; how
     many there are; and their names."""
     offsets = {} if subject.layers else offsets_of(subject.inputs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -11,11 +10,9 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model, with_gradients
+from apportion.engines.substitution import Gradients, Substitution
 from apportion.errors import InputError, check, check_whole
-from apportion.explanation import Cost
-from apportion.forward import Subject
 from apportion.inputs import Inputs
-from apportion.interactions import Interactions
 from apportion.methods.curvature import Sums, rows_for
 from apportion.methods.groups import GroupsLike, groups_of
 from apportion.methods.lines import Paths
@@ -24,8 +21,8 @@ from apportion.methods.path import check_accuracy, shortfalls
 from apportion.methods.quadrature import MOST_LOG_NODES, panel
 from apportion.methods.smoothing import TWICE, recording, refuse, smoothing
 from apportion.methods.stand_ins import STAND_INS
-from apportion.substitution import Substitution
-from apportion.target import Target, described
+from apportion.results.interactions import Interactions
+from apportion.target import Target
 
 # A matrix larger than this is a mistake more often than a wish.
 MOST_ENTRIES = 2**28
@@ -98,7 +95,7 @@ class IntegratedHessians:
         baseline: Inputs | float | None = None,
         groups: GroupsLike = None,
     ) -> Interactions:
-        subject = Subject(model, inputs, target, self.at)
+        subject = Gradients(model, inputs, target, self.at)
         met: set[str] = set()
         score = subject.forward(Substitution(recording(met), model=subject.model))
         paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
@@ -139,17 +136,16 @@ class IntegratedHessians:
             warnings.append(f"{', '.join(sorted(kinks))}: no second derivative, so interactions are missing")
         if max(betas) == math.inf:
             warnings.append(f"even with beta={BETAS[-1]:g} the score moves by more than drift={self.drift:g}")
-        return Interactions(
-            values=sums.values().to(dtype),
-            total=total.to(dtype) if sums.whole else None,
+        return subject.result(
+            Interactions,
+            self,
+            sums.values().to(dtype),
+            total.to(dtype) if sums.whole else None,
+            score.output,
+            warnings,
             attributions=sums.phi.to(dtype),
-            output=score.output,
-            target=described(subject.resolved),
-            method=self,
-            cost=Cost(subject.forwards, subject.backwards, time.perf_counter() - subject.start),
             names=(grouped.names,),
             smoothing=moved if smoothed else None,
-            warnings=(*subject.warnings, *warnings),
             notes={
                 "nodes": max(int((r.second != 0).sum()) for r in sums.rules),
                 "baselines": paths.baselines,

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from apportion.calling import Model
 from apportion.errors import check_whole
-from apportion.explanation import Explanation
 from apportion.features import Features
 from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.partitions import Partition
 from apportion.replacements import Replacement
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 
 

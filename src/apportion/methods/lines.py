@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.engines.substitution import HARMLESS, Gradients, Score, Substitute, Substitution
 from apportion.errors import InputError
-from apportion.forward import Score, Subject
 from apportion.inputs import Inputs
-from apportion.substitution import HARMLESS, Substitute, Substitution
 
 # A remainder is compared with |total|, but with no less than this share of what the score spans along the
 # path: where f(x) equals f(x′) no finite accuracy would be a share of the total.
@@ -29,7 +28,7 @@ class Paths:
     (paths,) in double precision on the CPU.
     """
 
-    subject: Subject
+    subject: Gradients
     starts: list[Tensor]
     ends: list[Tensor]
     table: Mapping[str, Substitute] = field(default_factory=lambda: HARMLESS)
@@ -37,7 +36,7 @@ class Paths:
     at_ends: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @classmethod
-    def between(cls, subject: Subject, score: Score, baseline: Inputs | float) -> Paths:
+    def between(cls, subject: Gradients, score: Score, baseline: Inputs | float) -> Paths:
         """The paths to the leaves of `score`, from what the caller gave as `baseline`."""
         ends = [leaf.detach() for leaf in score.leaves]
         paths = cls(subject, _starts(subject, score, ends, baseline), ends)
@@ -122,7 +121,7 @@ def pieces(rows: Tensor, chunk: int) -> list[Tensor]:
     return [rows[begin : begin + chunk] for begin in range(0, len(rows), chunk)]
 
 
-def _starts(subject: Subject, score: Score, ends: list[Tensor], baseline: Inputs | float) -> list[Tensor]:
+def _starts(subject: Gradients, score: Score, ends: list[Tensor], baseline: Inputs | float) -> list[Tensor]:
     """One (baselines, batch or 1, …) tensor for each leaf."""
     if isinstance(baseline, int | float) and math.isfinite(baseline):
         return [torch.full_like(end[:1], baseline)[None] for end in ends]
@@ -157,7 +156,7 @@ def _starts(subject: Subject, score: Score, ends: list[Tensor], baseline: Inputs
 
 
 def _looked_up(
-    subject: Subject, inputs: dict[object, Tensor], given: dict[object, Tensor], ends: list[Tensor]
+    subject: Gradients, inputs: dict[object, Tensor], given: dict[object, Tensor], ends: list[Tensor]
 ) -> list[Tensor]:
     """Baselines that must pass through the model first: token ids, or inputs below an inner layer."""
     wide = {
@@ -173,9 +172,9 @@ def _looked_up(
         if isinstance(subject.inputs, tuple)
         else {str(k): t for k, t in flat.items()}
     )
-    other = Subject(subject.model, form, lambda scores: scores[:, 0], subject.at)
+    other = Gradients(subject.model, form, lambda scores: scores[:, 0], subject.at)
     leaves = [leaf.detach() for leaf in other.forward(grad=False).leaves]
-    subject.forwards += most
+    subject.ran(len(leaves[0]))
     if [leaf.shape[1:] for leaf in leaves] != [end.shape[1:] for end in ends]:
         raise InputError(
             "the baseline takes another way through the model than the inputs; their leaves differ"

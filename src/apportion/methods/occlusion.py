@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.explanation import Explanation
 from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.methods.hiding import Hiding
 from apportion.partitions import Partition, Patches, sides_of
 from apportion.progress import progress
+from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)

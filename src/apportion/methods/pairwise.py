@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
@@ -13,19 +12,17 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model, with_gradients
+from apportion.engines.substitution import Gradients, Substitution
 from apportion.errors import InputError, check_whole
-from apportion.explanation import Cost
-from apportion.forward import Subject
 from apportion.inputs import Inputs
-from apportion.interactions import Interactions
 from apportion.methods.curvature import Sums, rows_for
 from apportion.methods.groups import Groups, GroupsLike, groups_of
 from apportion.methods.lines import Paths, pieces
 from apportion.methods.quadrature import Nodes
 from apportion.methods.smoothing import TWICE, recording, refuse, smoothing
 from apportion.methods.stand_ins import STAND_INS
-from apportion.substitution import Substitution
-from apportion.target import Target, described
+from apportion.results.interactions import Interactions
+from apportion.target import Target
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class InputHessian:
     def __call__(
         self, model: Model, inputs: Inputs, target: Target = None, *, groups: GroupsLike = None
     ) -> Interactions:
-        subject = Subject(model, inputs, target, self.at)
+        subject = Gradients(model, inputs, target, self.at)
         met: set[str] = set()
         score = subject.forward(Substitution(recording(met), model=subject.model))
         refuse(met)
@@ -75,7 +72,10 @@ class InputHessian:
             sums.gamma.diagonal(dim1=1, dim2=2).sub_(sums.phi)
         dtype = score.dtype
         notes = {"smoothed": kinks, "beta": self.beta if kinks else None}
-        return _found(self, subject, score.output, sums.values().to(dtype), grouped, notes=notes)
+        values = sums.values().to(dtype)
+        return subject.result(
+            Interactions, self, values, None, score.output, names=(grouped.names,), notes=notes
+        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class ShapleyInteractions:
         groups: GroupsLike = None,
     ) -> Interactions:
         approximators = _shapiq()
-        subject = Subject(model, inputs, target, self.at)
+        subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
         if paths.baselines > 1:
@@ -142,9 +142,8 @@ class ShapleyInteractions:
                         value / 2
                     )
         total = paths.totals().to(score.dtype)
-        return _found(
-            self, subject, score.output, values.to(score.output.device, score.dtype), grouped, total=total
-        )
+        values = values.to(score.output.device, score.dtype)
+        return subject.result(Interactions, self, values, total, score.output, names=(grouped.names,))
 
 
 def _worth(paths: Paths, groups: Groups, sample: int, masks: Tensor) -> Tensor:
@@ -167,18 +166,3 @@ def _shapiq() -> ModuleType:
         ) from None
     module: ModuleType = shapiq.approximator
     return module
-
-
-def _found(
-    method: Any, subject: Subject, output: Tensor, values: Tensor, groups: Groups, **more: Any
-) -> Interactions:
-    return Interactions(
-        values=values,
-        output=output,
-        target=described(subject.resolved),
-        method=method,
-        cost=Cost(subject.forwards, subject.backwards, time.perf_counter() - subject.start),
-        names=(groups.names,),
-        warnings=subject.warnings,
-        **{"total": None, "attributions": None, **more},
-    )

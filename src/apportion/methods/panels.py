@@ -133,11 +133,10 @@ def along(paths: Paths, which: Tensor, places: Tensor, chunk: int) -> Tensor:
             first = _dot(score.gradients(create_graph=True), steps)
             second = torch.zeros_like(first)
             if first.requires_grad:
-                curved = torch.autograd.grad(first.sum(), score.leaves, allow_unused=True)
+                curved = paths.subject.derivatives(first, score.leaves, len(path))
                 cut = cut or all(c is None for c in curved)
                 pairs = zip(curved, steps, strict=True)
                 second = _dot([torch.zeros_like(s) if c is None else c for c, s in pairs], steps)
-                paths.subject.backwards += -(-len(path) // paths.batch)
         found.append(torch.stack([score.value, first, second]).detach().double().cpu())
     result = torch.cat(found, 1)
     if not bool(torch.isfinite(result).all()):

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model
+from apportion.engines.substitution import Gradients
 from apportion.errors import InputError, check, check_whole, did_you_mean
-from apportion.explanation import Explanation
-from apportion.forward import Subject
 from apportion.inputs import Inputs
 from apportion.methods.lines import Paths, pieces
 from apportion.methods.quadrature import RULES, Array
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 
 
@@ -59,7 +59,7 @@ class IntegratedGradients:
     def __call__(
         self, model: Model, inputs: Inputs, target: Target = None, *, baseline: Inputs | float | None = None
     ) -> Explanation:
-        subject = Subject(model, inputs, target, self.at)
+        subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
         values = [torch.zeros_like(end) for end in paths.ends]

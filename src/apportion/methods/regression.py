@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apportion.errors import InputError
 from apportion.methods.designs import Masks, Numbers
 
 
@@ -116,60 +117,23 @@ def highest(masks: Masks, scores: Numbers, weights: Numbers, keep: int) -> Masks
 
 
 def lasso(masks: Masks, scores: Numbers, weights: Numbers, keep: int) -> Masks:
-    """The last set of at most `keep` features on the path of the weighted lasso, (batch, features)."""
-    zc = (masks - np.average(masks, axis=0, weights=weights)) * np.sqrt(weights)[:, None]
-    gram = zc.T @ zc
+    """The last set of at most `keep` features on the path of the weighted lasso (Efron et al. 2004), (batch,
+    features)."""
+    try:
+        from sklearn.linear_model import lars_path  # type: ignore[import-untyped]
+    except ImportError:
+        raise InputError("select='lasso' needs scikit-learn: pip install 'apportion[tabular]'") from None
+
+    root = np.sqrt(weights)
+    zc = (masks - np.average(masks, axis=0, weights=weights)) * root[:, None]
+    gram = zc.T @ zc if len(zc) > zc.shape[1] else None  # wider ones would hold more than the masks do
     chosen = np.zeros((len(scores), masks.shape[1]), dtype=bool)
     for row, target in zip(chosen, scores, strict=True):
-        yc = (target - np.average(target, weights=weights)) * np.sqrt(weights)
-        row[lasso_support(gram, zc.T @ yc, keep)] = True
+        yc = (target - np.average(target, weights=weights)) * root
+        _, _, path = lars_path(zc, yc, Gram=gram, method="lasso", max_iter=8 * min(zc.shape))
+        few = np.flatnonzero(np.count_nonzero(path, axis=0) <= keep)
+        row[:] = path[:, few[-1]] != 0
     return chosen
-
-
-def lasso_support(gram: np.ndarray, pull: np.ndarray, keep: int) -> list[int]:
-    """Least angle regression with the lasso's drops (Efron et al. 2004) from `XᵀX` and `Xᵀy`.
-
-    >>> lasso_support(np.eye(3), np.array([1.0, -3.0, 0.5]), 2)
-    [0, 1]
-    """
-    many = len(pull)
-    beta, level = np.zeros(many), float(np.abs(pull).max(initial=0))
-    active: list[int] = []
-    found: list[int] = []
-    tiny = 1e-12 * max(level, 1e-300)
-    entering: int | None = int(np.abs(pull).argmax()) if level > 0 else None
-    for _ in range(8 * many):
-        if level <= tiny or (entering is None and not active):
-            break
-        if entering is not None:
-            active = sorted([*active, entering])
-        gap = pull - gram @ beta
-        signs = np.sign(gap[active])
-        step = np.linalg.lstsq(gram[np.ix_(active, active)], signs, rcond=None)[0]
-        slope = gram[:, active] @ step
-        rest = np.setdiff1d(np.arange(many), active)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            reach = np.concatenate(
-                [(level - gap[rest]) / (1 - slope[rest]), (level + gap[rest]) / (1 + slope[rest])]
-            )
-            fall = -beta[active] / step
-        reach[~(reach > tiny)] = np.inf
-        fall[~(fall > tiny)] = np.inf
-        first, drop = reach.min(initial=np.inf), fall.min(initial=np.inf)
-        length = min(first, drop, level)
-        beta[active] += length * step
-        level -= length
-        entering = None
-        if drop == length:
-            gone = active[int(fall.argmin())]
-            beta[gone] = 0.0
-            active = [j for j in active if j != gone]
-        elif first == length:
-            entering = int(np.concatenate([rest, rest])[int(reach.argmin())])
-        support = [j for j in range(many) if beta[j] != 0]
-        if len(support) <= keep:
-            found = support
-    return found
 
 
 def constrained(

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apportion.errors import InputError, check, check_whole
-from apportion.explanation import Explanation
 from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.methods.grids import MODES
 from apportion.methods.hiding import Hiding
 from apportion.partitions import Pixels, sides_of
 from apportion.progress import progress
+from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)

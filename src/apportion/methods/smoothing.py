@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from apportion.core.private_torch import without_functions
+from apportion.engines.substitution import HARMLESS, Call, Substitute
+from apportion.engines.substitution.function_names import Function, identify
 from apportion.errors import InputError, check
-from apportion.identity import Function, identify
 from apportion.methods.stand_ins import INSTEAD, STAND_INS, WITHOUT
-from apportion.substitution import HARMLESS, Call, Substitute
 from apportion.trees import tensors_in
 
 # ---- tables for the substitution engine ----
@@ -69,7 +70,7 @@ def _substitute(name: str, beta: float) -> Substitute:
         smooth = STAND_INS[name](beta, *args, **kwargs)
         if not ("pool" in name or name in ("max", "min")):
             return smooth
-        with torch.no_grad(), torch._C.DisableTorchFunction():
+        with torch.no_grad(), without_functions():
             whole = call.native()  # for the places of the largest, where they were asked for
         if isinstance(whole, Tensor):
             return smooth

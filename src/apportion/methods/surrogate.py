@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from apportion.errors import check, check_whole
-from apportion.explanation import Explanation
 from apportion.inputs import Inputs
 from apportion.masking import Masking
 from apportion.methods.designs import Design, Masks, Numbers
@@ -21,6 +20,7 @@ from apportion.methods.hiding import Hiding
 from apportion.methods.regression import Fit, constrained, highest, lasso, ridge
 from apportion.partitions import Columns, Partition, Superpixels, Tokens, Words
 from apportion.parts import Part
+from apportion.results.explanation import Explanation
 
 Distance = Literal["cosine", "euclidean"]
 Sizes = Literal["coins", "uniform"]
@@ -36,7 +36,7 @@ class LIME(Hiding):
     complement (`paired`), which needs fewer model calls for the same standard error. The kernel's
     `distance` to the whole input is "cosine" with `width` 0.25, for rows "euclidean" with 0.75 √features.
     The model is ridge regression with strength `alpha`; `keep` leaves that many features, those with the
-    largest coefficients or the last on the lasso's path (`select="lasso"`).
+    largest coefficients or the last on the lasso's path (`select="lasso"`; needs scikit-learn).
 
     Features are superpixels of an image, words of a text, columns of a row (the paper's discretised columns:
     `replacement=Quartiles(data)`); patches for other grids. Hidden ones become the mask token, id 0, or zero

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model
-from apportion.entry import check_samples
+from apportion.engines.substitution import Gradients, Score
+from apportion.engines.substitution.leaves import check_samples
 from apportion.errors import InputError, check, check_whole
-from apportion.explanation import Explanation
-from apportion.forward import Score, Subject
 from apportion.inputs import Inputs
+from apportion.results.explanation import Explanation
 from apportion.target import Target, pick
 
 
@@ -62,7 +62,7 @@ class Taylor:
     def __call__(
         self, model: Model, inputs: Inputs, target: Target = None, *, data: Tensor | None = None
     ) -> Explanation:
-        subject = Subject(model, inputs, target, self.at)
+        subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         ends = [leaf.detach() for leaf in score.leaves]
         check_samples(ends, subject.batch)
@@ -87,7 +87,7 @@ class Taylor:
         return subject.explanation(self, score, values, value, notes=notes)
 
     def _follow_gradient(
-        self, subject: Subject, score: Score, ends: list[Tensor]
+        self, subject: Gradients, score: Score, ends: list[Tensor]
     ) -> tuple[list[Tensor], Tensor]:
         """The best point met for each sample, and its score."""
         value = score.value.detach().clone()
@@ -128,7 +128,7 @@ class Taylor:
         return x if self.low is None and self.high is None else x.clamp(self.low, self.high)
 
     def _search_lines(
-        self, subject: Subject, score: Score, ends: list[Tensor], data: Tensor
+        self, subject: Gradients, score: Score, ends: list[Tensor], data: Tensor
     ) -> tuple[list[Tensor], Tensor]:
         """The root on the line to the nearest sample of the other sign, and the score there."""
         if not isinstance(data, Tensor):
@@ -163,7 +163,7 @@ class Taylor:
         root, left = self._bisect(subject, x, far, value)
         return [root], left
 
-    def _scores_once(self, subject: Subject, data: Tensor) -> Tensor:
+    def _scores_once(self, subject: Gradients, data: Tensor) -> Tensor:
         """The score of each datum for the target of each sample: (batch, data), with one pass over the data."""
         zero = torch.zeros(len(data), dtype=torch.long, device=data.device)
         parts = zip(data.split(self.chunk), zero.split(self.chunk), strict=True)
@@ -172,13 +172,13 @@ class Taylor:
             return outputs[:, subject.resolved.to(outputs.device)].T
         return pick(subject.resolved, outputs).expand(subject.batch, -1)
 
-    def _scores_of_each(self, subject: Subject, data: Tensor) -> Tensor:
+    def _scores_of_each(self, subject: Gradients, data: Tensor) -> Tensor:
         """The same where each sample brings inputs of its own: each datum beside the others of each sample."""
         pairs = torch.arange(subject.batch * len(data), device=data.device).split(self.chunk)
         found = [_scored(subject, data[pair % len(data)], pair // len(data)) for pair in pairs]
         return torch.cat(found).view(subject.batch, -1)
 
-    def _bisect(self, subject: Subject, x: Tensor, far: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    def _bisect(self, subject: Gradients, x: Tensor, far: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The best point met on the line from each sample to its far end, where the score has the other sign."""
         root, left = x.clone(), value.clone()
         low, high = _wide(x.new_zeros(len(x))), _wide(x.new_ones(len(x)))
@@ -204,7 +204,7 @@ def _wide(numbers: Tensor) -> Tensor:
     return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 
 
-def _scored(subject: Subject, points: Tensor, rows: Tensor) -> Tensor:
+def _scored(subject: Gradients, points: Tensor, rows: Tensor) -> Tensor:
     there = subject.forward(leaves=[points], rows=rows, grad=False)
     return there.value.detach()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from apportion.domains import Classifier
+    from apportion.core.classifier import Classifier
 
 
 class Shipped(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.domains.image import ImagePreparation
 
 WEIGHTS = Path(__file__).parent / "weights" / "digits.safetensors"

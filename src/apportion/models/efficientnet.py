@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.domains.image import ImagePreparation
 
 CLASSES = Path(__file__).parent / "weights" / "imagenet_classes.txt"

@@ -22,7 +22,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.domains.image import ImagePreparation, from_processor
 from apportion.domains.text import encode_subwords
 from apportion.errors import InputError, did_you_mean

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.domains.text import Vocabulary, encode_words
 from apportion.files import stored
 from apportion.models.text import AttentionClassifier

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.domains.tabular import TabularPreparation
 from apportion.files import stored
 

@@ -22,9 +22,10 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 
+from apportion.core.registry import class_named, description
 from apportion.errors import InputError
 from apportion.markup import shell, versions
-from apportion.methods import INTERACTIONS, METHODS, entry, method_class
+from apportion.names import INTERACTIONS, METHODS
 from apportion.serve.asking import MOST_BYTES, Ask, read_ask
 from apportion.serve.messages import Catalog, Method, Said
 from apportion.serve.work import Models, explain
@@ -79,7 +80,7 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
         about: Catalog = {
             "models": models.listed(),
             "methods": [
-                cast(Method, entry(name, method_class(name), pairs=name in INTERACTIONS))
+                cast(Method, description(name, class_named(name), pairs=name in INTERACTIONS))
                 for name in (*sorted(METHODS), *sorted(INTERACTIONS))
             ],
             "most_bytes": MOST_BYTES,

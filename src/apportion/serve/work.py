@@ -11,15 +11,15 @@ from typing import Any
 import torch
 
 from apportion.cards import chart, sections, told
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
+from apportion.core.registry import from_repr
 from apportion.domains.tabular import Categorical, TabularPreparation
 from apportion.errors import InputError
-from apportion.explanation import Explanation
 from apportion.faithfulness.curves import WAYS, even_steps
-from apportion.methods import from_repr
 from apportion.models import SHIPPED, load
 from apportion.one_line import EXTRAS, missing
 from apportion.progress import progress, watched
+from apportion.results.explanation import Explanation
 from apportion.running import Prepared, check_target, prepare
 from apportion.serve.asking import Ask
 from apportion.serve.messages import Loaded, Model, Said

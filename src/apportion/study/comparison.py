@@ -13,17 +13,16 @@ import torch
 
 from apportion.bulk.fingerprints import model_fingerprint
 from apportion.bulk.sources import Source, column_of, open_source
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
+from apportion.core.registry import from_repr
 from apportion.errors import InputError
-from apportion.explanation import Explanation
-from apportion.faithfulness import from_repr as test_from_repr
 from apportion.faithfulness.maps import references
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.table import Table
-from apportion.methods import from_repr
 from apportion.models import load
 from apportion.progress import progress
 from apportion.recognise import Given
+from apportion.results.explanation import Explanation
 from apportion.running import Prepared, prepare
 from apportion.study.config import Data, Study
 from apportion.study.store import Cell, Result, Store
@@ -92,7 +91,7 @@ class _Pair:
         if len(beside) == len(scores):
             reasons = "; ".join(dict.fromkeys(left_out.values()))
             raise InputError(f"no method can explain {self.name} on {self.data.name}: {reasons}")
-        blind = tuple(test for test in self.study.tests if test_from_repr(test).blind)
+        blind = tuple(test for test in self.study.tests if from_repr(test, "test").blind)
         table = Table(scores, beside, seed=self.study.seed, blind=blind)
         return Outcome(self.name, self.data.name, len(self.rows), table, curves, curve_of, left_out)
 
@@ -106,7 +105,7 @@ class _Pair:
             "rows": self.rows,
             "seed": self.study.seed,
             "method": repr(from_repr(method)) if known else [method, repr(from_repr(self._first))],
-            "test": repr(test_from_repr(test)),
+            "test": repr(from_repr(test, "test")),
         }
         words = (self.name, self.data.name, method, test)
         return Cell(
@@ -120,7 +119,7 @@ class _Pair:
 
     def _score(self, method: str, test: str) -> Result:
         """One test of one method on all inputs, one after the other."""
-        measure = test_from_repr(test)
+        measure = from_repr(test, "test")
         values, curves, why = [], [], ""
         try:
             explained = self._explanations(method)

@@ -9,10 +9,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from apportion import faithfulness
 from apportion.bulk.sources import open_source
+from apportion.core.registry import from_repr
 from apportion.errors import InputError, did_you_mean
-from apportion.methods import from_repr
 
 T = TypeVar("T")
 
@@ -180,7 +179,7 @@ def _comparison(field: Field, text: str) -> Study:
         models=fields["models"].each(Field.text),
         data=data,
         methods=fields["methods"].each(lambda one: one.checked(from_repr)),
-        tests=fields["tests"].each(lambda one: one.checked(faithfulness.from_repr)),
+        tests=fields["tests"].each(lambda one: one.checked(lambda text: from_repr(text, "test"))),
         samples=fields["samples"].whole(1) if "samples" in fields else 20,
         seed=fields["seed"].whole(0) if "seed" in fields else 0,
         text=text,

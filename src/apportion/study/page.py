@@ -15,7 +15,7 @@ from apportion.faithfulness.statistics import band_of_mean
 from apportion.files import write_whole
 from apportion.grid import Grid
 from apportion.markup import shell, versions
-from apportion.page_data import Chart, Curve, Matrix
+from apportion.page_data import Chart, Curve, Matrix, Table
 from apportion.page_data import Study as StudyPage
 from apportion.study.comparison import GRID, Outcome, mean_or_dash, ratings
 from apportion.study.config import Study
@@ -44,7 +44,7 @@ def write_page(folder: Path, path: Path) -> Path:
         kind="study",
         title=title,
         about="",
-        tables=[table.data() for table in found],
+        tables=[_as_data(table) for table in found],
         charts=[],
         matrices=[],
         settings="",
@@ -57,6 +57,17 @@ def write_page(folder: Path, path: Path) -> Path:
             raise InputError(f"{folder / EXTRA} is not what a study wrote ({error})") from None
     plain = [table.markdown() for table in found]
     return write_whole(path, shell(data, title, plain).encode())
+
+
+def _as_data(table: Grid) -> Table:
+    return {
+        "title": table.title,
+        "columns": list(table.columns),
+        "rows": [list(row) for row in table.rows],
+        "note": " ".join(table.notes),
+        "references": list(table.references),
+        "best": [(row, column) for row, column in table.best],
+    }
 
 
 def tables(outcomes: Sequence[Outcome]) -> list[Grid]:

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.methods.relevance.kinds import active, carry_kind, kind_of, operands, tag
-from apportion.methods.relevance.propagation import Propagation
-from apportion.substitution import Call
+from apportion.engines.substitution import Call
+from apportion.methods.relevance.tags import active, carry_kind, kind_of, operands, state_of, tag
 from apportion.trees import map_tensors, tensors_in
 
 ELEMENTWISE = frozenset(
@@ -63,7 +62,7 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
     function, actives = call.function, call.actives
     x = actives[0]
     if any(t is not x for t in actives):
-        return call.run.state.unruled(call)
+        return state_of(call).unruled(call)
 
     # The function is kept for the backward pass: it must not keep x itself, and with it what is noted of it.
     hole = x.new_empty(0)
@@ -121,7 +120,7 @@ def clamp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 
 def relu(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
-    state: Propagation = call.run.state
+    state = state_of(call)
     return state.relu(call, input)
 
 

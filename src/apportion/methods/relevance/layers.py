@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.methods.relevance.kinds import active, carry_kind, weighed
+from apportion.engines.substitution import Call
 from apportion.methods.relevance.products import halved
-from apportion.methods.relevance.propagation import Note
 from apportion.methods.relevance.rules import Layer, Proportional
-from apportion.substitution import Call
+from apportion.methods.relevance.tags import Tag, active, carry_kind, state_of, weighed
 
 
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
@@ -26,7 +25,7 @@ def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None
     def adjoint(g: Tensor, x: Tensor, w: Tensor) -> Tensor:
         return torch.matmul(g, w)
 
-    return call.run.state.layer(call, Layer(F.linear, weight, bias, adjoint=adjoint), input, "linear")
+    return state_of(call).layer(call, Layer(F.linear, weight, bias, adjoint=adjoint), input, "linear")
 
 
 def _with_active_weight(
@@ -118,12 +117,12 @@ def _convolve(
         layer = Layer(
             forward, weight, bias, channel=1, adjoint=adjoint, groups=groups if transposed else None
         )
-        result = call.run.state.layer(call, layer, input, "convolution")
+        result = state_of(call).layer(call, layer, input, "convolution")
     return call.run.again(torch.squeeze, result, 0) if unbatched else result
 
 
 @dataclass
-class Padded(Note):
+class Padded(Tag):
     """A picture with zeros around it, by a function of its own. The layer that reads it takes the picture instead:
     no input could hold what a rule like flat would hand to the zeros."""
 
@@ -133,12 +132,18 @@ class Padded(Note):
 
 def pad(call: Call, input: Tensor, pad: Any, mode: Any = "constant", value: Any = None) -> Any:
     result = call.native()
-    composite, run = call.run.state.composite, call.run
+    composite, run = state_of(call).composite, call.run
     if isinstance(mode, int | float):  # `constant_pad_nd` has the value in this place
         mode, value = "constant", mode
     sides = list(pad)
     direct = getattr(composite.first, "direct", False) and not (composite.names or composite.types)
-    if direct and mode == "constant" and not value and min(sides) >= 0 and run.shadows.get(input) is not None:
+    if (
+        direct
+        and mode == "constant"
+        and not value
+        and min(sides) >= 0
+        and run.explained.origins.get(input) is not None
+    ):
         run.notes[result] = Padded(input=input, sides=sides)
     else:
         carry_kind(call, result)
@@ -159,18 +164,18 @@ def _same(weight: Tensor, padding: Any, dilation: Sequence[int]) -> tuple[Any, l
 
 def max_pool(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Winner takes all, which is the gradient; or in proportion to what is pooled, by choice."""
-    if call.run.state.composite.pooling == "winner":
+    if state_of(call).composite.pooling == "winner":
         return call.native()
     dims = int(call.name[-2])
     names = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
     given = {**dict(zip(names, args, strict=False)), **kwargs}
     if given.get("dilation", 1) not in (1, (1,) * dims, [1] * dims) or given.get("return_indices"):
-        return call.run.state.unruled(call)
+        return state_of(call).unruled(call)
     kernel, pool = given["kernel_size"], (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[dims - 1]
     count = kernel**dims if isinstance(kernel, int) else math.prod(kernel)
     stride = given.get("stride") or kernel
     places = (kernel, stride, given.get("padding", 0), given.get("ceil_mode", False))
     layer = Layer(lambda x, w, b: pool(x, *places) * count, input.new_ones(()))
-    return call.run.state.ruled_layer(
+    return state_of(call).ruled_layer(
         call, layer, input, Proportional(), None, value=lambda: call.function(input.detach(), *args, **kwargs)
     )

@@ -10,14 +10,18 @@ import torch
 from torch import Tensor
 
 from apportion.calling import Model
+from apportion.engines.substitution import Gradients, Score
 from apportion.errors import InputError
-from apportion.explanation import Explanation
-from apportion.forward import Score, Subject
 from apportion.inputs import Inputs
 from apportion.methods.relevance.composites import Composite, composite_named
-from apportion.methods.relevance.ledger import Ledger, OpenRow
+from apportion.methods.relevance.operations import COMPOSED, TABLE, other
 from apportion.methods.relevance.propagation import Propagation
+from apportion.methods.relevance.rows import OpenRow
+from apportion.results.explanation import Explanation
+from apportion.results.ledger import Ledger
 from apportion.target import Target
+
+OPERATIONS = (TABLE, COMPOSED, other)
 
 NEARLY_ALL = 0.9  # share of the score; a remainder above it is told in a warning
 
@@ -50,16 +54,16 @@ class LRP:
         composite_named(self.composite, None)
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Subject(model, inputs, target, self.at)
+        subject = Gradients(model, inputs, target, self.at)
         _check_visible(subject.model)
         name, composite = composite_named(self.composite, subject.model)
         layers = None
         if composite.last is not None:
             counting = Propagation(composite)
-            subject.forward(counting.substitution(subject.model))
+            subject.forward(counting.substitution(subject.model, *OPERATIONS))
             layers = counting.seen_layers
         state = Propagation(composite, self.strict, self.ledger, layers)
-        score = subject.forward(state.substitution(subject.model))
+        score = subject.forward(state.substitution(subject.model, *OPERATIONS))
         gradients, direct = score.gradients_and_probes()
         values = [
             torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.leaves, gradients, direct, strict=True)

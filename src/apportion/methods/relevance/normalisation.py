@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.methods.relevance.propagation import Note, Propagation
+from apportion.engines.substitution import Call, without_running_updates
 from apportion.methods.relevance.rules import Layer, Zero
 from apportion.methods.relevance.settling import scales
-from apportion.substitution import Call, without_running_updates
+from apportion.methods.relevance.tags import Tag, state_of
 
 
 class Normalise(torch.autograd.Function):
@@ -141,7 +141,7 @@ def _batch_norm(
     eps: float,
 ) -> Tensor:
     """With fixed statistics: part of the layer before it, or an affine map of its own."""
-    state: Propagation = call.run.state
+    state = state_of(call)
     if training or running_mean is None:
         y = torch.batch_norm(input.detach(), weight, bias, None, None, True, 0.0, eps, False)
         w = None if weight is None else _column(weight, input)
@@ -149,7 +149,7 @@ def _batch_norm(
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
-    note: Note | None = call.run.notes.get(input)
+    note: Tag | None = call.run.notes.get(input)
 
     def apply(x: Tensor) -> Tensor:
         return torch.batch_norm(x, weight, bias, running_mean, running_var, False, 0.0, eps, False)

@@ -11,12 +11,11 @@ from typing import Any
 
 from torch import Tensor
 
-from apportion.identity import MOVES
+from apportion.engines.substitution import Call, Substitute, native, no_derivatives
+from apportion.engines.substitution.function_names import MOVES
 from apportion.methods.relevance import elementwise, layers, normalisation, products
-from apportion.methods.relevance.kinds import carry_kind, kind_of, tag
 from apportion.methods.relevance.parts import PARTS
-from apportion.methods.relevance.propagation import Propagation
-from apportion.substitution import Call, Substitute, native, no_derivatives
+from apportion.methods.relevance.tags import carry_kind, kind_of, state_of, tag
 
 # Homogeneous functions that select among entries: of gates they make gates.
 SELECTING = frozenset(
@@ -62,7 +61,7 @@ def other(call: Call, *args: Any, **kwargs: Any) -> Any:
         return call.native()
     if name in elementwise.ELEMENTWISE:
         return elementwise.elementwise(call, *args, **kwargs)
-    state: Propagation = call.run.state
+    state = state_of(call)
     return state.unruled(call)
 
 

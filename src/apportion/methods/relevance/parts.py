@@ -10,8 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.methods.relevance.kinds import tag
-from apportion.substitution import Call, Substitute, Substitution
+from apportion.core.private_torch import safe_softmax
+from apportion.engines.substitution import Call, Run, Substitute
+from apportion.methods.relevance.tags import Unruled, tag
+
+
+def unruled(call: Call) -> Any:
+    state: Unruled = call.run.state
+    return state.unruled(call)
 
 
 def attention(
@@ -35,7 +41,7 @@ def attention(
     elif attn_mask is not None:
         scores = run.again(torch.add, scores, attn_mask)
     # A query that may attend to nothing gets zeros, as in the fused kernels.
-    weights = run.again(torch.softmax if attn_mask is None else torch._safe_softmax, scores, -1)
+    weights = run.again(torch.softmax if attn_mask is None else safe_softmax, scores, -1)
     if dropout_p:
         weights = run.again(F.dropout, weights, dropout_p)
     return run.again(torch.matmul, weights, value)
@@ -66,7 +72,7 @@ def multi_head_attention(
     run = call.run
     again = run.again
     if bias_k is not None or add_zero_attn or static_k is not None or static_v is not None:
-        return run.state.unruled(call)
+        return unruled(call)
     batched = query.dim() == 3
     if not batched:
         query, key, value = (again(torch.unsqueeze, t, 1) for t in (query, key, value))
@@ -144,7 +150,7 @@ def recurrent(call: Call, *args: Any, **kwargs: Any) -> Any:
     states = list(states) if isinstance(states, tuple | list) else [states]
     per_cell = len(weights) // (layers * (2 if both else 1))
     if kind == "lstm" and states[0].shape[-1] != states[1].shape[-1]:
-        return run.state.unruled(call)  # projections
+        return unruled(call)  # projections
     steps = _steps(run, data, sizes)
     finals: list[list[Tensor]] = [[] for _ in states]
     for layer in range(layers):
@@ -170,14 +176,14 @@ def recurrent(call: Call, *args: Any, **kwargs: Any) -> Any:
     return out, *(run.again(torch.stack, final) for final in finals)
 
 
-def _steps(run: Substitution, data: Tensor, sizes: Tensor | None) -> list[Tensor]:
+def _steps(run: Run, data: Tensor, sizes: Tensor | None) -> list[Tensor]:
     return list(
         run.again(torch.unbind, data) if sizes is None else run.again(torch.split, data, sizes.tolist())
     )
 
 
 def _run_direction(
-    run: Substitution, kind: str, steps: Sequence[Tensor], state: list[Tensor], cell: Sequence[Tensor], biased: bool,
+    run: Run, kind: str, steps: Sequence[Tensor], state: list[Tensor], cell: Sequence[Tensor], biased: bool,
     reverse: bool,
 ) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
     """One direction of one layer; steps of a packed sequence hold fewer and fewer (or more and more) rows."""
@@ -206,7 +212,7 @@ def _run_direction(
     return outputs, finals
 
 
-def _cell(run: Substitution, kind: str, cell: Sequence[Tensor], biased: bool) -> Any:
+def _cell(run: Run, kind: str, cell: Sequence[Tensor], biased: bool) -> Any:
     again = run.again
     w_input, w_state = cell[0], cell[1]
     b_input, b_state = (cell[2], cell[3]) if biased else (None, None)
@@ -233,7 +239,7 @@ def _cell(run: Substitution, kind: str, cell: Sequence[Tensor], biased: bool) ->
     return lstm if kind == "lstm" else plain
 
 
-def _gru_cell(run: Substitution, w_input: Tensor, w_state: Tensor, b_input: Any, b_state: Any) -> Any:
+def _gru_cell(run: Run, w_input: Tensor, w_state: Tensor, b_input: Any, b_state: Any) -> Any:
     again, width = run.again, w_state.shape[1]
     gate_weight = torch.cat([w_input[: 2 * width], w_state[: 2 * width]], 1)
     gate_bias = None if b_input is None else b_input[: 2 * width] + b_state[: 2 * width]

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.methods.relevance.kinds import active, carry_kind, kind_of, operands, tag, weighed
+from apportion.engines.substitution import Call
 from apportion.methods.relevance.rules import Layer
-from apportion.substitution import Call
+from apportion.methods.relevance.tags import active, carry_kind, kind_of, operands, state_of, tag, weighed
 from apportion.trees import map_tensors, tensors_in
 
 
@@ -67,9 +67,9 @@ def matmul(call: Call, *args: Any, **kwargs: Any) -> Any:
         )
     if active(a):
         layer = Layer(lambda x, w, bias: torch.matmul(x, w), b)
-        return call.run.state.layer(call, layer, a, "matmul")
+        return state_of(call).layer(call, layer, a, "matmul")
     layer = Layer(lambda x, w, bias: torch.matmul(w, x), a)
-    return call.run.state.layer(call, layer, b, "matmul")
+    return state_of(call).layer(call, layer, b, "matmul")
 
 
 class SharedProduct(torch.autograd.Function):
@@ -109,7 +109,7 @@ def einsum(call: Call, *args: Any, **kwargs: Any) -> Any:
         swap = lambda t: x if t is actives[0] else w if t is constants[0] else t  # noqa: E731
         return call.function(*map_tensors(call.args, swap), **map_tensors(call.kwargs, swap))  # type: ignore[no-any-return]
 
-    return call.run.state.layer(call, Layer(forward, constants[0]), actives[0], "matmul")
+    return state_of(call).layer(call, Layer(forward, constants[0]), actives[0], "matmul")
 
 
 _TERMS = (
@@ -173,7 +173,7 @@ def grouped_product(call: Call, *args: Any, **kwargs: Any) -> Any:
         swap = lambda t: point if t is x else w if t is weight else t  # noqa: E731
         return call.function(*map_tensors(args, swap), **map_tensors(kwargs, swap))  # type: ignore[no-any-return]
 
-    return call.run.state.layer(call, Layer(forward, weight), x, "matmul")
+    return state_of(call).layer(call, Layer(forward, weight), x, "matmul")
 
 
 def glu(call: Call, input: Tensor, dim: int = -1) -> Any:
@@ -210,14 +210,14 @@ def multiplied_along(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> An
 def reduced(call: Call, *args: Any, **kwargs: Any) -> Any:
     """scatter_reduce and its kin: homogeneous, unless what they reduce by is a product of entries."""
     product = any(isinstance(value, str) and value == "prod" for value in (*args, *kwargs.values()))
-    return call.run.state.unruled(call) if product else call.native()
+    return state_of(call).unruled(call) if product else call.native()
 
 
 def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: Any) -> Any:
     return (
         call.function(input, grid.detach(), *args, **kwargs)
         if active(input)
-        else call.run.state.unruled(call)
+        else state_of(call).unruled(call)
     )
 
 

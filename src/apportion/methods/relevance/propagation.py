@@ -7,7 +7,7 @@ own gradient are evaluated in the backward pass, so no surrogate activations are
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -15,30 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apportion.core.private_torch import base_of
+from apportion.engines.substitution import Call, Substitute, Substitution
+from apportion.engines.substitution.explained import Explained
+from apportion.engines.substitution.tensor_notes import TensorNotes
 from apportion.errors import InputError
 from apportion.methods.relevance.composites import Composite
-from apportion.methods.relevance.ledger import OpenRow
+from apportion.methods.relevance.rows import OpenRow
 from apportion.methods.relevance.rules import Layer, Rule
 from apportion.methods.relevance.settling import fold_relu, lazily, scales, settle
-from apportion.notes import Notes
-from apportion.substitution import Call, Substitution
+from apportion.methods.relevance.tags import Tag
 from apportion.trees import map_tensors, tensors_in
-
-
-@dataclass
-class Note:
-    """What is known of a tensor that a substituted function returned; for the output of a layer, how it was made
-    and its `raw` output, which expects what the rule expects rather than a gradient."""
-
-    kind: str = (
-        ""  # "gate" (values in [0, 1] that weigh), "scale" (a divisor or its inverse), "tanh", "positive"
-    )
-    layer: Layer | None = None
-    rule: Rule = None
-    x: Tensor | None = None
-    probe: Tensor | None = None
-    raw: Tensor | None = None
-    row: OpenRow | None = None
 
 
 @dataclass(eq=False)
@@ -50,24 +37,25 @@ class Propagation:
     ledger: bool = False
     layers: int | None = None  # how many layers there are, where the composite treats the last one apart
     rows: dict[tuple[str, str, str], OpenRow] = field(default_factory=dict)
-    known: Notes = field(default_factory=Notes)
+    known: TensorNotes = field(default_factory=TensorNotes)
     seen_layers: int = 0
     types: dict[str, str] = field(default_factory=dict)
     row: OpenRow | None = None
     hidden: dict[tuple[str, str], OpenRow] = field(default_factory=dict)
 
-    def substitution(self, model: Any) -> Substitution:
-        from apportion.methods.relevance.operations import COMPOSED, TABLE, other
-
-        table = {name: self._measured(function, name not in COMPOSED) for name, function in TABLE.items()}
-        run = Substitution(table, self._measured(other, True), model, follow=self.composite.first is not None)
-        run.arrived, run.state = partial(self.arrived, run), self
+    def substitution(
+        self, model: Any, table: Mapping[str, Substitute], composed: Container[str], other: Substitute
+    ) -> Substitution:
+        """The run under a table of treatments. `other` takes the functions that are not in it; those that are
+        `composed` of other operations have no row of the ledger."""
+        measured = {name: self._measured(function, name not in composed) for name, function in table.items()}
         if isinstance(model, torch.nn.Module):
             self.types = {name: type(module).__name__ for name, module in model.named_modules()}
             for module in model.modules():
                 if isinstance(module, torch.fx.GraphModule):
                     self.types |= _exported_types(module)
-        return run
+        explained = Explained(probing=self.composite.first is not None)
+        return Substitution(measured, self._measured(other, True), model, self, explained, self.arrived)
 
     # ---- what is called ----
 
@@ -106,7 +94,7 @@ class Propagation:
                 return t
             other = t.view_as(t)
             on_gradient(other, partial(row.add_product, "passed_on", t.detach()))
-            for notes in (call.run.notes, call.run.shadows):
+            for notes in (call.run.notes, call.run.explained.origins):
                 if (note := notes.get(t)) is not None:
                     notes[other] = note
             return other
@@ -156,24 +144,23 @@ class Propagation:
     def arrived(self, run: Substitution, tensor: Tensor) -> Tensor:
         """Notices tensors that come from functions which were not seen. What was computed from parameters before the
         model was called is a constant."""
-        own = run.own
+        explained = run.explained
         while tensor.grad_fn is not None and tensor.grad_fn.name() == "BackwardHookFunctionBackward":
-            tensor = run.returned.get(tensor)  # a module's backward hooks are no part of the model
-        if not tensor.requires_grad or id(tensor) in own:
+            tensor = run.met.given.get(tensor)  # a module's backward hooks are no part of the model
+        if not tensor.requires_grad or tensor in explained:
             return tensor
         depends = self.known.get(tensor)
         if depends is None:
-            self.known[tensor] = depends = _depends(tensor, own)
+            self.known[tensor] = depends = _depends(tensor, explained)
             if depends:
                 self._unseen(run, tensor)
         return tensor if depends else tensor.detach()
 
     def _unseen(self, run: Substitution, tensor: Tensor) -> None:
         maker = "unknown" if tensor.grad_fn is None else tensor.grad_fn.name()
-        base = tensor._base if tensor._is_view() else None
-        if maker.startswith(("AsStrided", "torch::autograd::CopySlices")) or (
-            base is not None and (self.known.get(base) or id(base) in run.own)
-        ):
+        base = base_of(tensor)
+        seen = base is not None and (self.known.get(base) or base in run.explained)
+        if seen or maker.startswith(("AsStrided", "torch::autograd::CopySlices")):
             return
         where = run.where()
         if self.strict:
@@ -191,7 +178,7 @@ class Propagation:
     ) -> Tensor:
         """The output of a layer that is linear in `x`, under the rule that the composite has for it."""
         self.seen_layers += 1
-        probe = call.run.shadows.get(x) if call.run.follow else None
+        probe = call.run.explained.origins.get(x) if call.run.explained.probing else None
         where = call.run.where() if (self.composite.names or self.composite.types) else ""
         last = self.seen_layers == self.layers
         rule = self.composite.rule(kind, where, self.types.get(where, ""), probe is not None, last)
@@ -218,7 +205,7 @@ class Propagation:
             z = lazily(x, probe if direct else None, layer, rule, value)
         self.known[z] = True
         out = settle(z, layer, rule, row)
-        call.run.notes[out] = Note(layer=layer, rule=rule, x=x, probe=probe, raw=z, row=row)
+        call.run.notes[out] = Tag(layer=layer, rule=rule, x=x, probe=probe, raw=z, row=row)
         return out
 
     def relu(self, call: Call, input: Tensor) -> Tensor:
@@ -229,14 +216,14 @@ class Propagation:
         return fold_relu(note.raw, note.rule)
 
 
-def _depends(tensor: Tensor, own: set[int]) -> bool:
+def _depends(tensor: Tensor, explained: Explained) -> bool:
     """Whether a tensor was computed from what is explained."""
     seen, nodes = set(), [tensor.grad_fn]
     while nodes:
         node = nodes.pop()
         if node is None or node in seen:
             continue
-        if id(getattr(node, "variable", None)) in own:
+        if getattr(node, "variable", None) in explained:
             return True
         seen.add(node)
         nodes.extend(before for before, _ in node.next_functions)

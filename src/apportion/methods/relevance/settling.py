@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.methods.relevance.ledger import OpenRow
+from apportion.methods.relevance.rows import OpenRow
 from apportion.methods.relevance.rules import Layer, Rule
 
 

@@ -27,8 +27,8 @@ from apportion.models.bag_of_words.machine import sum_kernels
 from apportion.target import Target
 
 if TYPE_CHECKING:
-    from apportion.domains import Classifier
-    from apportion.explanation import Explanation
+    from apportion.core.classifier import Classifier
+    from apportion.results.explanation import Explanation
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin  # type: ignore[import-untyped]
@@ -196,7 +196,7 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def classifier(self, name: str = "bag-of-words") -> Classifier:
         """With its preparation of pictures and its class names, for `ap.explain` and the command line."""
-        from apportion.domains import Classifier
+        from apportion.core.classifier import Classifier
 
         self._check_fitted()
         return Classifier(self, encode, tuple(map(str, self.classes_)), "image", name)

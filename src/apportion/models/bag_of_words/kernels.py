@@ -68,13 +68,24 @@ class ChiSquared:
 
 
 @dataclass(frozen=True)
-class ExponentialChiSquared:
-    """`exp(−γ Σ_d (a_d − b_d)² / (a_d + b_d))` for numbers from zero on. Differentiable.
-
-    In this and the next two `gamma=None` becomes the inverse of the mean distance of the training images.
-    """
+class _OfDistance:
+    """`exp(−γ d)` of a distance d; `gamma=None` becomes the inverse of the mean of those of the training images."""
 
     gamma: float | None = None
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.gamma is None:
+            raise InputError(f"{self!r} has no gamma yet; accepted: a number, or fitting it to data")
+        return torch.exp(-float(self.gamma) * self.distance(a, b))
+
+
+@dataclass(frozen=True)
+class ExponentialChiSquared(_OfDistance):
+    """`exp(−γ Σ_d (a_d − b_d)² / (a_d + b_d))` for numbers from zero on. Differentiable."""
+
     nonnegative = True
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
@@ -83,36 +94,23 @@ class ExponentialChiSquared:
 
         return _in_rows(each, a, b)
 
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.exp(-_known(self) * self.distance(a, b))
-
 
 @dataclass(frozen=True)
-class RBF:
+class RBF(_OfDistance):
     """`exp(−γ |a − b|²)`. Differentiable."""
-
-    gamma: float | None = None
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         squares = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * (a @ b.T)
         return squares.clamp(min=0)
 
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.exp(-_known(self) * self.distance(a, b))
-
 
 @dataclass(frozen=True)
-class Laplacian:
+class Laplacian(_OfDistance):
     """`exp(−γ |a − b|₁)`. Differentiable but where a coordinate of both is equal: a path meets that in single
     points only."""
 
-    gamma: float | None = None
-
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.cdist(a, b, p=1)
-
-    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return torch.exp(-_known(self) * self.distance(a, b))
 
 
 @dataclass(frozen=True)
@@ -197,12 +195,6 @@ def evaluated(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
     if not bool(torch.isfinite(found).all()):
         raise InputError(f"kernel {kernel!r} returned NaN or infinite numbers")
     return found.to(a.dtype)
-
-
-def _known(kernel: Any) -> float:
-    if kernel.gamma is None:
-        raise InputError(f"{kernel!r} has no gamma yet; accepted: a number, or fitting it to data")
-    return float(kernel.gamma)
 
 
 def _in_rows(each: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:

@@ -197,34 +197,32 @@ def _classes_of_pairs(dual: Array, bias: Array, supports: Array, classes: int) -
 
 
 def _svm_kernel(svc: Any) -> Kernel:
-    gamma = float(getattr(svc, "_gamma", 0.0))
-    kernels: dict[str, Kernel] = {
-        "linear": Linear(),
-        "rbf": RBF(gamma),
-        "poly": Polynomial(svc.degree, gamma, svc.coef0),
-        "sigmoid": Sigmoid(gamma, svc.coef0),
-    }
-    return svc.kernel if callable(svc.kernel) else kernels[svc.kernel]
+    return svc.kernel if callable(svc.kernel) else _named(svc, float(getattr(svc, "_gamma", 0.0)))
 
 
 def _ridge_kernel(ridge: Any) -> Kernel:
-    gamma = ridge.gamma if ridge.gamma is not None else 1 / ridge.X_fit_.shape[1]
+    if callable(ridge.kernel):
+        return partial(_pairwise, ridge.kernel)
+    return _named(ridge, ridge.gamma if ridge.gamma is not None else 1 / ridge.X_fit_.shape[1])
+
+
+def _named(estimator: Any, gamma: float) -> Kernel:
+    """The kernel that goes by a name in scikit-learn."""
+    power = Polynomial(estimator.degree, gamma, estimator.coef0)
     kernels: dict[str, Kernel] = {
         "linear": Linear(),
         "rbf": RBF(gamma),
         "laplacian": Laplacian(gamma),
-        "poly": Polynomial(ridge.degree, gamma, ridge.coef0),
-        "polynomial": Polynomial(ridge.degree, gamma, ridge.coef0),
-        "sigmoid": Sigmoid(gamma, ridge.coef0),
+        "poly": power,
+        "polynomial": power,
+        "sigmoid": Sigmoid(gamma, estimator.coef0),
         "cosine": Cosine(),
         "chi2": ExponentialChiSquared(gamma),
     }
-    if callable(ridge.kernel):
-        one: Kernel = partial(_pairwise, ridge.kernel)
-        return one
-    if ridge.kernel not in kernels:
-        raise InputError(f"KernelRidge has kernel {ridge.kernel!r}; accepted: {', '.join(kernels)}")
-    return kernels[ridge.kernel]
+    if estimator.kernel not in kernels:
+        name = type(estimator).__name__
+        raise InputError(f"{name} has kernel {estimator.kernel!r}; accepted: {', '.join(kernels)}")
+    return kernels[estimator.kernel]
 
 
 def _pairwise(kernel: Any, a: Tensor, b: Tensor) -> Tensor:

@@ -37,8 +37,17 @@ class Mapping(Protocol):
         """What is done with the pooled numbers of an image, element by element up to a common factor."""
 
 
+class _ToWords:
+    """What mappings to the words of a vocabulary share."""
+
+    signed = False
+
+    def finish(self, pooled: Array) -> Array:
+        return pooled
+
+
 @dataclass(frozen=True)
-class Hard:
+class Hard(_ToWords):
     """1 for the nearest word, 0 for the others.
 
     >>> two = Words(np.array([[0.0], [1.0]]), np.ones(1))
@@ -46,20 +55,15 @@ class Hard:
     [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
     """
 
-    signed = False
-
     def learn(self, descriptors: Array, words: int, seed: int) -> Words:
         return cluster(descriptors, words, seed)
 
     def __call__(self, descriptors: Array, vocabulary: Words) -> csr_matrix:
         return sparse(_nearest(descriptors, vocabulary, 1)[0], lambda _: np.ones(1), vocabulary)
 
-    def finish(self, pooled: Array) -> Array:
-        return pooled
-
 
 @dataclass(frozen=True)
-class Rank:
+class Rank(_ToWords):
     """`base^(−rank)` for the `nearest` words, the nearest of rank 1; 0 for the others.
 
     The mapping of the pictures in Bach et al. 2015. Base 2.4 and 8 words are reported for that paper, not
@@ -68,7 +72,6 @@ class Rank:
 
     nearest: int = 8
     base: float = 2.4
-    signed = False
 
     def __post_init__(self) -> None:
         if self.nearest < 1 or self.base <= 1:
@@ -82,12 +85,9 @@ class Rank:
         words, _ = _nearest(descriptors, vocabulary, self.nearest)
         return sparse(words, lambda rank: self.base ** -(rank + 1.0), vocabulary)
 
-    def finish(self, pooled: Array) -> Array:
-        return pooled
-
 
 @dataclass(frozen=True)
-class Soft:
+class Soft(_ToWords):
     """`exp(−γ |l − word|²)` over its sum: soft assignment with a distance kernel (van Gemert et al. 2010).
 
     `gamma=None` takes the inverse of the mean squared distance of a descriptor to its nearest word. Only the
@@ -96,7 +96,6 @@ class Soft:
 
     gamma: float | None = None
     nearest: int | None = None
-    signed = False
 
     def __post_init__(self) -> None:
         if (self.gamma is not None and self.gamma <= 0) or (self.nearest is not None and self.nearest < 1):
@@ -116,9 +115,6 @@ class Soft:
         weights = np.exp(-gamma * (distances - distances.min(1, keepdims=True)).astype(np.float64))
         weights /= weights.sum(1, keepdims=True)
         return sparse(words, lambda _: weights, vocabulary)
-
-    def finish(self, pooled: Array) -> Array:
-        return pooled
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.engines.subject import Subject
 from apportion.errors import InputError
-from apportion.explanation import Cost, Explanation
 from apportion.features import TabularFeatures
 from apportion.models.bag_of_words.decomposition import Relevance, Score, by_path, by_sum, by_taylor, score_of
 from apportion.models.bag_of_words.machine import KernelMachine, machine_of
-from apportion.target import Target, pick, resolve
+from apportion.results.explanation import Explanation
+from apportion.target import Target, pick, resolve, scores_of
 
 WAYS = ("auto", "sum", "path", "taylor")
 NEAR = 1e-6  # share of f(x) that a root may be off without a warning
@@ -71,7 +72,7 @@ class KernelDecomposition:
             return self._rows(model, inputs, target, start)
         bags = model.bags(inputs)
         x = torch.as_tensor(np.stack([bag.vector for bag in bags]))
-        found = self._found(model.machine_, x, target)
+        found = _Found(model.machine_, x, target, self, start)
         of_features = [
             bag.to_features(r) for bag, r in zip(bags, found.relevance.values.numpy(), strict=True)
         ]
@@ -82,7 +83,7 @@ class KernelDecomposition:
             {"dimensions": d, "features": float(sum(part.sum() for part in f)), "pixels": float(p.sum())}
             for d, f, p in zip(sums, of_features, of_pixels, strict=True)
         )
-        return found.explanation(self, values.to(inputs.device), start, notes={"stages": stages})
+        return found.explanation(values.to(inputs.device), {"stages": stages})
 
     def _rows(self, model: Any, inputs: Any, target: Target, start: float) -> Explanation:
         x, columns = _table(inputs)
@@ -92,80 +93,65 @@ class KernelDecomposition:
             raise InputError(
                 f"inputs have {x.shape[1]} columns; accepted: the {width} that the model was fitted to"
             )
-        found = self._found(machine, x, target)
+        found = _Found(machine, x, target, self, start)
         labels = tuple(map(str, getattr(model, "classes_", ()))) or None
         features = None
         if columns is not None:
             cells = [tuple(f"{cell:g}" for cell in row) for row in x.tolist()]
             features = tuple(TabularFeatures(columns, row, tuple(range(width))) for row in cells)
         warnings = _votes(model, inputs, found.output)
-        return found.explanation(
-            self, found.relevance.values, start, labels=labels, features=features, warnings=warnings
-        )
+        return found.explanation(found.relevance.values, warnings=warnings, labels=labels, features=features)
 
-    def _found(self, machine: KernelMachine, x: Tensor, target: Target) -> _Found:
-        output = machine(x)
-        if not bool(torch.isfinite(output).all()):
-            raise InputError("the model returned NaN or infinite scores; nothing to explain")
-        resolved = resolve(target, output)
-        score = score_of(machine, output, resolved)
-        by = self.by
-        if by == "auto":
-            by = "sum" if all(hasattr(part.kernel, "terms") for part in machine.parts) else "path"
+
+class _Found(Subject):
+    """What is known before the relevance of the dimensions goes on to pixels."""
+
+    def __init__(
+        self, machine: KernelMachine, x: Tensor, target: Target, method: KernelDecomposition, start: float
+    ) -> None:
+        super().__init__(machine, x, target, start=start)
+        self.method = method
+        self.output = scores_of(machine(x), len(x))
+        self.resolved = resolve(target, self.output)
+        score = score_of(machine, self.output, self.resolved)
+        self.by = method.by
+        if self.by == "auto":
+            self.by = "sum" if all(hasattr(part.kernel, "terms") for part in machine.parts) else "path"
         ways: dict[str, Callable[[Score, Tensor], Relevance]] = {
             "sum": by_sum,
             "taylor": by_taylor,
-            "path": partial(by_path, nodes=self.nodes, tolerance=self.tolerance),
+            "path": partial(by_path, nodes=method.nodes, tolerance=method.tolerance),
         }
-        return _Found(output, resolved, by, ways[by](score, x))
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """What is known before the relevance of the dimensions goes on to pixels."""
-
-    output: Tensor
-    resolved: Any
-    by: str
-    relevance: Relevance
+        self.relevance = ways[self.by](score, x)
+        self.ran(len(x))
+        self.rows_differentiated = 0 if self.by == "sum" else len(x)  # of the kernels alone
 
     def explanation(
         self,
-        method: KernelDecomposition,
         values: Tensor,
-        start: float,
-        notes: dict[str, Any] | None = None,
-        warnings: tuple[str, ...] = (),
-        **extra: Any,
+        notes: Mapping[str, Any] | None = None,
+        warnings: Sequence[str] = (),
+        **more: Any,
     ) -> Explanation:
-        total = pick(self.resolved, self.output)
+        total, found = pick(self.resolved, self.output), self.relevance
         rooted = {}
-        if self.relevance.root_score is not None and self.relevance.distance is not None:
-            left = self.relevance.root_score
-            rooted = {
-                "root_score": tuple(left.tolist()),
-                "distance": tuple(self.relevance.distance.tolist()),
-            }
+        if found.root_score is not None and found.distance is not None:
+            left = found.root_score
+            rooted = {"root_score": tuple(left.tolist()), "distance": tuple(found.distance.tolist())}
             far = (left.abs() > NEAR * total.abs()).nonzero().flatten().tolist()
             if far:
-                warnings += (
+                warnings = (
+                    *warnings,
                     f"no root point for {len(far)} of {len(total)} samples: no support vector scores on the "
                     "other side of zero; they are explained from the one nearest to zero, and the remainder "
                     "holds its score",
                 )
-        return Explanation(
-            values=values,
-            total=total.to(values.device),
-            output=self.output.to(values.device),
-            target=self.resolved.to(values.device)
-            if isinstance(self.resolved, Tensor)
-            else repr(self.resolved),
-            method=method,
-            cost=Cost(1, 0 if self.by == "sum" else 1, time.perf_counter() - start),
-            warnings=warnings,
-            notes={"by": self.by, **rooted, **(notes or {})},
-            **extra,
-        )
+        device = values.device
+        if isinstance(self.resolved, Tensor):
+            self.resolved = self.resolved.to(device)
+        notes = {"by": self.by, **rooted, **(notes or {})}
+        total, output = total.to(device), self.output.to(device)
+        return self.result(Explanation, self.method, values, total, output, warnings, notes=notes, **more)
 
 
 def _table(inputs: Any) -> tuple[Tensor, tuple[str, ...] | None]:

@@ -12,10 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from apportion.domains import Classifier
+from apportion.core.classifier import Classifier
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError, did_you_mean
-from apportion.explanation import Explanation
 from apportion.features import Features, ImageFeatures, TabularFeatures
 from apportion.models import SHIPPED
 from apportion.models import load as shipped
@@ -38,6 +37,7 @@ from apportion.models.prototypes.panels import panels
 from apportion.models.prototypes.quality import Quality, quality
 from apportion.models.prototypes.saving import State, load, rebuilt, save
 from apportion.models.prototypes.settings import Fast, Recipe, check_whole, recipe_of
+from apportion.results.explanation import Explanation
 from apportion.target import Target
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,14 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.calling import Model, warn_about_training
+from apportion.calling import Model
+from apportion.engines.subject import Subject
 from apportion.errors import InputError
-from apportion.explanation import Cost, Explanation
-from apportion.inputs import Inputs, checked_inputs
+from apportion.inputs import Inputs
 from apportion.methods.relevance.composites import Composite
 from apportion.methods.relevance.lrp import LRP
 from apportion.models.prototypes.network import LinearInPatches, PrototypeNet
-from apportion.target import Target, described, pick, resolve, scores_of
+from apportion.results.explanation import Explanation
+from apportion.target import Target, pick, resolve, scores_of
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Prototypes:
     """
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        found, named = _Forward.of(model, inputs, target), net_of(model).named
+        found, named = _Forward(model, inputs, target), net_of(model).named
         explanation = found.explanation(self, found.shares(None))
         return explanation if named is None else explanation.with_features([named] * len(explanation))
 
@@ -52,7 +52,7 @@ class Upsampled:
     prototype: int | None = None
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        found = _Forward.of(model, inputs, target)
+        found = _Forward(model, inputs, target)
         space = found.x.shape[2:]
         maps = found.maps - found.maps.amin((2, 3), keepdim=True)
         maps = torch.where(maps.amax((2, 3), keepdim=True) > 0, maps, 1.0)
@@ -93,34 +93,27 @@ OVER: dict[str, Any] = {"prototypes": Prototypes(), "upsampled": Upsampled(), "l
 """The explanations that `ProtoPNet.explain` knows by name."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Forward:
+class _Forward(Subject):
     """One forward pass with the similarity maps in it; `x` are the inputs, `slope` is ∂score/∂similarity."""
 
-    x: Tensor
-    maps: Tensor
-    output: Tensor
-    resolved: Any
-    value: Tensor
-    slope: Tensor
-    warnings: tuple[str, ...]
-    start: float
-
-    @classmethod
-    def of(cls, model: Model, inputs: Inputs, target: Target) -> _Forward:
-        start, net = time.perf_counter(), net_of(model)
-        x = checked_inputs(inputs)
+    def __init__(self, model: Model, inputs: Inputs, target: Target) -> None:
+        self.net = net_of(model)
+        super().__init__(self.net, inputs, target)
+        x = self.inputs
         if not isinstance(x, Tensor) or x.dim() != 4:
             raise InputError("prototypes are explained for one tensor (batch, channels, height, width)")
+        self.x = x
         with torch.no_grad():
-            maps = net.similarities(net.features(x))
+            self.maps = self.net.similarities(self.net.features(x))
         with torch.inference_mode(False), torch.enable_grad():
-            similar = maps.amax((2, 3)).clone().requires_grad_()
-            output = scores_of(net.last(similar), len(x))
-            resolved = resolve(target, output)
-            value = pick(resolved, output)
-            (slope,) = torch.autograd.grad(value.sum(), similar)
-        return cls(x, maps, output.detach(), resolved, value.detach(), slope, warn_about_training(net), start)
+            similar = self.maps.amax((2, 3)).clone().requires_grad_()
+            output = scores_of(self.net.last(similar), len(x))
+            self.resolved = resolve(target, output)
+            value = pick(self.resolved, output)
+            # Of the last layer alone, which is no backward pass of the network.
+            (self.slope,) = torch.autograd.grad(value.sum(), similar)
+        self.ran(len(x))
+        self.output, self.value = output.detach(), value.detach()
 
     def shares(self, prototype: int | None) -> Tensor:
         """(batch, prototypes) shares in the score, or in the similarity of one prototype."""
@@ -131,13 +124,11 @@ class _Forward:
         return F.one_hot(torch.as_tensor(prototype, device=similar.device), similar.shape[1]) * similar
 
     def explanation(self, method: Any, values: Tensor, prototype: int | None = None) -> Explanation:
-        output, target, total = self.output, self.resolved, self.value
-        if prototype is not None:
-            output = self.maps.amax((2, 3))
-            target = torch.full((len(output),), prototype, device=output.device)
-            total = output[:, prototype]
-        cost = Cost(1, 0, time.perf_counter() - self.start)
-        return Explanation(values, total, output, described(target), method, cost, warnings=self.warnings)
+        if prototype is None:
+            return self.result(Explanation, method, values, self.value, self.output)
+        similar = self.maps.amax((2, 3))
+        self.resolved = torch.full((len(similar),), prototype, device=similar.device)
+        return self.result(Explanation, method, values, similar[:, prototype], similar)
 
 
 def net_of(model: Any) -> PrototypeNet:

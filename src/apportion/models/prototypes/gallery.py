@@ -18,8 +18,8 @@ from apportion.models.prototypes.network import PrototypeNet
 from apportion.models.prototypes.push import Nearest, nearest
 from apportion.models.prototypes.settings import check_whole
 from apportion.page_data import Article, Group, Sheet
+from apportion.results.words import number, signed
 from apportion.sheet import page
-from apportion.wording import number, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MplFigure

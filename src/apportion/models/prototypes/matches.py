@@ -18,8 +18,8 @@ from apportion.models.prototypes.grids import CHUNK, device_of
 from apportion.models.prototypes.images import Images
 from apportion.models.prototypes.network import PrototypeNet
 from apportion.page_data import Article, Figure, Sheet
+from apportion.results.words import number, signed
 from apportion.sheet import Corners, figure, heated, page, product
-from apportion.wording import number, signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MplFigure

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from apportion.core.registry import read_repr
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
-from apportion.methods import from_repr
 from apportion.models.prototypes.checkpoint import put_back
 from apportion.models.prototypes.grids import device_of
 from apportion.models.prototypes.images import Encode
@@ -72,11 +72,11 @@ def load(path: Path, preparation: Encode | None = None) -> tuple[dict[str, Any],
     if "sources" not in header:
         raise InputError(f"{path} holds no fitted ProtoPNet; accepted: what save() wrote")
     settings = header["settings"]
-    settings["recipe"] = from_repr(settings["recipe"], settings_class)
+    settings["recipe"] = read_repr(settings["recipe"], settings_class)
     if preparation is None and header["own preparation"]:
         raise InputError(f"{path} was fitted with a preparation of its own; give it again as preparation=")
     if preparation is None and header["preparation"] is not None:
-        preparation = from_repr(header["preparation"], lambda _: ImagePreparation)
+        preparation = read_repr(header["preparation"], lambda _: ImagePreparation)
     settings["preparation"] = preparation
     sources = tuple(
         Patch(name, label, tensors[f"picture.{number}"], tuple(box), similarity)

@@ -1,0 +1,87 @@
+"""The private parts of torch that the package stands on, each with the reason why nothing public serves.
+
+They are named here and nowhere else, so that a new version of torch is checked against this page.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C import _functorch
+from torch._C import _set_grad_enabled as set_grad_enabled
+from torch._ops import OpOverload as Operator
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
+from torch.nn.modules.conv import _ConvNd as Convolution
+from torch.nn.modules.dropout import _DropoutNd as Dropout
+
+__all__ = [
+    "BatchNorm",  # the common class of batch norms of every dimension
+    "Convolution",  # the same of convolutions
+    "Dropout",  # the same of dropouts
+    "Operator",  # one overload of an operator, as exported programs call them
+    "base_of",
+    "module_of_line",
+    "named_operator",
+    "original_of",
+    "overload_of",
+    "safe_softmax",
+    "set_grad_enabled",  # `torch.no_grad` takes as long as a small function itself, and is needed around each
+    "storage_of",
+    "transform_level",
+    "unwrapped",
+    "without_functions",
+]
+
+# Inside `vmap` and `grad` of torch.func a mode sees wrapped tensors that do not say what they depend on.
+transform_level = _functorch.maybe_current_level
+
+# What is called inside it is seen by no mode, our own included.
+without_functions = torch._C.DisableTorchFunction
+
+# A softmax whose rows may be masked altogether: zero there, where `softmax` gives NaN.
+safe_softmax = torch._safe_softmax
+
+
+def unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor in what `torch.func` made of it."""
+    while _functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = _functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def base_of(tensor: Tensor) -> Tensor | None:
+    """The tensor of which this one is a view: what is written into one of them is read in the other."""
+    return tensor._base if tensor._is_view() else None
+
+
+def storage_of(tensor: Tensor) -> int:
+    """The identity of the storage. Its address will not do: tensors of other kinds, as distributed ones, have none."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def named_operator(operator: Operator) -> tuple[str, str]:
+    """The name space and the name of an operator, as "aten" and "linear"."""
+    space, name = str(operator._schema.name).split("::")
+    return space, name
+
+
+def overload_of(operator: Operator, name: str) -> Any:
+    """The same overload of another operator of torch's, or None."""
+    return getattr(getattr(torch.ops.aten, name, None), operator._overloadname, None)
+
+
+def original_of(model: Any) -> Any:
+    """The module that was compiled: compiled code calls no torch function that could be seen."""
+    return getattr(model, "_orig_mod", model)
+
+
+def module_of_line(owner: Any, line: int) -> str:
+    """The module that a line of an exported program came from; such programs have lost their modules' calls."""
+    lines = getattr(owner, "_lineno_map", None) if isinstance(owner, torch.fx.GraphModule) else None
+    if not lines:
+        return ""
+    node = list(owner.graph.nodes)[lines.get(line - (owner._prologue_start or 0), 0)]
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""

@@ -1,0 +1,119 @@
+"""What is explained: a model at some inputs for some target. The base of both engines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from apportion.calling import Model, behind, warn_about_training
+from apportion.errors import InputError
+from apportion.inputs import Inputs, Values, checked_inputs
+from apportion.results.cost import Cost
+from apportion.results.result import Result
+from apportion.target import Target, described
+from apportion.trees import all_finite, tensors_in
+
+R = TypeVar("R", bound=Result)
+
+
+class Subject:
+    """Checks the model and the inputs, counts the passes that are spent on them, gathers warnings, and makes the
+    result from what a method found. The engines extend it; a method that needs neither begins with it.
+
+    `resolved` is the class of each sample, (batch,), or the given target, once it is known. `start` is when the work
+    began, in the seconds of `time.perf_counter` (default: now).
+
+    >>> subject = Subject(torch.nn.Linear(2, 1), torch.ones(3, 2))
+    >>> subject.ran(6)
+    >>> subject.cost.forwards
+    2
+    """
+
+    resolved: Any = None
+
+    def __init__(
+        self, model: Model, inputs: Inputs, target: Target = None, *, start: float | None = None
+    ) -> None:
+        self.start = time.perf_counter() if start is None else start
+        if not callable(model):
+            offers = [name for name in ("predict_proba", "predict") if hasattr(model, name)]
+            accepted = "a module or any callable" + "".join(f", such as its {name}" for name in offers[:1])
+            raise InputError(f"model is {type(model).__name__}; accepted: {accepted}")
+        self.model: Model = behind(model)
+        self.inputs = checked_inputs(inputs)
+        self.batch: int = next(tensors_in(self.inputs)).shape[0]
+        self.target = target
+        self.warnings = warn_about_training(self.model)
+        self.rows_run = self.rows_differentiated = 0
+
+    # ---- what it took ----
+
+    def ran(self, rows: int) -> None:
+        """Count a forward pass of so many rows."""
+        self.rows_run += rows
+
+    def derivatives(
+        self,
+        value: Tensor,
+        at: Sequence[Tensor],
+        rows: int | None = None,
+        weight: Tensor | None = None,
+        **how: Any,
+    ) -> tuple[Tensor | None, ...]:
+        """The derivatives of a sum of scores of `rows` rows (default: the batch), None where there are none; each is
+        one backward pass of these rows, and there are `len(weight)` of them where that is given."""
+        found = torch.autograd.grad(
+            value.sum() if weight is None else value, at, weight, allow_unused=True, **how
+        )
+        many = 1 if weight is None else len(weight)
+        self.rows_differentiated += many * (self._whole(self.batch if rows is None else rows))
+        return found
+
+    def _whole(self, rows: int) -> int:
+        """A pass of fewer rows than the batch counts as one of the batch: it takes as long as it takes."""
+        return -(-rows // self.batch) * self.batch
+
+    @property
+    def cost(self) -> Cost:
+        """Forward and backward passes of the whole batch so far, and seconds."""
+        forwards, backwards = (-(-rows // self.batch) for rows in (self.rows_run, self.rows_differentiated))
+        return Cost(forwards, backwards, time.perf_counter() - self.start)
+
+    def include(self, cost: Cost) -> None:
+        """Count what another method took that explained the same."""
+        self.rows_run += cost.forwards * self.batch
+        self.rows_differentiated += cost.backwards * self.batch
+
+    # ---- the result ----
+
+    def result(
+        self,
+        made: Callable[..., R],
+        method: Any,
+        values: Values,
+        total: Tensor | None,
+        output: Tensor,
+        warnings: Sequence[str] = (),
+        **more: Any,
+    ) -> R:
+        """The result of a method: `values`, what they are to add up to, and the (batch, classes) scores. `made` is the
+        kind of result, `more` are its other fields."""
+        return made(
+            values=values,
+            total=None if total is None else total.detach(),
+            output=output,
+            target=described(self.resolved),
+            method=method,
+            cost=self.cost,
+            warnings=(*self.warnings, *warnings),
+            **more,
+        )
+
+    @staticmethod
+    def check_finite(method: Any, values: Values, why: str) -> None:
+        if not all_finite(values):
+            raise InputError(f"{method!r} gave NaN or infinite values; {why}")

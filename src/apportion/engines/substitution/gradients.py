@@ -1,0 +1,232 @@
+"""Run a model from what is explained (inputs, embeddings or an inner layer) to the scalar explained, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from apportion.calling import (
+    Model,
+    behind,
+    call_model,
+    map_tensors_of,
+    no_checkpoints,
+    same_random_state,
+    warned,
+    with_gradients,
+)
+from apportion.core.private_torch import original_of, without_functions
+from apportion.engines.subject import Subject
+from apportion.engines.substitution.engine import Substitution
+from apportion.engines.substitution.leaves import Beside, Leaves, Slot, ordinary
+from apportion.errors import InputError, check
+from apportion.inputs import Inputs, Values, offsets_of, placed
+from apportion.results.explanation import Explanation
+from apportion.target import Target, pick, resolve, scores_of
+from apportion.trees import map_tensors
+
+
+@dataclass
+class Score:
+    """One forward pass: `value` is the (batch,) scalar explained, `leaves` what it was computed from."""
+
+    subject: Gradients
+    leaves: list[Tensor]
+    probes: list[Tensor | None]
+    slots: list[Slot]
+    output: Tensor
+    value: Tensor
+    run: Substitution
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The widest number format of the output and of what is explained, which a model with autocast mixes."""
+        return reduce(torch.promote_types, (leaf.dtype for leaf in self.leaves), self.output.dtype)
+
+    def gradients(self, value: Tensor | None = None, create_graph: bool = False) -> list[Tensor]:
+        """The gradient of each sample's scalar at each leaf, in the leaf's shape (one backward pass)."""
+        return self._backward(self.leaves, value, create_graph)
+
+    def gradients_and_probes(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Also the gradient at each probe (zero where no function asked for one), in the same pass."""
+        probes = [probe for probe in self.probes if probe is not None]
+        found = self._backward([*self.leaves, *probes], None, False)
+        given = iter(found[len(self.leaves) :])
+        pairs = zip(self.leaves, self.probes, strict=True)
+        at_probes = [torch.zeros_like(leaf) if probe is None else next(given) for leaf, probe in pairs]
+        return found[: len(self.leaves)], at_probes
+
+    def _backward(self, at: Sequence[Tensor], value: Tensor | None, create_graph: bool) -> list[Tensor]:
+        value = self.value if value is None else value
+        if not value.requires_grad:
+            raise InputError(_not_differentiable(self.subject.layers))
+        try:
+            with with_gradients(), no_checkpoints():
+                found = self.subject.derivatives(value, list(at), len(value), create_graph=create_graph)
+        except RuntimeError as error:  # as of a // b
+            if not (str(error).startswith("derivative for") and "is not implemented" in str(error)):
+                raise
+            raise InputError(f"PyTorch cannot differentiate the model: {error}; {_HIDING}") from error
+        if all(gradient is None for gradient in found):
+            raise InputError(_not_differentiable(self.subject.layers))
+        return [torch.zeros_like(t) if g is None else g for t, g in zip(at, found, strict=True)]
+
+
+def _not_differentiable(layers: Sequence[str]) -> str:
+    what = f"the first output of layer {', '.join(layers)}" if layers else "the input"
+    return (
+        f"the model's output does not depend differentiably on {what} (it runs under no_grad, detaches, compares or "
+        f"uses integers only); {_HIDING}"
+    )
+
+
+_HIDING = "use a method that hides features instead, such as Occlusion"
+
+
+class Gradients(Subject):
+    """What is explained, by methods that compute with the model's graph.
+
+    `at` names modules whose outputs are explained instead of the inputs; their first axis must be that of the
+    samples. Token ids (integer inputs that reach an embedding) are explained at their embeddings, and their values
+    are those of whole tokens. Where the model has the samples on another axis (the embeddings of transposed token
+    ids, the outputs of a module with `batch_first=False`), the leaf has them on the first. The embeddings of a
+    model that is given as `Beside` itself are moved before they are explained.
+
+    >>> score = Gradients(torch.nn.Linear(2, 1), torch.ones(3, 2)).forward()
+    >>> [gradient.shape for gradient in score.gradients()]
+    [torch.Size([3, 2])]
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Inputs,
+        target: Target = None,
+        at: str | Sequence[str] | None = None,
+    ) -> None:
+        self.moved = model.moved if isinstance(model, Beside) else None
+        model = model.model if isinstance(model, Beside) else model
+        super().__init__(original_of(behind(model)), inputs, target)
+        self.at = at
+        self.chained = ""  # a layer that is explained and is computed from another one that is
+        names = (at,) if isinstance(at, str) else at or ()
+        check("at", names, _are_names, "the name of a module, or several")
+        self.layers: tuple[str, ...] = tuple(names)
+
+    # ---- forward ----
+
+    def forward(
+        self,
+        run: Substitution | None = None,
+        leaves: Sequence[Tensor] | None = None,
+        rows: Tensor | None = None,
+        grad: bool = True,
+    ) -> Score:
+        """One forward pass.
+
+        `run` is the substitution to run under (a fresh one; default: nothing replaced); if it is waiting, whoever made
+        it says in the course of the pass what is explained. `leaves` replaces what is explained: tensors whose first
+        dimension may be a multiple of the batch, in which case all other inputs are repeated; `rows` then says which
+        sample each row belongs to. With `grad=False` nothing is recorded for a backward pass.
+        """
+        run = Substitution(model=self.model) if run is None else run
+        waiting = run.explained.waiting
+        if leaves is not None and rows is None:
+            rows = torch.arange(self.batch, device=leaves[0].device).repeat(leaves[0].shape[0] // self.batch)
+        with ExitStack() as stack:
+            stack.enter_context(with_gradients())
+            stack.enter_context(no_checkpoints())
+            inputs = map_tensors(self.inputs, lambda t: ordinary(t if rows is None else t[rows.to(t.device)]))
+            begun = Leaves(run, inputs, self.layers, leaves, grad, self.moved)
+            told = stack.enter_context(same_random_state(inputs))
+            stack.enter_context(torch.set_grad_enabled(grad))
+            stack.enter_context(begun.hooks())
+            stack.enter_context(run)
+            output = call_model(self.model, begun.inputs)
+            with without_functions():
+                scores = scores_of(map_tensors_of(output, run.settled), begun.batch)
+                self.ran(self._whole(begun.batch))
+                value = self._explained(scores, rows)
+        if not begun.made and not waiting:
+            begun.complain()
+        self._warn_after(run, told, begun)
+        if self.chained and leaves is not None:
+            raise InputError(
+                f"layer {self.chained!r} is computed from another one that is explained, or from an earlier call; "
+                "accepted by methods that put others in their place: layers of which none leads to another"
+            )
+        return Score(self, begun.made, begun.probes, begun.slots, scores.detach(), value, run)
+
+    def _explained(self, scores: Tensor, rows: Tensor | None) -> Tensor:
+        """The explained scalar of each row, (rows,)."""
+        if self.resolved is None:
+            self.resolved = resolve(self.target, scores)
+        wanted = self.resolved
+        if rows is not None and isinstance(wanted, Tensor):
+            wanted = wanted[rows.to(wanted.device)]
+        return pick(wanted, scores)
+
+    def _warn_after(self, run: Substitution, told: Sequence[str], begun: Leaves) -> None:
+        self.chained = self.chained or begun.chained
+        self.warnings = self.warnings or warned(told)
+        if run.met.transformed and not any("torch.func" in warning for warning in self.warnings):
+            self.warnings += (
+                f"the model calls {', '.join(sorted(run.met.transformed))} under torch.func (as by vmap), where no "
+                "function can be replaced: the gradient was used",
+            )
+
+    # ---- the result ----
+
+    def explanation(
+        self,
+        method: Any,
+        score: Score,
+        values: Sequence[Tensor],
+        total: Tensor | None,
+        reduce: Literal["sum", "norm"] = "sum",
+        warnings: Sequence[str] = (),
+        **more: Any,
+    ) -> Explanation:
+        """Gather per-leaf values into the shape of the inputs. The values of a token are the sum over its
+        embedding (`reduce="sum"`) or their Euclidean norm (`"norm"`)."""
+        if self.chained and total is not None:
+            total = None
+            warnings = (
+                *warnings,
+                f"layer {self.chained!r} is computed from another one that is explained, or from an earlier call: each "
+                "adds up by itself, and not all together",
+            )
+        gathered = self._gathered(score.slots, [value.detach() for value in values], reduce)
+        self.check_finite(method, gathered, "the model's gradients are not finite here")
+        return self.result(Explanation, method, gathered, total, score.output, warnings=warnings, **more)
+
+    def _gathered(self, slots: Sequence[Slot], values: Sequence[Tensor], reduce: str) -> Values:
+        if slots[0].layer is not None:
+            named = {str(slot.layer): value for slot, value in zip(slots, values, strict=True)}
+            return named[str(slots[0].layer)] if isinstance(self.at, str) and len(named) == 1 else named
+        found: dict[Any, Tensor] = {}
+        offsets = offsets_of(self.inputs)
+        for slot, value in zip(slots, values, strict=True):
+            if slot.positions is None:
+                found[slot.key] = value
+                continue
+            token = value.sum(-1) if reduce == "sum" else value.norm(dim=-1)
+            for key, (begin, tensor) in offsets.items():
+                place = slot.positions.flatten() - begin
+                inside = (place >= 0) & (place < tensor.numel())
+                if bool(inside.any()):
+                    total = found.setdefault(
+                        key, torch.zeros(tensor.shape, dtype=value.dtype, device=value.device)
+                    )
+                    total.view(-1).index_add_(0, place[inside], token.flatten()[inside])
+        return placed(found, self.inputs)
+
+
+def _are_names(names: Any) -> bool:
+    return all(isinstance(name, str) for name in names)

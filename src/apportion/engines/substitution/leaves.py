@@ -1,0 +1,219 @@
+"""Where an explanation begins in a forward pass: the leaves that gradients lead back to, and where each belongs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion.calling import Model, module_named
+from apportion.core.private_torch import without_functions
+from apportion.engines.substitution.engine import Substitution
+from apportion.errors import InputError
+from apportion.inputs import Inputs, is_side, offsets_of, rekeyed
+from apportion.trees import map_tensors, tensors_in
+
+
+@dataclass
+class Slot:
+    """Where one leaf belongs: an input (`key`), the embedding of token ids (`positions`) or a layer."""
+
+    key: Any
+    positions: Tensor | None = None
+    layer: str | None = None
+
+
+Moved = Callable[[Tensor, Tensor, int], Tensor]
+"""`moved(rows, positions, number of the lookup)`: the embeddings of token ids a little beside where they are, for tests
+that explain there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """A model whose embeddings of token ids are `moved` where a method computes with them. A method that hides tokens
+    does not see them, and runs the model as it is."""
+
+    model: Model
+    moved: Moved
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.model(*args, **kwargs)
+
+
+class Leaves:
+    """Makes the leaves of one forward pass and knows where each belongs.
+
+    `layers` names the modules whose outputs are the leaves; by default they are the floating-point `inputs`, and the
+    embeddings of token ids. `given` are numbers to put into the leaves, in their order. With `grad=False` nothing is
+    recorded. `inputs` is what the model is to be called with.
+
+    After the pass `made`, `slots` and `probes` have one entry for each leaf, and `chained` names a layer that is a leaf
+    and is computed from another one.
+    """
+
+    def __init__(
+        self,
+        run: Substitution,
+        inputs: Inputs,
+        layers: Sequence[str] = (),
+        given: Sequence[Tensor] | None = None,
+        grad: bool = True,
+        moved: Moved | None = None,
+    ) -> None:
+        self.run, self.layers, self.grad, self.moved = run, layers, grad, moved
+        self.given = None if given is None else list(given)
+        self.made: list[Tensor] = []
+        self.probes: list[Tensor | None] = []
+        self.slots: list[Slot] = []
+        self.chained = ""
+        self.integers = False
+        self.inputs = inputs
+        if layers or run.explained.waiting:  # what is explained comes later
+            run.explained.waiting = True
+            return
+        offsets = offsets_of(inputs)
+        run.explained.lookup = self._looked_up
+
+        def enter(key: Any, tensor: Tensor) -> Tensor:
+            if is_side(key, tensor):
+                return tensor
+            if tensor.is_floating_point():
+                return self._leaf(tensor, Slot(key))
+            if tensor.is_complex():
+                what = "the input" if key is None else f"input {key!r}"
+                raise InputError(f"{what} has type {tensor.dtype}; accepted: floating point or integers")
+            self.integers = True
+            fresh = tensor.clone()
+            begin = offsets[key][0]
+            positions = torch.arange(begin, begin + tensor.numel(), device=tensor.device)
+            run.explained.origins[fresh] = positions.view(tensor.shape)
+            return fresh
+
+        self.inputs = rekeyed(inputs, enter)
+
+    @property
+    def batch(self) -> int:
+        """How many samples this pass has, which may be several times those that are explained."""
+        return next(tensors_in(self.inputs)).shape[0]
+
+    def _leaf(self, tensor: Tensor, slot: Slot, axis: int = 0) -> Tensor:
+        """A leaf with the samples first, in the form in which the model gets it: with the samples at `axis`."""
+        tensor = tensor.movedim(axis, 0)
+        if self.given is not None:
+            if len(self.made) >= len(self.given):
+                raise InputError("the model looked up more embeddings in a later pass than in the first")
+            given = self.given[len(self.made)]
+            if given.shape != tensor.shape:
+                raise _no_samples(tensor, self.batch)
+            tensor = given
+        leaf = self.run.explained.add(ordinary(tensor).detach().requires_grad_(self.grad))
+        self.made.append(leaf)
+        self.slots.append(slot)
+        handed = leaf.movedim(0, axis) if axis else leaf
+        probe = None
+        if self.run.explained.probing and slot.layer is None:
+            probe = torch.zeros_like(leaf).requires_grad_(self.grad)
+            self.run.explained.origins[handed] = probe.movedim(0, axis) if axis else probe
+        self.probes.append(probe)
+        return handed
+
+    # ---- token ids ----
+
+    def _looked_up(self, rows: Tensor, positions: Tensor) -> Tensor:
+        if not bool((positions >= 0).any()):
+            return rows
+        if self.moved is not None:
+            rows = self.moved(rows, positions, len(self.made))
+        axis = self._axis_of_samples(positions)
+        return self._leaf(rows, Slot(None, positions=positions.movedim(axis, 0)), axis)
+
+    def _axis_of_samples(self, positions: Tensor) -> int:
+        """The axis along which the samples of these token ids lie; 0 if there is none."""
+        many = [tensor[0].numel() for _, tensor in offsets_of(self.inputs).values()]
+        every = torch.arange(self.batch, device=positions.device)
+        sample = torch.cat([every.repeat_interleave(n) for n in many])[positions]
+        for axis, size in enumerate(positions.shape):
+            if size == self.batch:
+                along = every.view(-1, *[1] * (positions.dim() - axis - 1))
+                if bool(((sample == along) | (positions < 0)).all()):
+                    return axis
+        return 0
+
+    # ---- layers ----
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        """Forward hooks on the modules of `layers`, for this thread and this call only."""
+        with ExitStack() as stack:
+            thread = threading.get_ident()
+            for name in self.layers:
+                module = module_named(self.run.model, name)
+
+                def take(module: torch.nn.Module, _: Any, output: Any, name: str = name) -> Any:
+                    if threading.get_ident() != thread:
+                        return None
+                    with without_functions():
+                        return self._layer_output(output, name, module)
+
+                stack.callback(module.register_forward_hook(take).remove)
+            yield
+
+    def _layer_output(self, output: Any, name: str, module: torch.nn.Module) -> Any:
+        first = next((t for t in tensors_in(output) if t.is_floating_point()), None)
+        if first is None:
+            raise InputError(
+                f"layer {name!r} returns {type(output).__name__} without a floating point tensor"
+            )
+        calls = sum(str(slot.layer).split("#")[0] == name for slot in self.slots)
+        slot = Slot(None, layer=name if calls == 0 else f"{name}#{calls + 1}")
+        settled = self.run.settled(first)
+        axis = int(settled.dim() == 3 and getattr(module, "batch_first", True) is False)
+        if settled.dim() <= axis or settled.shape[axis] != self.batch:
+            raise InputError(
+                f"layer {name!r} returns shape {tuple(settled.shape)} for {self.batch} samples; accepted: a layer "
+                "whose first axis is that of the samples"
+            )
+        if settled.requires_grad:
+            self.chained = str(slot.layer)
+            leaf = settled.movedim(axis, 0)  # so that whatever reads it reads this, not what it was made from
+            self.made.append(leaf)
+            self.probes.append(None)
+            self.slots.append(slot)
+            new = leaf.movedim(0, axis)
+        else:
+            new = self._leaf(settled, slot, axis)
+        return map_tensors(output, lambda t: new if t is first else t)
+
+    def complain(self) -> None:
+        """Say why there is no leaf."""
+        if self.layers:
+            raise InputError(f"no layer of {self.layers} was called in the forward pass")
+        raise InputError(
+            "the inputs are integers, but none of them was looked up in an embedding"
+            if self.integers
+            else "there is no floating point or token id input to explain"
+        )
+
+
+def check_samples(leaves: Sequence[Tensor], batch: int) -> None:
+    """InputError unless every leaf has the samples first, as it must to be replaced row by row."""
+    for leaf in leaves:
+        if len(leaf) != batch:
+            raise _no_samples(leaf, batch)
+
+
+def _no_samples(tensor: Tensor, batch: int) -> InputError:
+    return InputError(
+        f"an embedding has shape {tuple(tensor.shape)} for {batch} samples; accepted by methods that put others in its "
+        "place: an axis that is that of the samples"
+    )
+
+
+def ordinary(tensor: Tensor) -> Tensor:
+    """Tensors made under `inference_mode` cannot take part in a backward pass; their copies can."""
+    return tensor.clone() if tensor.is_inference() else tensor

@@ -1,0 +1,48 @@
+"""Rows of the ledger that are filled in while relevance travels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from apportion.results.ledger import Row
+
+
+@dataclass(eq=False)
+class OpenRow:
+    """A row that is being filled in during the backward pass."""
+
+    module: str
+    operation: str
+    rule: str = ""
+    ruled: bool = True
+    layer: bool = (
+        False  # what its bias did not absorb, its stabiliser did; other operations have no stabiliser
+    )
+    sums: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def add(self, what: str, amount: Tensor) -> None:
+        self.sums.setdefault(what, []).append(amount.detach())
+
+    def add_product(self, what: str, a: Tensor, b: Tensor | None) -> None:
+        if b is None:  # autograd hands None to hooks where a probe took the relevance instead
+            return
+        wide = torch.float32 if a.device.type == "mps" else torch.float64
+        # The real part of a·conj(b) is the pairing under which autograd's complex gradients are dual; a masked
+        # score is −inf, with gradient zero.
+        product = (a * b.conj()).real if a.is_complex() or b.is_complex() else torch.where(b == 0, 0, a * b)
+        self.add(what, product.sum(dtype=wide))
+
+    def of(self, what: str) -> float:
+        return sum(float(amount) for amount in self.sums.get(what, ()))
+
+    def closed(self) -> Row:
+        arrived, passed_on, bias = self.of("arrived"), self.of("passed_on"), self.of("bias")
+        lost = arrived - passed_on
+        if not self.ruled:
+            return Row(self.module, self.operation, self.rule, arrived, passed_on, 0.0, 0.0, lost)
+        if self.layer:
+            return Row(self.module, self.operation, self.rule, arrived, passed_on, bias, lost - bias, 0.0)
+        return Row(self.module, self.operation, self.rule, arrived, passed_on, lost, 0.0, 0.0)

@@ -1,0 +1,1 @@
+"""What methods and tests return: explanations, interactions, scores and tables of them."""

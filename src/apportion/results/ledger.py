@@ -1,0 +1,104 @@
+"""The ledger: where relevance went, operation by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from apportion.results.display import display
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operation in one module: relevance that arrived at its output, and what left for its inputs.
+
+    `arrived − passed_on = bias + stabiliser + unruled`: absorbed by constant terms (biases, offsets, what a
+    Taylor expansion leaves), by the stabiliser (or a rule that had nowhere to put it), or for lack of a rule.
+    All are sums over the batch.
+    """
+
+    module: str
+    operation: str
+    rule: str
+    arrived: float
+    passed_on: float
+    bias: float
+    stabiliser: float
+    unruled: float
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        return self.arrived, self.passed_on, self.bias, self.stabiliser, self.unruled
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The rows, in the order in which the model called the operations. They add up to the remainder: `total −
+    Σ values = Σ (bias + stabiliser + unruled)` within rounding; `residual` is what they miss of it."""
+
+    rows: tuple[Row, ...]
+    total: float
+    apportioned: float
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def absorbed(self) -> dict[str, float]:
+        """How much each cause absorbed in all."""
+        return {
+            cause: sum(getattr(row, cause) for row in self.rows)
+            for cause in ("bias", "stabiliser", "unruled")
+        }
+
+    @property
+    def residual(self) -> float:
+        """The part of the remainder that no row accounts for (rounding, or functions that could not be seen)."""
+        return self.total - self.apportioned - sum(self.absorbed.values())
+
+    def largest(self, k: int = 10) -> list[Row]:
+        """The rows that absorbed most, largest first."""
+        return sorted(self.rows, key=lambda row: -abs(row.arrived - row.passed_on))[:k]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "total": self.total,
+            "apportioned": self.apportioned,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Ledger:
+        return cls(tuple(Row(**row) for row in data["rows"]), data["total"], data["apportioned"])
+
+    def _cells(self) -> list[list[str]]:
+        """Headings, rows and sums as text."""
+        rows = [
+            [row.module or "(model)", row.operation, row.rule, *map("{:.4g}".format, row.numbers)]
+            for row in self.rows
+        ]
+        sums = map("{:.4g}".format, (self.total, self.apportioned, *self.absorbed.values()))
+        return [
+            ["module", "operation", "rule", "arrived", "passed on", "bias", "stabiliser", "unruled"],
+            *rows,
+            ["total", "", "", *sums],
+        ]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{module[-28:]:<28} {operation[:14]:<14} {rule[:30]:<30} {' '.join(f'{n:>10}' for n in numbers)}"
+            for module, operation, rule, *numbers in self._cells()
+        ]
+        return "\n".join([*lines, f"residual {self.residual:.2g}"])
+
+    def _repr_html_(self) -> str:
+        html: str = display().table(self._cells(), [f"residual {self.residual:.2g}"])
+        return html
+
+    def plot(self, ax: Any = None, k: int = 12) -> Any:
+        """Bars of the rows that absorbed most, by cause, on matplotlib Axes."""
+        return display().ledger_bars(self, ax, k)

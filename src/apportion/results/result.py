@@ -1,0 +1,254 @@
+"""What explanations and interactions have in common: the fields, the balance, and the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from apportion import features as features_module
+from apportion.core.registry import is_listed, recorded
+from apportion.errors import InputError
+from apportion.features import Features, ImageFeatures
+from apportion.files import read_tensors, write_tensors, written
+from apportion.results.cost import Cost
+from apportion.results.display import display
+from apportion.results.words import adding_up, number
+from apportion.target import probabilities
+from apportion.trees import map_tensors
+
+SCHEMA = 1
+
+# The (batch,) amounts and (batch, …) numbers that are tensors in a file, beside the values.
+_TENSORS = ("total", "output", "target")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a method found for a batch; `Explanation` and `Interactions` say what their `values` are."""
+
+    kind: ClassVar[str]  # of its files
+    called: ClassVar[str]
+
+    values: Any
+    total: Tensor | None
+    output: Tensor
+    target: Tensor | str
+    method: Any
+    cost: Cost
+    features: tuple[Features, ...] | None = field(default=None, kw_only=True)
+    labels: tuple[str, ...] | None = field(default=None, kw_only=True)
+    warnings: tuple[str, ...] = field(default=(), kw_only=True)
+    notes: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def apportioned(self) -> Tensor:
+        """The (batch,) sums of all values."""
+        raise NotImplementedError
+
+    @property
+    def remainder(self) -> Tensor | None:
+        """`total` minus the sum of the values of each sample; None where the method does not add up."""
+        if self.total is None:
+            return None
+        return self.total.to(self.apportioned.dtype) - self.apportioned
+
+    def __len__(self) -> int:
+        return self.output.shape[0]
+
+    def __getitem__(self, index: int) -> Self:
+        """The result of one sample, as a batch of one."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        return replace(self, **self._of_one(slice(index % len(self), index % len(self) + 1)))
+
+    def _of_one(self, part: slice) -> dict[str, Any]:
+        """The fields that differ from sample to sample, cut to one of them."""
+        notes = {key: note[part] if isinstance(note, tuple) else note for key, note in self.notes.items()}
+        cut = {name: map_tensors(getattr(self, name), lambda t: t[part]) for name in ("values", *_TENSORS)}
+        return {
+            **cut,
+            "features": None if self.features is None else self.features[part],
+            "notes": notes,
+        }
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        (mine, header), (theirs, other_header) = self._packed(), other._packed()
+        same = header == other_header and mine.keys() == theirs.keys()
+        return same and all(_equal(mine[name], theirs[name]) for name in mine)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        lines = [self.summary(i) for i in range(min(len(self), 5))]
+        return "\n".join([*lines, f"… and {len(self) - 5} more"] if len(self) > 5 else lines)
+
+    # ---- in words ----
+
+    def label(self, index: int = 0) -> str:
+        """The explained class of a sample, by name where names are known."""
+        return self.target if isinstance(self.target, str) else self.class_name(int(self.target[index]))
+
+    def class_name(self, number: int) -> str:
+        """A class by name where names are known."""
+        labels = self.labels or ()
+        if number < len(labels):
+            return labels[number]
+        return f"class {number}" if self.output.shape[1] > 1 else "score"
+
+    def balance(self, index: int = 0) -> str:
+        """The one line that every result owes: total = apportioned + remainder.
+
+        >>> import apportion as ap
+        >>> ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)).balance()
+        'total 2.00 = apportioned 1.00 + remainder 1.00'
+        """
+        apportioned = float(self.apportioned[index])
+        if self.total is None:
+            return (
+                f"sum of values {number(apportioned, abs(apportioned))}; this method does not claim to add up"
+            )
+        return adding_up(float(self.total[index]), {"apportioned": apportioned})
+
+    def summary(self, index: int = 0) -> str:
+        """One line: what was apportioned, and what was not."""
+        return f"{type(self.method).__name__} of {self.label(index)}: {self.balance(index)}"
+
+    @property
+    def input_name(self) -> str | None:
+        """What the input was called on the command line or in a run."""
+        return self.notes.get("input")
+
+    @property
+    def model_name(self) -> str | None:
+        """What the model was called there."""
+        return self.notes.get("model")
+
+    @property
+    def panels(self) -> Mapping[str, Any] | None:
+        """Of an explanation over prototypes: the picture, and what in it looks like what in which training picture."""
+        return self.notes.get("panels")
+
+    def with_features(self, features: Sequence[Features], labels: Sequence[str] | None = None) -> Self:
+        """The same result, with the features of each sample and the class names."""
+        if len(features) != len(self):
+            raise InputError(f"{len(features)} features for {len(self)} samples; accepted: one per sample")
+        return replace(self, features=tuple(features), labels=None if labels is None else tuple(labels))
+
+    # ---- in files ----
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file with a JSON header; it appears whole or not at all."""
+        return write_tensors(path, self.kind, *self._packed())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what `save` wrote. Raises InputError for other files and for files of a newer schema."""
+        return read_tensors(path, cls.kind, cls.called, SCHEMA, cls._unpacked)
+
+    def _packed(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The tensors, and what else there is as data for JSON; subclasses add their own."""
+        features = self.features or ()
+        tensors = {name: t for name in _TENSORS if isinstance(t := getattr(self, name), Tensor)}
+        tensors |= {f"picture.{i}": f.picture for i, f in enumerate(features) if isinstance(f, ImageFeatures)}
+        own, header = self._own_packed()
+        header |= {
+            "schema": SCHEMA,
+            "target": self.target if isinstance(self.target, str) else None,
+            "method": repr(self.method),
+            "listed": is_listed(self.method),
+            "cost": asdict(self.cost),
+            "features": None if self.features is None else [features_module.to_json(f) for f in features],
+            "labels": self.labels,
+            "warnings": self.warnings,
+            "notes": dict(self.notes),
+            "each": [key for key, note in self.notes.items() if isinstance(note, tuple)],
+        }
+        return tensors | own, json.loads(json.dumps(header))
+
+    def _own_packed(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        raise NotImplementedError
+
+    @classmethod
+    def _own_unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    @classmethod
+    def _unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Self:
+        features = None
+        if header["features"] is not None:
+            described = enumerate(header["features"])
+            features = tuple(features_module.from_json(d, tensors.get(f"picture.{i}")) for i, d in described)
+        each = {key: tuple(header["notes"][key]) for key in header.get("each", ())}
+        return cls(
+            total=tensors.get("total"),
+            output=tensors["output"],
+            target=header["target"] if header["target"] is not None else tensors["target"],
+            method=recorded(header["method"], header.get("listed", True)),
+            cost=Cost(**header["cost"]),
+            features=features,
+            labels=None if header["labels"] is None else tuple(header["labels"]),
+            warnings=tuple(header["warnings"]),
+            notes={**header["notes"], **each},
+            **cls._own_unpacked(tensors, header),
+        )
+
+    # ---- as pictures and pages ----
+
+    def plot(self, index: int = 0, ax: Any = None) -> Any:
+        """Draw one sample on matplotlib Axes (made if not given) and return them."""
+        return display().plot(self, index, ax)
+
+    def to_html(self, path: str | Path | None = None) -> str:
+        """One self-contained HTML page; also written to `path` if given."""
+        return written(display().page([self]), path)
+
+    def _repr_html_(self) -> str:
+        html: str = display().frame(self)
+        return html
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """To the bit, where NaN stands for what was not asked for."""
+    same = a.shape == b.shape and a.dtype == b.dtype
+    return same and torch.allclose(a.cpu(), b.cpu(), 0, 0, equal_nan=True)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the model decided: the classes with the highest scores, as (name, score, probability), best
+    first. The probability is None where the model has one score only."""
+
+    ranking: tuple[tuple[str, float, float | None], ...]
+    classes: int
+
+    @property
+    def label(self) -> str:
+        return self.ranking[0][0]
+
+    @property
+    def score(self) -> float:
+        return self.ranking[0][1]
+
+    @property
+    def probability(self) -> float | None:
+        return self.ranking[0][2]
+
+
+def decision(result: Result, index: int = 0, k: int = 5) -> Decision:
+    """The k best classes of a sample, with their probabilities."""
+    scores = result.output[index].detach().double().cpu()
+    several = len(scores) > 1
+    chances = probabilities(scores[None])[0]
+    best = scores.argsort(descending=True, stable=True)[:k].tolist()
+    ranking = tuple(
+        (result.class_name(i), float(scores[i]), float(chances[i]) if several else None) for i in best
+    )
+    return Decision(ranking, len(scores))

@@ -1,0 +1,95 @@
+"""Numbers, sums and methods in words, the same everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any
+
+from apportion.core.registry import Recorded
+
+
+def called(method: Any) -> str:
+    """A method as one would write it down: with those of its settings that are not the default.
+
+    >>> import apportion as ap
+    >>> called(ap.LRP()), called(ap.LRP("epsilon", ledger=True))
+    ('LRP', "LRP(composite='epsilon', ledger=True)")
+    """
+    if isinstance(method, Recorded):
+        return type(method).__name__
+    if not is_dataclass(method):
+        return f"{method!r:.40}"
+    plain = {each.name: each.default for each in fields(method)} | {
+        each.name: each.default_factory() for each in fields(method) if each.default_factory is not MISSING
+    }
+    settings = [
+        f"{each.name}={called(value)}"
+        for each in fields(method)
+        if each.repr and repr(value := getattr(method, each.name)) != repr(plain[each.name])
+    ]
+    return type(method).__name__ + (f"({', '.join(settings)})" if settings else "")
+
+
+def adding_up(total: float, parts: Mapping[str, float]) -> str:
+    """A total as its parts and a remainder, which is that of the numbers as they are printed: a reader who adds
+    them up gets the total. A remainder too small for these digits is told as it is, and not as what rounding leaves.
+
+    >>> adding_up(1.516, {"apportioned": 1.572}), adding_up(3.0, {"alone": 5.0, "in pairs": -2.0001})
+    ('total 1.52 = apportioned 1.57 − remainder 0.05', 'total 3.00 = alone 5.00 − in pairs 2.00 + remainder 0.0001')
+    >>> adding_up(0.2434, {"alone": 0.4286, "in pairs": -0.1852})
+    'total 0.243 = alone 0.429 − in pairs 0.185 + remainder 0.000'
+    """
+    scale = max(abs(total), *map(abs, parts.values()))
+    texts = [number(value, scale) for value in (total, *parts.values())]
+    left = _exact(total - sum(parts.values()), scale)
+    whole, *rest = map(_read, texts)
+    of_printed = _exact(whole - sum(rest), scale)
+    # A number much smaller than the others is printed to digits of its own, and so is what it leaves.
+    digits = max((len(text.partition(".")[2]) for text in texts if "e" not in text), default=0)
+    if not round(left, _decimals(scale)) or not of_printed:
+        remainder = number(left, scale)
+    elif digits > _decimals(scale):
+        remainder = f"{of_printed:.{digits}f}".replace("-", "−", 1)
+    else:
+        remainder = number(of_printed, scale)
+    shown = {**dict(zip(parts, texts[1:], strict=True)), "remainder": remainder}
+    terms = [
+        f"{'−' if text.startswith('−') else '+'} {name} {text.lstrip('−')}" for name, text in shown.items()
+    ]
+    first = next(iter(parts))
+    terms[0] = f"{first} {shown[first]}"
+    return f"total {texts[0]} = {' '.join(terms)}"
+
+
+def _exact(left: float, scale: float) -> float:
+    """What is left of numbers of this scale, without what adding floats leaves."""
+    return left if abs(left) > 1e-9 * scale else 0.0
+
+
+def _read(text: str) -> float:
+    return float(text.replace("−", "-"))
+
+
+def number(value: float, scale: float = 1.0) -> str:
+    """A number to three digits of `scale` and at least two decimals, with a true minus sign; two digits of
+    its own where that would show nothing, and powers of ten where the scale is tiny.
+
+    >>> number(5.2049), number(-0.0526, 0.0642), number(-0.00012, 5.2), number(0.0, 1e-20), number(3.85e-7, 4e-7)
+    ('5.20', '−0.0526', '−0.00012', '0.00', '3.85e-07')
+    """
+    decimals = _decimals(scale)
+    text = f"{value:.{decimals}f}" if decimals < 7 else f"{value:.3g}" if value else "0.00"
+    if value and not float(text):
+        text = f"{value:.2g}"
+    return text.replace("-", "−", 1) if text.startswith("-") else text
+
+
+def _decimals(scale: float) -> int:
+    return max(2, 2 - math.floor(math.log10(scale))) if scale > 0 else 2
+
+
+def signed(value: float, scale: float = 1.0) -> str:
+    """A number with its sign, + included."""
+    return number(value, scale) if value < 0 else f"+{number(value, scale)}"

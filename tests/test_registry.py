@@ -1,0 +1,94 @@
+"""Classes by name and methods from their reprs: by kind, and only what is listed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import apportion as ap
+from apportion import names
+from apportion.core.registry import class_named, from_repr
+from apportion.engines.substitution import Gradients
+from apportion.errors import InputError
+from small import perceptron
+
+KINDS = {
+    "a rule": names.RULES,
+    "a composite": names.COMPOSITES,
+    "a partition": names.PARTITIONS,
+    "a replacement": names.REPLACEMENTS,
+    "a test": names.TESTS,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(place.split(":")[1], kind) for kind, places in KINDS.items() for place in places.values()],
+)
+def test_a_name_of_another_kind_as_a_method_is_one_line(name: str, kind: str) -> None:
+    for text in (name, f"{name}()"):
+        with pytest.raises(InputError, match=f"'{name}' is {kind}, not a method; accepted: saliency"):
+            from_repr(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["Layer", "Layer()", "Rule", "InputError()", "names", "os", "Note", "Path('x')"]
+)
+def test_what_is_not_listed_cannot_be_reached(text: str) -> None:
+    with pytest.raises(InputError, match="unknown method"):
+        from_repr(text)
+    with pytest.raises(InputError, match="unknown method"):
+        from_repr(f"LRP(composite={text if text.endswith(')') else text + '()'})")
+
+
+def test_a_method_as_a_test_is_said_to_be_one() -> None:
+    with pytest.raises(InputError, match="'Saliency' is a method, not a test; accepted: pixel-flipping"):
+        class_named("Saliency", "test")
+
+
+def test_a_hopelessly_nested_text_is_one_line() -> None:
+    with pytest.raises(InputError, match="cannot read method"):
+        from_repr("LRP(" + "(" * 100_000)
+
+
+@pytest.mark.parametrize("places", [*KINDS.values(), names.METHODS, names.INTERACTIONS, names.MAPS])
+def test_every_listed_class_is_where_the_list_says(places: dict[str, str]) -> None:
+    from importlib import import_module
+
+    for place in places.values():
+        module, name = place.split(":")
+        assert getattr(import_module(f"apportion.{module}"), name).__name__ == name
+
+
+@dataclass(frozen=True)
+class Own:
+    """The example of CONTRIBUTING."""
+
+    times: float = 1.0
+
+    def __call__(self, model: Any, inputs: Any, target: Any = None) -> ap.Explanation:
+        subject = Gradients(model, inputs, target)
+        score = subject.forward()
+        values = [x * g * self.times for x, g in zip(score.leaves, score.gradients(), strict=True)]
+        return subject.explanation(self, score, values, total=score.value)
+
+
+def named_like(ours: str) -> type[Own]:
+    return dataclass(frozen=True)(type(ours, (Own,), {"__doc__": Own.__doc__, "__annotations__": {}}))
+
+
+@pytest.mark.parametrize("method", [Own(), Own(2.0), named_like("LRP")(2.0), named_like("Saliency")()])
+def test_an_explanation_by_a_method_of_ones_own_is_saved_and_read_again(method: Own, tmp_path: Path) -> None:
+    made = method(perceptron(4), torch.ones(2, 4), 0)
+    read = ap.Explanation.load(made.save(tmp_path / "own.safetensors"))
+    assert read == made
+    assert repr(read.method) == repr(method)
+    assert read.summary() == made.summary()
+    assert not isinstance(read.method, type(method) | ap.LRP | ap.Saliency)
+    assert ap.Explanation.load(read.save(tmp_path / "again.safetensors")) == made
+    with pytest.raises(InputError, match="was read from a file without"):
+        read.method(perceptron(4), torch.ones(2, 4))
