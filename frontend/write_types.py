@@ -31,7 +31,7 @@ def _own(module: Any) -> list[tuple[str, Any]]:
         for name, value in vars(module).items()
         if (is_typeddict(value) and value.__module__ == module.__name__)
         or isinstance(value, types.GenericAlias)
-        or get_origin(value) in (Union, types.UnionType)
+        or get_origin(value) in (Union, Literal, types.UnionType)
     ]
 
 
@@ -58,10 +58,8 @@ def _fields(made: Any, name: str, names: dict[Any, str]) -> str:
 
 
 def _written(hint: Any, names: dict[Any, str]) -> str:
-    if hint in PLAIN:
-        return PLAIN[hint]
-    if hint in names:
-        return names[hint]
+    if hint in PLAIN or hint in names:
+        return PLAIN.get(hint) or names[hint]
     inner = get_args(hint)
     if get_origin(hint) is Literal:
         return " | ".join(f'"{value}"' for value in inner)

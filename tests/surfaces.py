@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion import InputXGradient, IntegratedHessians, sheet
+from apportion import InputXGradient, IntegratedHessians
 from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
-from apportion.looks import Look, Row, Rows
 from apportion.markup import data_uri
+from apportion.page_data import Article, Chapter, Group, Means, Sheet
 from apportion.results.cost import Cost
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
+from apportion.sheet import figure, heated
 
 ATTACK = "<script>alert(1)</script>"
 HOSTILE = f'" onload="x {ATTACK} </script><!-- \u2028'
@@ -93,24 +94,28 @@ def over_prototypes(**fields: Any) -> Explanation:
     return row(values=torch.tensor([[2.5, 0.5]]), features=features, notes=notes, **fields)
 
 
-def rows() -> Rows:
+def rows() -> Sheet:
     """A small picture with a box, a map over it, and a larger one from elsewhere."""
     small, large = np.full((8, 16, 3), 90, np.uint8), np.full((100, 80, 3), 200, np.uint8)
-    looks = (
-        Look("this", small, (2, 4, 0, 16)),
-        Look("map", small, heat=np.linspace(0, 1, 128).reshape(8, 16)),
-        Look("that", large, name=HOSTILE),
-    )
-    groups = (("", looks), ("Nearest", looks[:1]))
-    return Rows(HOSTILE, (Row(ATTACK, groups, ("2 similarity", "= 3")),), "before", "after")
+    figures = [
+        figure("this", small, box=(2, 4, 0, 16)),
+        figure("map", heated(small, np.linspace(0, 1, 128).reshape(8, 16))),
+        figure("that", large, name=HOSTILE),
+    ]
+    groups: list[Group] = [{"figures": figures}, {"heading": "Nearest", "figures": figures[:1]}]
+    article = Article(title=ATTACK, groups=groups, words=["2 similarity", "= 3"])
+    return {
+        "kind": "sheet", "title": HOSTILE, "about": "before", "layout": "list",
+        "chapters": [{"articles": [article]}], "end": "after",
+    }  # fmt: skip
 
 
-def means() -> str:
+def means() -> Sheet:
     """Two classes, in one of which there is nothing to show."""
-    one = sheet.article(
-        "cat", [], "2 inputs", means=[{"what": "feature", "rows": [("<b>", -0.5, 2), ("a", 0.25, 1)]}]
-    )
-    none = sheet.article("dog", [], "1 input", means=[{"what": "pair", "rows": []}], alike=True)
-    return sheet.page(
-        "Means", [sheet.chapter([one, none], "all", "of two")], "about", key=True, layout="cards"
-    )
+    found: list[Means] = [{"what": "feature", "rows": [("<b>", -0.5, 2), ("a", 0.25, 1)]}]
+    articles: list[Article] = [
+        {"title": "cat", "detail": "2 inputs", "groups": [], "means": found},
+        {"title": "dog", "alike": True, "groups": [], "means": [{"what": "pair", "rows": []}]},
+    ]
+    chapters: list[Chapter] = [{"title": "all", "about": "of two", "articles": articles}]
+    return {"kind": "sheet", "title": "Means", "key": True, "layout": "cards", "chapters": chapters}

@@ -19,6 +19,7 @@ import torch
 from apportion.domains.corpora import Corpus, Source, prepare
 from apportion.errors import InputError
 from apportion.faithfulness.weak_learner import WeakLearner
+from apportion.grid import Grid
 from apportion.methods.gradient import InputXGradient, Saliency
 from apportion.methods.path import IntegratedGradients
 from apportion.methods.surrogate import LIME
@@ -26,7 +27,7 @@ from apportion.models.text import AttentionClassifier
 from apportion.models.training import Training
 from apportion.study import text_faithfulness, text_maps
 from apportion.study.store import Cell, Result, Store
-from apportion.study.tables import Table, read_tables, write_tables
+from apportion.study.tables import read_tables, write_tables
 from apportion.study.text_faithfulness import METHODS, TESTS, Settings, drawn, first_within, run
 from apportion.study.text_report import tables, write
 from apportion.target import Contrast
@@ -146,7 +147,7 @@ def test_a_finished_cell_has_no_checkpoint(tmp_path: Path) -> None:
 
 
 def test_tables_are_what_was_written(tmp_path: Path) -> None:
-    table = Table("A|B", ("map", "F1"), (("a|b", "<1>"),), ("note",))
+    table = Grid("A|B", ("map", "F1"), (("a|b", "<1>"),), ("note",))
     page, _ = write_tables(tmp_path, "title", [table], ["curve.png"])
     assert "| a\\|b | <1> |" in page.read_text()
     assert "![curve.png](curve.png)" in page.read_text()

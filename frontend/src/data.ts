@@ -153,19 +153,20 @@ export type Section = {
 /** `squares` says that it is so small that each of its pixels is to be seen. */
 export type Picture = {
   src: string;
-  squares: boolean;
-  box: Box | null;
+  squares?: boolean;
+  box?: Box;
 };
 
-/** Pictures above one another, which the caption describes. */
+/** Pictures above one another, which the caption describes, and the `name` of where they are from. */
 export type Figure = {
   caption: string;
+  name?: string;
   pictures: Picture[];
 };
 
-/** Figures side by side under a heading, which may be empty. */
+/** Figures side by side, perhaps under a heading. */
 export type Group = {
-  heading: string;
+  heading?: string;
   figures: Figure[];
 };
 
@@ -178,19 +179,21 @@ export type Means = {
 /** A prototype, a cluster, a class; `alike` marks what is suspicious. */
 export type Article = {
   title: string;
-  detail: string;
-  alike: boolean;
+  detail?: string;
+  alike?: boolean;
   groups: Group[];
-  words: string;
-  means: Means[];
+  words?: string[];
+  means?: Means[];
 };
 
-/** Articles under a title, both of which may be empty. */
+/** Articles, perhaps under a title. */
 export type Chapter = {
-  title: string;
-  about: string;
+  title?: string;
+  about?: string;
   articles: Article[];
 };
+
+export type Layout = "list" | "cards" | "small";
 
 /** Explanations of inputs, method beside method. */
 export type Report = {
@@ -216,12 +219,12 @@ export type Study = {
 export type Sheet = {
   kind: "sheet";
   title: string;
-  about: string;
-  key: boolean;
-  layout: "list" | "cards" | "small";
+  about?: string;
+  key?: boolean;
+  layout: Layout;
   chapters: Chapter[];
-  end: string;
-  versions: Record<string, string>;
+  end?: string;
+  versions?: Record<string, string>;
 };
 
 /** The page of `apportion serve`, which asks for everything else. */

@@ -41,7 +41,7 @@ function PanelView({ panel: { name, similarity, weight, contribution, box, sourc
 function Boxed({ picture, box, caption }: { picture: string; box: Box; caption: string }) {
   return (
     <figure>
-      <BoxedPicture picture={{ src: picture, box, squares: false }} alt={caption} />
+      <BoxedPicture picture={{ src: picture, box }} alt={caption} />
       <figcaption>{caption}</figcaption>
     </figure>
   );

@@ -23,7 +23,7 @@ export function SheetView({ sheet }: { sheet: Sheet }) {
         </section>
       ))}
       {sheet.end && <p class="about">{sheet.end}</p>}
-      <Versions versions={sheet.versions} />
+      <Versions versions={sheet.versions!} />
     </main>
   );
 }
@@ -38,17 +38,18 @@ function ArticleView({ article: { title, detail, alike, groups, words, means } }
           <div class="looks">{figures.map((figure, j) => <FigureView key={j} figure={figure} />)}</div>
         </div>
       ))}
-      {words && <p class="balance">{words}</p>}
-      {means.map((found) => <MeansView key={found.what} means={found} />)}
+      {words && <p class="balance">{words.join(" ")}</p>}
+      {means?.map((found) => <MeansView key={found.what} means={found} />)}
     </article>
   );
 }
 
-function FigureView({ figure: { caption, pictures } }: { figure: Figure }) {
+function FigureView({ figure: { caption, name, pictures } }: { figure: Figure }) {
+  const text = name ? `${caption}: ${name}` : caption;
   return (
     <figure>
-      {pictures.map((picture, i) => <BoxedPicture key={i} picture={picture} alt={i < pictures.length - 1 ? "" : caption} />)}
-      <figcaption>{caption}</figcaption>
+      {pictures.map((picture, i) => <BoxedPicture key={i} picture={picture} alt={i < pictures.length - 1 ? "" : text} />)}
+      <figcaption>{text}</figcaption>
     </figure>
   );
 }

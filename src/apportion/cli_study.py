@@ -132,9 +132,7 @@ def show(
         console.print(title, style="bold", markup=False)
         for table in tables:
             console.print()
-            console.print(table.rich())
-            for note in table.notes:
-                console.print(note, style="dim", markup=False)
+            console.print(table)
 
 
 def _console() -> Console:

@@ -187,21 +187,22 @@ class Picture(TypedDict):
     """`squares` says that it is so small that each of its pixels is to be seen."""
 
     src: str
-    squares: bool
-    box: Box | None
+    squares: NotRequired[bool]
+    box: NotRequired[Box]
 
 
 class Figure(TypedDict):
-    """Pictures above one another, which the caption describes."""
+    """Pictures above one another, which the caption describes, and the `name` of where they are from."""
 
     caption: str
+    name: NotRequired[str]
     pictures: list[Picture]
 
 
 class Group(TypedDict):
-    """Figures side by side under a heading, which may be empty."""
+    """Figures side by side, perhaps under a heading."""
 
-    heading: str
+    heading: NotRequired[str]
     figures: list[Figure]
 
 
@@ -216,22 +217,24 @@ class Article(TypedDict):
     """A prototype, a cluster, a class; `alike` marks what is suspicious."""
 
     title: str
-    detail: str
-    alike: bool
+    detail: NotRequired[str]
+    alike: NotRequired[bool]
     groups: list[Group]
-    words: str
-    means: list[Means]
+    words: NotRequired[list[str]]
+    means: NotRequired[list[Means]]
 
 
 class Chapter(TypedDict):
-    """Articles under a title, both of which may be empty."""
+    """Articles, perhaps under a title."""
 
-    title: str
-    about: str
+    title: NotRequired[str]
+    about: NotRequired[str]
     articles: list[Article]
 
 
 # ---- pages ----
+
+Layout = Literal["list", "cards", "small"]
 
 
 class Report(TypedDict):
@@ -261,12 +264,12 @@ class Sheet(TypedDict):
 
     kind: Literal["sheet"]
     title: str
-    about: str
-    key: bool
-    layout: Literal["list", "cards", "small"]
+    about: NotRequired[str]
+    key: NotRequired[bool]
+    layout: Layout
     chapters: list[Chapter]
-    end: str
-    versions: dict[str, str]
+    end: NotRequired[str]
+    versions: NotRequired[dict[str, str]]
 
 
 class Workbench(TypedDict):

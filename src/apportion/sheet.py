@@ -1,105 +1,70 @@
-"""Pictures side by side as data for the one page: prototypes, clusters, mean maps."""
+"""Pictures side by side as data, from which a figure and a page are drawn: prototypes, clusters, mean maps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator
 
-from apportion.looks import Box, Look, Row, Rows, shares
+import numpy as np
+import numpy.typing as npt
+
 from apportion.markup import SMALL, Pixels, data_uri, shell, versions
-from apportion.models.prototypes.pictures import heated
-from apportion.page_data import Article, Chapter, Figure, Group, Means, Picture, Sheet
-from apportion.results.words import signed
+from apportion.page_data import Box, Figure, Picture, Sheet
+from apportion.results.words import number, signed
+from apportion.views import FOR
 
-Layout = Literal["list", "cards", "small"]
-
-
-def page(
-    title: str,
-    chapters: Sequence[Chapter],
-    about: str = "",
-    end: str = "",
-    key: bool = False,
-    layout: Layout = "list",
-) -> str:
-    """One self-contained HTML page. With `key` it says that colours speak for and against; `layout` says whether
-    articles stand below one another or side by side, as cards or small ones."""
-    made = Sheet(
-        kind="sheet",
-        title=title,
-        about=about,
-        key=key,
-        layout=layout,
-        chapters=list(chapters),
-        end=end,
-        versions=versions(),
-    )
-    return shell(made, title, list(_plain(made)))
+Corners = tuple[int, int, int, int]
+"""top, bottom, left, right in pixels; bottom and right are the first beyond it."""
 
 
-def rows_page(rows: Rows) -> str:
-    """The page of rows of pictures."""
-    return page(rows.title, [chapter(list(map(_row, rows.rows)))], rows.about, rows.end)
+def page(sheet: Sheet) -> str:
+    """One self-contained HTML page."""
+    return shell({**sheet, "versions": versions()}, sheet["title"], list(_plain(sheet)))
 
 
-def chapter(articles: Sequence[Article], title: str = "", about: str = "") -> Chapter:
-    return {"title": title, "about": about, "articles": list(articles)}
+def figure(caption: str, *pictures: Pixels, name: str = "", box: Corners | None = None) -> Figure:
+    """Pictures above one another, the last with a box around a patch of it; the caption is what a reader without
+    eyes gets of them too."""
+    shown = [Picture(src=data_uri(pixels)) for pixels in pictures]
+    for picture, pixels in zip(shown, pictures, strict=True):
+        if max(pixels.shape[:2]) <= SMALL:
+            picture["squares"] = True
+    if box is not None:
+        shown[-1]["box"] = shares(box, pictures[-1])
+    made = Figure(caption=caption, pictures=shown)
+    return {**made, "name": name} if name else made
 
 
-def article(
-    title: str,
-    groups: Sequence[Group] = (),
-    detail: str = "",
-    words: str = "",
-    means: Sequence[Means] = (),
-    alike: bool = False,
-) -> Article:
-    return {
-        "title": title,
-        "detail": detail,
-        "alike": alike,
-        "groups": list(groups),
-        "words": words,
-        "means": list(means),
-    }
+def shares(box: Corners, picture: Pixels) -> Box:
+    """A box in shares of the picture's height and width."""
+    height, width = picture.shape[:2]
+    top, bottom, left, right = box
+    return top / height, bottom / height, left / width, right / width
 
 
-def group(figures: Sequence[Figure], heading: str = "") -> Group:
-    return {"heading": heading, "figures": list(figures)}
+def heated(picture: Pixels, heat: npt.NDArray[np.float64]) -> Pixels:
+    """The picture in grey with a map in [0, 1] over it: the more activated, the fuller the colour."""
+    grey = picture.astype(np.float64).mean(2, keepdims=True)
+    share = 0.8 * heat[..., None] ** 2
+    mixed: Pixels = ((1 - share) * grey + share * np.array(FOR)).round().astype(np.uint8)
+    return mixed
 
 
-def figure(caption: str, *pictures: Pixels, box: Box | None = None) -> Figure:
-    """Pictures above one another, the last with a box on it; the caption is what a reader without eyes gets of
-    them too."""
-    shown = [_picture(pixels, box if pixels is pictures[-1] else None) for pixels in pictures]
-    return {"caption": caption, "pictures": shown}
-
-
-def _picture(pixels: Pixels, box: Box | None) -> Picture:
-    return {
-        "src": data_uri(pixels),
-        "squares": max(pixels.shape[:2]) <= SMALL,
-        "box": None if box is None else shares(box, pixels),
-    }
-
-
-def _row(row: Row) -> Article:
-    groups = [group(list(map(_look, looks)), heading) for heading, looks in row.groups]
-    return article(row.title, groups, words=" ".join(row.words))
-
-
-def _look(look: Look) -> Figure:
-    shown = look.picture if look.heat is None else heated(look.picture, look.heat)
-    return figure(": ".join(filter(None, (look.caption, look.name))), shown, box=look.box)
+def product(similarity: float, connection: float, contribution: float) -> list[str]:
+    """The words beside a prototype that was found in a picture."""
+    return [
+        f"{number(similarity)} similarity",
+        f"× {number(connection)} connection",
+        f"= {signed(contribution)}",
+    ]
 
 
 def _plain(sheet: Sheet) -> Iterator[str]:
     """What a reader without scripts gets."""
-    yield from (sheet["title"], sheet["about"])
+    yield from (sheet["title"], sheet.get("about", ""))
     for part in sheet["chapters"]:
-        yield from ("", part["title"], part["about"])
+        yield from (part.get("title", ""), part.get("about", ""))
         for one in part["articles"]:
-            yield " ".join(filter(None, (one["title"], one["detail"], one["words"])))
-            for found in one["means"]:
+            yield " ".join([one["title"], one.get("detail", ""), *one.get("words", ())])
+            for found in one.get("means", ()):
                 yield from (f"  {name}: {signed(mean)} in {count}" for name, mean, count in found["rows"])
-    yield sheet["end"]
+    yield sheet.get("end", "")

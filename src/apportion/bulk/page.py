@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from apportion import sheet
 from apportion.bulk.clustering import Cluster, Clustered
 from apportion.bulk.folders import Files, Listing
 from apportion.bulk.reading import Run
@@ -19,8 +18,9 @@ from apportion.core.classifier import Classifier
 from apportion.errors import InputError
 from apportion.features import ImageFeatures
 from apportion.markup import Pixels
-from apportion.page_data import Article, Figure, Means
+from apportion.page_data import Article, Chapter, Figure, Group, Layout, Means, Sheet
 from apportion.pictures import coloured, quiet
+from apportion.sheet import figure, page
 from apportion.views import Heat
 
 EXAMPLES = 5
@@ -35,24 +35,25 @@ def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None
     done, the maps stand alone and the page says so.
     """
     photo, note = photos(run, model)
-    chapters = []
+    chapters: list[Chapter] = []
     for one in found:
         values = " ".join(f"{value:.3f}" for value in one.eigenvalues)
         about = (
             f"{sum(len(c.members) for c in one.clusters)} maps in {len(one.clusters)} clusters; agreement of all "
             f"{one.agreement:.2f}; eigenvalues {values}"
         )
-        chapters.append(sheet.chapter([_cluster(run, c, photo) for c in one.clusters], one.label, about))
+        articles = [_cluster(run, cluster, photo) for cluster in one.clusters]
+        chapters.append(Chapter(title=one.label, about=about, articles=articles))
     about = (
         f"{_of_what(run)} Maps that are much more alike than those of the class point at something that the model "
         "reads at one place whatever else the picture shows: a watermark, a border, a caption." + note
     )
-    return sheet.page("Clusters of explanations", chapters, about, key=True)
+    return _page("Clusters of explanations", about, "list", chapters)
 
 
 def summary_page(run: Run, found: Summary, top: int = 10) -> str:
     """For each class its mean map, or the features and the pairs of features with the largest |relevance|."""
-    articles = []
+    articles: list[Article] = []
     for label, many in found.counts.items():
         maps = [_heat(found.maps[label].numpy(), None, "mean map")] if label in found.maps else []
         means: list[Means] = [
@@ -60,11 +61,15 @@ def summary_page(run: Run, found: Summary, top: int = 10) -> str:
             for what, by_label in (("feature", found.features), ("pair", found.pairs))
             if label in by_label
         ]
-        groups = [sheet.group(maps)] if maps else []
         detail = f"{many}\N{NO-BREAK SPACE}input{'' if many == 1 else 's'}"
-        articles.append(sheet.article(label, groups, detail, means=means))
-    layout: sheet.Layout = "small" if found.maps else "cards"
-    return sheet.page("Mean explanations", [sheet.chapter(articles)], _of_what(run), key=True, layout=layout)
+        groups: list[Group] = [{"figures": maps}] if maps else []
+        articles.append({"title": label, "detail": detail, "groups": groups, "means": means})
+    layout: Layout = "small" if found.maps else "cards"
+    return _page("Mean explanations", _of_what(run), layout, [{"articles": articles}])
+
+
+def _page(title: str, about: str, layout: Layout, chapters: list[Chapter]) -> str:
+    return page(Sheet(kind="sheet", title=title, about=about, key=True, layout=layout, chapters=chapters))
 
 
 def _cluster(run: Run, cluster: Cluster, photo: Callable[[int], Pixels | None]) -> Article:
@@ -78,7 +83,8 @@ def _cluster(run: Run, cluster: Cluster, photo: Callable[[int], Pixels | None]) 
     others = "" if cluster.others is None else f"; of the others {cluster.others:.2f}"
     remark = " – much more alike than the class" if alike else ""
     detail = f"agreement {cluster.agreement:.2f}{others}{remark}"
-    return sheet.article(f"{len(cluster.members)} maps", [sheet.group(figures)], detail, alike=alike)
+    title = f"{len(cluster.members)} maps"
+    return {"title": title, "detail": detail, "alike": alike, "groups": [{"figures": figures}]}
 
 
 def photos(run: Run, model: Classifier | None = None) -> tuple[Callable[[int], Pixels | None], str]:
@@ -121,7 +127,7 @@ def _heat(values: npt.NDArray[np.float64], photo: Pixels | None, caption: str) -
         ground = Image.fromarray(quiet(photo)).convert("RGBA").resize(size)
     drawn = np.asarray(Image.alpha_composite(ground, heat).convert("RGB"))
     shown = (drawn,) if photo is None else (photo, drawn)
-    return sheet.figure(caption if len(caption) < 80 else f"…{caption[-79:]}", *shown)
+    return figure(caption if len(caption) < 80 else f"…{caption[-79:]}", *shown)
 
 
 def _of_what(run: Run) -> str:

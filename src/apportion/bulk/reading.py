@@ -24,6 +24,7 @@ from apportion.errors import InputError
 from apportion.features import Features, TabularFeatures, TextFeatures
 from apportion.files import write_whole
 from apportion.results.cost import Cost
+from apportion.results.display import display
 from apportion.results.explanation import Explanation
 
 Row = dict[str, Any]
@@ -50,9 +51,8 @@ class Run:
         )
 
     def _repr_html_(self) -> str:
-        from apportion.markup import paragraph
-
-        return paragraph(repr(self))
+        html: str = display().paragraph(repr(self))
+        return html
 
     @cached_property
     def shards(self) -> list[Done]:

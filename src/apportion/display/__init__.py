@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from apportion.results.ledger import Ledger
     from apportion.results.result import Result
@@ -35,6 +35,25 @@ def frame(result: Any) -> str:
     from apportion import report
 
     return report.frame(result)
+
+
+def paragraph(text: str) -> str:
+    """Text for a notebook."""
+    from apportion import markup
+
+    return markup.paragraph(text)
+
+
+def table(
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str] = (),
+    bold: Collection[tuple[int, int]] = (),
+    faint: Collection[int] = (),
+) -> str:
+    """A small table for a notebook."""
+    from apportion import markup
+
+    return markup.table(rows, notes, bold, faint)
 
 
 def ledger_bars(ledger: Ledger, ax: Any = None, k: int = 12) -> Any:

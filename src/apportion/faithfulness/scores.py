@@ -16,6 +16,7 @@ from apportion.errors import InputError
 from apportion.faithfulness.statistics import interval_of_mean
 from apportion.files import write_whole
 from apportion.results.cost import Cost
+from apportion.results.display import display
 
 SCHEMA = 1
 
@@ -115,9 +116,8 @@ class Scores:
         return names[self.higher_is_better]
 
     def _repr_html_(self) -> str:
-        from apportion.markup import paragraph
-
-        return paragraph(repr(self))
+        html: str = display().paragraph(repr(self))
+        return html
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON; undefined values are None."""

@@ -15,6 +15,7 @@ from apportion.faithfulness.agreement import Numbers, kendall_tau, krippendorff_
 from apportion.faithfulness.scores import Scores
 from apportion.faithfulness.statistics import Comparison, paired, ranks
 from apportion.files import write_whole
+from apportion.grid import Grid
 from apportion.results.words import number
 
 if TYPE_CHECKING:
@@ -123,32 +124,21 @@ class Table:
 
         return write_whole(Path(path), json.dumps(self.to_dict(), indent=1).encode())
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        """The table for a terminal, in as many pieces as its width asks for: the best method of a test is bold, and
-        so is any that is not clearly worse."""
-        from rich.table import Table as Grid
-        from rich.text import Text
-
-        name_width = min(max(map(len, self.scores)), 32)
+    def grid(self, title: str = "", bold: bool = True) -> Grid:
+        """The table as text: the best method of a test is bold, and so is any that is not clearly worse."""
         columns = self._columns()
-        wide = 2 + max(len(text) for column in columns.values() for text in column)
-        together = max(1, (options.max_width - name_width) // wide)
-        for begin in range(0, len(self.tests), together):
-            grid = Grid(box=None, pad_edge=False)
-            grid.add_column("", max_width=name_width)
-            tests = self.tests[begin : begin + together]
-            for test in tests:
-                grid.add_column(Text(columns[test][0]), justify="right", no_wrap=True)
-            leading = [self.leading(test) for test in tests]
-            for place, row in enumerate(self.scores, 1):
-                found = [
-                    Text(columns[test][place], style="bold" if row in best else "")
-                    for test, best in zip(tests, leading, strict=True)
-                ]
-                grid.add_row(Text(row), *found, style="dim" if row in self.references else "")
-            yield grid
-            yield Text()
-        yield Text("\n".join(self._remarks(console.color_system is not None)))
+        names, *rows = zip(["", *self.scores], *columns.values(), strict=True)
+        leading = [self.leading(test) for test in columns]
+        best = [
+            (i, j)
+            for i, row in enumerate(rows)
+            for j, names_of in enumerate(leading, 1)
+            if row[0] in names_of
+        ]
+        return Grid(title, names, rows, self._remarks(bold), self.references, best)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        yield self.grid(bold=console.color_system is not None)
 
     def __repr__(self) -> str:
         from rich.console import Console
@@ -159,16 +149,7 @@ class Table:
         return "\n".join(line.rstrip() for line in captured.get().splitlines())
 
     def _repr_html_(self) -> str:
-        from apportion.markup import table
-
-        columns = self._columns()
-        rows = [["", *(column[0] for column in columns.values())]]
-        rows += [[row, *(column[i] for column in columns.values())] for i, row in enumerate(self.scores, 1)]
-        leading = [self.leading(test) for test in columns]
-        places = [(row, i, j) for i, row in enumerate(self.scores, 1) for j in range(1, len(columns) + 1)]
-        bold = {(i, j) for row, i, j in places if row in leading[j - 1]}
-        faint = {i for i, row in enumerate(self.scores, 1) if row in self.references}
-        return table(rows, self._remarks(), bold, faint)
+        return self.grid().html()
 
     def _columns(self) -> dict[str, list[str]]:
         """The head of each test and its cells, in the order of the rows."""

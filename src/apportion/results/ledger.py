@@ -96,9 +96,8 @@ class Ledger:
         return "\n".join([*lines, f"residual {self.residual:.2g}"])
 
     def _repr_html_(self) -> str:
-        from apportion.markup import table
-
-        return table(self._cells(), [f"residual {self.residual:.2g}"])
+        html: str = display().table(self._cells(), [f"residual {self.residual:.2g}"])
+        return html
 
     def plot(self, ax: Any = None, k: int = 12) -> Any:
         """Bars of the rows that absorbed most, by cause, on matplotlib Axes."""

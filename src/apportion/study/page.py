@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,16 @@ import numpy as np
 from apportion.errors import InputError
 from apportion.faithfulness.agreement import krippendorff_alpha
 from apportion.faithfulness.statistics import band_of_mean
-from apportion.faithfulness.table import cells
 from apportion.files import write_whole
+from apportion.grid import Grid
 from apportion.markup import shell, versions
-from apportion.page_data import Chart, Curve, Matrix
+from apportion.page_data import Chart, Curve, Matrix, Table
 from apportion.page_data import Study as StudyPage
-from apportion.page_data import Table as TableData
 from apportion.study.comparison import GRID, Outcome, mean_or_dash, ratings
 from apportion.study.config import Study
-from apportion.study.tables import Table, read_tables, write_tables
+from apportion.study.tables import read_tables, write_tables
 
 EXTRA = "page.json"  # what the page has beyond the tables
-ARROWS = {True: " ↑", False: " ↓", None: ""}
 
 
 def write(study: Study, outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
@@ -60,7 +59,7 @@ def write_page(folder: Path, path: Path) -> Path:
     return write_whole(path, shell(data, title, plain).encode())
 
 
-def _as_data(table: Table) -> TableData:
+def _as_data(table: Grid) -> Table:
     return {
         "title": table.title,
         "columns": list(table.columns),
@@ -71,7 +70,7 @@ def _as_data(table: Table) -> TableData:
     }
 
 
-def tables(outcomes: Sequence[Outcome]) -> list[Table]:
+def tables(outcomes: Sequence[Outcome]) -> list[Grid]:
     """The scores and the ranks of each outcome, and whether the tests and the data agree."""
     made = []
     for one in outcomes:
@@ -79,29 +78,21 @@ def tables(outcomes: Sequence[Outcome]) -> list[Table]:
     return [*made, _tests_agree(outcomes), *([_data_agree(outcomes)] if len(outcomes) > 1 else [])]
 
 
-def _scores(one: Outcome) -> Table:
-    table = one.table
-    first = table.scores[table.methods[0]]
-    columns = ["", *(test + ARROWS[first[test].higher_is_better] for test in table.tests)]
-    found = [cells([by_test[test] for by_test in table.scores.values()]) for test in table.tests]
-    rows = [list(row) for row in zip(table.scores, *found, strict=True)]
-    leading = [table.leading(test) for test in table.tests]
-    best = [
-        (i, j) for i, row in enumerate(table.scores) for j, found in enumerate(leading, 1) if row in found
-    ]
+def _scores(one: Outcome) -> Grid:
+    found = one.table.grid(f"{one.model} on {one.data}")
     notes = [f"Mean over {one.samples} inputs with its 95 % bootstrap interval; ↑ higher is better, ↓ lower."]
     notes += ["Bold: the best method, and those not clearly worse (paired, Holm-corrected p ≥ 0.05)."] * bool(
-        best
+        found.best
     )
     notes += [f"Left out: {name}: {why}" for name, why in one.left_out.items()]
-    notes += [f"Note: {warning}." for warning in table.warnings]
-    return Table(f"{one.model} on {one.data}", columns, rows, notes, table.references, best)
+    notes += [f"Note: {warning}." for warning in one.table.warnings]
+    return replace(found, notes=notes)
 
 
-def _ranks(one: Outcome) -> Table:
+def _ranks(one: Outcome) -> Grid:
     ranks = {test: one.table.ranks(test) for test in one.table.tests}
     rows = [[m, *(_rank(ranks[test][m]) for test in one.table.tests)] for m in one.table.methods]
-    return Table(
+    return Grid(
         f"Ranks: {one.model} on {one.data}", ["", *one.table.tests], rows, ["1 is best; ties share theirs."]
     )
 
@@ -110,20 +101,20 @@ def _rank(rank: float) -> str:
     return "–" if np.isnan(rank) else f"{rank:g}"
 
 
-def _tests_agree(outcomes: Sequence[Outcome]) -> Table:
+def _tests_agree(outcomes: Sequence[Outcome]) -> Grid:
     rows = [[f"{o.model} on {o.data}", mean_or_dash(o.table.agreement()[2])] for o in outcomes]
     note = "Krippendorff's α of the ranks that the tests give the methods: 1 the same, 0 as by chance."
-    return Table("Do the tests agree?", ["", "α"], rows, [note])
+    return Grid("Do the tests agree?", ["", "α"], rows, [note])
 
 
-def _data_agree(outcomes: Sequence[Outcome]) -> Table:
+def _data_agree(outcomes: Sequence[Outcome]) -> Grid:
     rows = []
     for test in outcomes[0].table.tests:
         ranks = ratings(outcomes, test)
         known = ranks.shape[1] > 1 and not np.isnan(ranks).any()
         rows.append([test, mean_or_dash(krippendorff_alpha(ranks) if known else float("nan"))])
     note = "Krippendorff's α of the ranks that the models and data sets give the methods, by test."
-    return Table("Do the models and data agree?", ["", "α"], rows, [note])
+    return Grid("Do the models and data agree?", ["", "α"], rows, [note])
 
 
 def _chart(one: Outcome) -> Chart:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from apportion.faithfulness.agreement import kendall_tau, krippendorff_alpha
 from apportion.faithfulness.statistics import bootstrap_means, ranks
+from apportion.grid import Grid
 from apportion.study import published
-from apportion.study.tables import Table
 from apportion.study.text_faithfulness import DELETION, FEW, LEARNER, SHUFFLE, Findings
 
 RESAMPLES = 500
@@ -19,7 +19,7 @@ Means = Mapping[tuple[str, str], Numbers]
 """(corpus, test) → the (resamples, maps) means, turned so that higher is better."""
 
 
-def agreement_tables(findings: Sequence[Findings]) -> list[Table]:
+def agreement_tables(findings: Sequence[Findings]) -> list[Grid]:
     """Agreement of the tests on each corpus, of the corpora under each test, and of each two tests."""
     corpora = {found.corpus.name: found.corpus.title for found in findings}
     tests = list(findings[0].tests)
@@ -36,7 +36,7 @@ def agreement_tables(findings: Sequence[Findings]) -> list[Table]:
         for name, title in corpora.items()
     ]
     made = [
-        Table(
+        Grid(
             "Do the tests agree? (Krippendorff's α of the ranks, by corpus)",
             (
                 "corpus",
@@ -54,7 +54,7 @@ def agreement_tables(findings: Sequence[Findings]) -> list[Table]:
             for test in tests
         ]
         made.append(
-            Table(
+            Grid(
                 "Do the corpora agree? (Krippendorff's α of the ranks, by test)",
                 (
                     "test",
@@ -68,7 +68,7 @@ def agreement_tables(findings: Sequence[Findings]) -> list[Table]:
     taus = np.mean([kendall_tau([means[name, test][0] for test in tests]) for name in corpora], axis=0)
     rows = [(test, *(f"{tau:.2f}" for tau in row)) for test, row in zip(tests, taus, strict=True)]
     note = "1: the same order of the maps, −1: the opposite, 0: unrelated."
-    made.append(Table("Kendall's τ between tests, mean over the corpora", ("", *tests), rows, (note,)))
+    made.append(Grid("Kendall's τ between tests, mean over the corpora", ("", *tests), rows, (note,)))
     return made
 
 

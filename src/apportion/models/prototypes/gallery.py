@@ -9,18 +9,20 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from apportion import looks
 from apportion.files import written
+from apportion.markup import framed
 from apportion.models.prototypes.grids import Grids
 from apportion.models.prototypes.images import Images
 from apportion.models.prototypes.matches import Patch, patches_of
 from apportion.models.prototypes.network import PrototypeNet
 from apportion.models.prototypes.push import Nearest, nearest
 from apportion.models.prototypes.settings import check_whole
+from apportion.page_data import Article, Group, Sheet
 from apportion.results.words import number, signed
+from apportion.sheet import page
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as MplFigure
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,34 +43,31 @@ class Gallery:
     rows: tuple[Row, ...]
 
     @property
-    def looks(self) -> looks.Rows:
-        """All of it for drawing: a row for each prototype, its own patch and those nearest to it."""
-        return looks.Rows(f"Prototypes of {self.label}", tuple(map(_drawable, self.rows)))
+    def sheet(self) -> Sheet:
+        """All of it as data for drawing: of each prototype its own patch and those nearest to it."""
+        articles = [_article(row) for row in self.rows]
+        title = f"Prototypes of {self.label}"
+        return {"kind": "sheet", "title": title, "layout": "list", "chapters": [{"articles": articles}]}
 
-    def plot(self) -> Figure:
+    def plot(self) -> MplFigure:
         from apportion.models.prototypes.pictures import draw
 
-        return draw(self.looks)
+        return draw(self.sheet)
 
     def to_html(self, path: str | Path | None = None) -> str:
         """One self-contained page; also written to `path` if given."""
-        from apportion.sheet import rows_page
-
-        return written(rows_page(self.looks), path)
+        return written(page(self.sheet), path)
 
     def _repr_html_(self) -> str:
-        from apportion.markup import framed
-
-        return framed(self.to_html(), self.looks.title)
+        return framed(self.to_html(), self.sheet["title"])
 
 
-def _drawable(row: Row) -> looks.Row:
-    near = (
-        (f"Nearest in {name}", tuple(p.look(f"{number(p.similarity)} {p.label}".rstrip()) for p in patches))
-        for name, patches in row.nearest.items()
-    )
-    own = ("", (row.source.look("the prototype"),))
-    return looks.Row(f"Prototype {row.prototype}, connection {signed(row.connection)}", (own, *near))
+def _article(row: Row) -> Article:
+    groups: list[Group] = [{"figures": [row.source.figure("the prototype")]}]
+    for name, patches in row.nearest.items():
+        figures = [patch.figure(f"{number(patch.similarity)} {patch.label}".rstrip()) for patch in patches]
+        groups.append({"heading": f"Nearest in {name}", "figures": figures})
+    return {"title": f"Prototype {row.prototype}, connection {signed(row.connection)}", "groups": groups}
 
 
 def gallery(

@@ -12,15 +12,17 @@ import torch
 from torch import Tensor
 
 from apportion.files import written
-from apportion.looks import Box, Look, Row, Rows, product
+from apportion.markup import framed
 from apportion.models.prototypes.explaining import enlarged
 from apportion.models.prototypes.grids import CHUNK, device_of
 from apportion.models.prototypes.images import Images
 from apportion.models.prototypes.network import PrototypeNet
+from apportion.page_data import Article, Figure, Sheet
 from apportion.results.words import number, signed
+from apportion.sheet import Corners, figure, heated, page, product
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure as MplFigure
 
 PERCENTILE = 95  # of the enlarged map, inside the box of the most activated patch (the authors' value)
 
@@ -32,12 +34,12 @@ class Patch:
     name: str
     label: str
     picture: Tensor = field(repr=False)
-    box: Box
+    box: Corners
     similarity: float
 
-    def look(self, caption: str) -> Look:
-        """The picture with its box, for drawing."""
-        return Look(caption, self.picture.cpu().numpy(), self.box, name=self.name)
+    def figure(self, caption: str) -> Figure:
+        """The picture with its box, as data for drawing."""
+        return figure(caption, self.picture.cpu().numpy(), name=self.name, box=self.box)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class Match:
     similarity: float
     connection: float
     contribution: float
-    box: Box
+    box: Corners
     heat: Tensor = field(repr=False)
     source: Patch
 
@@ -74,41 +76,44 @@ class Reasons:
     others: float
 
     @property
-    def looks(self) -> Rows:
-        """All of it for drawing: a row for each match, with the patch, its map and the patch that it looks like."""
-        return Rows(
-            f"{self.name} looks like {self.label}",
-            tuple(self._row(match) for match in self.matches),
-            f"Score {number(self.score)}, probability {self.probability:.1%}",
-            f"All other prototypes: {signed(self.others)}",
-        )
+    def sheet(self) -> Sheet:
+        """All of it as data for drawing: of each match the patch, its map and the patch that it looks like."""
+        return {
+            "kind": "sheet",
+            "title": f"{self.name} looks like {self.label}",
+            "about": f"Score {number(self.score)}, probability {self.probability:.1%}",
+            "layout": "list",
+            "chapters": [{"articles": [self._article(match) for match in self.matches]}],
+            "end": f"All other prototypes: {signed(self.others)}",
+        }
 
-    def _row(self, match: Match) -> Row:
+    def _article(self, match: Match) -> Article:
         picture = self.picture.cpu().numpy()
-        here = Look("this", picture, match.box)
-        where = Look("similarity map", picture, heat=match.heat.double().cpu().numpy())
-        words = product(number(match.similarity), number(match.connection), signed(match.contribution))
-        looks = (here, where, match.source.look("looks like that"))
-        return Row(f"Prototype {match.prototype} of {match.label}", (("", looks),), words)
+        figures = [
+            figure("this", picture, box=match.box),
+            figure("similarity map", heated(picture, match.heat.double().cpu().numpy())),
+            match.source.figure("looks like that"),
+        ]
+        return {
+            "title": f"Prototype {match.prototype} of {match.label}",
+            "groups": [{"figures": figures}],
+            "words": product(match.similarity, match.connection, match.contribution),
+        }
 
-    def plot(self) -> Figure:
+    def plot(self) -> MplFigure:
         from apportion.models.prototypes.pictures import draw
 
-        return draw(self.looks)
+        return draw(self.sheet)
 
     def to_html(self, path: str | Path | None = None) -> str:
         """One self-contained page; also written to `path` if given."""
-        from apportion.sheet import rows_page
-
-        return written(rows_page(self.looks), path)
+        return written(page(self.sheet), path)
 
     def _repr_html_(self) -> str:
-        from apportion.markup import framed
-
-        return framed(self.to_html(), self.looks.title)
+        return framed(self.to_html(), self.sheet["title"])
 
 
-def boxes(maps: Tensor, space: Sequence[int]) -> list[Box]:
+def boxes(maps: Tensor, space: Sequence[int]) -> list[Corners]:
     """The smallest box around the enlarged map's values from its 95th percentile on, for (k, rows, columns) maps.
 
     >>> boxes(torch.tensor([[[0.0, 0.0], [0.0, 1.0]]]), (8, 8))

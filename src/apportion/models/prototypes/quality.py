@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from apportion.errors import InputError
-from apportion.looks import Box
 from apportion.models.prototypes.grids import CHUNK, Grids, device_of
 from apportion.models.prototypes.images import Images, labels_of
 from apportion.models.prototypes.network import PrototypeNet
 from apportion.models.prototypes.push import Nearest, duplicates, nearest, own_neighbours
 from apportion.models.prototypes.settings import check_whole
+from apportion.sheet import Corners
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def purity(net: PrototypeNet, found: Nearest, labels: Tensor) -> Tensor:
     return own_neighbours(net, found, labels) / found.image.shape[1]
 
 
-def inside(patches: Sequence[Box], objects: Sequence[Box]) -> Tensor:
+def inside(patches: Sequence[Corners], objects: Sequence[Corners]) -> Tensor:
     """The share of each patch's box that lies in the box of the object.
 
     >>> inside([(0, 4, 0, 4), (0, 4, 0, 4)], [(0, 4, 2, 8), (9, 10, 9, 10)]).tolist()
