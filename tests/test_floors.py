@@ -105,7 +105,11 @@ def test_every_room_has_a_floor_and_few_things_are_loose() -> None:
     assert len(loose) <= 5
     assert len(entries) <= 20
     rooms = {name for floor in FLOORS for name in floor}
-    assert {entry.removesuffix(".py") for entry in entries} - rooms == {"__init__", "__init__.pyi", "py.typed"}
+    assert {entry.removesuffix(".py") for entry in entries} - rooms == {
+        "__init__",
+        "__init__.pyi",
+        "py.typed",
+    }
 
 
 @pytest.mark.parametrize(
@@ -113,7 +117,10 @@ def test_every_room_has_a_floor_and_few_things_are_loose() -> None:
     [
         ("core/trees.py", "from apportion.results.cost import Cost"),
         ("display/views.py", "def late():\n    import apportion.cli.app"),
-        ("methods/explain.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from apportion import models"),
+        (
+            "methods/explain.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from apportion import models",
+        ),
         ("serve/jobs.py", "from apportion.bulk import run"),
         ("results/words.py", "from importlib import import_module\nimport_module('apportion.display')"),
     ],
