@@ -16,7 +16,7 @@ import torch
 
 import apportion as ap
 from apportion.bulk import shards
-from apportion.bulk.work import run_shard
+from apportion.bulk.shard_work import run_shard
 
 HERE = Path(__file__).parent
 Row = tuple[Any, ...]

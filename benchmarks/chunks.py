@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import apportion as ap
-from apportion.masking import Masking
-from apportion.partitions import Patches
+from apportion.engines.masking.engine import Masking
+from apportion.engines.masking.partitions import Patches
 from gradient import frozen
 from masking import Amounts
 from subjects import photo, stroke, text

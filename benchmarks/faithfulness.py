@@ -19,11 +19,11 @@ from torch import Tensor, nn
 import apportion as ap
 import architectures
 import peers
+from apportion.core.trees import map_tensors
 from apportion.domains.text import encode_subwords
-from apportion.faithfulness.case import Case
-from apportion.partitions import Pixels, Tokens
-from apportion.replacements import Constant, Delete, NoisyLinear, Replacement
-from apportion.trees import map_tensors
+from apportion.engines.masking.partitions import Pixels, Tokens
+from apportion.engines.masking.replacements import Constant, Delete, NoisyLinear, Replacement
+from apportion.evaluation.case import Case
 
 Row = tuple[str, str, dict[str, Callable[[], object]]]
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import apportion as ap
-from apportion.masking import Masking
-from apportion.methods.designs import Design
-from apportion.methods.regression import ridge
-from apportion.methods.surrogate import Distance, Sizes, kernel, sizes_of_masks
-from apportion.partitions import Patches, Superpixels
+from apportion.engines.masking.engine import Masking
+from apportion.engines.masking.partitions import Patches, Superpixels
+from apportion.methods.hiding.coalitions import Design
+from apportion.methods.hiding.regression import ridge
+from apportion.methods.hiding.surrogates import Distance, Sizes, kernel, sizes_of_masks
 from gradient import Row, frozen
 from subjects import perceptron, photo, stroke, text, trees
 

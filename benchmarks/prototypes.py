@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import apportion as ap
-from apportion.models.prototypes.explaining import PrototypeLRP, Prototypes, Upsampled
-from apportion.models.prototypes.grids import CHUNK, Grids
+from apportion.models.prototypes.backbone_features import CHUNK, Grids
 from apportion.models.prototypes.images import images_of
+from apportion.models.prototypes.methods import PrototypeLRP, Prototypes, Upsampled
 from apportion.models.prototypes.network import Backbone, PrototypeNet, add_on_layers
 from apportion.models.prototypes.push import push
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import apportion as ap
-from apportion.faithfulness.table import Table, cells
+from apportion.results.table import Table, cells
 
 SENTENCES = [
     "A painfully funny movie with a heart.",

@@ -10,8 +10,8 @@ import torch
 from matplotlib.figure import Figure
 
 import apportion as ap
-from apportion.methods.relevance.composites import COMPOSITES, Composite
-from apportion.methods.relevance.rules import Box, WSquare
+from apportion.methods.propagation.composites import COMPOSITES, Composite
+from apportion.methods.propagation.rules import Box, WSquare
 
 IMAGES = Path(__file__).parent / "images"
 

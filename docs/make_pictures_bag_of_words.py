@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from skimage import data
 
 import apportion as ap
+from apportion.display.pictures.pixels import binarised, heatmap, with_edges
 from apportion.models.bag_of_words.features import DenseSIFT
-from apportion.pictures_pixels import binarised, heatmap, with_edges
 
 IMAGES = Path(__file__).parent / "images"
 TEXTURES = ("brick", "grass", "gravel")

@@ -4,7 +4,7 @@ import { defineConfig } from "vite";
 export default defineConfig({
   oxc: { jsx: { runtime: "automatic", importSource: "preact" } },
   build: {
-    outDir: "../src/apportion/serve/static",
+    outDir: "../src/apportion/display/static",
     emptyOutDir: true,
     target: "es2022",
     modulePreload: false,

@@ -7,13 +7,13 @@ import types
 from pathlib import Path
 from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
 
-from apportion import page_data
+from apportion.display import page_data
 from apportion.serve import messages
-from apportion.serve.asking import Ask
+from apportion.serve.request import Ask
 
 PLAIN = {str: "string", int: "number", float: "number", bool: "boolean", type(None): "null", Any: "unknown"}
-HEAD = """// Written by frontend/write_types.py (`make page`) from apportion/page_data.py, apportion/serve/messages.py
-// and apportion/serve/asking.py: change it there.
+HEAD = """// Written by frontend/write_types.py (`make page`) from apportion/display/page_data.py,
+// apportion/serve/messages.py and apportion/serve/request.py: change it there.
 """
 
 

@@ -23,14 +23,14 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 
 import apportion as ap
-from apportion.faithfulness.flipping import PixelFlipping
-from apportion.faithfulness.maps import references
-from apportion.faithfulness.plausibility import RelevanceMass
-from apportion.faithfulness.scores import Scores
+from apportion.engines.masking.partitions import Patches
+from apportion.engines.masking.replacements import Blur
+from apportion.evaluation.measures.flipping import PixelFlipping
+from apportion.evaluation.measures.plausibility import RelevanceMass
+from apportion.evaluation.reference_maps import references
 from apportion.models.bag_of_words.features import DenseSIFT, PatchStatistics
 from apportion.models.bag_of_words.mapping import Fisher
-from apportion.partitions import Patches
-from apportion.replacements import Blur
+from apportion.results.scores import Scores
 
 LONGER = 192
 SIFT = DenseSIFT(patches=(16, 24, 32), step=6)

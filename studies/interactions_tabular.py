@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from apportion import IntegratedHessians, Interactions
-from apportion import pictures_interactions as pictures
+from apportion.display.pictures import interactions as pictures
 
 COLUMNS = (
     *("age", "sex", "chest pain", "blood pressure", "cholesterol", "sugar", "ecg", "max heart rate"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from apportion import IntegratedHessians
-from apportion.models.sentiment import sentiment
+from apportion.models.shipped.sentiment import sentiment
 
 TEXTS = (
     "not bad",

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import apportion as ap
-from apportion.models.prototypes.grids import kept
+from apportion.models.prototypes.backbone_features import kept
 from apportion.models.prototypes.images import images_of
 from apportion.models.prototypes.network import Backbone
 from apportion.models.prototypes.settings import Fast, LastLayer, Paper

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 import apportion as ap
-from apportion.faithfulness.flipping import PixelFlipping
-from apportion.models.prototypes.explaining import PrototypeLRP, Upsampled
+from apportion.engines.masking.partitions import Patches
+from apportion.evaluation.measures.flipping import PixelFlipping
 from apportion.models.prototypes.images import Images, images_of
+from apportion.models.prototypes.methods import PrototypeLRP, Upsampled
 from apportion.models.prototypes.quality import inside
-from apportion.partitions import Patches
 from prototypes import Line, in_folders, unpacked
 
 

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from apportion import InputXGradient, IntegratedHessians
-from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
-from apportion.markup import data_uri
-from apportion.page_data import Article, Chapter, Group, Means, Sheet
+from apportion.core.features import ImageFeatures, TabularFeatures, TextFeatures
+from apportion.display.html import data_uri
+from apportion.display.page_data import Article, Chapter, Group, Means, Sheet
+from apportion.display.sheet import figure, heated
 from apportion.results.cost import Cost
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
-from apportion.sheet import figure, heated
 
 ATTACK = "<script>alert(1)</script>"
 HOSTILE = f'" onload="x {ATTACK} </script><!-- \u2028'

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import apportion as ap
 from apportion.errors import InputError
-from apportion.methods.attention import attention_maps
+from apportion.methods.gradients.attention import attention_maps
 
 
 class Additive(nn.Module):

@@ -175,15 +175,15 @@ def check_conservation(model: nn.Module, x: Tensor) -> None:
 
 
 def epsilon(eps: float):
-    from apportion.methods.relevance.composites import Composite
-    from apportion.methods.relevance.rules import Epsilon
+    from apportion.methods.propagation.composites import Composite
+    from apportion.methods.propagation.rules import Epsilon
 
     return Composite(convolution=Epsilon(eps), linear=Epsilon(eps), matmul=Epsilon(eps))
 
 
 def zero():
-    from apportion.methods.relevance.composites import Composite
-    from apportion.methods.relevance.rules import Zero
+    from apportion.methods.propagation.composites import Composite
+    from apportion.methods.propagation.rules import Zero
 
     return Composite(convolution=Zero(), linear=Zero(), matmul=Zero())
 

@@ -19,6 +19,7 @@ from sklearn.utils import estimator_checks
 
 import apportion as ap
 from apportion import BagOfWords, InputError, KernelDecomposition
+from apportion.engines.masking.partitions import Patches
 from apportion.models.bag_of_words import features as features_module
 from apportion.models.bag_of_words.features import (
     DenseSIFT,
@@ -30,7 +31,6 @@ from apportion.models.bag_of_words.features import (
 )
 from apportion.models.bag_of_words.kernels import Laplacian
 from apportion.models.bag_of_words.mapping import Fisher, Rank, Soft
-from apportion.partitions import Patches
 
 SMALL = DenseSIFT(patches=(8, 12), step=4)
 NAMES = ("disc", "cross", "stripes")

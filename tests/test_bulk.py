@@ -15,7 +15,7 @@ import apportion as ap
 from apportion import InputError
 from apportion.bulk import shards
 from apportion.bulk.sources import open_source
-from apportion.cli import app
+from apportion.cli.app import app
 from bulk_models import contents
 
 pytest.importorskip("pyarrow")

@@ -19,7 +19,7 @@ from apportion import InputError
 from apportion.bulk import fingerprints
 from apportion.bulk.fingerprints import file_fingerprint, fingerprint, model_fingerprint
 from apportion.bulk.lasting_names import lasting_name
-from apportion.replacements import Background
+from apportion.engines.masking.replacements import Background
 
 DATA = torch.randn(40, 30, 50, generator=torch.Generator().manual_seed(0))  # elided in its repr
 A, B = DATA[0], DATA[1]

@@ -14,9 +14,9 @@ import apportion as ap
 from apportion import Classifier, InputError
 from apportion.bulk.clustering import cluster
 from apportion.bulk.drift import drift
-from apportion.bulk.page import clusters_page, summary_page
+from apportion.bulk.pages import clusters_page, summary_page
 from apportion.bulk.summaries import summarise
-from apportion.cli import app
+from apportion.cli.app import app
 from apportion.domains.image import ImagePreparation
 from surfaces import data_of
 

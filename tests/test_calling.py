@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 import apportion as ap
 from apportion.core.memory import keep_freed_memory
+from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError
-from apportion.masking import Masking
 
 METHODS = [ap.Saliency(), ap.LIME(samples=20)]
 

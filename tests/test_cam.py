@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import apportion as ap
 import peers
 from apportion.errors import InputError
-from apportion.methods.grids import Channels, grid_of
+from apportion.methods.gradients.layer_grids import Channels, grid_of
 
 
 class Net(nn.Module):

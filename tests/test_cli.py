@@ -17,12 +17,13 @@ from rich.console import Console
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from apportion import LRP, Explanation, InputError, terminal
-from apportion.cli import app
-from apportion.cli_lists import split
+from apportion import LRP, Explanation, InputError
+from apportion.cli.app import app
+from apportion.cli.lists import split
+from apportion.display import terminal
+from apportion.display.views import Bars
 from apportion.models import SHIPPED, load
-from apportion.recognise import read_tensors, recognise
-from apportion.views import Bars
+from apportion.pipeline.given import read_tensors, recognise
 
 SENTENCE = "The plot is thin, but the acting is superb."
 
@@ -31,7 +32,7 @@ import torch
 from torch import nn
 
 from apportion import Classifier
-from apportion.features import TextFeatures
+from apportion.core.features import TextFeatures
 
 def linear():
     torch.manual_seed(0)
@@ -412,7 +413,7 @@ def test_a_missing_extra_says_how_to_get_it(here, monkeypatch):
 
 
 def test_a_bug_keeps_its_traceback(here, monkeypatch):
-    monkeypatch.setattr("apportion.running.explain_given", lambda *_: 1 / 0)
+    monkeypatch.setattr("apportion.pipeline.prepared.explain_given", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run("explain", SENTENCE)
 
@@ -420,7 +421,7 @@ def test_a_bug_keeps_its_traceback(here, monkeypatch):
 def test_warnings_are_one_line_each(here, monkeypatch):
     import warnings
 
-    from apportion import running
+    from apportion.pipeline import prepared as running
 
     def noisy(*arguments):
         for _ in range(3):
@@ -489,7 +490,7 @@ def command(*arguments, **environment):
 
 
 def test_help_does_not_import_torch():
-    code = "import sys, apportion.cli; assert not {'torch', 'matplotlib'} & set(sys.modules)"
+    code = "import sys, apportion.cli.app; assert not {'torch', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     start = time.perf_counter()
     assert "explain" in command("--help").stdout
@@ -603,7 +604,7 @@ def test_an_interrupt_is_no_traceback_even_while_it_starts(here, module):
 def test_an_interrupt_in_a_callback_is_not_lost():
     code = """
 import signal, time, weakref
-import apportion.__main__, apportion.cli
+import apportion.__main__, apportion.cli.app
 
 def run():
     class Thing: pass
@@ -612,7 +613,7 @@ def run():
     del thing
     time.sleep(60)
 
-apportion.cli.main = run
+apportion.cli.app.main = run
 apportion.__main__.main()
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
@@ -739,7 +740,7 @@ def test_the_exit_statuses_are_told():
 
 
 def test_the_shell_completes_names():
-    from apportion.cli_lists import complete_methods, complete_models
+    from apportion.cli.lists import complete_methods, complete_models
 
     assert complete_methods("gradcamp") == ["gradcamplusplus"]
     assert complete_methods("lrp,li") == ["lrp,lime"]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import apportion as ap
 import peers
 import small
-from apportion.partitions import Pixels
+from apportion.engines.masking.partitions import Pixels
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Captum tells of the hooks that it sets
 

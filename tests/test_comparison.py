@@ -16,13 +16,13 @@ from typer.testing import CliRunner
 import apportion as ap
 import peers
 import small
-from apportion.cli import app
+from apportion.cli.app import app
+from apportion.core.features import TextFeatures
+from apportion.engines.masking.partitions import Pixels
+from apportion.engines.masking.replacements import Delete, Mean, NoisyLinear
 from apportion.errors import InputError
-from apportion.faithfulness.scores import Scores
-from apportion.faithfulness.table import Table, joined
-from apportion.features import TextFeatures
-from apportion.partitions import Pixels
-from apportion.replacements import Delete, Mean, NoisyLinear
+from apportion.results.scores import Scores
+from apportion.results.table import Table, joined
 
 
 def needs(package: str) -> Any:

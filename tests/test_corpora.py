@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from apportion.domains.corpora import CORPORA, imdb_words, load, news_words, tree_words
 from apportion.errors import InputError
+from apportion.study.text.corpora import CORPORA, imdb_words, load, news_words, tree_words
 
 
 def jsonl(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -19,11 +19,11 @@ import apportion as ap
 import pretended
 import squares
 from apportion.core.registry import from_repr
-from apportion.domains.documents import Documents
-from apportion.models.text import AttentionClassifier
-from apportion.models.training import Training, scores_by_model, train
+from apportion.core.trees import tensors_in
+from apportion.learning.documents import Documents
+from apportion.learning.networks import AttentionClassifier
+from apportion.learning.training import Training, scores_by_model, train
 from apportion.names import INTERACTIONS, METHODS, TESTS
-from apportion.trees import tensors_in
 
 
 class Reader(nn.Module):

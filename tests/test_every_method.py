@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 import small
 from apportion.core.registry import from_repr
+from apportion.core.target import Contrast
 from apportion.errors import InputError
 from apportion.names import INTERACTIONS, METHODS
 from apportion.results.result import SCHEMA
-from apportion.target import Contrast
 
 # Settings under which a method is quick on the small models; without an entry it is tested as it is.
 QUICK = {

@@ -1,4 +1,4 @@
-"""What every test of explanations promises. A test is checked here by being listed in `apportion.faithfulness`.
+"""What every test of explanations promises. A test is checked here by being listed in `apportion.evaluation`.
 
 What a test cannot be run on is declared in `CANNOT` with the reason; it must then raise an InputError.
 """
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 import apportion as ap
 import small
+from apportion.core.features import TextFeatures
 from apportion.core.registry import from_repr
 from apportion.errors import InputError
-from apportion.faithfulness.scores import Scores
-from apportion.features import TextFeatures
 from apportion.names import TESTS
+from apportion.results.scores import Scores
 
 # Settings under which a test is quick on the small models; without an entry it is tested as it is.
 QUICK = {

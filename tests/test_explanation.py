@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import save_file
 
 import apportion as ap
+from apportion.core.features import ImageFeatures, TabularFeatures, TextFeatures
+from apportion.core.files import write_whole
 from apportion.core.registry import from_repr
+from apportion.engines.masking.replacements import Background
 from apportion.errors import InputError
-from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
-from apportion.files import write_whole
-from apportion.replacements import Background
 from apportion.results.explanation import Explanation
 from apportion.results.result import SCHEMA
 

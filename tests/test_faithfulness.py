@@ -15,16 +15,16 @@ from torch import Tensor, nn
 
 import apportion as ap
 import small
+from apportion.core.features import TextFeatures
+from apportion.engines.masking.engine import Masking
+from apportion.engines.masking.partitions import Pixels
+from apportion.engines.masking.replacements import Blur, Delete, Mean
 from apportion.errors import InputError
-from apportion.faithfulness.case import Case
-from apportion.faithfulness.curves import Order, at_shares, even_steps, ranked
-from apportion.faithfulness.limits import aopc_limits
-from apportion.faithfulness.maps import Reversed
-from apportion.faithfulness.randomisation import randomised_copies, similar
-from apportion.features import TextFeatures
-from apportion.masking import Masking
-from apportion.partitions import Pixels
-from apportion.replacements import Blur, Delete, Mean
+from apportion.evaluation.case import Case
+from apportion.evaluation.curve_limits import aopc_limits
+from apportion.evaluation.curves import Order, at_shares, even_steps, ranked
+from apportion.evaluation.measures.randomisation import randomised_copies, similar
+from apportion.evaluation.reference_maps import Reversed
 
 settings.register_profile("slow machines", deadline=None, max_examples=50)
 settings.load_profile("slow machines")
@@ -139,7 +139,7 @@ def test_deletion_rate_is_defined_for_the_predicted_class_only() -> None:
 
 
 def test_padding_and_special_tokens_are_not_counted() -> None:
-    from apportion.features import TextFeatures
+    from apportion.core.features import TextFeatures
 
     embedding = nn.Embedding.from_pretrained(torch.tensor([[0.0], [1.0], [2.0], [-1.0], [50.0]]))
 
@@ -297,7 +297,7 @@ def test_padding_changes_no_score(replacement: Any) -> None:
 
 
 def test_infidelity_of_hidden_features(table: Any) -> None:
-    from apportion.faithfulness.fidelity import random_subsets
+    from apportion.evaluation.measures.fidelity import random_subsets
 
     model, x, explanation, target = table
     sets = random_subsets(torch.full((3,), 6), 6, 50, seed=3)
@@ -536,7 +536,7 @@ def test_roar_sees_which_column_matters() -> None:
 
 
 def test_roar_goes_on_where_it_was(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from apportion.faithfulness import retraining
+    from apportion.evaluation.by_training import retraining
 
     model, x, labels = columns()
     test = ap.ROAR(shares=(0.2, 0.5), epochs=2, folder=str(tmp_path))
@@ -597,7 +597,7 @@ def test_training_on_batches_of_one_more() -> None:
 
 
 def test_masks_that_a_model_gets_used_to_favour_no_place() -> None:
-    from apportion.faithfulness.fidelity import random_subsets
+    from apportion.evaluation.measures.fidelity import random_subsets
 
     sets = random_subsets(torch.tensor([10, 4]), 10, 4000, 0, most=0.3)
     for row, many, most in ((0, 10, 3), (1, 4, 2)):

@@ -18,14 +18,14 @@ from typer.testing import CliRunner
 import apportion as ap
 from apportion.bulk import shards
 from apportion.bulk.fingerprints import fingerprint, model_fingerprint
-from apportion.cli import app
-from apportion.domains.corpora import Source, prepare
-from apportion.domains.documents import Documents
+from apportion.cli.app import app
+from apportion.learning.documents import Documents
+from apportion.learning.networks import AttentionClassifier
+from apportion.learning.training import Training, train
 from apportion.models.prototypes.settings import Paper
-from apportion.models.text import AttentionClassifier
-from apportion.models.training import Training, train
-from apportion.study import text_faithfulness
 from apportion.study.store import Store
+from apportion.study.text import faithfulness as text_faithfulness
+from apportion.study.text.corpora import Source, prepare
 from files_of_85d223a import things, told
 
 HERE = Path(things.__file__).parent

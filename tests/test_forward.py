@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 import apportion as ap
 import small
+from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Gradients
 from apportion.errors import InputError
-from apportion.trees import tensors_in
 
 X = torch.tensor([[1.0, -2.0, 3.0], [0.5, 1.5, -1.0]])
 

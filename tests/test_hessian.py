@@ -15,7 +15,7 @@ from torch import nn
 import apportion as ap
 from apportion import InputError, IntegratedGradients, IntegratedHessians
 from apportion.engines.substitution import Substitution
-from apportion.methods.smoothing import TWICE
+from apportion.methods.interactions.smoothing import TWICE
 from small import Words
 
 numbers = st.lists(st.floats(-2, 2), min_size=3, max_size=3)

@@ -37,7 +37,7 @@ def test_importing_brings_nothing_heavy(what: str):
 
 
 def test_help_does_not_import_torch():
-    code = "import sys\nfrom apportion.cli import app\nprint('torch' in sys.modules)"
+    code = "import sys\nfrom apportion.cli.app import app\nprint('torch' in sys.modules)"
     assert python(code) == "False"
 
 

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import apportion as ap
+from apportion.core.trees import tensors_in
 from apportion.errors import InputError
-from apportion.methods.relevance.composites import Composite
-from apportion.methods.relevance.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare
-from apportion.trees import tensors_in
+from apportion.methods.propagation.composites import Composite
+from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare
 
 D = torch.float64
 EXACT = Composite(linear=Epsilon(1e-12), convolution=Epsilon(1e-12), matmul=Epsilon(1e-12))

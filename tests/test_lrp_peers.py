@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import apportion as ap
 import peers
-from apportion.methods.relevance.composites import Composite
-from apportion.methods.relevance.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, Zero
+from apportion.methods.propagation.composites import Composite
+from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, WSquare, Zero
 
 
 def vgg_like(biased: bool) -> nn.Sequential:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import apportion as ap
-from apportion.methods.relevance.composites import COMPOSITES, Composite
-from apportion.methods.relevance.rules import (
+from apportion.methods.propagation.composites import COMPOSITES, Composite
+from apportion.methods.propagation.rules import (
     AlphaBeta,
     Box,
     Epsilon,

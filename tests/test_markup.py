@@ -10,8 +10,8 @@ import re
 import numpy as np
 from PIL import Image
 
-from apportion.files import written
-from apportion.markup import data_uri, opened, shell, table
+from apportion.core.files import written
+from apportion.display.html import data_uri, opened, shell, table
 from surfaces import ATTACK
 
 

@@ -11,13 +11,20 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import apportion as ap
-from apportion.errors import InputError
-from apportion.features import ImageFeatures, TabularFeatures, TextFeatures
-from apportion.masking import Masking
-from apportion.models.text import AttentionClassifier
-from apportion.partitions import Channels, Columns, Patches, Pixels, Superpixels, Tokens, Words, from_labels
-from apportion.quartiles import Quartiles
-from apportion.replacements import (
+from apportion.core.features import ImageFeatures, TabularFeatures, TextFeatures
+from apportion.engines.masking.binned import Quartiles
+from apportion.engines.masking.engine import Masking
+from apportion.engines.masking.partitions import (
+    Channels,
+    Columns,
+    Patches,
+    Pixels,
+    Superpixels,
+    Tokens,
+    Words,
+    from_labels,
+)
+from apportion.engines.masking.replacements import (
     Background,
     Blur,
     Constant,
@@ -28,6 +35,8 @@ from apportion.replacements import (
     Replacement,
     interpolated,
 )
+from apportion.errors import InputError
+from apportion.learning.networks import AttentionClassifier
 
 
 class MeanOfEmbeddings(nn.Module):

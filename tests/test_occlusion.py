@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 import apportion as ap
+from apportion.core.features import TabularFeatures, TextFeatures
+from apportion.engines.masking.engine import Masking
+from apportion.engines.masking.replacements import Constant, Delete
 from apportion.errors import InputError
-from apportion.features import TabularFeatures, TextFeatures
-from apportion.masking import Masking
-from apportion.replacements import Constant, Delete
 
 
 def network(size: int = 12) -> nn.Module:
@@ -107,7 +107,7 @@ def test_a_numpy_model() -> None:
 
 def test_the_repr_rebuilds_it_and_files_keep_it(tmp_path) -> None:
     from apportion.core.registry import from_repr
-    from apportion.partitions import Patches
+    from apportion.engines.masking.partitions import Patches
 
     method = ap.Occlusion(partition=Patches(4), replacement=Constant(1.0))
     assert from_repr(repr(method)) == method
@@ -137,7 +137,7 @@ def test_masks_are_made_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
         made.append(masks.numel())
         return values(masking, masks)
 
-    monkeypatch.setattr("apportion.methods.occlusion._BLOCK", 300)
+    monkeypatch.setattr("apportion.methods.hiding.occlusion._BLOCK", 300)
     monkeypatch.setattr(Masking, "values", counted)
     for method, expected in zip(methods, whole, strict=True):
         torch.testing.assert_close(method(model, x, 1).values, expected, rtol=0, atol=1e-12)

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion import page_data, sheet
 from apportion.core.registry import description
-from apportion.faithfulness.scores import Scores
-from apportion.report import page
+from apportion.display import page_data, sheet
+from apportion.display.page import page
+from apportion.results.scores import Scores
 from apportion.serve import messages
-from apportion.serve.asking import Ask
-from apportion.serve.work import Models, explain
+from apportion.serve.jobs import Models, explain
+from apportion.serve.request import Ask
 from surfaces import data_of, means, over_prototypes, pairs, picture, row, rows, words
 from typed import fits
 
@@ -32,7 +32,7 @@ def test_the_types_of_the_page_are_those_of_python():
 
 def test_the_page_says_where_its_types_come_from():
     head = (ROOT / "frontend/src/data.ts").read_text(encoding="utf-8").split("export")[0]
-    for name in ("page_data.py", "serve/messages.py", "serve/asking.py"):
+    for name in ("display/page_data.py", "serve/messages.py", "serve/request.py"):
         assert f"apportion/{name}" in head
         assert (ROOT / "src/apportion" / name).is_file()
 

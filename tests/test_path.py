@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import apportion as ap
-from apportion.methods.path import IntegratedGradients
+from apportion.methods.paths.integrated_gradients import IntegratedGradients
 from small import Words
 
 

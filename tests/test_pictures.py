@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from apportion import InputError, InputXGradient
-from apportion.features import TextFeatures
-from apportion.pictures import coloured, plot, png
+from apportion.core.features import TextFeatures
+from apportion.display.pictures.explanations import coloured, plot, png
+from apportion.display.views import AGAINST, FOR, Bars, Heat, Words, view
 from apportion.results.result import decision
 from apportion.results.words import adding_up, number
-from apportion.views import AGAINST, FOR, Bars, Heat, Words, view
 from surfaces import made, picture, row, words
 
 ONE_SCORE = {"labels": None, "output": torch.ones(1, 1), "target": torch.tensor([0])}

@@ -6,9 +6,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from apportion import InputError, IntegratedHessians
-from apportion import pictures_interactions as pictures
-from apportion.features import TextFeatures
-from apportion.views import AGAINST, FOR
+from apportion.core.features import TextFeatures
+from apportion.display.pictures import interactions as pictures
+from apportion.display.views import AGAINST, FOR
 from surfaces import pairs
 
 

@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from apportion import InputError
-from apportion.pictures import quiet
-from apportion.pictures_pixels import binarised, edges, heatmap, pixels_png, with_edges
-from apportion.views import AGAINST, FOR
+from apportion.display.pictures.explanations import quiet
+from apportion.display.pictures.pixels import binarised, edges, heatmap, pixels_png, with_edges
+from apportion.display.views import AGAINST, FOR
 from surfaces import made, picture, row
 
 

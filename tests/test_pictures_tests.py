@@ -6,8 +6,8 @@ from matplotlib.figure import Figure
 
 import apportion as ap
 from apportion import InputError
-from apportion.faithfulness.comparison import compare
-from apportion.pictures_tests import COLOURS, GREY, agreement, curves, scores
+from apportion.display.pictures.evaluation import COLOURS, GREY, agreement, curves, scores
+from apportion.evaluation.compare import compare
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion.progress import model_called, progress, watched
+from apportion.core.progress import model_called, progress, watched
 
 
 def test_only_the_outermost_batches_are_counted():

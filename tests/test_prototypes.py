@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from apportion import LRP
+from apportion.core.target import Contrast
 from apportion.errors import InputError
 from apportion.models.prototypes import fast, last_layer, training
-from apportion.models.prototypes.explaining import PrototypeLRP, Prototypes, Upsampled, enlarged
-from apportion.models.prototypes.grids import Grids
+from apportion.models.prototypes.backbone_features import Grids
 from apportion.models.prototypes.images import images_of
-from apportion.models.prototypes.matches import boxes
+from apportion.models.prototypes.methods import PrototypeLRP, Prototypes, Upsampled, enlarged
 from apportion.models.prototypes.network import (
     Backbone,
     LinearInPatches,
@@ -27,9 +27,9 @@ from apportion.models.prototypes.network import (
 )
 from apportion.models.prototypes.push import duplicates, merged, nearest, own_neighbours, worth_keeping
 from apportion.models.prototypes.quality import inside, purity, stability
+from apportion.models.prototypes.reasons import boxes
 from apportion.models.prototypes.settings import Fast, LastLayer, Paper, Pruning
 from apportion.results.explanation import Explanation
-from apportion.target import Contrast
 
 KINDS = ("log", "cosine")
 
@@ -345,8 +345,8 @@ def test_boxes_are_those_of_the_authors():
 
 
 def test_a_frame_hides_nothing_but_the_edge_of_the_box():
-    from apportion.models.prototypes.pictures import framed
-    from apportion.views import FOR
+    from apportion.display.pictures.panels import framed
+    from apportion.display.views import FOR
 
     picture = np.full((200, 300, 3), 9, dtype=np.uint8)
     shown = framed(picture, (20, 60, 40, 100))

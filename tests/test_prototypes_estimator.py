@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 import apportion as ap
+from apportion.display.page_data import Panel
 from apportion.errors import InputError
 from apportion.models.prototypes.settings import Fast, LastLayer, Paper, Pruning
-from apportion.page_data import Panel
 from squares import GREY, LABELS, QUICK, X, backbone, data, equal, fast, fitted, photos
 from surfaces import data_of
 from typed import fits

@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import apportion as ap
-from apportion.cli import app
+from apportion.cli.app import app
 from apportion.errors import InputError
 from apportion.models.prototypes.settings import Fast
 from squares import GREY, QUICK, backbone, data, equal, fitted, photos, quick

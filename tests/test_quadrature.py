@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from apportion import InputError
-from apportion.methods.quadrature import RULES, gauss_legendre, gauss_log, panel
+from apportion.methods.paths.quadrature import RULES, gauss_legendre, gauss_log, panel
 
 
 @pytest.mark.parametrize("nodes", [1, 2, 3, 8, 16, 33, 64, 200])

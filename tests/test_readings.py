@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import apportion as ap
 import small
 from apportion.core.registry import from_repr
-from apportion.faithfulness.case import Case
-from apportion.faithfulness.curves import Order
-from apportion.faithfulness.randomisation import histogram_entropy
-from apportion.masking import Masking
+from apportion.engines.masking.engine import Masking
+from apportion.evaluation.case import Case
+from apportion.evaluation.curves import Order
+from apportion.evaluation.measures.randomisation import histogram_entropy
 
 # ---- what a model's scores are ----
 

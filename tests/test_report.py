@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 from apportion import LRP, Saliency
-from apportion.cards import sections
-from apportion.faithfulness.scores import Scores
-from apportion.features import TabularFeatures
-from apportion.report import frame, page, summary
+from apportion.core.features import TabularFeatures
+from apportion.display.cards import sections
+from apportion.display.page import frame, page, summary
 from apportion.results.cost import Cost
 from apportion.results.interactions import Interactions
+from apportion.results.scores import Scores
 from browser import Browser, needs_chromium
 from surfaces import ATTACK, HOSTILE, data_of, over_prototypes, pairs, picture, row, words
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from apportion.errors import InputError
-from apportion.faithfulness.agreement import kendall_tau, krippendorff_alpha, tau_table
-from apportion.faithfulness.scores import Scores
-from apportion.faithfulness.statistics import (
+from apportion.results.agreement import kendall_tau, krippendorff_alpha, tau_table
+from apportion.results.cost import Cost
+from apportion.results.scores import Scores
+from apportion.results.statistics import (
     _student,
     band_of_mean,
     bootstrap_means,
@@ -27,7 +28,6 @@ from apportion.faithfulness.statistics import (
     sign_flip_p,
     sign_flip_ps,
 )
-from apportion.results.cost import Cost
 
 numbers = st.integers(-40, 40).map(lambda i: i / 4)
 

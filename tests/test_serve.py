@@ -460,4 +460,4 @@ def test_the_bundle_is_that_of_its_sources(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     for name in ("page.js", "page.css"):
-        assert (tmp_path / name).read_text() == (root / "src/apportion/serve/static" / name).read_text()
+        assert (tmp_path / name).read_text() == (root / "src/apportion/display/static" / name).read_text()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apportion.sheet import figure, page
+from apportion.display.sheet import figure, page
 from browser import Browser, needs_chromium
 from surfaces import ATTACK, HOSTILE, data_of, means, rows
 

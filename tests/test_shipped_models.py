@@ -20,10 +20,10 @@ from PIL import Image
 from torch.nn import functional as F
 
 from apportion.core.classifier import Classifier
-from apportion.models import efficientnet
-from apportion.models.digits import DigitsNet, digits
-from apportion.models.efficientnet import EfficientNetLite0, SameConv2d, imagenet
-from apportion.models.tabular import WEIGHTS, breast_cancer
+from apportion.models.shipped import imagenet as efficientnet
+from apportion.models.shipped.breast_cancer import WEIGHTS, breast_cancer
+from apportion.models.shipped.digits import DigitsNet, digits
+from apportion.models.shipped.imagenet import EfficientNetLite0, SameConv2d, imagenet
 
 DATA = os.environ.get("APPORTION_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="APPORTION_DATA names no folder with the data")
@@ -130,9 +130,9 @@ def test_breast_cancer_on_the_rows_it_has_not_seen() -> None:
 def test_none_of_it_imports_torchvision() -> None:
     program = (
         "import sys, numpy as np\n"
-        "from apportion.models.efficientnet import imagenet\n"
-        "from apportion.models.digits import digits\n"
-        "from apportion.models.tabular import breast_cancer\n"
+        "from apportion.models.shipped.imagenet import imagenet\n"
+        "from apportion.models.shipped.digits import digits\n"
+        "from apportion.models.shipped.breast_cancer import breast_cancer\n"
         "imagenet().encode(np.zeros((9, 9))); digits(); breast_cancer()\n"
         "print([name for name in ('torchvision', 'pandas', 'sklearn', 'skimage') if name in sys.modules])"
     )

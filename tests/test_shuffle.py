@@ -9,9 +9,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from apportion.errors import InputError
-from apportion.faithfulness.shuffle import ShuffleTVD
-from apportion.faithfulness.weighting import weights_of
-from apportion.models.text import AttentionClassifier, TokenMLP
+from apportion.evaluation.by_training.weighting import weights_of
+from apportion.evaluation.measures.shuffle import ShuffleTVD
+from apportion.learning.networks import AttentionClassifier, TokenMLP
 
 
 @pytest.fixture

@@ -16,21 +16,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from apportion.domains.corpora import Corpus, Source, prepare
+from apportion.core.target import Contrast
 from apportion.errors import InputError
-from apportion.faithfulness.weak_learner import WeakLearner
-from apportion.grid import Grid
-from apportion.methods.gradient import InputXGradient, Saliency
-from apportion.methods.path import IntegratedGradients
-from apportion.methods.surrogate import LIME
-from apportion.models.text import AttentionClassifier
-from apportion.models.training import Training
-from apportion.study import text_faithfulness, text_maps
+from apportion.evaluation.by_training.weak_learner import WeakLearner
+from apportion.learning.networks import AttentionClassifier
+from apportion.learning.training import Training
+from apportion.methods.gradients.gradient import InputXGradient, Saliency
+from apportion.methods.hiding.surrogates import LIME
+from apportion.methods.paths.integrated_gradients import IntegratedGradients
+from apportion.results.grid import Grid
 from apportion.study.store import Cell, Result, Store
 from apportion.study.tables import read_tables, write_tables
-from apportion.study.text_faithfulness import METHODS, TESTS, Settings, drawn, first_within, run
-from apportion.study.text_report import tables, write
-from apportion.target import Contrast
+from apportion.study.text import faithfulness as text_faithfulness
+from apportion.study.text import maps as text_maps
+from apportion.study.text.corpora import Corpus, Source, prepare
+from apportion.study.text.faithfulness import METHODS, TESTS, Settings, drawn, first_within, run
+from apportion.study.text.report import tables, write
 
 MINI = Settings(
     corpora=("sst",),

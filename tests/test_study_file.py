@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("yaml")
 from apportion import InputError
-from apportion.cli import app
+from apportion.cli.app import app
 from apportion.study import comparison
 from apportion.study.config import Data, TextFaithfulness, read_study
 from apportion.study.page import write

@@ -8,9 +8,9 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from torch import Tensor
 
 from apportion.domains.text import encode_subwords, normalise, tokenise
+from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError
-from apportion.masking import Masking
-from apportion.methods.occlusion import Occlusion
+from apportion.methods.hiding.occlusion import Occlusion
 
 
 def fast(tokenizer: Tokenizer, **settings: object) -> object:

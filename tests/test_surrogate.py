@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 import apportion as ap
 import peers
+from apportion.core.features import TextFeatures
+from apportion.engines.masking.binned import Quartiles
+from apportion.engines.masking.partitions import Patches
+from apportion.engines.masking.replacements import Background
 from apportion.errors import InputError
-from apportion.features import TextFeatures
-from apportion.methods.designs import Design
-from apportion.methods.regression import highest, lasso, ridge
-from apportion.methods.surrogate import kernel, sizes_of_masks
-from apportion.partitions import Patches
-from apportion.quartiles import Quartiles
-from apportion.replacements import Background
+from apportion.methods.hiding.coalitions import Design
+from apportion.methods.hiding.regression import highest, lasso, ridge
+from apportion.methods.hiding.surrogates import kernel, sizes_of_masks
 
 
 def network(inputs: int, seed: int = 0) -> nn.Module:

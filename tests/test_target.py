@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from apportion.core.target import Contrast, pick, probabilities, resolve, scores_of
 from apportion.errors import InputError
-from apportion.target import Contrast, pick, probabilities, resolve, scores_of
 
 SCORES = torch.tensor([[1.0, 5.0, 2.0], [7.0, 3.0, 4.0]])
 

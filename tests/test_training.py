@@ -15,11 +15,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from apportion.domains.documents import Documents, batches_by_length, shuffled_batches
+from apportion.core.checksummed import seal, unseal
 from apportion.errors import InputError
-from apportion.models.text import AttentionClassifier
-from apportion.models.training import Epoch, Training, best_epoch, roc_auc, scores_by_model, train
-from apportion.sealed import seal, unseal
+from apportion.learning.documents import Documents, batches_by_length, shuffled_batches
+from apportion.learning.networks import AttentionClassifier
+from apportion.learning.training import Epoch, Training, best_epoch, roc_auc, scores_by_model, train
 
 
 def made(texts: int, seed: int, words: int = 12) -> Documents:

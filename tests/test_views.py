@@ -7,8 +7,8 @@ import torch
 
 import apportion as ap
 import surfaces
-from apportion.features import TextFeatures
-from apportion.views import Heat, Words, view
+from apportion.core.features import TextFeatures
+from apportion.display.views import Heat, Words, view
 
 
 class Two(torch.nn.Module):

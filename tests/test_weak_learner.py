@@ -7,10 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from apportion.domains.documents import Documents
 from apportion.errors import InputError
-from apportion.faithfulness.weak_learner import WeakLearner, f1, normalised, random_maps, uniform_maps
-from apportion.models.training import Training
+from apportion.evaluation.by_training.weak_learner import (
+    WeakLearner,
+    f1,
+    normalised,
+    random_maps,
+    uniform_maps,
+)
+from apportion.learning.documents import Documents
+from apportion.learning.training import Training
 
 WORDS, LENGTH = 40, 30
 

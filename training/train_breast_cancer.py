@@ -20,7 +20,7 @@ from sklearn.model_selection import train_test_split
 from torch.nn import functional as F
 
 from apportion.domains.tabular import TabularPreparation
-from apportion.models.tabular import MLP, WEIGHTS, breast_cancer
+from apportion.models.shipped.breast_cancer import MLP, WEIGHTS, breast_cancer
 
 HIDDEN, EPOCHS, RATE, WEIGHT_DECAY = (32, 16), 200, 5e-3, 1e-2
 

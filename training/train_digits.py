@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from apportion.models.digits import WEIGHTS, DigitsNet
+from apportion.models.shipped.digits import WEIGHTS, DigitsNet
 
 EPOCHS, BATCH, RATE, WEIGHT_DECAY, SHIFT = 12, 128, 4e-3, 5e-3, 2
 

@@ -26,8 +26,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from apportion.domains.text import Vocabulary, encode_words
-from apportion.models.sentiment import WEIGHTS, load, save
-from apportion.models.text import AttentionClassifier
+from apportion.learning.networks import AttentionClassifier
+from apportion.models.shipped.sentiment import WEIGHTS, load, save
 
 EMBEDDING, HIDDEN, ATTENTION, DROPOUT = 128, 128, 64, 0.3
 EPOCHS, TOKENS_PER_BATCH, RATE, CLIP, MEAN_DECAY = 3, 3200, 3e-3, 1.0, 0.999

@@ -1,5 +1,5 @@
-// Written by frontend/write_types.py (`make page`) from apportion/page_data.py, apportion/serve/messages.py
-// and apportion/serve/asking.py: change it there.
+// Written by frontend/write_types.py (`make page`) from apportion/display/page_data.py,
+// apportion/serve/messages.py and apportion/serve/request.py: change it there.
 
 export type Piece = [string, number | null] | [string, number | null, boolean];
 

@@ -13,7 +13,7 @@ def main() -> None:
     """Run a command. Ctrl-C ends it with status 130, also while what it needs is still being imported."""
     sys.unraisablehook = _once_more
     try:
-        from apportion.cli import main as run
+        from apportion.cli.app import main as run
         from apportion.core.memory import keep_freed_memory
 
         keep_freed_memory()

@@ -30,7 +30,7 @@ from torch.utils.data import Dataset
 import apportion
 from apportion.bulk.lasting_names import CACHES, lasting_name
 from apportion.core.classifier import Classifier
-from apportion.partitions import LabelMap
+from apportion.engines.masking.partitions import LabelMap
 
 PLAIN = (bool, int, float, complex, str, Enum, type(None))
 DEEPEST = 100  # levels of nesting; what is below goes by its type

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from apportion.bulk.fingerprints import file_fingerprint, fingerprint
 from apportion.bulk.tables import ARROW, ArrowRows, Choice
+from apportion.core.files import write_whole
 from apportion.errors import InputError
-from apportion.files import write_whole
-from apportion.recognise import PICTURES
+from apportion.pipeline.given import PICTURES
 
 WINDOW = 1 << 12  # bytes at three places of each file: a compressed picture that changes does so to its end
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
+from apportion.core.files import write_whole
 from apportion.errors import InputError
-from apportion.files import write_whole
 
 SCHEMA = 1
 FILE = "manifest.json"

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from apportion.bulk import shards
-from apportion.bulk.feeding import Failure, Sample, read
+from apportion.bulk.batches import Failure, Sample, read
 from apportion.bulk.local import cores
 from apportion.bulk.manifest import Manifest
 from apportion.bulk.rows import stored
-from apportion.bulk.work import Job, explain_batch
+from apportion.bulk.shard_work import Job, explain_batch
+from apportion.core.trees import tensors_in
 from apportion.errors import InputError
-from apportion.trees import tensors_in
 
 TRIED = 16
 SHARD_BYTES = 1 << 28  # of maps that wait in memory until their shard is written

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 
 from apportion.bulk.meter import Stop
+from apportion.bulk.shard_work import Job, run_shard
 from apportion.bulk.shards import Done
-from apportion.bulk.work import Job, run_shard
 from apportion.errors import InputError
 
 

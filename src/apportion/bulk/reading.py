@@ -19,10 +19,10 @@ from torch.utils.data import Dataset
 from apportion.bulk import manifest, shards
 from apportion.bulk.manifest import Manifest
 from apportion.bulk.shards import ERRORS, MAPS, Done, Maps
+from apportion.core.features import Features, TabularFeatures, TextFeatures
+from apportion.core.files import write_whole
 from apportion.core.registry import recorded
 from apportion.errors import InputError
-from apportion.features import Features, TabularFeatures, TextFeatures
-from apportion.files import write_whole
 from apportion.results.cost import Cost
 from apportion.results.display import display
 from apportion.results.explanation import Explanation

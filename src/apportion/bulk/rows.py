@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor
 
 from apportion.bulk import shards
-from apportion.bulk.feeding import Failure, Sample
+from apportion.bulk.batches import Failure, Sample
 from apportion.bulk.manifest import Manifest
 from apportion.bulk.shards import Map
 from apportion.bulk.sources import Source
-from apportion.features import ImageFeatures
+from apportion.core.features import ImageFeatures
+from apportion.core.trees import tensors_in
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
-from apportion.trees import tensors_in
 
 
 def stored(explanation: Explanation | Interactions, manifest: Manifest) -> list[Map]:

@@ -14,14 +14,14 @@ from apportion.bulk.folders import Files
 from apportion.bulk.manifest import Manifest
 from apportion.bulk.meter import Meter, interruptible
 from apportion.bulk.probing import settled_by_trial
+from apportion.bulk.shard_work import Job, loaded
 from apportion.bulk.shards import PRECISIONS
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
-from apportion.bulk.work import Job, loaded
 from apportion.core.classifier import Classifier
 from apportion.core.registry import made_of
+from apportion.core.target import class_indices
 from apportion.errors import InputError, check_whole
-from apportion.explaining import class_number
-from apportion.target import class_indices
+from apportion.methods.explain import class_number
 
 if TYPE_CHECKING:
     from apportion.bulk.reading import Run

@@ -18,7 +18,7 @@ from apportion.bulk.fingerprints import file_fingerprint, fingerprint
 from apportion.bulk.folders import Files, from_folder
 from apportion.bulk.tables import ARROW, LINES, ArrowRows, Choice, Lines, first_rows
 from apportion.errors import InputError
-from apportion.recognise import PICTURES, TENSORS
+from apportion.pipeline.given import PICTURES, TENSORS
 
 KINDS = (
     "a folder of pictures or .txt files, .parquet, .arrow, .csv, .tsv, .jsonl, .txt, .npy, .safetensors, "

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from torch import nn
 
+from apportion.core.features import Features
+from apportion.core.inputs import Inputs
+from apportion.core.trees import map_tensors
 from apportion.errors import InputError
-from apportion.features import Features
-from apportion.inputs import Inputs
-from apportion.trees import map_tensors
 
 
 @dataclass(frozen=True, repr=False)

@@ -13,35 +13,31 @@ if TYPE_CHECKING:
 
 def plot(result: Result, index: int = 0, ax: Any = None) -> Any:
     """Draw one sample on matplotlib Axes (made if not given) and return them."""
-    from apportion import pictures, pictures_interactions
-    from apportion.results.explanation import Explanation
+    from apportion.display.pictures import explanations, interactions
     from apportion.results.interactions import Interactions
 
-    if isinstance(result, Interactions):
-        return pictures_interactions.plot(result, index, ax)
-    assert isinstance(result, Explanation)
-    return pictures.plot(result, index, ax)
+    return (interactions if isinstance(result, Interactions) else explanations).plot(result, index, ax)
 
 
-def page(results: Sequence[Any]) -> str:
+def page_of(results: Sequence[Any]) -> str:
     """One self-contained HTML page."""
-    from apportion import report
+    from apportion.display.page import page
 
-    return report.page(results)
+    return page(results)
 
 
 def frame(result: Any) -> str:
     """The page as a part of another, for notebooks."""
-    from apportion import report
+    from apportion.display import page
 
-    return report.frame(result)
+    return page.frame(result)
 
 
 def paragraph(text: str) -> str:
     """Text for a notebook."""
-    from apportion import markup
+    from apportion.display import html
 
-    return markup.paragraph(text)
+    return html.paragraph(text)
 
 
 def table(
@@ -51,13 +47,13 @@ def table(
     faint: Collection[int] = (),
 ) -> str:
     """A small table for a notebook."""
-    from apportion import markup
+    from apportion.display import html
 
-    return markup.table(rows, notes, bold, faint)
+    return html.table(rows, notes, bold, faint)
 
 
 def ledger_bars(ledger: Ledger, ax: Any = None, k: int = 12) -> Any:
     """Bars of the rows that absorbed most, by cause, on matplotlib Axes."""
-    from apportion import pictures
+    from apportion.display.pictures import explanations
 
-    return pictures.ledger_bars(ledger, ax, k)
+    return explanations.ledger_bars(ledger, ax, k)

@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from apportion.core.features import ImageFeatures
 from apportion.errors import InputError
-from apportion.features import ImageFeatures
 
 ACCEPTED = (
     "a picture is a file that Pillow reads (JPEG, PNG, GIF, WebP, TIFF, ...), a PIL image, an array "

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.features import TabularFeatures
 from apportion.errors import InputError
-from apportion.features import TabularFeatures
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "<na>"})
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from apportion.core.features import TextFeatures
 from apportion.errors import InputError
-from apportion.features import TextFeatures
 
 # A letter or digit with the accents that may follow it as characters of their own (not "_": _emphasis_).
 _LETTER = r"[^\W_][\u0300-\u036f]*"

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from apportion.calling import Model, behind, warn_about_training
+from apportion.core.calling import Model, behind, warn_about_training
+from apportion.core.inputs import Inputs, Values, checked_inputs
+from apportion.core.target import Target, described
+from apportion.core.trees import all_finite, tensors_in
 from apportion.errors import InputError
-from apportion.inputs import Inputs, Values, checked_inputs
 from apportion.results.cost import Cost
 from apportion.results.result import Result
-from apportion.target import Target, described
-from apportion.trees import all_finite, tensors_in
 
 R = TypeVar("R", bound=Result)
 

@@ -21,19 +21,22 @@ class Shipped(NamedTuple):
 
 SHIPPED = {
     "sentiment": Shipped(
-        "sentiment:sentiment",
+        "shipped.sentiment:sentiment",
         "text",
         "English film reviews: negative or positive",
         "BiLSTM with attention, 5 MB",
     ),
     "imagenet": Shipped(
-        "efficientnet:imagenet", "image", "1000 ImageNet classes", "EfficientNet-Lite0, 18 MB"
+        "shipped.imagenet:imagenet", "image", "1000 ImageNet classes", "EfficientNet-Lite0, 18 MB"
     ),
     "digits": Shipped(
-        "digits:digits", "image", "handwritten digits, 28 x 28 (MNIST)", "small ReLU CNN, 0.2 MB"
+        "shipped.digits:digits", "image", "handwritten digits, 28 x 28 (MNIST)", "small ReLU CNN, 0.2 MB"
     ),
     "breast-cancer": Shipped(
-        "tabular:breast_cancer", "tabular", "tumours: malignant or benign, 30 columns", "MLP, 20 kB"
+        "shipped.breast_cancer:breast_cancer",
+        "tabular",
+        "tumours: malignant or benign, 30 columns",
+        "MLP, 20 kB",
     ),
 }
 

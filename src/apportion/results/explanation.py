@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.features import Features, ImageFeatures, TabularFeatures, TextFeatures
-from apportion.inputs import Values
+from apportion.core.features import Features, ImageFeatures, TabularFeatures, TextFeatures
+from apportion.core.inputs import Values
+from apportion.core.trees import keyed, tensors_in
 from apportion.results.ledger import Ledger
 from apportion.results.result import Result
-from apportion.trees import keyed, tensors_in
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from apportion.core.features import Features, ImageFeatures, TextFeatures
 from apportion.errors import InputError
-from apportion.features import Features, ImageFeatures, TextFeatures
 from apportion.results.result import Result
 from apportion.results.words import adding_up
 

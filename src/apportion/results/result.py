@@ -11,16 +11,16 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from apportion import features as features_module
+from apportion.core import features as features_module
+from apportion.core.features import Features, ImageFeatures
+from apportion.core.files import read_tensors, write_tensors, written
 from apportion.core.registry import is_listed, recorded
+from apportion.core.target import probabilities
+from apportion.core.trees import map_tensors
 from apportion.errors import InputError
-from apportion.features import Features, ImageFeatures
-from apportion.files import read_tensors, write_tensors, written
 from apportion.results.cost import Cost
 from apportion.results.display import display
 from apportion.results.words import adding_up, number
-from apportion.target import probabilities
-from apportion.trees import map_tensors
 
 SCHEMA = 1
 
@@ -208,7 +208,7 @@ class Result:
 
     def to_html(self, path: str | Path | None = None) -> str:
         """One self-contained HTML page; also written to `path` if given."""
-        return written(display().page([self]), path)
+        return written(display().page_of([self]), path)
 
     def _repr_html_(self) -> str:
         html: str = display().frame(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from apportion.page_data import Chart, Score, Section
+from apportion.display.page_data import Chart, Score, Section
 
 
 class Column(TypedDict):

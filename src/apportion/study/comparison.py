@@ -14,16 +14,16 @@ import torch
 from apportion.bulk.fingerprints import model_fingerprint
 from apportion.bulk.sources import Source, column_of, open_source
 from apportion.core.classifier import Classifier
+from apportion.core.progress import progress
 from apportion.core.registry import from_repr
 from apportion.errors import InputError
-from apportion.faithfulness.maps import references
-from apportion.faithfulness.scores import Scores
-from apportion.faithfulness.table import Table
+from apportion.evaluation.reference_maps import references
 from apportion.models import load
-from apportion.progress import progress
-from apportion.recognise import Given
+from apportion.pipeline.given import Given
+from apportion.pipeline.prepared import Prepared, prepare
 from apportion.results.explanation import Explanation
-from apportion.running import Prepared, prepare
+from apportion.results.scores import Scores
+from apportion.results.table import Table
 from apportion.study.config import Data, Study
 from apportion.study.store import Cell, Result, Store
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from apportion.core.files import write_whole
+from apportion.display.html import shell, versions
+from apportion.display.page_data import Chart, Curve, Matrix, Table
+from apportion.display.page_data import Study as StudyPage
 from apportion.errors import InputError
-from apportion.faithfulness.agreement import krippendorff_alpha
-from apportion.faithfulness.statistics import band_of_mean
-from apportion.files import write_whole
-from apportion.grid import Grid
-from apportion.markup import shell, versions
-from apportion.page_data import Chart, Curve, Matrix, Table
-from apportion.page_data import Study as StudyPage
+from apportion.results.agreement import krippendorff_alpha
+from apportion.results.grid import Grid
+from apportion.results.statistics import band_of_mean
 from apportion.study.comparison import GRID, Outcome, mean_or_dash, ratings
 from apportion.study.config import Study
 from apportion.study.tables import read_tables, write_tables

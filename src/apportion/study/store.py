@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from apportion.core.checksummed import seal, unseal
 from apportion.errors import InputError
-from apportion.sealed import seal, unseal
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from apportion.core.files import write_whole
 from apportion.errors import InputError
-from apportion.files import write_whole
-from apportion.grid import Grid
+from apportion.results.grid import Grid
 
 
 def write_tables(

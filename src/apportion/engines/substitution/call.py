@@ -8,10 +8,10 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from apportion.core.trees import tensors_in
 from apportion.engines.substitution.explained import Explained
 from apportion.engines.substitution.function_names import Function
 from apportion.engines.substitution.tensor_notes import TensorNotes
-from apportion.trees import tensors_in
 
 
 class Run(Protocol):

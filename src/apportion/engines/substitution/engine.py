@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from apportion.core.private_torch import module_of_line, set_grad_enabled, transform_level, unwrapped
+from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution.call import Call, Substitute, native
 from apportion.engines.substitution.explained import Explained
 from apportion.engines.substitution.follow import embed, follow
@@ -26,7 +27,6 @@ from apportion.engines.substitution.harmless import HARMLESS, NORMS, without_run
 from apportion.engines.substitution.tensor_notes import TensorNotes
 from apportion.engines.substitution.writes import Writes
 from apportion.errors import InputError
-from apportion.trees import map_tensors, tensors_in
 
 
 @dataclass(eq=False)

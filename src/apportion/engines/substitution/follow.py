@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution.call import Call, Run
 from apportion.engines.substitution.function_names import MOVES
 from apportion.errors import InputError
-from apportion.trees import map_tensors, tensors_in
 
 # Re-scaling an input by constants leaves each entry the same feature; so does arithmetic with token ids, and looking
 # them up in a table.

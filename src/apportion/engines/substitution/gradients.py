@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from apportion.calling import (
+from apportion.core.calling import (
     Model,
     behind,
     call_model,
@@ -21,15 +21,15 @@ from apportion.calling import (
     warned,
     with_gradients,
 )
+from apportion.core.inputs import Inputs, Values, offsets_of, placed
 from apportion.core.private_torch import original_of, without_functions
+from apportion.core.target import Target, pick, resolve, scores_of
+from apportion.core.trees import map_tensors
 from apportion.engines.subject import Subject
 from apportion.engines.substitution.engine import Substitution
 from apportion.engines.substitution.leaves import Beside, Leaves, Slot, ordinary
 from apportion.errors import InputError, check
-from apportion.inputs import Inputs, Values, offsets_of, placed
 from apportion.results.explanation import Explanation
-from apportion.target import Target, pick, resolve, scores_of
-from apportion.trees import map_tensors
 
 
 @dataclass

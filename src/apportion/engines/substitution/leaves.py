@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.calling import Model, module_named
+from apportion.core.calling import Model, module_named
+from apportion.core.inputs import Inputs, is_side, offsets_of, rekeyed
 from apportion.core.private_torch import without_functions
+from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution.engine import Substitution
 from apportion.errors import InputError
-from apportion.inputs import Inputs, is_side, offsets_of, rekeyed
-from apportion.trees import map_tensors, tensors_in
 
 
 @dataclass

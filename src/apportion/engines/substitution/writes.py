@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from apportion.core.private_torch import base_of
+from apportion.core.trees import tensors_in
 from apportion.engines.substitution.tensor_notes import TensorNotes
-from apportion.trees import tensors_in
 
 
 class Writes(TensorNotes):

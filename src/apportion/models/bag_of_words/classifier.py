@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from apportion.core.features import ImageFeatures
+from apportion.core.target import Target
 from apportion.errors import InputError
-from apportion.features import ImageFeatures
 from apportion.models.bag_of_words.bag import Bag
 from apportion.models.bag_of_words.features import read_picture
 from apportion.models.bag_of_words.learning import (
@@ -24,7 +25,6 @@ from apportion.models.bag_of_words.learning import (
     sources_of,
 )
 from apportion.models.bag_of_words.machine import sum_kernels
-from apportion.target import Target
 
 if TYPE_CHECKING:
     from apportion.core.classifier import Classifier
@@ -189,8 +189,8 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         `target` is a class by name or number (default: the predicted one). `method` is a
         `KernelDecomposition` (default) or any method that hides features.
         """
-        from apportion.explaining import explain
-        from apportion.models.bag_of_words.method import KernelDecomposition
+        from apportion.methods.explain import explain
+        from apportion.models.bag_of_words.kernel_decomposition import KernelDecomposition
 
         return explain(self.classifier(), image, KernelDecomposition() if method is None else method, target)
 
@@ -203,7 +203,7 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file with a JSON header (no pickle); it appears whole or not at all."""
-        from apportion.models.bag_of_words.files import save
+        from apportion.models.bag_of_words.saving import save
 
         self._check_fitted()
         return save(self, Path(path))
@@ -212,7 +212,7 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def load(cls, path: str | Path, **own: Any) -> BagOfWords:
         """Read what `save` wrote. Callables of the user's own are not in the file: `kernel=`, `features=` and
         `mapping=` give them again."""
-        from apportion.models.bag_of_words.files import load
+        from apportion.models.bag_of_words.saving import load
 
         made: BagOfWords = load(cls, Path(path), own)
         return made

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.target import pick
 from apportion.errors import InputError
-from apportion.methods.quadrature import Array, gauss_legendre
+from apportion.methods.paths.quadrature import Array, gauss_legendre
 from apportion.models.bag_of_words.kernels import NUMBERS
 from apportion.models.bag_of_words.machine import KernelMachine
-from apportion.target import pick
 
 BISECTIONS = 60
 MOST_NODES = 512

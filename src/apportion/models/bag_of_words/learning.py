@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from apportion.core.progress import progress
 from apportion.errors import InputError
 from apportion.models.bag_of_words.bag import Bagging
 from apportion.models.bag_of_words.features import EXTRACTORS, Extractor, Picture, extract, read_picture
@@ -22,7 +23,6 @@ from apportion.models.bag_of_words.machine import KernelMachine, Part, two_sided
 from apportion.models.bag_of_words.mapping import MAPPINGS, Mapping
 from apportion.models.bag_of_words.pooling import exponent
 from apportion.models.bag_of_words.vocabulary import sample
-from apportion.progress import progress
 
 Array = npt.NDArray[Any]
 Made = TypeVar("Made")

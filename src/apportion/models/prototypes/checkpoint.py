@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from apportion.core.checksummed import seal, unseal
 from apportion.errors import InputError
 from apportion.models.prototypes.images import Images, labels_of
 from apportion.models.prototypes.network import Backbone, PrototypeNet
-from apportion.sealed import seal, unseal
 
 Resumed = tuple[int, list[dict[str, Any]]]
 

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from apportion.core.classifier import Classifier
+from apportion.core.features import Features, ImageFeatures, TabularFeatures
+from apportion.core.target import Target
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError, did_you_mean
-from apportion.features import Features, ImageFeatures, TabularFeatures
 from apportion.models import SHIPPED
 from apportion.models import load as shipped
 from apportion.models.prototypes import fast, training
+from apportion.models.prototypes.backbone_features import CHUNK, Grids, device_of, kept
 from apportion.models.prototypes.checkpoint import backbone_digest, checkpoint_of, learnt
-from apportion.models.prototypes.explaining import OVER
 from apportion.models.prototypes.gallery import Gallery, gallery
-from apportion.models.prototypes.grids import CHUNK, Grids, device_of, kept
 from apportion.models.prototypes.images import (
     Encode,
     Images,
@@ -31,14 +31,14 @@ from apportion.models.prototypes.images import (
     labels_of,
     one_image,
 )
-from apportion.models.prototypes.matches import Patch, Reasons, patches_of, reasons
+from apportion.models.prototypes.methods import OVER
 from apportion.models.prototypes.network import Backbone, PrototypeNet
-from apportion.models.prototypes.panels import panels
 from apportion.models.prototypes.quality import Quality, quality
+from apportion.models.prototypes.reasons import Patch, Reasons, patches_of, reasons
+from apportion.models.prototypes.reasons_as_data import panels
 from apportion.models.prototypes.saving import State, load, rebuilt, save
 from apportion.models.prototypes.settings import Fast, Recipe, check_whole, recipe_of
 from apportion.results.explanation import Explanation
-from apportion.target import Target
 
 
 class ProtoPNet:
@@ -204,7 +204,7 @@ class ProtoPNet:
         return reasons(self.net_, x, data.show(0), data.names[0], wanted, names, self.sources_, top)
 
     def panels(self, image: Any, target: int | str | None = None, top: int = 10) -> list[dict[str, Any]]:
-        """The same as plain data: see `apportion.models.prototypes.panels.panels`."""
+        """The same as plain data: see `apportion.models.prototypes.reasons_as_data.panels`."""
         return panels(self.reasons(image, target, top))
 
     def gallery(self, label: Any, k: int = 5, **sets: Any) -> Gallery:

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.models.prototypes.grids import Grids
+from apportion.core.progress import progress
+from apportion.models.prototypes.backbone_features import Grids
 from apportion.models.prototypes.network import Centre, PrototypeNet
 from apportion.models.prototypes.push import Nearest
 from apportion.models.prototypes.settings import Fast
 from apportion.models.prototypes.training import Trained, finish
-from apportion.progress import progress
 
 
 def train(grids: Grids, labels: Tensor, classes: int, per_class: int, recipe: Fast, seed: int) -> Trained:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from apportion.files import written
-from apportion.markup import framed
-from apportion.models.prototypes.grids import Grids
+from apportion.core.files import written
+from apportion.display.html import framed
+from apportion.display.page_data import Article, Group, Sheet
+from apportion.display.sheet import page
+from apportion.models.prototypes.backbone_features import Grids
 from apportion.models.prototypes.images import Images
-from apportion.models.prototypes.matches import Patch, patches_of
 from apportion.models.prototypes.network import PrototypeNet
 from apportion.models.prototypes.push import Nearest, nearest
+from apportion.models.prototypes.reasons import Patch, patches_of
 from apportion.models.prototypes.settings import check_whole
-from apportion.page_data import Article, Group, Sheet
 from apportion.results.words import number, signed
-from apportion.sheet import page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MplFigure
@@ -50,7 +50,7 @@ class Gallery:
         return {"kind": "sheet", "title": title, "layout": "list", "chapters": [{"articles": articles}]}
 
     def plot(self) -> MplFigure:
-        from apportion.models.prototypes.pictures import draw
+        from apportion.display.pictures.panels import draw
 
         return draw(self.sheet)
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.progress import progress
 from apportion.domains.image import ACCEPTED as PICTURES
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
-from apportion.progress import progress
 
 Encode = Callable[[Any], tuple[Tensor, Any]]
 """A raw picture to a batch of one and its features, as of a `Classifier`."""

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from apportion.calling import module_named
+from apportion.core.calling import module_named
+from apportion.core.features import TabularFeatures
 from apportion.errors import InputError
-from apportion.features import TabularFeatures
-from apportion.methods.grids import grid_of
+from apportion.methods.gradients.layer_grids import grid_of
 
 Similarity = Literal["log", "cosine"]
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from apportion.display.sheet import Corners
 from apportion.errors import InputError
-from apportion.models.prototypes.grids import CHUNK, Grids, device_of
+from apportion.models.prototypes.backbone_features import CHUNK, Grids, device_of
 from apportion.models.prototypes.images import Images, labels_of
 from apportion.models.prototypes.network import PrototypeNet
 from apportion.models.prototypes.push import Nearest, duplicates, nearest, own_neighbours
 from apportion.models.prototypes.settings import check_whole
-from apportion.sheet import Corners
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from apportion.core.checksummed import seal, unseal
 from apportion.core.registry import read_repr
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
+from apportion.models.prototypes.backbone_features import device_of
 from apportion.models.prototypes.checkpoint import put_back
-from apportion.models.prototypes.grids import device_of
 from apportion.models.prototypes.images import Encode
-from apportion.models.prototypes.matches import Patch
 from apportion.models.prototypes.network import Centre, PrototypeNet, add_on_layers
+from apportion.models.prototypes.reasons import Patch
 from apportion.models.prototypes.settings import settings_class
-from apportion.sealed import seal, unseal
 
 
 @dataclass(frozen=True, eq=False)

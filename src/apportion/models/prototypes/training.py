@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from apportion.core.progress import progress
 from apportion.errors import InputError
 from apportion.models.prototypes import last_layer
+from apportion.models.prototypes.backbone_features import CHUNK, Grids
 from apportion.models.prototypes.checkpoint import Checkpoint
-from apportion.models.prototypes.grids import CHUNK, Grids
 from apportion.models.prototypes.network import PrototypeNet, add_on_layers, log_similarity, standardise
 from apportion.models.prototypes.push import (
     Nearest,
@@ -27,7 +28,6 @@ from apportion.models.prototypes.push import (
     worth_keeping,
 )
 from apportion.models.prototypes.settings import LastLayer, Paper, Recipe
-from apportion.progress import progress
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,295 @@
+"""The commands for whole data sets: `apportion bulk`, `apportion cluster`, `apportion runs`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from apportion.cli.lists import Json
+from apportion.cli.messages import one_line_errors
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `apportion bulk` wrote.")]
+Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
+
+runs = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Look at what `apportion bulk` wrote.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(bulk)
+    app.command()(cluster)
+    app.add_typer(runs, name="runs")
+
+
+def bulk(
+    model: Annotated[str, typer.Option(help="As in `apportion explain`.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A folder of pictures or texts, or a .parquet, .arrow, .csv, .jsonl, .txt, .npy or .safetensors file."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to write into, or to go on with.")],
+    method: Annotated[str, typer.Option(help="A short name (see `apportion methods`) or a repr.")] = "lrp",
+    target: Annotated[
+        str | None, typer.Option(help="The class to explain. Default: the predicted one.")
+    ] = None,
+    column: Annotated[
+        str | None, typer.Option(help="The column of a table with the text or picture.")
+    ] = None,
+    id_column: Annotated[str | None, typer.Option("--id", help="The column of a table with the id.")] = None,
+    fingerprint: Annotated[
+        str | None, typer.Option(help="Your name for this state of the data, in place of a look at it.")
+    ] = None,
+    pool: Annotated[
+        int | None, typer.Option(min=1, help="Sum the cells of a map to at most so many a side.")
+    ] = None,
+    channels: Annotated[
+        bool, typer.Option("--channels", help="Keep the channels of a picture apart.")
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="float16 (with a scale for each map) or float32.")
+    ] = "float16",
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Inputs explained at once. Default: measured.")
+    ] = None,
+    shard: Annotated[
+        int | None, typer.Option(min=1, help="Inputs written at once. Default: by their number.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first input that fails.")] = False,
+    engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: one for each GPU, or for each core.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="The Ray cluster. Default: one that is started here.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where the model goes. Default: cuda if there is one.")
+    ] = None,
+    shard_index: Annotated[
+        int, typer.Option(min=0, help="Make every N-th shard from this one on only …")
+    ] = 0,
+    num_shards: Annotated[int, typer.Option(min=1, help="… where this is N, the number of such jobs.")] = 1,
+) -> None:
+    """Explain a whole data set. Stopped or killed, the same command goes on where it was."""
+    with one_line_errors():
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        from apportion.bulk.local import usual_workers
+        from apportion.bulk.run import explain_dataset
+
+        if workers is None and engine == "local":
+            workers = usual_workers(device)
+        try:
+            run = explain_dataset(
+                model, data, method, out,
+                target=target, precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
+                id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
+                engine=engine,  # type: ignore[arg-type]
+                workers=workers, address=address, device=device, shard_index=shard_index, num_shards=num_shards,
+            )  # fmt: skip
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(
+                f"{interrupt}"
+                if str(interrupt)
+                else f"what is finished is in {out}; the same command goes on from there"
+            ) from None
+        typer.echo(f"{len(run)} of {run.manifest.inputs} inputs explained in {run.folder}")
+        if not run.complete:
+            typer.echo(
+                f"{len(run.shards)} of {run.manifest.shards} shards are there; the others belong to other jobs"
+            )
+        if run.failed:
+            print(
+                f"apportion: warning: {_inputs(run.failed)} failed, see {run.folder}/errors.jsonl",
+                file=sys.stderr,
+            )
+
+
+def cluster(
+    folder: Folder,
+    classes: Annotated[str, typer.Option(help="Names or numbers of classes, by commas. Default: all.")] = "",
+    clusters: Annotated[
+        int | None, typer.Option(min=1, help="How many a class. Default: by the largest eigengap.")
+    ] = None,
+    least: Annotated[int, typer.Option(help="Leave out classes with fewer maps; at least 4.")] = 20,
+    html: Annotated[Path | None, typer.Option(help="The page.  [default: DIR/clusters.html]")] = None,
+    as_json: Json = False,
+) -> None:
+    """Group the maps of each class by spectral relevance analysis, to find what a model should not look at."""
+    with one_line_errors(quiet=as_json):
+        from apportion.bulk.clustering import cluster as clustered
+        from apportion.bulk.pages import clusters_page
+        from apportion.bulk.reading import open_run
+        from apportion.core.files import write_whole
+
+        run = open_run(folder)
+        asked = [name.strip() for name in classes.split(",") if name.strip()]
+        found = clustered(run, classes=asked, clusters=clusters, least=least)
+        path = write_whole(html or folder / "clusters.html", clusters_page(run, found).encode())
+        if as_json:
+            kept = ("members", "agreement", "others")
+            typer.echo(
+                json.dumps(
+                    [
+                        {
+                            "class": one.label,
+                            "agreement": one.agreement,
+                            "clusters": [{name: getattr(c, name) for name in kept} for c in one.clusters],
+                        }
+                        for one in found
+                    ]
+                )
+            )
+            return
+        table = _table("class", "maps", "agreement of the class", "of its clusters (and their maps)")
+        for one in found:
+            parts = ", ".join(f"{c.agreement:.2f} ({len(c.members)})" for c in one.clusters)
+            many = sum(len(c.members) for c in one.clusters)
+            table.add_row(escape(one.label), str(many), f"{one.agreement:.2f}", parts)
+        _show(table)
+        typer.echo(f"wrote {path}")
+
+
+@runs.command()
+def summary(
+    folder: Folder,
+    least: Annotated[int, typer.Option(min=1, help="Leave out words in fewer inputs.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Features to show of each class.")] = 10,
+    html: Html = None,
+    as_json: Json = False,
+) -> None:
+    """What the explanations of a run have in common: words, columns, interactions, mean maps."""
+    with one_line_errors(quiet=as_json):
+        from apportion.bulk.pages import summary_page
+        from apportion.bulk.reading import open_run
+        from apportion.bulk.summaries import summarise
+        from apportion.core.files import write_whole
+
+        run = open_run(folder)
+        found = summarise(run, least)
+        if html is not None:
+            write_whole(html, summary_page(run, found, top).encode())
+        if as_json:
+            best = {
+                what: {
+                    label: [asdict(mean) for mean in found_in[:top]] for label, found_in in classes.items()
+                }
+                for what, classes in (("features", found.features), ("pairs", found.pairs))
+            }
+            typer.echo(json.dumps({"counts": found.counts, "remainder": found.remainder, **best}))
+            return
+        table = _table("class", "inputs", "mean |remainder| / mean |total|")
+        for label, many in found.counts.items():
+            share = found.remainder[label]
+            table.add_row(escape(label), str(many), "" if share is None else f"{share:.2%}")
+        _show(table)
+        for what, by_class in (("feature", found.features), ("pair", found.pairs)):
+            for label, means in by_class.items():
+                if not means:
+                    typer.echo(f"{label}: no {what} is in {least} inputs or more; --least 1 shows all")
+                    continue
+                table = _table(f"{label}: {what}", "inputs", "mean", "mean size")
+                for mean in means[:top]:
+                    table.add_row(
+                        escape(mean.name), str(mean.count), _signed(mean.mean, 4), f"{mean.size:.4f}"
+                    )
+                _show(table)
+        if run.failed:
+            typer.echo(f"{_inputs(run.failed)} failed")
+        if html is not None:
+            typer.echo(f"wrote {html}")
+
+
+@runs.command()
+def drift(
+    first: Folder,
+    second: Folder,
+    top: Annotated[int, typer.Option(min=1, help="Inputs to show.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """How the explanations of the same inputs differ between two runs."""
+    with one_line_errors(quiet=as_json):
+        from apportion.bulk.drift import drift as drifted
+        from apportion.bulk.reading import open_run
+        from apportion.results.statistics import interval_of_mean
+
+        found = drifted(open_run(first), open_run(second))
+        if as_json:
+            whole = {
+                "flipped": found.flipped,
+                "only_first": found.only_first,
+                "only_second": found.only_second,
+            }
+            inputs = [asdict(one) for one in found.inputs[:top]]
+            typer.echo(json.dumps({**whole, "settings": found.settings, "inputs": inputs}))
+            return
+        for name, (before, after) in found.settings.items():
+            typer.echo(f"{name.replace('_', ' ')}: {before} → {after}")
+        cosines = found.cosines
+        low, high = interval_of_mean(cosines.numpy(), 0.95, 0, 2000) if len(cosines) else (0.0, 0.0)
+        mean = f"{cosines.mean():.3f} [{low:.3f}, {high:.3f}]" if len(cosines) else "not comparable"
+        typer.echo(
+            f"{len(found.inputs)} inputs in both ({found.only_first} and {found.only_second} in one only); cosine of "
+            f"the maps {mean}; {found.flipped:.1%} of the predictions changed"
+        )
+        table = _table("least alike", "cosine", "score moved by", "prediction")
+        for one in found.inputs[:top]:
+            cosine = "" if one.cosine is None else f"{one.cosine:.3f}"
+            table.add_row(escape(one.id), cosine, _signed(one.moved, 3), "changed" if one.flipped else "")
+        _show(table)
+
+
+@runs.command()
+def check(folder: Folder) -> None:
+    """Read all that a run wrote and compare it with its checksums."""
+    with one_line_errors():
+        from apportion.bulk.reading import open_run
+
+        run = open_run(folder)
+        for path in (bad := run.check()):
+            print(f"apportion: error: {path} is damaged", file=sys.stderr)
+        if bad:
+            print("delete the folders of these shards, and run the same command again", file=sys.stderr)
+            raise typer.Exit(1)
+        typer.echo(
+            f"{len(run)} explained and {run.failed} failed of {run.manifest.inputs} inputs; "
+            f"{len(run.shards)} of {run.manifest.shards} shards, all as they were written"
+        )
+
+
+def _inputs(many: int) -> str:
+    return "1 input" if many == 1 else f"{many} inputs"
+
+
+def _signed(value: float, decimals: int) -> str:
+    return f"{value:+.{decimals}f}".replace("-", "−")
+
+
+def _table(*titles: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(escape(title), overflow="fold")
+    return table
+
+
+def _show(table: Table) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(table)

@@ -1,0 +1,119 @@
+"""The commands for tests of explanations: `apportion test`, `apportion tests`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from apportion.cli.lists import Json, show, split
+from apportion.cli.messages import one_line_errors, warn_of_left_out
+from apportion.errors import InputError
+
+if TYPE_CHECKING:
+    from apportion.results.table import Table
+
+METHODS = "lrp,IntegratedGradients(nodes=24),inputxgradient"
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("test")(put_to_test)
+    app.command("tests")(list_tests)
+
+
+def put_to_test(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT", help="As in `apportion explain`; the more, the surer.")
+    ],
+    methods: Annotated[str, typer.Option(help="Names or reprs, separated by commas.")] = METHODS,
+    tests: Annotated[
+        str | None,
+        typer.Option(
+            help="Names (see `apportion tests`) or reprs, separated by commas.  [pixel-flipping,deletion-rate,…]"
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="As in `apportion explain`.")] = None,
+    target: Annotated[
+        str | None, typer.Option(help="The class to explain. Default: the predicted one.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many rows of a table, from its first.")] = 1,
+    panel: Annotated[
+        bool, typer.Option(help="Also with other replacements: does the winner change?")
+    ] = False,
+    as_json: Json = False,
+    out: Annotated[Path | None, typer.Option(help="Write the table here, as JSON.")] = None,
+) -> None:
+    """Test explanations: methods beside random, uniform and reversed maps, with intervals."""
+    with one_line_errors(quiet=as_json):
+        names = None if tests is None else split(tests)
+        table = _table(inputs, split(methods), names, model, target, rows, panel)
+        if out is not None:
+            table.save(out)
+        if as_json:
+            typer.echo(json.dumps(table.to_dict(), indent=2, ensure_ascii=False))
+        else:
+            from rich.console import Console
+
+            Console(highlight=False).print(table)
+
+
+def list_tests(as_json: Json = False) -> None:
+    """List the tests: name, repr with its settings, direction, meaning."""
+    with one_line_errors(quiet=as_json):
+        from apportion.core.registry import class_named, description
+        from apportion.names import TESTS
+
+        arrows = {True: "higher is better", False: "lower is better", None: "neither end is better"}
+        made = {name: class_named(name, "test") for name in TESTS}
+        show(
+            [
+                description(name, test, direction=arrows[test().higher_is_better])
+                for name, test in made.items()
+            ],
+            as_json,
+        )
+
+
+def _table(
+    inputs: list[str],
+    methods: list[str],
+    tests: list[str] | None,
+    model: str | None,
+    target: str | None,
+    rows: int,
+    panel: bool,
+) -> Table:
+    from apportion.core.registry import from_repr
+    from apportion.evaluation.compare import QUICK_TESTS, compare
+    from apportion.pipeline.given import recognise
+    from apportion.pipeline.prepared import explain_by_each
+    from apportion.results.table import joined
+
+    for name in tests or ():
+        from_repr(name, "test")  # a wrong name is told before a model is loaded
+    given = [recognise(text) for text in inputs]
+    if len({what.kind for what in given}) > 1:
+        raise InputError(
+            "the inputs are of several kinds; accepted: sentences, pictures or tables, not mixed"
+        )
+    explained = [explain_by_each(what, model, methods, target, row) for what in given for row in range(rows)]
+    why = {name: reason for _, _, left_out in explained for name, reason in left_out.items()}
+    if set(methods) <= set(why):
+        raise InputError("no method can explain all of the inputs: " + "; ".join(dict.fromkeys(why.values())))
+    warn_of_left_out(why)
+    return joined(
+        [
+            compare(
+                ready.classifier,
+                ready.inputs,
+                {name: explanation for name, explanation in made.items() if name not in why},
+                QUICK_TESTS if tests is None else tests,
+                features=ready.features or None,
+                replacements=None if panel else (),
+                seed=i,
+            )
+            for i, (ready, made, _) in enumerate(explained)
+        ]
+    )

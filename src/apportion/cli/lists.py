@@ -1,0 +1,164 @@
+"""The commands that list what there is: `apportion methods`, `models`, `rules`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from apportion.cli.messages import one_line_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(methods)
+    app.command()(models)
+    app.command()(rules)
+
+
+def complete_methods(incomplete: str) -> list[str]:
+    """Short names for the shell; the last of a list of names."""
+    from apportion.names import INTERACTIONS, METHODS
+
+    before, comma, last = incomplete.rpartition(",")
+    return [before + comma + name for name in (*METHODS, *INTERACTIONS) if name.startswith(last)]
+
+
+def complete_models(incomplete: str) -> list[str]:
+    from apportion.models import SHIPPED
+
+    return [name for name in SHIPPED if name.startswith(incomplete)]
+
+
+def split(names: str) -> list[str]:
+    """Names or reprs at the commas outside brackets and quotes.
+
+    >>> split("lrp, LRP(at='a,b'),SmoothGrad(samples=8, noise=0.1)")
+    ['lrp', "LRP(at='a,b')", 'SmoothGrad(samples=8, noise=0.1)']
+    """
+    parts, depth, quote = [""], 0, ""
+    for letter in names:
+        if quote:
+            quote = "" if letter == quote else quote
+        elif letter in "'\"":
+            quote = letter
+        depth += 0 if quote else (letter in "([{") - (letter in ")]}")
+        if letter == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
+
+
+def methods(as_json: Json = False) -> None:
+    """List the methods: name, repr with its settings, what each is.
+
+    \b
+    apportion methods
+    apportion methods --json | jq '.[].name'
+    """
+    with one_line_errors(quiet=as_json):
+        from apportion.core.registry import class_named, description
+        from apportion.names import INTERACTIONS, METHODS, OF_ONE_KIND
+
+        names = (*METHODS, *INTERACTIONS, *OF_ONE_KIND)
+        show([description(name, class_named(name), pairs=name in INTERACTIONS) for name in names], as_json)
+
+
+def models(as_json: Json = False) -> None:
+    """List the models that ship, and how to name your own."""
+    from rich.table import Table
+
+    from apportion.models import SHIPPED
+
+    if as_json:
+        found = [{"name": name, **shipped._asdict()} for name, shipped in SHIPPED.items()]
+        typer.echo(json.dumps(found, indent=2))
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("model", "input", "task", "size"):
+        table.add_column(title)
+    for name, shipped in SHIPPED.items():
+        table.add_row(name, shipped.domain, shipped.task, shipped.size)
+    console = _console()
+    console.print(table)
+    console.print(
+        "\nyour own: --model pkg.module:factory, file.py:factory, program.pt2, a saved ProtoPNet or BagOfWords, "
+        "a Hugging Face folder, or hf:owner/name (downloads)",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def rules(
+    operations: Annotated[
+        bool, typer.Option("--operations", help="Also every torch function that LRP has a rule for.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """List the rules of LRP, its composites, and the functions covered.
+
+    A composite says which rule goes where.
+
+    \b
+    apportion rules
+    apportion explain cat.png --method "LRP('epsilon-gamma-box')"
+    apportion explain cat.png --method "LRP(Composite(convolution=Gamma(0.1)))"
+    """
+    with one_line_errors(quiet=as_json):
+        from apportion.core.registry import description
+        from apportion.methods.propagation import rules as module
+        from apportion.methods.propagation.composites import COMPOSITES
+        from apportion.methods.propagation.operations.table import TABLE
+
+        known = [
+            description(name, made)
+            for name, made in vars(module).items()
+            if isinstance(made, type) and hasattr(made, "direct")
+        ]
+        if as_json:
+            told = {
+                "rules": known,
+                "composites": {name: repr(composite) for name, composite in COMPOSITES.items()},
+                "operations": sorted(TABLE),
+            }
+            typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+            return
+        show(known, False)
+        from rich.text import Text
+
+        console = _console()
+        console.print("\ncomposites", style="bold")
+        for name, composite in COMPOSITES.items():
+            console.print(
+                Text.assemble("  ", (name, "bold"), "  ", (repr(composite), "cyan")), soft_wrap=True
+            )
+        listed = f": {', '.join(sorted(TABLE))}" if operations else "; --operations lists them"
+        console.print(f"\n{len(TABLE)} torch functions have a rule{listed}", markup=False, soft_wrap=True)
+
+
+def show(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
+    """Print a list, as JSON or for a person."""
+    if as_json:
+        typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+        return
+    from rich.text import Text
+
+    console = _console()
+    for entry in entries:
+        more = f"  {entry['direction']}" if "direction" in entry else ""
+        head = Text.assemble((entry["name"], "bold"), "  ", (entry["settings"], "cyan"), more)
+        console.print(head, soft_wrap=True)
+        console.print(Text(f"    {entry['about']}"), soft_wrap=True)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(highlight=False)

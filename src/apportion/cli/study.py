@@ -1,0 +1,142 @@
+"""`apportion study`: models × data × methods × tests, resumable, with tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from apportion.cli.lists import Json
+from apportion.cli.messages import one_line_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Run studies of explanations, which resume where they were, and show them.",
+)
+
+
+@app.command("text-faithfulness")
+def text_faithfulness(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="A folder with the corpora (see the documentation for the files), or `huggingface` to download."
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Keep finished work and write the report here; the same folder resumes.")
+    ] = Path("apportion-study"),
+    fast: Annotated[bool, typer.Option("--fast", help="SST alone and less of it, in minutes.")] = False,
+    corpora: Annotated[
+        str | None, typer.Option(help="Some of 20news, sst, agnews, imdb, separated by commas.")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, help="Threads of torch; the steps of an LSTM are too small to share.")
+    ] = 1,
+) -> None:
+    """Does the evaluation of faithfulness depend on the data and on the test? Four corpora, six maps."""
+    with one_line_errors():
+        import torch
+
+        from apportion.study.store import Store
+        from apportion.study.text import faithfulness as study
+        from apportion.study.text.corpora import load
+        from apportion.study.text.report import write
+
+        torch.set_num_threads(threads)
+        console = _console()
+        begin = time.perf_counter()
+
+        def say(line: str) -> None:
+            console.print(f"{time.perf_counter() - begin:7.0f} s  {line}", markup=False, soft_wrap=True)
+
+        settings = study.fast() if fast else study.Settings()
+        if corpora is not None:
+            names = tuple(name.strip() for name in corpora.split(",") if name.strip())
+            settings = dataclasses.replace(settings, corpora=names)
+        found = []
+        for name in settings.corpora:
+            found.append(study.run(load(name, data), settings, Store(out, say)))
+            written = write(found, out)
+        show(out, None)
+        for path in written:
+            console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
+
+
+@app.command()
+def run(
+    file: Annotated[Path, typer.Argument(metavar="STUDY.YAML", help="Models, data, methods and tests.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep finished work and write the report here.  [the file's name without its suffix]"
+        ),
+    ] = None,
+) -> None:
+    """Run the study that a file describes. Stopped or killed, the same command goes on where it was."""
+    with one_line_errors():
+        from apportion.study.config import TextFaithfulness, read_study
+
+        study = read_study(file)
+        folder = file.with_suffix("") if out is None else out
+        if isinstance(study, TextFaithfulness):
+            corpora = None if study.corpora is None else ",".join(study.corpora)
+            return text_faithfulness(study.data, folder, study.fast, corpora, 1)
+        from apportion.study import comparison, page
+        from apportion.study.store import Store
+
+        console = _console()
+        store = Store(folder, lambda line: console.print(line, markup=False, soft_wrap=True))
+        outcomes = []
+        for outcome in comparison.run(study, store):
+            outcomes.append(outcome)
+            written = page.write(study, outcomes, folder)
+        show(folder, None)
+        for path in written:
+            console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
+    return None
+
+
+@app.command()
+def show(
+    folder: Annotated[Path, typer.Argument(help="The folder that a study wrote.")] = Path("apportion-study"),
+    html: Annotated[
+        Path | None, typer.Option(help="Write one self-contained HTML page here, with curves and agreement.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the tables of a study."""
+    with one_line_errors(quiet=as_json):
+        from rich.console import Console
+
+        from apportion.study.tables import read_tables
+
+        title, tables = read_tables(folder)
+        if html is not None:
+            from apportion.study.page import write_page
+
+            write_page(folder, html)
+        if as_json:
+            data = {"title": title, "tables": [dataclasses.asdict(table) for table in tables]}
+            typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+            return
+        console = Console(highlight=False)
+        console.print(title, style="bold", markup=False)
+        for table in tables:
+            console.print()
+            console.print(table)
+
+
+def _console() -> Console:
+    """On standard error, so that what `show` prints can be piped."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)

@@ -1,0 +1,172 @@
+"""Calling a model as it is, and leaving it and the world around it as they were."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apportion.core.classifier import Classifier
+from apportion.core.inputs import Inputs
+from apportion.core.private_torch import BatchNorm, Dropout
+from apportion.core.progress import model_called
+from apportion.core.trees import keyed, map_tensors, tensors_in
+from apportion.errors import InputError, nearest
+
+Model = Callable[..., Any]
+
+
+def behind(model: Any) -> Any:
+    """The model of a Classifier; others as they are, also those that happen to have an attribute `model`."""
+    return model.model if isinstance(model, Classifier) else model
+
+
+def call_model(model: Model, inputs: Inputs) -> Any:
+    """What the model returns. InputError for ids that it cannot look up; any other error of the model's own is
+    raised with a note of what it was called with."""
+    model_called()
+    try:
+        if isinstance(inputs, Tensor):
+            return model(inputs)
+        return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)
+    except InputError:
+        raise
+    except Exception as error:
+        refused = _ids_refused(model, inputs, str(error))
+        if refused is not None:
+            raise InputError(refused) from error
+        error.add_note(f"the model was called with {_described(inputs)}")
+        raise
+
+
+def _ids_refused(model: Model, inputs: Inputs, error: str) -> str | None:
+    """What is wrong with the inputs if an embedding raised this error."""
+    given = _described(inputs)
+    if "scalar types: Long, Int" in error:
+        return f"the model looks up ids, but was called with {given}; accepted: integers"
+    if "index out of range in self" not in error:
+        return None
+    ids = [f"from {int(t.min())} to {int(t.max())}" for t in tensors_in(inputs) if not t.is_floating_point()]
+    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    rows = {str(m.num_embeddings): m for m in modules if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
+    known = f"; its embeddings have {', '.join(rows)} rows" if rows else ""
+    return f"the model has no entry for one of the ids {', '.join(ids)} in {given}, or for its place{known}"
+
+
+def _described(inputs: Inputs) -> str:
+    return ", ".join(
+        f"{'inputs' if key is None else f'input {key!r}'} of shape {tuple(t.shape)} and type {t.dtype}"
+        for key, t in keyed(inputs)
+    )
+
+
+def map_tensors_of(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The scores in a model's output, with `change` applied; model output objects are read, not rebuilt."""
+    if isinstance(output, Tensor | tuple | list):
+        return map_tensors(output, change)
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    return change(logits) if isinstance(logits, Tensor) else output
+
+
+def module_named(model: Model, name: str) -> torch.nn.Module:
+    """The module of that dotted name, or an error that suggests the nearest."""
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(
+            f"layer {name!r} was asked for, but the model is a plain callable without named modules"
+        )
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        names = [known for known, _ in model.named_modules()]
+    near = nearest(name, names) or [n for n in names if n][:3]
+    raise InputError(f"the model has no layer {name!r}; nearest: {', '.join(near)}")
+
+
+@contextmanager
+def with_gradients() -> Iterator[None]:
+    """What is computed here can be differentiated, also for a caller under `no_grad` or `inference_mode`."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+_CHECKPOINTS = (
+    "the model uses torch.utils.checkpoint, which runs a part of it again in the backward pass, where nothing is "
+    "recorded or replaced; switch it off for explanations, as by memory_efficient=False or "
+    "gradient_checkpointing_disable()"
+)
+
+
+@contextmanager
+def no_checkpoints() -> Iterator[None]:
+    """Refuse models that use `torch.utils.checkpoint`, in a forward or in a backward pass."""
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTS):
+            yield
+    except RuntimeError as error:
+        if "torch.utils.checkpoint" in str(error):
+            raise InputError(_CHECKPOINTS) from error
+        raise
+
+
+@contextmanager
+def same_random_state(inputs: Inputs) -> Iterator[list[str]]:
+    """Put the global random states back if the model drew from them, and say so in the list that is given."""
+    devices = {t.device for t in tensors_in(inputs) if t.is_cuda}
+    before, on_devices = torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in devices}
+    told: list[str] = []
+    try:
+        yield told
+    finally:
+        drew = not torch.equal(before, torch.get_rng_state())
+        if drew:
+            torch.set_rng_state(before)
+        for device, state in on_devices.items():
+            drew |= not torch.equal(state, torch.cuda.get_rng_state(device))
+            torch.cuda.set_rng_state(state, device)
+        if drew:
+            told.append(_DREW)
+
+
+def warned(told: Sequence[str]) -> tuple[str, ...]:
+    """The same as Python's warnings, too."""
+    for message in told:
+        warnings.warn(message, stacklevel=_caller())
+    return tuple(told)
+
+
+def _caller() -> int:
+    """How far up the stack the first code outside the package is, as `warnings.warn` counts for whoever calls this."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("apportion."):
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+_DREW = (
+    "the model drew random numbers, as dropout does in training mode: its output is not the same each time; call "
+    "model.eval() first"
+)
+
+
+def warn_about_training(model: Any) -> tuple[str, ...]:
+    """Warn of modules whose output is random or depends on the rest of the batch, and name them."""
+    if not isinstance(model, torch.nn.Module):
+        return ()
+    found = [
+        name or type(module).__name__
+        for name, module in model.named_modules()
+        if module.training and isinstance(module, BatchNorm | Dropout) and getattr(module, "p", 1) > 0
+    ]
+    if not found:
+        return ()
+    some = ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")
+    message = (
+        f"the model is in training mode: {some} make its output random or dependent on the rest of the batch; "
+        "call model.eval() first"
+    )
+    return warned([message])

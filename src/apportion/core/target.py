@@ -1,0 +1,165 @@
+"""Which scalar of a model's output is explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion.core.trees import all_finite
+from apportion.errors import InputError
+
+Target = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
+"""None: the predicted class of each sample; an int or one int per sample: that class; a callable maps the
+(batch, classes) scores to a (batch,) score, row by row."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The score of one class minus that of another, as a target: why this *rather than* that?
+
+    >>> Contrast(0, 2)(torch.tensor([[5.0, 1.0, 3.0]]))
+    tensor([2.])
+    """
+
+    positive: int
+    negative: int
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        for name in ("positive", "negative"):
+            _check_class(getattr(self, name), scores.shape[1])
+        return scores[:, self.positive] - scores[:, self.negative]
+
+
+def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
+    """The (batch, classes) scores in what a model returned: a tensor, an object with `.logits`, a mapping
+    with "logits", or a tuple that begins with one of these; errors call its rows `row`."""
+    found = output
+    if isinstance(found, tuple | list) and found and not hasattr(found, "logits"):
+        found = found[0]
+    if not isinstance(found, Tensor):
+        found = found.get("logits") if isinstance(found, Mapping) else getattr(found, "logits", None)
+    if not isinstance(found, Tensor):
+        raise InputError(
+            f"the model returned {type(output).__name__}; accepted: a (batch, classes) tensor, or an object "
+            "or mapping with `logits`"
+        )
+    if found.dim() == 1:
+        found = found.unsqueeze(1)
+    if found.dim() != 2 or found.shape[0] != batch:
+        raise InputError(
+            f"the model returned scores of shape {tuple(found.shape)} for a batch of {batch}; accepted: "
+            f"({batch}, classes) or ({batch},)"
+        )
+    if found.shape[1] == 0:
+        raise InputError(f"the model returned scores of shape {tuple(found.shape)}: there are no classes")
+    if not found.is_floating_point():
+        raise InputError(f"the model returned {found.dtype} scores; accepted: floating point scores")
+    if not all_finite(found):
+        where = (~torch.isfinite(found).all(1)).nonzero().flatten().tolist()
+        raise InputError(
+            f"the model returned NaN or infinite scores for {row} {where[:5]}; nothing to explain"
+        )
+    return found
+
+
+def resolve(target: Target, scores: Tensor) -> Tensor | Callable[[Tensor], Tensor]:
+    """Fix the target: class indices of shape (batch,), or the given callable."""
+    batch, classes = scores.shape
+    if target is None:
+        return scores.detach().argmax(1)
+    if isinstance(target, bool):
+        raise InputError(f"target is {target}; accepted: a class index, one per sample, a callable, or None")
+    if callable(target) and not isinstance(target, Tensor):
+        return target
+    if isinstance(target, int):
+        _check_class(target, classes)
+        return torch.full((batch,), target % classes, device=scores.device)
+    labels = class_indices(target, batch).to(scores.device)
+    for label in labels.tolist():
+        _check_class(label, classes)
+    return (labels % classes).expand(batch)
+
+
+def class_indices(target: Any, batch: int) -> Tensor:
+    """One class index, or `batch` of them, as a tensor of one dimension. InputError for anything else."""
+    try:
+        labels = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError):
+        what = f"{target!r:.60} of type {type(target).__name__}"
+        raise InputError(
+            f"target is {what}; accepted: a class index, one per sample, a callable, or None"
+        ) from None
+    if labels.is_floating_point() or labels.dtype == torch.bool or labels.numel() not in (1, batch):
+        raise InputError(
+            f"target has shape {tuple(labels.shape)} and type {labels.dtype}; accepted: one class index, or "
+            f"{batch} of them, one per sample"
+        )
+    return labels.flatten().long()
+
+
+def described(target: Any) -> Tensor | str:
+    """What an explanation keeps of a resolved target: class indices, or the repr of a callable."""
+    return target.clone() if isinstance(target, Tensor) else repr(target)
+
+
+def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
+    """The (batch,) scalars that a resolved target names; class indices are repeated if `scores` has a
+    multiple of their number of rows."""
+    if isinstance(target, Tensor):
+        index = target.repeat(scores.shape[0] // target.shape[0])
+        return scores.gather(1, index.unsqueeze(1)).squeeze(1)
+    try:
+        value = target(scores)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the target callable raised {type(error).__name__}: {error} (for scores of shape {tuple(scores.shape)}); "
+            "accepted: one that maps (batch, classes) scores to (batch,)"
+        ) from error
+    if not isinstance(value, Tensor) or value.shape != scores.shape[:1]:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(
+            f"the target callable returned {got} for {scores.shape[0]} samples; accepted: one score each"
+        )
+    return value
+
+
+def probabilities(scores: Tensor) -> Tensor:
+    """The (batch, classes) probabilities that scores stand for: their softmax, or the sigmoid of a single score.
+    Scores that are probabilities already, none below 0 and each row with the sum 1, stay as they are.
+
+    >>> probabilities(torch.tensor([[0.2, 0.8]])), probabilities(torch.zeros(1, 2))
+    (tensor([[0.2000, 0.8000]]), tensor([[0.5000, 0.5000]]))
+    """
+    return scores if are_probabilities(scores) else squashed(scores)
+
+
+def are_probabilities(scores: Tensor) -> bool:
+    """Whether (batch, classes) scores have the form of probabilities: none below 0, and each row with the sum 1."""
+    return bool((scores.amin() >= 0) & ((scores.sum(1) - 1).abs().amax() < 1e-3)) and scores.shape[1] > 1
+
+
+def squashed(scores: Tensor) -> Tensor:
+    """The softmax of (batch, classes) scores, or the sigmoid of a single one."""
+    return scores.sigmoid() if scores.shape[1] == 1 else scores.softmax(1)
+
+
+def unsquashed(chances: Tensor) -> Tensor:
+    """Scores whose `squashed` are these probabilities, kept away from 0 and 1 so that they are finite.
+
+    >>> squashed(unsquashed(torch.tensor([[0.25, 0.75]])))
+    tensor([[0.2500, 0.7500]])
+    """
+    least = torch.finfo(chances.dtype).eps
+    chances = chances.clamp(least, 1 - least)
+    return chances.logit() if chances.shape[1] == 1 else chances.log()
+
+
+def _check_class(label: int, classes: int) -> None:
+    if not -classes <= label < classes:
+        raise InputError(f"target is class {label}, but the model has {classes} classes (0 to {classes - 1})")

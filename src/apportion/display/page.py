@@ -1,0 +1,84 @@
+"""Explanations as one self-contained HTML page, as a frame for a notebook, or as JSON: no request leaves them.
+
+The page is the bundle of `frontend/`, with its data beside it; the workbench is the same bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from apportion.display.cards import Tests, sections
+from apportion.display.html import framed, paragraph, shell, versions
+from apportion.display.page_data import Report
+from apportion.display.views import Bars, Heat, Pairs, View, Words, view
+from apportion.results.result import Result, decision
+
+IN_A_NOTEBOOK = 4  # samples that a frame shows
+KINDS = {Words: "words", Heat: "heat", Bars: "bars", Pairs: "pairs"}
+
+
+def page(
+    explanations: Sequence[Result], tests: Sequence[Tests] | None = None, same_scale: bool = False
+) -> str:
+    """One HTML page: a section for each input, and in it a card for each method, side by side.
+
+    `tests` are the scores of each explanation, shown beside its picture; with `same_scale` all methods of an
+    input begin with one colour scale.
+
+    >>> import apportion as ap
+    >>> e = ap.Saliency()(torch.nn.Linear(2, 2), torch.ones(1, 2))
+    >>> page([e]).startswith("<!doctype html>")
+    True
+    """
+    found = sections(explanations, tests)
+    data = Report(kind="report", sections=found, versions=versions(), same_scale=same_scale)
+    plain = [
+        f"{e.notes.get('input', f'sample {i}')}: {e.label(i)}: {e.balance(i)}"
+        for e in explanations
+        for i in range(len(e))
+    ]
+    return shell(data, " · ".join(dict.fromkeys(section["title"] for section in found)), plain)
+
+
+def frame(explanation: Result) -> str:
+    """The page in a frame: what a notebook shows of the first samples."""
+    shown = [explanation[i] for i in range(min(len(explanation), IN_A_NOTEBOOK))]
+    left_out = len(explanation) - len(shown)
+    more = paragraph(f"… and {left_out} more; explanation[i] shows one of them") if left_out else ""
+    return framed(page(shown), explanation.summary()) + more
+
+
+def summary(explanation: Result, index: int = 0) -> dict[str, Any]:
+    """One sample as plain data for JSON: decision, sum, and named values (of a picture: of its regions)."""
+    shown = view(explanation, index)
+    made = decision(explanation, index)
+    target = explanation.target
+    remainder = explanation.remainder
+    return {
+        **{key: value for key, value in explanation.notes.items() if key in ("model", "input")},
+        "method": repr(explanation.method),
+        "prediction": {"label": made.label, "score": made.score, "probability": made.probability},
+        "classes": [{"label": label, "score": score, "probability": p} for label, score, p in made.ranking],
+        "target": target if isinstance(target, str) else int(target[index]),
+        "target_label": explanation.label(index),
+        "total": None if explanation.total is None else float(explanation.total[index]),
+        "apportioned": float(explanation.apportioned[index]),
+        "remainder": None if remainder is None else float(remainder[index]),
+        "kind": KINDS[type(shown)],
+        "features": _listed(shown),
+        "warnings": list(explanation.warnings),
+        "cost": vars(explanation.cost),
+        "versions": versions(),
+    }
+
+
+def _listed(shown: View) -> list[dict[str, Any]]:
+    if isinstance(shown, Words):
+        return [
+            {"name": piece.text, "value": piece.value, **({"special": True} if piece.special else {})}
+            for piece in shown.pieces
+            if piece.value is not None
+        ]
+    listed = shown.named if isinstance(shown, Bars) else shown.top(10**6)
+    return [{"name": name, "value": value} for name, value in listed]

@@ -1,0 +1,182 @@
+"""Explanations in a terminal: coloured words, pictures in half-block characters, bars. What colour says is
+also said in numbers, so that nothing is lost in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from rich.color import Color
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from apportion.display.views import AGAINST, FOR, Heat, View, Words, scale_of, view
+from apportion.results.ledger import Ledger
+from apportion.results.result import Result, decision
+from apportion.results.scores import Scores
+from apportion.results.words import called, number, signed
+
+WIDEST = 64  # columns of a picture
+ROWS = 10  # entries of a list
+ABSORBED = 5  # rows of a ledger
+BAR = 24  # columns of the longest bar, on each side
+
+Pixels = npt.NDArray[np.float64]
+
+
+def show(explanation: Result, console: Console, name: str, index: int = 0) -> None:
+    """Print the decision, the picture of why, and the balance."""
+    console.print(heading(explanation, name, index))
+    console.print(Padding(body(explanation, console, index), (1, 0)))
+    console.print(Text(explanation.balance(index), style="bold"), soft_wrap=True)
+    for told in explanation.warnings:
+        console.print(Text(f"warning: {told}", style="yellow"), soft_wrap=True)
+    ledger = getattr(explanation, "ledger", None)
+    if ledger is not None:
+        console.print(Padding(absorbed(ledger), (1, 0)))
+    console.print(Text(f"{explanation.method!r} · {explanation.cost}", style="dim"), soft_wrap=True)
+
+
+def heading(explanation: Result, name: str, index: int = 0) -> Text:
+    """`imagenet: tabby cat  score 7.10, probability 55.2 %`, and what is explained if it is not that."""
+    made, target = decision(explanation, index), explanation.label(index)
+    text = Text.assemble((f"{name}: ", "dim"), (made.label, "bold"), f"  score {number(made.score)}")
+    if made.probability is not None:
+        text.append(f", probability {made.probability:.1%}")
+    if target != made.label:
+        text.append(f"; explained: {target}")
+    return text
+
+
+def body(explanation: Result, console: Console, index: int = 0) -> RenderableType:
+    """Colours where the console has them, and the largest values as a list."""
+    shown = view(explanation, index)
+    coloured = console.is_terminal and not console.no_color and console.color_system is not None
+    listed = bars(shown, console.width)
+    if isinstance(shown, Words) and coloured:
+        return Group(words(shown), "", listed)
+    return picture(shown, min(WIDEST, console.width - 1)) if isinstance(shown, Heat) and coloured else listed
+
+
+def words(shown: Words) -> Text:
+    """The text, each word on orange (for) or blue (against) as strong as its value."""
+    text = Text()
+    for piece in shown.pieces:
+        if piece.value is None:
+            text.append(piece.text)
+            continue
+        strength = abs(piece.value) / shown.scale
+        colour = np.array(FOR if piece.value >= 0 else AGAINST)
+        back = (0.85 * colour * strength).round().astype(int)
+        style = Style(
+            color="white" if strength > 0.05 else None, bgcolor=_rgb(back) if strength > 0.05 else None
+        )
+        text.append(piece.text, style)
+    return text
+
+
+def picture(shown: Heat, columns: int) -> Text:
+    """The map over its photo in dim grey; each character is two cells, one above the other."""
+    height, width = shown.shape
+    columns = max(2, min(columns, width))
+    rows = max(2, 2 * round(height * columns / width / 2))
+    cells = shown.pooled(rows, columns)
+    cells = _stretched(cells, rows, columns)
+    strength = np.clip(np.abs(cells) / scale_of(cells), 0, 1)[..., None]
+    base = np.full((rows, columns, 3), 30.0)
+    if shown.photo is not None:
+        grey = shown.photo.astype(np.float64) @ (0.299, 0.587, 0.114)
+        base = np.repeat(0.55 * _shrunk(grey, rows, columns)[..., None], 3, 2)
+    colour = np.where((cells >= 0)[..., None], FOR, AGAINST)
+    # Colours that glow on a dark ground: the map must win over the photo where it is strong.
+    mixed = (base * (1 - strength) + np.minimum(colour * 1.15, 255) * strength).round().astype(int)
+    text = Text()
+    for row in range(0, rows, 2):
+        for upper, lower in zip(mixed[row], mixed[row + 1], strict=True):
+            text.append("▀", Style(color=_rgb(upper), bgcolor=_rgb(lower)))
+        text.append("\n")
+    text.append("orange speaks for it, blue against", "dim")
+    return text
+
+
+def bars(shown: View, columns: int = 80) -> Table:
+    """The largest values with bars to both sides of a line, shorter ones where there are few columns."""
+    rows = shown.top(ROWS)
+    largest = max((abs(value) for _, value in rows), default=1.0)
+    numbers = [signed(value, largest) for _, value in rows]
+    half = max(2, min(BAR, columns // 3) // 2)
+    left_for_names = columns - max(map(len, numbers), default=0) - 2 * half - 3
+    table = Table.grid(padding=(0, 1))
+    table.add_column(
+        justify="right", overflow="ellipsis", max_width=max(4, min(36, left_for_names)), no_wrap=True
+    )
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True)
+    for (name, value), said in zip(rows, numbers, strict=True):
+        length = max(1, round(half * abs(value) / largest))
+        left = "" if value >= 0 else "█" * length
+        bar = Text(left.rjust(half), _style(AGAINST)).append("│", "dim")
+        table.add_row(
+            Text(" ".join(name.split())),
+            said,
+            bar.append("█" * length if value >= 0 else "", _style(FOR)),
+        )
+    if not rows:
+        table.add_row("every value is zero", "", "")
+    return table
+
+
+def absorbed(ledger: Ledger) -> Table:
+    """The operations that absorbed most of the remainder, and for what cause."""
+    causes = ("bias", "stabiliser", "unruled")
+    rows = ledger.largest(ABSORBED)
+    largest = max((abs(getattr(row, cause)) for row in rows for cause in causes), default=0.0)
+    table = Table.grid(padding=(0, 2))
+    table.add_row(Text("the remainder, by operation", "bold"))
+    for row in rows:
+        amounts = {cause: getattr(row, cause) for cause in causes}
+        # What is a thousandth of the largest is rounding, or no news.
+        said = [f"{cause} {signed(v, largest)}" for cause, v in amounts.items() if abs(v) > 1e-3 * largest]
+        if said:
+            table.add_row(Text(" · ".join(filter(None, (row.module, row.operation)))), ", ".join(said))
+    return table
+
+
+def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]] | None = None) -> Group:
+    """Each method with its balance, its three largest values and, where it was tested, its scores."""
+    found: list[RenderableType] = []
+    for explanation, scores in zip(explanations, tests or [()] * len(explanations), strict=True):
+        top = view(explanation).top(3)
+        largest = [f"{' '.join(name.split()):.30} {signed(value, abs(top[0][1]))}" for name, value in top]
+        lines = [Text(explanation.balance()), Text(" · ".join(largest) or "every value is zero", "dim")]
+        if scores:
+            said = [f"{s.test.split('(')[0]} {number(s.mean, abs(s.mean))} ({s.direction})" for s in scores]
+            lines.append(Text(" · ".join(said), "dim"))
+        found += [Text(called(explanation.method), "bold"), Padding(Group(*lines), (0, 0, 0, 2))]
+    return Group(*found)
+
+
+def _style(colour: tuple[int, int, int]) -> Style:
+    return Style(color=_rgb(np.array(colour)))
+
+
+def _rgb(colour: npt.NDArray[np.int64]) -> Color:
+    return Color.from_rgb(*(float(channel) for channel in colour))
+
+
+def _shrunk(grey: Pixels, rows: int, columns: int) -> Pixels:
+    """The mean of the pixels under each cell."""
+    ones = Heat(np.ones_like(grey)).pooled(rows, columns)
+    return _stretched(Heat(grey).pooled(rows, columns) / ones, rows, columns)
+
+
+def _stretched(cells: Pixels, rows: int, columns: int) -> Pixels:
+    """A coarse map repeated to so many cells."""
+    down = np.arange(rows) * cells.shape[0] // rows
+    across = np.arange(columns) * cells.shape[1] // columns
+    stretched: Pixels = cells[down[:, None], across]
+    return stretched

@@ -1,0 +1,244 @@
+"""The tensors of an input cut into features: which entries a mask keeps, and what a feature's effect is
+shared by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion.core.features import Features
+from apportion.core.inputs import Inputs, Values, is_side, placed, rekeyed
+from apportion.core.trees import keyed
+from apportion.engines.masking.padding import attended, up_to_last
+from apportion.engines.masking.partitions import (
+    Channels,
+    Partition,
+    Patches,
+    Pixels,
+    Superpixels,
+    default_partition,
+    renumbered,
+)
+from apportion.engines.masking.replacements import Delete, Replacement, default_replacement
+from apportion.errors import InputError, check
+
+
+@dataclass(frozen=True, eq=False)
+class Ordered:
+    """Masks that hide the first features of an order, or all others, made where they are needed.
+
+    `rank` (batch, features) is the place of each feature in the order of its sample, `first` (rows, masks)
+    how many are the first of it, and `kept` (rows, masks) whether these are kept, and not hidden; stands for
+    (rows, masks, features) masks.
+    """
+
+    rank: Tensor
+    first: Tensor
+    kept: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (*self.first.shape, self.rank.shape[1])
+
+    def chosen(self, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
+        """What each call keeps, (calls, features)."""
+        device = self.rank.device
+        at = calls.to(device), masks_at.to(device)
+        first, kept = self.first[at].to(self.rank)[:, None], self.kept[at][:, None]
+        return (self.rank.index_select(0, where.to(device)) >= first).logical_xor_(kept)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One tensor of the inputs: its entries, the feature of each (-1: none) and what made it one, and what replaces
+    them."""
+
+    key: Any
+    x: Tensor
+    labels: Tensor
+    way: Partition
+    replacement: Replacement
+    prepared: Tensor
+    fixed: bool
+    each: bool  # every place is a feature of its own, in order
+
+    def keep(self, masks: Tensor | Ordered, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
+        """For each call, which entries stay: (calls, …) that broadcasts to the inputs.
+
+        Call i runs sample `where[i]`, which is row `calls[i]` of (rows, masks, features) `masks`, under mask
+        `masks_at[i]`; (masks, features) `masks` are shared by all samples.
+        """
+        if isinstance(masks, Ordered):
+            chosen = masks.chosen(calls, masks_at, where)
+        else:
+            at = masks_at if masks.dim() == 2 else calls * masks.shape[1] + masks_at
+            chosen = masks.flatten(0, -2).index_select(0, at.to(masks.device))
+        chosen = chosen.to(self.x.device)
+        if self.each:
+            return chosen.view(-1, *self.labels.shape[1:])
+        labels = self.labels
+        if self.fixed:
+            labels = torch.where(labels < 0, chosen.shape[1], labels)
+            chosen = torch.cat([chosen, chosen.new_ones(len(chosen), 1)], 1)
+        flat, device = _rows(labels), self.x.device
+        # `index_select` along the second axis takes several times as long for booleans.
+        at = flat.expand(len(chosen), -1) if len(flat) == 1 else flat.index_select(0, where.to(device))
+        return chosen.gather(1, at).view(-1, *labels.shape[1:])
+
+    def left(self, masks: Tensor | Ordered, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
+        """For each call, which tokens are left where hidden ones are deleted, (calls, tokens): padding at the end
+        goes with them."""
+        inside = self.prepared.index_select(0, where.to(self.x.device))
+        return self.keep(masks, calls, masks_at, where) & inside
+
+
+def cut(
+    inputs: Inputs,
+    partition: Partition | None,
+    replacement: Replacement | None,
+    features: Sequence[Features] | None,
+    mask: int | None,
+) -> list[Part]:
+    """Each input tensor that can be explained, cut into features; those of several are numbered one after
+    the other."""
+    # One integer a sample is the length of a text, or its place among others; one number a sample is a feature.
+    chosen = [
+        (key, x) for key, x in keyed(inputs) if not is_side(key, x) and (x.dim() > 1 or x.is_floating_point())
+    ]
+    if not chosen:
+        raise InputError(
+            "there is no input whose features could be hidden, only masks or one integer a sample"
+        )
+    if len(chosen) > 1 and partition is not None:
+        names = ", ".join(repr(key) for key, _ in chosen)
+        raise InputError(f"one partition was given for the inputs {names}; accepted: none, or a single input")
+    if len(chosen) > 1 and isinstance(replacement, Delete):
+        raise InputError("Delete needs one input of token ids, but several inputs are explained")
+    check(
+        "replacement",
+        replacement,
+        lambda v: v is None or isinstance(v, Replacement),
+        "a replacement such as Constant(0.5) or Blur()",
+    )
+    parts, begin = [], torch.zeros(1, dtype=torch.long, device=chosen[0][1].device)  # in each sample
+    for key, x in chosen:
+        if not x.numel():
+            raise InputError(
+                f"an input has shape {tuple(x.shape)}, so there is nothing to hide (an empty text?)"
+            )
+        known = features if len(chosen) == 1 else None
+        way = default_partition(x, known) if partition is None else partition
+        seen = attended(inputs, x)
+        if partition is None and seen.dim() > 2:
+            way = Channels()  # one for each token
+        labels = way(x, known)
+        if not bool(seen.all()):
+            labels = labels.expand(torch.broadcast_shapes(labels.shape, seen.shape)).masked_fill(~seen, -1)
+            labels = torch.stack([renumbered(row) for row in labels])
+        labels = torch.where(labels >= 0, labels + begin.view(-1, *[1] * (labels.dim() - 1)), labels)
+        begin = torch.maximum(begin, _rows(labels).amax(1) + 1)
+        how = default_replacement(x, mask) if replacement is None else replacement
+        each = len(chosen) == 1 and torch.equal(
+            labels.flatten(), torch.arange(labels.numel(), device=labels.device)
+        )
+        fixed = bool((labels < 0).any())
+        prepared = how.prepare(x, labels)
+        if isinstance(how, Delete):
+            if how.padding is not None:
+                seen = seen & ((x != how.padding) | (labels >= 0))
+            prepared = up_to_last(seen.expand(x.shape))
+        parts.append(Part(key, x, labels, way, how, prepared, fixed, each))
+    return parts
+
+
+def misread(parts: Sequence[Part], module: bool) -> list[str]:
+    """A warning for each picture whose shape says something else to the model, as it seems, than it does here; a
+    `module` of torch has its channels first."""
+    grids = [part.x.shape for part in parts if isinstance(part.way, Pixels | Patches | Superpixels)]
+    last = [shape for shape in grids if len(shape) == 4 and shape[3] in (1, 3, 4) and min(shape[1:3]) > 4]
+    none = [shape for shape in grids if len(shape) == 3 and shape[1] == shape[2] > 4]
+    return [
+        *(
+            f"inputs of shape {tuple(shape)} are read as (batch, channels, height, width); if the channels are last, "
+            "explain x.movedim(-1, 1) with a function that moves them back for the model"
+            for shape in last
+            if not module
+        ),
+        *(
+            f"inputs of shape {tuple(shape)} are read as (batch, channels, length); if they are pictures without "
+            "channels, explain x[:, None] with a function that takes them out again for the model"
+            for shape in none
+        ),
+    ]
+
+
+def counts(parts: Sequence[Part], batch: int) -> Tensor:
+    """How many features each sample has, (batch,)."""
+    highest = [_rows(part.labels).amax(1).expand(batch) for part in parts]
+    return torch.stack(highest).amax(0).cpu() + 1
+
+
+def spread(effects: Tensor, parts: Sequence[Part], inputs: Inputs) -> Values:
+    """(batch, features) effects in the shape of the inputs, shared equally by the entries of each feature."""
+    batch, many = effects.shape
+    entries = torch.zeros(batch, many + 1, dtype=torch.long, device=effects.device)
+    places = []
+    for part in parts:
+        flat = _rows((part.labels + 1).to(effects.device).expand(batch, *part.labels.shape[1:]))
+        places.append(flat)
+        entries.scatter_add_(1, flat, torch.full_like(flat, part.x[0].numel() // flat.shape[1]))
+    shares = effects / entries[:, 1:].clamp(min=1)
+    shares = torch.cat([torch.zeros_like(shares[:, :1]), shares], 1)
+    found: dict[Any, Tensor] = {}
+    for part, flat in zip(parts, places, strict=True):
+        spread_out = shares.gather(1, flat).view(batch, *part.labels.shape[1:])
+        found[part.key] = spread_out.expand(part.x.shape).contiguous()
+    return placed(found, inputs)
+
+
+def _rows(t: Tensor) -> Tensor:
+    return t.reshape(len(t), -1)
+
+
+def gathered(values: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
+    """The sum of the entries of each feature, (batch, features), from one tensor of values for each part that
+    has its shape; the inverse of `spread`. Features that a sample does not have get zero."""
+    batch = parts[0].x.shape[0]
+    many = max(int(part.labels.max()) for part in parts) + 1
+    sums = torch.zeros(batch, many + 1, dtype=values[0].dtype, device=values[0].device)
+    for part, value in zip(parts, values, strict=True):
+        labels = (part.labels + 1).to(sums.device).expand(batch, *part.labels.shape[1:])
+        # What shares a label along an axis of length 1 is added up first, which is most of the work.
+        axes = [a for a in range(1, value.dim()) if labels.shape[a] == 1 and value.shape[a] > 1]
+        value = value.sum(axes, keepdim=True) if axes else value
+        sums.scatter_add_(1, _rows(labels), _rows(value.to(sums)))
+    return sums[:, 1:]
+
+
+def without_hidden(inputs: Inputs, part: Part, ids: Tensor, keep: Tensor, how: Delete) -> Inputs:
+    """The inputs with hidden tokens taken out, and shorter texts padded. What has one entry a token goes
+    along."""
+    # Of a text of which only padding is left, nothing is left.
+    keep = keep & (keep & attended(inputs, ids)).any(1, keepdim=True)
+    lengths, width = keep.sum(1, keepdim=True), ids.shape[1]
+    longest = max(1, int(lengths.max()))
+    order = (~keep).long().argsort(dim=1, stable=True)[:, :longest]
+    beyond = torch.arange(longest, device=ids.device) >= lengths.clamp(min=1)
+
+    def shorten(key: Any, t: Tensor) -> Tensor:
+        if t.dim() < 2 or t.shape[1] != width:
+            return t
+        if key == "position_ids":
+            return t[:, :longest]
+        taken = t.take_along_dim(order.view(*order.shape, *[1] * (t.dim() - 2)), 1)
+        if key == part.key:
+            taken = taken.masked_fill(lengths == 0, how.empty).masked_fill(beyond, how.padding or 0)
+        if key == "attention_mask":  # the one token that stands for nothing is looked at
+            return taken.masked_fill(beyond, 0).masked_fill(~beyond & (lengths == 0), 1)
+        return taken
+
+    return rekeyed(inputs, shorten)

@@ -1,0 +1,308 @@
+"""Engine 2: run a model with some of its input's features replaced, for many masks and samples at once.
+
+Nothing is recorded for a backward pass, and any callable will do: inputs given as NumPy arrays reach it as
+NumPy arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apportion.core.calling import Model, call_model, same_random_state, warned
+from apportion.core.features import Features
+from apportion.core.inputs import Inputs, Values, rows_of
+from apportion.core.progress import progress
+from apportion.core.target import Target, are_probabilities, pick, resolve, scores_of
+from apportion.core.trees import map_tensors, tensors_in
+from apportion.engines.masking.chunk_size import Largest, rows_a_chunk
+from apportion.engines.masking.cut import Ordered, counts, cut, misread, spread, without_hidden
+from apportion.engines.masking.ends_in_softmax import LastSquash
+from apportion.engines.masking.padding import is_needless, without_padding
+from apportion.engines.masking.partitions import Columns, Partition, as_partition, words_of
+from apportion.engines.masking.replacements import Background, Delete, Replacement
+from apportion.engines.subject import Subject
+from apportion.engines.substitution import Substitution
+from apportion.errors import InputError, check_whole
+from apportion.results.explanation import Explanation
+
+
+class Masking(Subject):
+    """A model at some inputs for some target, ready to be run under masks.
+
+    `partition` cuts the inputs into features (a `Partition`, or a label map as an integer tensor; default: see
+    `default_partition`; for integers in a NumPy array columns, for what a tokenizer returned its words). `replacement`
+    says what stands in the place of hidden ones (default: the token id `mask` or 0 for token ids, zero for numbers).
+    `features` are those of the domain, one per sample. `chunk` is the number of rows that run at once (default: by the
+    size of the largest tensor in the model). `counts` is the (batch,) number of features of each sample and `many` the
+    largest of them; `score` is f(x), `output` the scores of all classes. A NumPy model, such as a forest, may need as
+    long for one row as for hundreds: it runs the inputs along with the first masks.
+
+    >>> masking = Masking(lambda x: x.sum(1), torch.tensor([[1.0, 2.0, 4.0]]))
+    >>> masking.values(torch.tensor([[True, True, True], [False, True, True]])).tolist()
+    [[7.0, 6.0]]
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Inputs | np.ndarray,
+        target: Target = None,
+        *,
+        partition: Partition | Tensor | np.ndarray | None = None,
+        replacement: Replacement | None = None,
+        features: Sequence[Features] | None = None,
+        mask: int | None = None,
+        chunk: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        if chunk is not None:
+            check_whole(1, chunk=chunk)
+        if mask is not None:
+            check_whole(0, mask=mask)
+        check_whole(0, seed=seed)
+        given = _as_tensor("inputs", inputs) if isinstance(inputs, np.ndarray) else inputs
+        super().__init__(model, given, target)
+        self.numpy = isinstance(inputs, np.ndarray) and not isinstance(self.model, torch.nn.Module)
+        if features is not None:
+            known = len(features) if isinstance(features, Sequence) else type(features).__name__
+            if known != self.batch:
+                raise InputError(f"{known} features for {self.batch} samples; accepted: one per sample")
+        self.features = features
+        if partition is None and features is None:
+            rows = self.numpy and isinstance(self.inputs, Tensor) and self.inputs.dim() == 2
+            # Integers too: nothing says that they are token ids.
+            partition = Columns() if rows and mask is None else words_of(inputs)
+        self.parts = cut(self.inputs, as_partition(partition), replacement, features, mask)
+        self.warnings += warned(misread(self.parts, isinstance(self.model, torch.nn.Module)))
+        self.counts = counts(self.parts, self.batch)
+        self.many = int(self.counts.max())
+        if int(self.counts.min()) < 1:
+            raise InputError(
+                "an input has no feature that may be hidden (an empty text, or special tokens only)"
+            )
+        self.draws = max(part.replacement.draws for part in self.parts)
+        self._random = torch.Generator().manual_seed(seed)
+        self._guarded: bool | None = None
+        self._largest = Largest()
+        self._squashed = self._unseen = False
+        if not self.numpy or isinstance(self.parts[0].replacement, Delete):
+            _ = self.score
+        one = max(sum(part.x[0].numel() for part in self.parts), -(-self._largest.numbers // self.batch))
+        self._any_chunk = chunk is None
+        fitting = rows_a_chunk(one, self.parts[0].x.device, self.numpy)
+        self.chunk = fitting if chunk is None else chunk
+
+    @cached_property
+    def output(self) -> Tensor:
+        """The scores of all classes at the inputs themselves, (batch, classes)."""
+        return self.run(map_tensors(self.inputs, torch.clone))  # the model may write into what it is given
+
+    @cached_property
+    def gives_probabilities(self) -> bool:
+        """Whether the scores are probabilities already: the model ends in a softmax or sigmoid, the scores of each
+        input add up to 1, or the one score of a model that does not compute with torch functions (NumPy, a scripted
+        module) lies between 0 and 1 for all inputs."""
+        scores = self.output
+        between = self._unseen and scores.shape[1] == 1 and bool(((scores >= 0) & (scores <= 1)).all())
+        return self._squashed or between or are_probabilities(scores)
+
+    @cached_property
+    def resolved(self) -> Tensor | Callable[[Tensor], Tensor]:
+        """The class of each sample, (batch,), or the given target."""
+        return resolve(self.target, self.output)
+
+    @cached_property
+    def score(self) -> Tensor:
+        """The explained score of the inputs themselves, (batch,)."""
+        return pick(self.resolved, self.output)
+
+    # ---- what the methods ask for ----
+
+    def values(self, masks: Tensor | Ordered, rows: Tensor | None = None) -> Tensor:
+        """The explained score under each mask, (batch, masks); see `scores`."""
+        return self._under(masks, rows, self._picked).squeeze(2)
+
+    def _picked(self, scores: Tensor, samples: Tensor) -> Tensor:
+        """The explained score of rows of these samples, (rows, 1)."""
+        if not isinstance(self.resolved, Tensor):
+            value = pick(self.resolved, scores)[:, None]
+            return value if value.is_floating_point() else value.to(scores.dtype)
+        return scores.gather(1, self.resolved[samples.to(self.resolved.device), None])
+
+    def scores(self, masks: Tensor | Ordered, rows: Tensor | None = None) -> Tensor:
+        """The scores of all classes under each mask, (batch, masks, classes).
+
+        `masks` is (masks, features) for all samples, or (batch, masks, features): True or 1 keeps a feature,
+        False or 0 hides it. With `rows` only these samples are run, and `batch` above is their number; a sample
+        may be there more than once. `Ordered` masks go along an order.
+        """
+        return self._under(masks, rows, lambda scores, _: scores)
+
+    def _under(
+        self, masks: Tensor | Ordered, rows: Tensor | None, kept: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
+        """What is `kept` of the scores of the rows of some samples under each mask: (batch, masks, …)."""
+        rows = torch.arange(self.batch) if rows is None else rows.cpu()
+        shapes = ((), (len(rows),))
+        if len(masks.shape) not in (2, 3) or masks.shape[-1] != self.many or masks.shape[:-2] not in shapes:
+            expected = f"(masks, {self.many}) or ({len(rows)}, masks, {self.many})"
+            raise InputError(f"masks have shape {tuple(masks.shape)}; accepted: {expected}")
+        if isinstance(masks, Tensor) and masks.dtype != torch.bool and not masks.is_floating_point():
+            masks = masks.bool()
+        many = masks.shape[-2]
+        total = len(rows) * many * self.draws
+        drawn = self._background_rows(total)
+        result: Tensor | None = None
+        for calls in progress(self._batches(masks, rows, total), total, "masked inputs"):
+            hidden = self._hidden(masks, rows, calls, None if drawn is None else drawn[calls])
+            scores = self.run(hidden) if "output" in vars(self) else self._first_run(hidden)
+            scores = kept(scores, rows[self._where(calls, many)[0]])
+            if result is None:
+                result = scores.new_empty(total, scores.shape[1])
+            result[calls.to(scores.device)] = scores
+        if result is None:
+            none = kept(self.output[:0], rows[:0])
+            return none.new_empty(len(rows), 0, none.shape[1])
+        return result.view(len(rows), many, self.draws, -1).mean(2)
+
+    def masked(self, masks: Tensor, rows: Tensor | None = None) -> Inputs:
+        """The inputs themselves, each under its own mask, (batch, features); `rows` are the samples of the
+        masks where these are not all."""
+        rows = torch.arange(self.batch) if rows is None else rows.cpu()
+        drawn = self._background_rows(len(rows))
+        return self._hidden(masks[:, None], rows, torch.arange(len(rows)), drawn)
+
+    def spread(self, effects: Tensor) -> Values:
+        """(batch, features) effects in the shape of the inputs, shared equally by the entries of each
+        feature."""
+        return spread(effects, self.parts, self.inputs)
+
+    def explanation(self, method: Any, values: Values, total: Tensor | None, **more: Any) -> Explanation:
+        """The result of a method, with the model calls made so far as its cost."""
+        self.check_finite(method, values, "the model's scores are too large here")
+        features = None if self.features is None else tuple(self.features)
+        return self.result(Explanation, method, values, total, self.output, features=features, **more)
+
+    # ---- hiding ----
+
+    def _background_rows(self, total: int) -> Tensor | None:
+        """Which row of the background each model call draws from."""
+        for part in self.parts:
+            if isinstance(part.replacement, Background):
+                rows = len(part.replacement.data)
+                if part.replacement.many is None:
+                    return torch.arange(total) % rows
+                return torch.randint(rows, (total,), generator=self._random)
+        return None
+
+    def _where(self, calls: Tensor, many: int) -> tuple[Tensor, Tensor]:
+        """The row and the mask of model calls, which are numbered row by row, mask by mask, draw by draw."""
+        return calls // (many * self.draws), calls // self.draws % many
+
+    def _batches(self, masks: Tensor | Ordered, rows: Tensor, total: int) -> Iterator[Tensor]:
+        """The numbers of the model calls, in chunks that run at once."""
+        how = self.parts[0].replacement
+        if not isinstance(how, Delete):
+            for begin in range(0, total, self.chunk):
+                yield torch.arange(begin, min(begin + self.chunk, total))
+            return
+        # Texts of one length make a batch: a model that cannot pad then gives what it gives to the short
+        # text. With padding, their lengths may differ by a third of the longest of all. Of short texts more
+        # run at once: about as many tokens.
+        row, mask = self._where(torch.arange(total), masks.shape[-2])
+        lengths = self.parts[0].left(masks, row, mask, rows[row]).sum(1).cpu()
+        like = lengths
+        if how.padding is not None:
+            like = 3 * lengths // int(lengths.max() + 1)
+        for length in torch.unique(like):
+            alike = (like == length).nonzero().flatten()
+            longest = max(1, int(lengths[alike].max()))
+            many = self.chunk * self.parts[0].x.shape[1] // longest if self._any_chunk else self.chunk
+            yield from alike[lengths[alike].argsort(stable=True)].split(many)
+
+    def _hidden(self, masks: Tensor | Ordered, rows: Tensor, calls: Tensor, draw: Tensor | None) -> Inputs:
+        row, mask = self._where(calls, masks.shape[-2])
+        where = rows[row]
+        inputs: Any = rows_of(self.inputs, where)
+        new: dict[Any, Tensor] = {}
+        for part in self.parts:
+            x = inputs if part.key is None else inputs[part.key]
+            if isinstance(part.replacement, Delete):
+                return without_hidden(inputs, part, x, part.left(masks, row, mask, where), part.replacement)
+            keep = part.keep(masks, row, mask, where)
+            new[part.key] = part.replacement.hide(
+                x, keep, part.prepared.index_select(0, where.to(x.device)), draw
+            )
+        if None in new:
+            return new[None]
+        if isinstance(inputs, tuple):
+            return tuple(new.get(i, t) for i, t in enumerate(inputs))
+        found = {key: new.get(key, t) for key, t in inputs.items()}
+        return without_padding(found) if self._padding_is_needless else found
+
+    @cached_property
+    def _padding_is_needless(self) -> bool:
+        return is_needless(self.inputs, self.output, self.run)
+
+    # ---- running the model ----
+
+    def run(self, inputs: Inputs) -> Tensor:
+        """The (rows, classes) scores of ready inputs."""
+        size = next(tensors_in(inputs)).shape[0]
+        try:
+            return self._run_once(inputs, size)
+        except torch.OutOfMemoryError:
+            if size == 1:
+                raise
+        halves = torch.arange(size).tensor_split(2)
+        return torch.cat([self.run(rows_of(inputs, half)) for half in halves])
+
+    def _first_run(self, hidden: Inputs) -> Tensor:
+        """The scores of masked rows, which the inputs themselves run along with."""
+        try:
+            both = self.run(torch.cat([self.inputs, hidden]))  # type: ignore[list-item]
+        except InputError:  # is it the inputs or what was hidden?
+            _ = self.output
+            return self.run(hidden)
+        self.output = both[: self.batch]
+        return both[self.batch :]
+
+    def _run_once(self, inputs: Inputs, size: int) -> Tensor:
+        guard = Substitution(model=self.model) if self._guarded is not False else None
+        first = self._guarded is None
+        sizes, last = (self._largest, LastSquash()) if first else (nullcontext(), nullcontext())
+        same = same_random_state(inputs)
+        with torch.no_grad(), same as told, guard or nullcontext(), sizes, last:
+            given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
+            output = self.model(given) if self.numpy else call_model(self.model, given)
+        self.warnings = self.warnings or warned(told)
+        if guard is not None:
+            output = map_tensors(output, guard.current)
+            # Only a model that writes into what outlives its run must be guarded in every later one.
+            self._guarded = bool(guard.writes) or bool(getattr(self.model, "training", False))
+        if isinstance(output, np.ndarray | list | float):
+            output = _as_tensor("what the model returned", output)
+        try:
+            scores = scores_of(output, size, "sample" if self.rows_run == 0 else "masked row")
+        except InputError as error:
+            raise error if self.rows_run == 0 else InputError(f"with features hidden, {error}") from None
+        if isinstance(last, LastSquash):
+            self._squashed, self._unseen = last.gave(scores), not last.seen
+        self.ran(size)
+        return scores
+
+
+def _as_tensor(what: str, numbers: Any) -> Tensor:
+    """A tensor of its own with these numbers, which may be nested lists."""
+    try:
+        return torch.from_numpy(np.array(numbers, order="C"))
+    except (TypeError, ValueError):  # words or objects; rows of different length
+        kind = getattr(numbers, "dtype", type(numbers).__name__)
+        raise InputError(f"{what} has type {kind} and is no table of numbers; accepted: numbers") from None

@@ -1,0 +1,203 @@
+"""Tests that train: ROAR and KAR train anew on what a map leaves, F-Fidelity lets the model get used to masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apportion.core.inputs import Inputs, rows_of
+from apportion.core.progress import progress
+from apportion.engines.masking.engine import Masking
+from apportion.errors import InputError, check, check_whole
+from apportion.evaluation.by_training.training import (
+    check_seeds,
+    copied,
+    digest_of,
+    finished,
+    fresh,
+    predicted,
+    train,
+)
+from apportion.evaluation.case import Case, CurveTest, Found, Test
+from apportion.evaluation.curves import answers, at_shares, check_shares
+from apportion.evaluation.measures.fidelity import random_subsets
+from apportion.evaluation.measures.rationales import Comprehensiveness
+from apportion.evaluation.reference_maps import Map
+from apportion.results.scores import Scores
+
+_TRAINED_ON = "the sample was trained on"
+
+
+@dataclass(frozen=True)
+class ROAR(CurveTest):
+    """Remove and retrain (Hooker et al. 2019): the most relevant share of the features of every sample is hidden, a
+    fresh model is trained on what is left, and its accuracy on held-out samples, masked likewise, is taken: the
+    mean over `shares` and `seeds`. Lower is better. With `keep` the least relevant share is hidden instead: keep
+    and retrain (KAR), where higher is better.
+
+    So nothing is asked of a model that it was not trained for, which pixel flipping may be blamed for. Needs the
+    true `labels`; the samples are those to train on, of which the share `held_out` is kept for the accuracy and
+    the others are undefined. The model is trained in copies, its weights drawn anew by `reset_parameters`, with
+    Adam at `rate`. `folder` keeps every finished training, so that a run that was killed goes on where it was.
+    Cost: a training of `epochs` for each share, for none hidden, and each seed.
+    """
+
+    shares: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+    keep: bool = False
+    seeds: tuple[int, ...] = (0,)
+    epochs: int = 10
+    batch: int = 32
+    rate: float = 1e-3
+    held_out: float = 0.2
+    folder: str | None = field(default=None, kw_only=True, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares("shares", self.shares)
+        _check_training(self.epochs, self.batch, self.rate)
+        check("held_out", self.held_out, lambda v: 0 < v < 1, "a share between 0 and 1")
+        check_seeds(self.seeds)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.keep
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        labels = _labels(case, self)
+        order = self.ordered(case, explanation)
+        counts = order.counts[:, None]
+        place = counts - 1 - order.rank if self.keep else order.rank
+        shuffled = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
+        held, known = shuffled.tensor_split([max(1, round(self.held_out * len(labels)))])
+        hidden = torch.cat([torch.zeros_like(counts), at_shares(order.counts, self.shares)], 1)
+        runs = [(column, seed) for column in range(hidden.shape[1]) for seed in self.seeds]
+        right = torch.zeros(hidden.shape[1], len(held), dtype=torch.float64)
+        for ((column, seed),) in progress([(run,) for run in runs], len(runs), "models to train"):
+            inputs = order.masking.masked(place >= hidden[:, column, None])
+            right[column] += self._right(order.masking, inputs, labels, known, held, seed) / len(self.seeds)
+        values = torch.full((len(labels),), torch.nan, dtype=torch.float64)
+        values[held] = right[1:].mean(0)
+        curve = {"share": [0.0, *self.shares], "value": right.mean(1).tolist()}
+        return Found(values, _TRAINED_ON, {"curves": {"accuracy": curve}})
+
+    def _right(
+        self, masking: Masking, inputs: Inputs, labels: Tensor, known: Tensor, held: Tensor, seed: int
+    ) -> Tensor:
+        """Whether a model trained on the known samples is right (1) on each held-out one, or not (0)."""
+        made, probable = fresh(masking.model, seed), masking.gives_probabilities
+        path = None
+        if self.folder is not None:
+            settings = f"{self.epochs} {self.batch} {self.rate} {seed}{' of probabilities' * probable}"
+            path = Path(self.folder) / f"{digest_of(settings, made, inputs, labels, known)}.json"
+            if (kept := finished(path)) is not None:
+                return kept
+        train(made, inputs, labels, known, self.epochs, self.batch, self.rate, seed, probable)
+        found = predicted(made, rows_of(inputs, held), self.batch, probable)
+        right = found == labels[held.to(labels.device)].to(found.device)
+        scores = Scores(right, f"one training of {self!r}", higher_is_better=True)
+        if path is not None:
+            scores.save(path)
+        return scores.values
+
+
+def KAR(**settings: Any) -> ROAR:  # noqa: N802 (the name that the literature has)
+    """Keep and retrain (Hooker et al. 2019): `ROAR(keep=True)`, with the settings of `ROAR`.
+
+    >>> KAR(epochs=3).higher_is_better
+    True
+    """
+    return ROAR(keep=True, **settings)
+
+
+@dataclass(frozen=True)
+class FFidelity(Test):
+    """A test on a model that has got used to masks (the idea of F-Fidelity, Zheng et al. 2024): a copy of the model
+    is trained on for a few `epochs` with random shares, up to `share`, of the features hidden, and `test` is then
+    run on it with the map of the original model.
+
+    So hidden features are nothing that the model has never seen. It learns the true `labels` where given, else its
+    own predictions. The direction is that of `test`. Cost: `epochs` of training, and the test.
+    """
+
+    test: Any = Comprehensiveness()
+    share: float = 0.5
+    epochs: int = 3
+    batch: int = 32
+    rate: float = 1e-4
+    seed: int = 0
+
+    blind: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.test, CurveTest) or isinstance(self.test, ROAR):
+            raise InputError(f"test is {self.test!r}; accepted: a test that hides features, such as ROAD()")
+        check_shares("share", (self.share,))
+        check_whole(0, seed=self.seed)
+        _check_training(self.epochs, self.batch, self.rate)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return bool(self.test.higher_is_better)
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        masking = case.masking(self.test.partition, self.test.replacement)
+        every = torch.arange(masking.batch)
+        own = answers(masking, masking.output, every)[2].long()
+        labels = own if case.labels is None else _labels(case, self, classes=1)
+        made = copied(case.model)
+        masks = random_subsets(masking.counts, masking.many, self.epochs * 8, self.seed, self.share)
+
+        def changed(rows: Tensor, step: int) -> Inputs:
+            return masking.masked(~masks[:, step % masks.shape[1]].to(masking.score.device)[rows], rows)
+
+        train(
+            made, masking.inputs, labels, every, self.epochs, self.batch, self.rate, self.seed,
+            masking.gives_probabilities, changed,
+        )  # fmt: skip
+        again = Case(
+            made,
+            case.inputs,
+            masking.resolved,
+            labels=case.labels,
+            features=case.features,
+            mask=case.mask,
+            chunk=case.chunk,
+        )
+        self.test.ask(again, explanation)
+        found: Found = self.test.measure(again, explanation)
+        case.forwards += again.passes[0]
+        return found
+
+
+def _labels(case: Case, test: object, classes: int = 2) -> Tensor:
+    name = type(test).__name__
+    if case.labels is None:
+        raise InputError(f"{name} trains, so it needs the true classes: labels=…, one per sample")
+    try:
+        labels = torch.as_tensor(case.labels)
+    except (TypeError, ValueError):
+        raise InputError(f"labels are {case.labels!r:.60}; accepted: class numbers, one per sample") from None
+    many = case.masking().batch
+    if labels.shape != (many,) or labels.is_floating_point():
+        raise InputError(
+            f"labels have shape {tuple(labels.shape)} and type {labels.dtype}; accepted: {many} class numbers"
+        )
+    known = max(2, case.masking().output.shape[1])
+    if int(labels.min()) < 0 or int(labels.max()) >= known:
+        raise InputError(
+            f"labels are from {int(labels.min())} to {int(labels.max())}; accepted: 0 to {known - 1}, one number for "
+            "each class of the model"
+        )
+    if len(labels.unique()) < classes:
+        raise InputError(f"{name} needs samples of two classes at least; all labels are {int(labels[0])}")
+    return labels.long()
+
+
+def _check_training(epochs: int, batch: int, rate: float) -> None:
+    check_whole(1, epochs=epochs, batch=batch)
+    check("rate", rate, lambda v: 0 < v < torch.inf, "a positive number")

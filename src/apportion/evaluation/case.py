@@ -1,0 +1,282 @@
+"""What a test is run on: a model at some inputs, with what was already computed there."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from inspect import signature
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apportion.core.calling import Model
+from apportion.core.classifier import Classifier
+from apportion.core.features import Features
+from apportion.core.inputs import Inputs
+from apportion.core.target import Target
+from apportion.core.trees import tensors_in
+from apportion.engines.masking.cut import gathered
+from apportion.engines.masking.engine import Masking
+from apportion.engines.masking.partitions import Partition, as_partition, keep_label_map
+from apportion.engines.masking.replacements import Replacement
+from apportion.errors import InputError
+from apportion.evaluation.curves import Curve, Order, Reading, Way
+from apportion.evaluation.reference_maps import Map, target_of, values_of
+from apportion.results.cost import Cost
+from apportion.results.explanation import Explanation
+from apportion.results.scores import Scores
+
+
+class Found(NamedTuple):
+    """What a test measured: (batch,) values, why some are NaN, and JSON-ready notes."""
+
+    values: Tensor
+    undefined: str = ""
+    notes: Mapping[str, Any] = MappingProxyType({})
+
+
+class Case:
+    """A model at some inputs for some target. Maskings and orders are made once and shared by the tests.
+
+    `model` may be a `Classifier`, and then `inputs` also what its `encode` takes. `labels` are the true
+    classes where a test needs them, `features` those of the domain, one per sample, `mask` the id of a mask
+    token, `chunk` the number of rows that run at once.
+    """
+
+    def __init__(
+        self,
+        model: Model | Classifier,
+        inputs: Any,
+        target: Target = None,
+        *,
+        labels: Tensor | None = None,
+        features: Sequence[Features] | None = None,
+        mask: int | None = None,
+        chunk: int | None = None,
+    ) -> None:
+        if isinstance(model, Classifier):
+            mask = model.mask if mask is None else mask
+            if not encoded(inputs):
+                inputs, known = model.prepared(inputs)
+                if features is not None and tuple(features) != (known,):
+                    raise InputError("the explanation is of another input than the one given")
+                features = (known,)
+            model = model.model
+        self.model: Model = model
+        self.inputs: Inputs = inputs
+        self.target = target
+        self.labels, self.features, self.mask, self.chunk = labels, features, mask, chunk
+        self.forwards = self.backwards = 0.0
+        self._maskings: dict[Any, Masking] = {}
+        self._orders: dict[Any, tuple[Map, Order]] = {}
+
+    def masking(
+        self, partition: Partition | Tensor | None = None, replacement: Replacement | None = None
+    ) -> Masking:
+        """The model under masks of these features with this replacement."""
+        partition = as_partition(partition)
+        key = (partition, replacement)
+        if key not in self._maskings:
+            self._maskings[key] = Masking(
+                self.model,
+                self.inputs,
+                self.target,
+                partition=partition,
+                replacement=replacement,
+                features=self.features,
+                mask=self.mask,
+                chunk=self.chunk,
+            )
+        return self._maskings[key]
+
+    def relevance(self, explanation: Map, masking: Masking) -> Tensor:
+        """The value of each feature, (batch, features): the sum over its entries."""
+        values = values_of(explanation, masking.inputs)
+        missing = [part.key for part in masking.parts if part.key not in values]
+        if missing:
+            raise InputError(f"the map has no values for the inputs {missing}")
+        return gathered([values[part.key] for part in masking.parts], masking.parts)
+
+    def order(
+        self,
+        explanation: Map,
+        partition: Partition | Tensor | None = None,
+        replacement: Replacement | None = None,
+    ) -> Order:
+        """The features in the order of the map."""
+        partition = as_partition(partition)
+        key = (id(explanation), partition, replacement)
+        if key not in self._orders:
+            masking = self.masking(partition, replacement)
+            order = Order(masking, self.relevance(explanation, masking))
+            self._orders[key] = (explanation, order)  # the map is kept, so that its id stays its own
+        return self._orders[key][1]
+
+    @property
+    def passes(self) -> tuple[float, float]:
+        """Forward and backward passes of the whole batch so far."""
+        masked = sum(masking.rows_run / masking.batch for masking in self._maskings.values())
+        return self.forwards + masked, self.backwards
+
+    def explain(
+        self,
+        method: Any,
+        target: Target = None,
+        model: Model | None = None,
+        inputs: Any = None,
+        rows: int = 1,
+    ) -> Explanation:
+        """Explain by a method: these inputs of this model, or others (`rows` for each of these), which are
+        counted as the test's cost."""
+        asked = signature(method).parameters
+        known = {name: getattr(self, name) for name in ("features", "mask") if name in asked}
+        if rows > 1 and known.get("features"):
+            known["features"] = [feature for feature in known["features"] for _ in range(rows)]
+        made: Explanation = method(
+            self.model if model is None else model,
+            self.inputs if inputs is None else inputs,
+            self.target if target is None else target,
+            **known,
+        )
+        self.forwards += made.cost.forwards * rows
+        self.backwards += made.cost.backwards * rows
+        if made.features is None and self.features is not None and rows == 1:
+            made = replace(made, features=tuple(self.features))
+        return made
+
+    def scores(self, tests: Mapping[str, Any], explanation: Map) -> dict[str, Scores]:
+        """Run several tests on one map. What they hide runs together, and is counted as the first one's cost."""
+        found = {}
+        start, before = time.perf_counter(), self.passes
+        for test in tests.values():
+            if isinstance(test, CurveTest):
+                test.ask(self, explanation)
+        for name, test in tests.items():
+            measured = test.measure(self, explanation)
+            end, after = time.perf_counter(), self.passes
+            forwards, backwards = (math.ceil(now - b) for now, b in zip(after, before, strict=True))
+            found[name] = Scores(
+                measured.values,
+                repr(test),
+                test.higher_is_better,
+                undefined=measured.undefined,
+                cost=Cost(forwards, backwards, end - start),
+                notes=dict(measured.notes),
+            )
+            start, before = end, after
+        return found
+
+    def score(self, test: Any, explanation: Map) -> Scores:
+        """Run one test on one map."""
+        return self.scores({"": test}, explanation)[""]
+
+
+def encoded(inputs: Any) -> bool:
+    """Whether these are tensors already; a row of a table may be a dict, too."""
+    return isinstance(inputs, Tensor | tuple | dict) and any(True for _ in tensors_in(inputs))
+
+
+def scored(
+    test: Any,
+    model: Model | Classifier,
+    inputs: Any,
+    explanation: Map,
+    target: Target = None,
+    *,
+    labels: Tensor | None = None,
+    features: Sequence[Features] | None = None,
+    mask: int | None = None,
+    chunk: int | None = None,
+) -> Scores:
+    """Run this test on a map of these inputs: an Explanation, or tensors of values in the inputs' shape.
+
+    The target and the features are those of the explanation unless given; see `Case` for the rest.
+    """
+    if features is None:
+        features = getattr(explanation, "features", None)
+    case = Case(
+        model,
+        inputs,
+        target_of(explanation, target),
+        labels=labels,
+        features=features,
+        mask=mask,
+        chunk=chunk,
+    )
+    return case.score(test, explanation)
+
+
+@dataclass(frozen=True)
+class CurveTest:
+    """The settings that all tests on hidden features share.
+
+    `partition` cuts the inputs into features and `replacement` says what stands in the place of hidden ones
+    (defaults: those of `Masking`); `of` is what is read off: the "probability" of the target or its "score"
+    before softmax.
+    """
+
+    partition: Partition | Tensor | None = field(default=None, kw_only=True)
+    replacement: Replacement | None = field(default=None, kw_only=True)
+    of: Reading = field(default="probability", kw_only=True)
+
+    blind: ClassVar[bool] = False
+
+    __call__ = scored
+
+    def __post_init__(self) -> None:
+        if self.of not in ("probability", "score"):
+            raise InputError(f"of is {self.of!r}; accepted: 'probability', 'score'")
+        keep_label_map(self)
+
+    def ordered(self, case: Case, explanation: Map) -> Order:
+        """The features in the order of the map, under the settings of this test."""
+        return case.order(explanation, self.partition, self.replacement)
+
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
+        """How many features are hidden at each step of each way, (batch, steps), where that is known
+        beforehand."""
+        return {}
+
+    def ask(self, case: Case, explanation: Map) -> None:
+        """Let the steps of this test be run with the next curve."""
+        order = self.ordered(case, explanation)
+        for way, hidden in self.steps_of(order.counts).items():
+            order.ask(hidden, way)
+
+    def curves(self, case: Case, explanation: Map) -> dict[Way, Curve]:
+        """The model's answers at the steps of this test."""
+        order = self.ordered(case, explanation)
+        return {way: order.curve(hidden, way=way) for way, hidden in self.steps_of(order.counts).items()}
+
+
+@dataclass(frozen=True)
+class Test:
+    """A test without hidden features. `blind` are those that cannot tell a map from a reference: they ask whether
+    a method reacts, not whether it is right."""
+
+    blind: ClassVar[bool] = True
+
+    __call__ = scored
+    __test__ = False  # not one of pytest's
+
+    def __post_init__(self) -> None:
+        keep_label_map(self)
+
+
+def drawn(
+    kind: Literal["random", "standard_normal"], shape: Sequence[int], draws: range, *seed: int
+) -> Tensor:
+    """Random numbers (draws, …), uniform from 0 to 1 or normal. Those of a draw do not depend on which others are
+    there, and those of its first tokens not on how many there are."""
+    random = [np.random.default_rng((*seed, number)) for number in draws]
+    return torch.from_numpy(np.stack([getattr(r, kind)(tuple(shape)) for r in random]))
+
+
+def nan_where(which: Tensor, values: Tensor, why: str) -> Found:
+    """Values that are undefined for some samples."""
+    return Found(values.masked_fill(which, torch.nan), why if bool(which.any()) else "")

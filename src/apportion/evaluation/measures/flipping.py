@@ -1,0 +1,232 @@
+"""Tests that hide features in the order of the map: pixel flipping, deletion and insertion, deletion rate, ROAD."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from apportion.engines.masking.partitions import Partition, Pixels
+from apportion.engines.masking.replacements import NoisyLinear, Replacement
+from apportion.errors import InputError, check_whole
+from apportion.evaluation.case import Case, CurveTest, Found, nan_where
+from apportion.evaluation.curve_limits import aopc_limits
+from apportion.evaluation.curves import WAYS, Curve, Order, Way, at_shares, check_shares, even_steps
+from apportion.evaluation.reference_maps import Map
+
+HidingOrder = Literal["morf", "lerf", "symmetric"]
+_WAYS: Mapping[str, tuple[Way, ...]] = {"morf": ("morf",), "lerf": ("lerf",), "symmetric": WAYS}
+
+
+@dataclass(frozen=True)
+class PixelFlipping(CurveTest):
+    """Pixel flipping (Bach et al. 2015), region perturbation (Samek et al. 2017): AOPC, the mean of
+    `f(x) − f(x with the first k features hidden)` over k = 0 … all.
+
+    `order="morf"` hides the most relevant first: higher is better. `"lerf"` hides the least relevant first:
+    lower is better. `"symmetric"` is the first minus the second, the symmetric relevance gain (Blücher et al.
+    2024): higher is better, and zero for a random order. `steps` even steps are made; None is one feature a
+    step.
+
+    `normalised` puts AOPC between the least and the most that any order of this sample can reach, 0 to 1
+    (Edin et al. 2024), by a search with `beam` candidates that runs about `beam · features²` masks: for some
+    tens of features. Cost: one forward pass a step, twice for "symmetric".
+
+    >>> model = lambda x: x @ torch.tensor([[4.0], [2.0], [1.0]])
+    >>> PixelFlipping(of="score")(model, torch.ones(1, 3), torch.tensor([[4.0, 2.0, 1.0]])).mean
+    4.25
+    """
+
+    order: HidingOrder = "morf"
+    steps: int | None = 20
+    normalised: bool = False
+    beam: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_steps(self.steps)
+        _check_order(self.order)
+        check_whole(1, beam=self.beam)
+        if self.normalised and self.order != "morf":
+            raise InputError(f"normalised was given with order={self.order!r}; accepted: with 'morf' only")
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.order != "lerf"
+
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
+        return dict.fromkeys(_WAYS[self.order], even_steps(counts, self.steps))
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        fall, curves = [], {}
+        for way, curve in self.curves(case, explanation).items():
+            read = curve.read(self.of)
+            fall.append(curve.mean(read[:, :1] - read))
+            curves[way] = mean_curve(curve, read)
+        notes = {"curves": curves}
+        if not self.normalised:
+            return Found(fall[0] if len(fall) == 1 else fall[0] - fall[1], notes=notes)
+        order = self.ordered(case, explanation)
+        least, most = aopc_limits(order.masking, self.of, even_steps(order.counts, self.steps), self.beam)
+        # The search does not try every order, so the map's own may lie beyond what it found.
+        least, most = least.minimum(fall[0]), most.maximum(fall[0])
+        why = "every order gives the same curve"
+        return nan_where(most <= least, (fall[0] - least) / (most - least), why)._replace(notes=notes)
+
+
+@dataclass(frozen=True)
+class _Area(CurveTest):
+    """What the next two share: the area under a curve of even steps."""
+
+    steps: int | None = 20
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_steps(self.steps)
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        ((way, curve),) = self.curves(case, explanation).items()
+        read = curve.read(self.of)
+        return Found(curve.area(read), notes={"curves": {way: mean_curve(curve, read)}})
+
+
+@dataclass(frozen=True)
+class Deletion(_Area):
+    """Deletion (Petsiuk et al. 2018): the area under the probability of the target as the most relevant features
+    are hidden first. Lower is better. Cost: one forward pass a step.
+
+    >>> model = lambda x: x @ torch.tensor([[4.0], [2.0]])
+    >>> Deletion(of="score")(model, torch.ones(1, 2), torch.tensor([[4.0, 2.0]])).mean
+    2.5
+    """
+
+    higher_is_better: ClassVar[bool] = False
+
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
+        return {"morf": even_steps(counts, self.steps)}
+
+
+@dataclass(frozen=True)
+class Insertion(_Area):
+    """Insertion (Petsiuk et al. 2018): the area under the probability of the target as features are put into an
+    empty input, the most relevant first. Higher is better. The paper starts from a blurred image:
+    `replacement=Blur()`. Cost: one forward pass a step.
+
+    >>> model = lambda x: x @ torch.tensor([[4.0], [2.0]])
+    >>> Insertion(of="score")(model, torch.ones(1, 2), torch.tensor([[4.0, 2.0]])).mean
+    3.5
+    """
+
+    higher_is_better: ClassVar[bool] = True
+
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
+        # With all but the first k kept out, the least relevant are hidden: the same curve, read backwards.
+        return {"lerf": even_steps(counts, self.steps)}
+
+
+@dataclass(frozen=True)
+class DeletionRate(CurveTest):
+    """The label-flip deletion rate: features are hidden one by one, the most relevant first, until the predicted
+    label changes; the score is hidden / all, and 1 if the label never changes. Lower is better.
+
+    What is no feature (padding, special tokens) is never hidden and not counted. Ties are broken by one random
+    order. The label that must change is the *predicted* one, right or wrong; a map that explains another
+    class is undefined. So is one of a single score that predicts class 0, since it speaks for class 1; the target
+    `lambda scores: scores[:, 0].abs()` explains what is predicted. Samples whose label has changed are not run
+    further, in blocks of `block` steps that double. Cost: at most as many forward passes as there are features.
+
+    >>> model = lambda x: x @ torch.tensor([[0.0, 4.0], [0.0, 2.0], [7.0, 1.0], [0.0, 1.5]])
+    >>> x, values = torch.ones(1, 4), torch.tensor([[4.0, 2.0, -6.0, 1.5]])
+    >>> DeletionRate()(model, x, values).mean
+    0.25
+    """
+
+    block: int = 4
+
+    higher_is_better: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(1, block=self.block)
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        order = self.ordered(case, explanation)
+        counts, device = order.counts, order.counts.device
+        first = order.curve(torch.zeros_like(counts)[:, None]).label
+        rate = torch.ones(len(counts), dtype=torch.float64, device=device)
+        target = order.masking.resolved
+        other, why = torch.zeros_like(rate, dtype=torch.bool), "the explained class is not the predicted one"
+        if isinstance(target, Tensor):
+            several = order.masking.output.shape[1] > 1
+            other = (target if several else torch.ones_like(target)).to(device) != first[:, 0]
+            why = why if several else "the one score speaks for class 1, and class 0 is predicted"
+        going, done, block = (~other).nonzero().flatten(), 0, self.block
+        while len(going):
+            hidden = torch.arange(done + 1, done + block + 1, device=device).expand(len(going), -1)
+            curve = order.curve(hidden, going)
+            changed = (curve.label != first[going]) & curve.own
+            flipped = changed.any(1)
+            where = changed.int().argmax(1, keepdim=True)
+            rate[going[flipped]] = curve.share.gather(1, where)[flipped, 0].to(rate)
+            done, block = done + block, 2 * block
+            going = going[~flipped & (counts[going] > done)]
+        return nan_where(other, rate, why)
+
+
+@dataclass(frozen=True)
+class ROAD(CurveTest):
+    """Remove and debias (Rong et al. 2022): pixels are replaced by noisy linear imputation, which hides them
+    without leaving their outline to be read, and no model is trained again.
+
+    The mean over `shares` of hidden pixels of what the model then says: `order="morf"` hides the most relevant
+    first (lower is better), `"lerf"` the least relevant first (higher is better), `"symmetric"` is half the
+    second minus the first, as in pytorch-grad-cam's ROADCombined (higher is better). Images only.
+    Cost: one forward pass a share and order.
+    """
+
+    partition: Partition | Tensor | None = field(default=Pixels(), kw_only=True)
+    replacement: Replacement | None = field(default=NoisyLinear(), kw_only=True)
+    order: HidingOrder = "symmetric"
+    shares: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_shares("shares", self.shares)
+        _check_order(self.order)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.order != "morf"
+
+    def ordered(self, case: Case, explanation: Map) -> Order:
+        x = case.inputs
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() != 4:
+            raise InputError("ROAD fills pixels in; accepted: images (batch, channels, height, width)")
+        return super().ordered(case, explanation)
+
+    def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
+        return dict.fromkeys(_WAYS[self.order], at_shares(counts, self.shares))
+
+    def measure(self, case: Case, explanation: Map) -> Found:
+        means = [curve.read(self.of).mean(1) for curve in self.curves(case, explanation).values()]
+        return Found(means[0] if len(means) == 1 else (means[1] - means[0]) / 2)
+
+
+def mean_curve(curve: Curve, read: Tensor) -> dict[str, list[float]]:
+    """The mean over the samples at each step, for a picture: the share of hidden features and the value."""
+    own = curve.own.sum(0)
+    shares, values = ((t * curve.own).sum(0) / own for t in (curve.share, read))
+    return {"share": shares.tolist(), "value": values.tolist()}
+
+
+def _check_steps(steps: int | None) -> None:
+    if steps is not None:  # one feature a step
+        check_whole(1, steps=steps)
+
+
+def _check_order(order: str) -> None:
+    if order not in _WAYS:
+        raise InputError(f"order is {order!r}; accepted: {', '.join(map(repr, _WAYS))}")

@@ -1,0 +1,89 @@
+"""One call for a raw input or tensors: encode if needed, run a method by name, and name the features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from inspect import signature
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion.core.calling import Model
+from apportion.core.classifier import Classifier
+from apportion.core.features import Features, TabularFeatures
+from apportion.core.inputs import Inputs
+from apportion.core.registry import made_of
+from apportion.core.target import Target
+from apportion.errors import InputError, nearest
+from apportion.results.explanation import Explanation
+
+
+def explain(
+    model: Model | Classifier, inputs: Any, method: Any = "lrp", target: Target | str = None
+) -> Explanation:
+    """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any
+    model.
+
+    `method` is a method, its short name, or its repr; `target` may be a class name where the classifier has
+    labels.
+
+    >>> import torch, apportion as ap
+    >>> ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method="saliency").values.shape
+    torch.Size([1, 2])
+    """
+    method = made_of(method)
+    if not isinstance(model, Classifier):
+        if isinstance(target, str):
+            raise InputError(
+                f"target is {target!r}, but only a Classifier has class names; accepted: a class index"
+            )
+        explanation: Explanation = method(model, inputs, target)
+        return explanation
+    if isinstance(inputs, Tensor | tuple | dict) and model.domain != "tabular":
+        return explain_encoded(model, inputs, (), method, target)
+    encoded, features = model.prepared(inputs)
+    return explain_encoded(model, encoded, (features,), method, target)
+
+
+def explain_encoded(
+    model: Classifier, inputs: Inputs, features: Sequence[Features], method: Any, target: Target | str = None
+) -> Explanation:
+    """Explain a batch that is encoded already; `features` has one for each sample, or is empty."""
+    number = class_number(target, model.labels) if isinstance(target, str) else target
+    # Methods that hide features say by their arguments that they want to know which these are.
+    asked = signature(method).parameters
+    mask = {"mask": model.mask} if "mask" in asked else {}
+    known = {"features": tuple(features)} if features and "features" in asked else {}
+    columns = _columns(method, features) if "groups" in asked else {}
+    return named(method(model.model, inputs, number, **mask, **known, **columns), model, *features)
+
+
+def _columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:
+    """The inputs of a one-hot block together, where a method pairs inputs and was not told which are one
+    feature."""
+    told = method.groups is not None or method.at is not None
+    if told or not features or not isinstance(features[0], TabularFeatures):
+        return {}
+    return {"groups": torch.tensor(features[0].groups)}
+
+
+def named(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
+    known = explanation.features or features
+    if not known:
+        return replace(explanation, labels=model.labels or None)
+    return explanation.with_features(known, model.labels or None)
+
+
+def class_number(name: str, labels: tuple[str, ...]) -> int:
+    """A class by its name, whatever the case, or by its number."""
+    lower = [label.lower() for label in labels]
+    if name.lower() in lower:
+        return lower.index(name.lower())
+    if name.lstrip("-").isdigit():
+        return int(name)
+    near = nearest(name, labels) or labels[:3]
+    raise InputError(
+        f"unknown class {name!r}; nearest: {', '.join(near)} (or a number from 0 to {len(labels) - 1})"
+    )

@@ -1,0 +1,65 @@
+"""What methods that hide features have in common: three settings, and the call that prepares the masking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from apportion.core.calling import Model
+from apportion.core.features import Features
+from apportion.core.inputs import Inputs
+from apportion.core.target import Target
+from apportion.engines.masking.engine import Masking
+from apportion.engines.masking.partitions import Partition, keep_label_map
+from apportion.engines.masking.replacements import Replacement
+from apportion.errors import check_whole
+from apportion.results.explanation import Explanation
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """A method that hides features: it says how inputs are `cut` into features and how the answers of the model
+    under masks become an explanation (`explained`).
+
+    `replacement` says what stands in the place of hidden features, drawn from `seed` where it is random; `chunk` is
+    the number of rows that run at once (default: by the size of the model).
+    """
+
+    replacement: Replacement | None = field(default=None, kw_only=True)
+    seed: int = field(default=0, kw_only=True)
+    chunk: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_whole(0, seed=self.seed)
+        keep_label_map(self)
+
+    def __call__(
+        self,
+        model: Model,
+        inputs: Inputs,
+        target: Target = None,
+        *,
+        features: Sequence[Features] | None = None,
+        mask: int | None = None,
+    ) -> Explanation:
+        """`features` are those of the domain, one for each sample; `mask` is the id of a mask token."""
+        return self.explained(
+            Masking(
+                model,
+                inputs,
+                target,
+                partition=self.cut(inputs),
+                replacement=self.replacement,
+                features=features,
+                mask=mask,
+                chunk=self.chunk,
+                seed=self.seed,
+            )
+        )
+
+    def cut(self, inputs: Inputs) -> Partition | None:
+        """The features of these inputs; None for the default of `Masking`."""
+        raise NotImplementedError
+
+    def explained(self, masking: Masking) -> Explanation:
+        raise NotImplementedError

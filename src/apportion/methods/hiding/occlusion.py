@@ -1,0 +1,118 @@
+"""Occlusion: how much the score falls when one feature is hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import reduce
+from math import gcd
+
+import torch
+from torch import Tensor
+
+from apportion.core.inputs import Inputs
+from apportion.core.progress import progress
+from apportion.engines.masking.engine import Masking
+from apportion.engines.masking.partitions import Partition, Patches, as_partition, sides_of
+from apportion.errors import InputError
+from apportion.methods.hiding.base import Hiding
+from apportion.results.explanation import Explanation
+
+
+@dataclass(frozen=True)
+class Occlusion(Hiding):
+    """Occlusion (Zeiler & Fergus 2014), leave-one-out: `f(x) − f(x without i)` for each feature i.
+
+    By default features are patches of an image (about 14 a side), the words of a text (each token where the
+    features of the text are not given; special tokens are never hidden), the columns of a row; hidden ones
+    are replaced by the mask token (id 0 where none is known) or by zero. `patch` sets the side of the
+    patches, and with a `stride` below it they overlap.
+
+    The values of the entries of a feature add up to its effect; where patches overlap, an entry has the
+    mean of its shares in them. The effects do not claim to add up to anything, so `total` is None. Cost:
+    one forward pass per feature, and one more.
+
+    >>> model = lambda x: 2 * x[:, 0] * x[:, 1] + x[:, 2]
+    >>> Occlusion()(model, torch.tensor([[1.0, 3.0, 5.0]])).values.tolist()
+    [[6.0, 6.0, 5.0]]
+    """
+
+    patch: int | tuple[int, ...] | None = None
+    stride: int | tuple[int, ...] | None = None
+    partition: Partition | Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.partition is not None and (self.patch is not None or self.stride is not None):
+            raise InputError(
+                "a partition was given together with patch or stride; accepted: one or the other"
+            )
+        super().__post_init__()
+
+    def cut(self, inputs: Inputs) -> Partition | None:
+        if self.patch is None and self.stride is None:
+            return as_partition(self.partition)
+        if not isinstance(inputs, Tensor) or inputs.dim() < 3:
+            raise InputError("patch and stride need one tensor with a grid, (batch, channels, …)")
+        return Patches(tuple(map(gcd, *self._sides(inputs))))
+
+    def explained(self, masking: Masking) -> Explanation:
+        effects = self._of_windows(masking) if self.stride is not None else self._of_features(masking)
+        places = torch.arange(masking.many, device=effects.device)
+        absent = places >= masking.counts.to(effects.device)[:, None]
+        return masking.explanation(self, masking.spread(effects.masked_fill(absent, 0.0)), total=None)
+
+    def _of_features(self, masking: Masking) -> Tensor:
+        """The effect of each feature, (batch, features)."""
+        every = torch.arange(masking.many)
+        values = [masking.values(every != some[:, None]) for some in _in_blocks(every, masking)]
+        return masking.score[:, None] - torch.cat(values, 1)
+
+    def _of_windows(self, masking: Masking) -> Tensor:
+        """The effect of each cell: an entry has the mean of its shares in the windows over it."""
+        part, score = masking.parts[0], masking.score[:, None]
+        axes = self._windows(part.x)
+        entries = part.labels.flatten().bincount().to(score.device)
+        # Half precision cannot count the windows over a cell.
+        shares = torch.zeros(
+            masking.batch,
+            masking.many,
+            device=score.device,
+            dtype=torch.promote_types(score.dtype, torch.float32),
+        )
+        times = torch.zeros_like(entries)
+        begins = torch.cartesian_prod(*[torch.arange(len(axis)) for axis in axes]).view(-1, len(axes))
+        for some in _in_blocks(begins, masking):
+            along = [axis[at] for axis, at in zip(axes, some.T, strict=True)]
+            windows = reduce(lambda a, b: (a[:, :, None] & b[:, None]).flatten(1), along)
+            cover = windows.to(shares)
+            effects = (score - masking.values(~windows)).to(shares)
+            shares += (effects / (cover @ entries.to(cover))) @ cover
+            times += windows.sum(0).to(times)
+        return (shares / times.clamp(min=1) * entries).to(score.dtype)
+
+    def _sides(self, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Of a window, and from one to the next."""
+        sides = sides_of(self.patch, x.shape[2:], "patch")
+        steps = sides if self.stride is None else sides_of(self.stride, x.shape[2:], "stride")
+        if any(step > side for step, side in zip(steps, sides, strict=True)):
+            raise InputError(f"stride {steps} is larger than the patch {sides}; accepted: at most the patch")
+        return sides, steps
+
+    def _windows(self, x: Tensor) -> list[Tensor]:
+        """For each axis which of its cells each window covers, (windows, cells)."""
+        axes = []
+        for length, side, step in zip(x.shape[2:], *self._sides(x), strict=True):
+            cell = gcd(side, step)
+            begins = torch.arange(0, max(1, -(-(length - side) // step) * step + 1), step)[:, None]
+            places = torch.arange(-(-length // cell)) * cell
+            axes.append((places >= begins) & (places < begins + side))
+        return axes
+
+
+_BLOCK = 1 << 26
+
+
+def _in_blocks(rows: Tensor, masking: Masking) -> Iterator[Tensor]:
+    """So many rows at once that a mask for each fits into a block."""
+    blocks = rows.split(max(1, _BLOCK // masking.many))
+    yield from blocks if len(blocks) == 1 else progress(blocks, len(rows), "masked inputs")

@@ -1,0 +1,208 @@
+"""The straight lines from baselines to samples along which the path methods integrate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apportion.core.inputs import Inputs
+from apportion.engines.substitution import HARMLESS, Gradients, Score, Substitute, Substitution
+from apportion.errors import InputError
+
+# A remainder is compared with |total|, but with no less than this share of what the score spans along the
+# path: where f(x) equals f(x′) no finite accuracy would be a share of the total.
+SMALLEST_TOTAL = 0.01
+
+
+@dataclass
+class Paths:
+    """The straight lines from each baseline to each sample.
+
+    Path `p` runs from baseline `p // batch` to sample `p % batch`. `starts` are (baselines, batch or 1, …)
+    and `ends` (batch, …), one of each for every leaf; `at_starts` and `at_ends` are the scores there,
+    (paths,) in double precision on the CPU.
+    """
+
+    subject: Gradients
+    starts: list[Tensor]
+    ends: list[Tensor]
+    table: Mapping[str, Substitute] = field(default_factory=lambda: HARMLESS)
+    at_starts: Tensor = field(default_factory=lambda: torch.empty(0))
+    at_ends: Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @classmethod
+    def between(cls, subject: Gradients, score: Score, baseline: Inputs | float) -> Paths:
+        """The paths to the leaves of `score`, from what the caller gave as `baseline`."""
+        ends = [leaf.detach() for leaf in score.leaves]
+        paths = cls(subject, _starts(subject, score, ends, baseline), ends)
+        paths.at_ends = score.value.detach().double().cpu().repeat(paths.baselines)
+        paths.at_starts = paths.values(torch.arange(paths.many), torch.zeros(paths.many))
+        return paths
+
+    @property
+    def batch(self) -> int:
+        return self.subject.batch
+
+    @property
+    def baselines(self) -> int:
+        return self.starts[0].shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The coarsest number format of the leaves."""
+        return max((end.dtype for end in self.ends), key=lambda dtype: torch.finfo(dtype).eps)
+
+    @property
+    def many(self) -> int:
+        return self.baselines * self.batch
+
+    def forward(self, which: Tensor, places: Tensor, grad: bool = True) -> Score:
+        """One forward pass at `places` of the paths `which`, both (rows,)."""
+        points = []
+        for start, end in zip(self.starts, self.ends, strict=True):
+            row = which.to(end.device)
+            part = places.to(end).view(-1, *[1] * (end.dim() - 1))
+            points.append(torch.lerp(self._start(start, row), end[row % self.batch], part))
+        run = Substitution(self.table, model=self.subject.model)
+        return self.subject.forward(run, points, which % self.batch, grad)
+
+    def values(self, which: Tensor, places: Tensor, chunk: int = 32) -> Tensor:
+        """The scores at these places: (rows,) in double precision on the CPU."""
+        parts = zip(pieces(which, chunk), pieces(places, chunk), strict=True)
+        # Only what could have a gradient is substituted, so a table that replaces needs a graph.
+        graph = self.table is not HARMLESS
+        return torch.cat([self.forward(w, u, grad=graph).value.detach().double().cpu() for w, u in parts])
+
+    def steps(self, which: Tensor) -> list[Tensor]:
+        """`x − x′` of the paths `which`, one tensor for each leaf."""
+        rows = [which.to(end.device) for end in self.ends]
+        pairs = zip(self.starts, self.ends, rows, strict=True)
+        return [end[row % self.batch] - self._start(start, row) for start, end, row in pairs]
+
+    def totals(self) -> Tensor:
+        """What is to be apportioned for each sample: (batch,) `f(x)` minus the mean of `f(x′)`."""
+        total = (self.at_ends - self.at_starts).view(self.baselines, self.batch).mean(0)
+        return total.to(self.ends[0].device)
+
+    def scale(self, which: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """What a remainder is compared with: |total|, or a share of what the score spans if that is more.
+
+        `low` and `high` are the lowest and highest scores met inside the paths `which`.
+        """
+        ends = torch.stack([self.at_starts[which], self.at_ends[which]])
+        span = torch.maximum(high, ends.amax(0)) - torch.minimum(low, ends.amin(0))
+        return torch.maximum((ends[1] - ends[0]).abs(), SMALLEST_TOTAL * span)
+
+    def judged(
+        self, which: Tensor, gap: Tensor, tolerance: float, low: Tensor, high: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Which gaps are above the tolerance: those that more nodes may close, and those that the number format
+        cannot tell from zero."""
+        over = gap - tolerance * self.scale(which, low, high)
+        rounding = self.rounding(which)
+        return over > rounding, (over > 0) & (over <= rounding)
+
+    def rounding(self, which: Tensor) -> Tensor:
+        """A difference of scores that the number format cannot tell from zero."""
+        size = torch.maximum(self.at_starts[which].abs(), self.at_ends[which].abs())
+        return 32 * torch.finfo(self.dtype).eps * size
+
+    def _start(self, start: Tensor, which: Tensor) -> Tensor:
+        return start.expand(-1, self.batch, *start.shape[2:])[which // self.batch, which % self.batch]
+
+
+def pieces(rows: Tensor, chunk: int) -> list[Tensor]:
+    """`rows`, at most `chunk` at a time."""
+    return [rows[begin : begin + chunk] for begin in range(0, len(rows), chunk)]
+
+
+def _starts(subject: Gradients, score: Score, ends: list[Tensor], baseline: Inputs | float) -> list[Tensor]:
+    """One (baselines, batch or 1, …) tensor for each leaf."""
+    if isinstance(baseline, int | float) and math.isfinite(baseline):
+        return [torch.full_like(end[:1], baseline)[None] for end in ends]
+    if not isinstance(baseline, Tensor | tuple | Mapping):
+        raise InputError(
+            f"baseline is {baseline!r:.60}; accepted: a finite number, or tensors like the inputs"
+        )
+    given = _by_key(baseline)
+    inputs = _by_key(subject.inputs)
+    for key, tensor in given.items():
+        if not isinstance(tensor, Tensor):
+            raise InputError(
+                f"baseline holds {type(tensor).__name__}; accepted: a number, or tensors like the inputs"
+            )
+        if key not in inputs:
+            raise InputError(f"baseline names input {key!r}; the inputs are {list(inputs)}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError("baseline contains NaN or infinite numbers")
+    direct = len(ends) == 1 and len(given) == 1
+    if direct and score.slots[0].positions is not None and next(iter(given.values())).is_floating_point():
+        return [_many(next(iter(given.values())), ends[0], "the embedding")]
+    if not subject.layers and all(slot.positions is None for slot in score.slots):
+        keys = [slot.key for slot in score.slots]
+        found = [_many(given.get(k, inputs[k]), e, "the input") for k, e in zip(keys, ends, strict=True)]
+        most = max(start.shape[0] for start in found)
+        if any(start.shape[0] not in (1, most) for start in found):
+            raise InputError(
+                f"baselines number {[s.shape[0] for s in found]}; accepted: as many for each input"
+            )
+        return [start.expand(most, *start.shape[1:]) for start in found]
+    return _looked_up(subject, inputs, given, ends)
+
+
+def _looked_up(
+    subject: Gradients, inputs: dict[object, Tensor], given: dict[object, Tensor], ends: list[Tensor]
+) -> list[Tensor]:
+    """Baselines that must pass through the model first: token ids, or inputs below an inner layer."""
+    wide = {
+        k: _many(given.get(k, t), t, "the input").expand(-1, subject.batch, *t.shape[1:])
+        for k, t in inputs.items()
+    }
+    most = max(t.shape[0] for t in wide.values())
+    flat = {k: t.expand(most, *t.shape[1:]).flatten(0, 1) for k, t in wide.items()}
+    form: Inputs = (
+        next(iter(flat.values()))
+        if isinstance(subject.inputs, Tensor)
+        else tuple(flat.values())
+        if isinstance(subject.inputs, tuple)
+        else {str(k): t for k, t in flat.items()}
+    )
+    other = Gradients(subject.model, form, lambda scores: scores[:, 0], subject.at)
+    leaves = [leaf.detach() for leaf in other.forward(grad=False).leaves]
+    subject.ran(len(leaves[0]))
+    if [leaf.shape[1:] for leaf in leaves] != [end.shape[1:] for end in ends]:
+        raise InputError(
+            "the baseline takes another way through the model than the inputs; their leaves differ"
+        )
+    return [leaf.view(most, subject.batch, *leaf.shape[1:]) for leaf in leaves]
+
+
+def _by_key(inputs: Inputs) -> dict[object, Tensor]:
+    if isinstance(inputs, Tensor):
+        return {None: inputs}
+    return dict(enumerate(inputs)) if isinstance(inputs, tuple) else {key: inputs[key] for key in inputs}
+
+
+def _many(baseline: Tensor, end: Tensor, what: str) -> Tensor:
+    """As (baselines, batch or 1, …): what broadcasts to `end`, or has one dimension more."""
+    several = baseline.dim() > end.dim()
+    one = baseline if several else baseline[None]
+    try:
+        shape = np.broadcast_shapes(one.shape[1:], end.shape)
+    except ValueError:
+        shape = ()
+    if shape != tuple(end.shape) or one.dim() > end.dim() + 1 or not one.numel():
+        raise InputError(
+            f"baseline has shape {tuple(baseline.shape)}; accepted: {tuple(end.shape)} as {what}, what "
+            "broadcasts to it, or one more leading dimension for several baselines"
+        )
+    one = one.detach().to(end)
+    while one.dim() < end.dim() + 1:
+        one = one.unsqueeze(1)
+    rows = end.shape[0] if one.shape[1] == end.shape[0] else 1
+    return one.expand(one.shape[0], rows, *end.shape[1:])

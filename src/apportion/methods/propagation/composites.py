@@ -1,0 +1,96 @@
+"""Composites: which rule where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any, Literal
+
+import torch
+
+from apportion.errors import InputError
+from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Rule
+
+
+@dataclass(frozen=True)
+class Composite:
+    """Which rule a layer gets: by the name of its module, then by the module's type, then by its depth (`first`:
+    it reads the input itself, whatever was moved or rescaled before; `last`: nothing is after it), then by its
+    kind. `names` and `types` are pairs of a pattern (`"layer3.*"`, `"Conv*"`) and a rule.
+
+    `softmax`: "taylor" propagates through attention weights as AttnLRP does (Achtibat et al. 2024), "constant"
+    lets the values take all. `pooling`: "winner" gives a max pool's relevance to its maximum, "proportional"
+    shares it out.
+
+    >>> Composite(first=Flat(), names=(("head*", Epsilon(0.1)),)).first
+    Flat(eps=1e-06)
+    """
+
+    convolution: Rule = Epsilon()
+    linear: Rule = Epsilon()
+    matmul: Rule = Epsilon()
+    first: Rule | None = None
+    last: Rule | None = None
+    names: tuple[tuple[str, Rule], ...] = ()
+    types: tuple[tuple[str, Rule], ...] = ()
+    softmax: Literal["taylor", "constant"] = "taylor"
+    pooling: Literal["winner", "proportional"] = "winner"
+
+    def __post_init__(self) -> None:
+        for name, accepted in (("softmax", ("taylor", "constant")), ("pooling", ("winner", "proportional"))):
+            if getattr(self, name) not in accepted:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}; accepted: {', '.join(map(repr, accepted))}"
+                )
+
+    def rule(self, kind: str, module: str, module_type: str, first: bool, last: bool) -> Rule:
+        """The rule of one layer; `kind` is "convolution", "linear" or "matmul"."""
+        for patterns, found in ((self.names, module), (self.types, module_type)):
+            for pattern, rule in patterns:
+                if fnmatch(found, pattern):
+                    return rule
+        if first and self.first is not None:
+            return self.first
+        if last and self.last is not None:
+            return self.last
+        return getattr(self, kind)
+
+
+COMPOSITES: dict[str, Composite] = {
+    "epsilon": Composite(),
+    "epsilon-plus": Composite(convolution=AlphaBeta(1, 0)),
+    "epsilon-plus-flat": Composite(convolution=AlphaBeta(1, 0), first=Flat()),
+    "epsilon-alpha2beta1": Composite(convolution=AlphaBeta(2, 1)),
+    "epsilon-alpha2beta1-flat": Composite(convolution=AlphaBeta(2, 1), first=Flat()),
+    "epsilon-gamma-box": Composite(convolution=Gamma(0.25), first=Box()),
+    "transformer": Composite(),
+    "recurrent": Composite(linear=Epsilon(1e-3), softmax="constant"),
+}
+"""The ready composites. "transformer" is AttnLRP; "recurrent" follows Arras et al. 2017, whose attention weights
+and gates are constants."""
+
+
+def composite_named(name: str | Composite | None, model: Any) -> tuple[str, Composite]:
+    """A composite by name; None picks by what the model is made of."""
+    if isinstance(name, Composite):
+        return repr(name), name
+    name = _suited(model) if name is None else name
+    if name not in COMPOSITES:
+        raise InputError(f"unknown composite {name!r}; accepted: {', '.join(COMPOSITES)}, or a Composite")
+    return name, COMPOSITES[name]
+
+
+def _suited(model: Any) -> str:
+    if not isinstance(model, torch.nn.Module):
+        return "epsilon"
+    parts = [type(module).__name__.lower() for module in model.modules()]
+    if isinstance(model, torch.fx.GraphModule):
+        parts += [str(node.target).lower() for node in model.graph.nodes]
+    if any(isinstance(module, torch.nn.RNNBase) for module in model.modules()):
+        return "recurrent"
+    if any(word in part for part in parts for word in ("attention", "mixer", "transformer")):
+        return "transformer"
+    if any(word in part for part in parts for word in (".gru", ".lstm")):
+        return "recurrent"
+    pictures = any("conv" in part for part in parts) and not any("embedding" in part for part in parts)
+    return "epsilon-plus-flat" if pictures else "epsilon"

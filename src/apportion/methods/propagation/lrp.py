@@ -1,0 +1,136 @@
+"""Layer-wise relevance propagation as a method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion.core.calling import Model
+from apportion.core.inputs import Inputs
+from apportion.core.target import Target
+from apportion.engines.substitution import Gradients, Score
+from apportion.errors import InputError
+from apportion.methods.propagation.composites import Composite, composite_named
+from apportion.methods.propagation.operations.table import COMPOSED, TABLE, other
+from apportion.methods.propagation.relevance_pass import Propagation
+from apportion.methods.propagation.rows import OpenRow
+from apportion.results.explanation import Explanation
+from apportion.results.ledger import Ledger
+
+OPERATIONS = (TABLE, COMPOSED, other)
+
+NEARLY_ALL = 0.9  # share of the score; a remainder above it is told in a warning
+
+
+@dataclass(frozen=True)
+class LRP:
+    """Layer-wise relevance propagation (Bach et al. 2015) for any PyTorch model as it is.
+
+    `composite` says which rule a layer gets: a name (see `COMPOSITES`), a `Composite`, or None to pick by what
+    the model is made of; the notes say what was picked. `total` is the explained score; what biases, the
+    stabiliser and operations without a rule absorb is the remainder, and with `ledger=True` each operation's
+    part of it is in `explanation.ledger`. An operation without a rule passes relevance by its gradient and is
+    named in the warnings with the amount; with `strict=True` it is an error. A remainder of nearly the whole score
+    is told in a warning, too. `at` names one or several modules
+    whose outputs' relevance is wanted instead of the inputs'. Cost: one forward and one backward pass (the
+    rules other than LRP-0 and LRP-ε evaluate their layer once or twice more).
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+    >>> e = LRP("epsilon", ledger=True)(model, torch.ones(1, 4), target=0)
+    >>> abs(float(e.remainder) - sum(e.ledger.absorbed.values())) < 1e-5
+    True
+    """
+
+    composite: str | Composite | None = None
+    ledger: bool = False
+    strict: bool = False
+    at: str | Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        composite_named(self.composite, None)
+
+    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+        subject = Gradients(model, inputs, target, self.at)
+        _check_visible(subject.model)
+        name, composite = composite_named(self.composite, subject.model)
+        layers = None
+        if composite.last is not None:
+            counting = Propagation(composite)
+            subject.forward(counting.substitution(subject.model, *OPERATIONS))
+            layers = counting.seen_layers
+        state = Propagation(composite, self.strict, self.ledger, layers)
+        score = subject.forward(state.substitution(subject.model, *OPERATIONS))
+        gradients, direct = score.gradients_and_probes()
+        values = [
+            torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.leaves, gradients, direct, strict=True)
+        ]
+        made = subject.explanation(
+            self,
+            score,
+            values,
+            score.value,
+            warnings=_warnings(state),
+            ledger=_ledger(state, score, values) if self.ledger else None,
+            notes={"composite": name},
+        )
+        return replace(made, warnings=(*made.warnings, *_left_over(score.value.detach(), made.apportioned)))
+
+
+def _left_over(total: Tensor, apportioned: Tensor) -> tuple[str, ...]:
+    many = int(((total - apportioned).abs() > NEARLY_ALL * total.abs()).sum())
+    if not many:
+        return ()
+    whose = f" of {many} of {len(total)} samples" if len(total) > 1 else ""
+    return (
+        f"the remainder{whose} is nearly the whole score, or more: biases and stabilisers "
+        "took it, so the values say where, not how much (DeepLIFT and Integrated Gradients add up)",
+    )
+
+
+def _check_visible(model: Any) -> None:
+    if not isinstance(model, torch.nn.Module):
+        return
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(
+                f"{name or 'the model'} is TorchScript, whose functions cannot be seen; explain the original module "
+                "or a torch.export'ed program instead"
+            )
+
+
+def _warnings(state: Propagation) -> tuple[str, ...]:
+    found = []
+    for row in state.rows.values():
+        if not row.ruled:
+            closed = row.closed()
+            found.append(
+                f"no rule for {row.operation!r} in {row.module or 'the model'!r}: its gradient was used; relevance "
+                f"{closed.arrived:.4g} arrived and {closed.passed_on:.4g} was passed on"
+            )
+    for row in state.hidden.values():
+        place = f"before {row.module!r}" if row.module else "by the model"
+        found.append(
+            f"a function that cannot be seen ({row.operation}) is called {place}: its "
+            f"gradient was used; relevance {row.of('arrived'):.4g} arrived there"
+        )
+    return tuple(found)
+
+
+def _ledger(state: Propagation, score: Score, values: Sequence[torch.Tensor]) -> Ledger:
+    rows = [row.closed() for row in state.rows.values()]
+    total = float(score.value.detach().double().sum())
+    apportioned = sum(float(v.double().sum()) for v in values)
+    if state.hidden:
+        # What unseen functions absorbed cannot be measured there; it is what no other row accounts for.
+        rest = total - apportioned - sum(r.bias + r.stabiliser + r.unruled for r in rows)
+        hidden = next(iter(state.hidden.values()))
+        arrived = sum(row.of("arrived") for row in state.hidden.values())
+        whole = OpenRow(hidden.module, hidden.operation, hidden.rule, ruled=False)
+        whole.add("arrived", torch.tensor(arrived, dtype=torch.float64))
+        whole.add("passed_on", torch.tensor(arrived - rest, dtype=torch.float64))
+        rows.append(whole.closed())
+    return Ledger(tuple(row for row in rows if row.arrived or row.passed_on), total, apportioned)

@@ -1,0 +1,169 @@
+"""How relevance passes each operation that is not left to its own gradient.
+
+The gradient itself is the right rule (LRP-0) wherever an operation only moves entries, adds them up or selects
+among them, and more generally wherever it is positively homogeneous: by Euler's theorem `Σ x · ∂y/∂x = y`.
+`TABLE` maps the name of a function to its treatment; `other` takes every name that is not in it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from apportion.engines.substitution import Call, Substitute, native, no_derivatives
+from apportion.engines.substitution.function_names import MOVES
+from apportion.methods.propagation.operations import elementwise, layers, normalisation, products
+from apportion.methods.propagation.operations.attention import PARTS
+from apportion.methods.propagation.tags import carry_kind, kind_of, state_of, tag
+
+# Homogeneous functions that select among entries: of gates they make gates.
+SELECTING = frozenset(
+    "topk sort msort kthvalue max min amax amin maximum minimum cummax cummin where masked_fill".split()
+)
+
+HOMOGENEOUS = SELECTING | frozenset(
+    """neg positive sum nansum mean nanmean cumsum leaky_relu rrelu abs fmax fmin
+    median nanmedian quantile nanquantile trapezoid mode aminmax fractional_max_pool2d fractional_max_pool3d
+    adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d max_pool2d_with_indices max_pool3d_with_indices
+    max_pool1d_with_indices max_unpool1d max_unpool2d max_unpool3d avg_pool1d avg_pool2d avg_pool3d
+    adaptive_avg_pool1d adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d lp_pool1d
+    lp_pool2d lp_pool3d interpolate upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d
+    upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa norm
+    linalg_vector_norm linalg_matrix_norm frobenius_norm fill zero col2im fold scatter_add
+    index_add diff native_dropout std std_mean trace complex view_as_real view_as_complex imag conj conj_physical
+    resolve_conj resolve_neg hypot stft istft nan_to_num affine_grid""".split()
+)
+
+# Sums of positive numbers are positive.
+SUMS = frozenset({"sum", "mean", "cumsum", "index_add", "scatter_add"})
+
+# Weights in [0, 1]: with one of these in a product, the other factor takes all the relevance.
+GATES = frozenset({"sigmoid", "hardsigmoid", "special_ndtr"})
+DROPOUTS = frozenset(
+    """dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout""".split()
+)
+TAYLOR = frozenset(
+    {"log_softmax", "logsumexp", "logaddexp", "logcumsumexp", "softmin", "special_log_softmax"}
+)
+
+
+def other(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """Moves, homogeneous functions, comparisons; and functions that no rule is known for."""
+    name = call.name
+    if name in MOVES or name in SELECTING:
+        result = call.native()
+        carry_kind(call, result)
+        return result
+    if name in SUMS and all(kind_of(call, t) == "positive" for t in call.actives):
+        return tag(call, call.native(), "positive")
+    if name in HOMOGENEOUS or name.startswith(("fft_", "linalg_norm")):
+        return call.native()
+    if name in elementwise.ELEMENTWISE:
+        return elementwise.elementwise(call, *args, **kwargs)
+    state = state_of(call)
+    return state.unruled(call)
+
+
+def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """Its own gradient (the Taylor form of AttnLRP); whether it is constant as a weight, the product knows."""
+    return tag(call, call.native(), "gate")
+
+
+def dropout(
+    call: Call, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, **kwargs: Any
+) -> Any:
+    if not kwargs.get("train", training):
+        return input
+    result = call.native()
+    carry_kind(call, result)
+    return result
+
+
+def var(call: Call, *args: Any, **kwargs: Any) -> Any:
+    """Homogeneous of degree two: half of its gradient."""
+    result = call.native()
+    return (
+        products.halved(result, 2)
+        if isinstance(result, Tensor)
+        else (products.halved(result[0], 2), *result[1:])
+    )
+
+
+COMPOSED: dict[str, Substitute] = {
+    **PARTS,
+    **dict.fromkeys(("addmm", "baddbmm", "addmv", "addbmm", "addr", "addcmul"), products.add_product),
+    "addcdiv": products.add_quotient,
+    "glu": products.glu,
+    "cosine_similarity": products.cosine_similarity,
+}
+"""Treatments that only call other operations: the ledger has rows for those."""
+
+TABLE: dict[str, Substitute] = {
+    **dict.fromkeys(GATES, elementwise.gate),
+    **dict.fromkeys(("tanh", "erf"), elementwise.saturating),
+    **dict.fromkeys(("softplus", "exp"), elementwise.positive),
+    **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), elementwise.clamp),
+    **dict.fromkeys(("rsqrt", "sqrt", "reciprocal"), elementwise.inverse),
+    **dict.fromkeys(("pow", "float_power"), elementwise.power),
+    **dict.fromkeys(("add", "sub", "rsub"), elementwise.add),
+    **dict.fromkeys(("mul",), products.product),
+    **dict.fromkeys(("div", "rtruediv"), elementwise.divide),
+    **dict.fromkeys(("matmul", "rmatmul"), products.matmul),
+    **dict.fromkeys(("grouped_mm", "_grouped_mm", "grouped_mm_fallback"), products.grouped_product),
+    **dict.fromkeys(
+        (
+            "einsum",
+            "tensordot",
+            "chain_matmul",
+            "linalg_multi_dot",
+            "inner",
+            "linalg_vecdot",
+            "outer",
+            "ger",
+            "kron",
+        ),
+        products.einsum,
+    ),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), layers.convolution),
+    **dict.fromkeys(
+        ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), layers.transposed_convolution
+    ),
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), layers.max_pool),
+    "softmax": softmax,
+    **dict.fromkeys(DROPOUTS, dropout),
+    **dict.fromkeys(("var", "var_mean"), var),
+    **dict.fromkeys(("prod", "cumprod"), products.multiplied_along),
+    **dict.fromkeys(("scatter_reduce", "index_reduce", "segment_reduce"), products.reduced),
+    **dict.fromkeys(TAYLOR, native),
+    "relu": elementwise.relu,
+    "threshold": elementwise.threshold,
+    "pad": layers.pad,
+    "constant_pad_nd": layers.pad,
+    **dict.fromkeys(("linalg_solve", "linalg_solve_triangular", "linalg_inv", "inverse"), products.solve),
+    "lerp": products.lerp,
+    "grid_sample": products.grid_sample,
+    "linear": layers.linear,
+    "convolution": layers.any_convolution,
+    "bilinear": products.bilinear,
+    "layer_norm": normalisation.layer_norm,
+    "native_layer_norm": normalisation.native_layer_norm,
+    "native_group_norm": normalisation.native_group_norm,
+    "rms_norm": normalisation.rms_norm,
+    "group_norm": normalisation.group_norm,
+    "instance_norm": normalisation.instance_norm,
+    **dict.fromkeys(
+        (
+            "batch_norm",
+            "native_batch_norm",
+            "cudnn_batch_norm",
+            "_native_batch_norm_legit",
+            "_native_batch_norm_legit_no_training",
+        ),
+        normalisation.batch_norm,
+    ),
+    "normalize": normalisation.normalize,
+    "local_response_norm": normalisation.local_response_norm,
+    "grad": no_derivatives,
+    **COMPOSED,
+}

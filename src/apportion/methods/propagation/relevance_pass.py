@@ -1,0 +1,248 @@
+"""How relevance travels through one forward and backward pass: `R = x · gradient`, layer by layer.
+
+Two shortcuts keep the cost near that of a gradient. A ReLU after a layer applies the layer's rule together with
+its own gradient, and a batch norm after a layer becomes part of it. Rules that are not a scaling of the layer's
+own gradient are evaluated in the backward pass, so no surrogate activations are held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion.core.private_torch import base_of
+from apportion.core.trees import map_tensors, tensors_in
+from apportion.engines.substitution import Call, Substitute, Substitution
+from apportion.engines.substitution.explained import Explained
+from apportion.engines.substitution.tensor_notes import TensorNotes
+from apportion.errors import InputError
+from apportion.methods.propagation.backward import fold_relu, lazily, scales, settle
+from apportion.methods.propagation.composites import Composite
+from apportion.methods.propagation.rows import OpenRow
+from apportion.methods.propagation.rules import Layer, Rule
+from apportion.methods.propagation.tags import Tag
+
+
+@dataclass(eq=False)
+class Propagation:
+    """The state of one LRP pass."""
+
+    composite: Composite
+    strict: bool = False
+    ledger: bool = False
+    layers: int | None = None  # how many layers there are, where the composite treats the last one apart
+    rows: dict[tuple[str, str, str], OpenRow] = field(default_factory=dict)
+    known: TensorNotes = field(default_factory=TensorNotes)
+    seen_layers: int = 0
+    types: dict[str, str] = field(default_factory=dict)
+    row: OpenRow | None = None
+    hidden: dict[tuple[str, str], OpenRow] = field(default_factory=dict)
+
+    def substitution(
+        self, model: Any, table: Mapping[str, Substitute], composed: Container[str], other: Substitute
+    ) -> Substitution:
+        """The run under a table of treatments. `other` takes the functions that are not in it; those that are
+        `composed` of other operations have no row of the ledger."""
+        measured = {name: self._measured(function, name not in composed) for name, function in table.items()}
+        if isinstance(model, torch.nn.Module):
+            self.types = {name: type(module).__name__ for name, module in model.named_modules()}
+            for module in model.modules():
+                if isinstance(module, torch.fx.GraphModule):
+                    self.types |= _exported_types(module)
+        explained = Explained(probing=self.composite.first is not None)
+        return Substitution(measured, self._measured(other, True), model, self, explained, self.arrived)
+
+    # ---- what is called ----
+
+    def _measured(self, function: Callable[..., Any], row: bool) -> Callable[..., Any]:
+        """The substitute, with its outputs registered and, for the ledger, its relevance in and out measured."""
+
+        def substitute(call: Call, *args: Any, **kwargs: Any) -> Any:
+            if not (self.ledger and row):
+                result = function(call, *args, **kwargs)
+            else:
+                outer, self.row = self.row, None
+                result = self._with_ledger(function, call)
+                self.row = outer
+            for tensor in tensors_in(result):
+                if tensor.requires_grad:
+                    self.known[tensor] = True
+            return result
+
+        return substitute
+
+    def _with_ledger(self, function: Callable[..., Any], call: Call) -> Any:
+        row = OpenRow(call.run.where(), call.name)
+        self.row = row
+
+        self._measure_inputs(call, row)
+        result = function(call, *call.args, **call.kwargs)
+        self._watch(self.row, result)
+        self._keep(self.row)
+        return result
+
+    def _measure_inputs(self, call: Call, row: OpenRow) -> None:
+        """Enter in the row what this call, and no other, passes on to each of its arguments."""
+
+        def alias(t: Tensor) -> Tensor:
+            if not t.requires_grad:
+                return t
+            other = t.view_as(t)
+            on_gradient(other, partial(row.add_product, "passed_on", t.detach()))
+            for notes in (call.run.notes, call.run.explained.origins):
+                if (note := notes.get(t)) is not None:
+                    notes[other] = note
+            return other
+
+        call.args, call.kwargs = map_tensors(call.args, alias), map_tensors(call.kwargs, alias)
+
+    def _watch(self, row: OpenRow, result: Any) -> None:
+        """Enter in the row the relevance that arrives at the outputs of a call."""
+        for tensor in tensors_in(result):
+            if tensor.requires_grad and tensor.grad_fn is not None:
+                on_gradient(tensor, partial(row.add_product, "arrived", tensor.detach()))
+
+    def _keep(self, row: OpenRow) -> None:
+        key = (row.module, row.operation, row.rule)
+        kept = self.rows.get(key)
+        if kept is None:
+            self.rows[key] = row
+        elif kept is not row:
+            # One row for all calls of an operation in a module: the later call writes into the first row's sums.
+            for what, amounts in row.sums.items():
+                kept.sums.setdefault(what, []).extend(amounts)
+            row.sums = kept.sums
+
+    def unruled(self, call: Call) -> Any:
+        """Use the gradient of a function that has no rule, and measure what that loses."""
+        measured = (
+            self.row is not None
+        )  # not in what is only written out in other operations, which has no row
+        row = self.row if self.row is not None else OpenRow(call.run.where(), call.name)
+        if not measured:
+            self._measure_inputs(call, row)
+        result = call.function(*call.args, **call.kwargs)
+        if not any(tensor.requires_grad for tensor in tensors_in(result)):
+            return result
+        if self.strict:
+            raise InputError(
+                f"no rule for {call.name!r}, called from {row.module or 'the model'!r} (strict=True)"
+            )
+        row.rule, row.ruled = "none: gradient", False
+        if not measured:
+            self._watch(row, result)
+            self._keep(row)
+        return result
+
+    # ---- what is not seen ----
+
+    def arrived(self, run: Substitution, tensor: Tensor) -> Tensor:
+        """Notices tensors that come from functions which were not seen. What was computed from parameters before the
+        model was called is a constant."""
+        explained = run.explained
+        while tensor.grad_fn is not None and tensor.grad_fn.name() == "BackwardHookFunctionBackward":
+            tensor = run.met.given.get(tensor)  # a module's backward hooks are no part of the model
+        if not tensor.requires_grad or tensor in explained:
+            return tensor
+        depends = self.known.get(tensor)
+        if depends is None:
+            self.known[tensor] = depends = _depends(tensor, explained)
+            if depends:
+                self._unseen(run, tensor)
+        return tensor if depends else tensor.detach()
+
+    def _unseen(self, run: Substitution, tensor: Tensor) -> None:
+        maker = "unknown" if tensor.grad_fn is None else tensor.grad_fn.name()
+        base = base_of(tensor)
+        seen = base is not None and (self.known.get(base) or base in run.explained)
+        if seen or maker.startswith(("AsStrided", "torch::autograd::CopySlices")):
+            return
+        where = run.where()
+        if self.strict:
+            raise InputError(
+                f"a function that cannot be seen (its gradient is {maker!r}: a custom autograd function or compiled "
+                f"code) was called from {where or 'the model'!r} (strict=True)"
+            )
+        row = self.hidden.setdefault((where, maker), OpenRow(where, maker, "none: gradient", ruled=False))
+        on_gradient(tensor, partial(row.add_product, "arrived", tensor.detach()))
+
+    # ---- layers ----
+
+    def layer(
+        self, call: Call, layer: Layer, x: Tensor, kind: str, value: Callable[[], Tensor] | None = None
+    ) -> Tensor:
+        """The output of a layer that is linear in `x`, under the rule that the composite has for it."""
+        self.seen_layers += 1
+        probe = call.run.explained.origins.get(x) if call.run.explained.probing else None
+        where = call.run.where() if (self.composite.names or self.composite.types) else ""
+        last = self.seen_layers == self.layers
+        rule = self.composite.rule(kind, where, self.types.get(where, ""), probe is not None, last)
+        return self.ruled_layer(call, layer, x, rule, probe, value)
+
+    def ruled_layer(
+        self,
+        call: Call,
+        layer: Layer,
+        x: Tensor,
+        rule: Rule,
+        probe: Tensor | None,
+        value: Callable[[], Tensor] | None = None,
+    ) -> Tensor:
+        """The same under a known rule; `value` makes the output where it need not be computed from `x`."""
+        row = self.row
+        if row is not None:
+            row.rule = _short(rule)
+            layer.row = row
+        if scales(rule):
+            z = layer(x, layer.weight, layer.bias) if value is None else value()
+        else:
+            direct = getattr(rule, "direct", False)
+            z = lazily(x, probe if direct else None, layer, rule, value)
+        self.known[z] = True
+        out = settle(z, layer, rule, row)
+        call.run.notes[out] = Tag(layer=layer, rule=rule, x=x, probe=probe, raw=z, row=row)
+        return out
+
+    def relu(self, call: Call, input: Tensor) -> Tensor:
+        """A ReLU; the rule of a layer before it is applied in its backward pass."""
+        note = call.run.notes.get(input)
+        if note is None or note.raw is None or self.ledger:
+            return torch.relu(input)
+        return fold_relu(note.raw, note.rule)
+
+
+def _depends(tensor: Tensor, explained: Explained) -> bool:
+    """Whether a tensor was computed from what is explained."""
+    seen, nodes = set(), [tensor.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, "variable", None) in explained:
+            return True
+        seen.add(node)
+        nodes.extend(before for before, _ in node.next_functions)
+    return False
+
+
+def _exported_types(program: torch.fx.GraphModule) -> dict[str, str]:
+    """The types of the modules that an exported program was made of, by name."""
+    stacks = (node.meta.get("nn_module_stack") or {} for node in program.graph.nodes)
+    places = (place for stack in stacks for place in stack.values())
+    return {str(name): getattr(kind, "__name__", str(kind).rsplit(".")[-1]) for name, kind in places}
+
+
+def _short(rule: Rule) -> str:
+    text = repr(rule)
+    return text.replace("eps=", "ε=").replace(", spread_bias=False", "").replace("gamma=", "γ=")
+
+
+def on_gradient(tensor: Tensor, then: Callable[[Tensor], None]) -> None:
+    """Call `then` with the gradient that arrives at a tensor."""
+    register: Callable[..., Any] = tensor.register_hook
+    register(then)

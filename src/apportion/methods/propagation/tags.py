@@ -1,0 +1,107 @@
+"""What is known of a tensor besides its value (whether it weighs, divides or is positive, and which layer made it), and
+what treatments of operations may use of the pass that they are part of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from apportion.core.trees import tensors_in
+from apportion.engines.substitution import Call
+from apportion.methods.propagation.composites import Composite
+from apportion.methods.propagation.rows import OpenRow
+from apportion.methods.propagation.rules import Layer, Rule
+
+
+class Unruled(Protocol):
+    """The state of a method that writes attention and recurrent layers out in operations that it has rules for."""
+
+    def unruled(self, call: Call) -> Any:
+        """The result of a function that cannot be written out, such as an LSTM with projections."""
+
+
+class State(Unruled, Protocol):
+    """The state of a pass in which layers have rules (`Propagation`), as treatments of operations use it."""
+
+    composite: Composite
+    row: OpenRow | None
+
+    def layer(
+        self, call: Call, layer: Layer, x: Tensor, kind: str, value: Callable[[], Tensor] | None = None
+    ) -> Tensor:
+        """The output of a layer that is linear in `x`, under the rule that the composite has for it."""
+
+    def ruled_layer(
+        self,
+        call: Call,
+        layer: Layer,
+        x: Tensor,
+        rule: Rule,
+        probe: Tensor | None,
+        value: Callable[[], Tensor] | None = None,
+    ) -> Tensor:
+        """The same under a known rule; `value` makes the output where it need not be computed from `x`."""
+
+    def relu(self, call: Call, input: Tensor) -> Tensor:
+        """A ReLU; the rule of a layer before it is applied in its backward pass."""
+
+
+def state_of(call: Call) -> State:
+    """The state of the pass that a call belongs to."""
+    state: State = call.run.state
+    return state
+
+
+@dataclass
+class Tag:
+    """What is known of a tensor that a substituted function returned; for the output of a layer, how it was made
+    and its `raw` output, which expects what the rule expects rather than a gradient.
+
+    `kind` is "gate" (values in [0, 1] that weigh), "scale" (a divisor or its inverse), "tanh", "positive", or "".
+    """
+
+    kind: str = ""
+    layer: Layer | None = None
+    rule: Rule = None
+    x: Tensor | None = None
+    probe: Tensor | None = None
+    raw: Tensor | None = None
+    row: OpenRow | None = None
+
+
+def kind_of(call: Call, tensor: Any) -> str:
+    known = call.run.notes.get(tensor) if isinstance(tensor, Tensor) else None
+    return "" if known is None else known.kind
+
+
+def tag(call: Call, tensor: Tensor, kind: str) -> Tensor:
+    call.run.notes[tensor] = Tag(kind=kind)
+    return tensor
+
+
+def carry_kind(call: Call, result: Any) -> None:
+    """The result is of the kind that all of it was made from: a gate next to a signal in one tensor is none."""
+    kinds = {kind_of(call, t) for t in call.actives}
+    if len(kinds) == 1 and (kind := kinds.pop()):
+        for tensor in tensors_in(result):
+            tag(call, tensor, kind)
+
+
+def operands(call: Call) -> tuple[Any, Any]:
+    values = [*call.args, *call.kwargs.values()]
+    return values[0], values[1]
+
+
+def weighed(call: Call, *factors: Any) -> tuple[Any, ...]:
+    """The factors of a product; where the composite has attention weights constant, gates among others are."""
+    gates = [active(t) and kind_of(call, t) == "gate" for t in factors]
+    if state_of(call).composite.softmax != "constant" or sum(gates) == sum(map(active, factors)):
+        return factors
+    return tuple(t.detach() if gate else t for t, gate in zip(factors, gates, strict=True))
+
+
+def active(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad

@@ -1,0 +1,201 @@
+"""Explain what was named on a command line: find the model, encode the input, run the methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from apportion.core.calling import call_model
+from apportion.core.classifier import Classifier
+from apportion.core.features import Features, ImageFeatures
+from apportion.core.inputs import Inputs
+from apportion.core.registry import from_repr
+from apportion.core.target import scores_of
+from apportion.core.trees import map_tensors, tensors_in
+from apportion.display.html import PHOTO, data_uri
+from apportion.domains.image import ImagePreparation
+from apportion.errors import InputError
+from apportion.evaluation.case import Case
+from apportion.evaluation.reference_maps import target_of
+from apportion.methods.explain import class_number, explain_encoded
+from apportion.models import SHIPPED, load
+from apportion.pipeline.given import DEFAULT_MODEL, Given, read_tensors
+from apportion.results.explanation import Explanation
+from apportion.results.result import Result
+
+
+def explain_given(
+    what: Given,
+    model: str | None = None,
+    methods: Sequence[str] = ("lrp",),
+    target: str | None = None,
+    layer: str | None = None,
+    row: int = 0,
+) -> tuple[Prepared, list[Result]]:
+    """The input ready for its model, and one explanation of it by each method."""
+    made = [_at(from_repr(name), layer) for name in methods]  # a wrong name is told before a model is loaded
+    ready = _loaded(what, model, target, row)
+    return ready, [ready.explain(method, target) for method in made]
+
+
+def explain_by_each(
+    what: Given,
+    model: str | None = None,
+    methods: Sequence[str] = ("lrp",),
+    target: str | None = None,
+    row: int = 0,
+) -> tuple[Prepared, dict[str, Result], dict[str, str]]:
+    """The same by those methods that can explain this model, and why the others cannot. InputError if none can."""
+    made = {name: from_repr(name) for name in methods}
+    ready = _loaded(what, model, target, row)
+    found, why = {}, {}
+    for name, method in made.items():
+        try:
+            found[name] = ready.explain(method, target)
+        except InputError as error:
+            why[name] = str(error)
+    if not found:
+        raise InputError("; ".join(dict.fromkeys(why.values())))
+    return ready, found, why
+
+
+def _loaded(what: Given, model: str | None, target: str | None, row: int) -> Prepared:
+    if row and what.kind not in ("tabular", "tensor"):
+        raise InputError(
+            f"a row was asked for, but {what.name!r} is one {what.kind}; accepted: tables and tensors"
+        )
+    name = model or DEFAULT_MODEL.get(what.kind)
+    if name is None:
+        raise InputError(f"{what.name} holds tensors; say with --model which model takes them")
+    classifier = load(name)
+    check_target(classifier, target)
+    try:
+        return prepare(what, classifier, row)
+    except InputError as error:
+        if what.kind != "tabular" or model is not None:
+            raise
+        raise InputError(f"{name} explains tables unless --model names another: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A classifier and one input, as it was given and encoded; `notes` name both on the explanations made here."""
+
+    classifier: Classifier
+    raw: Any
+    inputs: Inputs
+    features: tuple[Features, ...]
+    notes: dict[str, str]
+
+    def explain(self, method: Any, target: str | None = None) -> Result:
+        """One explanation by a method, of a class by name or number."""
+        explanation = explain_encoded(self.classifier, self.inputs, self.features, method, target)
+        notes = {**explanation.notes, **self.notes, **self._panels(explanation)}
+        return replace(explanation, labels=explanation.labels or None, notes=notes)
+
+    def _panels(self, explanation: Result) -> dict[str, Any]:
+        """Of an explanation over prototypes: the picture, and what in it looks like what in which training picture."""
+        from apportion.models.prototypes.methods import Prototypes
+
+        if self.classifier.panels is None or not isinstance(explanation.method, Prototypes):
+            return {}
+        picture = next(f.picture for f in self.features if isinstance(f, ImageFeatures))
+        rows = self.classifier.panels(self.raw, int(explanation.target[0]))
+        return {"panels": {"picture": data_uri(picture.cpu().numpy(), PHOTO), "rows": rows}}
+
+    def case(self, explanation: Explanation) -> Case:
+        """What tests of the explanation are run on."""
+        goal = target_of(explanation, None)
+        return Case(self.classifier, self.inputs, goal, features=self.features or None)
+
+
+def check_target(classifier: Classifier, target: str | None) -> None:
+    """Refuse a class name that the model does not have."""
+    if target is not None and not classifier.labels and not target.lstrip("-").isdigit():
+        raise InputError(
+            f"target is {target!r}, but {classifier.name} has no class names; accepted: a class index"
+        )
+    if target is not None and classifier.labels:
+        class_number(target, classifier.labels)
+
+
+def prepare(what: Given, classifier: Classifier, row: int = 0) -> Prepared:
+    """Encode an input for a classifier; a model of the user's own is tried on it."""
+    inputs, features = _encoded(what, classifier, row)
+    if classifier.name not in SHIPPED:
+        inputs = _tried(classifier, inputs)
+    of_many = what.kind in ("tabular", "tensor") and isinstance(what.raw, Path)
+    place = f"{what.name}, row {row}" if of_many else what.name
+    known = () if features is None else (features,)
+    return Prepared(classifier, what.raw, inputs, known, {"model": classifier.name, "input": place})
+
+
+def _at(method: Any, layer: str | None) -> Any:
+    if layer is None:
+        return method
+    settings, name = {field.name for field in fields(method)}, type(method).__name__
+    if "layer" in settings:
+        raise InputError(f'the layer of {name} is a setting of its own; accepted: "{name}(layer={layer!r})"')
+    if "at" not in settings:
+        raise InputError(f"{name} explains inputs only; a layer does not apply")
+    return replace(method, at=layer)
+
+
+def _encoded(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Features | None]:
+    if what.kind == "tensor":
+        if classifier.domain == "tabular":
+            raise InputError(f"{classifier.name} takes the rows of a table; accepted: a .csv file")
+        return read_tensors(what.raw, row), None
+    if what.kind != classifier.domain:
+        hint = ""
+        if isinstance(classifier.encode, ImagePreparation) and not classifier.labels:
+            hint = (
+                "; a model for texts or tables needs its preprocessing: let the factory return a Classifier"
+            )
+        raise InputError(
+            f"{what.name!r:.60} is {_a(what.kind)}, but {classifier.name} takes {_a(classifier.domain)}{hint}"
+        )
+    try:
+        if what.kind != "tabular" or not isinstance(what.raw, Path):
+            return classifier.encode(what.raw)
+        from apportion.domains.tabular import read_row
+
+        return classifier.encode(read_row(what.raw, row))
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot read {what.raw}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _a(kind: str) -> str:
+    return {"text": "a text", "image": "a picture", "tabular": "a table"}[kind]
+
+
+def _tried(classifier: Classifier, inputs: Inputs) -> Inputs:
+    """Run a model of the user's own once, so that what does not fit is one line; numbers are given in the
+    model's precision and on its device."""
+    model = classifier.model
+    if isinstance(model, torch.nn.Module):
+        weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+        if weight is not None:
+            inputs = map_tensors(inputs, lambda t: t.to(weight if t.is_floating_point() else weight.device))
+    try:
+        with torch.no_grad():
+            output = call_model(model, inputs)
+    except Exception as error:  # whatever the user's model raises
+        first = next(iter(str(error).splitlines()), "")
+        shapes = ", ".join(
+            f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in tensors_in(inputs)
+        )
+        raise InputError(
+            f"{classifier.name} does not run on this input of shape {shapes}: "
+            f"{type(error).__name__}: {first:.200}"
+        ) from error
+    scores_of(output, next(tensors_in(inputs)).shape[0])
+    return inputs

@@ -1,0 +1,270 @@
+"""The table that a comparison gives: methods and references by tests, with all that its numbers need beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from apportion.core.files import write_whole
+from apportion.errors import InputError
+from apportion.results.agreement import Numbers, kendall_tau, krippendorff_alpha
+from apportion.results.grid import Grid
+from apportion.results.scores import Scores
+from apportion.results.statistics import Comparison, paired, ranks
+from apportion.results.words import number
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console, ConsoleOptions
+
+_SURE = 0.05
+_ARROWS = {True: " ↑", False: " ↓", None: ""}
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Scores by row (a method or a reference) and test.
+
+    `references` are the rows that are no methods; `panel` holds the scores of the methods by test, replacement and
+    method; `blind` are the tests that cannot tell a map from a reference. Ranks, comparisons and agreement are
+    of methods only, turned so that higher is better.
+    """
+
+    scores: Mapping[str, Mapping[str, Scores]]
+    references: tuple[str, ...] = ()
+    panel: Mapping[str, Mapping[str, Mapping[str, Scores]]] = field(default_factory=dict)
+    seed: int = 0
+    blind: tuple[str, ...] = ()
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The rows that are methods."""
+        return tuple(row for row in self.scores if row not in self.references)
+
+    @property
+    def tests(self) -> tuple[str, ...]:
+        """The columns."""
+        return tuple(next(iter(self.scores.values())))
+
+    def ranks(self, test: str) -> dict[str, float]:
+        """The rank of each method, 1 the best; NaN where a test has no direction or no value."""
+        return ranks({method: self._oriented(method, test) for method in self.methods})
+
+    def best(self, test: str) -> str | None:
+        """The method with the best mean; None where a test has no direction or no value."""
+        return _best({method: self._scores(method, test) for method in self.methods})
+
+    def paired(self, test: str, level: float = 0.95) -> list[Comparison]:
+        """Each two methods on the same samples; a difference above 0 says that the first is better."""
+        values = {method: self._scores(method, test).oriented.numpy() for method in self.methods}
+        return paired(values, level=level, seed=self.seed)
+
+    def agreement(self) -> tuple[list[str], Numbers, float]:
+        """The tests with a direction, Kendall's τ between the orders that they give the methods, and Krippendorff's
+        α of their ranks together. Both are NaN for fewer than two tests or methods."""
+        names = [
+            test for test in self.tests if self._scores(self.methods[0], test).higher_is_better is not None
+        ]
+        means = [[self._oriented(method, test) for method in self.methods] for test in names]
+        ratings = np.asarray(means, dtype=np.float64).reshape(len(names), len(self.methods))
+        placed = [list(self.ranks(test).values()) for test in names]
+        alpha = krippendorff_alpha(np.asarray(placed).reshape(ratings.shape)) if len(names) > 1 else math.nan
+        return names, kendall_tau(ratings), alpha
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the table should know: references that beat methods, winners that change."""
+        found = []
+        for test in (test for test in self.tests if test not in self.blind):
+            for method in self.methods:
+                mine = self._oriented(method, test)
+                better = [row for row in self.references if self._oriented(row, test) > mine]
+                if better:
+                    found.append(f"{test}: {method} does worse than {' and '.join(better)}")
+        for test, by_replacement in self.panel.items():
+            winners = {name: _best(scores) for name, scores in by_replacement.items()}
+            if len(set(winners.values())) > 1:
+                said = ", ".join(f"{winner} with {name}" for name, winner in winners.items())
+                found.append(f"{test}: the best method depends on the replacement ({said})")
+        return tuple(found)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it, ready for JSON."""
+        names, tau, alpha = self.agreement()
+        return {
+            "tests": list(self.tests),
+            "references": list(self.references),
+            "scores": {
+                row: {test: _with_interval(scores) for test, scores in by_test.items()}
+                for row, by_test in self.scores.items()
+            },
+            "ranks": {test: _no_nan(self.ranks(test)) for test in self.tests},
+            "paired": {test: [_no_nan(vars(c)) for c in self.paired(test)] for test in self.tests},
+            "agreement": {"tests": names, "tau": _no_nan(tau.tolist()), "alpha": _no_nan(alpha)},
+            "panel": {
+                test: {
+                    name: {method: _no_nan(scores.mean) for method, scores in by_method.items()}
+                    for name, by_method in by_replacement.items()
+                }
+                for test, by_replacement in self.panel.items()
+            },
+            "warnings": list(self.warnings),
+        }
+
+    def save(self, path: Path) -> Path:
+        """Write one JSON file; it appears whole or not at all."""
+        import json
+        from pathlib import Path
+
+        return write_whole(Path(path), json.dumps(self.to_dict(), indent=1).encode())
+
+    def grid(self, title: str = "", bold: bool = True) -> Grid:
+        """The table as text: the best method of a test is bold, and so is any that is not clearly worse."""
+        columns = self._columns()
+        names, *rows = zip(["", *self.scores], *columns.values(), strict=True)
+        leading = [self.leading(test) for test in columns]
+        best = [
+            (i, j)
+            for i, row in enumerate(rows)
+            for j, names_of in enumerate(leading, 1)
+            if row[0] in names_of
+        ]
+        return Grid(title, names, rows, self._remarks(bold), self.references, best)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        yield self.grid(bold=console.color_system is not None)
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=120, color_system=None, force_terminal=False)
+        with console.capture() as captured:
+            console.print(self)
+        return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+    def _repr_html_(self) -> str:
+        return self.grid().html()
+
+    def _columns(self) -> dict[str, list[str]]:
+        """The head of each test and its cells, in the order of the rows."""
+        return {
+            test: [
+                test + _ARROWS[self._scores(self.methods[0], test).higher_is_better],
+                *cells([self._scores(row, test) for row in self.scores]),
+            ]
+            for test in self.tests
+        }
+
+    def _remarks(self, bold: bool = True) -> list[str]:
+        first = self._scores(self.methods[0], self.tests[0])
+        many = len(first.values)
+        mean = f"mean over {many} {first.each}s with its 95 % bootstrap interval"
+        one = f"of one {first.each}, so there are no intervals and nothing is sure"
+        remarks = [f"{one if many == 1 else mean}; ↑ higher is better, ↓ lower"]
+        if bold and len(self.methods) > 1 and many > 1:
+            remarks.append(
+                "bold: the best method, and those not clearly worse (paired, Holm-corrected p ≥ 0.05)"
+            )
+        names, _, alpha = self.agreement()
+        if len(names) > 1 and not math.isnan(alpha):
+            remarks.append(
+                f"agreement of the tests on the ranks of the methods: Krippendorff's α = {number(alpha)}"
+            )
+        why = dict.fromkeys(s.undefined for row in self.scores.values() for s in row.values() if s.undefined)
+        if why:
+            remarks.append(f"undefined: {'; '.join(why)}")
+        return remarks + [f"note: {warning}" for warning in self.warnings]
+
+    def leading(self, test: str) -> set[str]:
+        """The best method, and those that are not clearly worse; none where there is but one sample."""
+        best = self.best(test)
+        if best is None or len(self._scores(best, test)) == 1:
+            return set()
+        beaten = {
+            c.second if c.first == best else c.first
+            for c in self.paired(test)
+            if best in (c.first, c.second) and c.corrected < _SURE
+        }
+        return set(self.methods) - beaten
+
+    def _scores(self, row: str, test: str) -> Scores:
+        if row not in self.scores or test not in self.scores[row]:
+            raise InputError(
+                f"no scores of {row!r} in {test!r}; rows: {', '.join(self.scores)}; tests: {', '.join(self.tests)}"
+            )
+        return self.scores[row][test]
+
+    def _oriented(self, row: str, test: str) -> float:
+        return _oriented(self._scores(row, test))
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """One table of the samples of several, which have the same rows and tests."""
+    first = tables[0]
+    if any((t.tests, tuple(t.scores)) != (first.tests, tuple(first.scores)) for t in tables):
+        raise InputError("the tables have other rows or tests; accepted: the same in all")
+
+    def join(each: Sequence[Mapping[str, Mapping[str, Scores]]]) -> dict[str, dict[str, Scores]]:
+        return {
+            row: {name: _joined([part[row][name] for part in each]) for name in by_name}
+            for row, by_name in each[0].items()
+        }
+
+    panel = {test: join([t.panel[test] for t in tables]) for test in first.panel}
+    return replace(first, scores=join([t.scores for t in tables]), panel=panel)
+
+
+def _joined(parts: Sequence[Scores]) -> Scores:
+    undefined = "; ".join(dict.fromkeys(part.undefined for part in parts if part.undefined))
+    return replace(
+        parts[0], values=torch.cat([p.values for p in parts]), undefined=undefined, cost=None, notes={}
+    )
+
+
+def _oriented(scores: Scores) -> float:
+    """The mean turned so that higher is better, to six digits, so that maps that are equal but for rounding tie; NaN
+    where there is no better."""
+    if scores.higher_is_better is None:
+        return math.nan
+    mean = float(f"{scores.mean:.6g}")
+    return mean if scores.higher_is_better else -mean
+
+
+def _best(scores: Mapping[str, Scores]) -> str | None:
+    means = {name: _oriented(s) for name, s in scores.items()}
+    means = {name: mean for name, mean in means.items() if not math.isnan(mean)}
+    return max(means, key=lambda name: means[name]) if means else None
+
+
+def cells(column: Sequence[Scores]) -> list[str]:
+    """Means with their intervals, all to the digits that the largest mean of the column asks for."""
+    scale = max((abs(scores.mean) for scores in column if scores.n), default=1.0)
+    return [_cell(scores, scale) for scores in column]
+
+
+def _cell(scores: Scores, scale: float) -> str:
+    if not scores.n:
+        return "undefined"
+    mean, low, high = (number(v, scale) for v in (scores.mean, *scores.interval()))
+    return mean if scores.n == 1 else f"{mean} [{low}, {high}]"
+
+
+def _with_interval(scores: Scores) -> dict[str, Any]:
+    found = {**scores.to_dict(), "mean": scores.mean, "interval": list(scores.interval()), "n": scores.n}
+    cleaned: dict[str, Any] = _no_nan(found)
+    return cleaned
+
+
+def _no_nan(tree: Any) -> Any:
+    """JSON has no NaN: None."""
+    if isinstance(tree, dict):
+        return {key: _no_nan(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_no_nan(value) for value in tree]
+    return None if isinstance(tree, float) and math.isnan(tree) else tree

@@ -1,0 +1,92 @@
+"""What the page may ask, and what of it is refused: too much, too large, or no picture at all."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import warnings
+
+from PIL import Image, UnidentifiedImageError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from apportion.errors import InputError
+from apportion.pipeline.given import Given
+
+MOST_BYTES = 20_000_000  # of a picture's file
+MOST_PIXELS = 50_000_000  # of a picture, unpacked: some hundred bytes can hold more than memory does
+MOST_LETTERS = 20_000
+
+
+class Ask(BaseModel):
+    """One input, and the methods that are to explain a model's decision on it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str = Field(max_length=500)
+    methods: list[str] = Field(min_length=1, max_length=20)
+    target: str | None = Field(default=None, max_length=200)
+    tests: bool = False
+    text: str | None = Field(default=None, max_length=MOST_LETTERS)
+    image: str | None = None  # base64
+    name: str = Field(default="picture", max_length=200)
+    row: dict[str, str] | None = Field(default=None, max_length=2000)
+
+    def given(self) -> Given:
+        """The input as the command line would have recognised it."""
+        if self.text is not None:
+            return Given("text", self.text, self.text)
+        if self.row is not None:
+            return Given("tabular", self.row, "a row")
+        if self.image is not None:
+            return Given("image", picture(self.image, self.name), self.name)
+        raise InputError("there is no input; accepted: a text, a picture or a row")
+
+
+def read_ask(body: bytes) -> Ask:
+    """The request in a body, or an InputError that names what is wrong with it.
+
+    >>> read_ask(b'{"model": "sentiment", "methods": ["lrp"], "text": "fine"}').methods
+    ['lrp']
+    """
+    try:
+        return Ask.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the request"
+        raise InputError(f"{place}: {first['msg']}") from None
+
+
+def picture(encoded: str, name: str) -> Image.Image:
+    """A picture from base64, whole, and no larger than the limits."""
+    if not encoded:
+        raise InputError("there is no picture yet: drop one, or choose a file")
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        raise InputError(f"{name} did not arrive whole (its base64 is broken)") from None
+    if len(data) > MOST_BYTES:
+        raise InputError(
+            f"{name} has {len(data) / 1e6:.1f} MB; accepted: pictures of at most {MOST_BYTES / 1e6:.0f} MB"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+            image = Image.open(io.BytesIO(data))
+        if image.width * image.height > MOST_PIXELS:
+            raise InputError(
+                f"{name} has {image.width} x {image.height} pixels; accepted: at most "
+                f"{MOST_PIXELS // 1_000_000} million"
+            )
+        image.load()
+        return image
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{name} is too large: {error}") from None
+    except UnidentifiedImageError:
+        raise InputError(
+            f"{name} is not a picture that can be read; accepted: JPEG, PNG, GIF, WebP, …"
+        ) from None
+    except (OSError, SyntaxError, EOFError, ValueError) as error:  # what decoders raise on damaged data
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name} is damaged or cut off ({error})") from None

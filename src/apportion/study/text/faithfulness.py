@@ -1,0 +1,273 @@
+"""The study "does the evaluation of faithfulness depend on the data set and on the test?", on four corpora.
+
+An attention classifier is trained on each corpus (Jain & Wallace 2019); feature maps of its predictions are
+tested by the label-flip deletion rate, the shuffle test and the weak learner. Every model, map and score is a
+cell of a `Store`, so a killed run goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apportion.engines.masking.replacements import Delete
+from apportion.errors import InputError, check_whole
+from apportion.evaluation.by_training.weak_learner import WeakLearner, random_maps, uniform_maps
+from apportion.evaluation.case import CurveTest
+from apportion.evaluation.measures.flipping import DeletionRate
+from apportion.evaluation.measures.rationales import Comprehensiveness, Sufficiency
+from apportion.evaluation.measures.shuffle import ShuffleTVD
+from apportion.learning.documents import Documents
+from apportion.learning.networks import PADDING, AttentionClassifier
+from apportion.learning.training import Training, scores_by_model, train
+from apportion.methods.gradients.attention import AttentionWeights
+from apportion.methods.gradients.gradient import InputXGradient, Saliency
+from apportion.methods.hiding.surrogates import LIME
+from apportion.methods.paths.integrated_gradients import IntegratedGradients
+from apportion.methods.propagation.lrp import LRP
+from apportion.results.scores import Scores
+from apportion.study.store import Cell, Result, Store
+from apportion.study.text.corpora import CORPORA, Corpus
+from apportion.study.text.maps import maps_of, tested
+
+EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learned too slowly in 8 epochs
+
+METHODS: Mapping[str, Any] = {
+    "Saliency": Saliency(),
+    "Integrated Gradients": IntegratedGradients(nodes=16, chunk=64),
+    "Input×Gradient": InputXGradient(),
+    "Attention": AttentionWeights(),
+    "LRP": LRP(),
+    "LIME": LIME(samples=200),
+}
+FEW = ("LIME",)  # hundreds of passes for each document: on fewer documents, and not for the weak learner
+REVERSED = "Integrated Gradients"  # the reference "Reversed" is this map times −1
+LEARNER, DELETION, SHUFFLE = "weak learner", "deletion rate", "shuffle"
+_DELETED = Delete(padding=PADDING)
+TESTS: Mapping[str, Any] = {
+    DELETION: DeletionRate(replacement=_DELETED),
+    SHUFFLE: ShuffleTVD(),
+    "comprehensiveness": Comprehensiveness(replacement=_DELETED),
+    "sufficiency": Sufficiency(replacement=_DELETED),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run, and on how much.
+
+    Documents are drawn at random until they have so many tokens: `train` and `valid` for the weak learner,
+    `test` for all tests, `few` for the methods in `FEW`; `steps` bounds the sum of squared lengths for the
+    tests that hide tokens, of which the deletion rate hides one after another.
+    """
+
+    corpora: tuple[str, ...] = tuple(CORPORA)
+    training: Training = field(default_factory=lambda: Training(patience=2))
+    learner: WeakLearner = field(default_factory=WeakLearner)
+    train: int = 600_000
+    valid: int = 100_000
+    test: int = 60_000
+    few: int = 8_000
+    steps: int = 10_000_000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole(1, train=self.train, valid=self.valid, test=self.test, few=self.few, steps=self.steps)
+        check_whole(0, seed=self.seed)
+        if not self.corpora or not set(self.corpora) <= set(CORPORA):
+            raise InputError(
+                f"corpora is {', '.join(self.corpora) or 'empty'}; accepted: some of {', '.join(CORPORA)}"
+            )
+
+
+def fast() -> Settings:
+    """SST alone, with fewer documents and one seed of the weak learner."""
+    return Settings(
+        corpora=("sst",),
+        training=Training(epochs=3, patience=1),
+        learner=WeakLearner(seeds=(0,), training=Training(epochs=4)),
+        train=40_000,
+        valid=8_000,
+        test=12_000,
+        few=2_000,
+        steps=150_000,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What the study found for one corpus.
+
+    `training` has the numbers of each epoch, `scores` are the model's on the test documents, `tests` has for
+    each test the scores of each map, `notes` those of each method's maps, `documents` how many were used
+    for what, and `seconds` what each kind of work took.
+    """
+
+    corpus: Corpus
+    training: list[dict[str, float]]
+    scores: Tensor
+    tests: Mapping[str, Mapping[str, Scores]]
+    notes: Mapping[str, Mapping[str, Any]]
+    documents: Mapping[str, int]
+    seconds: Mapping[str, float]
+
+
+def run(corpus: Corpus, settings: Settings, store: Store) -> Findings:
+    """Run all cells of one corpus, or take them from the store."""
+    work = _Work(corpus, settings, store)
+    history, scores = work.train()
+    made = {name: work.maps(name) for name in METHODS}
+    maps = {name: parts for name, (parts, _) in made.items()}
+    notes = {name: of_method for name, (_, of_method) in made.items()}
+    maps |= references(maps[REVERSED], settings.seed)
+    tests = {kind: {name: work.test(kind, name, found) for name, found in maps.items()} for kind in TESTS}
+    tests[LEARNER] = {name: work.learner(name, found) for name, found in maps.items() if "train" in found}
+    return Findings(corpus, history, scores, tests, notes, work.amounts, work.seconds)
+
+
+def references(given: Mapping[str, Documents], seed: int) -> dict[str, dict[str, Documents]]:
+    """Maps that know nothing (uniform, random), and the opposite of the given ones (reversed)."""
+    return {
+        "Uniform": {part: uniform_maps(documents) for part, documents in given.items()},
+        "Random": {part: random_maps(documents, seed) for part, documents in given.items()},
+        "Reversed": {
+            part: replace(documents, maps=tuple(-m for m in documents.maps or ()))
+            for part, documents in given.items()
+        },
+    }
+
+
+def classifier(words: int, seed: int) -> AttentionClassifier:
+    """The untrained model; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = AttentionClassifier(words)
+    with torch.no_grad():
+        model.embedding.weight.mul_(EMBEDDING_SCALE)
+    return model
+
+
+class _Work:
+    """The cells of one corpus; `seconds` grows with what they took."""
+
+    def __init__(self, corpus: Corpus, settings: Settings, store: Store) -> None:
+        self.corpus, self.settings, self.store = corpus, settings, store
+        self.seconds: dict[str, float] = {}
+        self.parts = {
+            "train": drawn(corpus.train, settings.train, settings.seed),
+            "valid": drawn(corpus.valid, settings.valid, settings.seed),
+            "test": drawn(corpus.test, settings.test, settings.seed),
+        }
+        lengths = self.parts["test"].lengths
+        self.amounts = {part: len(documents) for part, documents in self.parts.items()}
+        self.amounts |= {
+            "few": first_within(lengths, settings.few),
+            "steps": first_within(lengths**2, settings.steps),
+        }
+        self.model = classifier(len(corpus.vocabulary), settings.training.seed)
+        self.trained = Cell(
+            f"model/{corpus.name}",
+            {
+                "train": corpus.train.fingerprint,
+                "valid": corpus.valid.fingerprint,
+                "test": corpus.test.fingerprint,
+                "words": len(corpus.vocabulary),
+                "embedding_scale": EMBEDDING_SCALE,
+                "training": repr(settings.training),
+            },
+        )
+
+    def train(self) -> tuple[list[dict[str, float]], Tensor]:
+        """Train the model; the numbers of each epoch and the scores of the test documents."""
+        corpus = self.corpus
+
+        def compute() -> Result:
+            history = train(
+                self.model,
+                corpus.train,
+                corpus.valid,
+                self.settings.training,
+                self.store.checkpoint(self.trained),
+                lambda line: self.store.say(f"{corpus.name}: {line}"),
+            )
+            parts = {"valid": corpus.valid, "test": corpus.test}
+            scores = {f"scores/{name}": scores_by_model(self.model, part) for name, part in parts.items()}
+            return Result([asdict(epoch) for epoch in history], scores | dict(self.model.state_dict()))
+
+        found = self._get(self.trained, compute)
+        weights = {name: t for name, t in found.tensors.items() if not name.startswith("scores/")}
+        self.model.load_state_dict(weights)
+        self.model.eval().requires_grad_(False)
+        return found.numbers, found.tensors["scores/test"]
+
+    def maps(self, name: str) -> tuple[dict[str, Documents], dict[str, Any]]:
+        """The documents with the maps of one method, by what they are for, and the notes on those for testing."""
+        parts = dict(self.parts)
+        if name in FEW:
+            parts = {"test": parts["test"].select(range(self.amounts["few"]))}
+        found: dict[str, Documents] = {}
+        notes: dict[str, Any] = {}
+        for part, documents in parts.items():
+            settings = {
+                "model": self.trained.fingerprint,
+                "method": repr(METHODS[name]),
+                "documents": documents.fingerprint,
+            }
+
+            def compute(documents: Documents = documents) -> Result:
+                mapped, notes = maps_of(METHODS[name], self.model, documents)
+                return Result(notes, {"maps": torch.cat(mapped.maps or ())})
+
+            result = self._get(Cell(f"maps/{self.corpus.name}/{name}/{part}", settings), compute)
+            flat = result.tensors["maps"].split(documents.lengths.tolist())
+            found[part] = replace(documents, maps=flat)
+            notes = result.numbers if part == "test" else notes
+        return found, notes
+
+    def test(self, kind: str, name: str, maps: Mapping[str, Documents]) -> Scores:
+        """The scores of one map under a test without training."""
+        test = TESTS[kind]
+        most = self.amounts["steps" if isinstance(test, CurveTest) else "test"]
+        documents = maps["test"].select(range(min(most, len(maps["test"]))))
+        settings = {
+            "model": self.trained.fingerprint,
+            "test": repr(test),
+            "documents": documents.fingerprint,
+        }
+        cell = Cell(f"{kind}/{self.corpus.name}/{name}", settings)
+        found = self._get(cell, lambda: Result(tested(test, self.model, documents).to_dict()))
+        return Scores.from_dict(found.numbers)
+
+    def learner(self, name: str, maps: Mapping[str, Documents]) -> Scores:
+        """The scores of one map under the weak learner, one for each seed."""
+        parts = (maps["train"], maps["valid"], maps["test"])
+        words = len(self.corpus.vocabulary)
+        settings = {
+            "learner": repr(self.settings.learner),
+            "words": words,
+            "documents": [part.fingerprint for part in parts],
+        }
+        cell = Cell(f"{LEARNER}/{self.corpus.name}/{name}", settings)
+        found = self._get(cell, lambda: Result(self.settings.learner(*parts, words).to_dict()))
+        return Scores.from_dict(found.numbers)
+
+    def _get(self, cell: Cell, compute: Any) -> Result:
+        result = self.store.get(cell, compute)
+        kind = cell.name.split("/")[0]
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + result.seconds
+        return result
+
+
+def drawn(documents: Documents, tokens: int, seed: int) -> Documents:
+    """Documents in random order, as many as have no more than so many tokens together, at least two."""
+    order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))
+    return documents.select(order[: first_within(documents.lengths[order], tokens)].tolist())
+
+
+def first_within(sizes: Tensor, most: int) -> int:
+    """How many of the first sizes add up to at most `most`, but two where there are."""
+    return max(int((sizes.cumsum(0) <= most).sum()), min(2, len(sizes)))
