@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from apportion.core.features import Features
-from apportion.core.inputs import Inputs, Values, is_side, placed, rekeyed
+from apportion.core.inputs import Inputs, Values, is_side, placed
 from apportion.core.trees import keyed
-from apportion.engines.masking.padding import attended, up_to_last
+from apportion.engines.masking.padding import attended
 from apportion.engines.masking.partitions import (
     Channels,
     Partition,
@@ -23,7 +23,7 @@ from apportion.engines.masking.partitions import (
     default_partition,
     renumbered,
 )
-from apportion.engines.masking.replacements import Delete, Replacement, default_replacement
+from apportion.engines.masking.replacements import Replacement, default_replacement
 from apportion.errors import InputError, check
 
 
@@ -89,11 +89,26 @@ class Part:
         at = flat.expand(len(chosen), -1) if len(flat) == 1 else flat.index_select(0, where.to(device))
         return chosen.gather(1, at).view(-1, *labels.shape[1:])
 
+    def hidden(
+        self,
+        inputs: Inputs,
+        masks: Tensor | Ordered,
+        calls: Tensor,
+        masks_at: Tensor,
+        where: Tensor,
+        draw: Tensor | None,
+    ) -> Inputs:
+        """The inputs of each call with this tensor's features hidden; `draw` is the row of data for each call."""
+        keep, prepared = self.keep(masks, calls, masks_at, where), self.prepared_for(where)
+        return self.replacement.hide_in(inputs, self.key, keep, prepared, draw)
+
     def left(self, masks: Tensor | Ordered, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
-        """For each call, which tokens are left where hidden ones are deleted, (calls, tokens): padding at the end
-        goes with them."""
-        inside = self.prepared.index_select(0, where.to(self.x.device))
-        return self.keep(masks, calls, masks_at, where) & inside
+        """For each call how many tokens are left where hidden ones are deleted, (calls,): padding at the end goes with
+        them."""
+        return (self.keep(masks, calls, masks_at, where) & self.prepared_for(where)).sum(1)
+
+    def prepared_for(self, where: Tensor) -> Tensor:
+        return self.prepared.index_select(0, where.to(self.x.device))
 
 
 def cut(
@@ -116,14 +131,15 @@ def cut(
     if len(chosen) > 1 and partition is not None:
         names = ", ".join(repr(key) for key, _ in chosen)
         raise InputError(f"one partition was given for the inputs {names}; accepted: none, or a single input")
-    if len(chosen) > 1 and isinstance(replacement, Delete):
-        raise InputError("Delete needs one input of token ids, but several inputs are explained")
     check(
         "replacement",
         replacement,
         lambda v: v is None or isinstance(v, Replacement),
         "a replacement such as Constant(0.5) or Blur()",
     )
+    if len(chosen) > 1 and replacement is not None and not replacement.keeps_shape:
+        name = type(replacement).__name__
+        raise InputError(f"{name} needs one input of token ids, but several inputs are explained")
     parts, begin = [], torch.zeros(1, dtype=torch.long, device=chosen[0][1].device)  # in each sample
     for key, x in chosen:
         if not x.numel():
@@ -146,11 +162,7 @@ def cut(
             labels.flatten(), torch.arange(labels.numel(), device=labels.device)
         )
         fixed = bool((labels < 0).any())
-        prepared = how.prepare(x, labels)
-        if isinstance(how, Delete):
-            if how.padding is not None:
-                seen = seen & ((x != how.padding) | (labels >= 0))
-            prepared = up_to_last(seen.expand(x.shape))
+        prepared = how.prepare_seen(x, labels, seen)
         parts.append(Part(key, x, labels, way, how, prepared, fixed, each))
     return parts
 
@@ -217,28 +229,3 @@ def gathered(values: Sequence[Tensor], parts: Sequence[Part]) -> Tensor:
         value = value.sum(axes, keepdim=True) if axes else value
         sums.scatter_add_(1, _rows(labels), _rows(value.to(sums)))
     return sums[:, 1:]
-
-
-def without_hidden(inputs: Inputs, part: Part, ids: Tensor, keep: Tensor, how: Delete) -> Inputs:
-    """The inputs with hidden tokens taken out, and shorter texts padded. What has one entry a token goes
-    along."""
-    # Of a text of which only padding is left, nothing is left.
-    keep = keep & (keep & attended(inputs, ids)).any(1, keepdim=True)
-    lengths, width = keep.sum(1, keepdim=True), ids.shape[1]
-    longest = max(1, int(lengths.max()))
-    order = (~keep).long().argsort(dim=1, stable=True)[:, :longest]
-    beyond = torch.arange(longest, device=ids.device) >= lengths.clamp(min=1)
-
-    def shorten(key: Any, t: Tensor) -> Tensor:
-        if t.dim() < 2 or t.shape[1] != width:
-            return t
-        if key == "position_ids":
-            return t[:, :longest]
-        taken = t.take_along_dim(order.view(*order.shape, *[1] * (t.dim() - 2)), 1)
-        if key == part.key:
-            taken = taken.masked_fill(lengths == 0, how.empty).masked_fill(beyond, how.padding or 0)
-        if key == "attention_mask":  # the one token that stands for nothing is looked at
-            return taken.masked_fill(beyond, 0).masked_fill(~beyond & (lengths == 0), 1)
-        return taken
-
-    return rekeyed(inputs, shorten)

@@ -6,7 +6,7 @@ NumPy arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
@@ -22,11 +22,11 @@ from apportion.core.progress import progress
 from apportion.core.target import Target, are_probabilities, pick, resolve, scores_of
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.masking.chunk_size import Largest, rows_a_chunk
-from apportion.engines.masking.cut import Ordered, counts, cut, misread, spread, without_hidden
+from apportion.engines.masking.cut import Ordered, counts, cut, misread, spread
 from apportion.engines.masking.ends_in_softmax import LastSquash
 from apportion.engines.masking.padding import is_needless, without_padding
 from apportion.engines.masking.partitions import Columns, Partition, as_partition, words_of
-from apportion.engines.masking.replacements import Background, Delete, Replacement
+from apportion.engines.masking.replacements import Replacement
 from apportion.engines.subject import Subject
 from apportion.engines.substitution import Substitution
 from apportion.errors import InputError, check_whole
@@ -92,7 +92,8 @@ class Masking(Subject):
         self._guarded: bool | None = None
         self._largest = Largest()
         self._squashed = self._unseen = False
-        if not self.numpy or isinstance(self.parts[0].replacement, Delete):
+        self._same_shapes = self.parts[0].replacement.keeps_shape
+        if not (self.numpy and self._same_shapes):
             _ = self.score
         one = max(sum(part.x[0].numel() for part in self.parts), -(-self._largest.numbers // self.batch))
         self._any_chunk = chunk is None
@@ -194,13 +195,8 @@ class Masking(Subject):
 
     def _background_rows(self, total: int) -> Tensor | None:
         """Which row of the background each model call draws from."""
-        for part in self.parts:
-            if isinstance(part.replacement, Background):
-                rows = len(part.replacement.data)
-                if part.replacement.many is None:
-                    return torch.arange(total) % rows
-                return torch.randint(rows, (total,), generator=self._random)
-        return None
+        rows = (part.replacement.rows_of_calls(total, self._random) for part in self.parts)
+        return next((found for found in rows if found is not None), None)
 
     def _where(self, calls: Tensor, many: int) -> tuple[Tensor, Tensor]:
         """The row and the mask of model calls, which are numbered row by row, mask by mask, draw by draw."""
@@ -208,44 +204,24 @@ class Masking(Subject):
 
     def _batches(self, masks: Tensor | Ordered, rows: Tensor, total: int) -> Iterator[Tensor]:
         """The numbers of the model calls, in chunks that run at once."""
-        how = self.parts[0].replacement
-        if not isinstance(how, Delete):
-            for begin in range(0, total, self.chunk):
-                yield torch.arange(begin, min(begin + self.chunk, total))
-            return
-        # Texts of one length make a batch: a model that cannot pad then gives what it gives to the short
-        # text. With padding, their lengths may differ by a third of the longest of all. Of short texts more
-        # run at once: about as many tokens.
-        row, mask = self._where(torch.arange(total), masks.shape[-2])
-        lengths = self.parts[0].left(masks, row, mask, rows[row]).sum(1).cpu()
-        like = lengths
-        if how.padding is not None:
-            like = 3 * lengths // int(lengths.max() + 1)
-        for length in torch.unique(like):
-            alike = (like == length).nonzero().flatten()
-            longest = max(1, int(lengths[alike].max()))
-            many = self.chunk * self.parts[0].x.shape[1] // longest if self._any_chunk else self.chunk
-            yield from alike[lengths[alike].argsort(stable=True)].split(many)
+        part = self.parts[0]
+
+        def lengths() -> Tensor:
+            row, mask = self._where(torch.arange(total), masks.shape[-2])
+            return part.left(masks, row, mask, rows[row]).cpu()
+
+        width = part.x.shape[1] if self._any_chunk and part.x.dim() > 1 else None
+        return part.replacement.batches(total, self.chunk, lengths, width)
 
     def _hidden(self, masks: Tensor | Ordered, rows: Tensor, calls: Tensor, draw: Tensor | None) -> Inputs:
         row, mask = self._where(calls, masks.shape[-2])
         where = rows[row]
-        inputs: Any = rows_of(self.inputs, where)
-        new: dict[Any, Tensor] = {}
+        inputs = rows_of(self.inputs, where)
         for part in self.parts:
-            x = inputs if part.key is None else inputs[part.key]
-            if isinstance(part.replacement, Delete):
-                return without_hidden(inputs, part, x, part.left(masks, row, mask, where), part.replacement)
-            keep = part.keep(masks, row, mask, where)
-            new[part.key] = part.replacement.hide(
-                x, keep, part.prepared.index_select(0, where.to(x.device)), draw
-            )
-        if None in new:
-            return new[None]
-        if isinstance(inputs, tuple):
-            return tuple(new.get(i, t) for i, t in enumerate(inputs))
-        found = {key: new.get(key, t) for key, t in inputs.items()}
-        return without_padding(found) if self._padding_is_needless else found
+            inputs = part.hidden(inputs, masks, row, mask, where, draw)
+        if not isinstance(inputs, Mapping) or not self._same_shapes:
+            return inputs
+        return without_padding(inputs) if self._padding_is_needless else inputs
 
     @cached_property
     def _padding_is_needless(self) -> bool:

@@ -7,18 +7,29 @@ prepared.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from apportion.core.content import ByContent
+from apportion.core.inputs import Inputs, rekeyed
+from apportion.engines.masking.padding import attended, up_to_last
 from apportion.errors import InputError
 
 
 class Replacement:
-    """Puts `prepared` where a feature is hidden, or mixes it in where a mask is between 0 and 1."""
+    """Puts `prepared` where a feature is hidden, or mixes it in where a mask is between 0 and 1.
+
+    A replacement of your own says in `prepare` what stands in the place of each entry. The other methods are for those
+    that need more: rows of data drawn for each model call, or inputs that become shorter.
+    """
+
+    keeps_shape: ClassVar[bool] = True
+    """Whether hidden inputs have the shape of the given ones. Otherwise there may be one input only."""
 
     @property
     def draws(self) -> int:
@@ -31,9 +42,15 @@ class Replacement:
         return False
 
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return what stands in the place of the entries of `x` (batch, …); `labels` are their features."""
         raise NotImplementedError
 
+    def prepare_seen(self, x: Tensor, labels: Tensor, seen: Tensor) -> Tensor:
+        """The same where `seen` says which tokens the model looks at."""
+        return self.prepare(x, labels)
+
     def hide(self, x: Tensor, keep: Tensor, prepared: Tensor, draw: Tensor | None = None) -> Tensor:
+        """Hide what `keep` does not keep in rows of the input, of which `prepared` are the same rows."""
         if keep.dtype == torch.bool:
             return torch.where(keep, x, prepared)
         if not x.is_floating_point():
@@ -41,6 +58,24 @@ class Replacement:
                 "soft masks (between 0 and 1) were given for integer inputs; accepted: True and False"
             )
         return torch.lerp(prepared, x, keep.to(x.dtype))
+
+    def hide_in(
+        self, inputs: Inputs, key: Any, keep: Tensor, prepared: Tensor, draw: Tensor | None = None
+    ) -> Inputs:
+        """The same in the input of that key, with all that goes along with it."""
+        return rekeyed(inputs, lambda k, t: self.hide(t, keep, prepared, draw) if k == key else t)
+
+    def rows_of_calls(self, calls: int, random: torch.Generator) -> Tensor | None:
+        """Which row of some data each model call draws from, (calls,); None where there are no data."""
+        return None
+
+    def batches(
+        self, calls: int, chunk: int, lengths: Callable[[], Tensor], width: int | None
+    ) -> Iterator[Tensor]:
+        """The numbers of the model calls, in chunks that run at once. `lengths` counts what is left of each, (calls,);
+        with a `width`, that of the inputs, `chunk` is the number of rows of full width that fit."""
+        for begin in range(0, calls, chunk):
+            yield torch.arange(begin, min(begin + chunk, calls))
 
 
 @dataclass(frozen=True)
@@ -217,6 +252,14 @@ class Background(ByContent, Replacement):
         """Whether two calls with one mask may differ."""
         return self.many is not None
 
+    def rows_of_calls(self, calls: int, random: torch.Generator) -> Tensor | None:
+        rows = len(self.data)
+        return (
+            torch.arange(calls) % rows
+            if self.many is None
+            else torch.randint(rows, (calls,), generator=random)
+        )
+
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         if self.data.shape[1:] != x.shape[1:]:
             raise InputError(
@@ -243,12 +286,61 @@ class Delete(Replacement):
     empty: int = 0
     padding: int | None = None
 
+    keeps_shape: ClassVar[bool] = False
+
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
+        return self.prepare_seen(x, labels, torch.ones_like(x, dtype=torch.bool))
+
+    def prepare_seen(self, x: Tensor, labels: Tensor, seen: Tensor) -> Tensor:
+        """True up to the last token that the model looks at: padding at the end goes with hidden tokens."""
         if x.is_floating_point() or x.dim() != 2:
             raise InputError(
                 f"Delete needs token ids (batch, tokens), not {x.dtype} of shape {tuple(x.shape)}"
             )
-        return x
+        if self.padding is not None:
+            seen = seen & ((x != self.padding) | (labels >= 0))
+        return up_to_last(seen.expand(x.shape))
+
+    def hide_in(
+        self, inputs: Inputs, key: Any, keep: Tensor, prepared: Tensor, draw: Tensor | None = None
+    ) -> Inputs:
+        """The inputs with hidden tokens taken out, and shorter texts padded. What has one entry a token goes along."""
+        ids = inputs if isinstance(inputs, Tensor) else inputs[key]
+        # Of a text of which only padding is left, nothing is left.
+        keep = keep & prepared
+        keep = keep & (keep & attended(inputs, ids)).any(1, keepdim=True)
+        lengths, width = keep.sum(1, keepdim=True), ids.shape[1]
+        longest = max(1, int(lengths.max()))
+        order = (~keep).long().argsort(dim=1, stable=True)[:, :longest]
+        beyond = torch.arange(longest, device=ids.device) >= lengths.clamp(min=1)
+
+        def shorten(name: Any, t: Tensor) -> Tensor:
+            if t.dim() < 2 or t.shape[1] != width:
+                return t
+            if name == "position_ids":
+                return t[:, :longest]
+            taken = t.take_along_dim(order.view(*order.shape, *[1] * (t.dim() - 2)), 1)
+            if name == key:
+                taken = taken.masked_fill(lengths == 0, self.empty).masked_fill(beyond, self.padding or 0)
+            if name == "attention_mask":  # the one token that stands for nothing is looked at
+                return taken.masked_fill(beyond, 0).masked_fill(~beyond & (lengths == 0), 1)
+            return taken
+
+        return rekeyed(inputs, shorten)
+
+    def batches(
+        self, calls: int, chunk: int, lengths: Callable[[], Tensor], width: int | None
+    ) -> Iterator[Tensor]:
+        """Texts of one length make a batch: a model that cannot pad then gives what it gives to the short text. With
+        padding, their lengths may differ by a third of the longest of all. Of short texts more run at once: about as
+        many tokens."""
+        left = lengths()
+        like = left if self.padding is None else 3 * left // int(left.max() + 1)
+        for length in torch.unique(like):
+            alike = (like == length).nonzero().flatten()
+            longest = max(1, int(left[alike].max()))
+            many = chunk if width is None else chunk * width // longest
+            yield from alike[left[alike].argsort(stable=True)].split(many)
 
 
 def default_replacement(x: Tensor, mask: int | None) -> Replacement:
