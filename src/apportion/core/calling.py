@@ -153,6 +153,24 @@ _DREW = (
 )
 
 
+def is_training(model: Any) -> bool:
+    """Whether any module of it is in training mode."""
+    return isinstance(model, nn.Module) and any(module.training for module in model.modules())
+
+
+def refuse_unseen_writes(model: Any) -> None:
+    """Raise InputError for scripted norms in training mode: what they write into their buffers cannot be kept off."""
+    if not isinstance(model, nn.Module):
+        return
+    for name, module in model.named_modules():
+        kind = getattr(module, "original_name", "") if isinstance(module, torch.jit.ScriptModule) else ""
+        if module.training and ("BatchNorm" in kind or "InstanceNorm" in kind):
+            raise InputError(
+                f"{name or 'the model'} is a TorchScript {kind} in training mode, which writes into its buffers where "
+                "nothing can be replaced; call model.eval() first"
+            )
+
+
 def warn_about_training(model: Any) -> tuple[str, ...]:
     """Warn of modules whose output is random or depends on the rest of the batch, and name them."""
     if not isinstance(model, torch.nn.Module):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, call_model, same_random_state, warned
+from apportion.core.calling import Model, call_model, is_training, same_random_state, warned
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs, Values, rows_of
 from apportion.core.progress import progress
@@ -262,7 +262,7 @@ class Masking(Subject):
         if guard is not None:
             output = map_tensors(output, guard.current)
             # Only a model that writes into what outlives its run must be guarded in every later one.
-            self._guarded = bool(guard.writes) or bool(getattr(self.model, "training", False))
+            self._guarded = bool(guard.writes) or guard.met.spared or is_training(self.model)
         if isinstance(output, np.ndarray | list | float):
             output = _as_tensor("what the model returned", output)
         try:

@@ -152,10 +152,12 @@ class Substitution(TorchFunctionMode):
         source: Any,
     ) -> Any:
         """A call on constants, which may look up what is explained, and must not write into anything either."""
+        before = args
         if identity.name in NORMS:
             args, kwargs = without_running_updates(args, kwargs)
         elif kwargs.get("max_norm") is not None:  # an embedding that would shrink its weights first
             args = map_tensors(args, lambda t: t.clone() if t.is_floating_point() else t)
+        self.met.spared |= args is not before
         if identity.in_place:  # the twin of `bernoulli_` and of some others does something else
             func = identity.twin if identity.twin and identity.name in MOVES else _on_a_copy(func)
         call = Call(self, func, identity.name, args, kwargs)
@@ -218,10 +220,12 @@ class Substitution(TorchFunctionMode):
 @dataclass(eq=False)
 class Met:
     """What a run met that no substitute could see: the names of functions under `torch.func`, and what a custom
-    autograd function was given, by the view of it that it returned."""
+    autograd function was given, by the view of it that it returned. `spared` says that a function would have written
+    into weights or buffers, and got copies of them."""
 
     transformed: set[str] = field(default_factory=set)
     given: TensorNotes = field(default_factory=TensorNotes)
+    spared: bool = False
 
 
 _LEAVES_TORCH = frozenset({"numpy", "__array__"})

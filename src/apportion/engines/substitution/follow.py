@@ -23,7 +23,9 @@ _OF_IDS = _AFFINE | frozenset(
     """neg rsub remainder fmod floor_divide maximum minimum where masked_fill clamp_min clamp_max abs bitwise_and
     bitwise_or bitwise_xor getitem take gather index_select index""".split()
 )
-_JOINS = frozenset({"cat", "concat", "concatenate", "stack", "hstack", "vstack", "dstack"})
+_JOINS = frozenset(
+    "cat concat concatenate stack hstack vstack dstack column_stack row_stack pad_sequence meshgrid".split()
+)
 
 
 def follow(call: Call, result: Any) -> None:
@@ -51,31 +53,62 @@ def _move(call: Call, result: Any, first: Tensor, probing: bool) -> None:
     if probing and any(origins.get(t) is None for t in contents):
         return  # partly something else: no longer the input alone
 
-    def origin_of(t: Tensor) -> Tensor:
-        known: Tensor | None = origins.get(t)
-        if known is not None:
-            return known
-        if t.is_floating_point() != probing or t.dtype == torch.bool or not _is_content(call, t):
-            return t
-        return t.new_zeros(t.shape) if probing else torch.full_like(t, -1)
+    def moved(shift: int) -> list[Tensor]:
+        """Where the origins go, and what is put beside them; positions are shifted."""
 
-    args, kwargs = map_tensors(call.args, origin_of), map_tensors(call.kwargs, origin_of)
-    if call.name == "setitem":
+        def origin_of(t: Tensor) -> Tensor:
+            if not _is_content(call, t):
+                return t
+            known: Tensor | None = origins.get(t)
+            if known is not None:
+                return known + shift if shift else known
+            if t.is_floating_point() != probing or t.dtype == torch.bool:
+                return t
+            return t.new_zeros(t.shape) if probing else torch.full_like(t, -1)
+
+        args, kwargs = map_tensors(call.args, origin_of), map_tensors(call.kwargs, origin_of)
+        if call.name != "setitem":
+            return list(tensors_in(call.function(*args, **kwargs)))
         target, place, value = args
         fresh = target.clone()
         fresh[place] = value if isinstance(value, Tensor) else 0.0 if probing else -1
-        origins[first] = fresh
-        return
-    for output, origin in zip(tensors_in(result), tensors_in(call.function(*args, **kwargs)), strict=True):
-        if output is not origin and output.shape == origin.shape and origins.get(output) is None:
+        return [fresh]
+
+    outputs = [first] if call.name == "setitem" else list(tensors_in(result))
+    found = moved(0)
+    if not probing and call.name in FILLS:
+        # The model's own numbers, such as padding, look like positions: they do not move with these.
+        found = [torch.where(s - f == _SHIFT, f, -1) for f, s in zip(found, moved(_SHIFT), strict=True)]
+    for output, origin in zip(outputs, found, strict=True):
+        if output is not origin and output.shape == origin.shape and output not in origins:
             origins[output] = origin
+
+
+_SHIFT = 1 << 40
+
+# Where in the call the tensor is that is written into the first one.
+_SOURCES = {
+    "setitem": (2, "value"),
+    "scatter": (3, "src"),
+    "index_copy": (3, "tensor"),
+    "index_put": (2, "values"),
+    "masked_scatter": (2, "source"),
+    "slice_scatter": (1, "src"),
+    "select_scatter": (1, "src"),
+}
+
+# Moves that may put numbers of the model's own beside what they move.
+FILLS = frozenset(_SOURCES) | frozenset(
+    "pad constant_pad_nd pad_sequence _pad_packed_sequence tril triu diag unflatten_dense_tensors im2col".split()
+)
 
 
 def _is_content(call: Call, tensor: Tensor) -> bool:
     """Whether a tensor argument of a move holds entries that are moved, not indices that say where."""
-    if call.name == "setitem":
-        return tensor.is_floating_point() or tensor is call.args[0] or tensor is call.args[2]
-    return call.name in _JOINS or tensor is (call.args[0] if call.args else call.kwargs.get("input"))
+    place, name = _SOURCES.get(call.name, (0, "input"))
+    if call.name in _JOINS or tensor is (call.args[0] if call.args else call.kwargs.get("input")):
+        return True
+    return place > 0 and tensor is (call.args[place] if len(call.args) > place else call.kwargs.get(name))
 
 
 def embed(call: Call) -> Any:

@@ -26,8 +26,8 @@ MOVES = frozenset(
     repeat_interleave tile pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d
     replication_pad2d replication_pad3d unfold im2col pixel_shuffle pixel_unshuffle channel_shuffle masked_select
     diagonal diag tril triu atleast_1d atleast_2d atleast_3d _unsafe_view view_copy slice_copy select_copy
-    broadcast_to broadcast_tensors as_strided copy meshgrid _pack_padded_sequence _pad_packed_sequence setitem
-    slice_scatter select_scatter scatter index_copy index_put masked_scatter select_backward unsafe_chunk
+    broadcast_to broadcast_tensors as_strided copy meshgrid pad_sequence _pack_padded_sequence _pad_packed_sequence
+    setitem slice_scatter select_scatter scatter index_copy index_put masked_scatter select_backward unsafe_chunk
     unsafe_split split_copy detach_copy native_channel_shuffle unflatten_dense_tensors real""".split()
 )
 

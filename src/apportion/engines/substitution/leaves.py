@@ -130,7 +130,18 @@ class Leaves:
         if self.moved is not None:
             rows = rows + self.moved(rows, positions, len(self.made))
         axis = self._axis_of_samples(positions)
-        return self._leaf(rows, Slot(None, positions=positions.movedim(axis, 0)), axis)
+        handed = self._leaf(rows, Slot(None, positions=positions.movedim(axis, 0)), axis)
+        own = positions < 0
+        if not bool(own.any()):
+            return handed
+        # Tokens of the model's own, such as a class token, are constants: whatever a method puts in their places (a
+        # baseline, noise), the model gets what it asked for.
+        constant = self.run.explained.add(torch.where(own[..., None], rows.detach(), handed))
+        if (probe := self.probes[-1]) is not None:
+            self.run.explained.origins[constant] = (probe.movedim(0, axis) if axis else probe).masked_fill(
+                own[..., None], 0
+            )
+        return constant
 
     def _axis_of_samples(self, positions: Tensor) -> int:
         """The axis along which the samples of these token ids lie; 0 if there is none."""
