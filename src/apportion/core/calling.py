@@ -158,10 +158,12 @@ def is_training(model: Any) -> bool:
     return isinstance(model, nn.Module) and any(module.training for module in model.modules())
 
 
-def refuse_unseen_writes(model: Any) -> None:
-    """Raise InputError for scripted norms in training mode: what they write into their buffers cannot be kept off."""
-    if not isinstance(model, nn.Module):
-        return
+def warn_about_training(model: Any) -> tuple[str, ...]:
+    """Warn of modules whose output is random or depends on the rest of the batch, and name them. Raise InputError for
+    scripted norms among them: what they write into their buffers cannot be kept off."""
+    if not is_training(model):
+        return ()
+    found = []
     for name, module in model.named_modules():
         kind = getattr(module, "original_name", "") if isinstance(module, torch.jit.ScriptModule) else ""
         if module.training and ("BatchNorm" in kind or "InstanceNorm" in kind):
@@ -169,17 +171,8 @@ def refuse_unseen_writes(model: Any) -> None:
                 f"{name or 'the model'} is a TorchScript {kind} in training mode, which writes into its buffers where "
                 "nothing can be replaced; call model.eval() first"
             )
-
-
-def warn_about_training(model: Any) -> tuple[str, ...]:
-    """Warn of modules whose output is random or depends on the rest of the batch, and name them."""
-    if not isinstance(model, torch.nn.Module):
-        return ()
-    found = [
-        name or type(module).__name__
-        for name, module in model.named_modules()
-        if module.training and isinstance(module, BatchNorm | Dropout) and getattr(module, "p", 1) > 0
-    ]
+        if module.training and isinstance(module, BatchNorm | Dropout) and getattr(module, "p", 1) > 0:
+            found.append(name or type(module).__name__)
     if not found:
         return ()
     some = ", ".join(found[:4]) + (f" and {len(found) - 4} more" if len(found) > 4 else "")

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, behind, refuse_unseen_writes, warn_about_training
+from apportion.core.calling import Model, behind, warn_about_training
 from apportion.core.inputs import Inputs, Values, checked_inputs
 from apportion.core.target import Target, described
 from apportion.core.trees import all_finite, tensors_in
@@ -47,7 +47,6 @@ class Subject:
         self.inputs = checked_inputs(inputs)
         self.batch: int = next(tensors_in(self.inputs)).shape[0]
         self.target = target
-        refuse_unseen_writes(self.model)
         self.warnings = warn_about_training(self.model)
         self.rows_run = self.rows_differentiated = 0
 
