@@ -17,12 +17,19 @@ from apportion.errors import InputError
 
 @dataclass(frozen=True, repr=False)
 class Classifier:
-    """A model with its preprocessing.
+    """Join a model with its preprocessing.
 
-    `encode` turns one raw input into a batch of one and its features; `labels` names the classes;
-    `mask` is the token id that stands for a hidden word (text only). Calling a classifier calls its model,
-    so it can be given wherever a model can. `panels(raw, target=None, top=10)`, of models whose reasons
-    are patches of training pictures (`ProtoPNet.panels`), gives these reasons as plain data; else it is None.
+    Calling a classifier calls its model, so it can be given wherever a model can.
+
+    Attributes:
+        model (module or callable): The model.
+        encode (callable): Turns one raw input into a batch of one and its features.
+        labels (tuple of str): The names of the classes; empty where they have none.
+        domain ("text", "image" or "tabular"): The kind of input.
+        name (str): What messages and pages call it.
+        mask (int, default None): Id of the token that stands for a hidden word; texts only.
+        panels (callable, default None): `panels(raw, target=None, top=10)` gives the reasons of a model that compares
+            with patches of training pictures, as plain data (`ProtoPNet.panels`).
     """
 
     model: Callable[..., Any]

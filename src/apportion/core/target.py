@@ -19,7 +19,11 @@ Target = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
 
 @dataclass(frozen=True)
 class Contrast:
-    """The score of one class minus that of another, as a target: why this *rather than* that?
+    """Subtract the score of one class from that of another, as a target: why this *rather than* that?
+
+    Attributes:
+        positive (int): The class that the values speak for.
+        negative (int): The class that they speak against.
 
     >>> Contrast(0, 2)(torch.tensor([[5.0, 1.0, 3.0]]))
     tensor([2.])

@@ -14,12 +14,18 @@ from apportion.errors import InputError
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Quartiles(Background):
-    """Discretised columns, as LIME has them (Ribeiro et al. 2016): a kept column is drawn from the rows of `data` in
-    the input's own bin, a hidden one from those in the others, each column by itself.
+    """Discretise columns, as LIME does (Ribeiro et al. 2016): a kept column is drawn from the rows of `data` in the
+    input's own bin, a hidden one from those in the others, each column by itself.
 
-    Bins are cut at the quantiles (`bins=4`: quartiles); a column with fewer values has fewer bins, and one
-    with a single bin is never changed. The inputs of one feature, such as a one-hot block, are drawn together: a
-    hidden category becomes another one of the data, as often as it is there.
+    Bins are cut at the quantiles; a column with fewer values has fewer bins, and one with a single bin is never
+    changed. The inputs of one feature, such as a one-hot block, are drawn together: a hidden category becomes another
+    one of the data, as often as it is there.
+
+    Attributes:
+        data (Tensor): The rows, (rows, columns).
+        many (int, default 1): Draws whose scores are averaged for each mask.
+        bins (int, default 4): Bins of a column; 4: quartiles.
+        seed (int, default 0): Of the draws.
 
     >>> x, data = torch.tensor([[9.0]]), torch.arange(1.0, 9.0)[:, None]
     >>> groups = torch.tensor([[0]])

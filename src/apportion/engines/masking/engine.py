@@ -36,13 +36,22 @@ from apportion.results.explanation import Explanation
 class Masking(Subject):
     """A model at some inputs for some target, ready to be run under masks.
 
-    `partition` cuts the inputs into features (a `Partition`, or a label map as an integer tensor; default: see
-    `default_partition`; for integers in a NumPy array columns, for what a tokenizer returned its words). `replacement`
-    says what stands in the place of hidden ones (default: the token id `mask` or 0 for token ids, zero for numbers).
-    `features` are those of the domain, one per sample. `chunk` is the number of rows that run at once (default: by the
-    size of the largest tensor in the model). `counts` is the (batch,) number of features of each sample and `many` the
-    largest of them; `score` is f(x), `output` the scores of all classes. A NumPy model, such as a forest, may need as
-    long for one row as for hundreds: it runs the inputs along with the first masks.
+    `counts` is the (batch,) number of features of each sample and `many` the largest of them; `score` is f(x), `output`
+    the scores of all classes. A NumPy model, such as a forest, may need as long for one row as for hundreds: it runs
+    the inputs along with the first masks.
+
+    Args:
+        model (module or callable): The model; given arrays it is called with arrays.
+        inputs (Tensor, tuple or dict of Tensor, or array): The inputs, the samples first.
+        target (int, Tensor, callable, default None): The scalar explained; None: the predicted class.
+        partition (Partition or label map, default None): Cuts the inputs into features; None: see `default_partition`,
+            for integers in a NumPy array columns, for what a tokenizer returned its words.
+        replacement (Replacement, default None): What stands in the place of hidden features; None: the token id `mask`
+            or 0 for token ids, zero for numbers.
+        features (sequence of Features, default None): Those of the domain, one for each sample.
+        mask (int, default None): Id of a mask token.
+        chunk (int, default None, rows): Rows that run at once; None: by the size of the largest tensor in the model.
+        seed (int, default 0): Of random backgrounds.
 
     >>> masking = Masking(lambda x: x.sum(1), torch.tensor([[1.0, 2.0, 4.0]]))
     >>> masking.values(torch.tensor([[True, True, True], [False, True, True]])).tolist()

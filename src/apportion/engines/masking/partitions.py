@@ -51,10 +51,13 @@ class Channels:
 
 @dataclass(frozen=True)
 class Patches:
-    """Squares of `size` entries a side, all channels together; those at the far edges are cut off.
+    """Make features of squares, all channels together; those at the far edges are cut off.
 
-    `size` is one number or one for each dimension of the grid; None makes about 14 patches a side. The grid
-    may have any number of dimensions (a time series, a volume).
+    The grid may have any number of dimensions (a time series, a volume).
+
+    Attributes:
+        size (int or tuple of int, default None, entries): Side of a square, or one for each dimension of the grid;
+            None: about 14 patches a side.
 
     >>> Patches(2)(torch.zeros(1, 3, 2, 4), None)[0, 0].tolist()
     [[0, 0, 1, 1], [0, 0, 1, 1]]
@@ -85,11 +88,16 @@ def sides_of(size: int | tuple[int, ...] | None, space: Sequence[int], name: str
 
 @dataclass(frozen=True)
 class Superpixels:
-    """Regions of like colour, found by scikit-image on the picture itself where it is known.
+    """Make features of regions of like colour, found by scikit-image on the picture itself where it is known.
 
-    `method="slic"` (Achanta et al. 2012) makes about `segments` regions, the more compact the higher
-    `compactness`, which is raised where noise leaves fewer than a quarter of them; `"felzenszwalb"` (2004) makes
-    larger ones with a larger `scale`. Needs the extra `image`.
+    Needs the extra `image`.
+
+    Attributes:
+        segments (int, default 50): Regions that "slic" makes, about.
+        method (str, default "slic"): "slic" (Achanta et al. 2012) or "felzenszwalb" (Felzenszwalb & Huttenlocher 2004).
+        compactness (float, default 10.0): The more compact the regions of "slic" are, the higher; raised where noise
+            leaves fewer than a quarter of them.
+        scale (float, default 100.0): The larger the regions of "felzenszwalb" are, the larger.
     """
 
     segments: int = 50
@@ -208,7 +216,11 @@ def words_of(inputs: Any) -> Tensor | None:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelMap(ByContent):
-    """Features as a map of the user's says; `partition=` takes it as a tensor, an array or a list.
+    """Make the features that a map of the user's says; `partition=` takes it as a tensor, an array or a list.
+
+    Attributes:
+        labels (Tensor): Whole numbers in the shape of the grid, of the batch of grids, or of the inputs; equal ones are
+            one feature, negative ones are never hidden.
 
     >>> LabelMap(torch.tensor([0, 0, 1]))(torch.zeros(1, 3), None).tolist()
     [[0, 0, 1]]

@@ -80,7 +80,10 @@ class Replacement:
 
 @dataclass(frozen=True)
 class Constant(Replacement):
-    """The same number everywhere; for token ids, the id of a mask or padding token.
+    """Put the same number everywhere; for token ids, the id of a mask or padding token.
+
+    Attributes:
+        value (float, default 0.0, units of the input): The number.
 
     >>> x, keep = torch.tensor([[1.0, 2.0]]), torch.tensor([[True, False]])
     >>> Constant(9.0).hide(x, keep, Constant(9.0).prepare(x, x)).tolist()
@@ -95,7 +98,7 @@ class Constant(Replacement):
 
 @dataclass(frozen=True)
 class Mean(Replacement):
-    """The mean of each channel over the grid; of all entries for inputs of two dimensions."""
+    """Put the mean of each channel over the grid; of all entries for inputs of two dimensions."""
 
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         if x.dim() < 2:
@@ -106,7 +109,7 @@ class Mean(Replacement):
 
 @dataclass(frozen=True)
 class RegionMean(Replacement):
-    """The mean of each channel over the feature itself: its texture goes, its colour stays (LIME's own
+    """Put the mean of each channel over the feature itself: its texture goes, its colour stays (LIME's own
     choice).
 
     >>> x, labels = torch.tensor([[1.0, 3.0, 8.0]]), torch.tensor([[0, 0, 1]])
@@ -115,16 +118,24 @@ class RegionMean(Replacement):
     """
 
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
-        index = (labels + 1).expand_as(x).flatten(2) if x.dim() > 2 else (labels + 1).expand_as(x)
+        index = (
+            (labels + 1).expand_as(x).flatten(2) if x.dim() > 2 else (labels + 1).expand_as(x)
+        )  # (batch, …, entries)
         flat, size = precise(_floating(self, x)).reshape(index.shape), int(index.max()) + 1
-        sums = flat.new_zeros(*index.shape[:-1], size).scatter_add_(-1, index, flat)
+        sums = flat.new_zeros(*index.shape[:-1], size).scatter_add_(
+            -1, index, flat
+        )  # (batch, …, features + 1)
         many = torch.zeros_like(sums).scatter_add_(-1, index, torch.ones_like(flat))
         return (sums / many.clamp(min=1)).gather(-1, index).view(x.shape).to(x.dtype)
 
 
 @dataclass(frozen=True)
 class Blur(Replacement):
-    """The input blurred by a Gaussian whose standard deviation is `sigma` places of the grid."""
+    """Blur the input by a Gaussian.
+
+    Attributes:
+        sigma (float, default 10.0, places of the grid): Standard deviation of the Gaussian.
+    """
 
     sigma: float = 10.0
 
@@ -140,7 +151,7 @@ class Blur(Replacement):
             place = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
             kernel = torch.exp(-0.5 * (place / self.sigma) ** 2)
             rows = x.movedim(axis, -1)
-            flat = rows.reshape(1, -1, rows.shape[-1])
+            flat = rows.reshape(1, -1, rows.shape[-1])  # (1, all other axes, places)
             padded = F.pad(flat, (reach, reach), mode="replicate").movedim(1, 0)
             smooth = F.conv1d(padded, (kernel / kernel.sum()).view(1, 1, -1))
             x = smooth.movedim(0, 1).view(rows.shape).movedim(-1, axis)
@@ -149,11 +160,16 @@ class Blur(Replacement):
 
 @dataclass(frozen=True)
 class NoisyLinear(Replacement):
-    """Noisy linear imputation (Rong et al. 2022, ROAD): each hidden pixel is the weighted mean of its eight
+    """Impute linearly with noise (Rong et al. 2022, ROAD): each hidden pixel is the weighted mean of its eight
     neighbours (1/6 beside, 1/12 across a corner), hidden ones included, plus Gaussian noise.
 
-    All masks of a chunk are solved together by conjugate gradients, until the largest residual of each image
-    is under `accuracy` times its largest entry. The noise is one field for each sample, from `seed`.
+    All masks of a chunk are solved together by conjugate gradients. The noise is one field for each sample.
+
+    Attributes:
+        noise (float, default 0.01, units of the input): Standard deviation of the noise.
+        seed (int, default 0): Of the noise.
+        accuracy (float, default 1e-5, share of the largest entry of an image): Largest residual at which the solver
+            stops.
     """
 
     noise: float = 0.01
@@ -186,12 +202,12 @@ def interpolated(x: Tensor, keep: Tensor, accuracy: float = 1e-5, steps: int = 2
     """
     if precise(x) is not x:
         return interpolated(precise(x), keep, accuracy, steps).to(x.dtype)
-    degree = _neighbours(torch.ones_like(x[:1, :1]))
+    degree = _neighbours(torch.ones_like(x[:1, :1]))  # (1, 1, height, width): less than 1 at the edges
     kept, hidden = keep.to(x.dtype), (~keep).to(x.dtype)
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         products: Tensor = torch.linalg.vecdot(a.flatten(2), b.flatten(2))
-        return products[..., None, None]
+        return products[..., None, None]  # (batch, channels, 1, 1)
 
     z = hidden * (dot(x, kept) / kept.sum((2, 3), keepdim=True).clamp(min=1))
     residual = hidden * (_neighbours(kept * x + z) - degree * z)
@@ -225,10 +241,13 @@ def _neighbours(z: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Background(ByContent, Replacement):
-    """Entries of rows of `data`, (rows, …) like the inputs: hidden features are drawn *together* from one
-    row.
+    """Draw hidden features *together* from one row of some data.
 
-    The scores of `many` random rows, or with None of all rows, are averaged for each mask.
+    Two backgrounds are equal if their data are, and the repr names the data by their content.
+
+    Attributes:
+        data (Tensor): The rows, (rows, …) like the inputs; an array is copied into a tensor.
+        many (int, default None): Random rows whose scores are averaged for each mask; None: all rows.
     """
 
     data: Tensor
@@ -275,12 +294,14 @@ class Background(ByContent, Replacement):
 
 @dataclass(frozen=True)
 class Delete(Replacement):
-    """Hidden tokens are taken out, and the model runs on the shorter text; `empty` is the id that stands
-    for a text of which nothing is left.
+    """Take hidden tokens out, and run the model on the shorter text.
 
-    Only texts of one length run together, which suits any model. With `padding`, the id of a token that the
-    model does not look at (where `attention_mask` is 0, if it is among the inputs), those of like length do:
-    several times faster. Padding at the end of a text is taken out too.
+    Only texts of one length run together, which suits any model. Padding at the end of a text is taken out too.
+
+    Attributes:
+        empty (int, default 0): Id of the token that stands for a text of which nothing is left.
+        padding (int, default None): Id of a token that the model does not look at (where `attention_mask` is 0, if it
+            is among the inputs). Texts of like length then run together, several times faster; None: there is none.
     """
 
     empty: int = 0

@@ -90,13 +90,19 @@ _HIDING = "use a method that hides features instead, such as Occlusion"
 
 
 class Gradients(Subject):
-    """What is explained, by methods that compute with the model's graph.
+    """Run a model and its gradients, for methods that compute with the graph.
 
-    `at` names modules whose outputs are explained instead of the inputs; their first axis must be that of the
-    samples. Token ids (integer inputs that reach an embedding) are explained at their embeddings, and their values
-    are those of whole tokens. Where the model has the samples on another axis (the embeddings of transposed token
-    ids, the outputs of a module with `batch_first=False`), the leaf has them on the first. The embeddings of a
-    model that is given as `Beside` itself are moved before they are explained.
+    Token ids (integer inputs that reach an embedding) are explained at their embeddings, and their values are those of
+    whole tokens; tokens that the model adds itself are constants. Where the model has the samples on another axis (the
+    embeddings of transposed token ids, the outputs of a module with `batch_first=False`), the leaf has them on the
+    first. The embeddings of a model that is given as `Beside` itself are moved before they are explained.
+
+    Args:
+        model (module or callable): The model.
+        inputs (Tensor, or tuple or dict of Tensor): The inputs, the samples first.
+        target (int, Tensor, callable, default None): The scalar explained; None: the predicted class.
+        at (str or list of str, default None): Modules whose outputs are explained, the samples on their first axis;
+            None: the inputs.
 
     >>> score = Gradients(torch.nn.Linear(2, 1), torch.ones(3, 2)).forward()
     >>> [gradient.shape for gradient in score.gradients()]
