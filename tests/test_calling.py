@@ -66,3 +66,32 @@ def test_a_target_that_raises(method) -> None:
         method(nn.Linear(3, 2), torch.rand(1, 3), lambda scores: scores[:, 7])
     with pytest.raises(InputError, match="target is class 5, but the model has 2 classes"):
         method(nn.Linear(3, 2), torch.rand(1, 3), ap.Contrast(5, 0))
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ap.InputXGradient(),
+        ap.LRP("epsilon"),
+        ap.IntegratedGradients(),
+        ap.SmoothGrad(samples=5),
+        ap.Occlusion(),
+        ap.KernelSHAP(),
+        ap.IntegratedHessians(nodes=4),
+    ],
+    ids=lambda m: type(m).__name__,
+)
+@pytest.mark.parametrize("size", [1, 2])
+def test_an_exported_program_of_one_size_of_batch_is_called_as_often_as_it_needs(method, size: int) -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double().eval()
+    x = torch.randn(2, 4, dtype=torch.float64)
+    program = torch.export.export(model, (x[:size],)).module()
+    torch.testing.assert_close(method(program, x, 1).values, method(model, x, 1).values)
+
+
+def test_a_batch_that_an_exported_program_cannot_take_is_said() -> None:
+    program = torch.export.export(nn.Linear(4, 3), (torch.randn(2, 4),)).module()
+    with pytest.raises(
+        InputError, match=r"takes batches of 2, but 3 rows are to be run; accepted: .*dynamic_shapes"
+    ):
+        ap.Saliency()(program, torch.randn(3, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,20 +29,63 @@ def behind(model: Any) -> Any:
 
 def call_model(model: Model, inputs: Inputs) -> Any:
     """What the model returns. InputError for ids that it cannot look up; any other error of the model's own is
-    raised with a note of what it was called with."""
+    raised with a note of what it was called with. An exported program that takes batches of one size is called as often
+    as it needs to be."""
     model_called()
     try:
-        if isinstance(inputs, Tensor):
-            return model(inputs)
-        return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)
+        return _called(model, inputs)
     except InputError:
         raise
     except Exception as error:
+        if (size := _static_batch(model, error)) is not None:
+            return _in_batches(model, inputs, size)
         refused = _ids_refused(model, inputs, str(error))
         if refused is not None:
             raise InputError(refused) from error
         error.add_note(f"the model was called with {_described(inputs)}")
         raise
+
+
+def _called(model: Model, inputs: Inputs) -> Any:
+    if isinstance(inputs, Tensor):
+        return model(inputs)
+    return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)
+
+
+def _static_batch(model: Model, error: Exception) -> int | None:
+    """The one size of batch that an exported program takes, if this error says so."""
+    found = re.search(r"Guard failed: \S*\.size\(\)\[0\] == (\d+)", str(error))
+    exported = isinstance(model, torch.fx.GraphModule) and isinstance(error, AssertionError)
+    return int(found[1]) if found and exported else None
+
+
+def _in_batches(model: Model, inputs: Inputs, size: int) -> Any:
+    """The outputs of all rows, `size` rows a call."""
+    rows = next(tensors_in(inputs)).shape[0]
+    if rows % size:
+        raise InputError(
+            f"the exported program takes batches of {size}, but {rows} rows are to be run; accepted: one that was "
+            "exported with a batch of 1, or with a dynamic batch: torch.export.export(model, args, dynamic_shapes=…)"
+        )
+    parts = zip(*(t.split(size) for t in tensors_in(inputs)), strict=True)
+    return _joined([_called(model, _of_form(inputs, part)) for part in parts])
+
+
+def _of_form(inputs: Inputs, tensors: Sequence[Tensor]) -> Inputs:
+    given = iter(tensors)
+    return rekeyed(inputs, lambda _, __: next(given))
+
+
+def _joined(outputs: Sequence[Any]) -> Any:
+    """Outputs of some rows each as one of all rows."""
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(outputs)) if first.dim() else first
+    if isinstance(first, Mapping):
+        return {key: _joined([output[key] for output in outputs]) for key in first}
+    if isinstance(first, tuple | list):
+        return tuple(_joined(parts) for parts in zip(*outputs, strict=True))
+    return first
 
 
 def _ids_refused(model: Model, inputs: Inputs, error: str) -> str | None:
