@@ -209,7 +209,7 @@ HEAD = """# LRP on the architectures of transformers
 
 Every sequence- and image-classification architecture in the auto-model mappings of `transformers` {version},
 made small from its configuration with random weights, and explained by `LRP(ledger=True)`. Written by
-`python tests/lrp_sweep.py > docs/lrp-architectures.md`; `pytest -m slow tests/test_lrp_sweep.py` asserts it.
+`python tests/lrp_sweep.py > docs/lrp-architectures.md`; `pytest -m slow -k lrp_sweep` asserts it.
 
 Of {all} architectures {built} can be built here, and {ran} of these ({share:.1%}) run with a rule for every
 operation. None crashes, but for one that itself refuses a gradient. In all of them the model's output is

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
+import surfaces
 from apportion import InputError, InputXGradient
 from apportion.core.features import TextFeatures
 from apportion.display.pictures.explanations import coloured, plot, png
@@ -61,7 +62,7 @@ def test_without_axes_a_figure_of_its_own_is_made():
 
 def test_pyplot_is_not_imported():
     code = "import surfaces, sys; surfaces.row().plot(); assert 'matplotlib.pyplot' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(surfaces.__file__).parent)
 
 
 def test_the_colour_says_the_sign_and_the_opacity_the_size():

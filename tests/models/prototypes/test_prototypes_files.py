@@ -18,6 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import apportion as ap
+import squares
 from apportion.cli.app import app
 from apportion.errors import InputError
 from apportion.models.prototypes.settings import Fast
@@ -138,7 +139,7 @@ model.fit(*t.data(), checkpoint=sys.argv[1]).save(sys.argv[2])
 
 def test_a_killed_run_goes_on_to_the_same_result(tmp_path: Path):
     """Killed for real, some epochs in; the whole run in another process is the reference."""
-    code = KILLED.format(tests=str(Path(__file__).parent))
+    code = KILLED.format(tests=str(Path(squares.__file__).parent))
     run, whole = tmp_path / "run", tmp_path / "whole"
     arguments = [sys.executable, "-c", code]
     process = subprocess.Popen([*arguments, str(run), str(tmp_path / "killed")])

@@ -451,10 +451,10 @@ def test_without_the_token_the_page_says_what_to_do(served, browser):
 
 
 @pytest.mark.skipif(
-    not (Path(__file__).parents[1] / "frontend/node_modules").is_dir(), reason="needs make page"
+    not (Path(__file__).parents[2] / "frontend/node_modules").is_dir(), reason="needs make page"
 )
 def test_the_bundle_is_that_of_its_sources(tmp_path):
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run(
         ["npx", "vite", "build", "--outDir", str(tmp_path)], cwd=root / "frontend", capture_output=True
     )

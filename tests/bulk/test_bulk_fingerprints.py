@@ -271,7 +271,9 @@ OURS = {  # of each kind that a run can be made of
     "texts": lambda: ap.load("sentiment"),
     "pictures": lambda: ap.load("digits"),
     "rows": lambda: ap.load("breast-cancer"),
-    "a bag of words": lambda: ap.load(Path(__file__).parent / "files_of_85d223a/bag-of-words.safetensors"),
+    "a bag of words": lambda: ap.load(
+        Path(__file__).parents[1] / "files_of_85d223a/bag-of-words.safetensors"
+    ),
     "without a repr": lambda: [ap.ProtoPNet(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))],
     "a class of the user's on ours": lambda: type("Mine", (ap.Saliency,), {}),
 }

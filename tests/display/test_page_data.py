@@ -22,7 +22,7 @@ from apportion.serve.request import Ask
 from surfaces import data_of, means, over_prototypes, pairs, picture, row, rows, words
 from typed import fits
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_types_of_the_page_are_those_of_python():

@@ -152,7 +152,7 @@ def test_the_models_have_gradients(image_model: Classifier) -> None:
 @needs_data
 def test_digits_accuracy() -> None:
     """99 % of the 10000 test digits: APPORTION_DATA/images has MNIST's idx files."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+    sys.path.insert(0, str(Path(__file__).parents[3] / "training"))
     from train_digits import accuracy, read_mnist
 
     model = digits().model
