@@ -55,6 +55,12 @@ def state_of(call: Call) -> State:
     return state
 
 
+def unruled(call: Call) -> Any:
+    """Use the gradient of a call that has no rule and cannot be written out."""
+    state: Unruled = call.run.state
+    return state.unruled(call)
+
+
 @dataclass
 class Tag:
     """What is known of a tensor that a substituted function returned; for the output of a layer, how it was made

@@ -13,8 +13,14 @@ from torch import Tensor
 
 from apportion.engines.substitution import Call, Substitute, native, no_derivatives
 from apportion.engines.substitution.function_names import MOVES
-from apportion.methods.propagation.operations import elementwise, layers, normalisation, products
-from apportion.methods.propagation.operations.attention import PARTS
+from apportion.methods.propagation.operations import (
+    attention,
+    elementwise,
+    layers,
+    normalisation,
+    products,
+    recurrent,
+)
 from apportion.methods.propagation.tags import carry_kind, kind_of, state_of, tag
 
 # Homogeneous functions that select among entries: of gates they make gates.
@@ -91,7 +97,19 @@ def var(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 COMPOSED: dict[str, Substitute] = {
-    **PARTS,
+    "scaled_dot_product_attention": attention.attention,
+    **dict.fromkeys(
+        (
+            "_scaled_dot_product_flash_attention_for_cpu",
+            "_scaled_dot_product_flash_attention",
+            "_scaled_dot_product_efficient_attention",
+            "_scaled_dot_product_cudnn_attention",
+        ),
+        attention.attention_with_statistics,
+    ),
+    "multi_head_attention_forward": attention.multi_head_attention,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent.recurrent),
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), recurrent.recurrent_cell),
     **dict.fromkeys(("addmm", "baddbmm", "addmv", "addbmm", "addr", "addcmul"), products.add_product),
     "addcdiv": products.add_quotient,
     "glu": products.glu,
