@@ -11,9 +11,9 @@ from torch import Tensor
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition
 from apportion.errors import check_whole
-from apportion.methods.hiding.coalitions import Masks, Numbers
-from apportion.methods.hiding.regression import Fit, constrained
-from apportion.methods.hiding.surrogates import (
+from apportion.methods.hiding._coalitions import Masks, Numbers
+from apportion.methods.hiding._regression import Fit, constrained
+from apportion.methods.hiding._surrogates import (
     Missing,
     Rows,
     Surrogate,

@@ -13,9 +13,9 @@ from apportion.engines.masking.cut import Part
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Columns, Partition, Tokens, Words
 from apportion.errors import check, check_whole
-from apportion.methods.hiding.coalitions import Masks, Numbers
-from apportion.methods.hiding.regression import Fit, highest, lasso, ridge
-from apportion.methods.hiding.surrogates import Missing, Rows, Surrogate, as_numbers, variance_of_mean
+from apportion.methods.hiding._coalitions import Masks, Numbers
+from apportion.methods.hiding._regression import Fit, highest, lasso, ridge
+from apportion.methods.hiding._surrogates import Missing, Rows, Surrogate, as_numbers, variance_of_mean
 from apportion.results.explanation import Explanation
 
 Distance = Literal["cosine", "euclidean"]

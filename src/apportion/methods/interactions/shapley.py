@@ -16,7 +16,7 @@ from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients
 from apportion.errors import InputError, check_whole
-from apportion.methods.interactions.groups import Groups, GroupsLike, groups_of
+from apportion.methods.interactions._groups import Groups, GroupsLike, groups_of
 from apportion.methods.paths.paths import Paths, pieces
 from apportion.results.interactions import Interactions
 

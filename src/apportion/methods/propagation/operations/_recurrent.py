@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apportion.engines.substitution import Call, Run
-from apportion.methods.propagation.tags import unruled
+from apportion.methods.propagation._tags import unruled
 
 
 def recurrent(call: Call, *args: Any, **kwargs: Any) -> Any:

@@ -13,9 +13,9 @@ from apportion.core.inputs import Inputs
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, Superpixels, as_partition
 from apportion.errors import check, check_whole
+from apportion.methods.hiding._coalitions import Design, Masks, Numbers
+from apportion.methods.hiding._regression import Fit
 from apportion.methods.hiding.base import Hiding
-from apportion.methods.hiding.coalitions import Design, Masks, Numbers
-from apportion.methods.hiding.regression import Fit
 from apportion.results.explanation import Explanation
 
 Rows = npt.NDArray[np.intp]

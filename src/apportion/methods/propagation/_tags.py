@@ -11,8 +11,8 @@ from torch import Tensor
 
 from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Call
+from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation.composites import Composite
-from apportion.methods.propagation.rows import OpenRow
 from apportion.methods.propagation.rules import Layer, Rule
 
 

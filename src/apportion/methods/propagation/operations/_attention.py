@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apportion.core.private_torch import safe_softmax
 from apportion.engines.substitution import Call
-from apportion.methods.propagation.tags import tag, unruled
+from apportion.methods.propagation._tags import tag, unruled
 
 
 def attention(
