@@ -15,9 +15,9 @@ from torch import Tensor, nn
 import apportion as ap
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Patches, Superpixels
-from apportion.methods.hiding.coalitions import Design
-from apportion.methods.hiding.regression import ridge
-from apportion.methods.hiding.surrogates import Distance, Sizes, kernel, sizes_of_masks
+from apportion.methods.hiding._coalitions import Design
+from apportion.methods.hiding._regression import ridge
+from apportion.methods.hiding.lime import Distance, Sizes, kernel, sizes_of_masks
 from gradient import Row, frozen
 from subjects import perceptron, photo, stroke, text, trees
 

@@ -9,16 +9,16 @@ is one file and one line here.
 METHODS = {
     "saliency": "methods.gradients.gradient:Saliency",
     "inputxgradient": "methods.gradients.gradient:InputXGradient",
-    "smoothgrad": "methods.gradients.gradient:SmoothGrad",
+    "smoothgrad": "methods.gradients.noise:SmoothGrad",
     "ig": "methods.paths.integrated_gradients:IntegratedGradients",
     "lrp": "methods.propagation.lrp:LRP",
     "occlusion": "methods.hiding.occlusion:Occlusion",
-    "vargrad": "methods.gradients.gradient:VarGrad",
-    "guidedbackprop": "methods.gradients.gradient:GuidedBackprop",
-    "deconvnet": "methods.gradients.gradient:Deconvnet",
+    "vargrad": "methods.gradients.noise:VarGrad",
+    "guidedbackprop": "methods.gradients.rectified:GuidedBackprop",
+    "deconvnet": "methods.gradients.rectified:Deconvnet",
     "deeplift": "methods.propagation.deeplift:DeepLIFT",
-    "lime": "methods.hiding.surrogates:LIME",
-    "kernelshap": "methods.hiding.surrogates:KernelSHAP",
+    "lime": "methods.hiding.lime:LIME",
+    "kernelshap": "methods.hiding.kernelshap:KernelSHAP",
     "rise": "methods.hiding.rise:RISE",
     "taylor": "methods.paths.taylor:Taylor",
     "gradcam": "methods.gradients.cam:GradCAM",
@@ -31,7 +31,7 @@ METHODS = {
 INTERACTIONS = {
     "ih": "methods.interactions.integrated_hessians:IntegratedHessians",
     "inputhessian": "methods.interactions.input_hessian:InputHessian",
-    "shapleyinteractions": "methods.interactions.input_hessian:ShapleyInteractions",
+    "shapleyinteractions": "methods.interactions.shapley:ShapleyInteractions",
 }
 
 # Methods of one kind of model each, beside that model.

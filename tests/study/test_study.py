@@ -22,7 +22,7 @@ from apportion.evaluation.by_training.weak_learner import WeakLearner
 from apportion.learning.networks import AttentionClassifier
 from apportion.learning.training import Training
 from apportion.methods.gradients.gradient import InputXGradient, Saliency
-from apportion.methods.hiding.surrogates import LIME
+from apportion.methods.hiding.lime import LIME
 from apportion.methods.paths.integrated_gradients import IntegratedGradients
 from apportion.results.grid import Grid
 from apportion.study.store import Cell, Result, Store

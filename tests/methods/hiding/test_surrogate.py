@@ -21,9 +21,9 @@ from apportion.engines.masking.binned import Quartiles
 from apportion.engines.masking.partitions import Patches
 from apportion.engines.masking.replacements import Background
 from apportion.errors import InputError
-from apportion.methods.hiding.coalitions import Design
-from apportion.methods.hiding.regression import highest, lasso, ridge
-from apportion.methods.hiding.surrogates import kernel, sizes_of_masks
+from apportion.methods.hiding._coalitions import Design
+from apportion.methods.hiding._regression import highest, lasso, ridge
+from apportion.methods.hiding.lime import kernel, sizes_of_masks
 
 
 def network(inputs: int, seed: int = 0) -> nn.Module:

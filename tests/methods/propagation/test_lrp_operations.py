@@ -14,7 +14,7 @@ from torch.overrides import get_overridable_functions
 
 import apportion as ap
 from apportion.engines.substitution.function_names import MOVES, identify
-from apportion.methods.propagation.operations.elementwise import AWAY_FROM_ZERO, ELEMENTWISE
+from apportion.methods.propagation.operations._elementwise import AWAY_FROM_ZERO, ELEMENTWISE
 from apportion.methods.propagation.operations.table import HOMOGENEOUS, TABLE
 
 aten: Any = torch.ops.aten

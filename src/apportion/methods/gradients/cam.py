@@ -16,8 +16,8 @@ from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Gradients
 from apportion.engines.substitution.leaves import Slot
 from apportion.errors import InputError, check
-from apportion.methods.gradients.gradient import GuidedBackprop
 from apportion.methods.gradients.layer_grids import at_layer, enlarged, last_layer
+from apportion.methods.gradients.rectified import GuidedBackprop
 from apportion.results.explanation import Explanation
 
 

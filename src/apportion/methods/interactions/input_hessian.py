@@ -1,26 +1,23 @@
-"""Other methods for pairs of features, to put beside Integrated Hessians."""
+"""Hessian times inputs: the curvature at the input itself, to put beside Integrated Hessians."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Substitution
-from apportion.errors import InputError, check_whole
-from apportion.methods.interactions.groups import Groups, GroupsLike, groups_of
-from apportion.methods.interactions.second_derivatives import Sums, rows_for
-from apportion.methods.interactions.smooth_functions import STAND_INS
+from apportion.errors import check_whole
+from apportion.methods.interactions._groups import GroupsLike, groups_of
+from apportion.methods.interactions._second_derivatives import Sums, rows_for
+from apportion.methods.interactions._smooth_functions import STAND_INS
 from apportion.methods.interactions.smoothing import TWICE, recording, refuse, smoothing
-from apportion.methods.paths.paths import Paths, pieces
+from apportion.methods.paths.paths import Paths
 from apportion.methods.paths.quadrature import Nodes
 from apportion.results.interactions import Interactions
 
@@ -76,93 +73,3 @@ class InputHessian:
         return subject.result(
             Interactions, self, values, None, score.output, names=(grouped.names,), notes=notes
         )
-
-
-@dataclass(frozen=True)
-class ShapleyInteractions:
-    """Shapley interactions of pairs by sampling coalitions, with the package `shapiq`.
-
-    Muschalik et al. 2024. `index` is "k-SII" (aggregated Shapley interactions) or "STII" (Shapley-Taylor:
-    Sundararajan, Dhamdhere & Agarwal 2020); these add up to `f(x) − f(x′)` as the sampling
-    converges. A feature outside a coalition has its baseline's value. Values of pairs are halved into both
-    entries of the matrix, the diagonal holds the effects alone. Cost: `budget` forward passes a sample,
-    `chunk` rows at a time; beside them, sharing out each run among all pairs takes 1 s for 50 features, 20 s for
-    150: give `groups` where there are more. Needs `pip install 'apportion[interactions]'`; raises
-    InputError without it.
-    """
-
-    index: str = "k-SII"
-    budget: int = 2048
-    seed: int = 0
-    baseline: float = 0.0
-    groups: int | Sequence[Sequence[int]] | None = None
-    chunk: int = 256
-    at: str | Sequence[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.index not in ("k-SII", "STII"):
-            raise InputError(f"index is {self.index!r}; accepted: 'k-SII', 'STII'")
-        check_whole(1, budget=self.budget, chunk=self.chunk)
-
-    @with_gradients()
-    def __call__(
-        self,
-        model: Model,
-        inputs: Inputs,
-        target: Target = None,
-        *,
-        baseline: Inputs | float | None = None,
-        groups: GroupsLike = None,
-    ) -> Interactions:
-        approximators = _shapiq()
-        subject = Gradients(model, inputs, target, self.at)
-        score = subject.forward()
-        paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
-        if paths.baselines > 1:
-            raise InputError(f"{paths.baselines} baselines were given; accepted by ShapleyInteractions: one")
-        grouped = groups_of(
-            subject, score, paths.steps(torch.arange(paths.many)), self.groups if groups is None else groups
-        )
-        many = len(grouped)
-        values = torch.zeros(subject.batch, many, many, dtype=torch.float64)
-        for sample in range(subject.batch):
-
-            def game(coalitions: Any, sample: int = sample) -> Any:
-                masks = torch.as_tensor(np.asarray(coalitions, dtype=bool)).view(-1, many)
-                parts = [_worth(paths, grouped, sample, part) for part in pieces(masks, self.chunk)]
-                return (torch.cat(parts) - paths.at_starts[sample]).numpy()
-
-            sampler = approximators.SHAPIQ(n=many, max_order=2, index=self.index, random_state=self.seed)
-            found = sampler.approximate(budget=min(self.budget, 2**many), game=game)
-            for members, value in found.dict_values.items():
-                if len(members) == 1:
-                    values[sample, members[0], members[0]] = value
-                elif len(members) == 2:
-                    values[sample, members[0], members[1]] = values[sample, members[1], members[0]] = (
-                        value / 2
-                    )
-        total = paths.totals().to(score.dtype)
-        values = values.to(score.output.device, score.dtype)
-        return subject.result(Interactions, self, values, total, score.output, names=(grouped.names,))
-
-
-def _worth(paths: Paths, groups: Groups, sample: int, masks: Tensor) -> Tensor:
-    """The score of a sample with only the features in each mask: (masks,) in double precision on the CPU."""
-    which = torch.full((len(masks),), sample)
-    points = []
-    for start, step, ids in zip(paths.starts, paths.steps(which), groups.ids, strict=True):
-        kept = masks.to(step.device)[:, ids[sample % len(ids)]].view(step.shape)
-        points.append(start[0, sample % start.shape[1]] + step * kept)
-    score = paths.subject.forward(leaves=points, rows=which % paths.batch, grad=False)
-    return score.value.detach().double().cpu()
-
-
-def _shapiq() -> ModuleType:
-    try:
-        import shapiq.approximator
-    except ImportError as error:
-        raise InputError(
-            f"ShapleyInteractions needs shapiq ({error}); install it with: pip install 'apportion[interactions]'"
-        ) from None
-    module: ModuleType = shapiq.approximator
-    return module

@@ -14,10 +14,10 @@ from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Substitution
 from apportion.errors import InputError, check, check_whole
-from apportion.methods.interactions.adaptive_nodes import adapt
-from apportion.methods.interactions.groups import GroupsLike, groups_of
-from apportion.methods.interactions.second_derivatives import Sums, rows_for
-from apportion.methods.interactions.smooth_functions import STAND_INS
+from apportion.methods.interactions._adaptive_nodes import adapt
+from apportion.methods.interactions._groups import GroupsLike, groups_of
+from apportion.methods.interactions._second_derivatives import Sums, rows_for
+from apportion.methods.interactions._smooth_functions import STAND_INS
 from apportion.methods.interactions.smoothing import TWICE, recording, refuse, smoothing
 from apportion.methods.paths.integrated_gradients import check_accuracy, shortfalls
 from apportion.methods.paths.paths import Paths

@@ -20,7 +20,7 @@ from apportion.core.trees import tensors_in
 from apportion.engines.substitution import HARMLESS, Call, Substitute
 from apportion.engines.substitution.function_names import Function, identify
 from apportion.errors import InputError, check
-from apportion.methods.interactions.smooth_functions import INSTEAD, STAND_INS, WITHOUT
+from apportion.methods.interactions._smooth_functions import INSTEAD, STAND_INS, WITHOUT
 
 # ---- tables for the substitution engine ----
 

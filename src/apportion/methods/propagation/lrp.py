@@ -14,10 +14,10 @@ from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
 from apportion.errors import InputError
+from apportion.methods.propagation._relevance_pass import Propagation
+from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation.composites import Composite, composite_named
 from apportion.methods.propagation.operations.table import COMPOSED, TABLE, other
-from apportion.methods.propagation.relevance_pass import Propagation
-from apportion.methods.propagation.rows import OpenRow
 from apportion.results.explanation import Explanation
 from apportion.results.ledger import Ledger
 

@@ -26,7 +26,7 @@ from apportion.learning.networks import PADDING, AttentionClassifier
 from apportion.learning.training import Training, scores_by_model, train
 from apportion.methods.gradients.attention import AttentionWeights
 from apportion.methods.gradients.gradient import InputXGradient, Saliency
-from apportion.methods.hiding.surrogates import LIME
+from apportion.methods.hiding.lime import LIME
 from apportion.methods.paths.integrated_gradients import IntegratedGradients
 from apportion.methods.propagation.lrp import LRP
 from apportion.results.scores import Scores

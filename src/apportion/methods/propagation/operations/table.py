@@ -13,9 +13,15 @@ from torch import Tensor
 
 from apportion.engines.substitution import Call, Substitute, native, no_derivatives
 from apportion.engines.substitution.function_names import MOVES
-from apportion.methods.propagation.operations import elementwise, layers, normalisation, products
-from apportion.methods.propagation.operations.attention import PARTS
-from apportion.methods.propagation.tags import carry_kind, kind_of, state_of, tag
+from apportion.methods.propagation._tags import carry_kind, kind_of, state_of, tag
+from apportion.methods.propagation.operations import (
+    _attention,
+    _elementwise,
+    _layers,
+    _normalisation,
+    _products,
+    _recurrent,
+)
 
 # Homogeneous functions that select among entries: of gates they make gates.
 SELECTING = frozenset(
@@ -59,8 +65,8 @@ def other(call: Call, *args: Any, **kwargs: Any) -> Any:
         return tag(call, call.native(), "positive")
     if name in HOMOGENEOUS or name.startswith(("fft_", "linalg_norm")):
         return call.native()
-    if name in elementwise.ELEMENTWISE:
-        return elementwise.elementwise(call, *args, **kwargs)
+    if name in _elementwise.ELEMENTWISE:
+        return _elementwise.elementwise(call, *args, **kwargs)
     state = state_of(call)
     return state.unruled(call)
 
@@ -84,33 +90,45 @@ def var(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Homogeneous of degree two: half of its gradient."""
     result = call.native()
     return (
-        products.halved(result, 2)
+        _products.halved(result, 2)
         if isinstance(result, Tensor)
-        else (products.halved(result[0], 2), *result[1:])
+        else (_products.halved(result[0], 2), *result[1:])
     )
 
 
 COMPOSED: dict[str, Substitute] = {
-    **PARTS,
-    **dict.fromkeys(("addmm", "baddbmm", "addmv", "addbmm", "addr", "addcmul"), products.add_product),
-    "addcdiv": products.add_quotient,
-    "glu": products.glu,
-    "cosine_similarity": products.cosine_similarity,
+    "scaled_dot_product_attention": _attention.attention,
+    **dict.fromkeys(
+        (
+            "_scaled_dot_product_flash_attention_for_cpu",
+            "_scaled_dot_product_flash_attention",
+            "_scaled_dot_product_efficient_attention",
+            "_scaled_dot_product_cudnn_attention",
+        ),
+        _attention.attention_with_statistics,
+    ),
+    "multi_head_attention_forward": _attention.multi_head_attention,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), _recurrent.recurrent),
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), _recurrent.recurrent_cell),
+    **dict.fromkeys(("addmm", "baddbmm", "addmv", "addbmm", "addr", "addcmul"), _products.add_product),
+    "addcdiv": _products.add_quotient,
+    "glu": _products.glu,
+    "cosine_similarity": _products.cosine_similarity,
 }
 """Treatments that only call other operations: the ledger has rows for those."""
 
 TABLE: dict[str, Substitute] = {
-    **dict.fromkeys(GATES, elementwise.gate),
-    **dict.fromkeys(("tanh", "erf"), elementwise.saturating),
-    **dict.fromkeys(("softplus", "exp"), elementwise.positive),
-    **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), elementwise.clamp),
-    **dict.fromkeys(("rsqrt", "sqrt", "reciprocal"), elementwise.inverse),
-    **dict.fromkeys(("pow", "float_power"), elementwise.power),
-    **dict.fromkeys(("add", "sub", "rsub"), elementwise.add),
-    **dict.fromkeys(("mul",), products.product),
-    **dict.fromkeys(("div", "rtruediv"), elementwise.divide),
-    **dict.fromkeys(("matmul", "rmatmul"), products.matmul),
-    **dict.fromkeys(("grouped_mm", "_grouped_mm", "grouped_mm_fallback"), products.grouped_product),
+    **dict.fromkeys(GATES, _elementwise.gate),
+    **dict.fromkeys(("tanh", "erf"), _elementwise.saturating),
+    **dict.fromkeys(("softplus", "exp"), _elementwise.positive),
+    **dict.fromkeys(("clamp", "clamp_min", "clamp_max"), _elementwise.clamp),
+    **dict.fromkeys(("rsqrt", "sqrt", "reciprocal"), _elementwise.inverse),
+    **dict.fromkeys(("pow", "float_power"), _elementwise.power),
+    **dict.fromkeys(("add", "sub", "rsub"), _elementwise.add),
+    **dict.fromkeys(("mul",), _products.product),
+    **dict.fromkeys(("div", "rtruediv"), _elementwise.divide),
+    **dict.fromkeys(("matmul", "rmatmul"), _products.matmul),
+    **dict.fromkeys(("grouped_mm", "_grouped_mm", "grouped_mm_fallback"), _products.grouped_product),
     **dict.fromkeys(
         (
             "einsum",
@@ -123,35 +141,35 @@ TABLE: dict[str, Substitute] = {
             "ger",
             "kron",
         ),
-        products.einsum,
+        _products.einsum,
     ),
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), layers.convolution),
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _layers.convolution),
     **dict.fromkeys(
-        ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), layers.transposed_convolution
+        ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _layers.transposed_convolution
     ),
-    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), layers.max_pool),
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), _layers.max_pool),
     "softmax": softmax,
     **dict.fromkeys(DROPOUTS, dropout),
     **dict.fromkeys(("var", "var_mean"), var),
-    **dict.fromkeys(("prod", "cumprod"), products.multiplied_along),
-    **dict.fromkeys(("scatter_reduce", "index_reduce", "segment_reduce"), products.reduced),
+    **dict.fromkeys(("prod", "cumprod"), _products.multiplied_along),
+    **dict.fromkeys(("scatter_reduce", "index_reduce", "segment_reduce"), _products.reduced),
     **dict.fromkeys(TAYLOR, native),
-    "relu": elementwise.relu,
-    "threshold": elementwise.threshold,
-    "pad": layers.pad,
-    "constant_pad_nd": layers.pad,
-    **dict.fromkeys(("linalg_solve", "linalg_solve_triangular", "linalg_inv", "inverse"), products.solve),
-    "lerp": products.lerp,
-    "grid_sample": products.grid_sample,
-    "linear": layers.linear,
-    "convolution": layers.any_convolution,
-    "bilinear": products.bilinear,
-    "layer_norm": normalisation.layer_norm,
-    "native_layer_norm": normalisation.native_layer_norm,
-    "native_group_norm": normalisation.native_group_norm,
-    "rms_norm": normalisation.rms_norm,
-    "group_norm": normalisation.group_norm,
-    "instance_norm": normalisation.instance_norm,
+    "relu": _elementwise.relu,
+    "threshold": _elementwise.threshold,
+    "pad": _layers.pad,
+    "constant_pad_nd": _layers.pad,
+    **dict.fromkeys(("linalg_solve", "linalg_solve_triangular", "linalg_inv", "inverse"), _products.solve),
+    "lerp": _products.lerp,
+    "grid_sample": _products.grid_sample,
+    "linear": _layers.linear,
+    "convolution": _layers.any_convolution,
+    "bilinear": _products.bilinear,
+    "layer_norm": _normalisation.layer_norm,
+    "native_layer_norm": _normalisation.native_layer_norm,
+    "native_group_norm": _normalisation.native_group_norm,
+    "rms_norm": _normalisation.rms_norm,
+    "group_norm": _normalisation.group_norm,
+    "instance_norm": _normalisation.instance_norm,
     **dict.fromkeys(
         (
             "batch_norm",
@@ -160,10 +178,10 @@ TABLE: dict[str, Substitute] = {
             "_native_batch_norm_legit",
             "_native_batch_norm_legit_no_training",
         ),
-        normalisation.batch_norm,
+        _normalisation.batch_norm,
     ),
-    "normalize": normalisation.normalize,
-    "local_response_norm": normalisation.local_response_norm,
+    "normalize": _normalisation.normalize,
+    "local_response_norm": _normalisation.local_response_norm,
     "grad": no_derivatives,
     **COMPOSED,
 }

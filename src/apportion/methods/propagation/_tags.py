@@ -11,8 +11,8 @@ from torch import Tensor
 
 from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Call
+from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation.composites import Composite
-from apportion.methods.propagation.rows import OpenRow
 from apportion.methods.propagation.rules import Layer, Rule
 
 
@@ -53,6 +53,12 @@ def state_of(call: Call) -> State:
     """The state of the pass that a call belongs to."""
     state: State = call.run.state
     return state
+
+
+def unruled(call: Call) -> Any:
+    """Use the gradient of a call that has no rule and cannot be written out."""
+    state: Unruled = call.run.state
+    return state.unruled(call)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution import Call
-from apportion.methods.propagation.tags import active, carry_kind, kind_of, operands, state_of, tag
+from apportion.methods.propagation._tags import active, carry_kind, kind_of, operands, state_of, tag
 
 ELEMENTWISE = frozenset(
     """gelu silu mish elu selu celu softsign hardswish hardtanh relu6 tanhshrink softshrink hardshrink log_sigmoid

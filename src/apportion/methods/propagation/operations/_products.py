@@ -11,8 +11,8 @@ from torch import Tensor
 
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution import Call
+from apportion.methods.propagation._tags import active, carry_kind, kind_of, operands, state_of, tag, weighed
 from apportion.methods.propagation.rules import Layer
-from apportion.methods.propagation.tags import active, carry_kind, kind_of, operands, state_of, tag, weighed
 
 
 def product(call: Call, *args: Any, **kwargs: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.methods.propagation.rows import OpenRow
+from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation.rules import Layer, Rule
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from apportion.errors import InputError
-from apportion.methods.hiding.coalitions import Masks, Numbers
+from apportion.methods.hiding._coalitions import Masks, Numbers
 
 
 @dataclass(frozen=True, eq=False)

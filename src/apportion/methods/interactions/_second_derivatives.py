@@ -10,8 +10,8 @@ from torch import Tensor
 
 from apportion.engines.substitution import Gradients
 from apportion.errors import InputError
-from apportion.methods.interactions.adaptive_nodes import twice_differentiable
-from apportion.methods.interactions.groups import Groups
+from apportion.methods.interactions._adaptive_nodes import twice_differentiable
+from apportion.methods.interactions._groups import Groups
 from apportion.methods.paths.paths import Paths, pieces
 from apportion.methods.paths.quadrature import Nodes
 

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apportion.engines.substitution import Call, without_running_updates
-from apportion.methods.propagation.backward import scales
+from apportion.methods.propagation._backward import scales
+from apportion.methods.propagation._tags import Tag, state_of
 from apportion.methods.propagation.rules import Layer, Zero
-from apportion.methods.propagation.tags import Tag, state_of
 
 
 class Normalise(torch.autograd.Function):

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apportion.engines.substitution import Call
-from apportion.methods.propagation.operations.products import halved
+from apportion.methods.propagation._tags import Tag, active, carry_kind, state_of, weighed
+from apportion.methods.propagation.operations._products import halved
 from apportion.methods.propagation.rules import Layer, Proportional
-from apportion.methods.propagation.tags import Tag, active, carry_kind, state_of, weighed
 
 
 def linear(call: Call, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:

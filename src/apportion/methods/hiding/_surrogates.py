@@ -1,0 +1,139 @@
+"""What LIME and Kernel SHAP have in common: masks are drawn and run, and a linear model is fitted to the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from apportion.core.inputs import Inputs
+from apportion.engines.masking.engine import Masking
+from apportion.engines.masking.partitions import Partition, Superpixels, as_partition
+from apportion.errors import check, check_whole
+from apportion.methods.hiding._coalitions import Design, Masks, Numbers
+from apportion.methods.hiding._regression import Fit
+from apportion.methods.hiding.base import Hiding
+from apportion.results.explanation import Explanation
+
+Rows = npt.NDArray[np.intp]
+Missing = Numbers | None
+Solve = Callable[[Masks, Numbers, Numbers, Missing, Rows], Fit]
+"""From the masks, the (rows, times, masks) scores under them, the weights of the masks, the share of those like each
+that is missing, and the rows."""
+
+
+class Surrogate(Hiding):
+    """A linear model of the score over masks. Each method lists these settings in its own order."""
+
+    samples: int | None
+    paired: bool
+    tolerance: float | None
+    max_samples: int
+    partition: Partition | Tensor | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(1, samples=1 if self.samples is None else self.samples, max_samples=self.max_samples)
+        if self.tolerance is not None:
+            check("tolerance", self.tolerance, lambda v: v > 0, "a positive share, or None")
+
+    def cut(self, inputs: Inputs) -> Partition | None:
+        """Superpixels for pictures that are large enough to have some."""
+        pictures = isinstance(inputs, Tensor) and inputs.dim() == 4 and min(inputs.shape[2:]) >= 32
+        return Superpixels() if self.partition is None and pictures else as_partition(self.partition)
+
+    def fit(
+        self, masking: Masking, mass: Callable[[int], Numbers], solve: Solve, exact: int = 0
+    ) -> tuple[Fit, int, tuple[str, ...]]:
+        """Draw masks, run them and fit, for all samples with as many features at once; until certain enough."""
+        batch, many = masking.batch, masking.many
+        whole = Fit(*(np.zeros(shape) for shape in ((batch, many), batch, batch, (batch, many))))
+        most, uncertain = 0, 0
+        counts = masking.counts.numpy()
+        random = has_random_scores(masking)
+        for count in np.unique(counts).tolist():
+            where = np.flatnonzero(counts == count)
+            design = Design(count, mass(count), self.seed, self.paired)
+            budget = self.samples or 2 * count + 2048
+            if count <= exact:
+                budget = max(2 ** (count + 1), budget if random else 0)
+            runs = np.zeros((len(where), 1, 0))  # (rows, times that all masks were run, masks)
+
+            def run(masks: Masks, times: int, where: Rows = where) -> Numbers:
+                full = torch.nn.functional.pad(
+                    torch.from_numpy(masks), (0, many - masks.shape[1]), value=True
+                )
+                values = masking.values(full.repeat(times, 1), torch.from_numpy(where))
+                return as_numbers(values).reshape(len(where), times, -1)
+
+            while True:
+                before = runs[0].size
+                new = design.draw(budget - len(design.masks))
+                if len(new):
+                    runs = np.concatenate([runs, run(new, 1)], 2)
+                masks = design.masks
+                # Few masks with random replacements: what is left of the budget goes into repeating them.
+                again = budget // max(1, len(masks)) - runs.shape[1] if random and design.complete else 0
+                if again > 0 and len(masks):
+                    runs = np.concatenate([runs, run(masks, again)], 1)
+                # As heavy as if each were drawn as often as in the paper: `alpha` means what it means there.
+                weights = design.weights() * max(runs[0].size, self.samples or 1)
+                missing = None if random else design.missing()
+                fit = solve(masks, runs, weights, missing, where)
+                open_rows = np.zeros(len(where), dtype=bool)
+                if self.tolerance is not None:
+                    scale = np.abs(fit.coefficients).max(1, keepdims=True)
+                    open_rows = (fit.errors > self.tolerance * scale).any(1)
+                drawn = runs[0].size
+                if not open_rows.any() or drawn in (before, 0) or drawn >= self.max_samples:
+                    break
+                budget = min(2 * max(budget, drawn), self.max_samples)
+            uncertain += int(open_rows.sum())
+            most = max(most, drawn)
+            for name in ("intercept", "r2"):
+                getattr(whole, name)[where] = getattr(fit, name)
+            for name in ("coefficients", "errors"):
+                getattr(whole, name)[where, :count] = getattr(fit, name)
+        text = (
+            f"the standard errors of {uncertain} of {batch} samples are above tolerance after {most} samples"
+        )
+        return whole, most, (text,) if uncertain else ()
+
+    def explanation(
+        self, masking: Masking, fits: Fit, total: Numbers, samples: int, warnings: tuple[str, ...]
+    ) -> Explanation:
+        def rows(table: Numbers) -> tuple[list[float], ...]:
+            return tuple(
+                row[:count] for row, count in zip(table.tolist(), masking.counts.tolist(), strict=True)
+            )
+
+        notes = {
+            "samples": samples,
+            "r2": tuple(fits.r2.tolist()),
+            "intercept": tuple(fits.intercept.tolist()),
+            "coefficients": rows(fits.coefficients),
+            "standard_errors": rows(fits.errors),
+        }
+        device = masking.score.device
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        values = masking.spread(torch.from_numpy(fits.coefficients).to(device, dtype))
+        whole = torch.from_numpy(total).to(device, dtype)
+        return masking.explanation(self, values, whole, notes=notes, warnings=warnings)
+
+
+def has_random_scores(masking: Masking) -> bool:
+    """True if one mask may have different scores."""
+    return any(part.replacement.random for part in masking.parts)
+
+
+def variance_of_mean(runs: Numbers) -> Numbers | None:
+    """The variance of the mean over (rows, times, masks) scores; None where each was run once."""
+    times = runs.shape[1]
+    return runs.var(1, ddof=1) / times if times > 1 else None
+
+
+def as_numbers(scores: Tensor) -> Numbers:
+    return scores.cpu().double().numpy()
