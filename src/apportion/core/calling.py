@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from apportion.core.classifier import Classifier
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Inputs, rekeyed
 from apportion.core.private_torch import BatchNorm, Dropout
 from apportion.core.progress import model_called
 from apportion.core.trees import keyed, map_tensors, tensors_in
