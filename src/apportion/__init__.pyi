@@ -19,6 +19,7 @@ from .engines.masking.replacements import Delete as Delete
 from .engines.masking.replacements import Mean as Mean
 from .engines.masking.replacements import NoisyLinear as NoisyLinear
 from .engines.masking.replacements import RegionMean as RegionMean
+from .engines.masking.replacements import Replacement as Replacement
 from .errors import InputError as InputError
 from .evaluation.by_training.retraining import KAR as KAR
 from .evaluation.by_training.retraining import ROAR as ROAR
@@ -51,6 +52,10 @@ from .evaluation.measures.shuffle import ShuffleTVD as ShuffleTVD
 from .evaluation.measures.soft import SoftComprehensiveness as SoftComprehensiveness
 from .evaluation.measures.soft import SoftSufficiency as SoftSufficiency
 from .evaluation.reference_maps import references as references
+from .methods.contracts import Method as Method
+from .methods.contracts import Partition as Partition
+from .methods.contracts import Rule as Rule
+from .methods.contracts import Test as Test
 from .methods.explain import explain as explain
 from .methods.gradients.attention import AttentionWeights as AttentionWeights
 from .methods.gradients.cam import GradCAM as GradCAM
@@ -80,6 +85,7 @@ from .methods.propagation.rules import Box as Box
 from .methods.propagation.rules import Epsilon as Epsilon
 from .methods.propagation.rules import Flat as Flat
 from .methods.propagation.rules import Gamma as Gamma
+from .methods.propagation.rules import Layer as Layer
 from .methods.propagation.rules import Proportional as Proportional
 from .methods.propagation.rules import WSquare as WSquare
 from .methods.propagation.rules import Zero as Zero

@@ -7,16 +7,24 @@ when the relevance of the output arrives, so that no surrogate activations are h
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
 
+from apportion.methods.contracts import Rule
 from apportion.methods.propagation._rows import OpenRow
-from apportion.methods.propagation.rules import Layer, Rule
+from apportion.methods.propagation.rules import Layer
 
 
-def scales(rule: Rule) -> bool:
+class Scaling(Rule, Protocol):
+    """A rule that scales the layer's own gradient."""
+
+    def scaled(self, z: Tensor, gradient: Tensor, closed: bool = False) -> Tensor: ...
+
+
+def scales(rule: Rule) -> TypeGuard[Scaling]:
+    """True if the rule is a scaling of the layer's own gradient."""
     return hasattr(rule, "scaled") and not getattr(rule, "spread_bias", False)
 
 

@@ -21,11 +21,12 @@ from apportion.engines.substitution import Call, Substitute, Substitution
 from apportion.engines.substitution.explained import Explained
 from apportion.engines.substitution.tensor_notes import TensorNotes
 from apportion.errors import InputError
+from apportion.methods.contracts import Rule
 from apportion.methods.propagation._backward import fold_relu, lazily, scales, settle
 from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation._tags import Tag
 from apportion.methods.propagation.composites import Composite
-from apportion.methods.propagation.rules import Layer, Rule
+from apportion.methods.propagation.rules import Layer
 
 
 @dataclass(eq=False)

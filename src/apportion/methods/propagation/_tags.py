@@ -11,9 +11,10 @@ from torch import Tensor
 
 from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Call
+from apportion.methods.contracts import Rule
 from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation.composites import Composite
-from apportion.methods.propagation.rules import Layer, Rule
+from apportion.methods.propagation.rules import Layer
 
 
 class Unruled(Protocol):
@@ -71,7 +72,7 @@ class Tag:
 
     kind: str = ""
     layer: Layer | None = None
-    rule: Rule = None
+    rule: Rule | None = None
     x: Tensor | None = None
     probe: Tensor | None = None
     raw: Tensor | None = None

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 
 from apportion.errors import InputError
-from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma, Rule
+from apportion.methods.contracts import Rule
+from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Composite:
             return self.first
         if last and self.last is not None:
             return self.last
-        return getattr(self, kind)
+        of_kind: Rule = getattr(self, kind)
+        return of_kind
 
 
 COMPOSITES: dict[str, Composite] = {

@@ -24,8 +24,18 @@ from apportion.errors import InputError, check
 
 @dataclass
 class Layer:
-    """A function that is linear in its input: `forward(x, w, b)`, with the bias on dimension `channel`. `groups` are
-    those of a transposed convolution, whose weight has its inputs first: (in, out / groups, …)."""
+    """A function that is linear in its input, as a rule sees it: `layer(x, weight, bias)` runs it with any weights.
+
+    Attributes:
+        forward (callable): The function `(x, weight, bias)`.
+        weight (Tensor): The weights that the model has.
+        bias (Tensor, default None): The bias; None: there is none.
+        channel (int, default -1): The axis of the output along which the bias lies.
+        adjoint (callable, default None): `(cotangent, x, weight)`, the transposed map; None: found by a backward pass.
+        groups (int, default None): Those of a transposed convolution, whose weight has its inputs first, (in,
+            out / groups, …); None: any other layer.
+        row (default None): The row of the ledger that is being filled in.
+    """
 
     forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     weight: Tensor
@@ -324,11 +334,6 @@ class Box:
                 f"the box has {len(given)} bounds for {x.shape[1]} channels; accepted: one number or one each"
             )
         return given.view(1, -1, *[1] * (x.dim() - 2))
-
-
-Rule = Any
-"""Any callable `(layer, x, z, R) -> G`; `direct = True` on it says that it returns relevance. One with a method
-`scaled(z, gradient, closed)` is evaluated by scaling the layer's own gradient, at no extra cost."""
 
 
 @dataclass(frozen=True)

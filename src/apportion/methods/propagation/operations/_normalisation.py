@@ -161,6 +161,7 @@ def _batch_norm(
     ):
         assert note.x is not None
         assert note.raw is not None
+        assert note.rule is not None
         raw = note.raw
         if state.row is not None and note.row is not None:
             state.row = note.row
