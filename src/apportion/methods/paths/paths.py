@@ -39,7 +39,7 @@ class Paths:
     def between(cls, subject: Gradients, score: Score, baseline: Inputs | float) -> Paths:
         """The paths to the leaves of `score`, from what the caller gave as `baseline`."""
         ends = [leaf.detach() for leaf in score.leaves]
-        paths = cls(subject, _starts(subject, score, ends, baseline), ends)
+        paths = cls(subject, baselines_of(subject, score, ends, baseline), ends)
         paths.at_ends = score.value.detach().double().cpu().repeat(paths.baselines)
         paths.at_starts = paths.values(torch.arange(paths.many), torch.zeros(paths.many))
         return paths
@@ -121,7 +121,9 @@ def pieces(rows: Tensor, chunk: int) -> list[Tensor]:
     return [rows[begin : begin + chunk] for begin in range(0, len(rows), chunk)]
 
 
-def _starts(subject: Gradients, score: Score, ends: list[Tensor], baseline: Inputs | float) -> list[Tensor]:
+def baselines_of(
+    subject: Gradients, score: Score, ends: list[Tensor], baseline: Inputs | float
+) -> list[Tensor]:
     """One (baselines, batch or 1, …) tensor for each leaf."""
     if isinstance(baseline, int | float) and math.isfinite(baseline):
         return [torch.full_like(end[:1], baseline)[None] for end in ends]
