@@ -11,7 +11,7 @@ import torch
 
 import apportion as ap
 from apportion import names
-from apportion.core.registry import class_named, from_repr
+from apportion.core.registry import class_named, from_repr, made_of, recorded
 from apportion.engines.substitution import Gradients
 from apportion.errors import InputError
 from small import perceptron
@@ -48,6 +48,39 @@ def test_what_is_not_listed_cannot_be_reached(text: str) -> None:
 def test_a_method_as_a_test_is_said_to_be_one() -> None:
     with pytest.raises(InputError, match="'Saliency' is a method, not a test; accepted: pixel-flipping"):
         class_named("Saliency", "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("LPR", "unknown method 'LPR'; did you mean "),
+        ("LRP(composit='epsilon')", "LRP has no setting 'composit'; did you mean 'composite'"),
+        ("LRP('epsilon', composite='gamma')", "LRP: multiple values for argument 'composite'; accepted: "),
+        ("LRP(**{'composite': 'epsilon'})", "is not accepted"),
+        ("SmoothGrad(samples=1 + x)", r"cannot read '1 \+ x' in 'SmoothGrad"),
+    ],
+)
+def test_what_a_repr_gets_wrong_is_said(text: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        from_repr(text)
+
+
+def test_a_class_is_no_method_and_a_method_is_one_already() -> None:
+    with pytest.raises(InputError, match=r"LRP is a class; accepted: LRP\(\), with settings or without"):
+        made_of(ap.LRP)
+    method = ap.LRP()
+    assert made_of(method) is method
+    assert made_of("lrp") == method
+
+
+def test_a_file_that_names_no_method_is_refused() -> None:
+    with pytest.raises(InputError, match=r"the method reads .*os\.system"):
+        recorded("os.system('true')")
+    assert repr(recorded("<a method of one's own>")) == "<a method of one's own>"
+
+
+def test_lists_and_dicts_are_read() -> None:
+    assert from_repr("LIME(replacement={'a': [Mean(), None]})").replacement == {"a": [ap.Mean(), None]}
 
 
 def test_a_hopelessly_nested_text_is_one_line() -> None:
