@@ -23,11 +23,14 @@ from apportion.results.explanation import Explanation
 def explain(
     model: Model | Classifier, inputs: Any, method: Any = "lrp", target: Target | str = None
 ) -> Explanation:
-    """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any
-    model.
+    """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
 
-    `method` is a method, its short name, or its repr; `target` may be a class name where the classifier has
-    labels.
+    Args:
+        model (callable or Classifier): The model, or a model with the preparation of its inputs.
+        inputs (raw input or tensors): One raw input for a Classifier; otherwise the tensors of a batch.
+        method (method or str, default "lrp"): A method, its short name, or its repr.
+        target (int, str, Tensor, Contrast or callable, default None): The explained score; a class name where the
+            classifier has labels; None: the predicted class.
 
     >>> import torch, apportion as ap
     >>> ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method="saliency").values.shape

@@ -23,10 +23,13 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True, eq=False)
 class AttentionMap:
-    """The weights of one attention call: (batch, heads, queries, keys), each row adds up to one.
+    """The weights of one attention call; each row adds up to one.
 
-    `layer` is the dotted name of the module that made the call, `output` what the call
-    returned (with the samples on its second axis where `batch_second`).
+    Attributes:
+        layer (str): Dotted name of the module that made the call.
+        weights (Tensor): (batch, heads, queries, keys).
+        output (Tensor): What the call returned.
+        batch_second (bool, default False): The output has its samples on the second axis.
     """
 
     layer: str
@@ -37,19 +40,21 @@ class AttentionMap:
 
 @dataclass(frozen=True)
 class AttentionWeights:
-    """The attention that each token gets (Bahdanau et al. 2015), from the weights of attention calls.
+    """Show the attention that each token gets (Bahdanau et al. 2015), from the weights of attention calls.
 
     Softmax, `scaled_dot_product_attention` and `multi_head_attention_forward` are seen however a model calls
-    them, so no weights need to be asked of it. `layer` is the dotted name of a module, or the number of the
-    attention call (−1: the last); `head` is one head, None the mean of all. The row taken is that of the
-    queries that the score reads (the class token, the last token, or the mean of all where it reads all),
-    found by one backward pass to that call; `query` names a row instead. `rollout=True` multiplies the mean
-    attention of all layers up to that one, half of each the identity for the residual path (Abnar & Zuidema
-    2020). `notes` names the layers.
+    them, so no weights need to be asked of it. Values are those of tokens; of an image's patch tokens they are
+    enlarged bilinearly to its size. They do not claim to add up, and need not tell what the model used (Jain &
+    Wallace 2019). `notes` names the layers. Cost: one forward pass and at most one backward pass, and one more
+    where there are as many heads as samples.
 
-    Values are those of tokens; of an image's patch tokens they are enlarged bilinearly to its size. They do
-    not claim to add up, and need not tell what the model used (Jain & Wallace 2019). Cost: one forward pass
-    and at most one backward pass, and one more where there are as many heads as samples.
+    Attributes:
+        layer (str or int, default -1): Dotted name of a module, or number of the attention call; -1: the last.
+        head (int, default None): One head; None: the mean of all.
+        query (int, default None): The row of the weights; None: the rows of the queries that the score reads (the
+            class token, the last token, or the mean of all where it reads all), found by a backward pass.
+        rollout (bool, default False): Multiply the mean attention of all layers up to that one, half of each the
+            identity for the residual path (Abnar & Zuidema 2020).
     """
 
     layer: str | int = -1

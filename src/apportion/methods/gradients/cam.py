@@ -23,15 +23,19 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class GradCAM:
-    """Grad-CAM (Selvaraju et al. 2017, eq. 1-2): `ReLU(Σₖ wₖ Aᵏ)`, `wₖ` the mean gradient over channel k.
+    """Weight the channels of a layer by their mean gradient (Grad-CAM, Selvaraju et al. 2017, eq. 1-2):
+    `ReLU(Σₖ wₖ Aᵏ)`, `wₖ` the mean gradient over channel k.
 
-    `layer` is the dotted name of a module; by default the last whose output keeps a grid that the score
-    depends on, its channels first or last (of a vision transformer the grid of its patch tokens). `notes` names
-    it. The map is enlarged bilinearly to the size of the input; the channels of a pixel share its value equally.
-    `relu=False` keeps what speaks against the class, `guided=True` multiplies by `GuidedBackprop` (the paper's
-    section 3.2). It does not claim to add up. Cost: one forward pass and a backward pass down to the layer; to find
-    it one more backward pass for a vision transformer, and one more of both where it comes before the last
-    convolution.
+    The map is enlarged bilinearly to the size of the input; the channels of a pixel share its value equally. It
+    does not claim to add up. `notes` names the layer. Cost: one forward pass and a backward pass down to the
+    layer; to find it one more backward pass for a vision transformer, and one more of both where it comes before
+    the last convolution.
+
+    Attributes:
+        layer (str, default None): Dotted name of a module; None: the last whose output keeps a grid that the
+            score depends on, its channels first or last (of a vision transformer the grid of its patch tokens).
+        relu (bool, default True): Hide what speaks against the class; False keeps it.
+        guided (bool, default False): Multiply by `GuidedBackprop` (section 3.2 of the paper).
 
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(32, 3))
     >>> e = GradCAM()(model, torch.ones(1, 1, 6, 6))
@@ -72,10 +76,10 @@ class GradCAM:
 
 @dataclass(frozen=True)
 class GradCAMPlusPlus(GradCAM):
-    """Grad-CAM++ (Chattopadhyay et al. 2018, eq. 10-11, 19): `wₖ = Σ αₖ ReLU(gₖ)` over the grid, with
-    `αₖ = gₖ² / (2 gₖ² + gₖ³ Σ Aᵏ)`, so that several objects count although each is small.
+    """Count several objects although each is small (Grad-CAM++, Chattopadhyay et al. 2018, eq. 10-11, 19):
+    `wₖ = Σ αₖ ReLU(gₖ)` over the grid, with `αₖ = gₖ² / (2 gₖ² + gₖ³ Σ Aᵏ)`.
 
-    Everything else is as in `GradCAM`.
+    Settings and all else: those of [GradCAM][apportion.methods.gradients.cam.GradCAM].
     """
 
     @staticmethod
@@ -90,8 +94,11 @@ class GradCAMPlusPlus(GradCAM):
 
 @dataclass(frozen=True)
 class LayerCAM(GradCAM):
-    """LayerCAM (Jiang et al. 2021, eq. 5-6): `ReLU(Σₖ ReLU(gₖ) Aᵏ)`, a weight for each place of the grid, so
-    that earlier layers give finer maps. Everything else is as in `GradCAM`."""
+    """Weight each place of the grid, so that earlier layers give finer maps (LayerCAM, Jiang et al. 2021, eq. 5-6):
+    `ReLU(Σₖ ReLU(gₖ) Aᵏ)`.
+
+    Settings and all else: those of [GradCAM][apportion.methods.gradients.cam.GradCAM].
+    """
 
     @staticmethod
     def weighted(activation: Tensor, gradient: Tensor) -> Tensor:

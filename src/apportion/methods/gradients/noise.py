@@ -18,12 +18,18 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class SmoothGrad:
-    """The mean gradient over inputs with Gaussian noise (Smilkov et al. 2017).
+    """Average the gradient over inputs with Gaussian noise (Smilkov et al. 2017).
 
-    `noise` is the standard deviation as a share of each sample's range. The noise comes from `seed`, never
-    from the global random state, and is the same for every sample up to that deviation: neither `chunk` nor
-    the rest of the batch changes a value. It does not claim to add up. Cost: `samples` + 1 forward and `samples`
-    backward passes, `chunk` rows at a time.
+    The noise never comes from the global random state and is the same for every sample up to its deviation:
+    neither `chunk` nor the rest of the batch changes a value. It does not claim to add up. Cost: `samples` + 1
+    forward and `samples` backward passes.
+
+    Attributes:
+        samples (int, default 32): Noisy copies of each input.
+        noise (float, default 0.15, share of the sample's range): Standard deviation of the noise.
+        seed (int, default 0): Fixes the noise.
+        chunk (int, default 32, rows): Rows that run at once.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> linear = torch.nn.Linear(2, 1)
     >>> e = SmoothGrad(samples=4)(linear, torch.tensor([[0.0, 1.0]]))
@@ -79,10 +85,10 @@ class SmoothGrad:
 
 @dataclass(frozen=True)
 class VarGrad(SmoothGrad):
-    """The variance of the gradient over inputs with Gaussian noise (Adebayo et al. 2018).
+    """Take the variance of the gradient over inputs with Gaussian noise (Adebayo et al. 2018).
 
-    Settings and cost are those of `SmoothGrad`. It does not claim to add up; the value of a token is the sum
-    over its embedding.
+    It does not claim to add up; the value of a token is the sum over its embedding. Settings and cost: those of
+    [SmoothGrad][apportion.methods.gradients.noise.SmoothGrad].
 
     >>> linear = torch.nn.Linear(2, 1)
     >>> VarGrad(samples=4)(linear, torch.tensor([[0.0, 1.0]])).values.abs().max() < 1e-12

@@ -18,12 +18,14 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class Deconvnet:
-    """Deconvnet (Zeiler & Fergus 2014): at each ReLU only positive gradients pass back, whatever its input
-    was.
+    """Pass only positive gradients back at each ReLU, whatever its input was (Zeiler & Fergus 2014).
 
     It does not claim to add up. The value of a token is the sum over its embedding. A warning on the
     explanation says so if the model has no ReLU, where this is the plain gradient. Cost: one forward and one
     backward pass.
+
+    Attributes:
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False), torch.nn.ReLU())
     >>> e = Deconvnet()(model, -model[0].weight.detach())
@@ -39,12 +41,15 @@ class Deconvnet:
 
 @dataclass(frozen=True)
 class GuidedBackprop:
-    """Guided backpropagation (Springenberg et al. 2015): at each ReLU only positive gradients pass back, and
-    only where its input was positive too.
+    """Pass only positive gradients back at each ReLU, and only where its input was positive too (Springenberg et
+    al. 2015).
 
     It does not claim to add up, and it depends little on the model's last layers (Adebayo et al. 2018). The
     value of a token is the sum over its embedding. A warning on the explanation says so if the model has no
     ReLU, where this is the plain gradient. Cost: one forward and one backward pass.
+
+    Attributes:
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False), torch.nn.ReLU())
     >>> GuidedBackprop()(model, -model[0].weight.detach()).values.tolist()

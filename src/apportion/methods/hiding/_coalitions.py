@@ -14,11 +14,17 @@ Numbers = npt.NDArray[np.float64]
 
 
 class Design:
-    """Masks over `features`, drawn without repeats; those of `s` kept features stand for `mass[s]` together.
+    """Draw masks without repeats; those of `s` kept features stand for `mass[s]` together.
 
     Each size gets model calls in proportion to its mass, and `weights` shares its mass out among the masks
-    that were drawn, so a size that is drawn completely is exact. `paired` draws each mask with its
-    complement: what two features do together then cancels out of what each does alone (Covert & Lee 2021).
+    that were drawn, so a size that is drawn completely is exact.
+
+    Args:
+        features (int): How many features a mask is over.
+        mass (array): Mass of each size, (features + 1,).
+        seed (int): Fixes the draws.
+        paired (bool, default True): Draw each mask with its complement: what two features do together then cancels
+            out of what each does alone (Covert & Lee 2021).
 
     >>> design = Design(3, np.array([0.0, 0.5, 0.5, 0.0]), seed=0)
     >>> design.draw(6).sum(1).tolist(), design.complete

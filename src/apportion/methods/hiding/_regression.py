@@ -15,8 +15,14 @@ from apportion.methods.hiding._coalitions import Masks, Numbers
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A linear model for each of `batch` scores: `coefficients` and `errors` (standard errors) are (batch,
-    features); `intercept` and `r2` (the weighted share of the variance that it explains) are (batch,)."""
+    """A linear model for each of several scores.
+
+    Attributes:
+        coefficients (array): (batch, features).
+        intercept (array): (batch,).
+        r2 (array): The weighted share of the variance that it explains, (batch,).
+        errors (array): Standard errors of the coefficients, (batch, features).
+    """
 
     coefficients: Numbers
     intercept: Numbers
@@ -34,12 +40,22 @@ def ridge(
     paired: bool = False,
     noise: Numbers | None = None,
 ) -> Fit:
-    """Minimise `Σᵢ wᵢ (yᵢ − b − zᵢ·c)² + α |c|²` for (masks, features) z and (batch, masks) y.
+    """Minimise `Σᵢ wᵢ (yᵢ − b − zᵢ·c)² + α |c|²`.
 
-    `chosen`, (batch, features), leaves the other coefficients at zero. Standard errors are those of the
-    sandwich estimator (White 1980), of pairs of rows where they were drawn in pairs; `missing` is the share
-    of each row's stratum that was left out (Cochran 1977, finite population). Where every mask there is was run,
-    several times, `noise` is the (batch, masks) variance of their means, and all that is uncertain.
+    Standard errors are those of the sandwich estimator (White 1980), of pairs of rows where they were drawn in
+    pairs.
+
+    Args:
+        masks (array): z, (masks, features).
+        scores (array): y, (batch, masks).
+        weights (array): w, (masks,).
+        alpha (float, default 1.0): α.
+        chosen (array, default None): Leaves the other coefficients at zero, (batch, features); None: all are free.
+        missing (array, default None): The share of each row's stratum that was left out (Cochran 1977, finite
+            population), (masks,).
+        paired (bool, default False): Rows 0 and 1, 2 and 3, … were drawn together.
+        noise (array, default None): Variance of the mean scores, (batch, masks), where every mask there is was run
+            several times: nothing else is uncertain then.
 
     >>> z = np.array([[False, False], [True, False], [False, True], [True, True]])
     >>> fit = ridge(z, (1 + 2 * z[:, 0] - z[:, 1])[None], np.ones(4), alpha=0.0)
@@ -147,8 +163,15 @@ def constrained(
     noise: Numbers | None = None,
     unsure: Numbers | None = None,
 ) -> Fit:
-    """Minimise `Σᵢ wᵢ (yᵢ − base − zᵢ·c)²` such that the coefficients add up to `whole − base`, each
-    (batch,). `unsure` is the (batch, 2) variance of `base` and `whole`; all else is as in `ridge`."""
+    """Minimise `Σᵢ wᵢ (yᵢ − base − zᵢ·c)²` such that the coefficients add up to `whole − base`.
+
+    The other arguments are those of `ridge`.
+
+    Args:
+        base (array): The score of the empty mask, (batch,).
+        whole (array): The score of the full mask, (batch,).
+        unsure (array, default None): Variance of `base` and `whole`, (batch, 2); None: they are certain.
+    """
     gap = whole - base
     unsure = np.zeros((len(gap), 2)) if unsure is None else unsure
     if masks.shape[1] == 1:

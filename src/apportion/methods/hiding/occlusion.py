@@ -21,16 +21,23 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class Occlusion(Hiding):
-    """Occlusion (Zeiler & Fergus 2014), leave-one-out: `f(x) − f(x without i)` for each feature i.
-
-    By default features are patches of an image (about 14 a side), the words of a text (each token where the
-    features of the text are not given; special tokens are never hidden), the columns of a row; hidden ones
-    are replaced by the mask token (id 0 where none is known) or by zero. `patch` sets the side of the
-    patches, and with a `stride` below it they overlap.
+    """Hide one feature after the other (Zeiler & Fergus 2014; leave-one-out): `f(x) − f(x without i)` for each
+    feature i.
 
     The values of the entries of a feature add up to its effect; where patches overlap, an entry has the
     mean of its shares in them. The effects do not claim to add up to anything, so `total` is None. Cost:
     one forward pass per feature, and one more.
+
+    Settings: those below and those of [Hiding][apportion.methods.hiding.base.Hiding].
+
+    Attributes:
+        patch (int or tuple of int, default None, entries): Sides of the patches of a grid; None: about 14 patches
+            a side.
+        stride (int or tuple of int, default None, entries): From one patch to the next, at most `patch`, so that
+            they may overlap; None: `patch`.
+        partition (Partition or Tensor, default None): The features, instead of patches; None: patches of an image,
+            words of a text (each token where its features are not given; special tokens are never hidden),
+            columns of a row.
 
     >>> model = lambda x: 2 * x[:, 0] * x[:, 1] + x[:, 2]
     >>> Occlusion()(model, torch.tensor([[1.0, 3.0, 5.0]])).values.tolist()

@@ -21,13 +21,19 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class RISE(Hiding):
-    """RISE (Petsiuk et al. 2018): coarse random grids, enlarged bilinearly and shifted, mask the image.
+    """Mask the image by coarse random grids, enlarged bilinearly and shifted (Petsiuk et al. 2018).
 
-    `cells` is the number of cells a side, `shown` the probability that one is kept. The value of a place is
-    `E[f | shown] − E[f | hidden]`, so a constant added to the score changes nothing; `centred=False` gives
-    the paper's `E[f | shown]` (eq. 6). Channels share the value of a place equally. It does not claim to
-    add up. Grids of one to three dimensions. Hidden places are zero unless a `replacement` is given. Cost:
-    `samples` forward passes and one more.
+    The value of a place is `E[f | shown] − E[f | hidden]`, so a constant added to the score changes nothing.
+    Channels share the value of a place equally. It does not claim to add up. Grids of one to three dimensions.
+    Cost: `samples` forward passes and one more.
+
+    Settings: those below and those of [Hiding][apportion.methods.hiding.base.Hiding].
+
+    Attributes:
+        samples (int, default 4000): Masks that are drawn.
+        cells (int or tuple of int, default 7): Cells of a grid a side.
+        shown (float, default 0.5, probability): Chance that a cell is kept.
+        centred (bool, default True): Subtract `E[f | hidden]`; False gives the paper's `E[f | shown]` (eq. 6).
 
     >>> model = lambda x: x[:, :, :4].sum((1, 2, 3))[:, None]
     >>> values = RISE(samples=500, cells=2)(model, torch.ones(1, 1, 8, 8)).values

@@ -32,31 +32,43 @@ BETAS = tuple(5.0 * 2**k for k in range(10))
 
 @dataclass(frozen=True)
 class IntegratedHessians:
-    """Integrated Hessians (Janizek, Sturmfels & Lee 2020), `Γᵢⱼ = φⱼ(φᵢ)`, eq. 5 and 6, from one integral.
+    """Integrate second derivatives from a baseline to the input (Janizek, Sturmfels & Lee 2020, eq. 5 and 6):
+    `Γᵢⱼ = φⱼ(φᵢ)`, from one integral.
 
     With `u = αβ` the double integral of the paper is `Γ = ∫ −ln u [u H(u) + diag g(u)] du` along the path,
     where `H` and `g` are the second and first derivatives with respect to each feature's part of `x − x′`.
     The rows of `values` add up to Integrated Gradients, all entries to `f(x) − f(x′)`.
 
-    `groups` makes one feature of several entries: a number for square patches of that side, a list of lists
-    of flat entries (or tokens), or in the call `groups=`, a tensor with the group of each. By default each
-    entry of a floating point input is a feature, and each token of a text. `pairs` asks for some pairs `(i,
-    j)`, or for one feature `i` against all, at the cost of those alone.
+    The path is divided into panels until their error, known from scalar derivatives along it, is within the
+    tolerance (single entries can be ten times less accurate).
 
-    The path is divided into panels until their error, known from scalar derivatives along it, is within
-    `tolerance` of |total| (see `panels`; single entries can be ten times less accurate), with at most
-    `max_nodes` Hessians a path; with `nodes`, one Gauss rule of that many nodes is used as it is.
+    ReLU, max pooling and other functions with a kink have no second derivative: models that use them are run with
+    smooth stand-ins, as by [smooth][apportion.methods.interactions.smoothing.smooth].
 
-    ReLU, max pooling and other functions with a kink have no second derivative: models that use them are run
-    with smooth stand-ins (see `smoothing`) of sharpness `beta`, by default the smallest of 5, 10, 20 … with
-    which the score moves by at most `drift` times what it spans along the path, at both ends. `smooth=False`
-    leaves such a model as it is; then interactions through kinks are missing, and the remainder shows it.
+    In the call, `baseline=` as in IntegratedGradients; with several, the values are the mean over them (expected
+    Hessians). Raises InputError for shapes and groups that do not fit, for a model that is not twice
+    differentiable, and for derivatives that are NaN. Cost: per path and node one forward and one backward pass,
+    and one double-backward pass for each group; plus three passes per node for finding the panels.
 
-    `baseline` as in IntegratedGradients; with several, the mean over them (expected Hessians). Cost: per path
-    and node one forward and one backward pass, and one double-backward pass for each group, `chunk` rows at a
-    time, which bounds the memory; plus three passes per node for finding the panels. `vectorize` groups share
-    a double-backward pass; by default several where the input is small. Raises InputError for shapes and
-    groups that do not fit, for a model that is not twice differentiable, and for derivatives that are NaN.
+    Attributes:
+        baseline (float, default 0.0): The x′ of every entry (of every embedding entry for token ids).
+        groups (int or list of lists of int, default None): One feature of several entries: the side of square
+            patches, or lists of flat entries (or tokens); in the call `groups=` also takes a tensor with the group
+            of each. None: each entry of a floating point input, each token of a text.
+        pairs (list of int or pairs of int, default None): Pairs `(i, j)`, or one feature `i` against all, at the
+            cost of those alone; None: all pairs.
+        tolerance (float, default 0.01, share of |total|): Largest error of a path.
+        nodes (int, default None): One Gauss rule of so many nodes, used as it is; None: as the tolerance needs.
+        max_nodes (int, default 512): Most Hessians of a path.
+        beta (float, default None): Sharpness of the stand-ins; None: the smallest of 5, 10, 20 … that `drift` allows.
+        drift (float, default 0.05, share of the score's span along the path): How far smoothing may move the score
+            at both ends.
+        smooth (bool, default True): Use stand-ins; False leaves the model as it is, so that interactions through
+            kinks are missing, and the remainder shows it.
+        chunk (int, default 32, rows): Rows that run at once, which bounds the memory.
+        vectorize (int, default None, groups): Groups that share a double-backward pass; None: several where the
+            input is small.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> i = IntegratedHessians()(lambda x: x[:, :1] * x[:, 1:], torch.tensor([[2.0, 3.0]]))
     >>> i.values.round(decimals=4).tolist()

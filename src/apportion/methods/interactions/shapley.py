@@ -23,15 +23,25 @@ from apportion.results.interactions import Interactions
 
 @dataclass(frozen=True)
 class ShapleyInteractions:
-    """Shapley interactions of pairs by sampling coalitions, with the package `shapiq`.
+    """Sample Shapley interactions of pairs with the package `shapiq` (Muschalik et al. 2024).
 
-    Muschalik et al. 2024. `index` is "k-SII" (aggregated Shapley interactions) or "STII" (Shapley-Taylor:
-    Sundararajan, Dhamdhere & Agarwal 2020); these add up to `f(x) − f(x′)` as the sampling
-    converges. A feature outside a coalition has its baseline's value. Values of pairs are halved into both
-    entries of the matrix, the diagonal holds the effects alone. Cost: `budget` forward passes a sample,
-    `chunk` rows at a time; beside them, sharing out each run among all pairs takes 1 s for 50 features, 20 s for
-    150: give `groups` where there are more. Needs `pip install 'apportion[interactions]'`; raises
+    The values add up to `f(x) − f(x′)` as the sampling converges. A feature outside a coalition has its baseline's
+    value. Values of pairs are halved into both entries of the matrix, the diagonal holds the effects alone. Cost:
+    `budget` forward passes a sample; beside them, sharing out each run among all pairs takes 1 s for 50 features,
+    20 s for 150: give `groups` where there are more. Needs `pip install 'apportion[interactions]'`; raises
     InputError without it.
+
+    Attributes:
+        index (str, default "k-SII"): Aggregated Shapley interactions, or "STII", the Shapley-Taylor index
+            (Sundararajan, Dhamdhere & Agarwal 2020).
+        budget (int, default 2048): Coalitions that are run for each sample.
+        seed (int, default 0): Fixes the coalitions.
+        baseline (float, default 0.0): The x′ of every entry; in the call `baseline=` also takes tensors.
+        groups (int or list of lists of int, default None): One feature of several entries: the side of square
+            patches, or lists of flat entries (or tokens); in the call `groups=` also takes a tensor with the group
+            of each. None: each entry of a floating point input, each token of a text.
+        chunk (int, default 256, rows): Rows that run at once.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
     """
 
     index: str = "k-SII"

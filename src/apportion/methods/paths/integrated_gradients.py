@@ -21,20 +21,29 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """Integrated Gradients (Sundararajan et al. 2017), `φᵢ = (xᵢ − x′ᵢ) ∫₀¹ ∂ᵢf(x′ + α(x − x′)) dα`.
+    """Integrate the gradient on the line from a baseline to the input (Sundararajan et al. 2017):
+    `φᵢ = (xᵢ − x′ᵢ) ∫₀¹ ∂ᵢf(x′ + α(x − x′)) dα`.
 
-    Nodes of the `rule` ("gauss-legendre", "midpoint", "riemann" or "trapezoid") are doubled, from 8, for
-    the paths whose |remainder| is above `tolerance` times |total|, up to `max_nodes`; a warning on the
-    explanation says where that was not enough, or where the number format cannot tell so small a remainder
-    from zero. With `nodes` that number is used as it is. A total near zero counts as 1 % of what the score
-    spans along the path.
+    The values add up to `total`, `f(x) − f(x′)`. Nodes are doubled, from 8, for the paths whose |remainder| is
+    above the tolerance; a warning on the explanation says where that was not enough, or where the number format
+    cannot tell so small a remainder from zero. A total near zero counts as 1 % of what the score spans along the
+    path.
 
-    `baseline` is the x′ of every entry (of every embedding entry for token ids). In the call, `baseline=`
-    takes tensors in the form of the inputs (token ids too; a dict may name some inputs only), or with one
-    more leading dimension for several: then the values are the mean over the baselines (expected gradients,
-    Erion et al. 2021) and `total` is `f(x)` minus the mean of `f(x′)`. Raises InputError for shapes that do
-    not fit. Cost: one forward pass, one more per baseline, and one forward and backward pass per node and
-    baseline, `chunk` rows at a time, which bounds the memory.
+    In the call, `baseline=` takes tensors in the form of the inputs (token ids too; a dict may name some inputs
+    only), or with one more leading dimension for several: then the values are the mean over the baselines
+    (expected gradients, Erion et al. 2021) and `total` is `f(x)` minus the mean of `f(x′)`. Raises InputError for
+    shapes that do not fit. Cost: one forward pass, one more per baseline, and one forward and backward pass per
+    node and baseline.
+
+    Attributes:
+        baseline (float, default 0.0): The x′ of every entry (of every embedding entry for token ids).
+        nodes (int, default None): Nodes of each path, used as they are; None: as many as the tolerance needs.
+        tolerance (float, default 0.01, share of |total|): Largest |remainder| of a path.
+        max_nodes (int, default 512): Most nodes of a path.
+        chunk (int, default 32, rows): Rows that run at once, which bounds the memory.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
+        rule (str, default "gauss-legendre"): Where the nodes are and what they weigh; also "midpoint", "riemann"
+            and "trapezoid".
 
     >>> e = IntegratedGradients()(lambda x: x[:, :1] * x[:, 1:], torch.tensor([[2.0, 3.0]]))
     >>> e.values.round(decimals=4).tolist()

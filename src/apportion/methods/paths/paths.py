@@ -21,11 +21,16 @@ SMALLEST_TOTAL = 0.01
 
 @dataclass
 class Paths:
-    """The straight lines from each baseline to each sample.
+    """The straight lines from each baseline to each sample: path `p` runs from baseline `p // batch` to sample
+    `p % batch`.
 
-    Path `p` runs from baseline `p // batch` to sample `p % batch`. `starts` are (baselines, batch or 1, …)
-    and `ends` (batch, …), one of each for every leaf; `at_starts` and `at_ends` are the scores there,
-    (paths,) in double precision on the CPU.
+    Attributes:
+        subject (Gradients): The model, and what it is explained at.
+        starts (list of Tensor): (baselines, batch or 1, …) for each leaf.
+        ends (list of Tensor): (batch, …) for each leaf.
+        table (dict, default HARMLESS): Substitutes that the model runs under.
+        at_starts (Tensor): Scores at the starts, (paths,) in double precision on the CPU.
+        at_ends (Tensor): Scores at the ends, likewise.
     """
 
     subject: Gradients

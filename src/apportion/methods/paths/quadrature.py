@@ -1,6 +1,6 @@
 """Rules for integrals along a path: nodes on (0, 1) and the weight of each.
 
-Integrated Gradients needs `∫ g(u) du`; Integrated Hessians needs `∫ −ln u · g(u) du` (see `hessian`).
+Integrated Gradients needs `∫ g(u) du`; Integrated Hessians needs `∫ −ln u · g(u) du`.
 """
 
 from __future__ import annotations

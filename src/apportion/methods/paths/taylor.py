@@ -19,19 +19,26 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class Taylor:
-    """Taylor decomposition (Bach et al. 2015, eq. 7 and 8): `R = (x − x₀) · ∇f(x₀)` at a root `f(x₀) = 0`.
+    """Expand the score at a root point `f(x₀) = 0` near the input (Bach et al. 2015, eq. 7 and 8):
+    `R = (x − x₀) · ∇f(x₀)`.
 
-    The root is searched near `x`: without `data`, by following the gradient with Newton steps of the score,
-    `x ← x − f ∇f / |∇f|²`, halved while they overshoot; with `data=` in the call (samples of the inputs'
-    form), on the line to the nearest sample whose score has the other sign, by bisection. Both stay within
-    `low` and `high` where these are given, and stop where |f| is at most `tolerance` times |f(x)|, or after
-    `steps`.
+    Without `data`, the root is searched by following the gradient with Newton steps of the score,
+    `x ← x − f ∇f / |∇f|²`, halved while they overshoot; with `data=` in the call (samples of the inputs' form), on
+    the line to the nearest sample whose score has the other sign, by bisection.
 
-    `total` is `f(x)`; the remainder says how far from linear the score is between root and input. The
-    explained score needs a root: for a classifier that is often a difference of scores, such as
-    `target=Contrast(3, 5)`. Raises InputError where no root was found, saying how close the search came.
-    Cost: one forward and backward pass a step, and one at the root; with data one forward pass over it (one for
-    each sample where the model has other inputs, or `at` names a layer) and one for each bisection.
+    `total` is `f(x)`; the remainder says how far from linear the score is between root and input. The explained
+    score needs a root: for a classifier that is often a difference of scores, such as `target=Contrast(3, 5)`.
+    Raises InputError where no root was found, saying how close the search came. Cost: one forward and backward
+    pass a step, and one at the root; with data one forward pass over it (one for each sample where the model has
+    other inputs, or `at` names a layer) and one for each bisection.
+
+    Attributes:
+        steps (int, default 200): Most steps of the search.
+        tolerance (float, default 0.001, share of |f(x)|): Largest |f| at what counts as a root.
+        low (float, default None): Smallest entry of a root; None: no bound.
+        high (float, default None): Largest entry of a root; None: no bound.
+        chunk (int, default 32, rows): Rows that run at once.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> weight = torch.tensor([[1.0, -1.0]])
     >>> e = Taylor()(lambda x: x @ weight.T, torch.tensor([[3.0, 1.0]]))

@@ -23,19 +23,22 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class DeepLIFT:
-    """DeepLIFT with the rescale rule (Shrikumar et al. 2017, eq. 11-12): at each element-wise non-linearity
-    the multiplier is `(y − y′) / (z − z′)`, its slope between the reference and the input.
+    """Pass the difference to a reference back by the rescale rule (Shrikumar et al. 2017, eq. 11-12): at each
+    element-wise non-linearity the multiplier is `(y − y′) / (z − z′)`, its slope between the reference and the input.
 
-    The model runs at the reference first, and each function then finds there what it was given at the same
-    call. `baseline` is the reference of every entry (of every embedding entry for token ids); a tensor that
-    broadcasts to the inputs can be given in the call. Max pooling hands on the change of its maximum (to where
-    it was and where it is), products of two signals share theirs equally, and softmax, attention, recurrent
-    layers, layer and RMS norms are taken apart into these. `total` is `f(x) − f(x′)`, and the values add up
-    to it for what is made of linear maps and these; any other function passes its gradient on, and what that
-    misses is in the remainder. A model that takes
-    another way at the reference than at the input (calls other functions, or the same with other shapes)
-    passes its gradient on there too, and a warning on the explanation says where. Cost: three forward passes
-    and one backward pass.
+    The model runs at the reference first, and each function then finds there what it was given at the same call.
+    Max pooling hands on the change of its maximum (to where it was and where it is), products of two signals share
+    theirs equally, and softmax, attention, recurrent layers, layer and RMS norms are taken apart into these.
+
+    `total` is `f(x) − f(x′)`, and the values add up to it for what is made of linear maps and these; any other
+    function passes its gradient on, and what that misses is in the remainder. A model that takes another way at
+    the reference than at the input (calls other functions, or the same with other shapes) passes its gradient on
+    there too, and a warning on the explanation says where. Cost: three forward passes and one backward pass.
+
+    Attributes:
+        baseline (float, default 0.0): The reference of every entry (of every embedding entry for token ids); in the
+            call `baseline=` also takes a tensor that broadcasts to the inputs.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     >>> bool(DeepLIFT()(model, torch.ones(1, 3)).remainder.abs() < 1e-5)

@@ -28,16 +28,20 @@ NEARLY_ALL = 0.9  # share of the score; a remainder above it is told in a warnin
 
 @dataclass(frozen=True)
 class LRP:
-    """Layer-wise relevance propagation (Bach et al. 2015) for any PyTorch model as it is.
+    """Propagate relevance layer by layer (Bach et al. 2015) through any PyTorch model as it is.
 
-    `composite` says which rule a layer gets: a name (see `COMPOSITES`), a `Composite`, or None to pick by what
-    the model is made of; the notes say what was picked. `total` is the explained score; what biases, the
-    stabiliser and operations without a rule absorb is the remainder, and with `ledger=True` each operation's
-    part of it is in `explanation.ledger`. An operation without a rule passes relevance by its gradient and is
-    named in the warnings with the amount; with `strict=True` it is an error. A remainder of nearly the whole score
-    is told in a warning, too. `at` names one or several modules
-    whose outputs' relevance is wanted instead of the inputs'. Cost: one forward and one backward pass (the
-    rules other than LRP-0 and LRP-ε evaluate their layer once or twice more).
+    `total` is the explained score; what biases, the stabiliser and operations without a rule absorb is the
+    remainder. An operation without a rule passes relevance by its gradient and is named in the warnings with the
+    amount. A remainder of nearly the whole score is told in a warning, too. The notes say which composite was
+    used. Cost: one forward and one backward pass (the rules other than LRP-0 and LRP-ε evaluate their layer once
+    or twice more).
+
+    Attributes:
+        composite (str or Composite, default None): Which rule a layer gets; a name is one of `COMPOSITES`; None: by
+            what the model is made of.
+        ledger (bool, default False): Enter each operation's part of the remainder in `explanation.ledger`.
+        strict (bool, default False): Raise InputError for an operation without a rule.
+        at (str or list of str, default None): Modules whose outputs' relevance is wanted; None: the inputs'.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     >>> e = LRP("epsilon", ledger=True)(model, torch.ones(1, 4), target=0)

@@ -24,8 +24,18 @@ from apportion.errors import InputError, check
 
 @dataclass
 class Layer:
-    """A function that is linear in its input: `forward(x, w, b)`, with the bias on dimension `channel`. `groups` are
-    those of a transposed convolution, whose weight has its inputs first: (in, out / groups, …)."""
+    """A function that is linear in its input.
+
+    Attributes:
+        forward (callable): `forward(x, w, b)`.
+        weight (Tensor): The weights that a rule may change.
+        bias (Tensor, default None): The bias, on dimension `channel` of the output.
+        channel (int, default -1): That dimension.
+        adjoint (callable, default None): `adjoint(cotangent, x, w)`; None: by autograd.
+        groups (int, default None): Those of a transposed convolution, whose weight has its inputs first,
+            (in, out / groups, …).
+        row (OpenRow, default None): The row of the ledger that is filled in; None: none is.
+    """
 
     forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
     weight: Tensor
@@ -98,7 +108,9 @@ def _check_eps(eps: float) -> None:
 
 @dataclass(frozen=True)
 class Zero:
-    """LRP-0, the basic rule (eq. 6 and 19): `Rᵢ = Σⱼ zᵢⱼ / zⱼ · Rⱼ`. Equals input times gradient."""
+    """Share relevance by contributions (LRP-0, the basic rule, eq. 6 and 19): `Rᵢ = Σⱼ zᵢⱼ / zⱼ · Rⱼ`. Equals input
+    times gradient.
+    """
 
     direct: ClassVar[bool] = False
 
@@ -114,10 +126,12 @@ class Zero:
 
 @dataclass(frozen=True)
 class Epsilon:
-    """LRP-ε (eq. 20): `Rᵢ = Σⱼ zᵢⱼ / s(zⱼ) · Rⱼ`; relevance shrinks where the pre-activation is small.
+    """Shrink relevance where the pre-activation is small (LRP-ε, eq. 20): `Rᵢ = Σⱼ zᵢⱼ / s(zⱼ) · Rⱼ`.
 
-    `spread_bias` shares out the bias' part, `bⱼ / s(zⱼ) · Rⱼ`, evenly over the inputs of neuron j that are
-    not zero, instead of letting it absorb relevance (eq. 21).
+    Attributes:
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
+        spread_bias (bool, default False): Share the bias' part, `bⱼ / s(zⱼ) · Rⱼ`, out evenly over the inputs of
+            neuron j that are not zero, instead of letting it absorb relevance (eq. 21).
 
     >>> Epsilon(0.1)
     Epsilon(eps=0.1, spread_bias=False)
@@ -149,9 +163,15 @@ class Epsilon:
 
 @dataclass(frozen=True)
 class Gamma:
-    """LRP-γ in its generalised form (Montavon et al. 2019; Andéol et al. 2021): positive contributions count
-    `1 + γ` times. For `zⱼ > 0`: `Rᵢ = Σⱼ (zᵢⱼ + γ zᵢⱼ⁺) / s(Σₕ zₕⱼ + γ zₕⱼ⁺ + bⱼ + γ bⱼ⁺) · Rⱼ`; for
-    `zⱼ < 0` the negative parts are favoured instead. After a ReLU this is the classic rule."""
+    """Count positive contributions `1 + γ` times (LRP-γ, Montavon et al. 2019; generalised by Andéol et al. 2021).
+
+    For `zⱼ > 0`: `Rᵢ = Σⱼ (zᵢⱼ + γ zᵢⱼ⁺) / s(Σₕ zₕⱼ + γ zₕⱼ⁺ + bⱼ + γ bⱼ⁺) · Rⱼ`; for `zⱼ < 0` the negative parts
+    are favoured instead. After a ReLU this is the classic rule.
+
+    Attributes:
+        gamma (float, default 0.25): γ, zero or more.
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
+    """
 
     gamma: float = 0.25
     eps: float = 1e-6
@@ -195,8 +215,15 @@ class Gamma:
 
 @dataclass(frozen=True)
 class AlphaBeta:
-    """LRP-αβ: `Rᵢ = Σⱼ (α zᵢⱼ⁺ / s(zⱼ⁺) − β zᵢⱼ⁻ / s(zⱼ⁻)) · Rⱼ` with `α − β = 1` (the paper writes the same
-    with `α + β = 1`), biases in the denominators (eq. 21). `AlphaBeta(1, 0)` is z⁺.
+    """Weigh positive and negative contributions apart (LRP-αβ):
+    `Rᵢ = Σⱼ (α zᵢⱼ⁺ / s(zⱼ⁺) − β zᵢⱼ⁻ / s(zⱼ⁻)) · Rⱼ`, biases in the denominators (eq. 21).
+
+    `AlphaBeta(1, 0)` is z⁺.
+
+    Attributes:
+        alpha (float, default 2.0): α, with `α − β = 1` (the paper writes the same with `α + β = 1`).
+        beta (float, default 1.0): β, zero or more.
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
 
     >>> AlphaBeta(2, 0)
     Traceback (most recent call last):
@@ -256,7 +283,12 @@ class AlphaBeta:
 
 @dataclass(frozen=True)
 class WSquare:
-    """The w² rule (Montavon et al. 2017): `Rᵢ = Σⱼ wᵢⱼ² / s(Σₕ wₕⱼ²) · Rⱼ`, whatever the input."""
+    """Share relevance by squared weights, whatever the input (the w² rule, Montavon et al. 2017):
+    `Rᵢ = Σⱼ wᵢⱼ² / s(Σₕ wₕⱼ²) · Rⱼ`.
+
+    Attributes:
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
+    """
 
     eps: float = 1e-6
     direct: ClassVar[bool] = True
@@ -272,7 +304,11 @@ class WSquare:
 
 @dataclass(frozen=True)
 class Flat:
-    """The flat rule (Lapuschkin et al. 2019): each output shares its relevance evenly over all its inputs."""
+    """Share the relevance of each output evenly over all its inputs (the flat rule, Lapuschkin et al. 2019).
+
+    Attributes:
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
+    """
 
     eps: float = 1e-6
     direct: ClassVar[bool] = True
@@ -289,10 +325,14 @@ class Flat:
 
 @dataclass(frozen=True)
 class Box:
-    """z^B, the rule for inputs in a box (Montavon et al. 2017): with `lᵢ ≤ xᵢ ≤ hᵢ`,
+    """Share relevance among inputs in a box `lᵢ ≤ xᵢ ≤ hᵢ` (z^B, Montavon et al. 2017):
     `Rᵢ = Σⱼ (zᵢⱼ − lᵢ wᵢⱼ⁺ − hᵢ wᵢⱼ⁻) / s(Σₕ …) · Rⱼ`.
 
-    `low` and `high` are numbers or one per channel; None takes each sample's own smallest and largest value.
+    Attributes:
+        low (float or list of float, default None): Lower bound, one number or one per channel; None: each sample's
+            own smallest value.
+        high (float or list of float, default None): Upper bound, likewise; None: each sample's own largest value.
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
     """
 
     low: float | Sequence[float] | None = None
@@ -333,7 +373,11 @@ Rule = Any
 
 @dataclass(frozen=True)
 class Proportional:
-    """Max pooling that shares relevance in proportion to the pooled values, like a sum (the layer is the sum)."""
+    """Share the relevance of a max pool in proportion to the pooled values, like a sum (the layer is the sum).
+
+    Attributes:
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
+    """
 
     eps: float = 1e-6
     direct: ClassVar[bool] = False
