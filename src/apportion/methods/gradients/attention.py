@@ -218,13 +218,13 @@ def _captured(subject: Gradients) -> tuple[Score, list[AttentionMap]]:
 
 
 def _square(found: AttentionMap, batch: int) -> bool:
-    """Whether there are as many heads as samples, so that either may come first."""
+    """True if there are as many heads as samples, so that either may come first."""
     shape = found.output.shape
     return not found.batch_second and len(shape) == 4 and shape[0] == shape[1] == batch
 
 
 def _heads_before_samples(subject: Gradients, score: Score, maps: list[AttentionMap]) -> bool:
-    """Whether the first sample's score reads all of the first axis, and one place of the second."""
+    """True if the first sample's score reads all of the first axis, and one place of the second."""
     found = [m for m in maps if _square(m, subject.batch) and m.output.requires_grad]
     if subject.batch == 1 or not found or not score.value.requires_grad:
         return False
@@ -233,7 +233,7 @@ def _heads_before_samples(subject: Gradients, score: Score, maps: list[Attention
 
 
 def _leaf_of(score: Score, tokens: int) -> tuple[int, Grid | None] | None:
-    """Which leaf has so many tokens, and the grid of them if it is an image."""
+    """Find the leaf of so many tokens, and the grid of them if it is an image."""
     for index, leaf in enumerate(score.leaves):
         if leaf.dim() == 3 and leaf.shape[1] == tokens:
             return index, None

@@ -1,4 +1,4 @@
-"""Which layer of a model keeps a grid of places of the input, and where in its output that grid is."""
+"""Find the layer of a model that keeps a grid of places of the input, and the grid in its output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True)
 class Grid:
-    """How a layer's output becomes (batch, channels, …grid): as it is, or, with the channels last, the places after
+    """The way from a layer's output to (batch, channels, …grid): as it is, or, with the channels last, the places after
     `prefix` other tokens."""
 
     sides: tuple[int, ...]
@@ -41,13 +41,13 @@ class Grid:
 
 @dataclass(frozen=True)
 class Channels:
-    """How many channels a layer gives, and whether they are its last axis."""
+    """The number of a layer's channels; `last` if they are its last axis."""
 
     many: int
     last: bool
 
     def are_last(self, shape: Sequence[int]) -> bool:
-        """Whether this shape of the layer's output, or of what follows it, has the channels last."""
+        """True if this shape of the layer's output, or of what follows it, has the channels last."""
         return shape[-1] == self.many and (self.last or shape[1] != self.many)
 
 

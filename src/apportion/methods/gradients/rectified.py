@@ -90,7 +90,7 @@ _RELUS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "threshold")
 
 
 def _is_relu(call: Call) -> bool:
-    """Whether a function cuts off at zero: `nn.ReLU6` calls hardtanh from 0 on, others write `clamp(min=0)`."""
+    """True if a function cuts off at zero: `nn.ReLU6` calls hardtanh from 0 on, others write `clamp(min=0)`."""
     if call.name == "threshold":
         return [*call.args[1:], *call.kwargs.values()][:2] == [0, 0]
     given = call.args[1] if len(call.args) > 1 else None

@@ -1,4 +1,4 @@
-"""Which masks to run, when every mask of one size has the same weight: a stratified sample without
+"""Choose the masks to run, when every mask of one size has the same weight: a stratified sample without
 repeats."""
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Design:
         self._random = np.random.default_rng(seed)
 
     def draw(self, many: int) -> Masks:
-        """Up to about `many` new masks, (masks, features) with True for kept; complements stand side by
+        """Draw up to about `many` new masks, (masks, features) with True for kept; complements stand side by
         side."""
         seen = self.masks[::2] if self.paired else self.masks
         have = np.bincount(self._sizes[::2] if self.paired else self._sizes, minlength=self.features + 1)
@@ -64,7 +64,7 @@ class Design:
 
     @property
     def complete(self) -> bool:
-        """Whether every mask that has a weight was drawn."""
+        """True if every mask that has a weight was drawn."""
         return all(self._counts[s] == self._every[s] for s in self.mass.nonzero()[0])
 
     def weights(self) -> Numbers:
@@ -91,7 +91,7 @@ class Design:
         return strata
 
     def _allocate(self, strata: list[tuple[int, float, int]], target: int) -> list[tuple[int, int, int]]:
-        """How many masks (or pairs) of each size to have in all: in proportion to mass, at most all there
+        """Count the masks (or pairs) of each size to have in all: in proportion to mass, at most all there
         are."""
         units = max(1, round(target / (2 if self.paired else 1)))
         wanted = {s: 0.0 for s, _, _ in strata}
@@ -112,9 +112,9 @@ class Design:
         return [(s, min(n, count), count) for (s, _, count), n in zip(strata, found, strict=True)]
 
     def _some_of_all(self, size: int, many: int, seen: Masks) -> Masks:
-        """That many of all the masks of one size that were not seen."""
+        """Draw from all the masks of one size that were not seen."""
         places = np.array(list(itertools.combinations(range(self.features), size)), dtype=int)
-        every = np.zeros((len(places), self.features), dtype=bool)
+        every = np.zeros((len(places), self.features), dtype=bool)  # (masks, features)
         np.put_along_axis(every, places.reshape(len(every), size), True, 1)
         if self.paired and 2 * size == self.features:
             every = every[every[:, 0]]
@@ -126,9 +126,8 @@ class Design:
         found = seen
         while len(sizes):
             draw = self._random.random((len(sizes), self.features)).argsort(1) < sizes[:, None]
-            if (
-                self.paired
-            ):  # of a mask and its complement of the same size, the one that keeps the first feature
+            if self.paired:
+                # Of a mask and its complement of the same size, the one that keeps the first feature.
                 draw ^= (2 * sizes[:, None] == self.features) & ~draw[:, :1]
             first = np.unique(_keys(np.concatenate([found, draw])), return_index=True)[1] - len(found)
             fresh = np.zeros(len(draw), dtype=bool)

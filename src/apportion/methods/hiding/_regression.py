@@ -63,17 +63,17 @@ def ridge(
     ([[2.0, -1.0]], [1.0])
     """
     z, share, root = masks.astype(float), weights / weights.sum(), np.sqrt(weights)
-    centre, mean = share @ z, scores @ share
+    centre, mean = share @ z, scores @ share  # (features,), (batch,)
     zc, yc = (z - centre) * root[:, None], (scores - mean[:, None]) * root
     if chosen is not None:
         gram = np.where(chosen[:, :, None] & chosen[:, None, :], zc.T @ zc, 0.0)
-        reach = np.where(chosen[:, None], zc @ _inverse(gram, alpha), 0.0)
+        reach = np.where(chosen[:, None], zc @ _inverse(gram, alpha), 0.0)  # (batch, masks, features)
         coefficients = (yc[:, None] @ reach)[:, 0]
     else:  # (A'A + α)⁻¹ A' = A' (A A' + α)⁻¹: the smaller of the two matrices
         few = len(zc) < zc.shape[1]
         reach = _inverse(zc @ zc.T, alpha) @ zc if few else zc @ _inverse(zc.T @ zc, alpha)
-        coefficients = yc @ reach
-    residual = yc - coefficients @ zc.T
+        coefficients = yc @ reach  # (batch, features)
+    residual = yc - coefficients @ zc.T  # (batch, masks)
     if noise is None:
         errors = standard_errors(reach, residual, zc.shape[1], missing, paired)
     else:
@@ -108,10 +108,10 @@ def standard_errors(
     if missing is not None:
         weighted = weighted * np.sqrt(missing)
 
-    variance = _over_rows(weighted**2, reach**2)
+    variance = _over_rows(weighted**2, reach**2)  # (batch, features)
     if paired and clusters % 2 == 0:
         # The influence of a pair is the sum of that of its two rows; its square is multiplied out.
-        both = reach[..., 0::2, :] * reach[..., 1::2, :]
+        both = reach[..., 0::2, :] * reach[..., 1::2, :]  # (…, pairs, features)
         variance += 2 * _over_rows(weighted[:, 0::2] * weighted[:, 1::2], both)
         clusters, parameters = clusters // 2, parameters // 2
     freedom = clusters / max(1, clusters - parameters - 1)
@@ -177,15 +177,15 @@ def constrained(
     if masks.shape[1] == 1:
         return Fit(gap[:, None], base, np.ones_like(gap), np.sqrt(unsure.sum(1))[:, None])
     root = np.sqrt(weights)
-    z: Numbers = masks.astype(float) * root[:, None]
-    above = (scores - base[:, None]) * root
-    inverse = _inverse(z.T @ z, 0.0)
-    free = above @ z @ inverse
-    ones = inverse.sum(1) / inverse.sum()
+    z: Numbers = masks.astype(float) * root[:, None]  # (masks, features)
+    above = (scores - base[:, None]) * root  # (batch, masks)
+    inverse = _inverse(z.T @ z, 0.0)  # (features, features)
+    free = above @ z @ inverse  # (batch, features)
+    ones = inverse.sum(1) / inverse.sum()  # (features,)
     coefficients = free + (gap - free.sum(1))[:, None] * ones
-    residual = above - coefficients @ z.T
+    residual = above - coefficients @ z.T  # (batch, masks)
     r2 = explained(residual, root * (scores - (scores @ weights / weights.sum())[:, None]))
-    reach = z @ inverse - (z @ inverse.sum(1))[:, None] * ones
+    reach = z @ inverse - (z @ inverse.sum(1))[:, None] * ones  # (masks, features)
     if noise is None:
         errors = standard_errors(reach, residual, masks.shape[1] - 1, missing, paired)
     else:

@@ -1,4 +1,4 @@
-"""What methods that hide features have in common: three settings, and the call that prepares the masking."""
+"""The base of methods that hide features: three settings, and the call that prepares the masking."""
 
 from __future__ import annotations
 

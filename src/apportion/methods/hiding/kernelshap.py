@@ -80,7 +80,7 @@ class KernelSHAP(Surrogate):
                 new = as_numbers(masking.values(ends.repeat(more, 1), torch.from_numpy(where)))
                 found = np.concatenate([found, new.reshape(len(where), more, 2)], 1)
                 known[where[0]] = found
-            (base, whole), unsure = found.mean(1).T, variance_of_mean(found)
+            (base, whole), unsure = found.mean(1).T, variance_of_mean(found)  # (rows,) each, (rows, 2)
             total[where] = whole - base
             scores, noise = runs.mean(1), variance_of_mean(runs)
             return constrained(masks, scores, weights, base, whole, missing, self.paired, noise, unsure)

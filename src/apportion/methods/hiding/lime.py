@@ -111,7 +111,7 @@ class LIME(Surrogate):
 
 
 def sizes_of_masks(count: int, sizes: Sizes, samples: int) -> Numbers:
-    """How probable it is that a mask keeps 0, 1, …, `count` features; one sample is the whole input."""
+    """The probability that a mask keeps 0, 1, …, `count` features; one sample is the whole input."""
     if sizes == "coins":
         factorial = np.cumsum(np.log(np.maximum(np.arange(count + 1), 1)))  # its logarithm
         share: Numbers = np.exp(factorial[-1] - factorial - factorial[::-1] - count * math.log(2))
@@ -131,7 +131,7 @@ def kernel(count: int, distance: Distance, width: float) -> Numbers:
 
 
 def _kind(masking: Masking) -> tuple[bool, bool]:
-    """Whether all features are columns of rows, and whether all are tokens of texts."""
+    """Tell if all features are columns of rows, and if all are tokens of texts."""
 
     def of_text(part: Part) -> bool:
         ids = not (part.x.is_floating_point() or masking.numpy or isinstance(part.way, Columns))

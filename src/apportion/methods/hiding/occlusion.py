@@ -98,7 +98,7 @@ class Occlusion(Hiding):
         return (shares / times.clamp(min=1) * entries).to(score.dtype)
 
     def _sides(self, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Of a window, and from one to the next."""
+        """The sides of a window, and the steps from one to the next."""
         sides = sides_of(self.patch, x.shape[2:], "patch")
         steps = sides if self.stride is None else sides_of(self.stride, x.shape[2:], "stride")
         if any(step > side for step, side in zip(steps, sides, strict=True)):
@@ -120,6 +120,6 @@ _BLOCK = 1 << 26
 
 
 def _in_blocks(rows: Tensor, masking: Masking) -> Iterator[Tensor]:
-    """So many rows at once that a mask for each fits into a block."""
+    """Split rows so that a mask for each fits into a block."""
     blocks = rows.split(max(1, _BLOCK // masking.many))
     yield from blocks if len(blocks) == 1 else progress(blocks, len(rows), "masked inputs")

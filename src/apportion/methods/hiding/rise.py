@@ -72,8 +72,8 @@ class RISE(Hiding):
             masks = _enlarged(
                 grids[which].to(inputs.device), shifts[which].to(inputs.device), steps, space
             ).flatten(1)
-            values = masking.values(masks).to(precise)
-            weighted += values @ masks.to(values)
+            values = masking.values(masks).to(precise)  # (batch, masks)
+            weighted += values @ masks.to(values)  # (batch, places)
             whole += masks.sum(0).to(whole)
             scores += values.sum(1)
         here = weighted / (self.samples * self.shown)

@@ -114,7 +114,7 @@ def _measure(paths: Paths, lines: dict[int, Line], new: list[tuple[int, Panel]],
         for u in (low, high):
             if u not in line.edges:
                 line.edges[u] = (known[path, u][0], known[path, u][1])
-        inside = np.array([known[path, float(u)] for u in rule.places])
+        inside = np.array([known[path, float(u)] for u in rule.places])  # (nodes, 3): F, F′, F″
         found = float(rule.second @ (inside[:, 1] + rule.places * inside[:, 2]))
         ends = [0.0 if u == 0 else -math.log(u) * u * line.edges[u][1] for u in (low, high)]
         line.errors[low, high] = found - (ends[1] - ends[0] + line.edges[high][0] - line.edges[low][0])
@@ -130,7 +130,7 @@ def along(paths: Paths, which: Tensor, places: Tensor, chunk: int) -> Tensor:
     for path, place in zip(pieces(which, chunk), pieces(places, chunk), strict=True):
         score, steps = paths.forward(path, place), paths.steps(path)
         with twice_differentiable():
-            first = _dot(score.gradients(create_graph=True), steps)
+            first = _dot(score.gradients(create_graph=True), steps)  # (rows,): F′
             second = torch.zeros_like(first)
             if first.requires_grad:
                 curved = paths.subject.derivatives(first, score.leaves, len(path))
@@ -138,7 +138,7 @@ def along(paths: Paths, which: Tensor, places: Tensor, chunk: int) -> Tensor:
                 pairs = zip(curved, steps, strict=True)
                 second = _dot([torch.zeros_like(s) if c is None else c for c, s in pairs], steps)
         found.append(torch.stack([score.value, first, second]).detach().double().cpu())
-    result = torch.cat(found, 1)
+    result = torch.cat(found, 1)  # (3, rows)
     if not bool(torch.isfinite(result).all()):
         raise InputError(
             "the model's first or second derivatives are NaN or infinite between the baseline and the input; "
@@ -151,7 +151,7 @@ def along(paths: Paths, which: Tensor, places: Tensor, chunk: int) -> Tensor:
 
 
 def _constant(slopes: Tensor, which: Tensor, dtype: torch.dtype) -> bool:
-    """Whether each path has one slope at all of its places, but for rounding."""
+    """True if each path has one slope at all of its places, but for rounding."""
     allowed = math.sqrt(torch.finfo(dtype).eps) * slopes.abs().max()
     own = (slopes[which == path] for path in which.unique())
     return all(bool(s.max() - s.min() <= allowed) for s in own)

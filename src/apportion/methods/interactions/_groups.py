@@ -22,7 +22,7 @@ features of each group; tensors in the form of the inputs (or of one sample): th
 
 @dataclass
 class Groups:
-    """Which group each leaf entry is in: `ids` is (batch or 1, entries) for each leaf."""
+    """The group of each leaf entry: `ids` is (batch or 1, entries) for each leaf."""
 
     ids: list[Tensor]
     names: tuple[str, ...]

@@ -71,7 +71,7 @@ class IntegratedGradients:
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
-        values = [torch.zeros_like(end) for end in paths.ends]
+        values = [torch.zeros_like(end) for end in paths.ends]  # (batch, …) each
         missed: set[int] = set()
         coarse: set[int] = set()
         most = 0
@@ -93,7 +93,7 @@ class IntegratedGradients:
     def _converge(self, paths: Paths, block: Tensor) -> tuple[list[Tensor], int, Tensor, Tensor]:
         """The values of each path, the most nodes used, and the paths that are not within tolerance: for want of
         nodes, and for want of digits."""
-        values = [torch.zeros_like(end[block % paths.batch]) for end in paths.ends]
+        values = [torch.zeros_like(end[block % paths.batch]) for end in paths.ends]  # (paths, …) each
         still = torch.arange(len(block))
         rounded: list[Tensor] = []
         nodes = self.nodes or max(min(8, self.max_nodes), 2 if self.rule == "trapezoid" else 1)
@@ -102,7 +102,7 @@ class IntegratedGradients:
             found, low, high = integrate(paths, which, RULES[self.rule](nodes), self.chunk)
             for value, new in zip(values, found, strict=True):
                 value[still.to(value.device)] = new
-            total = paths.at_ends[which] - paths.at_starts[which]
+            total = paths.at_ends[which] - paths.at_starts[which]  # (paths,)
             gap = (total - sum(v.reshape(len(v), -1).double().sum(1) for v in found).cpu()).abs()  # type: ignore[union-attr]
             wide, fine = paths.judged(which, gap, self.tolerance, low, high)
             rounded.append(which[fine])
@@ -117,18 +117,18 @@ def integrate(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """`(x − x′) ∫ ∇f dα` of the paths `which`, each (len(which), …), and the lowest and highest score met."""
     places, weights = (torch.as_tensor(np.asarray(a)) for a in rule)
-    slots = torch.arange(len(which)).repeat(len(places))
+    slots = torch.arange(len(which)).repeat(len(places))  # (nodes · paths,): the path of each row
     places, weights = (a.repeat_interleave(len(which)) for a in (places, weights))
-    sums = [torch.zeros_like(end[which.to(end.device) % paths.batch]) for end in paths.ends]
+    sums = [torch.zeros_like(end[which.to(end.device) % paths.batch]) for end in paths.ends]  # (paths, …)
     met = []
     parts = (pieces(a, chunk) for a in (slots, places, weights))
     for slot, place, weight in zip(*parts, strict=True):
         score = paths.forward(which[slot], place)
         met.append(score.value.detach().double().cpu())
         for total, gradient in zip(sums, score.gradients(), strict=True):
-            column = weight.to(gradient).view(-1, *[1] * (gradient.dim() - 1))
+            column = weight.to(gradient).view(-1, *[1] * (gradient.dim() - 1))  # (rows, 1, …)
             total.index_add_(0, slot.to(gradient.device), gradient * column)
-    grid = torch.cat(met).view(-1, len(which))
+    grid = torch.cat(met).view(-1, len(which))  # (nodes, paths)
     return [s * step for s, step in zip(sums, paths.steps(which), strict=True)], grid.amin(0), grid.amax(0)
 
 

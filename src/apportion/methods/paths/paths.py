@@ -71,8 +71,8 @@ class Paths:
         points = []
         for start, end in zip(self.starts, self.ends, strict=True):
             row = which.to(end.device)
-            part = places.to(end).view(-1, *[1] * (end.dim() - 1))
-            points.append(torch.lerp(self._start(start, row), end[row % self.batch], part))
+            part = places.to(end).view(-1, *[1] * (end.dim() - 1))  # (rows, 1, …)
+            points.append(torch.lerp(self._start(start, row), end[row % self.batch], part))  # (rows, …)
         run = Substitution(self.table, model=self.subject.model)
         return self.subject.forward(run, points, which % self.batch, grad)
 
@@ -90,25 +90,25 @@ class Paths:
         return [end[row % self.batch] - self._start(start, row) for start, end, row in pairs]
 
     def totals(self) -> Tensor:
-        """What is to be apportioned for each sample: (batch,) `f(x)` minus the mean of `f(x′)`."""
-        total = (self.at_ends - self.at_starts).view(self.baselines, self.batch).mean(0)
+        """The amount to apportion for each sample, (batch,): `f(x)` minus the mean of `f(x′)`."""
+        total = (self.at_ends - self.at_starts).view(self.baselines, self.batch).mean(0)  # (batch,)
         return total.to(self.ends[0].device)
 
     def scale(self, which: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """What a remainder is compared with: |total|, or a share of what the score spans if that is more.
+        """The measure of a remainder: |total|, or a share of the span of the score if that is more.
 
         `low` and `high` are the lowest and highest scores met inside the paths `which`.
         """
-        ends = torch.stack([self.at_starts[which], self.at_ends[which]])
-        span = torch.maximum(high, ends.amax(0)) - torch.minimum(low, ends.amin(0))
+        ends = torch.stack([self.at_starts[which], self.at_ends[which]])  # (2, rows)
+        span = torch.maximum(high, ends.amax(0)) - torch.minimum(low, ends.amin(0))  # (rows,)
         return torch.maximum((ends[1] - ends[0]).abs(), SMALLEST_TOTAL * span)
 
     def judged(
         self, which: Tensor, gap: Tensor, tolerance: float, low: Tensor, high: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Which gaps are above the tolerance: those that more nodes may close, and those that the number format
+        """Find the gaps above the tolerance: those that more nodes may close, and those that the number format
         cannot tell from zero."""
-        over = gap - tolerance * self.scale(which, low, high)
+        over = gap - tolerance * self.scale(which, low, high)  # (rows,)
         rounding = self.rounding(which)
         return over > rounding, (over > 0) & (over <= rounding)
 

@@ -107,7 +107,7 @@ class Taylor:
             if not len(open_rows):
                 break
             free = [g * self._free(x, g, left) for x, g in zip(best, gradients, strict=True)]
-            slope = _flat(free).square().sum(1)
+            slope = _flat(free).square().sum(1)  # (batch,)
             # Where the gradient is zero, no step: an infinite one times zero would be NaN.
             part = torch.where(slope > 0, size * left / slope.clamp(min=torch.finfo(slope.dtype).tiny), 0)
             tried = [self._inside(x - g * _column(part.to(x), x)) for x, g in zip(best, free, strict=True)]
@@ -166,7 +166,7 @@ class Taylor:
             )
         own, theirs = (_wide(points.reshape(len(points), -1)) for points in (x, data))
         distance = torch.cdist(own, theirs, compute_mode="donot_use_mm_for_euclid_dist")
-        far = data[distance.masked_fill(~other, torch.inf).argmin(1)]
+        far = data[distance.masked_fill(~other, torch.inf).argmin(1)]  # (batch, …)
         root, left = self._bisect(subject, x, far, value)
         return [root], left
 
@@ -180,7 +180,7 @@ class Taylor:
         return pick(subject.resolved, outputs).expand(subject.batch, -1)
 
     def _scores_of_each(self, subject: Gradients, data: Tensor) -> Tensor:
-        """The same where each sample brings inputs of its own: each datum beside the others of each sample."""
+        """Score each datum where samples bring inputs of their own: beside the others of each sample."""
         pairs = torch.arange(subject.batch * len(data), device=data.device).split(self.chunk)
         found = [_scored(subject, data[pair % len(data)], pair // len(data)) for pair in pairs]
         return torch.cat(found).view(subject.batch, -1)

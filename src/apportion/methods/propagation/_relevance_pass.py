@@ -120,9 +120,7 @@ class Propagation:
 
     def unruled(self, call: Call) -> Any:
         """Use the gradient of a function that has no rule, and measure what that loses."""
-        measured = (
-            self.row is not None
-        )  # not in what is only written out in other operations, which has no row
+        measured = self.row is not None  # a treatment that is only written out in other operations has no row
         row = self.row if self.row is not None else OpenRow(call.run.where(), call.name)
         if not measured:
             self._measure_inputs(call, row)
@@ -217,7 +215,7 @@ class Propagation:
 
 
 def _depends(tensor: Tensor, explained: Explained) -> bool:
-    """Whether a tensor was computed from what is explained."""
+    """True if a tensor was computed from what is explained."""
     seen, nodes = set(), [tensor.grad_fn]
     while nodes:
         node = nodes.pop()

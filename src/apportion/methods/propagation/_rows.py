@@ -18,9 +18,8 @@ class OpenRow:
     operation: str
     rule: str = ""
     ruled: bool = True
-    layer: bool = (
-        False  # what its bias did not absorb, its stabiliser did; other operations have no stabiliser
-    )
+    # What the bias of a layer did not absorb, its stabiliser did; other operations have no stabiliser.
+    layer: bool = False
     sums: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def add(self, what: str, amount: Tensor) -> None:

@@ -63,7 +63,7 @@ def unruled(call: Call) -> Any:
 
 @dataclass
 class Tag:
-    """What is known of a tensor that a substituted function returned; for the output of a layer, how it was made
+    """The knowledge of a tensor that a substituted function returned; for the output of a layer, how it was made
     and its `raw` output, which expects what the rule expects rather than a gradient.
 
     `kind` is "gate" (values in [0, 1] that weigh), "scale" (a divisor or its inverse), "tanh", "positive", or "".

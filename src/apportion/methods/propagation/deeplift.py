@@ -82,7 +82,7 @@ def _reference(end: Tensor, baseline: Tensor | float, leaves: int) -> Tensor:
 
 @dataclass
 class Met:
-    """What each function was given at the reference, in the order of the calls, for the same calls at the input."""
+    """The arguments of each function at the reference, in the order of the calls, for the same calls at the input."""
 
     calls: deque[tuple[str, list[Tensor]]] = field(default_factory=deque)
     warnings: tuple[str, ...] = ()
@@ -94,7 +94,7 @@ class Met:
         return Substitution(table, model=model, state=self)
 
     def unruled(self, call: Call) -> Any:
-        """What cannot be written out, such as an LSTM with projections."""
+        """Use the gradient where a call cannot be written out, such as an LSTM with projections."""
         return call.native()
 
     def recording(self) -> dict[str, Substitute]:

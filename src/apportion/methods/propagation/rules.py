@@ -62,7 +62,7 @@ class Layer:
         return gradient
 
     def dense(self, x: Tensor) -> bool:
-        """Whether `x` has samples as rows, and every output at a place reads the same of their entries."""
+        """True if `x` has samples as rows, and every output at a place reads the same of their entries."""
         known = self.adjoint is not None and self.groups is None and self.weight.dim() > 1 < x.dim()
         return known and x.shape[self.channel] == self.weight.shape[1]
 
@@ -115,7 +115,7 @@ class Zero:
     direct: ClassVar[bool] = False
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
-        ratio = torch.where(z == 0, torch.zeros_like(z), R / z)
+        ratio = torch.where(z == 0, torch.zeros_like(z), R / z)  # (batch, outputs, …)
         return layer.pull(x, layer.weight, ratio, layer.bias)
 
     def scaled(self, z: Tensor, gradient: Tensor, closed: bool = False) -> Tensor:
@@ -192,7 +192,7 @@ class Gamma:
         else:
             P = layer(x, wp, bp)
         sums = torch.add(z, P, alpha=g).add_(self.eps)
-        a = torch.div(R, sums, out=sums).masked_fill_(z <= 0, 0)
+        a = torch.div(R, sums, out=sums).masked_fill_(z <= 0, 0)  # (batch, outputs, …)
         if not bool(((z < 0) & (R != 0)).any()):
             if not mixed:
                 bias = None if b is None or bp is None else torch.add(b, bp, alpha=g)
@@ -257,7 +257,7 @@ class AlphaBeta:
         if mixed:
             p.add_(layer(x.clamp(max=0), w.clamp(max=0)))
         # The negative part with its own, without a third layer evaluation.
-        n = torch.sub(z, p).clamp_(max=-self.eps) if self.beta else None
+        n = torch.sub(z, p).clamp_(max=-self.eps) if self.beta else None  # (batch, outputs, …)
         found = self._side(layer, x, torch.div(R, p, out=p), wp, bp, self.alpha, mixed)
         if n is None:
             return found
@@ -268,7 +268,7 @@ class AlphaBeta:
     def _side(
         self, layer: Layer, x: Tensor, a: Tensor, part: Tensor, bias: Tensor | None, times: float, mixed: bool
     ) -> Tensor:
-        """What the contributions of one sign pass on: `part` holds the weights of that sign, and for negative
+        """Pass on by the contributions of one sign: `part` holds the weights of that sign, and for negative
         inputs it is the other weights that make contributions of it. α and β scale the weights, which are small
         beside the activations."""
         found = layer.pull(
@@ -319,7 +319,7 @@ class Flat:
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         ones, points = torch.ones_like(layer.weight), torch.ones_like(x)
         if layer.dense(x):  # one output of each place, in one sample, stands for all
-            ones, points, R = ones[:1], points[:1], R.sum(layer.channel, keepdim=True)
+            ones, points, R = ones[:1], points[:1], R.sum(layer.channel, keepdim=True)  # R: (batch, 1, …)
         return layer.pull(x, ones, R / stabilised(layer(points, ones), self.eps))
 
 
@@ -347,12 +347,12 @@ class Box:
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         w, b = layer.weight, layer.bias
-        wp, wn = w.clamp(min=0), w.clamp(max=0)
+        wp, wn = w.clamp(min=0), w.clamp(max=0)  # (outputs, inputs, …)
         low, high = self._bound(self.low, x, torch.amin), self._bound(self.high, x, torch.amax)
         # Σ (x − l⁺ − h⁻) w without the bias, which is in z and cancels.
-        corner = _of_bound(layer, x, low, wp) + _of_bound(layer, x, high, wn)
+        corner = _of_bound(layer, x, low, wp) + _of_bound(layer, x, high, wn)  # (batch or 1, outputs, …)
         bias = 0 if b is None else layer.along_channel(b, z)
-        ratio = R / stabilised(z - bias - corner, self.eps)
+        ratio = R / stabilised(z - bias - corner, self.eps)  # (batch, outputs, …)
         return (x - high) * layer.pull(x, w, ratio) - (low - high) * layer.pull(x, wp, ratio)
 
     def _bound(self, bound: float | Sequence[float] | None, x: Tensor, of: Callable[..., Tensor]) -> Tensor:

@@ -54,7 +54,7 @@ def _normalised(
             if centred
             else x.detach().square().mean(dims, keepdim=True)
         )
-        r = torch.rsqrt(spread + eps)
+        r = torch.rsqrt(spread + eps)  # 1 on each of `dims`
     return normalise(x, y, r.to(x.dtype), weight, dims, centred)
 
 
@@ -90,8 +90,8 @@ def _grouped(call: Call, input: Tensor, y: Tensor, groups: int, weight: Tensor |
     shape = (input.shape[0], groups, input.shape[1] // groups, *input.shape[2:])
     w = None
     if weight is not None:
-        w = weight.view(1, groups, -1, *[1] * (input.dim() - 2))
-    dims = tuple(range(2, len(shape)))
+        w = weight.view(1, groups, -1, *[1] * (input.dim() - 2))  # (1, groups, channels / groups, 1, …)
+    dims = tuple(range(2, len(shape)))  # of (batch, groups, channels / groups, …)
     return _normalised(call, input.reshape(shape), y.reshape(shape), w, dims, eps).reshape(input.shape)
 
 
@@ -146,7 +146,7 @@ def _batch_norm(
         y = torch.batch_norm(input.detach(), weight, bias, None, None, True, 0.0, eps, False)
         w = None if weight is None else _column(weight, input)
         return _normalised(call, input, y, w, (0, *range(2, input.dim())), eps)
-    scale = torch.rsqrt(running_var + eps)
+    scale = torch.rsqrt(running_var + eps)  # (channels,)
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
     note: Tag | None = call.run.notes.get(input)
@@ -188,7 +188,7 @@ def _fold(layer: Layer, scale: Tensor, shift: Tensor, output: Tensor) -> Layer |
     channel = layer.channel % output.dim()
     if layer.adjoint is None or channel != 1 or w.dim() < 2:
         return None
-    rows = scale
+    rows = scale  # (outputs,)
     if layer.groups is not None:
         rows = scale.view(layer.groups, -1).repeat_interleave(w.shape[0] // layer.groups, 0)
     weight = w * rows.view(*rows.shape, *[1] * (w.dim() - rows.dim()))

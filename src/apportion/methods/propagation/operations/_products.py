@@ -78,17 +78,15 @@ class SharedProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        y = torch.matmul(a, b)
-        ctx.save_for_backward(
-            a.to(y.dtype), b.to(y.dtype)
-        )  # autocast, which is off later on, may mix formats
+        y = torch.matmul(a, b)  # (…, rows, inner) @ (…, inner, columns) → (…, rows, columns)
+        ctx.save_for_backward(a.to(y.dtype), b.to(y.dtype))  # autocast, off later on, may mix formats
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         a, b = ctx.saved_tensors
-        half = gradient / 2
-        return torch.matmul(half, b.mH), torch.matmul(a.mH, half)
+        half = gradient / 2  # (…, rows, columns)
+        return torch.matmul(half, b.mH), torch.matmul(a.mH, half)  # (…, rows, inner), (…, inner, columns)
 
 
 shared_product: Callable[..., Tensor] = SharedProduct.apply
@@ -178,7 +176,7 @@ def grouped_product(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 def glu(call: Call, input: Tensor, dim: int = -1) -> Any:
     run = call.run
-    signal, weight = run.again(torch.chunk, input, 2, dim)
+    signal, weight = run.again(torch.chunk, input, 2, dim)  # half of the channels each
     return run.again(torch.mul, signal, run.again(torch.sigmoid, weight))
 
 

@@ -100,7 +100,7 @@ def _cell(run: Run, kind: str, cell: Sequence[Tensor], biased: bool) -> Any:
     kind = kind.removesuffix("_cell")
     if kind == "gru":
         return _gru_cell(run, w_input, w_state, b_input, b_state)
-    weight = torch.cat([w_input, w_state], 1)
+    weight = torch.cat([w_input, w_state], 1)  # (gates · hidden, inputs + hidden)
     bias = None if b_input is None or b_state is None else b_input + b_state
 
     def gates_of(x: Tensor, h: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def _cell(run: Run, kind: str, cell: Sequence[Tensor], biased: bool) -> Any:
 
     def lstm(x: Tensor, state: list[Tensor]) -> list[Tensor]:
         h, c = state
-        write, forget, signal, show = again(torch.chunk, gates_of(x, h), 4, 1)
+        write, forget, signal, show = again(torch.chunk, gates_of(x, h), 4, 1)  # (batch, hidden) each
         kept = again(torch.mul, again(torch.sigmoid, forget), c)
         new = again(torch.mul, again(torch.sigmoid, write), again(torch.tanh, signal))
         c = again(torch.add, kept, new)
@@ -122,14 +122,14 @@ def _cell(run: Run, kind: str, cell: Sequence[Tensor], biased: bool) -> Any:
 
 def _gru_cell(run: Run, w_input: Tensor, w_state: Tensor, b_input: Any, b_state: Any) -> Any:
     again, width = run.again, w_state.shape[1]
-    gate_weight = torch.cat([w_input[: 2 * width], w_state[: 2 * width]], 1)
+    gate_weight = torch.cat([w_input[: 2 * width], w_state[: 2 * width]], 1)  # (2 hidden, inputs + hidden)
     gate_bias = None if b_input is None else b_input[: 2 * width] + b_state[: 2 * width]
     b_in, b_out = (None, None) if b_input is None else (b_input[2 * width :], b_state[2 * width :])
 
     def step(x: Tensor, state: list[Tensor]) -> list[Tensor]:
         (h,) = state
         gates = again(torch.sigmoid, again(F.linear, again(torch.cat, [x, h], 1), gate_weight, gate_bias))
-        reset, keep = again(torch.chunk, gates, 2, 1)
+        reset, keep = again(torch.chunk, gates, 2, 1)  # (batch, hidden) each
         recalled = again(torch.mul, reset, again(F.linear, h, w_state[2 * width :], b_out))
         new = again(torch.tanh, again(torch.add, again(F.linear, x, w_input[2 * width :], b_in), recalled))
         fresh = again(torch.mul, again(torch.rsub, keep, 1), new)
