@@ -59,11 +59,11 @@ def explain_encoded(
     asked = signature(method).parameters
     mask = {"mask": model.mask} if "mask" in asked else {}
     known = {"features": tuple(features)} if features and "features" in asked else {}
-    columns = _columns(method, features) if "groups" in asked else {}
-    return named(method(model.model, inputs, number, **mask, **known, **columns), model, *features)
+    columns = _group_columns(method, features) if "groups" in asked else {}
+    return name_features(method(model.model, inputs, number, **mask, **known, **columns), model, *features)
 
 
-def _columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:
+def _group_columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:
     """The inputs of a one-hot block together, where a method pairs inputs and was not told which are one
     feature."""
     told = method.groups is not None or method.at is not None
@@ -72,7 +72,7 @@ def _columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:
     return {"groups": torch.tensor(features[0].groups)}
 
 
-def named(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
+def name_features(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
     known = explanation.features or features
     if not known:
         return replace(explanation, labels=model.labels or None)

@@ -16,7 +16,7 @@ from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Gradients
 from apportion.engines.substitution.leaves import Slot
 from apportion.errors import InputError, check
-from apportion.methods.gradients.layer_grids import at_layer, enlarged, last_layer
+from apportion.methods.gradients.layer_grids import at_layer, enlarge, last_layer
 from apportion.methods.gradients.rectified import GuidedBackprop
 from apportion.results.explanation import Explanation
 
@@ -53,11 +53,11 @@ class GradCAM:
     @with_gradients()
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Gradients(model, inputs, target, self.layer)
-        key, image = _image(subject.inputs, type(self).__name__)
+        key, image = _find_image(subject.inputs, type(self).__name__)
         space = image.shape[2:]
         found = last_layer(subject, space) if self.layer is None else at_layer(subject, self.layer, space)
-        coarse = self.weighted(found.grid.of(found.activation), found.grid.of(found.gradient))
-        fine = enlarged(coarse.clamp(min=0) if self.relu else coarse, space)[:, None].to(image.dtype)
+        coarse = self.weigh(found.grid.of(found.activation), found.grid.of(found.gradient))
+        fine = enlarge(coarse.clamp(min=0) if self.relu else coarse, space)[:, None].to(image.dtype)
         values = (fine / image.shape[1]).expand_as(image).contiguous()
         if self.guided:
             guide = GuidedBackprop()(subject.model, inputs, subject.resolved)
@@ -68,7 +68,7 @@ class GradCAM:
         return subject.explanation(self, score, [values], total=None, notes=notes)
 
     @staticmethod
-    def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
+    def weigh(activation: Tensor, gradient: Tensor) -> Tensor:
         """(batch, …grid) from (batch, channels, …grid) activations and gradients."""
         weights = gradient.flatten(2).mean(2)
         return torch.einsum("bk,bk...->b...", weights, activation)
@@ -83,7 +83,7 @@ class GradCAMPlusPlus(GradCAM):
     """
 
     @staticmethod
-    def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
+    def weigh(activation: Tensor, gradient: Tensor) -> Tensor:
         whole = activation.flatten(2).sum(2).view(*activation.shape[:2], *[1] * (activation.dim() - 2))
         # Divided by g², which may be too small for its cube: α = 1 / (2 + g Σ A).
         below = 2 + gradient * whole
@@ -101,11 +101,11 @@ class LayerCAM(GradCAM):
     """
 
     @staticmethod
-    def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
+    def weigh(activation: Tensor, gradient: Tensor) -> Tensor:
         return (gradient.clamp(min=0) * activation).sum(1)
 
 
-def _image(inputs: Inputs, name: str) -> tuple[Any, Tensor]:
+def _find_image(inputs: Inputs, name: str) -> tuple[Any, Tensor]:
     """The one floating point input with a grid, and its place among the inputs."""
     if isinstance(inputs, Tensor):
         items: list[tuple[Any, Tensor]] = [(None, inputs)]

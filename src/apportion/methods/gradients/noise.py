@@ -49,13 +49,13 @@ class SmoothGrad:
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Gradients(model, inputs, target, self.at)
-        first, means, variances = self._moments(subject)
+        first, means, variances = self._measure_moments(subject)
         return subject.explanation(self, first, self.moment(means, variances), total=None)
 
     def moment(self, means: list[Tensor], variances: list[Tensor]) -> list[Tensor]:
         return means
 
-    def _moments(self, subject: Gradients) -> tuple[Score, list[Tensor], list[Tensor]]:
+    def _measure_moments(self, subject: Gradients) -> tuple[Score, list[Tensor], list[Tensor]]:
         """The pass without noise, and the mean and variance of the gradient at each leaf with it."""
         first = subject.forward(grad=False)
         generator = torch.Generator(first.leaves[0].device).manual_seed(self.seed)
@@ -67,7 +67,7 @@ class SmoothGrad:
         for begin in range(0, self.samples, step):
             many = min(step, self.samples - begin)
             # One draw at a time, in one number format: what is drawn at once depends on the size of the whole.
-            draws = [[_normal(x, generator) for x in places] for _ in range(many)]
+            draws = [[_draw_normal(x, generator) for x in places] for _ in range(many)]
             moved = []
             for x, s, fields in zip(places, scale, zip(*draws, strict=True), strict=True):
                 noisy = x + torch.stack(fields)[:, None] * s.view(-1, *[1] * (x.dim() - 1))
@@ -99,6 +99,6 @@ class VarGrad(SmoothGrad):
         return variances
 
 
-def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
+def _draw_normal(x: Tensor, generator: torch.Generator) -> Tensor:
     """Normal numbers in the shape of one sample of `x`."""
     return torch.randn(x.shape[1:], generator=generator, device=x.device, dtype=torch.float32).to(x)

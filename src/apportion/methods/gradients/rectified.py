@@ -36,7 +36,7 @@ class Deconvnet:
     at: str | Sequence[str] | None = None
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        return _rectified(self, Gradients(model, inputs, target, self.at), guided=False)
+        return _explain_rectified(self, Gradients(model, inputs, target, self.at), guided=False)
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class GuidedBackprop:
     at: str | Sequence[str] | None = None
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        return _rectified(self, Gradients(model, inputs, target, self.at), guided=True)
+        return _explain_rectified(self, Gradients(model, inputs, target, self.at), guided=True)
 
 
 class _Rectify(torch.autograd.Function):
@@ -98,7 +98,7 @@ def _is_relu(call: Call) -> bool:
     return call.name.startswith("relu") or (isinstance(low, int | float) and low == 0)
 
 
-def _rectified(method: Any, subject: Gradients, guided: bool) -> Explanation:
+def _explain_rectified(method: Any, subject: Gradients, guided: bool) -> Explanation:
     met = False
 
     def rectify(call: Call, *args: Any, **kwargs: Any) -> Any:

@@ -67,21 +67,21 @@ def ridge(
     zc, yc = (z - centre) * root[:, None], (scores - mean[:, None]) * root
     if chosen is not None:
         gram = np.where(chosen[:, :, None] & chosen[:, None, :], zc.T @ zc, 0.0)
-        reach = np.where(chosen[:, None], zc @ _inverse(gram, alpha), 0.0)  # (batch, masks, features)
+        reach = np.where(chosen[:, None], zc @ _invert(gram, alpha), 0.0)  # (batch, masks, features)
         coefficients = (yc[:, None] @ reach)[:, 0]
     else:  # (A'A + α)⁻¹ A' = A' (A A' + α)⁻¹: the smaller of the two matrices
         few = len(zc) < zc.shape[1]
-        reach = _inverse(zc @ zc.T, alpha) @ zc if few else zc @ _inverse(zc.T @ zc, alpha)
+        reach = _invert(zc @ zc.T, alpha) @ zc if few else zc @ _invert(zc.T @ zc, alpha)
         coefficients = yc @ reach  # (batch, features)
     residual = yc - coefficients @ zc.T  # (batch, masks)
     if noise is None:
         errors = standard_errors(reach, residual, zc.shape[1], missing, paired)
     else:
-        errors = np.sqrt(_over_rows(noise * weights, reach**2))
-    return Fit(coefficients, mean - coefficients @ centre, explained(residual, yc), errors)
+        errors = np.sqrt(_sum_over_masks(noise * weights, reach**2))
+    return Fit(coefficients, mean - coefficients @ centre, explained_share(residual, yc), errors)
 
 
-def _inverse(gram: Numbers, alpha: float) -> Numbers:
+def _invert(gram: Numbers, alpha: float) -> Numbers:
     """The pseudo-inverse of symmetric matrices with `alpha` added to the diagonal: their inverse, which takes a tenth
     of the time, where they are far from singular."""
     matrix = gram + alpha * np.eye(gram.shape[-1])
@@ -93,7 +93,7 @@ def _inverse(gram: Numbers, alpha: float) -> Numbers:
     return np.asarray(np.linalg.inv(matrix) if regular else np.linalg.pinv(matrix, hermitian=True))
 
 
-def explained(residual: Numbers, centred: Numbers) -> Numbers:
+def explained_share(residual: Numbers, centred: Numbers) -> Numbers:
     """The share of the squares of (batch, masks) scores that is not in their residuals."""
     left, spread = (residual**2).sum(1), (centred**2).sum(1)
     return np.asarray(1 - np.divide(left, spread, out=np.zeros_like(left), where=spread > 0))
@@ -108,17 +108,17 @@ def standard_errors(
     if missing is not None:
         weighted = weighted * np.sqrt(missing)
 
-    variance = _over_rows(weighted**2, reach**2)  # (batch, features)
+    variance = _sum_over_masks(weighted**2, reach**2)  # (batch, features)
     if paired and clusters % 2 == 0:
         # The influence of a pair is the sum of that of its two rows; its square is multiplied out.
         both = reach[..., 0::2, :] * reach[..., 1::2, :]  # (…, pairs, features)
-        variance += 2 * _over_rows(weighted[:, 0::2] * weighted[:, 1::2], both)
+        variance += 2 * _sum_over_masks(weighted[:, 0::2] * weighted[:, 1::2], both)
         clusters, parameters = clusters // 2, parameters // 2
     freedom = clusters / max(1, clusters - parameters - 1)
     return np.asarray(np.sqrt(np.maximum(variance * freedom, 0)))
 
 
-def _over_rows(row: Numbers, table: Numbers) -> Numbers:
+def _sum_over_masks(row: Numbers, table: Numbers) -> Numbers:
     """(batch, features) sums of (masks, features) or (batch, masks, features) over masks."""
     return np.asarray((row[:, None] @ table)[:, 0])
 
@@ -179,16 +179,16 @@ def constrained(
     root = np.sqrt(weights)
     z: Numbers = masks.astype(float) * root[:, None]  # (masks, features)
     above = (scores - base[:, None]) * root  # (batch, masks)
-    inverse = _inverse(z.T @ z, 0.0)  # (features, features)
+    inverse = _invert(z.T @ z, 0.0)  # (features, features)
     free = above @ z @ inverse  # (batch, features)
     ones = inverse.sum(1) / inverse.sum()  # (features,)
     coefficients = free + (gap - free.sum(1))[:, None] * ones
     residual = above - coefficients @ z.T  # (batch, masks)
-    r2 = explained(residual, root * (scores - (scores @ weights / weights.sum())[:, None]))
+    r2 = explained_share(residual, root * (scores - (scores @ weights / weights.sum())[:, None]))
     reach = z @ inverse - (z @ inverse.sum(1))[:, None] * ones  # (masks, features)
     if noise is None:
         errors = standard_errors(reach, residual, masks.shape[1] - 1, missing, paired)
     else:
-        errors = np.sqrt(_over_rows(noise * weights, reach**2))
+        errors = np.sqrt(_sum_over_masks(noise * weights, reach**2))
     ends = np.stack([root @ reach + ones, ones])  # how far base (downwards) and whole reach
     return Fit(coefficients, base, r2, np.sqrt(errors**2 + unsure @ ends**2))

@@ -21,7 +21,7 @@ class Hiding:
     """Hide features and see what the score becomes: the base of all methods that do so.
 
     A method says how inputs are `cut` into features, and how the answers of the model under masks become an
-    explanation (`explained`).
+    explanation (`explain`).
 
     Attributes:
         replacement (Replacement, default None): Stands in the place of hidden features; None: the mask token for
@@ -48,7 +48,7 @@ class Hiding:
         mask: int | None = None,
     ) -> Explanation:
         """`features` are those of the domain, one for each sample; `mask` is the id of a mask token."""
-        return self.explained(
+        return self.explain(
             Masking(
                 model,
                 inputs,
@@ -66,5 +66,5 @@ class Hiding:
         """The features of these inputs; None for the default of `Masking`."""
         raise NotImplementedError
 
-    def explained(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation:
         raise NotImplementedError

@@ -66,7 +66,7 @@ class KernelSHAP(Surrogate):
         super().__post_init__()
         check_whole(0, exact=self.exact)
 
-    def explained(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation:
         ends = torch.stack([torch.zeros(masking.many), torch.ones(masking.many)]).bool()
         total, random = np.zeros(masking.batch), has_random_scores(masking)
         known: dict[int, Numbers] = {}  # the scores at both ends, by the first row

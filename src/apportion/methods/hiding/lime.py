@@ -87,8 +87,8 @@ class LIME(Surrogate):
         ):
             check(name, getattr(self, name), accepted.__contains__, ", ".join(map(repr, accepted)))
 
-    def explained(self, masking: Masking) -> Explanation:
-        rows, texts = _kind(masking)
+    def explain(self, masking: Masking) -> Explanation:
+        rows, texts = _judge_features(masking)
         distance = self.distance or ("euclidean" if rows else "cosine")
         sizes = self.sizes or ("uniform" if texts else "coins")
 
@@ -130,7 +130,7 @@ def kernel(count: int, distance: Distance, width: float) -> Numbers:
     return np.sqrt(np.exp(-(far**2) / width**2))
 
 
-def _kind(masking: Masking) -> tuple[bool, bool]:
+def _judge_features(masking: Masking) -> tuple[bool, bool]:
     """Tell if all features are columns of rows, and if all are tokens of texts."""
 
     def of_text(part: Part) -> bool:

@@ -62,22 +62,24 @@ class Occlusion(Hiding):
             raise InputError("patch and stride need one tensor with a grid, (batch, channels, …)")
         return Patches(tuple(map(gcd, *self._sides(inputs))))
 
-    def explained(self, masking: Masking) -> Explanation:
-        effects = self._of_windows(masking) if self.stride is not None else self._of_features(masking)
+    def explain(self, masking: Masking) -> Explanation:
+        effects = (
+            self._measure_windows(masking) if self.stride is not None else self._measure_features(masking)
+        )
         places = torch.arange(masking.many, device=effects.device)
         absent = places >= masking.counts.to(effects.device)[:, None]
         return masking.explanation(self, masking.spread(effects.masked_fill(absent, 0.0)), total=None)
 
-    def _of_features(self, masking: Masking) -> Tensor:
+    def _measure_features(self, masking: Masking) -> Tensor:
         """The effect of each feature, (batch, features)."""
         every = torch.arange(masking.many)
-        values = [masking.values(every != some[:, None]) for some in _in_blocks(every, masking)]
+        values = [masking.values(every != some[:, None]) for some in _split(every, masking)]
         return masking.score[:, None] - torch.cat(values, 1)
 
-    def _of_windows(self, masking: Masking) -> Tensor:
+    def _measure_windows(self, masking: Masking) -> Tensor:
         """The effect of each cell: an entry has the mean of its shares in the windows over it."""
         part, score = masking.parts[0], masking.score[:, None]
-        axes = self._windows(part.x)
+        axes = self._cover_by_windows(part.x)
         entries = part.labels.flatten().bincount().to(score.device)
         # Half precision cannot count the windows over a cell.
         shares = torch.zeros(
@@ -88,7 +90,7 @@ class Occlusion(Hiding):
         )
         times = torch.zeros_like(entries)
         begins = torch.cartesian_prod(*[torch.arange(len(axis)) for axis in axes]).view(-1, len(axes))
-        for some in _in_blocks(begins, masking):
+        for some in _split(begins, masking):
             along = [axis[at] for axis, at in zip(axes, some.T, strict=True)]
             windows = reduce(lambda a, b: (a[:, :, None] & b[:, None]).flatten(1), along)
             cover = windows.to(shares)
@@ -105,7 +107,7 @@ class Occlusion(Hiding):
             raise InputError(f"stride {steps} is larger than the patch {sides}; accepted: at most the patch")
         return sides, steps
 
-    def _windows(self, x: Tensor) -> list[Tensor]:
+    def _cover_by_windows(self, x: Tensor) -> list[Tensor]:
         """For each axis which of its cells each window covers, (windows, cells)."""
         axes = []
         for length, side, step in zip(x.shape[2:], *self._sides(x), strict=True):
@@ -119,7 +121,7 @@ class Occlusion(Hiding):
 _BLOCK = 1 << 26
 
 
-def _in_blocks(rows: Tensor, masking: Masking) -> Iterator[Tensor]:
+def _split(rows: Tensor, masking: Masking) -> Iterator[Tensor]:
     """Split rows so that a mask for each fits into a block."""
     blocks = rows.split(max(1, _BLOCK // masking.many))
     yield from blocks if len(blocks) == 1 else progress(blocks, len(rows), "masked inputs")

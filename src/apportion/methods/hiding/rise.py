@@ -56,7 +56,7 @@ class RISE(Hiding):
             raise InputError("RISE needs one floating point tensor with a grid, (batch, channels, …)")
         return Pixels()
 
-    def explained(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation:
         inputs = masking.parts[0].x
         space = inputs.shape[2:]
         cells = sides_of(self.cells, space, "cells")
@@ -69,7 +69,7 @@ class RISE(Hiding):
         scores = masking.score.new_zeros(masking.batch, dtype=precise)
         weighted, whole = scores.new_zeros(masking.batch, masking.many), scores.new_zeros(masking.many)
         for which in progress(torch.split(torch.arange(self.samples), masking.chunk), self.samples, "masks"):
-            masks = _enlarged(
+            masks = _enlarge(
                 grids[which].to(inputs.device), shifts[which].to(inputs.device), steps, space
             ).flatten(1)
             values = masking.values(masks).to(precise)  # (batch, masks)
@@ -87,7 +87,7 @@ class RISE(Hiding):
         return masking.explanation(self, masking.spread(here.to(masking.score.dtype)), total=None)
 
 
-def _enlarged(grids: Tensor, shifts: Tensor, steps: Sequence[int], space: Sequence[int]) -> Tensor:
+def _enlarge(grids: Tensor, shifts: Tensor, steps: Sequence[int], space: Sequence[int]) -> Tensor:
     """Soft masks (masks, …) in the shape of the grid, each cut out at its own shift."""
     size = [(cell + 1) * step for cell, step in zip(grids.shape[2:], steps, strict=True)]
     masks = F.interpolate(grids, size=size, mode=MODES[len(size)], align_corners=False).squeeze(1)

@@ -46,7 +46,7 @@ class Line:
 
     def nodes(self) -> Nodes:
         """The composite rule on all panels."""
-        rules = [panel(low, high, _size(low, high)) for low, high in sorted(self.errors)]
+        rules = [panel(low, high, _count_nodes(low, high)) for low, high in sorted(self.errors)]
         return Nodes(*(np.concatenate([getattr(r, n) for r in rules]) for n in ("places", "second", "first")))
 
     @property
@@ -74,7 +74,7 @@ def adapt(
         for path in {p for p in lines if p not in missed | coarse}:
             line, one = lines[path], torch.tensor([path])
             numbers = torch.tensor([[line.error], [line.low], [line.high]], dtype=torch.float64)
-            wide, fine = paths.judged(one, numbers[0], tolerance, numbers[1], numbers[2])
+            wide, fine = paths.judge(one, numbers[0], tolerance, numbers[1], numbers[2])
             if fine:
                 coarse.add(path)
             if not wide:
@@ -99,18 +99,18 @@ def _measure(paths: Paths, lines: dict[int, Line], new: list[tuple[int, Panel]],
     rows: list[tuple[int, float]] = []
     for path, (low, high) in new:
         rows += [(path, u) for u in (low, high) if u not in lines[path].edges]
-        rows += [(path, float(u)) for u in panel(low, high, _size(low, high)).places]
+        rows += [(path, float(u)) for u in panel(low, high, _count_nodes(low, high)).places]
     rows = list(dict.fromkeys(rows))
     which, places = (
         torch.tensor([r[0] for r in rows]),
         torch.tensor([r[1] for r in rows], dtype=torch.float64),
     )
-    known = dict(zip(rows, along(paths, which, places, chunk).T.tolist(), strict=True))
+    known = dict(zip(rows, measure_along(paths, which, places, chunk).T.tolist(), strict=True))
     for path, place in rows:
         value = known[path, place]
         lines[path].low, lines[path].high = min(lines[path].low, value[0]), max(lines[path].high, value[0])
     for path, (low, high) in new:
-        line, rule = lines[path], panel(low, high, _size(low, high))
+        line, rule = lines[path], panel(low, high, _count_nodes(low, high))
         for u in (low, high):
             if u not in line.edges:
                 line.edges[u] = (known[path, u][0], known[path, u][1])
@@ -120,11 +120,11 @@ def _measure(paths: Paths, lines: dict[int, Line], new: list[tuple[int, Panel]],
         line.errors[low, high] = found - (ends[1] - ends[0] + line.edges[high][0] - line.edges[low][0])
 
 
-def _size(low: float, high: float) -> int:
+def _count_nodes(low: float, high: float) -> int:
     return WHOLE if (low, high) == (0.0, 1.0) else PART
 
 
-def along(paths: Paths, which: Tensor, places: Tensor, chunk: int) -> Tensor:
+def measure_along(paths: Paths, which: Tensor, places: Tensor, chunk: int) -> Tensor:
     """`F`, `F′` and `F″` at places of paths: (3, rows) in double precision on the CPU."""
     found, cut = [], False
     for path, place in zip(pieces(which, chunk), pieces(places, chunk), strict=True):
@@ -144,13 +144,13 @@ def along(paths: Paths, which: Tensor, places: Tensor, chunk: int) -> Tensor:
             "the model's first or second derivatives are NaN or infinite between the baseline and the input; "
             "try another baseline"
         )
-    if cut and not _constant(result[1], which, paths.dtype):
+    if cut and not _has_one_slope(result[1], which, paths.dtype):
         # A custom backward pass has cut the graph without a word; that of a convolution's gradient just ends.
         raise InputError(_NOT_TWICE.format("the graph of its gradient is cut"))
     return result
 
 
-def _constant(slopes: Tensor, which: Tensor, dtype: torch.dtype) -> bool:
+def _has_one_slope(slopes: Tensor, which: Tensor, dtype: torch.dtype) -> bool:
     """True if each path has one slope at all of its places, but for rounding."""
     allowed = math.sqrt(torch.finfo(dtype).eps) * slopes.abs().max()
     own = (slopes[which == path] for path in which.unique())

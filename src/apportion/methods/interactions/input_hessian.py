@@ -16,7 +16,7 @@ from apportion.errors import check_whole
 from apportion.methods.interactions._groups import GroupsLike, groups_of
 from apportion.methods.interactions._second_derivatives import Sums, rows_for
 from apportion.methods.interactions._smooth_functions import STAND_INS
-from apportion.methods.interactions.smoothing import TWICE, recording, refuse, smoothing
+from apportion.methods.interactions.smoothing import TWICE, record_kinks, refuse, smoothing
 from apportion.methods.paths.paths import Paths
 from apportion.methods.paths.quadrature import Nodes
 from apportion.results.interactions import Interactions
@@ -63,7 +63,7 @@ class InputHessian:
     ) -> Interactions:
         subject = Gradients(model, inputs, target, self.at)
         met: set[str] = set()
-        score = subject.forward(Substitution(recording(met), model=subject.model))
+        score = subject.forward(Substitution(record_kinks(met), model=subject.model))
         refuse(met)
         kinks = sorted(met & STAND_INS.keys())
         # The point itself is the end of the path from zero: one node there, with weights of one.

@@ -18,8 +18,8 @@ from apportion.methods.interactions._adaptive_nodes import adapt
 from apportion.methods.interactions._groups import GroupsLike, groups_of
 from apportion.methods.interactions._second_derivatives import Sums, rows_for
 from apportion.methods.interactions._smooth_functions import STAND_INS
-from apportion.methods.interactions.smoothing import TWICE, recording, refuse, smoothing
-from apportion.methods.paths.integrated_gradients import check_accuracy, shortfalls
+from apportion.methods.interactions.smoothing import TWICE, record_kinks, refuse, smoothing
+from apportion.methods.paths.integrated_gradients import check_accuracy, warn_of_shortfalls
 from apportion.methods.paths.paths import Paths
 from apportion.methods.paths.quadrature import MOST_LOG_NODES, panel
 from apportion.results.interactions import Interactions
@@ -109,7 +109,7 @@ class IntegratedHessians:
     ) -> Interactions:
         subject = Gradients(model, inputs, target, self.at)
         met: set[str] = set()
-        score = subject.forward(Substitution(recording(met), model=subject.model))
+        score = subject.forward(Substitution(record_kinks(met), model=subject.model))
         paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
         grouped = groups_of(
             subject, score, paths.steps(torch.arange(paths.many)), self.groups if groups is None else groups
@@ -122,14 +122,14 @@ class IntegratedHessians:
         kinks = met & STAND_INS.keys()
         if self.smooth:
             refuse(met)
-        betas = self._betas(paths, bool(kinks))
+        betas = self._choose_betas(paths, bool(kinks))
         sums = Sums(paths, grouped, rows_for(self.pairs, len(grouped)), self.chunk, self.vectorize)
         missed: set[int] = set()
         coarse: set[int] = set()
         smooth_total = torch.zeros(subject.batch, dtype=torch.float64)
         for beta in sorted(set(betas)):
             which = torch.tensor([p for p in range(paths.many) if betas[p % subject.batch] == beta])
-            smooth = _smoothed(paths, which, beta)
+            smooth = _smooth_paths(paths, which, beta)
             totals = (smooth.at_ends - smooth.at_starts)[which] / paths.baselines
             smooth_total.index_add_(0, which % subject.batch, totals)
             if self.nodes or (kinks and not self.smooth):  # no accuracy is to be had from kinks
@@ -143,7 +143,7 @@ class IntegratedHessians:
         moved = (total - smooth_total.to(total.device)).to(dtype)
         smoothed = sorted(kinks) if self.smooth else []
         why = f"after max_nodes={self.max_nodes} nodes, or for a kink that has no stand-in"
-        warnings = [*shortfalls(paths, missed, coarse - missed, why)]
+        warnings = [*warn_of_shortfalls(paths, missed, coarse - missed, why)]
         if kinks and not self.smooth:
             warnings.append(f"{', '.join(sorted(kinks))}: no second derivative, so interactions are missing")
         if max(betas) == math.inf:
@@ -166,7 +166,7 @@ class IntegratedHessians:
             },
         )
 
-    def _betas(self, paths: Paths, kinks: bool) -> list[float]:
+    def _choose_betas(self, paths: Paths, kinks: bool) -> list[float]:
         """The sharpness for each sample; 0 where nothing is smoothed, infinite where none was enough."""
         if not kinks or not self.smooth:
             return [0.0] * paths.batch
@@ -183,7 +183,7 @@ class IntegratedHessians:
             which = torch.tensor([p for p in range(paths.many) if p % paths.batch in samples])
             if not len(which):
                 break
-            smooth = _smoothed(paths, which, beta)
+            smooth = _smooth_paths(paths, which, beta)
             moved = torch.maximum(
                 (smooth.at_ends - paths.at_ends).abs(), (smooth.at_starts - paths.at_starts).abs()
             )
@@ -193,7 +193,7 @@ class IntegratedHessians:
         return found
 
 
-def _smoothed(paths: Paths, which: Tensor, beta: float) -> Paths:
+def _smooth_paths(paths: Paths, which: Tensor, beta: float) -> Paths:
     """The same paths through the model smoothed with `beta`, its scores known at the ends of `which`."""
     if not beta:
         return replace(paths, table=TWICE)

@@ -67,7 +67,7 @@ class ShapleyInteractions:
         baseline: Inputs | float | None = None,
         groups: GroupsLike = None,
     ) -> Interactions:
-        approximators = _shapiq()
+        approximators = _import_shapiq()
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
@@ -82,7 +82,9 @@ class ShapleyInteractions:
 
             def game(coalitions: Any, sample: int = sample) -> Any:
                 masks = torch.as_tensor(np.asarray(coalitions, dtype=bool)).view(-1, many)
-                parts = [_worth(paths, grouped, sample, part) for part in pieces(masks, self.chunk)]
+                parts = [
+                    _score_coalitions(paths, grouped, sample, part) for part in pieces(masks, self.chunk)
+                ]
                 return (torch.cat(parts) - paths.at_starts[sample]).numpy()
 
             sampler = approximators.SHAPIQ(n=many, max_order=2, index=self.index, random_state=self.seed)
@@ -99,7 +101,7 @@ class ShapleyInteractions:
         return subject.result(Interactions, self, values, total, score.output, names=(grouped.names,))
 
 
-def _worth(paths: Paths, groups: Groups, sample: int, masks: Tensor) -> Tensor:
+def _score_coalitions(paths: Paths, groups: Groups, sample: int, masks: Tensor) -> Tensor:
     """The score of a sample with only the features in each mask: (masks,) in double precision on the CPU."""
     which = torch.full((len(masks),), sample)
     points = []
@@ -110,7 +112,7 @@ def _worth(paths: Paths, groups: Groups, sample: int, masks: Tensor) -> Tensor:
     return score.value.detach().double().cpu()
 
 
-def _shapiq() -> ModuleType:
+def _import_shapiq() -> ModuleType:
     try:
         import shapiq.approximator
     except ImportError as error:

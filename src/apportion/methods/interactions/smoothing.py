@@ -34,15 +34,15 @@ def smoothing(beta: float) -> dict[str, Substitute]:
     return {**TWICE, **{name: _substitute(name, beta) for name in STAND_INS}}
 
 
-def recording(names: set[str]) -> dict[str, Substitute]:
+def record_kinks(names: set[str]) -> dict[str, Substitute]:
     """A table that changes nothing and writes the functions with a kink that it meets into `names`."""
 
-    def met(call: Call, *args: Any, **kwargs: Any) -> Any:
+    def note(call: Call, *args: Any, **kwargs: Any) -> Any:
         if not _smooth_already(call.name, args, kwargs):
             names.add(call.name)
         return call.native()
 
-    return {**TWICE, **dict.fromkeys((*STAND_INS, *WITHOUT), met)}
+    return {**TWICE, **dict.fromkeys((*STAND_INS, *WITHOUT), note)}
 
 
 def refuse(names: Iterable[str]) -> None:

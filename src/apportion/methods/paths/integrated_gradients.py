@@ -85,7 +85,7 @@ class IntegratedGradients:
         warnings = (
             ()
             if self.nodes
-            else shortfalls(paths, missed, coarse - missed, f"after max_nodes={self.max_nodes} nodes")
+            else warn_of_shortfalls(paths, missed, coarse - missed, f"after max_nodes={self.max_nodes} nodes")
         )
         notes = {"nodes": most, "baselines": paths.baselines}
         return subject.explanation(self, score, values, paths.totals(), warnings=warnings, notes=notes)
@@ -104,7 +104,7 @@ class IntegratedGradients:
                 value[still.to(value.device)] = new
             total = paths.at_ends[which] - paths.at_starts[which]  # (paths,)
             gap = (total - sum(v.reshape(len(v), -1).double().sum(1) for v in found).cpu()).abs()  # type: ignore[union-attr]
-            wide, fine = paths.judged(which, gap, self.tolerance, low, high)
+            wide, fine = paths.judge(which, gap, self.tolerance, low, high)
             rounded.append(which[fine])
             still = still[wide]
             if self.nodes or not len(still) or nodes >= self.max_nodes:
@@ -138,15 +138,15 @@ def check_accuracy(nodes: int | None, max_nodes: int, tolerance: float, chunk: i
     check("tolerance", tolerance, lambda v: v > 0, "a positive share of the total")
 
 
-def shortfalls(paths: Paths, missed: set[int], coarse: set[int], why: str) -> tuple[str, ...]:
+def warn_of_shortfalls(paths: Paths, missed: set[int], coarse: set[int], why: str) -> tuple[str, ...]:
     """A warning for the samples that were missed, which says `why`, and one for those that want digits."""
     reasons = (
         (missed, why),
         (coarse, f"in {paths.dtype}, whose rounding is larger; a wider number format would tell"),
     )
-    return tuple(f"samples {_some(s)} are not within tolerance {why}" for s, why in reasons if s)
+    return tuple(f"samples {_list_samples(s)} are not within tolerance {why}" for s, why in reasons if s)
 
 
-def _some(samples: set[int]) -> str:
+def _list_samples(samples: set[int]) -> str:
     some = sorted(samples)
     return f"{some[:8]} and {len(some) - 8} more" if len(some) > 8 else str(some)

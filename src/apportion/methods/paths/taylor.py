@@ -89,7 +89,7 @@ class Taylor:
             )
         gradients = subject.forward(leaves=roots).gradients()
         values = [(x - root) * g for x, root, g in zip(ends, roots, gradients, strict=True)]
-        distance = _flat([x - root for x, root in zip(ends, roots, strict=True)]).norm(dim=1).tolist()
+        distance = _flatten([x - root for x, root in zip(ends, roots, strict=True)]).norm(dim=1).tolist()
         notes = {"root_score": tuple(left.tolist()), "distance": tuple(distance)}
         return subject.explanation(self, score, values, value, notes=notes)
 
@@ -106,11 +106,13 @@ class Taylor:
             open_rows = (left.abs() > allowed).nonzero().flatten()
             if not len(open_rows):
                 break
-            free = [g * self._free(x, g, left) for x, g in zip(best, gradients, strict=True)]
-            slope = _flat(free).square().sum(1)  # (batch,)
+            free = [g * self._mark_free(x, g, left) for x, g in zip(best, gradients, strict=True)]
+            slope = _flatten(free).square().sum(1)  # (batch,)
             # Where the gradient is zero, no step: an infinite one times zero would be NaN.
             part = torch.where(slope > 0, size * left / slope.clamp(min=torch.finfo(slope.dtype).tiny), 0)
-            tried = [self._inside(x - g * _column(part.to(x), x)) for x, g in zip(best, free, strict=True)]
+            tried = [
+                self._keep_inside(x - g * _as_column(part.to(x), x)) for x, g in zip(best, free, strict=True)
+            ]
             there = subject.forward(leaves=[t[open_rows] for t in tried], rows=open_rows)
             found, slopes = there.value.detach(), there.gradients()
             better = torch.isfinite(found) & (found.abs() < left[open_rows].abs())
@@ -121,9 +123,9 @@ class Taylor:
                 x[moved], gradient[moved] = t[moved], new[better]
         return best, left
 
-    def _free(self, x: Tensor, gradient: Tensor, value: Tensor) -> Tensor:
+    def _mark_free(self, x: Tensor, gradient: Tensor, value: Tensor) -> Tensor:
         """1 where a step against the score may go, 0 where a bound is in its way."""
-        direction = -gradient * _column(value.sign(), x)
+        direction = -gradient * _as_column(value.sign(), x)
         free = torch.ones_like(x)
         if self.low is not None:
             free[(x <= self.low) & (direction < 0)] = 0
@@ -131,7 +133,7 @@ class Taylor:
             free[(x >= self.high) & (direction > 0)] = 0
         return free
 
-    def _inside(self, x: Tensor) -> Tensor:
+    def _keep_inside(self, x: Tensor) -> Tensor:
         return x if self.low is None and self.high is None else x.clamp(self.low, self.high)
 
     def _search_lines(
@@ -150,11 +152,11 @@ class Taylor:
             raise InputError(
                 f"data has shape {tuple(data.shape)}; accepted: {wanted[0]} in the form of one input"
             )
-        data = self._inside(data.detach().to(ends[0]))
+        data = self._keep_inside(data.detach().to(ends[0]))
         x, value = ends[0], score.value.detach()
         # Nothing but the leaf goes into a model that reads one tensor of numbers: its scores hold for every sample.
         whole = not subject.layers and isinstance(subject.inputs, Tensor) and score.slots[0].positions is None
-        scores = self._scores_once(subject, data) if whole else self._scores_of_each(subject, data)
+        scores = self._score_once(subject, data) if whole else self._score_each(subject, data)
         other = scores * value[:, None] <= 0
         lost = ((value != 0) & ~other.any(1)).nonzero().flatten()
         if len(lost):
@@ -164,13 +166,13 @@ class Taylor:
                 f"no root point was found: the score of sample {row} is {float(value[row]):.3g} and no sample of the "
                 f"data has the other sign (closest: {closest:.3g}); try a target=Contrast(…)"
             )
-        own, theirs = (_wide(points.reshape(len(points), -1)) for points in (x, data))
+        own, theirs = (_widen(points.reshape(len(points), -1)) for points in (x, data))
         distance = torch.cdist(own, theirs, compute_mode="donot_use_mm_for_euclid_dist")
         far = data[distance.masked_fill(~other, torch.inf).argmin(1)]  # (batch, …)
         root, left = self._bisect(subject, x, far, value)
         return [root], left
 
-    def _scores_once(self, subject: Gradients, data: Tensor) -> Tensor:
+    def _score_once(self, subject: Gradients, data: Tensor) -> Tensor:
         """The score of each datum for the target of each sample: (batch, data), with one pass over the data."""
         zero = torch.zeros(len(data), dtype=torch.long, device=data.device)
         parts = zip(data.split(self.chunk), zero.split(self.chunk), strict=True)
@@ -179,24 +181,24 @@ class Taylor:
             return outputs[:, subject.resolved.to(outputs.device)].T
         return pick(subject.resolved, outputs).expand(subject.batch, -1)
 
-    def _scores_of_each(self, subject: Gradients, data: Tensor) -> Tensor:
+    def _score_each(self, subject: Gradients, data: Tensor) -> Tensor:
         """Score each datum where samples bring inputs of their own: beside the others of each sample."""
         pairs = torch.arange(subject.batch * len(data), device=data.device).split(self.chunk)
-        found = [_scored(subject, data[pair % len(data)], pair // len(data)) for pair in pairs]
+        found = [_score(subject, data[pair % len(data)], pair // len(data)) for pair in pairs]
         return torch.cat(found).view(subject.batch, -1)
 
     def _bisect(self, subject: Gradients, x: Tensor, far: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The best point met on the line from each sample to its far end, where the score has the other sign."""
         root, left = x.clone(), value.clone()
-        low, high = _wide(x.new_zeros(len(x))), _wide(x.new_ones(len(x)))
+        low, high = _widen(x.new_zeros(len(x))), _widen(x.new_ones(len(x)))
         open_rows = (value != 0).nonzero().flatten()
         for _ in range(min(self.steps, 60)):
             if not len(open_rows):
                 break
             middle = (low[open_rows] + high[open_rows]) / 2
-            points = torch.lerp(_wide(x[open_rows]), _wide(far[open_rows]), _column(middle, x)).to(x)
+            points = torch.lerp(_widen(x[open_rows]), _widen(far[open_rows]), _as_column(middle, x)).to(x)
             parts = zip(points.split(self.chunk), open_rows.split(self.chunk), strict=True)
-            found = torch.cat([_scored(subject, point, rows) for point, rows in parts])
+            found = torch.cat([_score(subject, point, rows) for point, rows in parts])
             own = value[open_rows]
             same, better = found * own > 0, found.abs() < left[open_rows].abs()
             low[open_rows] = torch.where(same, middle, low[open_rows])
@@ -206,19 +208,19 @@ class Taylor:
         return root, left
 
 
-def _wide(numbers: Tensor) -> Tensor:
+def _widen(numbers: Tensor) -> Tensor:
     """At least in single precision, for places on a line between numbers of half precision."""
     return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 
 
-def _scored(subject: Gradients, points: Tensor, rows: Tensor) -> Tensor:
+def _score(subject: Gradients, points: Tensor, rows: Tensor) -> Tensor:
     there = subject.forward(leaves=[points], rows=rows, grad=False)
     return there.value.detach()
 
 
-def _flat(tensors: list[Tensor]) -> Tensor:
+def _flatten(tensors: list[Tensor]) -> Tensor:
     return torch.cat([t.reshape(len(t), -1) for t in tensors], 1)
 
 
-def _column(numbers: Tensor, like: Tensor) -> Tensor:
+def _as_column(numbers: Tensor, like: Tensor) -> Tensor:
     return numbers.view(-1, *[1] * (like.dim() - 1))

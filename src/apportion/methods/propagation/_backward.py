@@ -20,7 +20,7 @@ def scales(rule: Rule) -> bool:
     return hasattr(rule, "scaled") and not getattr(rule, "spread_bias", False)
 
 
-def _handed_down(rule: Rule, z: Tensor, gradient: Tensor) -> Tensor:
+def _pass_down(rule: Rule, z: Tensor, gradient: Tensor) -> Tensor:
     """Make of a gradient at the output `z` what its layer takes: a scaled gradient, or the relevance."""
     return rule.scaled(z, gradient) if scales(rule) else gradient * z
 
@@ -69,7 +69,7 @@ class Settle(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         (z,) = ctx.saved_tensors
-        passed = _handed_down(ctx.rule, z, gradient)  # (batch, outputs, …)
+        passed = _pass_down(ctx.rule, z, gradient)  # (batch, outputs, …)
         layer, row = ctx.layer, ctx.row
         if row is not None:
             row.layer = True
@@ -95,6 +95,6 @@ class FoldedReLU(torch.autograd.Function):
 
 
 # Typed here, because torch's autograd functions carry no annotations.
-lazily: Callable[..., Tensor] = Lazy.apply
+evaluate_lazily: Callable[..., Tensor] = Lazy.apply
 settle: Callable[..., Tensor] = Settle.apply
 fold_relu: Callable[..., Tensor] = FoldedReLU.apply

@@ -101,7 +101,7 @@ def operands(call: Call) -> tuple[Any, Any]:
     return values[0], values[1]
 
 
-def weighed(call: Call, *factors: Any) -> tuple[Any, ...]:
+def weigh(call: Call, *factors: Any) -> tuple[Any, ...]:
     """The factors of a product; where the composite has attention weights constant, gates among others are."""
     gates = [active(t) and kind_of(call, t) == "gate" for t in factors]
     if state_of(call).composite.softmax != "constant" or sum(gates) == sum(map(active, factors)):

@@ -78,17 +78,17 @@ COMPOSITES: dict[str, Composite] = {
 and gates are constants."""
 
 
-def composite_named(name: str | Composite | None, model: Any) -> tuple[str, Composite]:
+def find_composite(name: str | Composite | None, model: Any) -> tuple[str, Composite]:
     """A composite by name; None picks by what the model is made of."""
     if isinstance(name, Composite):
         return repr(name), name
-    name = _suited(model) if name is None else name
+    name = _choose_by_parts(model) if name is None else name
     if name not in COMPOSITES:
         raise InputError(f"unknown composite {name!r}; accepted: {', '.join(COMPOSITES)}, or a Composite")
     return name, COMPOSITES[name]
 
 
-def _suited(model: Any) -> str:
+def _choose_by_parts(model: Any) -> str:
     if not isinstance(model, torch.nn.Module):
         return "epsilon"
     parts = [type(module).__name__.lower() for module in model.modules()]

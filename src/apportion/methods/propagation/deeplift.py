@@ -54,19 +54,21 @@ class DeepLIFT:
         subject = Gradients(model, inputs, target, self.at)
         first = subject.forward(grad=False)
         ends = [leaf.detach() for leaf in first.leaves]
-        starts = [_reference(end, self.baseline if baseline is None else baseline, len(ends)) for end in ends]
-        met = Met()
-        reference = subject.forward(met.run(subject.model, met.recording()), leaves=starts)
+        starts = [
+            _expand_baseline(end, self.baseline if baseline is None else baseline, len(ends)) for end in ends
+        ]
+        calls = ReferenceCalls()
+        reference = subject.forward(calls.run(subject.model, calls.record()), leaves=starts)
         at_reference = reference.value.detach()
         del reference  # and its graph
-        score = subject.forward(met.run(subject.model, met.table()), leaves=ends)
+        score = subject.forward(calls.run(subject.model, calls.table()), leaves=ends)
         triples = zip(ends, starts, score.gradients(), strict=True)
         values = [(end - start) * gradient for end, start, gradient in triples]
         total = score.value - at_reference
-        return subject.explanation(self, first, values, total=total, warnings=met.warnings)
+        return subject.explanation(self, first, values, total=total, warnings=calls.warnings)
 
 
-def _reference(end: Tensor, baseline: Tensor | float, leaves: int) -> Tensor:
+def _expand_baseline(end: Tensor, baseline: Tensor | float, leaves: int) -> Tensor:
     if isinstance(baseline, int | float):
         return torch.full_like(end, baseline)
     if not isinstance(baseline, Tensor):
@@ -81,7 +83,7 @@ def _reference(end: Tensor, baseline: Tensor | float, leaves: int) -> Tensor:
 
 
 @dataclass
-class Met:
+class ReferenceCalls:
     """The arguments of each function at the reference, in the order of the calls, for the same calls at the input."""
 
     calls: deque[tuple[str, list[Tensor]]] = field(default_factory=deque)
@@ -97,7 +99,7 @@ class Met:
         """Use the gradient where a call cannot be written out, such as an LSTM with projections."""
         return call.native()
 
-    def recording(self) -> dict[str, Substitute]:
+    def record(self) -> dict[str, Substitute]:
         """A table that changes nothing and notes what it meets."""
 
         def note(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -110,12 +112,12 @@ class Met:
         """The table of the rules, each of which is handed what its call was given at the reference."""
 
         def ruled(call: Call, *args: Any, **kwargs: Any) -> Any:
-            starts = self._next(call)
+            starts = self._take_next(call)
             return call.native() if starts is None else _RULES[call.name](call, starts, *args, **kwargs)
 
         return dict.fromkeys(_RULES, ruled)
 
-    def _next(self, call: Call) -> list[Tensor] | None:
+    def _take_next(self, call: Call) -> list[Tensor] | None:
         name, starts = self.calls.popleft() if self.calls else ("", [])
         if name == call.name and [t.shape for t in starts] == [t.shape for t in call.actives]:
             return starts
@@ -128,7 +130,7 @@ class Met:
         return None
 
 
-def _pinned(value: Tensor, surrogate: Tensor) -> Tensor:
+def _pin_value(value: Tensor, surrogate: Tensor) -> Tensor:
     """The value of one and the gradient of the other."""
     return value.detach() + (surrogate - surrogate.detach())
 
@@ -146,7 +148,7 @@ class _Sloped(torch.autograd.Function):
         return gradient * ctx.saved_tensors[0], None, None
 
 
-def rescaled(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> Tensor:
+def rescale(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> Tensor:
     """An element-wise function of `z` under the rescale rule, where it was given `start` at the reference."""
     point = z.detach().requires_grad_()
     with torch.enable_grad():  # a model may write in place where it switched gradients off
@@ -164,13 +166,13 @@ def rescaled(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> 
     return _Sloped.apply(z, y, torch.where(differs, slope, derivative))  # type: ignore[no-untyped-call,no-any-return]
 
 
-def shared(
+def share_product(
     function: Callable[[Tensor, Tensor], Tensor], pair: Sequence[Tensor], starts: Sequence[Tensor]
 ) -> Tensor:
     """A bilinear function of two signals: each is multiplied by the other's mean of input and reference."""
     a, b = pair
     middle_a, middle_b = ((x.detach() + start) / 2 for x, start in zip(pair, starts, strict=True))
-    return _pinned(function(a, b), function(a, middle_b) + function(middle_a, b))
+    return _pin_value(function(a, b), function(a, middle_b) + function(middle_a, b))
 
 
 def _elementwise(call: Call, starts: list[Tensor], *_: Any, **__: Any) -> Any:
@@ -182,7 +184,7 @@ def _elementwise(call: Call, starts: list[Tensor], *_: Any, **__: Any) -> Any:
         args, kwargs = map_tensors((call.args, call.kwargs), lambda t: z if t is actives[0] else t)
         return call.function(*args, **kwargs)
 
-    return rescaled(function, actives[0], starts[0])
+    return rescale(function, actives[0], starts[0])
 
 
 def _product(call: Call, starts: list[Tensor], *args: Any, **kwargs: Any) -> Any:
@@ -194,7 +196,7 @@ def _product(call: Call, starts: list[Tensor], *args: Any, **kwargs: Any) -> Any
         args, kwargs = map_tensors((call.args, call.kwargs), lambda _: next(given))
         return call.function(*args, **kwargs)
 
-    return shared(function, call.actives, starts)
+    return share_product(function, call.actives, starts)
 
 
 def _softmax(
@@ -206,10 +208,10 @@ def _softmax(
     high = torch.maximum(input.detach(), start).amax(dim, keepdim=True)
     none = high == -torch.inf  # a query that may attend to nothing
     high = high.masked_fill(none, 0)
-    powers, at_start = rescaled(torch.exp, input - high, start - high), torch.exp(start - high)
+    powers, at_start = rescale(torch.exp, input - high, start - high), torch.exp(start - high)
     sums = [p.sum(dim, keepdim=True).masked_fill(none, 1) for p in (powers, at_start)]
-    inverses = rescaled(torch.reciprocal, *sums), sums[1].reciprocal()
-    return _pinned(call.native(), shared(torch.mul, (powers, inverses[0]), (at_start, inverses[1])))
+    inverses = rescale(torch.reciprocal, *sums), sums[1].reciprocal()
+    return _pin_value(call.native(), share_product(torch.mul, (powers, inverses[0]), (at_start, inverses[1])))
 
 
 def _layer_norm(
@@ -253,7 +255,7 @@ def _max_pool(call: Call, starts: list[Tensor], input: Tensor, *args: Any, **kwa
         return share.gather(-1, places.flatten(-dims)).view(places.shape)
 
     own = pool(torch.where(same, input, input.detach()), indices=False)
-    found = _pinned(end_y, (highest - start_y) * at(here) + (end_y - highest) * at(there) + own)
+    found = _pin_value(end_y, (highest - start_y) * at(here) + (end_y - highest) * at(there) + own)
     with torch.no_grad():
         return found if isinstance(call.native(), Tensor) else (found, here)
 

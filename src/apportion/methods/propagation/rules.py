@@ -82,18 +82,18 @@ def stabilised(z: Tensor, eps: float) -> Tensor:
     return z + torch.where(z < 0, -eps, eps).to(z.dtype)
 
 
-def _negative(x: Tensor) -> bool:
+def _has_negative(x: Tensor) -> bool:
     return bool(x.amin() < 0) if x.numel() else False
 
 
-def _spread(layer: Layer, x: Tensor, part: Tensor) -> Tensor:
+def _share_evenly(layer: Layer, x: Tensor, part: Tensor) -> Tensor:
     """The gradient that shares `part` of each output's relevance evenly over its inputs that are not zero."""
     ones, present = torch.ones_like(layer.weight), (x != 0).to(x.dtype)
     share = layer.pull(x, ones, part / layer(present, ones).clamp(min=1))
     return torch.where(x == 0, torch.zeros_like(x), share / x)
 
 
-def _of_bound(layer: Layer, x: Tensor, bound: Tensor, weight: Tensor) -> Tensor:
+def _apply_at_bound(layer: Layer, x: Tensor, bound: Tensor, weight: Tensor) -> Tensor:
     """The layer without its bias at a bound: one number for each sample, or the same numbers for all of them."""
     if not layer.dense(x):
         return layer(bound.expand_as(x), weight)
@@ -148,7 +148,7 @@ class Epsilon:
         ratio = R / stabilised(z, self.eps)
         if not self.spread_bias or layer.bias is None:
             return layer.pull(x, layer.weight, ratio, layer.bias)
-        share = _spread(layer, x, ratio * layer.along_channel(layer.bias, ratio))
+        share = _share_evenly(layer, x, ratio * layer.along_channel(layer.bias, ratio))
         return layer.pull(x, layer.weight, ratio) + share
 
     def scaled(self, z: Tensor, gradient: Tensor, closed: bool = False) -> Tensor:
@@ -186,7 +186,7 @@ class Gamma:
         # where z < 0, and w⁻ = w − w⁺: one more layer evaluation serves both signs.
         w, b, g = layer.weight, layer.bias, self.gamma
         wp, bp = w.clamp(min=0), None if b is None else b.clamp(min=0)
-        mixed = _negative(x)
+        mixed = _has_negative(x)
         if mixed:
             P = layer(x.clamp(min=0), wp, bp).add_(layer(x.clamp(max=0), w.clamp(max=0)))
         else:
@@ -249,7 +249,7 @@ class AlphaBeta:
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         w, b = layer.weight, layer.bias
         wp, bp = w.clamp(min=0), None if b is None else b.clamp(min=0)
-        mixed = _negative(x)
+        mixed = _has_negative(x)
         # The positive part with its stabiliser, which costs nothing in the bias.
         p = layer(x.clamp(min=0) if mixed else x, wp, None if bp is None else bp + self.eps)
         if bp is None:
@@ -350,7 +350,9 @@ class Box:
         wp, wn = w.clamp(min=0), w.clamp(max=0)  # (outputs, inputs, …)
         low, high = self._bound(self.low, x, torch.amin), self._bound(self.high, x, torch.amax)
         # Σ (x − l⁺ − h⁻) w without the bias, which is in z and cancels.
-        corner = _of_bound(layer, x, low, wp) + _of_bound(layer, x, high, wn)  # (batch or 1, outputs, …)
+        corner = _apply_at_bound(layer, x, low, wp) + _apply_at_bound(
+            layer, x, high, wn
+        )  # (batch or 1, outputs, …)
         bias = 0 if b is None else layer.along_channel(b, z)
         ratio = R / stabilised(z - bias - corner, self.eps)  # (batch, outputs, …)
         return (x - high) * layer.pull(x, w, ratio) - (low - high) * layer.pull(x, wp, ratio)

@@ -84,7 +84,7 @@ def multi_head_attention(
         return again(torch.permute, split, (1, 2, 0, 3))  # type: ignore[no-any-return]
 
     q, k, v = (heads(t, w, b) for t, w, b in zip((query, key, value), weights, biases, strict=True))
-    mask = _attention_bias(attn_mask, key_padding_mask, q, k, num_heads)
+    mask = _add_masks(attn_mask, key_padding_mask, q, k, num_heads)
     scores = again(
         torch.matmul, again(torch.mul, q, 1 / math.sqrt(q.shape[-1])), again(torch.transpose, k, -2, -1)
     )
@@ -107,7 +107,7 @@ def multi_head_attention(
     return out, shown
 
 
-def _attention_bias(attn_mask: Any, padding: Any, q: Tensor, k: Tensor, heads: int) -> Tensor | None:
+def _add_masks(attn_mask: Any, padding: Any, q: Tensor, k: Tensor, heads: int) -> Tensor | None:
     """Masks as an additive (batch, heads, queries, keys) bias."""
     bias = None
     for mask, shape in ((attn_mask, None), (padding, (q.shape[0], 1, 1, k.shape[2]))):
