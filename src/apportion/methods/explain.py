@@ -23,11 +23,14 @@ from apportion.results.explanation import Explanation
 def explain(
     model: Model | Classifier, inputs: Any, method: Any = "lrp", target: Target | str = None
 ) -> Explanation:
-    """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any
-    model.
+    """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
 
-    `method` is a method, its short name, or its repr; `target` may be a class name where the classifier has
-    labels.
+    Args:
+        model (callable or Classifier): The model, or a model with the preparation of its inputs.
+        inputs (raw input or tensors): One raw input for a Classifier; otherwise the tensors of a batch.
+        method (method or str, default "lrp"): A method, its short name, or its repr.
+        target (int, str, Tensor, Contrast or callable, default None): The explained score; a class name where the
+            classifier has labels; None: the predicted class.
 
     >>> import torch, apportion as ap
     >>> ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method="saliency").values.shape
@@ -56,11 +59,11 @@ def explain_encoded(
     asked = signature(method).parameters
     mask = {"mask": model.mask} if "mask" in asked else {}
     known = {"features": tuple(features)} if features and "features" in asked else {}
-    columns = _columns(method, features) if "groups" in asked else {}
-    return named(method(model.model, inputs, number, **mask, **known, **columns), model, *features)
+    columns = _group_columns(method, features) if "groups" in asked else {}
+    return name_features(method(model.model, inputs, number, **mask, **known, **columns), model, *features)
 
 
-def _columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:
+def _group_columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:
     """The inputs of a one-hot block together, where a method pairs inputs and was not told which are one
     feature."""
     told = method.groups is not None or method.at is not None
@@ -69,7 +72,7 @@ def _columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:
     return {"groups": torch.tensor(features[0].groups)}
 
 
-def named(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
+def name_features(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
     known = explanation.features or features
     if not known:
         return replace(explanation, labels=model.labels or None)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import apportion as ap
 import peers
 from apportion.errors import InputError
-from apportion.methods.gradients.layer_grids import Channels, grid_of
+from apportion.methods.gradients.layer_grids import LayerChannels, grid_of
 
 
 class Net(nn.Module):
@@ -230,7 +230,7 @@ def test_grids() -> None:
     assert grid_of(torch.zeros(1, 8, 300, 300), 1, (224, 224)) is None
     assert grid_of(torch.zeros(3, 8, 7, 7), 2, (224, 224)) is None
     assert grid_of(torch.zeros(1, 7, 7, 96), 1, (224, 224)) is None
-    assert grid_of(torch.zeros(1, 7, 7, 96), 1, (224, 224), Channels(96, last=False)).sides == (7, 7)
+    assert grid_of(torch.zeros(1, 7, 7, 96), 1, (224, 224), LayerChannels(96, last=False)).sides == (7, 7)
 
 
 def test_bad_input() -> None:

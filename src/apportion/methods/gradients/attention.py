@@ -17,16 +17,19 @@ from apportion.core.target import Target
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Score, Substitute, Substitution
 from apportion.engines.substitution.leaves import Slot
 from apportion.errors import InputError
-from apportion.methods.gradients.layer_grids import Grid, enlarged, grid_of
+from apportion.methods.gradients.layer_grids import Grid, enlarge, grid_of
 from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True, eq=False)
 class AttentionMap:
-    """The weights of one attention call: (batch, heads, queries, keys), each row adds up to one.
+    """The weights of one attention call; each row adds up to one.
 
-    `layer` is the dotted name of the module that made the call, `output` what the call
-    returned (with the samples on its second axis where `batch_second`).
+    Attributes:
+        layer (str): Dotted name of the module that made the call.
+        weights (Tensor): (batch, heads, queries, keys).
+        output (Tensor): What the call returned.
+        batch_second (bool, default False): The output has its samples on the second axis.
     """
 
     layer: str
@@ -37,19 +40,21 @@ class AttentionMap:
 
 @dataclass(frozen=True)
 class AttentionWeights:
-    """The attention that each token gets (Bahdanau et al. 2015), from the weights of attention calls.
+    """Show the attention that each token gets (Bahdanau et al. 2015), from the weights of attention calls.
 
     Softmax, `scaled_dot_product_attention` and `multi_head_attention_forward` are seen however a model calls
-    them, so no weights need to be asked of it. `layer` is the dotted name of a module, or the number of the
-    attention call (−1: the last); `head` is one head, None the mean of all. The row taken is that of the
-    queries that the score reads (the class token, the last token, or the mean of all where it reads all),
-    found by one backward pass to that call; `query` names a row instead. `rollout=True` multiplies the mean
-    attention of all layers up to that one, half of each the identity for the residual path (Abnar & Zuidema
-    2020). `notes` names the layers.
+    them, so no weights need to be asked of it. Values are those of tokens; of an image's patch tokens they are
+    enlarged bilinearly to its size. They do not claim to add up, and need not tell what the model used (Jain &
+    Wallace 2019). `notes` names the layers. Cost: one forward pass and at most one backward pass, and one more
+    where there are as many heads as samples.
 
-    Values are those of tokens; of an image's patch tokens they are enlarged bilinearly to its size. They do
-    not claim to add up, and need not tell what the model used (Jain & Wallace 2019). Cost: one forward pass
-    and at most one backward pass, and one more where there are as many heads as samples.
+    Attributes:
+        layer (str or int, default -1): Dotted name of a module, or number of the attention call; -1: the last.
+        head (int, default None): One head; None: the mean of all.
+        query (int, default None): The row of the weights; None: the rows of the queries that the score reads (the
+            class token, the last token, or the mean of all where it reads all), found by a backward pass.
+        rollout (bool, default False): Multiply the mean attention of all layers up to that one, half of each the
+            identity for the residual path (Abnar & Zuidema 2020).
     """
 
     layer: str | int = -1
@@ -60,8 +65,8 @@ class AttentionWeights:
     @with_gradients()
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Gradients(model, inputs, target)
-        score, maps = _captured(subject)
-        chosen = self._chosen(maps)
+        score, maps = _capture(subject)
+        chosen = self._choose(maps)
         last = maps[chosen]
         if self.rollout:
             streams = sum(
@@ -72,24 +77,24 @@ class AttentionWeights:
                     "rollout follows one row of tokens from layer to layer, but this model has several, as those of an "
                     "encoder and a decoder; accepted: layer= the name of the encoder"
                 )
-            weights = _rolled(
+            weights = _roll_out(
                 [m.weights for m in maps[: chosen + 1] if m.weights.shape == last.weights.shape]
             )
         else:
-            weights = self._of_head(last)
+            weights = self._take_head(last)
         rows = weights.shape[1]
         if self.query is not None:
             if not -rows <= self.query < rows:
                 raise InputError(f"query is {self.query}, but there are {rows} (0 to {rows - 1})")
             token = weights[:, self.query]
         else:
-            read = _read(subject, score, last).to(weights)
+            read = _find_read(subject, score, last).to(weights)
             token = torch.einsum("bq,bqk->bk", read / read.sum(1, keepdim=True), weights)
         notes = {"layer": last.layer, "layers": [m.layer for m in maps]}
-        slot, values = _placed(score, token)
+        slot, values = _place(score, token)
         return subject.explanation(self, replace(score, slots=[slot]), [values], total=None, notes=notes)
 
-    def _chosen(self, maps: list[AttentionMap]) -> int:
+    def _choose(self, maps: list[AttentionMap]) -> int:
         names = [m.layer for m in maps]
         if isinstance(self.layer, int):
             if not -len(maps) <= self.layer < len(maps):
@@ -102,7 +107,7 @@ class AttentionWeights:
             )
         return found[-1]
 
-    def _of_head(self, found: AttentionMap) -> Tensor:
+    def _take_head(self, found: AttentionMap) -> Tensor:
         heads = found.weights.shape[1]
         if self.head is None:
             return found.weights.mean(1)
@@ -124,11 +129,11 @@ def attention_maps(model: Model, inputs: Inputs) -> list[AttentionMap]:
     >>> [(m.layer, tuple(m.weights.shape)) for m in attention_maps(Net(), torch.ones(1, 3, 4))]
     [('attention', (1, 2, 3, 3))]
     """
-    maps = _captured(Gradients(model, inputs))[1]
+    maps = _capture(Gradients(model, inputs))[1]
     return [AttentionMap(m.layer, m.weights.detach(), m.output.detach()) for m in maps]
 
 
-def _captured(subject: Gradients) -> tuple[Score, list[AttentionMap]]:
+def _capture(subject: Gradients) -> tuple[Score, list[AttentionMap]]:
     maps: list[AttentionMap] = []
     batch = subject.batch
 
@@ -197,11 +202,11 @@ def _captured(subject: Gradients) -> tuple[Score, list[AttentionMap]]:
     maps = [
         m
         for m in maps
-        if _leaf_of(score, m.weights.shape[-1]) is not None and m.output.data_ptr() != decision
+        if _find_leaf(score, m.weights.shape[-1]) is not None and m.output.data_ptr() != decision
     ]
-    if _heads_before_samples(subject, score, maps):
+    if _are_heads_first(subject, score, maps):
         maps = [
-            replace(m, weights=m.weights.transpose(0, 1), batch_second=True) if _square(m, batch) else m
+            replace(m, weights=m.weights.transpose(0, 1), batch_second=True) if _is_square(m, batch) else m
             for m in maps
         ]
     if not maps:
@@ -212,23 +217,23 @@ def _captured(subject: Gradients) -> tuple[Score, list[AttentionMap]]:
     return score, maps
 
 
-def _square(found: AttentionMap, batch: int) -> bool:
-    """Whether there are as many heads as samples, so that either may come first."""
+def _is_square(found: AttentionMap, batch: int) -> bool:
+    """True if there are as many heads as samples, so that either may come first."""
     shape = found.output.shape
     return not found.batch_second and len(shape) == 4 and shape[0] == shape[1] == batch
 
 
-def _heads_before_samples(subject: Gradients, score: Score, maps: list[AttentionMap]) -> bool:
-    """Whether the first sample's score reads all of the first axis, and one place of the second."""
-    found = [m for m in maps if _square(m, subject.batch) and m.output.requires_grad]
+def _are_heads_first(subject: Gradients, score: Score, maps: list[AttentionMap]) -> bool:
+    """True if the first sample's score reads all of the first axis, and one place of the second."""
+    found = [m for m in maps if _is_square(m, subject.batch) and m.output.requires_grad]
     if subject.batch == 1 or not found or not score.value.requires_grad:
         return False
     (gradient,) = subject.derivatives(score.value[0], [found[-1].output], retain_graph=True)
     return gradient is not None and bool(gradient[1:].any()) and not bool(gradient[:, 1:].any())
 
 
-def _leaf_of(score: Score, tokens: int) -> tuple[int, Grid | None] | None:
-    """Which leaf has so many tokens, and the grid of them if it is an image."""
+def _find_leaf(score: Score, tokens: int) -> tuple[int, Grid | None] | None:
+    """Find the leaf of so many tokens, and the grid of them if it is an image."""
     for index, leaf in enumerate(score.leaves):
         if leaf.dim() == 3 and leaf.shape[1] == tokens:
             return index, None
@@ -239,12 +244,12 @@ def _leaf_of(score: Score, tokens: int) -> tuple[int, Grid | None] | None:
     return None
 
 
-def _rolled(weights: list[Tensor]) -> Tensor:
+def _roll_out(weights: list[Tensor]) -> Tensor:
     identity = torch.eye(weights[0].shape[-1], dtype=weights[0].dtype, device=weights[0].device)
     return reduce(lambda below, above: above @ below, [(w.mean(1) + identity) / 2 for w in weights])
 
 
-def _read(subject: Gradients, score: Score, found: AttentionMap) -> Tensor:
+def _find_read(subject: Gradients, score: Score, found: AttentionMap) -> Tensor:
     """(batch, queries): 1 where the score reads the output of a query, 0 elsewhere."""
     batch, _, queries, _ = found.weights.shape
     every = torch.ones(batch, queries, device=found.weights.device)
@@ -259,15 +264,15 @@ def _read(subject: Gradients, score: Score, found: AttentionMap) -> Tensor:
     return torch.where(read.any(1, keepdim=True), read.float(), every)
 
 
-def _placed(score: Score, token: Tensor) -> tuple[Slot, Tensor]:
+def _place(score: Score, token: Tensor) -> tuple[Slot, Tensor]:
     """The leaf that the tokens belong to, and their values in its shape."""
-    place = _leaf_of(score, token.shape[1])
+    place = _find_leaf(score, token.shape[1])
     assert place is not None
     leaf, grid = score.leaves[place[0]], place[1]
     if grid is None:
         values = token[:, :, None] / leaf.shape[2]
     else:
-        values = enlarged(grid.of(token[:, :, None])[:, 0], leaf.shape[2:])[:, None] / leaf.shape[1]
+        values = enlarge(grid.of(token[:, :, None])[:, 0], leaf.shape[2:])[:, None] / leaf.shape[1]
     return score.slots[place[0]], values.expand(leaf.shape).contiguous().to(leaf.dtype)
 
 

@@ -16,22 +16,26 @@ from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Gradients
 from apportion.engines.substitution.leaves import Slot
 from apportion.errors import InputError, check
-from apportion.methods.gradients.layer_grids import at_layer, enlarged, last_layer
+from apportion.methods.gradients.layer_grids import at_layer, enlarge, last_layer
 from apportion.methods.gradients.rectified import GuidedBackprop
 from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
 class GradCAM:
-    """Grad-CAM (Selvaraju et al. 2017, eq. 1-2): `ReLU(Σₖ wₖ Aᵏ)`, `wₖ` the mean gradient over channel k.
+    """Weight the channels of a layer by their mean gradient (Grad-CAM, Selvaraju et al. 2017, eq. 1-2):
+    `ReLU(Σₖ wₖ Aᵏ)`, `wₖ` the mean gradient over channel k.
 
-    `layer` is the dotted name of a module; by default the last whose output keeps a grid that the score
-    depends on, its channels first or last (of a vision transformer the grid of its patch tokens). `notes` names
-    it. The map is enlarged bilinearly to the size of the input; the channels of a pixel share its value equally.
-    `relu=False` keeps what speaks against the class, `guided=True` multiplies by `GuidedBackprop` (the paper's
-    section 3.2). It does not claim to add up. Cost: one forward pass and a backward pass down to the layer; to find
-    it one more backward pass for a vision transformer, and one more of both where it comes before the last
-    convolution.
+    The map is enlarged bilinearly to the size of the input; the channels of a pixel share its value equally. It
+    does not claim to add up. `notes` names the layer. Cost: one forward pass and a backward pass down to the
+    layer; to find it one more backward pass for a vision transformer, and one more of both where it comes before
+    the last convolution.
+
+    Attributes:
+        layer (str, default None): Dotted name of a module; None: the last whose output keeps a grid that the
+            score depends on, its channels first or last (of a vision transformer the grid of its patch tokens).
+        relu (bool, default True): Hide what speaks against the class; False keeps it.
+        guided (bool, default False): Multiply by `GuidedBackprop` (section 3.2 of the paper).
 
     >>> model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(32, 3))
     >>> e = GradCAM()(model, torch.ones(1, 1, 6, 6))
@@ -49,11 +53,11 @@ class GradCAM:
     @with_gradients()
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Gradients(model, inputs, target, self.layer)
-        key, image = _image(subject.inputs, type(self).__name__)
+        key, image = _find_image(subject.inputs, type(self).__name__)
         space = image.shape[2:]
         found = last_layer(subject, space) if self.layer is None else at_layer(subject, self.layer, space)
-        coarse = self.weighted(found.grid.of(found.activation), found.grid.of(found.gradient))
-        fine = enlarged(coarse.clamp(min=0) if self.relu else coarse, space)[:, None].to(image.dtype)
+        coarse = self.weigh(found.grid.of(found.activation), found.grid.of(found.gradient))
+        fine = enlarge(coarse.clamp(min=0) if self.relu else coarse, space)[:, None].to(image.dtype)
         values = (fine / image.shape[1]).expand_as(image).contiguous()
         if self.guided:
             guide = GuidedBackprop()(subject.model, inputs, subject.resolved)
@@ -64,7 +68,7 @@ class GradCAM:
         return subject.explanation(self, score, [values], total=None, notes=notes)
 
     @staticmethod
-    def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
+    def weigh(activation: Tensor, gradient: Tensor) -> Tensor:
         """(batch, …grid) from (batch, channels, …grid) activations and gradients."""
         weights = gradient.flatten(2).mean(2)
         return torch.einsum("bk,bk...->b...", weights, activation)
@@ -72,14 +76,14 @@ class GradCAM:
 
 @dataclass(frozen=True)
 class GradCAMPlusPlus(GradCAM):
-    """Grad-CAM++ (Chattopadhyay et al. 2018, eq. 10-11, 19): `wₖ = Σ αₖ ReLU(gₖ)` over the grid, with
-    `αₖ = gₖ² / (2 gₖ² + gₖ³ Σ Aᵏ)`, so that several objects count although each is small.
+    """Count several objects although each is small (Grad-CAM++, Chattopadhyay et al. 2018, eq. 10-11, 19):
+    `wₖ = Σ αₖ ReLU(gₖ)` over the grid, with `αₖ = gₖ² / (2 gₖ² + gₖ³ Σ Aᵏ)`.
 
-    Everything else is as in `GradCAM`.
+    Settings and all else: those of [GradCAM][apportion.methods.gradients.cam.GradCAM].
     """
 
     @staticmethod
-    def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
+    def weigh(activation: Tensor, gradient: Tensor) -> Tensor:
         whole = activation.flatten(2).sum(2).view(*activation.shape[:2], *[1] * (activation.dim() - 2))
         # Divided by g², which may be too small for its cube: α = 1 / (2 + g Σ A).
         below = 2 + gradient * whole
@@ -90,15 +94,18 @@ class GradCAMPlusPlus(GradCAM):
 
 @dataclass(frozen=True)
 class LayerCAM(GradCAM):
-    """LayerCAM (Jiang et al. 2021, eq. 5-6): `ReLU(Σₖ ReLU(gₖ) Aᵏ)`, a weight for each place of the grid, so
-    that earlier layers give finer maps. Everything else is as in `GradCAM`."""
+    """Weight each place of the grid, so that earlier layers give finer maps (LayerCAM, Jiang et al. 2021, eq. 5-6):
+    `ReLU(Σₖ ReLU(gₖ) Aᵏ)`.
+
+    Settings and all else: those of [GradCAM][apportion.methods.gradients.cam.GradCAM].
+    """
 
     @staticmethod
-    def weighted(activation: Tensor, gradient: Tensor) -> Tensor:
+    def weigh(activation: Tensor, gradient: Tensor) -> Tensor:
         return (gradient.clamp(min=0) * activation).sum(1)
 
 
-def _image(inputs: Inputs, name: str) -> tuple[Any, Tensor]:
+def _find_image(inputs: Inputs, name: str) -> tuple[Any, Tensor]:
     """The one floating point input with a grid, and its place among the inputs."""
     if isinstance(inputs, Tensor):
         items: list[tuple[Any, Tensor]] = [(None, inputs)]

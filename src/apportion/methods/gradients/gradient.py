@@ -14,10 +14,13 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class Saliency:
-    """The absolute gradient (Simonyan et al. 2014): where a small change moves the score most.
+    """Take the absolute gradient (Simonyan et al. 2014): where a small change moves the score most.
 
     It does not claim to add up. The value of a token is the Euclidean norm over its embedding. Cost: one
-    forward and one backward pass. `at` names one or several modules to explain instead of the inputs.
+    forward and one backward pass.
+
+    Attributes:
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> linear = torch.nn.Linear(2, 1)
     >>> bool((Saliency()(linear, torch.ones(1, 2)).values == linear.weight.abs()).all())
@@ -36,10 +39,13 @@ class Saliency:
 
 @dataclass(frozen=True)
 class InputXGradient:
-    """Input times gradient (Shrikumar et al. 2016): the first-order Taylor term at zero.
+    """Multiply the input by the gradient (Shrikumar et al. 2016): the first-order Taylor term at zero.
 
-    Adds up to `f(x)` exactly for piecewise linear models without biases; the remainder says how far a model
-    is from that. Cost: one forward and one backward pass.
+    The values add up to `f(x)` exactly for piecewise linear models without biases; the remainder says how far
+    a model is from that. Cost: one forward and one backward pass.
+
+    Attributes:
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> model = torch.nn.Linear(3, 2, bias=False)
     >>> e = InputXGradient()(model, torch.ones(1, 3), target=1)

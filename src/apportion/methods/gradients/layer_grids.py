@@ -1,4 +1,4 @@
-"""Which layer of a model keeps a grid of places of the input, and where in its output that grid is."""
+"""Find the layer of a model that keeps a grid of places of the input, and the grid in its output."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 @dataclass(frozen=True)
 class Grid:
-    """How a layer's output becomes (batch, channels, …grid): as it is, or, with the channels last, the places after
+    """The way from a layer's output to (batch, channels, …grid): as it is, or, with the channels last, the places after
     `prefix` other tokens."""
 
     sides: tuple[int, ...]
@@ -40,31 +40,33 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Channels:
-    """How many channels a layer gives, and whether they are its last axis."""
+class LayerChannels:
+    """The number of a layer's channels; `last` if they are its last axis."""
 
     many: int
     last: bool
 
     def are_last(self, shape: Sequence[int]) -> bool:
-        """Whether this shape of the layer's output, or of what follows it, has the channels last."""
+        """True if this shape of the layer's output, or of what follows it, has the channels last."""
         return shape[-1] == self.many and (self.last or shape[1] != self.many)
 
 
-def channels_of(module: torch.nn.Module) -> Channels | None:
+def channels_of(module: torch.nn.Module) -> LayerChannels | None:
     """The channels of a module whose kind tells; None for others."""
     if isinstance(module, Convolution):
-        return Channels(module.out_channels, last=False)
+        return LayerChannels(module.out_channels, last=False)
     if isinstance(module, torch.nn.Linear):
-        return Channels(module.out_features, last=True)
+        return LayerChannels(module.out_features, last=True)
     if isinstance(module, torch.nn.LayerNorm | torch.nn.RMSNorm) and len(module.normalized_shape) == 1:
-        return Channels(module.normalized_shape[0], last=True)
+        return LayerChannels(module.normalized_shape[0], last=True)
     if isinstance(module, torch.nn.RNNBase):
-        return Channels((module.proj_size or module.hidden_size) * (1 + module.bidirectional), last=True)
+        return LayerChannels((module.proj_size or module.hidden_size) * (1 + module.bidirectional), last=True)
     return None
 
 
-def grid_of(output: Any, batch: int, space: Sequence[int], channels: Channels | None = None) -> Grid | None:
+def grid_of(
+    output: Any, batch: int, space: Sequence[int], channels: LayerChannels | None = None
+) -> Grid | None:
     """The grid of a layer's output for inputs (batch, channels, …space); None if it has none. Its channels are the
     second axis unless those of the layer, or of one before it, are found last.
 
@@ -121,7 +123,7 @@ def at_layer(subject: Gradients, layer: str, space: Sequence[int]) -> Found:
         raise InputError(
             f"layer {layer!r} returns {shape}, which has no grid of places; accepted: a layer before pooling"
         )
-    gradient = _gradients(subject, score, [output])[0]
+    gradient = _differentiate(subject, score, [output])[0]
     if gradient is None:
         raise InputError(
             f"the score does not depend on layer {layer!r}; accepted: a layer that it is computed from"
@@ -129,7 +131,7 @@ def at_layer(subject: Gradients, layer: str, space: Sequence[int]) -> Found:
     return Found(name, grid, score, output.detach(), gradient)
 
 
-def _channels_at(model: Any, layer: str, shape: Sequence[int]) -> Channels | None:
+def _channels_at(model: Any, layer: str, shape: Sequence[int]) -> LayerChannels | None:
     """The channels of the last module in this layer, or before it, that has as many as an axis of this shape."""
     modules = list(model.named_modules(remove_duplicate=False))
     inside = [place for place, (name, _) in enumerate(modules) if f"{name}.".startswith(f"{layer}.")]
@@ -149,11 +151,11 @@ def last_layer(subject: Gradients, space: Sequence[int]) -> Found:
     names = {id(module): name for name, module in modules if name}
     convolutions = [module for _, module in modules if isinstance(module, Convolution)]
     for begin in (*convolutions[-1:], None):
-        score, kept = _recorded(subject, space, names, begin)
+        score, kept = _record(subject, space, names, begin)
         # The last of all most often; a transformer may read its class token only there.
         rest = [item for item in kept[:-1] if not isinstance(item.module, _PARTS)]
         for items in (kept[-1:], rest):
-            gradients = _gradients(subject, score, [item.output for item in items]) if items else []
+            gradients = _differentiate(subject, score, [item.output for item in items]) if items else []
             for item, gradient in reversed(list(zip(items, gradients, strict=True))):
                 if gradient is not None and bool((item.grid.of(gradient) != 0).any()):
                     return Found(item.name, item.grid, score, item.output.detach(), gradient)
@@ -183,14 +185,14 @@ class _Kept:
     output: Tensor
 
 
-def _recorded(
+def _record(
     subject: Gradients, space: Sequence[int], names: Mapping[int, str], begin: torch.nn.Module | None
 ) -> tuple[Score, list[_Kept]]:
     """A forward pass that is recorded from the layer `begin` on (None: from the start), and all outputs with a
     grid since then, in the order of the calls."""
     run = Substitution(model=subject.model, explained=Explained(waiting=begin is not None))
     kept: list[_Kept] = []
-    known: Channels | None = None
+    known: LayerChannels | None = None
     thread = threading.get_ident()  # the hook is for this thread and this call only
 
     def look(module: torch.nn.Module, _: Any, output: Any) -> Any:
@@ -223,12 +225,12 @@ def _recorded(
         hook.remove()
 
 
-def _gradients(subject: Gradients, score: Score, at: list[Tensor]) -> list[Tensor | None]:
+def _differentiate(subject: Gradients, score: Score, at: list[Tensor]) -> list[Tensor | None]:
     if not score.value.requires_grad:
         return [None] * len(at)
     return list(subject.derivatives(score.value, at, retain_graph=True))
 
 
-def enlarged(maps: Tensor, space: Sequence[int]) -> Tensor:
+def enlarge(maps: Tensor, space: Sequence[int]) -> Tensor:
     """(batch, …grid) maps in the size of the input, bilinearly."""
     return F.interpolate(maps[:, None], size=tuple(space), mode=MODES[len(space)], align_corners=False)[:, 0]

@@ -18,12 +18,18 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class SmoothGrad:
-    """The mean gradient over inputs with Gaussian noise (Smilkov et al. 2017).
+    """Average the gradient over inputs with Gaussian noise (Smilkov et al. 2017).
 
-    `noise` is the standard deviation as a share of each sample's range. The noise comes from `seed`, never
-    from the global random state, and is the same for every sample up to that deviation: neither `chunk` nor
-    the rest of the batch changes a value. It does not claim to add up. Cost: `samples` + 1 forward and `samples`
-    backward passes, `chunk` rows at a time.
+    The noise never comes from the global random state and is the same for every sample up to its deviation:
+    neither `chunk` nor the rest of the batch changes a value. It does not claim to add up. Cost: `samples` + 1
+    forward and `samples` backward passes.
+
+    Attributes:
+        samples (int, default 32): Noisy copies of each input.
+        noise (float, default 0.15, share of the sample's range): Standard deviation of the noise.
+        seed (int, default 0): Fixes the noise.
+        chunk (int, default 32, rows): Rows that run at once.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> linear = torch.nn.Linear(2, 1)
     >>> e = SmoothGrad(samples=4)(linear, torch.tensor([[0.0, 1.0]]))
@@ -43,13 +49,13 @@ class SmoothGrad:
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Gradients(model, inputs, target, self.at)
-        first, means, variances = self._moments(subject)
+        first, means, variances = self._measure_moments(subject)
         return subject.explanation(self, first, self.moment(means, variances), total=None)
 
     def moment(self, means: list[Tensor], variances: list[Tensor]) -> list[Tensor]:
         return means
 
-    def _moments(self, subject: Gradients) -> tuple[Score, list[Tensor], list[Tensor]]:
+    def _measure_moments(self, subject: Gradients) -> tuple[Score, list[Tensor], list[Tensor]]:
         """The pass without noise, and the mean and variance of the gradient at each leaf with it."""
         first = subject.forward(grad=False)
         generator = torch.Generator(first.leaves[0].device).manual_seed(self.seed)
@@ -61,7 +67,7 @@ class SmoothGrad:
         for begin in range(0, self.samples, step):
             many = min(step, self.samples - begin)
             # One draw at a time, in one number format: what is drawn at once depends on the size of the whole.
-            draws = [[_normal(x, generator) for x in places] for _ in range(many)]
+            draws = [[_draw_normal(x, generator) for x in places] for _ in range(many)]
             moved = []
             for x, s, fields in zip(places, scale, zip(*draws, strict=True), strict=True):
                 noisy = x + torch.stack(fields)[:, None] * s.view(-1, *[1] * (x.dim() - 1))
@@ -79,10 +85,10 @@ class SmoothGrad:
 
 @dataclass(frozen=True)
 class VarGrad(SmoothGrad):
-    """The variance of the gradient over inputs with Gaussian noise (Adebayo et al. 2018).
+    """Take the variance of the gradient over inputs with Gaussian noise (Adebayo et al. 2018).
 
-    Settings and cost are those of `SmoothGrad`. It does not claim to add up; the value of a token is the sum
-    over its embedding.
+    It does not claim to add up; the value of a token is the sum over its embedding. Settings and cost: those of
+    [SmoothGrad][apportion.methods.gradients.noise.SmoothGrad].
 
     >>> linear = torch.nn.Linear(2, 1)
     >>> VarGrad(samples=4)(linear, torch.tensor([[0.0, 1.0]])).values.abs().max() < 1e-12
@@ -93,6 +99,6 @@ class VarGrad(SmoothGrad):
         return variances
 
 
-def _normal(x: Tensor, generator: torch.Generator) -> Tensor:
+def _draw_normal(x: Tensor, generator: torch.Generator) -> Tensor:
     """Normal numbers in the shape of one sample of `x`."""
     return torch.randn(x.shape[1:], generator=generator, device=x.device, dtype=torch.float32).to(x)

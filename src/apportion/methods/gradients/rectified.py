@@ -18,12 +18,14 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class Deconvnet:
-    """Deconvnet (Zeiler & Fergus 2014): at each ReLU only positive gradients pass back, whatever its input
-    was.
+    """Pass only positive gradients back at each ReLU, whatever its input was (Zeiler & Fergus 2014).
 
     It does not claim to add up. The value of a token is the sum over its embedding. A warning on the
     explanation says so if the model has no ReLU, where this is the plain gradient. Cost: one forward and one
     backward pass.
+
+    Attributes:
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False), torch.nn.ReLU())
     >>> e = Deconvnet()(model, -model[0].weight.detach())
@@ -34,17 +36,20 @@ class Deconvnet:
     at: str | Sequence[str] | None = None
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        return _rectified(self, Gradients(model, inputs, target, self.at), guided=False)
+        return _explain_rectified(self, Gradients(model, inputs, target, self.at), guided=False)
 
 
 @dataclass(frozen=True)
 class GuidedBackprop:
-    """Guided backpropagation (Springenberg et al. 2015): at each ReLU only positive gradients pass back, and
-    only where its input was positive too.
+    """Pass only positive gradients back at each ReLU, and only where its input was positive too (Springenberg et
+    al. 2015).
 
     It does not claim to add up, and it depends little on the model's last layers (Adebayo et al. 2018). The
     value of a token is the sum over its embedding. A warning on the explanation says so if the model has no
     ReLU, where this is the plain gradient. Cost: one forward and one backward pass.
+
+    Attributes:
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False), torch.nn.ReLU())
     >>> GuidedBackprop()(model, -model[0].weight.detach()).values.tolist()
@@ -54,7 +59,7 @@ class GuidedBackprop:
     at: str | Sequence[str] | None = None
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        return _rectified(self, Gradients(model, inputs, target, self.at), guided=True)
+        return _explain_rectified(self, Gradients(model, inputs, target, self.at), guided=True)
 
 
 class _Rectify(torch.autograd.Function):
@@ -85,7 +90,7 @@ _RELUS = ("relu", "relu6", "hardtanh", "clamp", "clamp_min", "threshold")
 
 
 def _is_relu(call: Call) -> bool:
-    """Whether a function cuts off at zero: `nn.ReLU6` calls hardtanh from 0 on, others write `clamp(min=0)`."""
+    """True if a function cuts off at zero: `nn.ReLU6` calls hardtanh from 0 on, others write `clamp(min=0)`."""
     if call.name == "threshold":
         return [*call.args[1:], *call.kwargs.values()][:2] == [0, 0]
     given = call.args[1] if len(call.args) > 1 else None
@@ -93,7 +98,7 @@ def _is_relu(call: Call) -> bool:
     return call.name.startswith("relu") or (isinstance(low, int | float) and low == 0)
 
 
-def _rectified(method: Any, subject: Gradients, guided: bool) -> Explanation:
+def _explain_rectified(method: Any, subject: Gradients, guided: bool) -> Explanation:
     met = False
 
     def rectify(call: Call, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which masks to run, when every mask of one size has the same weight: a stratified sample without
+"""Choose the masks to run, when every mask of one size has the same weight: a stratified sample without
 repeats."""
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ Numbers = npt.NDArray[np.float64]
 
 
 class Design:
-    """Masks over `features`, drawn without repeats; those of `s` kept features stand for `mass[s]` together.
+    """Draw masks without repeats; those of `s` kept features stand for `mass[s]` together.
 
     Each size gets model calls in proportion to its mass, and `weights` shares its mass out among the masks
-    that were drawn, so a size that is drawn completely is exact. `paired` draws each mask with its
-    complement: what two features do together then cancels out of what each does alone (Covert & Lee 2021).
+    that were drawn, so a size that is drawn completely is exact.
+
+    Args:
+        features (int): How many features a mask is over.
+        mass (array): Mass of each size, (features + 1,).
+        seed (int): Fixes the draws.
+        paired (bool, default True): Draw each mask with its complement: what two features do together then cancels
+            out of what each does alone (Covert & Lee 2021).
 
     >>> design = Design(3, np.array([0.0, 0.5, 0.5, 0.0]), seed=0)
     >>> design.draw(6).sum(1).tolist(), design.complete
@@ -38,18 +44,18 @@ class Design:
         self._random = np.random.default_rng(seed)
 
     def draw(self, many: int) -> Masks:
-        """Up to about `many` new masks, (masks, features) with True for kept; complements stand side by
+        """Draw up to about `many` new masks, (masks, features) with True for kept; complements stand side by
         side."""
         seen = self.masks[::2] if self.paired else self.masks
         have = np.bincount(self._sizes[::2] if self.paired else self._sizes, minlength=self.features + 1)
         drawn, sizes = [], []
-        for size, wanted, count in self._allocate(self._strata(), many + len(self.masks)):
+        for size, wanted, count in self._allocate(self._list_strata(), many + len(self.masks)):
             missing = max(0, wanted - int(have[size]))
             if missing and count <= 4 * wanted:
-                drawn.append(self._some_of_all(size, missing, seen))
+                drawn.append(self._draw_from_all(size, missing, seen))
             else:
                 sizes += [size] * missing
-        units = np.concatenate([*drawn, self._unlike(np.array(sizes, dtype=int), seen)])
+        units = np.concatenate([*drawn, self._draw_unlike(np.array(sizes, dtype=int), seen)])
         new = np.stack([units, ~units], 1).reshape(-1, self.features) if self.paired else units
         self.masks = np.concatenate([self.masks, new])
         self._sizes = self.masks.sum(1)
@@ -58,7 +64,7 @@ class Design:
 
     @property
     def complete(self) -> bool:
-        """Whether every mask that has a weight was drawn."""
+        """True if every mask that has a weight was drawn."""
         return all(self._counts[s] == self._every[s] for s in self.mass.nonzero()[0])
 
     def weights(self) -> Numbers:
@@ -71,7 +77,7 @@ class Design:
         share = [1 - n / every for n, every in zip(self._counts.tolist(), self._every, strict=True)]
         return np.array(share)[self._sizes]
 
-    def _strata(self) -> list[tuple[int, float, int]]:
+    def _list_strata(self) -> list[tuple[int, float, int]]:
         """Size, mass and number of masks of each stratum; a pair stands under its smaller size."""
         F = self.features
         if not self.paired:
@@ -85,7 +91,7 @@ class Design:
         return strata
 
     def _allocate(self, strata: list[tuple[int, float, int]], target: int) -> list[tuple[int, int, int]]:
-        """How many masks (or pairs) of each size to have in all: in proportion to mass, at most all there
+        """Count the masks (or pairs) of each size to have in all: in proportion to mass, at most all there
         are."""
         units = max(1, round(target / (2 if self.paired else 1)))
         wanted = {s: 0.0 for s, _, _ in strata}
@@ -105,33 +111,32 @@ class Design:
         found = (after - before for before, after in itertools.pairwise(ends))
         return [(s, min(n, count), count) for (s, _, count), n in zip(strata, found, strict=True)]
 
-    def _some_of_all(self, size: int, many: int, seen: Masks) -> Masks:
-        """That many of all the masks of one size that were not seen."""
+    def _draw_from_all(self, size: int, many: int, seen: Masks) -> Masks:
+        """Draw from all the masks of one size that were not seen."""
         places = np.array(list(itertools.combinations(range(self.features), size)), dtype=int)
-        every = np.zeros((len(places), self.features), dtype=bool)
+        every = np.zeros((len(places), self.features), dtype=bool)  # (masks, features)
         np.put_along_axis(every, places.reshape(len(every), size), True, 1)
         if self.paired and 2 * size == self.features:
             every = every[every[:, 0]]
-        every = every[~np.isin(_keys(every), _keys(seen))]
+        every = every[~np.isin(_pack(every), _pack(seen))]
         return every[self._random.permutation(len(every))[:many]]
 
-    def _unlike(self, sizes: npt.NDArray[np.int_], seen: Masks) -> Masks:
+    def _draw_unlike(self, sizes: npt.NDArray[np.int_], seen: Masks) -> Masks:
         """A mask of each of these sizes, none like another and none that was seen."""
         found = seen
         while len(sizes):
             draw = self._random.random((len(sizes), self.features)).argsort(1) < sizes[:, None]
-            if (
-                self.paired
-            ):  # of a mask and its complement of the same size, the one that keeps the first feature
+            if self.paired:
+                # Of a mask and its complement of the same size, the one that keeps the first feature.
                 draw ^= (2 * sizes[:, None] == self.features) & ~draw[:, :1]
-            first = np.unique(_keys(np.concatenate([found, draw])), return_index=True)[1] - len(found)
+            first = np.unique(_pack(np.concatenate([found, draw])), return_index=True)[1] - len(found)
             fresh = np.zeros(len(draw), dtype=bool)
             fresh[first[first >= 0]] = True
             found, sizes = np.concatenate([found, draw[fresh]]), sizes[~fresh]
         return found[len(seen) :]
 
 
-def _keys(masks: Masks) -> npt.NDArray[np.void]:
+def _pack(masks: Masks) -> npt.NDArray[np.void]:
     """One comparable item for each mask."""
     packed = np.ascontiguousarray(np.packbits(masks, axis=1))
     return packed.view(np.dtype((np.void, packed.shape[1]))).ravel()

@@ -15,8 +15,14 @@ from apportion.methods.hiding._coalitions import Masks, Numbers
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A linear model for each of `batch` scores: `coefficients` and `errors` (standard errors) are (batch,
-    features); `intercept` and `r2` (the weighted share of the variance that it explains) are (batch,)."""
+    """A linear model for each of several scores.
+
+    Attributes:
+        coefficients (array): (batch, features).
+        intercept (array): (batch,).
+        r2 (array): The weighted share of the variance that it explains, (batch,).
+        errors (array): Standard errors of the coefficients, (batch, features).
+    """
 
     coefficients: Numbers
     intercept: Numbers
@@ -34,12 +40,22 @@ def ridge(
     paired: bool = False,
     noise: Numbers | None = None,
 ) -> Fit:
-    """Minimise `Σᵢ wᵢ (yᵢ − b − zᵢ·c)² + α |c|²` for (masks, features) z and (batch, masks) y.
+    """Minimise `Σᵢ wᵢ (yᵢ − b − zᵢ·c)² + α |c|²`.
 
-    `chosen`, (batch, features), leaves the other coefficients at zero. Standard errors are those of the
-    sandwich estimator (White 1980), of pairs of rows where they were drawn in pairs; `missing` is the share
-    of each row's stratum that was left out (Cochran 1977, finite population). Where every mask there is was run,
-    several times, `noise` is the (batch, masks) variance of their means, and all that is uncertain.
+    Standard errors are those of the sandwich estimator (White 1980), of pairs of rows where they were drawn in
+    pairs.
+
+    Args:
+        masks (array): z, (masks, features).
+        scores (array): y, (batch, masks).
+        weights (array): w, (masks,).
+        alpha (float, default 1.0): α.
+        chosen (array, default None): Leaves the other coefficients at zero, (batch, features); None: all are free.
+        missing (array, default None): The share of each row's stratum that was left out (Cochran 1977, finite
+            population), (masks,).
+        paired (bool, default False): Rows 0 and 1, 2 and 3, … were drawn together.
+        noise (array, default None): Variance of the mean scores, (batch, masks), where every mask there is was run
+            several times: nothing else is uncertain then.
 
     >>> z = np.array([[False, False], [True, False], [False, True], [True, True]])
     >>> fit = ridge(z, (1 + 2 * z[:, 0] - z[:, 1])[None], np.ones(4), alpha=0.0)
@@ -47,25 +63,25 @@ def ridge(
     ([[2.0, -1.0]], [1.0])
     """
     z, share, root = masks.astype(float), weights / weights.sum(), np.sqrt(weights)
-    centre, mean = share @ z, scores @ share
+    centre, mean = share @ z, scores @ share  # (features,), (batch,)
     zc, yc = (z - centre) * root[:, None], (scores - mean[:, None]) * root
     if chosen is not None:
         gram = np.where(chosen[:, :, None] & chosen[:, None, :], zc.T @ zc, 0.0)
-        reach = np.where(chosen[:, None], zc @ _inverse(gram, alpha), 0.0)
+        reach = np.where(chosen[:, None], zc @ _invert(gram, alpha), 0.0)  # (batch, masks, features)
         coefficients = (yc[:, None] @ reach)[:, 0]
     else:  # (A'A + α)⁻¹ A' = A' (A A' + α)⁻¹: the smaller of the two matrices
         few = len(zc) < zc.shape[1]
-        reach = _inverse(zc @ zc.T, alpha) @ zc if few else zc @ _inverse(zc.T @ zc, alpha)
-        coefficients = yc @ reach
-    residual = yc - coefficients @ zc.T
+        reach = _invert(zc @ zc.T, alpha) @ zc if few else zc @ _invert(zc.T @ zc, alpha)
+        coefficients = yc @ reach  # (batch, features)
+    residual = yc - coefficients @ zc.T  # (batch, masks)
     if noise is None:
         errors = standard_errors(reach, residual, zc.shape[1], missing, paired)
     else:
-        errors = np.sqrt(_over_rows(noise * weights, reach**2))
-    return Fit(coefficients, mean - coefficients @ centre, explained(residual, yc), errors)
+        errors = np.sqrt(_sum_over_masks(noise * weights, reach**2))
+    return Fit(coefficients, mean - coefficients @ centre, explained_share(residual, yc), errors)
 
 
-def _inverse(gram: Numbers, alpha: float) -> Numbers:
+def _invert(gram: Numbers, alpha: float) -> Numbers:
     """The pseudo-inverse of symmetric matrices with `alpha` added to the diagonal: their inverse, which takes a tenth
     of the time, where they are far from singular."""
     matrix = gram + alpha * np.eye(gram.shape[-1])
@@ -77,7 +93,7 @@ def _inverse(gram: Numbers, alpha: float) -> Numbers:
     return np.asarray(np.linalg.inv(matrix) if regular else np.linalg.pinv(matrix, hermitian=True))
 
 
-def explained(residual: Numbers, centred: Numbers) -> Numbers:
+def explained_share(residual: Numbers, centred: Numbers) -> Numbers:
     """The share of the squares of (batch, masks) scores that is not in their residuals."""
     left, spread = (residual**2).sum(1), (centred**2).sum(1)
     return np.asarray(1 - np.divide(left, spread, out=np.zeros_like(left), where=spread > 0))
@@ -92,17 +108,17 @@ def standard_errors(
     if missing is not None:
         weighted = weighted * np.sqrt(missing)
 
-    variance = _over_rows(weighted**2, reach**2)
+    variance = _sum_over_masks(weighted**2, reach**2)  # (batch, features)
     if paired and clusters % 2 == 0:
         # The influence of a pair is the sum of that of its two rows; its square is multiplied out.
-        both = reach[..., 0::2, :] * reach[..., 1::2, :]
-        variance += 2 * _over_rows(weighted[:, 0::2] * weighted[:, 1::2], both)
+        both = reach[..., 0::2, :] * reach[..., 1::2, :]  # (…, pairs, features)
+        variance += 2 * _sum_over_masks(weighted[:, 0::2] * weighted[:, 1::2], both)
         clusters, parameters = clusters // 2, parameters // 2
     freedom = clusters / max(1, clusters - parameters - 1)
     return np.asarray(np.sqrt(np.maximum(variance * freedom, 0)))
 
 
-def _over_rows(row: Numbers, table: Numbers) -> Numbers:
+def _sum_over_masks(row: Numbers, table: Numbers) -> Numbers:
     """(batch, features) sums of (masks, features) or (batch, masks, features) over masks."""
     return np.asarray((row[:, None] @ table)[:, 0])
 
@@ -147,25 +163,32 @@ def constrained(
     noise: Numbers | None = None,
     unsure: Numbers | None = None,
 ) -> Fit:
-    """Minimise `Σᵢ wᵢ (yᵢ − base − zᵢ·c)²` such that the coefficients add up to `whole − base`, each
-    (batch,). `unsure` is the (batch, 2) variance of `base` and `whole`; all else is as in `ridge`."""
+    """Minimise `Σᵢ wᵢ (yᵢ − base − zᵢ·c)²` such that the coefficients add up to `whole − base`.
+
+    The other arguments are those of `ridge`.
+
+    Args:
+        base (array): The score of the empty mask, (batch,).
+        whole (array): The score of the full mask, (batch,).
+        unsure (array, default None): Variance of `base` and `whole`, (batch, 2); None: they are certain.
+    """
     gap = whole - base
     unsure = np.zeros((len(gap), 2)) if unsure is None else unsure
     if masks.shape[1] == 1:
         return Fit(gap[:, None], base, np.ones_like(gap), np.sqrt(unsure.sum(1))[:, None])
     root = np.sqrt(weights)
-    z: Numbers = masks.astype(float) * root[:, None]
-    above = (scores - base[:, None]) * root
-    inverse = _inverse(z.T @ z, 0.0)
-    free = above @ z @ inverse
-    ones = inverse.sum(1) / inverse.sum()
+    z: Numbers = masks.astype(float) * root[:, None]  # (masks, features)
+    above = (scores - base[:, None]) * root  # (batch, masks)
+    inverse = _invert(z.T @ z, 0.0)  # (features, features)
+    free = above @ z @ inverse  # (batch, features)
+    ones = inverse.sum(1) / inverse.sum()  # (features,)
     coefficients = free + (gap - free.sum(1))[:, None] * ones
-    residual = above - coefficients @ z.T
-    r2 = explained(residual, root * (scores - (scores @ weights / weights.sum())[:, None]))
-    reach = z @ inverse - (z @ inverse.sum(1))[:, None] * ones
+    residual = above - coefficients @ z.T  # (batch, masks)
+    r2 = explained_share(residual, root * (scores - (scores @ weights / weights.sum())[:, None]))
+    reach = z @ inverse - (z @ inverse.sum(1))[:, None] * ones  # (masks, features)
     if noise is None:
         errors = standard_errors(reach, residual, masks.shape[1] - 1, missing, paired)
     else:
-        errors = np.sqrt(_over_rows(noise * weights, reach**2))
+        errors = np.sqrt(_sum_over_masks(noise * weights, reach**2))
     ends = np.stack([root @ reach + ones, ones])  # how far base (downwards) and whole reach
     return Fit(coefficients, base, r2, np.sqrt(errors**2 + unsure @ ends**2))

@@ -1,4 +1,4 @@
-"""What LIME and Kernel SHAP have in common: masks are drawn and run, and a linear model is fitted to the scores."""
+"""The base of LIME and Kernel SHAP: masks are drawn and run, and a linear model is fitted to the scores."""
 
 from __future__ import annotations
 
@@ -74,19 +74,19 @@ class Surrogate(Hiding):
                 new = design.draw(budget - len(design.masks))
                 if len(new):
                     runs = np.concatenate([runs, run(new, 1)], 2)
-                masks = design.masks
+                masks = design.masks  # (masks, features)
                 # Few masks with random replacements: what is left of the budget goes into repeating them.
                 again = budget // max(1, len(masks)) - runs.shape[1] if random and design.complete else 0
                 if again > 0 and len(masks):
                     runs = np.concatenate([runs, run(masks, again)], 1)
                 # As heavy as if each were drawn as often as in the paper: `alpha` means what it means there.
-                weights = design.weights() * max(runs[0].size, self.samples or 1)
-                missing = None if random else design.missing()
+                weights = design.weights() * max(runs[0].size, self.samples or 1)  # (masks,)
+                missing = None if random else design.missing()  # (masks,)
                 fit = solve(masks, runs, weights, missing, where)
                 open_rows = np.zeros(len(where), dtype=bool)
                 if self.tolerance is not None:
                     scale = np.abs(fit.coefficients).max(1, keepdims=True)
-                    open_rows = (fit.errors > self.tolerance * scale).any(1)
+                    open_rows = (fit.errors > self.tolerance * scale).any(1)  # (rows,)
                 drawn = runs[0].size
                 if not open_rows.any() or drawn in (before, 0) or drawn >= self.max_samples:
                     break

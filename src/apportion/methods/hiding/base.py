@@ -1,4 +1,4 @@
-"""What methods that hide features have in common: three settings, and the call that prepares the masking."""
+"""The base of methods that hide features: three settings, and the call that prepares the masking."""
 
 from __future__ import annotations
 
@@ -18,11 +18,16 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class Hiding:
-    """A method that hides features: it says how inputs are `cut` into features and how the answers of the model
-    under masks become an explanation (`explained`).
+    """Hide features and see what the score becomes: the base of all methods that do so.
 
-    `replacement` says what stands in the place of hidden features, drawn from `seed` where it is random; `chunk` is
-    the number of rows that run at once (default: by the size of the model).
+    A method says how inputs are `cut` into features, and how the answers of the model under masks become an
+    explanation (`explain`).
+
+    Attributes:
+        replacement (Replacement, default None): Stands in the place of hidden features; None: the mask token for
+            token ids (id 0 where none is known), zero for numbers.
+        seed (int, default 0): Fixes random replacements and random masks.
+        chunk (int, default None, rows): Rows that run at once; None: by the size of the model.
     """
 
     replacement: Replacement | None = field(default=None, kw_only=True)
@@ -43,7 +48,7 @@ class Hiding:
         mask: int | None = None,
     ) -> Explanation:
         """`features` are those of the domain, one for each sample; `mask` is the id of a mask token."""
-        return self.explained(
+        return self.explain(
             Masking(
                 model,
                 inputs,
@@ -61,5 +66,5 @@ class Hiding:
         """The features of these inputs; None for the default of `Masking`."""
         raise NotImplementedError
 
-    def explained(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation:
         raise NotImplementedError

@@ -26,19 +26,29 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class KernelSHAP(Surrogate):
-    """Kernel SHAP (Lundberg & Lee 2017, theorem 2): Shapley values by weighted least squares.
+    """Estimate Shapley values by weighted least squares over coalitions (Lundberg & Lee 2017, theorem 2).
 
-    A coalition of s of M features has the weight `(M − 1) / (C(M, s) s (M − s))`, and the values are made to
-    add up to `total`, `f(x)` minus the score with all features hidden. Up to `exact` features all coalitions
-    are run and the values are the Shapley values. Beyond, `samples` of them (default: `2 M + 2048`) are drawn
-    without repeats, each with its complement (`paired`). With `tolerance`, samples are doubled until every
-    standard error is under that share of the largest value, up to `max_samples`.
+    A coalition of s of M features has the weight `(M − 1) / (C(M, s) s (M − s))`, and the values are made to add
+    up to `total`, `f(x)` minus the score with all features hidden. Where all coalitions are run the values are the
+    Shapley values; otherwise coalitions are drawn without repeats.
 
-    Features and replacements are those of `LIME`; `Background(data)` as the replacement averages over rows of
-    the data (the interventional Shapley values), `Background(data, many=1)` draws one for each coalition. `notes`
-    has for each input the weighted `r2`, the score with all hidden as `intercept`, the `coefficients` and their
-    `standard_errors` (zero where exact). Cost: one forward pass per coalition (times the background rows), and
-    three more, or an eighth more where the replacement is random.
+    `Background(data)` as the replacement averages over rows of the data (the interventional Shapley values),
+    `Background(data, many=1)` draws one for each coalition. `notes` has for each input the weighted `r2`, the score
+    with all hidden as `intercept`, the `coefficients` and their `standard_errors` (zero where exact). Cost: one
+    forward pass per coalition (times the background rows), and three more, or an eighth more where the replacement
+    is random.
+
+    Settings: those below and those of [Hiding][apportion.methods.hiding.base.Hiding].
+
+    Attributes:
+        samples (int, default None): Coalitions that are drawn; None: `2 M + 2048`.
+        exact (int, default 12, features): Up to so many features all coalitions are run.
+        paired (bool, default True): Draw each coalition with its complement.
+        tolerance (float, default None, share of the largest value): Double the samples until every standard error
+            is below; None: draw `samples`.
+        max_samples (int, default 32000): Most coalitions that a tolerance may ask for.
+        partition (Partition or Tensor, default None): The features; None: superpixels of an image, words of a
+            text, columns of a row, patches of other grids.
 
     >>> model = lambda x: x[:, 0] * x[:, 1] + x[:, 2]
     >>> KernelSHAP()(model, torch.tensor([[2.0, 3.0, 5.0]])).values.round(decimals=4).tolist()
@@ -56,7 +66,7 @@ class KernelSHAP(Surrogate):
         super().__post_init__()
         check_whole(0, exact=self.exact)
 
-    def explained(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation:
         ends = torch.stack([torch.zeros(masking.many), torch.ones(masking.many)]).bool()
         total, random = np.zeros(masking.batch), has_random_scores(masking)
         known: dict[int, Numbers] = {}  # the scores at both ends, by the first row
@@ -70,7 +80,7 @@ class KernelSHAP(Surrogate):
                 new = as_numbers(masking.values(ends.repeat(more, 1), torch.from_numpy(where)))
                 found = np.concatenate([found, new.reshape(len(where), more, 2)], 1)
                 known[where[0]] = found
-            (base, whole), unsure = found.mean(1).T, variance_of_mean(found)
+            (base, whole), unsure = found.mean(1).T, variance_of_mean(found)  # (rows,) each, (rows, 2)
             total[where] = whole - base
             scores, noise = runs.mean(1), variance_of_mean(runs)
             return constrained(masks, scores, weights, base, whole, missing, self.paired, noise, unsure)

@@ -24,25 +24,37 @@ Sizes = Literal["coins", "uniform"]
 
 @dataclass(frozen=True)
 class LIME(Surrogate):
-    """LIME (Ribeiro et al. 2016, eq. 2): a linear model of the score near the input, fitted to masked inputs.
+    """Fit a linear model of the score near the input to masked inputs (Ribeiro et al. 2016, eq. 2).
 
-    The masks that the paper draws (each feature by a coin, `sizes="coins"`; for text first how many words
-    go, `"uniform"`) and its kernel `√exp(−d²/w²)` both depend only on how many features stay. So masks are
-    drawn in proportion to their weight instead of weighted after, without repeats and each with its
-    complement (`paired`), which needs fewer model calls for the same standard error. The kernel's
-    `distance` to the whole input is "cosine" with `width` 0.25, for rows "euclidean" with 0.75 √features.
-    The model is ridge regression with strength `alpha`; `keep` leaves that many features, those with the
-    largest coefficients or the last on the lasso's path (`select="lasso"`; needs scikit-learn).
-
-    Features are superpixels of an image, words of a text, columns of a row (the paper's discretised columns:
-    `replacement=Quartiles(data)`); patches for other grids. Hidden ones become the mask token, id 0, or zero
-    (the paper's colour: `RegionMean()`). With `tolerance`, samples are doubled until every standard error is
-    under that share of the largest coefficient, up to `max_samples`.
+    The masks that the paper draws and its kernel `√exp(−d²/w²)` both depend only on how many features stay. So
+    masks are drawn in proportion to their weight instead of weighted after, without repeats, which needs fewer
+    model calls for the same standard error. The linear model is ridge regression. The paper's discretised columns
+    are `replacement=Quartiles(data)`, its colour for superpixels is `RegionMean()`.
 
     The values of a feature's entries add up to its coefficient; `total` is `f(x)` minus the intercept, so the
     remainder is how far the linear model is off at the input itself. `notes` has for each input the weighted
-    `r2`, the `intercept`, the `coefficients` and their `standard_errors`. Cost: `samples` forward passes and
-    one more.
+    `r2`, the `intercept`, the `coefficients` and their `standard_errors`. Cost: `samples` forward passes and one
+    more.
+
+    Settings: those below and those of [Hiding][apportion.methods.hiding.base.Hiding].
+
+    Attributes:
+        samples (int, default 1000): Masks that are drawn.
+        alpha (float, default 1.0): Strength of the ridge regression.
+        keep (int, default None, features): Features that the linear model may use; None: all.
+        select (str, default "highest"): Which features are kept: "highest", those with the largest coefficients, or
+            "lasso", the last on the lasso's path (needs scikit-learn).
+        distance (str, default None): Of a mask to the whole input, "cosine" or "euclidean"; None: "euclidean" for
+            rows, "cosine" otherwise.
+        width (float, default None): Width w of the kernel; None: 0.25 for "cosine", 0.75 √features for "euclidean".
+        sizes (str, default None): How many features a mask keeps: "coins", each feature by a coin, or "uniform",
+            first how many go; None: "uniform" for texts, "coins" otherwise.
+        paired (bool, default True): Draw each mask with its complement.
+        tolerance (float, default None, share of the largest coefficient): Double the samples until every standard
+            error is below; None: draw `samples`.
+        max_samples (int, default 16000): Most masks that a tolerance may ask for.
+        partition (Partition or Tensor, default None): The features; None: superpixels of an image, words of a
+            text, columns of a row, patches of other grids.
 
     >>> model = lambda x: 1 + x @ torch.tensor([2.0, -3.0, 4.0])
     >>> e = LIME(alpha=0.0)(model, torch.ones(1, 3))
@@ -75,8 +87,8 @@ class LIME(Surrogate):
         ):
             check(name, getattr(self, name), accepted.__contains__, ", ".join(map(repr, accepted)))
 
-    def explained(self, masking: Masking) -> Explanation:
-        rows, texts = _kind(masking)
+    def explain(self, masking: Masking) -> Explanation:
+        rows, texts = _judge_features(masking)
         distance = self.distance or ("euclidean" if rows else "cosine")
         sizes = self.sizes or ("uniform" if texts else "coins")
 
@@ -99,7 +111,7 @@ class LIME(Surrogate):
 
 
 def sizes_of_masks(count: int, sizes: Sizes, samples: int) -> Numbers:
-    """How probable it is that a mask keeps 0, 1, …, `count` features; one sample is the whole input."""
+    """The probability that a mask keeps 0, 1, …, `count` features; one sample is the whole input."""
     if sizes == "coins":
         factorial = np.cumsum(np.log(np.maximum(np.arange(count + 1), 1)))  # its logarithm
         share: Numbers = np.exp(factorial[-1] - factorial - factorial[::-1] - count * math.log(2))
@@ -118,8 +130,8 @@ def kernel(count: int, distance: Distance, width: float) -> Numbers:
     return np.sqrt(np.exp(-(far**2) / width**2))
 
 
-def _kind(masking: Masking) -> tuple[bool, bool]:
-    """Whether all features are columns of rows, and whether all are tokens of texts."""
+def _judge_features(masking: Masking) -> tuple[bool, bool]:
+    """Tell if all features are columns of rows, and if all are tokens of texts."""
 
     def of_text(part: Part) -> bool:
         ids = not (part.x.is_floating_point() or masking.numpy or isinstance(part.way, Columns))

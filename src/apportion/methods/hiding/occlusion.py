@@ -21,16 +21,23 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class Occlusion(Hiding):
-    """Occlusion (Zeiler & Fergus 2014), leave-one-out: `f(x) − f(x without i)` for each feature i.
-
-    By default features are patches of an image (about 14 a side), the words of a text (each token where the
-    features of the text are not given; special tokens are never hidden), the columns of a row; hidden ones
-    are replaced by the mask token (id 0 where none is known) or by zero. `patch` sets the side of the
-    patches, and with a `stride` below it they overlap.
+    """Hide one feature after the other (Zeiler & Fergus 2014; leave-one-out): `f(x) − f(x without i)` for each
+    feature i.
 
     The values of the entries of a feature add up to its effect; where patches overlap, an entry has the
     mean of its shares in them. The effects do not claim to add up to anything, so `total` is None. Cost:
     one forward pass per feature, and one more.
+
+    Settings: those below and those of [Hiding][apportion.methods.hiding.base.Hiding].
+
+    Attributes:
+        patch (int or tuple of int, default None, entries): Sides of the patches of a grid; None: about 14 patches
+            a side.
+        stride (int or tuple of int, default None, entries): From one patch to the next, at most `patch`, so that
+            they may overlap; None: `patch`.
+        partition (Partition or Tensor, default None): The features, instead of patches; None: patches of an image,
+            words of a text (each token where its features are not given; special tokens are never hidden),
+            columns of a row.
 
     >>> model = lambda x: 2 * x[:, 0] * x[:, 1] + x[:, 2]
     >>> Occlusion()(model, torch.tensor([[1.0, 3.0, 5.0]])).values.tolist()
@@ -55,22 +62,24 @@ class Occlusion(Hiding):
             raise InputError("patch and stride need one tensor with a grid, (batch, channels, …)")
         return Patches(tuple(map(gcd, *self._sides(inputs))))
 
-    def explained(self, masking: Masking) -> Explanation:
-        effects = self._of_windows(masking) if self.stride is not None else self._of_features(masking)
+    def explain(self, masking: Masking) -> Explanation:
+        effects = (
+            self._measure_windows(masking) if self.stride is not None else self._measure_features(masking)
+        )
         places = torch.arange(masking.many, device=effects.device)
         absent = places >= masking.counts.to(effects.device)[:, None]
         return masking.explanation(self, masking.spread(effects.masked_fill(absent, 0.0)), total=None)
 
-    def _of_features(self, masking: Masking) -> Tensor:
+    def _measure_features(self, masking: Masking) -> Tensor:
         """The effect of each feature, (batch, features)."""
         every = torch.arange(masking.many)
-        values = [masking.values(every != some[:, None]) for some in _in_blocks(every, masking)]
+        values = [masking.values(every != some[:, None]) for some in _split(every, masking)]
         return masking.score[:, None] - torch.cat(values, 1)
 
-    def _of_windows(self, masking: Masking) -> Tensor:
+    def _measure_windows(self, masking: Masking) -> Tensor:
         """The effect of each cell: an entry has the mean of its shares in the windows over it."""
         part, score = masking.parts[0], masking.score[:, None]
-        axes = self._windows(part.x)
+        axes = self._cover_by_windows(part.x)
         entries = part.labels.flatten().bincount().to(score.device)
         # Half precision cannot count the windows over a cell.
         shares = torch.zeros(
@@ -81,7 +90,7 @@ class Occlusion(Hiding):
         )
         times = torch.zeros_like(entries)
         begins = torch.cartesian_prod(*[torch.arange(len(axis)) for axis in axes]).view(-1, len(axes))
-        for some in _in_blocks(begins, masking):
+        for some in _split(begins, masking):
             along = [axis[at] for axis, at in zip(axes, some.T, strict=True)]
             windows = reduce(lambda a, b: (a[:, :, None] & b[:, None]).flatten(1), along)
             cover = windows.to(shares)
@@ -91,14 +100,14 @@ class Occlusion(Hiding):
         return (shares / times.clamp(min=1) * entries).to(score.dtype)
 
     def _sides(self, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Of a window, and from one to the next."""
+        """The sides of a window, and the steps from one to the next."""
         sides = sides_of(self.patch, x.shape[2:], "patch")
         steps = sides if self.stride is None else sides_of(self.stride, x.shape[2:], "stride")
         if any(step > side for step, side in zip(steps, sides, strict=True)):
             raise InputError(f"stride {steps} is larger than the patch {sides}; accepted: at most the patch")
         return sides, steps
 
-    def _windows(self, x: Tensor) -> list[Tensor]:
+    def _cover_by_windows(self, x: Tensor) -> list[Tensor]:
         """For each axis which of its cells each window covers, (windows, cells)."""
         axes = []
         for length, side, step in zip(x.shape[2:], *self._sides(x), strict=True):
@@ -112,7 +121,7 @@ class Occlusion(Hiding):
 _BLOCK = 1 << 26
 
 
-def _in_blocks(rows: Tensor, masking: Masking) -> Iterator[Tensor]:
-    """So many rows at once that a mask for each fits into a block."""
+def _split(rows: Tensor, masking: Masking) -> Iterator[Tensor]:
+    """Split rows so that a mask for each fits into a block."""
     blocks = rows.split(max(1, _BLOCK // masking.many))
     yield from blocks if len(blocks) == 1 else progress(blocks, len(rows), "masked inputs")

@@ -21,13 +21,19 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class RISE(Hiding):
-    """RISE (Petsiuk et al. 2018): coarse random grids, enlarged bilinearly and shifted, mask the image.
+    """Mask the image by coarse random grids, enlarged bilinearly and shifted (Petsiuk et al. 2018).
 
-    `cells` is the number of cells a side, `shown` the probability that one is kept. The value of a place is
-    `E[f | shown] − E[f | hidden]`, so a constant added to the score changes nothing; `centred=False` gives
-    the paper's `E[f | shown]` (eq. 6). Channels share the value of a place equally. It does not claim to
-    add up. Grids of one to three dimensions. Hidden places are zero unless a `replacement` is given. Cost:
-    `samples` forward passes and one more.
+    The value of a place is `E[f | shown] − E[f | hidden]`, so a constant added to the score changes nothing.
+    Channels share the value of a place equally. It does not claim to add up. Grids of one to three dimensions.
+    Cost: `samples` forward passes and one more.
+
+    Settings: those below and those of [Hiding][apportion.methods.hiding.base.Hiding].
+
+    Attributes:
+        samples (int, default 4000): Masks that are drawn.
+        cells (int or tuple of int, default 7): Cells of a grid a side.
+        shown (float, default 0.5, probability): Chance that a cell is kept.
+        centred (bool, default True): Subtract `E[f | hidden]`; False gives the paper's `E[f | shown]` (eq. 6).
 
     >>> model = lambda x: x[:, :, :4].sum((1, 2, 3))[:, None]
     >>> values = RISE(samples=500, cells=2)(model, torch.ones(1, 1, 8, 8)).values
@@ -50,7 +56,7 @@ class RISE(Hiding):
             raise InputError("RISE needs one floating point tensor with a grid, (batch, channels, …)")
         return Pixels()
 
-    def explained(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation:
         inputs = masking.parts[0].x
         space = inputs.shape[2:]
         cells = sides_of(self.cells, space, "cells")
@@ -63,11 +69,11 @@ class RISE(Hiding):
         scores = masking.score.new_zeros(masking.batch, dtype=precise)
         weighted, whole = scores.new_zeros(masking.batch, masking.many), scores.new_zeros(masking.many)
         for which in progress(torch.split(torch.arange(self.samples), masking.chunk), self.samples, "masks"):
-            masks = _enlarged(
+            masks = _enlarge(
                 grids[which].to(inputs.device), shifts[which].to(inputs.device), steps, space
             ).flatten(1)
-            values = masking.values(masks).to(precise)
-            weighted += values @ masks.to(values)
+            values = masking.values(masks).to(precise)  # (batch, masks)
+            weighted += values @ masks.to(values)  # (batch, places)
             whole += masks.sum(0).to(whole)
             scores += values.sum(1)
         here = weighted / (self.samples * self.shown)
@@ -81,7 +87,7 @@ class RISE(Hiding):
         return masking.explanation(self, masking.spread(here.to(masking.score.dtype)), total=None)
 
 
-def _enlarged(grids: Tensor, shifts: Tensor, steps: Sequence[int], space: Sequence[int]) -> Tensor:
+def _enlarge(grids: Tensor, shifts: Tensor, steps: Sequence[int], space: Sequence[int]) -> Tensor:
     """Soft masks (masks, …) in the shape of the grid, each cut out at its own shift."""
     size = [(cell + 1) * step for cell, step in zip(grids.shape[2:], steps, strict=True)]
     masks = F.interpolate(grids, size=size, mode=MODES[len(size)], align_corners=False).squeeze(1)

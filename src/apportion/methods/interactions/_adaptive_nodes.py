@@ -46,7 +46,7 @@ class Line:
 
     def nodes(self) -> Nodes:
         """The composite rule on all panels."""
-        rules = [panel(low, high, _size(low, high)) for low, high in sorted(self.errors)]
+        rules = [panel(low, high, _count_nodes(low, high)) for low, high in sorted(self.errors)]
         return Nodes(*(np.concatenate([getattr(r, n) for r in rules]) for n in ("places", "second", "first")))
 
     @property
@@ -74,7 +74,7 @@ def adapt(
         for path in {p for p in lines if p not in missed | coarse}:
             line, one = lines[path], torch.tensor([path])
             numbers = torch.tensor([[line.error], [line.low], [line.high]], dtype=torch.float64)
-            wide, fine = paths.judged(one, numbers[0], tolerance, numbers[1], numbers[2])
+            wide, fine = paths.judge(one, numbers[0], tolerance, numbers[1], numbers[2])
             if fine:
                 coarse.add(path)
             if not wide:
@@ -99,38 +99,38 @@ def _measure(paths: Paths, lines: dict[int, Line], new: list[tuple[int, Panel]],
     rows: list[tuple[int, float]] = []
     for path, (low, high) in new:
         rows += [(path, u) for u in (low, high) if u not in lines[path].edges]
-        rows += [(path, float(u)) for u in panel(low, high, _size(low, high)).places]
+        rows += [(path, float(u)) for u in panel(low, high, _count_nodes(low, high)).places]
     rows = list(dict.fromkeys(rows))
     which, places = (
         torch.tensor([r[0] for r in rows]),
         torch.tensor([r[1] for r in rows], dtype=torch.float64),
     )
-    known = dict(zip(rows, along(paths, which, places, chunk).T.tolist(), strict=True))
+    known = dict(zip(rows, measure_along(paths, which, places, chunk).T.tolist(), strict=True))
     for path, place in rows:
         value = known[path, place]
         lines[path].low, lines[path].high = min(lines[path].low, value[0]), max(lines[path].high, value[0])
     for path, (low, high) in new:
-        line, rule = lines[path], panel(low, high, _size(low, high))
+        line, rule = lines[path], panel(low, high, _count_nodes(low, high))
         for u in (low, high):
             if u not in line.edges:
                 line.edges[u] = (known[path, u][0], known[path, u][1])
-        inside = np.array([known[path, float(u)] for u in rule.places])
+        inside = np.array([known[path, float(u)] for u in rule.places])  # (nodes, 3): F, F′, F″
         found = float(rule.second @ (inside[:, 1] + rule.places * inside[:, 2]))
         ends = [0.0 if u == 0 else -math.log(u) * u * line.edges[u][1] for u in (low, high)]
         line.errors[low, high] = found - (ends[1] - ends[0] + line.edges[high][0] - line.edges[low][0])
 
 
-def _size(low: float, high: float) -> int:
+def _count_nodes(low: float, high: float) -> int:
     return WHOLE if (low, high) == (0.0, 1.0) else PART
 
 
-def along(paths: Paths, which: Tensor, places: Tensor, chunk: int) -> Tensor:
+def measure_along(paths: Paths, which: Tensor, places: Tensor, chunk: int) -> Tensor:
     """`F`, `F′` and `F″` at places of paths: (3, rows) in double precision on the CPU."""
     found, cut = [], False
     for path, place in zip(pieces(which, chunk), pieces(places, chunk), strict=True):
         score, steps = paths.forward(path, place), paths.steps(path)
         with twice_differentiable():
-            first = _dot(score.gradients(create_graph=True), steps)
+            first = _dot(score.gradients(create_graph=True), steps)  # (rows,): F′
             second = torch.zeros_like(first)
             if first.requires_grad:
                 curved = paths.subject.derivatives(first, score.leaves, len(path))
@@ -138,20 +138,20 @@ def along(paths: Paths, which: Tensor, places: Tensor, chunk: int) -> Tensor:
                 pairs = zip(curved, steps, strict=True)
                 second = _dot([torch.zeros_like(s) if c is None else c for c, s in pairs], steps)
         found.append(torch.stack([score.value, first, second]).detach().double().cpu())
-    result = torch.cat(found, 1)
+    result = torch.cat(found, 1)  # (3, rows)
     if not bool(torch.isfinite(result).all()):
         raise InputError(
             "the model's first or second derivatives are NaN or infinite between the baseline and the input; "
             "try another baseline"
         )
-    if cut and not _constant(result[1], which, paths.dtype):
+    if cut and not _has_one_slope(result[1], which, paths.dtype):
         # A custom backward pass has cut the graph without a word; that of a convolution's gradient just ends.
         raise InputError(_NOT_TWICE.format("the graph of its gradient is cut"))
     return result
 
 
-def _constant(slopes: Tensor, which: Tensor, dtype: torch.dtype) -> bool:
-    """Whether each path has one slope at all of its places, but for rounding."""
+def _has_one_slope(slopes: Tensor, which: Tensor, dtype: torch.dtype) -> bool:
+    """True if each path has one slope at all of its places, but for rounding."""
     allowed = math.sqrt(torch.finfo(dtype).eps) * slopes.abs().max()
     own = (slopes[which == path] for path in which.unique())
     return all(bool(s.max() - s.min() <= allowed) for s in own)

@@ -22,7 +22,7 @@ features of each group; tensors in the form of the inputs (or of one sample): th
 
 @dataclass
 class Groups:
-    """Which group each leaf entry is in: `ids` is (batch or 1, entries) for each leaf."""
+    """The group of each leaf entry: `ids` is (batch or 1, entries) for each leaf."""
 
     ids: list[Tensor]
     names: tuple[str, ...]
@@ -45,10 +45,14 @@ def groups_of(subject: Gradients, score: Score, steps: Sequence[Tensor], groups:
 
     Raises InputError for groups that overlap, are empty or leave out an entry that moves.
     """
-    tokens, many, names = _features(subject, score)
+    tokens, many, names = _number_features(subject, score)
     if groups is None:
         return Groups([t.clamp(min=0) for t in tokens], names)
-    chosen = _patches(groups, score) if isinstance(groups, int) else _mapping(groups, many, subject.batch)
+    chosen = (
+        _cut_patches(groups, score)
+        if isinstance(groups, int)
+        else _number_groups(groups, many, subject.batch)
+    )
     if int(chosen.max()) > 2**24:
         raise InputError(f"groups names group {int(chosen.max())}; accepted: numbers from 0, without gaps")
     used = torch.bincount(chosen[chosen >= 0].flatten())
@@ -74,7 +78,7 @@ def groups_of(subject: Gradients, score: Score, steps: Sequence[Tensor], groups:
     return Groups(ids, tuple(str(i) for i in range(len(used))))
 
 
-def _features(subject: Gradients, score: Score) -> tuple[list[Tensor], int, tuple[str, ...]]:
+def _number_features(subject: Gradients, score: Score) -> tuple[list[Tensor], int, tuple[str, ...]]:
     """The feature (token, or entry) that each leaf entry belongs to, (batch or 1, entries) for each leaf; how
     many there are; and their names."""
     offsets = {} if subject.layers else offsets_of(subject.inputs)
@@ -107,7 +111,7 @@ def _features(subject: Gradients, score: Score) -> tuple[list[Tensor], int, tupl
     return found, many, tuple(names)
 
 
-def _patches(side: int, score: Score) -> Tensor:
+def _cut_patches(side: int, score: Score) -> Tensor:
     shape = score.leaves[0].shape[1:]
     if side < 1 or len(score.leaves) > 1 or score.slots[0].positions is not None or len(shape) < 2:
         raise InputError(
@@ -119,7 +123,7 @@ def _patches(side: int, score: Score) -> Tensor:
     return patches.expand(shape).reshape(1, -1)
 
 
-def _mapping(groups: GroupsLike, many: int, batch: int) -> Tensor:
+def _number_groups(groups: GroupsLike, many: int, batch: int) -> Tensor:
     """The group of each feature, (batch or 1, features); -1 for none."""
     if isinstance(groups, Tensor | Mapping) or (
         isinstance(groups, tuple) and isinstance(next(iter(groups), 0), Tensor)

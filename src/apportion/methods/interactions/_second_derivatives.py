@@ -71,18 +71,18 @@ class Sums:
     ) -> None:
         score, steps = paths.forward(path, place), paths.steps(path)
         device = steps[0].device
-        sample = (path % self.batch).to(device)
+        sample = (path % self.batch).to(device)  # (rows,)
         with twice_differentiable():
             gradients = score.gradients(create_graph=curved)
             parts = self.groups.sums([g * s for g, s in zip(gradients, steps, strict=True)], sample)
-            flat = parts.detach().to(self.phi.dtype)
+            flat = parts.detach().to(self.phi.dtype)  # (rows, groups): each group's part of F′(u)
             self.phi.index_add_(0, sample, flat * first.to(self.phi)[:, None])
             if not curved:
                 return
             self.gamma.diagonal(dim1=1, dim2=2).index_add_(0, sample, flat * second.to(self.phi)[:, None])
             if not parts.requires_grad:  # the model is linear here
                 return
-            weighted = (parts * (second * place).to(parts)[:, None]).sum(0)
+            weighted = (parts * (second * place).to(parts)[:, None]).sum(0)  # (groups,): −ln u · u weighs H
             moving = self.moves[sample].any(0).tolist()
             rows = [row for row in self.rows if moving[row]]
             many = self.vectorize or max(1, min(64, SMALL // max(1, sum(s.numel() for s in steps))))

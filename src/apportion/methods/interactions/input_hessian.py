@@ -16,7 +16,7 @@ from apportion.errors import check_whole
 from apportion.methods.interactions._groups import GroupsLike, groups_of
 from apportion.methods.interactions._second_derivatives import Sums, rows_for
 from apportion.methods.interactions._smooth_functions import STAND_INS
-from apportion.methods.interactions.smoothing import TWICE, recording, refuse, smoothing
+from apportion.methods.interactions.smoothing import TWICE, record_kinks, refuse, smoothing
 from apportion.methods.paths.paths import Paths
 from apportion.methods.paths.quadrature import Nodes
 from apportion.results.interactions import Interactions
@@ -24,13 +24,23 @@ from apportion.results.interactions import Interactions
 
 @dataclass(frozen=True)
 class InputHessian:
-    """Hessian times inputs, `xᵢ xⱼ ∂²f / ∂xᵢ∂xⱼ` at the input itself: the curvature there, and nowhere else.
+    """Multiply the Hessian by the inputs, `xᵢ xⱼ ∂²f / ∂xᵢ∂xⱼ` at the input itself: the curvature there, and nowhere
+    else.
 
-    With `gradient=True` it is input × gradient applied to itself (the first-order method of Shrikumar et al.
-    2016 twice), which adds `xᵢ ∂f/∂xᵢ` to the diagonal. Neither claims to add up. `beta` smooths functions
-    with a kink as in IntegratedHessians, where it must be given here: at one point nothing says how much is
-    enough. `groups`, `chunk`, `vectorize` and `at` as there. Cost: two forward passes (one finds the kinks),
-    one backward and one double-backward pass a group.
+    It does not claim to add up. Functions with a kink are smoothed as in IntegratedHessians. Cost: two forward
+    passes (one finds the kinks), one backward and one double-backward pass a group.
+
+    Attributes:
+        gradient (bool, default False): Add `xᵢ ∂f/∂xᵢ` to the diagonal: input × gradient applied to itself (the
+            first-order method of Shrikumar et al. 2016 twice).
+        groups (int or list of lists of int, default None): One feature of several entries: the side of square
+            patches, or lists of flat entries (or tokens); in the call `groups=` also takes a tensor with the group
+            of each. None: each entry of a floating point input, each token of a text.
+        beta (float, default 10.0): Sharpness of the stand-ins; at one point nothing says how much is enough.
+        chunk (int, default 32, rows): Rows that run at once.
+        vectorize (int, default None, groups): Groups that share a double-backward pass; None: several where the
+            input is small.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> InputHessian()(lambda x: x[:, :1] * x[:, 1:], torch.tensor([[2.0, 3.0]])).values.tolist()
     [[[0.0, 6.0], [6.0, 0.0]]]
@@ -53,7 +63,7 @@ class InputHessian:
     ) -> Interactions:
         subject = Gradients(model, inputs, target, self.at)
         met: set[str] = set()
-        score = subject.forward(Substitution(recording(met), model=subject.model))
+        score = subject.forward(Substitution(record_kinks(met), model=subject.model))
         refuse(met)
         kinks = sorted(met & STAND_INS.keys())
         # The point itself is the end of the path from zero: one node there, with weights of one.

@@ -18,8 +18,8 @@ from apportion.methods.interactions._adaptive_nodes import adapt
 from apportion.methods.interactions._groups import GroupsLike, groups_of
 from apportion.methods.interactions._second_derivatives import Sums, rows_for
 from apportion.methods.interactions._smooth_functions import STAND_INS
-from apportion.methods.interactions.smoothing import TWICE, recording, refuse, smoothing
-from apportion.methods.paths.integrated_gradients import check_accuracy, shortfalls
+from apportion.methods.interactions.smoothing import TWICE, record_kinks, refuse, smoothing
+from apportion.methods.paths.integrated_gradients import check_accuracy, warn_of_shortfalls
 from apportion.methods.paths.paths import Paths
 from apportion.methods.paths.quadrature import MOST_LOG_NODES, panel
 from apportion.results.interactions import Interactions
@@ -32,31 +32,43 @@ BETAS = tuple(5.0 * 2**k for k in range(10))
 
 @dataclass(frozen=True)
 class IntegratedHessians:
-    """Integrated Hessians (Janizek, Sturmfels & Lee 2020), `Γᵢⱼ = φⱼ(φᵢ)`, eq. 5 and 6, from one integral.
+    """Integrate second derivatives from a baseline to the input (Janizek, Sturmfels & Lee 2020, eq. 5 and 6):
+    `Γᵢⱼ = φⱼ(φᵢ)`, from one integral.
 
     With `u = αβ` the double integral of the paper is `Γ = ∫ −ln u [u H(u) + diag g(u)] du` along the path,
     where `H` and `g` are the second and first derivatives with respect to each feature's part of `x − x′`.
     The rows of `values` add up to Integrated Gradients, all entries to `f(x) − f(x′)`.
 
-    `groups` makes one feature of several entries: a number for square patches of that side, a list of lists
-    of flat entries (or tokens), or in the call `groups=`, a tensor with the group of each. By default each
-    entry of a floating point input is a feature, and each token of a text. `pairs` asks for some pairs `(i,
-    j)`, or for one feature `i` against all, at the cost of those alone.
+    The path is divided into panels until their error, known from scalar derivatives along it, is within the
+    tolerance (single entries can be ten times less accurate).
 
-    The path is divided into panels until their error, known from scalar derivatives along it, is within
-    `tolerance` of |total| (see `panels`; single entries can be ten times less accurate), with at most
-    `max_nodes` Hessians a path; with `nodes`, one Gauss rule of that many nodes is used as it is.
+    ReLU, max pooling and other functions with a kink have no second derivative: models that use them are run with
+    smooth stand-ins, as by [smooth][apportion.methods.interactions.smoothing.smooth].
 
-    ReLU, max pooling and other functions with a kink have no second derivative: models that use them are run
-    with smooth stand-ins (see `smoothing`) of sharpness `beta`, by default the smallest of 5, 10, 20 … with
-    which the score moves by at most `drift` times what it spans along the path, at both ends. `smooth=False`
-    leaves such a model as it is; then interactions through kinks are missing, and the remainder shows it.
+    In the call, `baseline=` as in IntegratedGradients; with several, the values are the mean over them (expected
+    Hessians). Raises InputError for shapes and groups that do not fit, for a model that is not twice
+    differentiable, and for derivatives that are NaN. Cost: per path and node one forward and one backward pass,
+    and one double-backward pass for each group; plus three passes per node for finding the panels.
 
-    `baseline` as in IntegratedGradients; with several, the mean over them (expected Hessians). Cost: per path
-    and node one forward and one backward pass, and one double-backward pass for each group, `chunk` rows at a
-    time, which bounds the memory; plus three passes per node for finding the panels. `vectorize` groups share
-    a double-backward pass; by default several where the input is small. Raises InputError for shapes and
-    groups that do not fit, for a model that is not twice differentiable, and for derivatives that are NaN.
+    Attributes:
+        baseline (float, default 0.0): The x′ of every entry (of every embedding entry for token ids).
+        groups (int or list of lists of int, default None): One feature of several entries: the side of square
+            patches, or lists of flat entries (or tokens); in the call `groups=` also takes a tensor with the group
+            of each. None: each entry of a floating point input, each token of a text.
+        pairs (list of int or pairs of int, default None): Pairs `(i, j)`, or one feature `i` against all, at the
+            cost of those alone; None: all pairs.
+        tolerance (float, default 0.01, share of |total|): Largest error of a path.
+        nodes (int, default None): One Gauss rule of so many nodes, used as it is; None: as the tolerance needs.
+        max_nodes (int, default 512): Most Hessians of a path.
+        beta (float, default None): Sharpness of the stand-ins; None: the smallest of 5, 10, 20 … that `drift` allows.
+        drift (float, default 0.05, share of the score's span along the path): How far smoothing may move the score
+            at both ends.
+        smooth (bool, default True): Use stand-ins; False leaves the model as it is, so that interactions through
+            kinks are missing, and the remainder shows it.
+        chunk (int, default 32, rows): Rows that run at once, which bounds the memory.
+        vectorize (int, default None, groups): Groups that share a double-backward pass; None: several where the
+            input is small.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> i = IntegratedHessians()(lambda x: x[:, :1] * x[:, 1:], torch.tensor([[2.0, 3.0]]))
     >>> i.values.round(decimals=4).tolist()
@@ -97,7 +109,7 @@ class IntegratedHessians:
     ) -> Interactions:
         subject = Gradients(model, inputs, target, self.at)
         met: set[str] = set()
-        score = subject.forward(Substitution(recording(met), model=subject.model))
+        score = subject.forward(Substitution(record_kinks(met), model=subject.model))
         paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
         grouped = groups_of(
             subject, score, paths.steps(torch.arange(paths.many)), self.groups if groups is None else groups
@@ -110,14 +122,14 @@ class IntegratedHessians:
         kinks = met & STAND_INS.keys()
         if self.smooth:
             refuse(met)
-        betas = self._betas(paths, bool(kinks))
+        betas = self._choose_betas(paths, bool(kinks))
         sums = Sums(paths, grouped, rows_for(self.pairs, len(grouped)), self.chunk, self.vectorize)
         missed: set[int] = set()
         coarse: set[int] = set()
         smooth_total = torch.zeros(subject.batch, dtype=torch.float64)
         for beta in sorted(set(betas)):
             which = torch.tensor([p for p in range(paths.many) if betas[p % subject.batch] == beta])
-            smooth = _smoothed(paths, which, beta)
+            smooth = _smooth_paths(paths, which, beta)
             totals = (smooth.at_ends - smooth.at_starts)[which] / paths.baselines
             smooth_total.index_add_(0, which % subject.batch, totals)
             if self.nodes or (kinks and not self.smooth):  # no accuracy is to be had from kinks
@@ -131,7 +143,7 @@ class IntegratedHessians:
         moved = (total - smooth_total.to(total.device)).to(dtype)
         smoothed = sorted(kinks) if self.smooth else []
         why = f"after max_nodes={self.max_nodes} nodes, or for a kink that has no stand-in"
-        warnings = [*shortfalls(paths, missed, coarse - missed, why)]
+        warnings = [*warn_of_shortfalls(paths, missed, coarse - missed, why)]
         if kinks and not self.smooth:
             warnings.append(f"{', '.join(sorted(kinks))}: no second derivative, so interactions are missing")
         if max(betas) == math.inf:
@@ -154,7 +166,7 @@ class IntegratedHessians:
             },
         )
 
-    def _betas(self, paths: Paths, kinks: bool) -> list[float]:
+    def _choose_betas(self, paths: Paths, kinks: bool) -> list[float]:
         """The sharpness for each sample; 0 where nothing is smoothed, infinite where none was enough."""
         if not kinks or not self.smooth:
             return [0.0] * paths.batch
@@ -171,7 +183,7 @@ class IntegratedHessians:
             which = torch.tensor([p for p in range(paths.many) if p % paths.batch in samples])
             if not len(which):
                 break
-            smooth = _smoothed(paths, which, beta)
+            smooth = _smooth_paths(paths, which, beta)
             moved = torch.maximum(
                 (smooth.at_ends - paths.at_ends).abs(), (smooth.at_starts - paths.at_starts).abs()
             )
@@ -181,7 +193,7 @@ class IntegratedHessians:
         return found
 
 
-def _smoothed(paths: Paths, which: Tensor, beta: float) -> Paths:
+def _smooth_paths(paths: Paths, which: Tensor, beta: float) -> Paths:
     """The same paths through the model smoothed with `beta`, its scores known at the ends of `which`."""
     if not beta:
         return replace(paths, table=TWICE)

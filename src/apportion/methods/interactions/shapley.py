@@ -23,15 +23,25 @@ from apportion.results.interactions import Interactions
 
 @dataclass(frozen=True)
 class ShapleyInteractions:
-    """Shapley interactions of pairs by sampling coalitions, with the package `shapiq`.
+    """Sample Shapley interactions of pairs with the package `shapiq` (Muschalik et al. 2024).
 
-    Muschalik et al. 2024. `index` is "k-SII" (aggregated Shapley interactions) or "STII" (Shapley-Taylor:
-    Sundararajan, Dhamdhere & Agarwal 2020); these add up to `f(x) − f(x′)` as the sampling
-    converges. A feature outside a coalition has its baseline's value. Values of pairs are halved into both
-    entries of the matrix, the diagonal holds the effects alone. Cost: `budget` forward passes a sample,
-    `chunk` rows at a time; beside them, sharing out each run among all pairs takes 1 s for 50 features, 20 s for
-    150: give `groups` where there are more. Needs `pip install 'apportion[interactions]'`; raises
+    The values add up to `f(x) − f(x′)` as the sampling converges. A feature outside a coalition has its baseline's
+    value. Values of pairs are halved into both entries of the matrix, the diagonal holds the effects alone. Cost:
+    `budget` forward passes a sample; beside them, sharing out each run among all pairs takes 1 s for 50 features,
+    20 s for 150: give `groups` where there are more. Needs `pip install 'apportion[interactions]'`; raises
     InputError without it.
+
+    Attributes:
+        index (str, default "k-SII"): Aggregated Shapley interactions, or "STII", the Shapley-Taylor index
+            (Sundararajan, Dhamdhere & Agarwal 2020).
+        budget (int, default 2048): Coalitions that are run for each sample.
+        seed (int, default 0): Fixes the coalitions.
+        baseline (float, default 0.0): The x′ of every entry; in the call `baseline=` also takes tensors.
+        groups (int or list of lists of int, default None): One feature of several entries: the side of square
+            patches, or lists of flat entries (or tokens); in the call `groups=` also takes a tensor with the group
+            of each. None: each entry of a floating point input, each token of a text.
+        chunk (int, default 256, rows): Rows that run at once.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
     """
 
     index: str = "k-SII"
@@ -57,7 +67,7 @@ class ShapleyInteractions:
         baseline: Inputs | float | None = None,
         groups: GroupsLike = None,
     ) -> Interactions:
-        approximators = _shapiq()
+        approximators = _import_shapiq()
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
@@ -72,7 +82,9 @@ class ShapleyInteractions:
 
             def game(coalitions: Any, sample: int = sample) -> Any:
                 masks = torch.as_tensor(np.asarray(coalitions, dtype=bool)).view(-1, many)
-                parts = [_worth(paths, grouped, sample, part) for part in pieces(masks, self.chunk)]
+                parts = [
+                    _score_coalitions(paths, grouped, sample, part) for part in pieces(masks, self.chunk)
+                ]
                 return (torch.cat(parts) - paths.at_starts[sample]).numpy()
 
             sampler = approximators.SHAPIQ(n=many, max_order=2, index=self.index, random_state=self.seed)
@@ -89,7 +101,7 @@ class ShapleyInteractions:
         return subject.result(Interactions, self, values, total, score.output, names=(grouped.names,))
 
 
-def _worth(paths: Paths, groups: Groups, sample: int, masks: Tensor) -> Tensor:
+def _score_coalitions(paths: Paths, groups: Groups, sample: int, masks: Tensor) -> Tensor:
     """The score of a sample with only the features in each mask: (masks,) in double precision on the CPU."""
     which = torch.full((len(masks),), sample)
     points = []
@@ -100,7 +112,7 @@ def _worth(paths: Paths, groups: Groups, sample: int, masks: Tensor) -> Tensor:
     return score.value.detach().double().cpu()
 
 
-def _shapiq() -> ModuleType:
+def _import_shapiq() -> ModuleType:
     try:
         import shapiq.approximator
     except ImportError as error:

@@ -34,15 +34,15 @@ def smoothing(beta: float) -> dict[str, Substitute]:
     return {**TWICE, **{name: _substitute(name, beta) for name in STAND_INS}}
 
 
-def recording(names: set[str]) -> dict[str, Substitute]:
+def record_kinks(names: set[str]) -> dict[str, Substitute]:
     """A table that changes nothing and writes the functions with a kink that it meets into `names`."""
 
-    def met(call: Call, *args: Any, **kwargs: Any) -> Any:
+    def note(call: Call, *args: Any, **kwargs: Any) -> Any:
         if not _smooth_already(call.name, args, kwargs):
             names.add(call.name)
         return call.native()
 
-    return {**TWICE, **dict.fromkeys((*STAND_INS, *WITHOUT), met)}
+    return {**TWICE, **dict.fromkeys((*STAND_INS, *WITHOUT), note)}
 
 
 def refuse(names: Iterable[str]) -> None:
@@ -132,7 +132,7 @@ TWICE: Mapping[str, Substitute] = {
 
 @dataclass(frozen=True)
 class Smoothed:
-    """A model that is run with smooth stand-ins; `original` stays as it is. See `smooth`."""
+    """Run a model with smooth stand-ins, as `smooth` makes it; `original` stays as it is."""
 
     original: Callable[..., Any]
     beta: float
@@ -143,12 +143,15 @@ class Smoothed:
 
 
 def smooth(model: Callable[..., Any], beta: float = 10.0) -> Smoothed:
-    """The model with SoftPlus for ReLU, and a smooth stand-in for other functions with a kink.
+    """Put SoftPlus for ReLU in a model, and a smooth stand-in for other functions with a kink.
 
     Functions that jump or select, such as sort, have none and stay as they are, and so do kinks inside of
-    another function, such as the 1-norm. It is called like the model, shares its parameters and lets
-    gradients through to them; the model itself stays as it is. `beta` is the sharpness: a unit moves by at
-    most ln 2 / β. Raises InputError for β ≤ 0.
+    another function, such as the 1-norm. The result is called like the model, shares its parameters and lets
+    gradients through to them; the model itself stays as it is. Raises InputError for β ≤ 0.
+
+    Args:
+        model (callable): Any model.
+        beta (float, default 10.0): Sharpness β; a unit moves by at most ln 2 / β.
 
     >>> softplus = smooth(torch.nn.ReLU(), beta=2.0)
     >>> round(softplus(torch.zeros(1)).item(), 4)  # ln 2 / 2

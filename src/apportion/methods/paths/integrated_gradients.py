@@ -21,20 +21,29 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class IntegratedGradients:
-    """Integrated Gradients (Sundararajan et al. 2017), `φᵢ = (xᵢ − x′ᵢ) ∫₀¹ ∂ᵢf(x′ + α(x − x′)) dα`.
+    """Integrate the gradient on the line from a baseline to the input (Sundararajan et al. 2017):
+    `φᵢ = (xᵢ − x′ᵢ) ∫₀¹ ∂ᵢf(x′ + α(x − x′)) dα`.
 
-    Nodes of the `rule` ("gauss-legendre", "midpoint", "riemann" or "trapezoid") are doubled, from 8, for
-    the paths whose |remainder| is above `tolerance` times |total|, up to `max_nodes`; a warning on the
-    explanation says where that was not enough, or where the number format cannot tell so small a remainder
-    from zero. With `nodes` that number is used as it is. A total near zero counts as 1 % of what the score
-    spans along the path.
+    The values add up to `total`, `f(x) − f(x′)`. Nodes are doubled, from 8, for the paths whose |remainder| is
+    above the tolerance; a warning on the explanation says where that was not enough, or where the number format
+    cannot tell so small a remainder from zero. A total near zero counts as 1 % of what the score spans along the
+    path.
 
-    `baseline` is the x′ of every entry (of every embedding entry for token ids). In the call, `baseline=`
-    takes tensors in the form of the inputs (token ids too; a dict may name some inputs only), or with one
-    more leading dimension for several: then the values are the mean over the baselines (expected gradients,
-    Erion et al. 2021) and `total` is `f(x)` minus the mean of `f(x′)`. Raises InputError for shapes that do
-    not fit. Cost: one forward pass, one more per baseline, and one forward and backward pass per node and
-    baseline, `chunk` rows at a time, which bounds the memory.
+    In the call, `baseline=` takes tensors in the form of the inputs (token ids too; a dict may name some inputs
+    only), or with one more leading dimension for several: then the values are the mean over the baselines
+    (expected gradients, Erion et al. 2021) and `total` is `f(x)` minus the mean of `f(x′)`. Raises InputError for
+    shapes that do not fit. Cost: one forward pass, one more per baseline, and one forward and backward pass per
+    node and baseline.
+
+    Attributes:
+        baseline (float, default 0.0): The x′ of every entry (of every embedding entry for token ids).
+        nodes (int, default None): Nodes of each path, used as they are; None: as many as the tolerance needs.
+        tolerance (float, default 0.01, share of |total|): Largest |remainder| of a path.
+        max_nodes (int, default 512): Most nodes of a path.
+        chunk (int, default 32, rows): Rows that run at once, which bounds the memory.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
+        rule (str, default "gauss-legendre"): Where the nodes are and what they weigh; also "midpoint", "riemann"
+            and "trapezoid".
 
     >>> e = IntegratedGradients()(lambda x: x[:, :1] * x[:, 1:], torch.tensor([[2.0, 3.0]]))
     >>> e.values.round(decimals=4).tolist()
@@ -62,7 +71,7 @@ class IntegratedGradients:
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
-        values = [torch.zeros_like(end) for end in paths.ends]
+        values = [torch.zeros_like(end) for end in paths.ends]  # (batch, …) each
         missed: set[int] = set()
         coarse: set[int] = set()
         most = 0
@@ -76,7 +85,7 @@ class IntegratedGradients:
         warnings = (
             ()
             if self.nodes
-            else shortfalls(paths, missed, coarse - missed, f"after max_nodes={self.max_nodes} nodes")
+            else warn_of_shortfalls(paths, missed, coarse - missed, f"after max_nodes={self.max_nodes} nodes")
         )
         notes = {"nodes": most, "baselines": paths.baselines}
         return subject.explanation(self, score, values, paths.totals(), warnings=warnings, notes=notes)
@@ -84,7 +93,7 @@ class IntegratedGradients:
     def _converge(self, paths: Paths, block: Tensor) -> tuple[list[Tensor], int, Tensor, Tensor]:
         """The values of each path, the most nodes used, and the paths that are not within tolerance: for want of
         nodes, and for want of digits."""
-        values = [torch.zeros_like(end[block % paths.batch]) for end in paths.ends]
+        values = [torch.zeros_like(end[block % paths.batch]) for end in paths.ends]  # (paths, …) each
         still = torch.arange(len(block))
         rounded: list[Tensor] = []
         nodes = self.nodes or max(min(8, self.max_nodes), 2 if self.rule == "trapezoid" else 1)
@@ -93,9 +102,9 @@ class IntegratedGradients:
             found, low, high = integrate(paths, which, RULES[self.rule](nodes), self.chunk)
             for value, new in zip(values, found, strict=True):
                 value[still.to(value.device)] = new
-            total = paths.at_ends[which] - paths.at_starts[which]
+            total = paths.at_ends[which] - paths.at_starts[which]  # (paths,)
             gap = (total - sum(v.reshape(len(v), -1).double().sum(1) for v in found).cpu()).abs()  # type: ignore[union-attr]
-            wide, fine = paths.judged(which, gap, self.tolerance, low, high)
+            wide, fine = paths.judge(which, gap, self.tolerance, low, high)
             rounded.append(which[fine])
             still = still[wide]
             if self.nodes or not len(still) or nodes >= self.max_nodes:
@@ -108,18 +117,18 @@ def integrate(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """`(x − x′) ∫ ∇f dα` of the paths `which`, each (len(which), …), and the lowest and highest score met."""
     places, weights = (torch.as_tensor(np.asarray(a)) for a in rule)
-    slots = torch.arange(len(which)).repeat(len(places))
+    slots = torch.arange(len(which)).repeat(len(places))  # (nodes · paths,): the path of each row
     places, weights = (a.repeat_interleave(len(which)) for a in (places, weights))
-    sums = [torch.zeros_like(end[which.to(end.device) % paths.batch]) for end in paths.ends]
+    sums = [torch.zeros_like(end[which.to(end.device) % paths.batch]) for end in paths.ends]  # (paths, …)
     met = []
     parts = (pieces(a, chunk) for a in (slots, places, weights))
     for slot, place, weight in zip(*parts, strict=True):
         score = paths.forward(which[slot], place)
         met.append(score.value.detach().double().cpu())
         for total, gradient in zip(sums, score.gradients(), strict=True):
-            column = weight.to(gradient).view(-1, *[1] * (gradient.dim() - 1))
+            column = weight.to(gradient).view(-1, *[1] * (gradient.dim() - 1))  # (rows, 1, …)
             total.index_add_(0, slot.to(gradient.device), gradient * column)
-    grid = torch.cat(met).view(-1, len(which))
+    grid = torch.cat(met).view(-1, len(which))  # (nodes, paths)
     return [s * step for s, step in zip(sums, paths.steps(which), strict=True)], grid.amin(0), grid.amax(0)
 
 
@@ -129,15 +138,15 @@ def check_accuracy(nodes: int | None, max_nodes: int, tolerance: float, chunk: i
     check("tolerance", tolerance, lambda v: v > 0, "a positive share of the total")
 
 
-def shortfalls(paths: Paths, missed: set[int], coarse: set[int], why: str) -> tuple[str, ...]:
+def warn_of_shortfalls(paths: Paths, missed: set[int], coarse: set[int], why: str) -> tuple[str, ...]:
     """A warning for the samples that were missed, which says `why`, and one for those that want digits."""
     reasons = (
         (missed, why),
         (coarse, f"in {paths.dtype}, whose rounding is larger; a wider number format would tell"),
     )
-    return tuple(f"samples {_some(s)} are not within tolerance {why}" for s, why in reasons if s)
+    return tuple(f"samples {_list_samples(s)} are not within tolerance {why}" for s, why in reasons if s)
 
 
-def _some(samples: set[int]) -> str:
+def _list_samples(samples: set[int]) -> str:
     some = sorted(samples)
     return f"{some[:8]} and {len(some) - 8} more" if len(some) > 8 else str(some)

@@ -21,11 +21,16 @@ SMALLEST_TOTAL = 0.01
 
 @dataclass
 class Paths:
-    """The straight lines from each baseline to each sample.
+    """The straight lines from each baseline to each sample: path `p` runs from baseline `p // batch` to sample
+    `p % batch`.
 
-    Path `p` runs from baseline `p // batch` to sample `p % batch`. `starts` are (baselines, batch or 1, …)
-    and `ends` (batch, …), one of each for every leaf; `at_starts` and `at_ends` are the scores there,
-    (paths,) in double precision on the CPU.
+    Attributes:
+        subject (Gradients): The model, and what it is explained at.
+        starts (list of Tensor): (baselines, batch or 1, …) for each leaf.
+        ends (list of Tensor): (batch, …) for each leaf.
+        table (dict, default HARMLESS): Substitutes that the model runs under.
+        at_starts (Tensor): Scores at the starts, (paths,) in double precision on the CPU.
+        at_ends (Tensor): Scores at the ends, likewise.
     """
 
     subject: Gradients
@@ -66,8 +71,8 @@ class Paths:
         points = []
         for start, end in zip(self.starts, self.ends, strict=True):
             row = which.to(end.device)
-            part = places.to(end).view(-1, *[1] * (end.dim() - 1))
-            points.append(torch.lerp(self._start(start, row), end[row % self.batch], part))
+            part = places.to(end).view(-1, *[1] * (end.dim() - 1))  # (rows, 1, …)
+            points.append(torch.lerp(self._start_of(start, row), end[row % self.batch], part))  # (rows, …)
         run = Substitution(self.table, model=self.subject.model)
         return self.subject.forward(run, points, which % self.batch, grad)
 
@@ -82,28 +87,28 @@ class Paths:
         """`x − x′` of the paths `which`, one tensor for each leaf."""
         rows = [which.to(end.device) for end in self.ends]
         pairs = zip(self.starts, self.ends, rows, strict=True)
-        return [end[row % self.batch] - self._start(start, row) for start, end, row in pairs]
+        return [end[row % self.batch] - self._start_of(start, row) for start, end, row in pairs]
 
     def totals(self) -> Tensor:
-        """What is to be apportioned for each sample: (batch,) `f(x)` minus the mean of `f(x′)`."""
-        total = (self.at_ends - self.at_starts).view(self.baselines, self.batch).mean(0)
+        """The amount to apportion for each sample, (batch,): `f(x)` minus the mean of `f(x′)`."""
+        total = (self.at_ends - self.at_starts).view(self.baselines, self.batch).mean(0)  # (batch,)
         return total.to(self.ends[0].device)
 
     def scale(self, which: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        """What a remainder is compared with: |total|, or a share of what the score spans if that is more.
+        """The measure of a remainder: |total|, or a share of the span of the score if that is more.
 
         `low` and `high` are the lowest and highest scores met inside the paths `which`.
         """
-        ends = torch.stack([self.at_starts[which], self.at_ends[which]])
-        span = torch.maximum(high, ends.amax(0)) - torch.minimum(low, ends.amin(0))
+        ends = torch.stack([self.at_starts[which], self.at_ends[which]])  # (2, rows)
+        span = torch.maximum(high, ends.amax(0)) - torch.minimum(low, ends.amin(0))  # (rows,)
         return torch.maximum((ends[1] - ends[0]).abs(), SMALLEST_TOTAL * span)
 
-    def judged(
+    def judge(
         self, which: Tensor, gap: Tensor, tolerance: float, low: Tensor, high: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Which gaps are above the tolerance: those that more nodes may close, and those that the number format
+        """Find the gaps above the tolerance: those that more nodes may close, and those that the number format
         cannot tell from zero."""
-        over = gap - tolerance * self.scale(which, low, high)
+        over = gap - tolerance * self.scale(which, low, high)  # (rows,)
         rounding = self.rounding(which)
         return over > rounding, (over > 0) & (over <= rounding)
 
@@ -112,7 +117,7 @@ class Paths:
         size = torch.maximum(self.at_starts[which].abs(), self.at_ends[which].abs())
         return 32 * torch.finfo(self.dtype).eps * size
 
-    def _start(self, start: Tensor, which: Tensor) -> Tensor:
+    def _start_of(self, start: Tensor, which: Tensor) -> Tensor:
         return start.expand(-1, self.batch, *start.shape[2:])[which // self.batch, which % self.batch]
 
 
@@ -144,25 +149,27 @@ def baselines_of(
             raise InputError("baseline contains NaN or infinite numbers")
     direct = len(ends) == 1 and len(given) == 1
     if direct and score.slots[0].positions is not None and next(iter(given.values())).is_floating_point():
-        return [_many(next(iter(given.values())), ends[0], "the embedding")]
+        return [_stack_baselines(next(iter(given.values())), ends[0], "the embedding")]
     if not subject.layers and all(slot.positions is None for slot in score.slots):
         keys = [slot.key for slot in score.slots]
-        found = [_many(given.get(k, inputs[k]), e, "the input") for k, e in zip(keys, ends, strict=True)]
+        found = [
+            _stack_baselines(given.get(k, inputs[k]), e, "the input") for k, e in zip(keys, ends, strict=True)
+        ]
         most = max(start.shape[0] for start in found)
         if any(start.shape[0] not in (1, most) for start in found):
             raise InputError(
                 f"baselines number {[s.shape[0] for s in found]}; accepted: as many for each input"
             )
         return [start.expand(most, *start.shape[1:]) for start in found]
-    return _looked_up(subject, inputs, given, ends)
+    return _look_up(subject, inputs, given, ends)
 
 
-def _looked_up(
+def _look_up(
     subject: Gradients, inputs: dict[object, Tensor], given: dict[object, Tensor], ends: list[Tensor]
 ) -> list[Tensor]:
     """Baselines that must pass through the model first: token ids, or inputs below an inner layer."""
     wide = {
-        k: _many(given.get(k, t), t, "the input").expand(-1, subject.batch, *t.shape[1:])
+        k: _stack_baselines(given.get(k, t), t, "the input").expand(-1, subject.batch, *t.shape[1:])
         for k, t in inputs.items()
     }
     most = max(t.shape[0] for t in wide.values())
@@ -190,7 +197,7 @@ def _by_key(inputs: Inputs) -> dict[object, Tensor]:
     return dict(enumerate(inputs)) if isinstance(inputs, tuple) else {key: inputs[key] for key in inputs}
 
 
-def _many(baseline: Tensor, end: Tensor, what: str) -> Tensor:
+def _stack_baselines(baseline: Tensor, end: Tensor, what: str) -> Tensor:
     """As (baselines, batch or 1, …): what broadcasts to `end`, or has one dimension more."""
     several = baseline.dim() > end.dim()
     one = baseline if several else baseline[None]

@@ -1,6 +1,6 @@
 """Rules for integrals along a path: nodes on (0, 1) and the weight of each.
 
-Integrated Gradients needs `∫ g(u) du`; Integrated Hessians needs `∫ −ln u · g(u) du` (see `hessian`).
+Integrated Gradients needs `∫ g(u) du`; Integrated Hessians needs `∫ −ln u · g(u) du`.
 """
 
 from __future__ import annotations
@@ -77,9 +77,8 @@ def gauss_log(nodes: int) -> tuple[Array, Array]:
     # Each moment is that of the monic polynomial: divided by the leading coefficient (2k)! / (k!)².
     leading = np.cumprod((4 * k - 2) / k)
     moments = np.concatenate([[1.0], (-1.0) ** k / (k * (k + 1)) / leading])
-    known = np.concatenate(
-        [[1.0], k**2 / (4 * (4 * k**2 - 1.0))]
-    )  # the recurrence of the Legendre polynomials
+    # The recurrence of the Legendre polynomials.
+    known = np.concatenate([[1.0], k**2 / (4 * (4 * k**2 - 1.0))])
     diagonal, squares = np.empty(nodes), np.empty(nodes)
     diagonal[0], squares[0] = 0.5 + moments[1] / moments[0], moments[0]
     before, now = np.zeros(2 * nodes), moments

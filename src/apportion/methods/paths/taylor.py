@@ -19,19 +19,26 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class Taylor:
-    """Taylor decomposition (Bach et al. 2015, eq. 7 and 8): `R = (x − x₀) · ∇f(x₀)` at a root `f(x₀) = 0`.
+    """Expand the score at a root point `f(x₀) = 0` near the input (Bach et al. 2015, eq. 7 and 8):
+    `R = (x − x₀) · ∇f(x₀)`.
 
-    The root is searched near `x`: without `data`, by following the gradient with Newton steps of the score,
-    `x ← x − f ∇f / |∇f|²`, halved while they overshoot; with `data=` in the call (samples of the inputs'
-    form), on the line to the nearest sample whose score has the other sign, by bisection. Both stay within
-    `low` and `high` where these are given, and stop where |f| is at most `tolerance` times |f(x)|, or after
-    `steps`.
+    Without `data`, the root is searched by following the gradient with Newton steps of the score,
+    `x ← x − f ∇f / |∇f|²`, halved while they overshoot; with `data=` in the call (samples of the inputs' form), on
+    the line to the nearest sample whose score has the other sign, by bisection.
 
-    `total` is `f(x)`; the remainder says how far from linear the score is between root and input. The
-    explained score needs a root: for a classifier that is often a difference of scores, such as
-    `target=Contrast(3, 5)`. Raises InputError where no root was found, saying how close the search came.
-    Cost: one forward and backward pass a step, and one at the root; with data one forward pass over it (one for
-    each sample where the model has other inputs, or `at` names a layer) and one for each bisection.
+    `total` is `f(x)`; the remainder says how far from linear the score is between root and input. The explained
+    score needs a root: for a classifier that is often a difference of scores, such as `target=Contrast(3, 5)`.
+    Raises InputError where no root was found, saying how close the search came. Cost: one forward and backward
+    pass a step, and one at the root; with data one forward pass over it (one for each sample where the model has
+    other inputs, or `at` names a layer) and one for each bisection.
+
+    Attributes:
+        steps (int, default 200): Most steps of the search.
+        tolerance (float, default 0.001, share of |f(x)|): Largest |f| at what counts as a root.
+        low (float, default None): Smallest entry of a root; None: no bound.
+        high (float, default None): Largest entry of a root; None: no bound.
+        chunk (int, default 32, rows): Rows that run at once.
+        at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> weight = torch.tensor([[1.0, -1.0]])
     >>> e = Taylor()(lambda x: x @ weight.T, torch.tensor([[3.0, 1.0]]))
@@ -82,7 +89,7 @@ class Taylor:
             )
         gradients = subject.forward(leaves=roots).gradients()
         values = [(x - root) * g for x, root, g in zip(ends, roots, gradients, strict=True)]
-        distance = _flat([x - root for x, root in zip(ends, roots, strict=True)]).norm(dim=1).tolist()
+        distance = _flatten([x - root for x, root in zip(ends, roots, strict=True)]).norm(dim=1).tolist()
         notes = {"root_score": tuple(left.tolist()), "distance": tuple(distance)}
         return subject.explanation(self, score, values, value, notes=notes)
 
@@ -99,11 +106,13 @@ class Taylor:
             open_rows = (left.abs() > allowed).nonzero().flatten()
             if not len(open_rows):
                 break
-            free = [g * self._free(x, g, left) for x, g in zip(best, gradients, strict=True)]
-            slope = _flat(free).square().sum(1)
+            free = [g * self._mark_free(x, g, left) for x, g in zip(best, gradients, strict=True)]
+            slope = _flatten(free).square().sum(1)  # (batch,)
             # Where the gradient is zero, no step: an infinite one times zero would be NaN.
             part = torch.where(slope > 0, size * left / slope.clamp(min=torch.finfo(slope.dtype).tiny), 0)
-            tried = [self._inside(x - g * _column(part.to(x), x)) for x, g in zip(best, free, strict=True)]
+            tried = [
+                self._keep_inside(x - g * _as_column(part.to(x), x)) for x, g in zip(best, free, strict=True)
+            ]
             there = subject.forward(leaves=[t[open_rows] for t in tried], rows=open_rows)
             found, slopes = there.value.detach(), there.gradients()
             better = torch.isfinite(found) & (found.abs() < left[open_rows].abs())
@@ -114,9 +123,9 @@ class Taylor:
                 x[moved], gradient[moved] = t[moved], new[better]
         return best, left
 
-    def _free(self, x: Tensor, gradient: Tensor, value: Tensor) -> Tensor:
+    def _mark_free(self, x: Tensor, gradient: Tensor, value: Tensor) -> Tensor:
         """1 where a step against the score may go, 0 where a bound is in its way."""
-        direction = -gradient * _column(value.sign(), x)
+        direction = -gradient * _as_column(value.sign(), x)
         free = torch.ones_like(x)
         if self.low is not None:
             free[(x <= self.low) & (direction < 0)] = 0
@@ -124,7 +133,7 @@ class Taylor:
             free[(x >= self.high) & (direction > 0)] = 0
         return free
 
-    def _inside(self, x: Tensor) -> Tensor:
+    def _keep_inside(self, x: Tensor) -> Tensor:
         return x if self.low is None and self.high is None else x.clamp(self.low, self.high)
 
     def _search_lines(
@@ -143,11 +152,11 @@ class Taylor:
             raise InputError(
                 f"data has shape {tuple(data.shape)}; accepted: {wanted[0]} in the form of one input"
             )
-        data = self._inside(data.detach().to(ends[0]))
+        data = self._keep_inside(data.detach().to(ends[0]))
         x, value = ends[0], score.value.detach()
         # Nothing but the leaf goes into a model that reads one tensor of numbers: its scores hold for every sample.
         whole = not subject.layers and isinstance(subject.inputs, Tensor) and score.slots[0].positions is None
-        scores = self._scores_once(subject, data) if whole else self._scores_of_each(subject, data)
+        scores = self._score_once(subject, data) if whole else self._score_each(subject, data)
         other = scores * value[:, None] <= 0
         lost = ((value != 0) & ~other.any(1)).nonzero().flatten()
         if len(lost):
@@ -157,13 +166,13 @@ class Taylor:
                 f"no root point was found: the score of sample {row} is {float(value[row]):.3g} and no sample of the "
                 f"data has the other sign (closest: {closest:.3g}); try a target=Contrast(…)"
             )
-        own, theirs = (_wide(points.reshape(len(points), -1)) for points in (x, data))
+        own, theirs = (_widen(points.reshape(len(points), -1)) for points in (x, data))
         distance = torch.cdist(own, theirs, compute_mode="donot_use_mm_for_euclid_dist")
-        far = data[distance.masked_fill(~other, torch.inf).argmin(1)]
+        far = data[distance.masked_fill(~other, torch.inf).argmin(1)]  # (batch, …)
         root, left = self._bisect(subject, x, far, value)
         return [root], left
 
-    def _scores_once(self, subject: Gradients, data: Tensor) -> Tensor:
+    def _score_once(self, subject: Gradients, data: Tensor) -> Tensor:
         """The score of each datum for the target of each sample: (batch, data), with one pass over the data."""
         zero = torch.zeros(len(data), dtype=torch.long, device=data.device)
         parts = zip(data.split(self.chunk), zero.split(self.chunk), strict=True)
@@ -172,24 +181,24 @@ class Taylor:
             return outputs[:, subject.resolved.to(outputs.device)].T
         return pick(subject.resolved, outputs).expand(subject.batch, -1)
 
-    def _scores_of_each(self, subject: Gradients, data: Tensor) -> Tensor:
-        """The same where each sample brings inputs of its own: each datum beside the others of each sample."""
+    def _score_each(self, subject: Gradients, data: Tensor) -> Tensor:
+        """Score each datum where samples bring inputs of their own: beside the others of each sample."""
         pairs = torch.arange(subject.batch * len(data), device=data.device).split(self.chunk)
-        found = [_scored(subject, data[pair % len(data)], pair // len(data)) for pair in pairs]
+        found = [_score(subject, data[pair % len(data)], pair // len(data)) for pair in pairs]
         return torch.cat(found).view(subject.batch, -1)
 
     def _bisect(self, subject: Gradients, x: Tensor, far: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """The best point met on the line from each sample to its far end, where the score has the other sign."""
         root, left = x.clone(), value.clone()
-        low, high = _wide(x.new_zeros(len(x))), _wide(x.new_ones(len(x)))
+        low, high = _widen(x.new_zeros(len(x))), _widen(x.new_ones(len(x)))
         open_rows = (value != 0).nonzero().flatten()
         for _ in range(min(self.steps, 60)):
             if not len(open_rows):
                 break
             middle = (low[open_rows] + high[open_rows]) / 2
-            points = torch.lerp(_wide(x[open_rows]), _wide(far[open_rows]), _column(middle, x)).to(x)
+            points = torch.lerp(_widen(x[open_rows]), _widen(far[open_rows]), _as_column(middle, x)).to(x)
             parts = zip(points.split(self.chunk), open_rows.split(self.chunk), strict=True)
-            found = torch.cat([_scored(subject, point, rows) for point, rows in parts])
+            found = torch.cat([_score(subject, point, rows) for point, rows in parts])
             own = value[open_rows]
             same, better = found * own > 0, found.abs() < left[open_rows].abs()
             low[open_rows] = torch.where(same, middle, low[open_rows])
@@ -199,19 +208,19 @@ class Taylor:
         return root, left
 
 
-def _wide(numbers: Tensor) -> Tensor:
+def _widen(numbers: Tensor) -> Tensor:
     """At least in single precision, for places on a line between numbers of half precision."""
     return numbers.to(torch.promote_types(numbers.dtype, torch.float32))
 
 
-def _scored(subject: Gradients, points: Tensor, rows: Tensor) -> Tensor:
+def _score(subject: Gradients, points: Tensor, rows: Tensor) -> Tensor:
     there = subject.forward(leaves=[points], rows=rows, grad=False)
     return there.value.detach()
 
 
-def _flat(tensors: list[Tensor]) -> Tensor:
+def _flatten(tensors: list[Tensor]) -> Tensor:
     return torch.cat([t.reshape(len(t), -1) for t in tensors], 1)
 
 
-def _column(numbers: Tensor, like: Tensor) -> Tensor:
+def _as_column(numbers: Tensor, like: Tensor) -> Tensor:
     return numbers.view(-1, *[1] * (like.dim() - 1))

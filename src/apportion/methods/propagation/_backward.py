@@ -28,8 +28,8 @@ def scales(rule: Rule) -> TypeGuard[Scaling]:
     return hasattr(rule, "scaled") and not getattr(rule, "spread_bias", False)
 
 
-def _handed_down(rule: Rule, z: Tensor, gradient: Tensor) -> Tensor:
-    """What goes to a layer for a gradient at its output `z`: a scaled gradient, or the relevance."""
+def _pass_down(rule: Rule, z: Tensor, gradient: Tensor) -> Tensor:
+    """Make of a gradient at the output `z` what its layer takes: a scaled gradient, or the relevance."""
     return rule.scaled(z, gradient) if scales(rule) else gradient * z
 
 
@@ -55,7 +55,7 @@ class Lazy(torch.autograd.Function):
         layer, rule = ctx.layer, ctx.rule
         # Autocast, where the model uses it, is off by now, and its formats are those of the weights again.
         x, z, R = (t.to(layer.weight.dtype) for t in (*ctx.saved_tensors, R))
-        found = rule(layer, x, z, R)
+        found = rule(layer, x, z, R)  # (batch, inputs, …)
         if not getattr(rule, "direct", False):
             return found, None, None, None, None
         if not ctx.probed:
@@ -77,7 +77,7 @@ class Settle(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         (z,) = ctx.saved_tensors
-        passed = _handed_down(ctx.rule, z, gradient)
+        passed = _pass_down(ctx.rule, z, gradient)  # (batch, outputs, …)
         layer, row = ctx.layer, ctx.row
         if row is not None:
             row.layer = True
@@ -98,11 +98,11 @@ class FoldedReLU(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        (y,) = ctx.saved_tensors
+        (y,) = ctx.saved_tensors  # (batch, outputs, …)
         return ctx.rule.scaled(y, gradient, closed=True) if scales(ctx.rule) else gradient * y, None
 
 
 # Typed here, because torch's autograd functions carry no annotations.
-lazily: Callable[..., Tensor] = Lazy.apply
+evaluate_lazily: Callable[..., Tensor] = Lazy.apply
 settle: Callable[..., Tensor] = Settle.apply
 fold_relu: Callable[..., Tensor] = FoldedReLU.apply

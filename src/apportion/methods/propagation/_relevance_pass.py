@@ -22,7 +22,7 @@ from apportion.engines.substitution.explained import Explained
 from apportion.engines.substitution.tensor_notes import TensorNotes
 from apportion.errors import InputError
 from apportion.methods.contracts import Rule
-from apportion.methods.propagation._backward import fold_relu, lazily, scales, settle
+from apportion.methods.propagation._backward import evaluate_lazily, fold_relu, scales, settle
 from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation._tags import Tag
 from apportion.methods.propagation.composites import Composite
@@ -49,18 +49,18 @@ class Propagation:
     ) -> Substitution:
         """The run under a table of treatments. `other` takes the functions that are not in it; those that are
         `composed` of other operations have no row of the ledger."""
-        measured = {name: self._measured(function, name not in composed) for name, function in table.items()}
+        measured = {name: self._measure(function, name not in composed) for name, function in table.items()}
         if isinstance(model, torch.nn.Module):
             self.types = {name: type(module).__name__ for name, module in model.named_modules()}
             for module in model.modules():
                 if isinstance(module, torch.fx.GraphModule):
-                    self.types |= _exported_types(module)
+                    self.types |= _find_exported_types(module)
         explained = Explained(probing=self.composite.first is not None)
-        return Substitution(measured, self._measured(other, True), model, self, explained, self.arrived)
+        return Substitution(measured, self._measure(other, True), model, self, explained, self.arrived)
 
     # ---- what is called ----
 
-    def _measured(self, function: Callable[..., Any], row: bool) -> Callable[..., Any]:
+    def _measure(self, function: Callable[..., Any], row: bool) -> Callable[..., Any]:
         """The substitute, with its outputs registered and, for the ledger, its relevance in and out measured."""
 
         def substitute(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -68,7 +68,7 @@ class Propagation:
                 result = function(call, *args, **kwargs)
             else:
                 outer, self.row = self.row, None
-                result = self._with_ledger(function, call)
+                result = self._fill_row(function, call)
                 self.row = outer
             for tensor in tensors_in(result):
                 if tensor.requires_grad:
@@ -77,7 +77,7 @@ class Propagation:
 
         return substitute
 
-    def _with_ledger(self, function: Callable[..., Any], call: Call) -> Any:
+    def _fill_row(self, function: Callable[..., Any], call: Call) -> Any:
         row = OpenRow(call.run.where(), call.name)
         self.row = row
 
@@ -121,9 +121,7 @@ class Propagation:
 
     def unruled(self, call: Call) -> Any:
         """Use the gradient of a function that has no rule, and measure what that loses."""
-        measured = (
-            self.row is not None
-        )  # not in what is only written out in other operations, which has no row
+        measured = self.row is not None  # a treatment that is only written out in other operations has no row
         row = self.row if self.row is not None else OpenRow(call.run.where(), call.name)
         if not measured:
             self._measure_inputs(call, row)
@@ -152,12 +150,12 @@ class Propagation:
             return tensor
         depends = self.known.get(tensor)
         if depends is None:
-            self.known[tensor] = depends = _depends(tensor, explained)
+            self.known[tensor] = depends = _is_explained(tensor, explained)
             if depends:
-                self._unseen(run, tensor)
+                self._note_unseen(run, tensor)
         return tensor if depends else tensor.detach()
 
-    def _unseen(self, run: Substitution, tensor: Tensor) -> None:
+    def _note_unseen(self, run: Substitution, tensor: Tensor) -> None:
         maker = "unknown" if tensor.grad_fn is None else tensor.grad_fn.name()
         base = base_of(tensor)
         seen = base is not None and (self.known.get(base) or base in run.explained)
@@ -197,13 +195,13 @@ class Propagation:
         """The same under a known rule; `value` makes the output where it need not be computed from `x`."""
         row = self.row
         if row is not None:
-            row.rule = _short(rule)
+            row.rule = _shorten(rule)
             layer.row = row
         if scales(rule):
             z = layer(x, layer.weight, layer.bias) if value is None else value()
         else:
             direct = getattr(rule, "direct", False)
-            z = lazily(x, probe if direct else None, layer, rule, value)
+            z = evaluate_lazily(x, probe if direct else None, layer, rule, value)
         self.known[z] = True
         out = settle(z, layer, rule, row)
         call.run.notes[out] = Tag(layer=layer, rule=rule, x=x, probe=probe, raw=z, row=row)
@@ -217,8 +215,8 @@ class Propagation:
         return fold_relu(note.raw, note.rule)
 
 
-def _depends(tensor: Tensor, explained: Explained) -> bool:
-    """Whether a tensor was computed from what is explained."""
+def _is_explained(tensor: Tensor, explained: Explained) -> bool:
+    """True if a tensor was computed from what is explained."""
     seen, nodes = set(), [tensor.grad_fn]
     while nodes:
         node = nodes.pop()
@@ -231,14 +229,14 @@ def _depends(tensor: Tensor, explained: Explained) -> bool:
     return False
 
 
-def _exported_types(program: torch.fx.GraphModule) -> dict[str, str]:
+def _find_exported_types(program: torch.fx.GraphModule) -> dict[str, str]:
     """The types of the modules that an exported program was made of, by name."""
     stacks = (node.meta.get("nn_module_stack") or {} for node in program.graph.nodes)
     places = (place for stack in stacks for place in stack.values())
     return {str(name): getattr(kind, "__name__", str(kind).rsplit(".")[-1]) for name, kind in places}
 
 
-def _short(rule: Rule) -> str:
+def _shorten(rule: Rule) -> str:
     text = repr(rule)
     return text.replace("eps=", "ε=").replace(", spread_bias=False", "").replace("gamma=", "γ=")
 

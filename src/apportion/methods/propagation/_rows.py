@@ -18,9 +18,8 @@ class OpenRow:
     operation: str
     rule: str = ""
     ruled: bool = True
-    layer: bool = (
-        False  # what its bias did not absorb, its stabiliser did; other operations have no stabiliser
-    )
+    # What the bias of a layer did not absorb, its stabiliser did; other operations have no stabiliser.
+    layer: bool = False
     sums: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def add(self, what: str, amount: Tensor) -> None:
@@ -35,11 +34,11 @@ class OpenRow:
         product = (a * b.conj()).real if a.is_complex() or b.is_complex() else torch.where(b == 0, 0, a * b)
         self.add(what, product.sum(dtype=wide))
 
-    def of(self, what: str) -> float:
+    def sum_of(self, what: str) -> float:
         return sum(float(amount) for amount in self.sums.get(what, ()))
 
-    def closed(self) -> Row:
-        arrived, passed_on, bias = self.of("arrived"), self.of("passed_on"), self.of("bias")
+    def close(self) -> Row:
+        arrived, passed_on, bias = self.sum_of("arrived"), self.sum_of("passed_on"), self.sum_of("bias")
         lost = arrived - passed_on
         if not self.ruled:
             return Row(self.module, self.operation, self.rule, arrived, passed_on, 0.0, 0.0, lost)

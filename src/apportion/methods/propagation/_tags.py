@@ -64,7 +64,7 @@ def unruled(call: Call) -> Any:
 
 @dataclass
 class Tag:
-    """What is known of a tensor that a substituted function returned; for the output of a layer, how it was made
+    """The knowledge of a tensor that a substituted function returned; for the output of a layer, how it was made
     and its `raw` output, which expects what the rule expects rather than a gradient.
 
     `kind` is "gate" (values in [0, 1] that weigh), "scale" (a divisor or its inverse), "tanh", "positive", or "".
@@ -102,7 +102,7 @@ def operands(call: Call) -> tuple[Any, Any]:
     return values[0], values[1]
 
 
-def weighed(call: Call, *factors: Any) -> tuple[Any, ...]:
+def weigh(call: Call, *factors: Any) -> tuple[Any, ...]:
     """The factors of a product; where the composite has attention weights constant, gates among others are."""
     gates = [active(t) and kind_of(call, t) == "gate" for t in factors]
     if state_of(call).composite.softmax != "constant" or sum(gates) == sum(map(active, factors)):

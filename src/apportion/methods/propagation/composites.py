@@ -15,13 +15,21 @@ from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, G
 
 @dataclass(frozen=True)
 class Composite:
-    """Which rule a layer gets: by the name of its module, then by the module's type, then by its depth (`first`:
-    it reads the input itself, whatever was moved or rescaled before; `last`: nothing is after it), then by its
-    kind. `names` and `types` are pairs of a pattern (`"layer3.*"`, `"Conv*"`) and a rule.
+    """Choose the rule of each layer: by the name of its module, then by the module's type, then by its depth, then
+    by its kind.
 
-    `softmax`: "taylor" propagates through attention weights as AttnLRP does (Achtibat et al. 2024), "constant"
-    lets the values take all. `pooling`: "winner" gives a max pool's relevance to its maximum, "proportional"
-    shares it out.
+    Attributes:
+        convolution (Rule, default Epsilon): Rule of convolutions.
+        linear (Rule, default Epsilon): Rule of dense layers.
+        matmul (Rule, default Epsilon): Rule of other products with constant matrices.
+        first (Rule, default None): Rule of layers that read the input itself, whatever was moved or rescaled
+            before; None: as others.
+        last (Rule, default None): Rule of the layer that nothing is after; None: as others.
+        names (tuple of pairs, default empty): Patterns of module names (`"layer3.*"`), each with a rule.
+        types (tuple of pairs, default empty): Patterns of module types (`"Conv*"`), each with a rule.
+        softmax (str, default "taylor"): Propagate through attention weights as AttnLRP does (Achtibat et al. 2024);
+            "constant" lets the values take all.
+        pooling (str, default "winner"): Give a max pool's relevance to its maximum; "proportional" shares it out.
 
     >>> Composite(first=Flat(), names=(("head*", Epsilon(0.1)),)).first
     Flat(eps=1e-06)
@@ -72,17 +80,17 @@ COMPOSITES: dict[str, Composite] = {
 and gates are constants."""
 
 
-def composite_named(name: str | Composite | None, model: Any) -> tuple[str, Composite]:
+def find_composite(name: str | Composite | None, model: Any) -> tuple[str, Composite]:
     """A composite by name; None picks by what the model is made of."""
     if isinstance(name, Composite):
         return repr(name), name
-    name = _suited(model) if name is None else name
+    name = _choose_by_parts(model) if name is None else name
     if name not in COMPOSITES:
         raise InputError(f"unknown composite {name!r}; accepted: {', '.join(COMPOSITES)}, or a Composite")
     return name, COMPOSITES[name]
 
 
-def _suited(model: Any) -> str:
+def _choose_by_parts(model: Any) -> str:
     if not isinstance(model, torch.nn.Module):
         return "epsilon"
     parts = [type(module).__name__.lower() for module in model.modules()]

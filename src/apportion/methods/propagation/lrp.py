@@ -16,7 +16,7 @@ from apportion.engines.substitution import Gradients, Score
 from apportion.errors import InputError
 from apportion.methods.propagation._relevance_pass import Propagation
 from apportion.methods.propagation._rows import OpenRow
-from apportion.methods.propagation.composites import Composite, composite_named
+from apportion.methods.propagation.composites import Composite, find_composite
 from apportion.methods.propagation.operations.table import COMPOSED, TABLE, other
 from apportion.results.explanation import Explanation
 from apportion.results.ledger import Ledger
@@ -28,16 +28,20 @@ NEARLY_ALL = 0.9  # share of the score; a remainder above it is told in a warnin
 
 @dataclass(frozen=True)
 class LRP:
-    """Layer-wise relevance propagation (Bach et al. 2015) for any PyTorch model as it is.
+    """Propagate relevance layer by layer (Bach et al. 2015) through any PyTorch model as it is.
 
-    `composite` says which rule a layer gets: a name (see `COMPOSITES`), a `Composite`, or None to pick by what
-    the model is made of; the notes say what was picked. `total` is the explained score; what biases, the
-    stabiliser and operations without a rule absorb is the remainder, and with `ledger=True` each operation's
-    part of it is in `explanation.ledger`. An operation without a rule passes relevance by its gradient and is
-    named in the warnings with the amount; with `strict=True` it is an error. A remainder of nearly the whole score
-    is told in a warning, too. `at` names one or several modules
-    whose outputs' relevance is wanted instead of the inputs'. Cost: one forward and one backward pass (the
-    rules other than LRP-0 and LRP-ε evaluate their layer once or twice more).
+    `total` is the explained score; what biases, the stabiliser and operations without a rule absorb is the
+    remainder. An operation without a rule passes relevance by its gradient and is named in the warnings with the
+    amount. A remainder of nearly the whole score is told in a warning, too. The notes say which composite was
+    used. Cost: one forward and one backward pass (the rules other than LRP-0 and LRP-ε evaluate their layer once
+    or twice more).
+
+    Attributes:
+        composite (str or Composite, default None): Which rule a layer gets; a name is one of `COMPOSITES`; None: by
+            what the model is made of.
+        ledger (bool, default False): Enter each operation's part of the remainder in `explanation.ledger`.
+        strict (bool, default False): Raise InputError for an operation without a rule.
+        at (str or list of str, default None): Modules whose outputs' relevance is wanted; None: the inputs'.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     >>> e = LRP("epsilon", ledger=True)(model, torch.ones(1, 4), target=0)
@@ -51,12 +55,12 @@ class LRP:
     at: str | Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        composite_named(self.composite, None)
+        find_composite(self.composite, None)
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Gradients(model, inputs, target, self.at)
         _check_visible(subject.model)
-        name, composite = composite_named(self.composite, subject.model)
+        name, composite = find_composite(self.composite, subject.model)
         layers = None
         if composite.last is not None:
             counting = Propagation(composite)
@@ -73,14 +77,16 @@ class LRP:
             score,
             values,
             score.value,
-            warnings=_warnings(state),
-            ledger=_ledger(state, score, values) if self.ledger else None,
+            warnings=_warn_of_gaps(state),
+            ledger=_fill_ledger(state, score, values) if self.ledger else None,
             notes={"composite": name},
         )
-        return replace(made, warnings=(*made.warnings, *_left_over(score.value.detach(), made.apportioned)))
+        return replace(
+            made, warnings=(*made.warnings, *_warn_of_remainder(score.value.detach(), made.apportioned))
+        )
 
 
-def _left_over(total: Tensor, apportioned: Tensor) -> tuple[str, ...]:
+def _warn_of_remainder(total: Tensor, apportioned: Tensor) -> tuple[str, ...]:
     many = int(((total - apportioned).abs() > NEARLY_ALL * total.abs()).sum())
     if not many:
         return ()
@@ -102,11 +108,11 @@ def _check_visible(model: Any) -> None:
             )
 
 
-def _warnings(state: Propagation) -> tuple[str, ...]:
+def _warn_of_gaps(state: Propagation) -> tuple[str, ...]:
     found = []
     for row in state.rows.values():
         if not row.ruled:
-            closed = row.closed()
+            closed = row.close()
             found.append(
                 f"no rule for {row.operation!r} in {row.module or 'the model'!r}: its gradient was used; relevance "
                 f"{closed.arrived:.4g} arrived and {closed.passed_on:.4g} was passed on"
@@ -115,22 +121,22 @@ def _warnings(state: Propagation) -> tuple[str, ...]:
         place = f"before {row.module!r}" if row.module else "by the model"
         found.append(
             f"a function that cannot be seen ({row.operation}) is called {place}: its "
-            f"gradient was used; relevance {row.of('arrived'):.4g} arrived there"
+            f"gradient was used; relevance {row.sum_of('arrived'):.4g} arrived there"
         )
     return tuple(found)
 
 
-def _ledger(state: Propagation, score: Score, values: Sequence[torch.Tensor]) -> Ledger:
-    rows = [row.closed() for row in state.rows.values()]
+def _fill_ledger(state: Propagation, score: Score, values: Sequence[torch.Tensor]) -> Ledger:
+    rows = [row.close() for row in state.rows.values()]
     total = float(score.value.detach().double().sum())
     apportioned = sum(float(v.double().sum()) for v in values)
     if state.hidden:
         # What unseen functions absorbed cannot be measured there; it is what no other row accounts for.
         rest = total - apportioned - sum(r.bias + r.stabiliser + r.unruled for r in rows)
         hidden = next(iter(state.hidden.values()))
-        arrived = sum(row.of("arrived") for row in state.hidden.values())
+        arrived = sum(row.sum_of("arrived") for row in state.hidden.values())
         whole = OpenRow(hidden.module, hidden.operation, hidden.rule, ruled=False)
         whole.add("arrived", torch.tensor(arrived, dtype=torch.float64))
         whole.add("passed_on", torch.tensor(arrived - rest, dtype=torch.float64))
-        rows.append(whole.closed())
+        rows.append(whole.close())
     return Ledger(tuple(row for row in rows if row.arrived or row.passed_on), total, apportioned)

@@ -62,7 +62,7 @@ class Layer:
         return gradient
 
     def dense(self, x: Tensor) -> bool:
-        """Whether `x` has samples as rows, and every output at a place reads the same of their entries."""
+        """True if `x` has samples as rows, and every output at a place reads the same of their entries."""
         known = self.adjoint is not None and self.groups is None and self.weight.dim() > 1 < x.dim()
         return known and x.shape[self.channel] == self.weight.shape[1]
 
@@ -82,18 +82,18 @@ def stabilised(z: Tensor, eps: float) -> Tensor:
     return z + torch.where(z < 0, -eps, eps).to(z.dtype)
 
 
-def _negative(x: Tensor) -> bool:
+def _has_negative(x: Tensor) -> bool:
     return bool(x.amin() < 0) if x.numel() else False
 
 
-def _spread(layer: Layer, x: Tensor, part: Tensor) -> Tensor:
+def _share_evenly(layer: Layer, x: Tensor, part: Tensor) -> Tensor:
     """The gradient that shares `part` of each output's relevance evenly over its inputs that are not zero."""
     ones, present = torch.ones_like(layer.weight), (x != 0).to(x.dtype)
     share = layer.pull(x, ones, part / layer(present, ones).clamp(min=1))
     return torch.where(x == 0, torch.zeros_like(x), share / x)
 
 
-def _of_bound(layer: Layer, x: Tensor, bound: Tensor, weight: Tensor) -> Tensor:
+def _apply_at_bound(layer: Layer, x: Tensor, bound: Tensor, weight: Tensor) -> Tensor:
     """The layer without its bias at a bound: one number for each sample, or the same numbers for all of them."""
     if not layer.dense(x):
         return layer(bound.expand_as(x), weight)
@@ -108,12 +108,14 @@ def _check_eps(eps: float) -> None:
 
 @dataclass(frozen=True)
 class Zero:
-    """LRP-0, the basic rule (eq. 6 and 19): `Rᵢ = Σⱼ zᵢⱼ / zⱼ · Rⱼ`. Equals input times gradient."""
+    """Share relevance by contributions (LRP-0, the basic rule, eq. 6 and 19): `Rᵢ = Σⱼ zᵢⱼ / zⱼ · Rⱼ`. Equals input
+    times gradient.
+    """
 
     direct: ClassVar[bool] = False
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
-        ratio = torch.where(z == 0, torch.zeros_like(z), R / z)
+        ratio = torch.where(z == 0, torch.zeros_like(z), R / z)  # (batch, outputs, …)
         return layer.pull(x, layer.weight, ratio, layer.bias)
 
     def scaled(self, z: Tensor, gradient: Tensor, closed: bool = False) -> Tensor:
@@ -124,10 +126,12 @@ class Zero:
 
 @dataclass(frozen=True)
 class Epsilon:
-    """LRP-ε (eq. 20): `Rᵢ = Σⱼ zᵢⱼ / s(zⱼ) · Rⱼ`; relevance shrinks where the pre-activation is small.
+    """Shrink relevance where the pre-activation is small (LRP-ε, eq. 20): `Rᵢ = Σⱼ zᵢⱼ / s(zⱼ) · Rⱼ`.
 
-    `spread_bias` shares out the bias' part, `bⱼ / s(zⱼ) · Rⱼ`, evenly over the inputs of neuron j that are
-    not zero, instead of letting it absorb relevance (eq. 21).
+    Attributes:
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
+        spread_bias (bool, default False): Share the bias' part, `bⱼ / s(zⱼ) · Rⱼ`, out evenly over the inputs of
+            neuron j that are not zero, instead of letting it absorb relevance (eq. 21).
 
     >>> Epsilon(0.1)
     Epsilon(eps=0.1, spread_bias=False)
@@ -144,7 +148,7 @@ class Epsilon:
         ratio = R / stabilised(z, self.eps)
         if not self.spread_bias or layer.bias is None:
             return layer.pull(x, layer.weight, ratio, layer.bias)
-        share = _spread(layer, x, ratio * layer.along_channel(layer.bias, ratio))
+        share = _share_evenly(layer, x, ratio * layer.along_channel(layer.bias, ratio))
         return layer.pull(x, layer.weight, ratio) + share
 
     def scaled(self, z: Tensor, gradient: Tensor, closed: bool = False) -> Tensor:
@@ -159,9 +163,15 @@ class Epsilon:
 
 @dataclass(frozen=True)
 class Gamma:
-    """LRP-γ in its generalised form (Montavon et al. 2019; Andéol et al. 2021): positive contributions count
-    `1 + γ` times. For `zⱼ > 0`: `Rᵢ = Σⱼ (zᵢⱼ + γ zᵢⱼ⁺) / s(Σₕ zₕⱼ + γ zₕⱼ⁺ + bⱼ + γ bⱼ⁺) · Rⱼ`; for
-    `zⱼ < 0` the negative parts are favoured instead. After a ReLU this is the classic rule."""
+    """Count positive contributions `1 + γ` times (LRP-γ, Montavon et al. 2019; generalised by Andéol et al. 2021).
+
+    For `zⱼ > 0`: `Rᵢ = Σⱼ (zᵢⱼ + γ zᵢⱼ⁺) / s(Σₕ zₕⱼ + γ zₕⱼ⁺ + bⱼ + γ bⱼ⁺) · Rⱼ`; for `zⱼ < 0` the negative parts
+    are favoured instead. After a ReLU this is the classic rule.
+
+    Attributes:
+        gamma (float, default 0.25): γ, zero or more.
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
+    """
 
     gamma: float = 0.25
     eps: float = 1e-6
@@ -176,13 +186,13 @@ class Gamma:
         # where z < 0, and w⁻ = w − w⁺: one more layer evaluation serves both signs.
         w, b, g = layer.weight, layer.bias, self.gamma
         wp, bp = w.clamp(min=0), None if b is None else b.clamp(min=0)
-        mixed = _negative(x)
+        mixed = _has_negative(x)
         if mixed:
             P = layer(x.clamp(min=0), wp, bp).add_(layer(x.clamp(max=0), w.clamp(max=0)))
         else:
             P = layer(x, wp, bp)
         sums = torch.add(z, P, alpha=g).add_(self.eps)
-        a = torch.div(R, sums, out=sums).masked_fill_(z <= 0, 0)
+        a = torch.div(R, sums, out=sums).masked_fill_(z <= 0, 0)  # (batch, outputs, …)
         if not bool(((z < 0) & (R != 0)).any()):
             if not mixed:
                 bias = None if b is None or bp is None else torch.add(b, bp, alpha=g)
@@ -205,8 +215,15 @@ class Gamma:
 
 @dataclass(frozen=True)
 class AlphaBeta:
-    """LRP-αβ: `Rᵢ = Σⱼ (α zᵢⱼ⁺ / s(zⱼ⁺) − β zᵢⱼ⁻ / s(zⱼ⁻)) · Rⱼ` with `α − β = 1` (the paper writes the same
-    with `α + β = 1`), biases in the denominators (eq. 21). `AlphaBeta(1, 0)` is z⁺.
+    """Weigh positive and negative contributions apart (LRP-αβ):
+    `Rᵢ = Σⱼ (α zᵢⱼ⁺ / s(zⱼ⁺) − β zᵢⱼ⁻ / s(zⱼ⁻)) · Rⱼ`, biases in the denominators (eq. 21).
+
+    `AlphaBeta(1, 0)` is z⁺.
+
+    Attributes:
+        alpha (float, default 2.0): α, with `α − β = 1` (the paper writes the same with `α + β = 1`).
+        beta (float, default 1.0): β, zero or more.
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
 
     >>> AlphaBeta(2, 0)
     Traceback (most recent call last):
@@ -232,7 +249,7 @@ class AlphaBeta:
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         w, b = layer.weight, layer.bias
         wp, bp = w.clamp(min=0), None if b is None else b.clamp(min=0)
-        mixed = _negative(x)
+        mixed = _has_negative(x)
         # The positive part with its stabiliser, which costs nothing in the bias.
         p = layer(x.clamp(min=0) if mixed else x, wp, None if bp is None else bp + self.eps)
         if bp is None:
@@ -240,7 +257,7 @@ class AlphaBeta:
         if mixed:
             p.add_(layer(x.clamp(max=0), w.clamp(max=0)))
         # The negative part with its own, without a third layer evaluation.
-        n = torch.sub(z, p).clamp_(max=-self.eps) if self.beta else None
+        n = torch.sub(z, p).clamp_(max=-self.eps) if self.beta else None  # (batch, outputs, …)
         found = self._side(layer, x, torch.div(R, p, out=p), wp, bp, self.alpha, mixed)
         if n is None:
             return found
@@ -251,7 +268,7 @@ class AlphaBeta:
     def _side(
         self, layer: Layer, x: Tensor, a: Tensor, part: Tensor, bias: Tensor | None, times: float, mixed: bool
     ) -> Tensor:
-        """What the contributions of one sign pass on: `part` holds the weights of that sign, and for negative
+        """Pass on by the contributions of one sign: `part` holds the weights of that sign, and for negative
         inputs it is the other weights that make contributions of it. α and β scale the weights, which are small
         beside the activations."""
         found = layer.pull(
@@ -266,7 +283,12 @@ class AlphaBeta:
 
 @dataclass(frozen=True)
 class WSquare:
-    """The w² rule (Montavon et al. 2017): `Rᵢ = Σⱼ wᵢⱼ² / s(Σₕ wₕⱼ²) · Rⱼ`, whatever the input."""
+    """Share relevance by squared weights, whatever the input (the w² rule, Montavon et al. 2017):
+    `Rᵢ = Σⱼ wᵢⱼ² / s(Σₕ wₕⱼ²) · Rⱼ`.
+
+    Attributes:
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
+    """
 
     eps: float = 1e-6
     direct: ClassVar[bool] = True
@@ -282,7 +304,11 @@ class WSquare:
 
 @dataclass(frozen=True)
 class Flat:
-    """The flat rule (Lapuschkin et al. 2019): each output shares its relevance evenly over all its inputs."""
+    """Share the relevance of each output evenly over all its inputs (the flat rule, Lapuschkin et al. 2019).
+
+    Attributes:
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
+    """
 
     eps: float = 1e-6
     direct: ClassVar[bool] = True
@@ -293,16 +319,20 @@ class Flat:
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         ones, points = torch.ones_like(layer.weight), torch.ones_like(x)
         if layer.dense(x):  # one output of each place, in one sample, stands for all
-            ones, points, R = ones[:1], points[:1], R.sum(layer.channel, keepdim=True)
+            ones, points, R = ones[:1], points[:1], R.sum(layer.channel, keepdim=True)  # R: (batch, 1, …)
         return layer.pull(x, ones, R / stabilised(layer(points, ones), self.eps))
 
 
 @dataclass(frozen=True)
 class Box:
-    """z^B, the rule for inputs in a box (Montavon et al. 2017): with `lᵢ ≤ xᵢ ≤ hᵢ`,
+    """Share relevance among inputs in a box `lᵢ ≤ xᵢ ≤ hᵢ` (z^B, Montavon et al. 2017):
     `Rᵢ = Σⱼ (zᵢⱼ − lᵢ wᵢⱼ⁺ − hᵢ wᵢⱼ⁻) / s(Σₕ …) · Rⱼ`.
 
-    `low` and `high` are numbers or one per channel; None takes each sample's own smallest and largest value.
+    Attributes:
+        low (float or list of float, default None): Lower bound, one number or one per channel; None: each sample's
+            own smallest value.
+        high (float or list of float, default None): Upper bound, likewise; None: each sample's own largest value.
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
     """
 
     low: float | Sequence[float] | None = None
@@ -317,12 +347,14 @@ class Box:
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         w, b = layer.weight, layer.bias
-        wp, wn = w.clamp(min=0), w.clamp(max=0)
+        wp, wn = w.clamp(min=0), w.clamp(max=0)  # (outputs, inputs, …)
         low, high = self._bound(self.low, x, torch.amin), self._bound(self.high, x, torch.amax)
         # Σ (x − l⁺ − h⁻) w without the bias, which is in z and cancels.
-        corner = _of_bound(layer, x, low, wp) + _of_bound(layer, x, high, wn)
+        corner = _apply_at_bound(layer, x, low, wp) + _apply_at_bound(
+            layer, x, high, wn
+        )  # (batch or 1, outputs, …)
         bias = 0 if b is None else layer.along_channel(b, z)
-        ratio = R / stabilised(z - bias - corner, self.eps)
+        ratio = R / stabilised(z - bias - corner, self.eps)  # (batch, outputs, …)
         return (x - high) * layer.pull(x, w, ratio) - (low - high) * layer.pull(x, wp, ratio)
 
     def _bound(self, bound: float | Sequence[float] | None, x: Tensor, of: Callable[..., Tensor]) -> Tensor:
@@ -338,7 +370,11 @@ class Box:
 
 @dataclass(frozen=True)
 class Proportional:
-    """Max pooling that shares relevance in proportion to the pooled values, like a sum (the layer is the sum)."""
+    """Share the relevance of a max pool in proportion to the pooled values, like a sum (the layer is the sum).
+
+    Attributes:
+        eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
+    """
 
     eps: float = 1e-6
     direct: ClassVar[bool] = False

@@ -25,7 +25,7 @@ def attention(
             run.again(torch.repeat_interleave, t, query.shape[-3] // t.shape[-3], -3) for t in (key, value)
         )
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-    products = run.again(torch.matmul, query, run.again(torch.transpose, key, -2, -1))
+    products = run.again(torch.matmul, query, run.again(torch.transpose, key, -2, -1))  # (…, queries, keys)
     scores = run.again(torch.mul, products, scale)
     if is_causal:
         ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
@@ -38,7 +38,7 @@ def attention(
     weights = run.again(torch.softmax if attn_mask is None else safe_softmax, scores, -1)
     if dropout_p:
         weights = run.again(F.dropout, weights, dropout_p)
-    return run.again(torch.matmul, weights, value)
+    return run.again(torch.matmul, weights, value)  # (…, queries, width)
 
 
 def attention_with_statistics(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -79,20 +79,20 @@ def multi_head_attention(
     biases = (None,) * 3 if in_proj_bias is None else in_proj_bias.split(width)
 
     def heads(t: Tensor, w: Tensor, b: Tensor | None) -> Tensor:
-        projected = again(F.linear, t, w, b)
+        projected = again(F.linear, t, w, b)  # (length, batch, width)
         split = again(torch.Tensor.view, projected, t.shape[0], t.shape[1], num_heads, width // num_heads)
         return again(torch.permute, split, (1, 2, 0, 3))  # type: ignore[no-any-return]
 
     q, k, v = (heads(t, w, b) for t, w, b in zip((query, key, value), weights, biases, strict=True))
-    mask = _attention_bias(attn_mask, key_padding_mask, q, k, num_heads)
+    mask = _add_masks(attn_mask, key_padding_mask, q, k, num_heads)
     scores = again(
         torch.matmul, again(torch.mul, q, 1 / math.sqrt(q.shape[-1])), again(torch.transpose, k, -2, -1)
     )
     scores = scores if mask is None else again(torch.add, scores, mask)
-    weight = again(torch.softmax, scores, -1)
+    weight = again(torch.softmax, scores, -1)  # (batch, heads, queries, keys)
     if dropout_p and training:
         weight = again(F.dropout, weight, dropout_p)
-    mixed = again(torch.permute, again(torch.matmul, weight, v), (2, 0, 1, 3))
+    mixed = again(torch.permute, again(torch.matmul, weight, v), (2, 0, 1, 3))  # (queries, batch, heads, …)
     out = again(
         F.linear,
         again(torch.reshape, mixed, (query.shape[0], query.shape[1], width)),
@@ -107,7 +107,7 @@ def multi_head_attention(
     return out, shown
 
 
-def _attention_bias(attn_mask: Any, padding: Any, q: Tensor, k: Tensor, heads: int) -> Tensor | None:
+def _add_masks(attn_mask: Any, padding: Any, q: Tensor, k: Tensor, heads: int) -> Tensor | None:
     """Masks as an additive (batch, heads, queries, keys) bias."""
     bias = None
     for mask, shape in ((attn_mask, None), (padding, (q.shape[0], 1, 1, k.shape[2]))):

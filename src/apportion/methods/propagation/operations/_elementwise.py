@@ -74,9 +74,7 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
 
     constant = None
     if call.name in AWAY_FROM_ZERO and not x.is_complex():
-        at_zero = torch.nan_to_num(
-            apply(x.new_zeros(())), 0.0, 0.0, 0.0
-        )  # an infinite one cannot be split off
+        at_zero = torch.nan_to_num(apply(x.new_zeros(())), 0.0, 0.0, 0.0)  # an infinite one stays whole
         constant = at_zero if bool(at_zero.any()) else None
     y = pass_on(x, apply, constant)
     if kind_of(call, x) == "scale":

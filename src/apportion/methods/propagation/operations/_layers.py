@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apportion.engines.substitution import Call
-from apportion.methods.propagation._tags import Tag, active, carry_kind, state_of, weighed
-from apportion.methods.propagation.operations._products import halved
+from apportion.methods.propagation._tags import Tag, active, carry_kind, state_of, weigh
+from apportion.methods.propagation.operations._products import share_out
 from apportion.methods.propagation.rules import Layer, Proportional
 
 
@@ -32,8 +32,8 @@ def _with_active_weight(
     call: Call, input: Tensor, weight: Tensor, bias: Tensor | None, apply: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
     """A layer whose weights depend on the input: a product of two activations."""
-    input, weight = weighed(call, input, weight)
-    result = halved(apply(input, weight), int(active(input)) + int(active(weight)))
+    input, weight = weigh(call, input, weight)
+    result = share_out(apply(input, weight), int(active(input)) + int(active(weight)))
     if bias is None:
         return result
     channel = bias if input.dim() <= 2 or call.name == "linear" else bias.view(-1, *[1] * (result.dim() - 2))
@@ -85,7 +85,7 @@ def _convolve(
         return many * spatial if len(many) == 1 and spatial > 1 else many
 
     stride, dilation = each(stride), each(dilation)
-    padding, sides = _same(weight, padding, dilation)
+    padding, sides = _resolve_same(weight, padding, dilation)
     while isinstance(before := call.run.notes.get(input), Padded):
         if len(before.sides) > 2 * spatial or active(weight) or active(bias):
             break
@@ -150,7 +150,7 @@ def pad(call: Call, input: Tensor, pad: Any, mode: Any = "constant", value: Any 
     return result
 
 
-def _same(weight: Tensor, padding: Any, dilation: Sequence[int]) -> tuple[Any, list[int]]:
+def _resolve_same(weight: Tensor, padding: Any, dilation: Sequence[int]) -> tuple[Any, list[int]]:
     """Padding as numbers; what "same" puts on one side more than on the other comes as the sides of `F.pad`."""
     if not isinstance(padding, str):
         return padding, []

@@ -39,7 +39,7 @@ class Normalise(torch.autograd.Function):
 normalise: Callable[..., Tensor] = Normalise.apply
 
 
-def _normalised(
+def _normalise_by_deviation(
     call: Call,
     x: Tensor,
     y: Tensor,
@@ -54,7 +54,7 @@ def _normalised(
             if centred
             else x.detach().square().mean(dims, keepdim=True)
         )
-        r = torch.rsqrt(spread + eps)
+        r = torch.rsqrt(spread + eps)  # 1 on each of `dims`
     return normalise(x, y, r.to(x.dtype), weight, dims, centred)
 
 
@@ -63,7 +63,7 @@ def layer_norm(
     bias: Tensor | None = None, eps: float = 1e-5, *_: Any, **__: Any,
 ) -> Any:  # fmt: skip
     y = torch.layer_norm(input.detach(), list(normalized_shape), weight, bias, eps)
-    return _normalised(call, input, y, weight, tuple(range(-len(normalized_shape), 0)), eps)
+    return _normalise_by_deviation(call, input, y, weight, tuple(range(-len(normalized_shape), 0)), eps)
 
 
 def rms_norm(
@@ -75,7 +75,9 @@ def rms_norm(
 ) -> Any:
     eps = torch.finfo(input.dtype).eps if eps is None else eps
     y = call.function(input.detach(), normalized_shape, weight, eps)
-    return _normalised(call, input, y, weight, tuple(range(-len(normalized_shape), 0)), eps, centred=False)
+    return _normalise_by_deviation(
+        call, input, y, weight, tuple(range(-len(normalized_shape), 0)), eps, centred=False
+    )
 
 
 def group_norm(
@@ -83,16 +85,20 @@ def group_norm(
     eps: float = 1e-5, *_: Any, **__: Any,
 ) -> Any:  # fmt: skip
     y = torch.group_norm(input.detach(), num_groups, weight, bias, eps)
-    return _grouped(call, input, y, num_groups, weight, eps)
+    return _normalise_groups(call, input, y, num_groups, weight, eps)
 
 
-def _grouped(call: Call, input: Tensor, y: Tensor, groups: int, weight: Tensor | None, eps: float) -> Tensor:
+def _normalise_groups(
+    call: Call, input: Tensor, y: Tensor, groups: int, weight: Tensor | None, eps: float
+) -> Tensor:
     shape = (input.shape[0], groups, input.shape[1] // groups, *input.shape[2:])
     w = None
     if weight is not None:
-        w = weight.view(1, groups, -1, *[1] * (input.dim() - 2))
-    dims = tuple(range(2, len(shape)))
-    return _normalised(call, input.reshape(shape), y.reshape(shape), w, dims, eps).reshape(input.shape)
+        w = weight.view(1, groups, -1, *[1] * (input.dim() - 2))  # (1, groups, channels / groups, 1, …)
+    dims = tuple(range(2, len(shape)))  # of (batch, groups, channels / groups, …)
+    return _normalise_by_deviation(call, input.reshape(shape), y.reshape(shape), w, dims, eps).reshape(
+        input.shape
+    )
 
 
 def instance_norm(
@@ -105,7 +111,7 @@ def instance_norm(
         return _batch_norm(call, input, running_mean, running_var, weight, bias, False, eps)
     args, kwargs = without_running_updates(call.args, call.kwargs)
     y = call.function(*(a.detach() if isinstance(a, Tensor) else a for a in args), **kwargs)
-    return _grouped(call, input, y.detach(), input.shape[1], weight, eps)
+    return _normalise_groups(call, input, y.detach(), input.shape[1], weight, eps)
 
 
 def batch_norm(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -145,8 +151,8 @@ def _batch_norm(
     if training or running_mean is None:
         y = torch.batch_norm(input.detach(), weight, bias, None, None, True, 0.0, eps, False)
         w = None if weight is None else _column(weight, input)
-        return _normalised(call, input, y, w, (0, *range(2, input.dim())), eps)
-    scale = torch.rsqrt(running_var + eps)
+        return _normalise_by_deviation(call, input, y, w, (0, *range(2, input.dim())), eps)
+    scale = torch.rsqrt(running_var + eps)  # (channels,)
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
     note: Tag | None = call.run.notes.get(input)
@@ -189,7 +195,7 @@ def _fold(layer: Layer, scale: Tensor, shift: Tensor, output: Tensor) -> Layer |
     channel = layer.channel % output.dim()
     if layer.adjoint is None or channel != 1 or w.dim() < 2:
         return None
-    rows = scale
+    rows = scale  # (outputs,)
     if layer.groups is not None:
         rows = scale.view(layer.groups, -1).repeat_interleave(w.shape[0] // layer.groups, 0)
     weight = w * rows.view(*rows.shape, *[1] * (w.dim() - rows.dim()))
@@ -205,7 +211,7 @@ def native_group_norm(
     call: Call, input: Tensor, weight: Any, bias: Any, n: int, c: int, hw: int, group: int, eps: float
 ) -> Any:
     y = torch.group_norm(input.detach(), group, weight, bias, eps)
-    return _grouped(call, input, y, group, weight, eps), None, None
+    return _normalise_groups(call, input, y, group, weight, eps), None, None
 
 
 def normalize(call: Call, input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, **_: Any) -> Any:

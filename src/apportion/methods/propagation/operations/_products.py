@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution import Call
-from apportion.methods.propagation._tags import active, carry_kind, kind_of, operands, state_of, tag, weighed
+from apportion.methods.propagation._tags import active, carry_kind, kind_of, operands, state_of, tag, weigh
 from apportion.methods.propagation.rules import Layer
 
 
@@ -27,7 +27,7 @@ def product(call: Call, *args: Any, **kwargs: Any) -> Any:
     if (kind_a in weighs) != (kind_b in weighs):
         signal, weight = (b, a) if kind_a in weighs else (a, b)
         return signal * weight.detach()
-    result = halved(call.native(), 2)
+    result = share_out(call.native(), 2)
     return tag(call, result, kind_a) if kind_a in weighs else result
 
 
@@ -47,7 +47,7 @@ class Share(torch.autograd.Function):
 share_gradient: Callable[..., Tensor] = Share.apply
 
 
-def halved(result: Tensor, factors: float) -> Tensor:
+def share_out(result: Tensor, factors: float) -> Tensor:
     """Each of several factors has the whole relevance as its `x · gradient`; give each its share."""
     return share_gradient(result, 1 / factors) if factors > 1 and result.requires_grad else result
 
@@ -58,12 +58,12 @@ def matmul(call: Call, *args: Any, **kwargs: Any) -> Any:
         a, b = b, a
     if not isinstance(b, Tensor) or not isinstance(a, Tensor):
         return call.native()
-    a, b = weighed(call, a, b)
+    a, b = weigh(call, a, b)
     if active(a) and active(b):
         return (
             shared_product(a, b)
             if a.shape[:-2] == b.shape[:-2] and a.dim() > 1
-            else halved(torch.matmul(a, b), 2)
+            else share_out(torch.matmul(a, b), 2)
         )
     if active(a):
         layer = Layer(lambda x, w, bias: torch.matmul(x, w), b)
@@ -78,17 +78,15 @@ class SharedProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        y = torch.matmul(a, b)
-        ctx.save_for_backward(
-            a.to(y.dtype), b.to(y.dtype)
-        )  # autocast, which is off later on, may mix formats
+        y = torch.matmul(a, b)  # (…, rows, inner) @ (…, inner, columns) → (…, rows, columns)
+        ctx.save_for_backward(a.to(y.dtype), b.to(y.dtype))  # autocast, off later on, may mix formats
         return y
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         a, b = ctx.saved_tensors
-        half = gradient / 2
-        return torch.matmul(half, b.mH), torch.matmul(a.mH, half)
+        half = gradient / 2  # (…, rows, columns)
+        return torch.matmul(half, b.mH), torch.matmul(a.mH, half)  # (…, rows, inner), (…, inner, columns)
 
 
 shared_product: Callable[..., Tensor] = SharedProduct.apply
@@ -96,11 +94,11 @@ shared_product: Callable[..., Tensor] = SharedProduct.apply
 
 def einsum(call: Call, *args: Any, **kwargs: Any) -> Any:
     """A product of all operands; with one active operand it is a layer."""
-    held = iter(weighed(call, *tensors_in((call.args, call.kwargs))))
+    held = iter(weigh(call, *tensors_in((call.args, call.kwargs))))
     call.args, call.kwargs = map_tensors((call.args, call.kwargs), lambda _: next(held))
     actives = call.actives
     if len(actives) > 1:
-        return halved(call.native(), len(actives))
+        return share_out(call.native(), len(actives))
     constants = [t for t in tensors_in((call.args, call.kwargs)) if not t.requires_grad]
     if len(constants) != 1:
         return call.native()
@@ -166,7 +164,7 @@ def grouped_product(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Rows in groups, each group times a matrix of its own: the experts of a mixture, which are layers."""
     a, b = operands(call)
     if active(a) and active(b):
-        return halved(call.native(), 2)
+        return share_out(call.native(), 2)
     x, weight = (a, b) if active(a) else (b, a)
 
     def forward(point: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
@@ -178,7 +176,7 @@ def grouped_product(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 def glu(call: Call, input: Tensor, dim: int = -1) -> Any:
     run = call.run
-    signal, weight = run.again(torch.chunk, input, 2, dim)
+    signal, weight = run.again(torch.chunk, input, 2, dim)  # half of the channels each
     return run.again(torch.mul, signal, run.again(torch.sigmoid, weight))
 
 
@@ -197,17 +195,17 @@ def lerp(call: Call, input: Tensor, end: Tensor, weight: Any) -> Any:
     return call.native()
 
 
-def multiplied_along(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+def multiply_along(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """prod, cumprod: entry k of a running product has k + 1 factors."""
     dim: Any = kwargs.get("dim", args[0] if args else None)
     result = call.native()
     if call.name == "prod":
-        return halved(result, input.numel() if dim is None else input.shape[dim])
+        return share_out(result, input.numel() if dim is None else input.shape[dim])
     factors = torch.arange(1, input.shape[dim] + 1, dtype=result.dtype, device=result.device)
     return share_gradient(result, (1 / factors).view(-1, *[1] * (input.dim() - 1 - dim % input.dim())))
 
 
-def reduced(call: Call, *args: Any, **kwargs: Any) -> Any:
+def reduce(call: Call, *args: Any, **kwargs: Any) -> Any:
     """scatter_reduce and its kin: homogeneous, unless what they reduce by is a product of entries."""
     product = any(isinstance(value, str) and value == "prod" for value in (*args, *kwargs.values()))
     return state_of(call).unruled(call) if product else call.native()
@@ -222,6 +220,6 @@ def grid_sample(call: Call, input: Tensor, grid: Tensor, *args: Any, **kwargs: A
 
 
 def bilinear(call: Call, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Any:
-    input1, input2 = weighed(call, input1, input2)
-    result = halved(call.function(input1, input2, weight, None), int(active(input1)) + int(active(input2)))
+    input1, input2 = weigh(call, input1, input2)
+    result = share_out(call.function(input1, input2, weight, None), int(active(input1)) + int(active(input2)))
     return result if bias is None else result + bias

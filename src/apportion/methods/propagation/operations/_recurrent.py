@@ -32,7 +32,7 @@ def recurrent(call: Call, *args: Any, **kwargs: Any) -> Any:
     per_cell = len(weights) // (layers * (2 if both else 1))
     if kind == "lstm" and states[0].shape[-1] != states[1].shape[-1]:
         return unruled(call)  # projections
-    steps = _steps(run, data, sizes)
+    steps = _split_steps(run, data, sizes)
     finals: list[list[Tensor]] = [[] for _ in states]
     for layer in range(layers):
         directions = []
@@ -57,7 +57,7 @@ def recurrent(call: Call, *args: Any, **kwargs: Any) -> Any:
     return out, *(run.again(torch.stack, final) for final in finals)
 
 
-def _steps(run: Run, data: Tensor, sizes: Tensor | None) -> list[Tensor]:
+def _split_steps(run: Run, data: Tensor, sizes: Tensor | None) -> list[Tensor]:
     return list(
         run.again(torch.unbind, data) if sizes is None else run.again(torch.split, data, sizes.tolist())
     )
@@ -69,7 +69,7 @@ def _run_direction(
 ) -> tuple[list[Tensor], list[Tensor]]:  # fmt: skip
     """One direction of one layer; steps of a packed sequence hold fewer and fewer (or more and more) rows."""
     again = run.again
-    step = _cell(run, kind, cell, biased)
+    step = _make_cell(run, kind, cell, biased)
     outputs: list[Tensor] = [steps[0]] * len(steps)
     full = state
     rows = state[0].shape[0]
@@ -93,14 +93,14 @@ def _run_direction(
     return outputs, finals
 
 
-def _cell(run: Run, kind: str, cell: Sequence[Tensor], biased: bool) -> Any:
+def _make_cell(run: Run, kind: str, cell: Sequence[Tensor], biased: bool) -> Any:
     again = run.again
     w_input, w_state = cell[0], cell[1]
     b_input, b_state = (cell[2], cell[3]) if biased else (None, None)
     kind = kind.removesuffix("_cell")
     if kind == "gru":
-        return _gru_cell(run, w_input, w_state, b_input, b_state)
-    weight = torch.cat([w_input, w_state], 1)
+        return _make_gru_cell(run, w_input, w_state, b_input, b_state)
+    weight = torch.cat([w_input, w_state], 1)  # (gates · hidden, inputs + hidden)
     bias = None if b_input is None or b_state is None else b_input + b_state
 
     def gates_of(x: Tensor, h: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ def _cell(run: Run, kind: str, cell: Sequence[Tensor], biased: bool) -> Any:
 
     def lstm(x: Tensor, state: list[Tensor]) -> list[Tensor]:
         h, c = state
-        write, forget, signal, show = again(torch.chunk, gates_of(x, h), 4, 1)
+        write, forget, signal, show = again(torch.chunk, gates_of(x, h), 4, 1)  # (batch, hidden) each
         kept = again(torch.mul, again(torch.sigmoid, forget), c)
         new = again(torch.mul, again(torch.sigmoid, write), again(torch.tanh, signal))
         c = again(torch.add, kept, new)
@@ -120,16 +120,16 @@ def _cell(run: Run, kind: str, cell: Sequence[Tensor], biased: bool) -> Any:
     return lstm if kind == "lstm" else plain
 
 
-def _gru_cell(run: Run, w_input: Tensor, w_state: Tensor, b_input: Any, b_state: Any) -> Any:
+def _make_gru_cell(run: Run, w_input: Tensor, w_state: Tensor, b_input: Any, b_state: Any) -> Any:
     again, width = run.again, w_state.shape[1]
-    gate_weight = torch.cat([w_input[: 2 * width], w_state[: 2 * width]], 1)
+    gate_weight = torch.cat([w_input[: 2 * width], w_state[: 2 * width]], 1)  # (2 hidden, inputs + hidden)
     gate_bias = None if b_input is None else b_input[: 2 * width] + b_state[: 2 * width]
     b_in, b_out = (None, None) if b_input is None else (b_input[2 * width :], b_state[2 * width :])
 
     def step(x: Tensor, state: list[Tensor]) -> list[Tensor]:
         (h,) = state
         gates = again(torch.sigmoid, again(F.linear, again(torch.cat, [x, h], 1), gate_weight, gate_bias))
-        reset, keep = again(torch.chunk, gates, 2, 1)
+        reset, keep = again(torch.chunk, gates, 2, 1)  # (batch, hidden) each
         recalled = again(torch.mul, reset, again(F.linear, h, w_state[2 * width :], b_out))
         new = again(torch.tanh, again(torch.add, again(F.linear, x, w_input[2 * width :], b_in), recalled))
         fresh = again(torch.mul, again(torch.rsub, keep, 1), new)
@@ -142,5 +142,5 @@ def recurrent_cell(call: Call, input: Tensor, hx: Any, *weights: Any) -> Any:
     """`torch.lstm_cell`, `gru_cell`, `rnn_tanh_cell`, `rnn_relu_cell`."""
     state = list(hx) if isinstance(hx, tuple | list) else [hx]
     biased = len(weights) > 2 and weights[2] is not None
-    found = _cell(call.run, call.name, weights, biased)(input, state)
+    found = _make_cell(call.run, call.name, weights, biased)(input, state)
     return tuple(found) if len(found) > 1 else found[0]

@@ -90,9 +90,9 @@ def var(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Homogeneous of degree two: half of its gradient."""
     result = call.native()
     return (
-        _products.halved(result, 2)
+        _products.share_out(result, 2)
         if isinstance(result, Tensor)
-        else (_products.halved(result[0], 2), *result[1:])
+        else (_products.share_out(result[0], 2), *result[1:])
     )
 
 
@@ -151,8 +151,8 @@ TABLE: dict[str, Substitute] = {
     "softmax": softmax,
     **dict.fromkeys(DROPOUTS, dropout),
     **dict.fromkeys(("var", "var_mean"), var),
-    **dict.fromkeys(("prod", "cumprod"), _products.multiplied_along),
-    **dict.fromkeys(("scatter_reduce", "index_reduce", "segment_reduce"), _products.reduced),
+    **dict.fromkeys(("prod", "cumprod"), _products.multiply_along),
+    **dict.fromkeys(("scatter_reduce", "index_reduce", "segment_reduce"), _products.reduce),
     **dict.fromkeys(TAYLOR, native),
     "relu": _elementwise.relu,
     "threshold": _elementwise.threshold,
