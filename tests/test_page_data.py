@@ -75,7 +75,12 @@ def test_all_that_a_page_gets_is_typed_and_all_that_is_typed_is_sent(study: str)
     ]
     found = [words(), picture(), row(), pairs(), over_prototypes(), ledger]
     seen: set[str] = set()
-    for text in (page(found, [scores, *[()] * 5]), sheet.page(rows()), sheet.page(means()), study):
+    for text in (
+        page(found, [scores, *[()] * 5]),
+        sheet.sheet_page(rows()),
+        sheet.sheet_page(means()),
+        study,
+    ):
         fits(data_of(text), page_data.Page, seen)
     assert all_fields(page_data) - seen == {"Card.asked", "Workbench.kind"}  # those of the workbench
 

@@ -40,13 +40,13 @@ class Failure(NamedTuple):
 def read(source: Source, model: Any, index: int) -> Sample | Failure:
     """Read and encode one input; whatever its reader raises is a Failure."""
     try:
-        inputs, features = encoded(model, source.read(index))
+        inputs, features = encode_samples(model, source.read(index))
         return Sample(index, inputs, features)
     except Exception as error:  # a damaged file, or the user's own dataset
         return Failure(index, "read", error)
 
 
-def encoded(model: Any, raw: Any) -> tuple[Inputs, Features | None]:
+def encode_samples(model: Any, raw: Any) -> tuple[Inputs, Features | None]:
     """A batch of one in the precision of the model, still on the CPU. Floating point tensors and token ids
     are taken as they are; of uint8 tensors a classifier of pictures takes each as a picture."""
     classifier = model if isinstance(model, Classifier) else None
@@ -79,7 +79,7 @@ def encoded(model: Any, raw: Any) -> tuple[Inputs, Features | None]:
     return checked_inputs(inputs), features
 
 
-def ahead(read: Callable[[int], Result], indices: Iterable[int], threads: int) -> Iterator[Result]:
+def read_ahead(read: Callable[[int], Result], indices: Iterable[int], threads: int) -> Iterator[Result]:
     """The results in order, read in threads while the last ones are worked on; at most 16 a thread wait."""
     waiting: deque[Any] = deque()
     # A second team of OpenMP threads beside the model's slows that by half: readers compute alone.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from apportion.bulk.reading import Run
-from apportion.bulk.shards import on_one_grid, pooled
+from apportion.bulk.shards import on_one_grid, pool_map
 from apportion.errors import InputError
 
 Array = npt.NDArray[np.float64]
@@ -89,11 +89,11 @@ def cluster(
         raise InputError(
             f"no class of {run.folder} has {least} maps: the largest has {most}; accepted: {enough}"
         )
-    found = [_clustered(run, label, members, clusters, side) for label, members in large.items()]
+    found = [_cluster_class(run, label, members, clusters, side) for label, members in large.items()]
     return sorted(found, key=lambda clustered: -clustered.clusters[0].suspicion)
 
 
-def _clustered(run: Run, label: str, members: list[int], clusters: int | None, side: int) -> Clustered:
+def _cluster_class(run: Run, label: str, members: list[int], clusters: int | None, side: int) -> Clustered:
     chosen = np.linspace(0, len(members) - 1, min(len(members), MOST_MAPS)).round().astype(int)
     places = [members[i] for i in chosen]
     maps = torch.stack(on_one_grid([_small(run, place, side) for place in places])).numpy()
@@ -121,7 +121,7 @@ def _small(run: Run, place: int, side: int) -> torch.Tensor:
     values = run.map(place)
     if not isinstance(values, torch.Tensor) or values.dim() not in (2, 3):
         raise InputError(f"the maps of {run.folder} have no height and width; accepted: maps of pictures")
-    return pooled(values.sum(0) if values.dim() == 3 else values, side).double()
+    return pool_map(values.sum(0) if values.dim() == 3 else values, side).double()
 
 
 def _spectrum(flat: Array) -> tuple[Array, Array]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.bulk.reading import Run
-from apportion.bulk.shards import pooled
+from apportion.bulk.shards import pool_map
 from apportion.errors import InputError
 
 COMPARED = ("model_fingerprint", "method", "target", "data_fingerprint", "column", "precision", "pool")
@@ -121,7 +121,7 @@ def _cosine(one: Any, other: Any) -> float | None:
         return None
     if one.dim() >= 2 and one.dim() == other.dim() and one.shape != other.shape:
         side = min(*one.shape[-2:], *other.shape[-2:])
-        one, other = pooled(one, side), pooled(other, side)
+        one, other = pool_map(one, side), pool_map(other, side)
     if one.shape != other.shape:
         return None
     return float(torch.cosine_similarity(one.double().flatten(), other.double().flatten(), dim=0))

@@ -16,7 +16,7 @@ from apportion.bulk import shards
 from apportion.bulk.batches import Failure, Sample, read
 from apportion.bulk.local import cores
 from apportion.bulk.manifest import Manifest
-from apportion.bulk.rows import stored
+from apportion.bulk.rows import maps_of_samples
 from apportion.bulk.shard_work import Job, explain_batch
 from apportion.core.trees import tensors_in
 from apportion.errors import InputError
@@ -28,7 +28,7 @@ SHARD_SECONDS = 2.0  # of work at least, up to that many rows: forcing a shard t
 LARGEST_BATCH = 512
 
 
-def settled_by_trial(job: Job, model: Any, workers: int) -> Manifest:
+def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
     """The manifest with batch, shard and table. If none of the inputs tried can be explained, then the
     settings are wrong rather than the inputs: InputError, and nothing is written."""
     asked, many = job.manifest, job.manifest.inputs
@@ -41,7 +41,7 @@ def settled_by_trial(job: Job, model: Any, workers: int) -> Manifest:
             if isinstance(found, Sample):
                 try:
                     explanation = explain_batch(model, [found], job.method, job.target)
-                    size = max(size, sum(t.nbytes for t in stored(explanation, asked)[0].values()))
+                    size = max(size, sum(t.nbytes for t in maps_of_samples(explanation, asked)[0].values()))
                     samples.append(found)
                 except Exception as error:  # whatever a method or the user's model raises
                     found = Failure(place, "explain", error)

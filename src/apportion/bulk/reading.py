@@ -58,7 +58,7 @@ class Run:
     def shards(self) -> list[Done]:
         """The finished shards, in order."""
         run = self.manifest.fingerprint
-        found = (shards.finished(self.folder, shard, run) for shard in range(self.manifest.shards))
+        found = (shards.find_finished(self.folder, shard, run) for shard in range(self.manifest.shards))
         return [done for done in found if done is not None]
 
     @cached_property
@@ -154,7 +154,7 @@ class Run:
 
     def check(self) -> list[str]:
         """The files whose content is not what was written, read in full."""
-        return [path for done in self.shards for path in shards.damaged(self.folder, done.shard)]
+        return [path for done in self.shards for path in shards.find_damaged(self.folder, done.shard)]
 
     def finish(self) -> None:
         """Gather the errors in one file, and remove what killed processes left."""

@@ -18,7 +18,7 @@ from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
 
 
-def stored(explanation: Explanation | Interactions, manifest: Manifest) -> list[Map]:
+def maps_of_samples(explanation: Explanation | Interactions, manifest: Manifest) -> list[Map]:
     """What is kept of each sample's values."""
     values: Any = explanation.values
     parts = {"": values} if isinstance(values, Tensor) else dict(
@@ -26,7 +26,7 @@ def stored(explanation: Explanation | Interactions, manifest: Manifest) -> list[
     )  # fmt: skip
     found: list[Map] = [{} for _ in range(len(explanation))]
     for key, tensor in parts.items():
-        reduced = shards.kept(tensor, manifest.precision, manifest.pool, manifest.channels)
+        reduced = shards.map_to_store(tensor, manifest.precision, manifest.pool, manifest.channels)
         for name, tensors in reduced.items():
             for one, value in zip(found, tensors, strict=True):
                 one[name if key == "" else f"{key}.{name}"] = value

@@ -13,8 +13,8 @@ from apportion.bulk.fingerprints import fingerprint, model_fingerprint
 from apportion.bulk.folders import Files
 from apportion.bulk.manifest import Manifest
 from apportion.bulk.meter import Meter, interruptible
-from apportion.bulk.probing import settled_by_trial
-from apportion.bulk.shard_work import Job, loaded
+from apportion.bulk.probing import settle_by_trial
+from apportion.bulk.shard_work import Job, load_model
 from apportion.bulk.shards import PRECISIONS
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.core.classifier import Classifier
@@ -97,7 +97,7 @@ def explain_dataset(
     )  # fmt: skip
     mine = range(shard_index, job.manifest.shards, num_shards)
     run = job.manifest.fingerprint
-    there = {k: done for k in mine if (done := shards.finished(job.folder, k, run)) is not None}
+    there = {k: done for k in mine if (done := shards.find_finished(job.folder, k, run)) is not None}
     todo = [k for k in mine if k not in there]
     total = sum(len(job.manifest.span(k)) for k in mine)
     meter = Meter(total, sum(done.rows + done.errors for done in there.values()), progress)
@@ -127,7 +127,7 @@ def explain_dataset(
 def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tuple[Job, Any]:
     """What is to be done, written into the folder or found there, and the model loaded for it."""
     method = made_of(method)
-    made = loaded(model, asked["device"])
+    made = load_model(model, asked["device"])
     classifier = made if isinstance(made, Classifier) else None
     domain = None if classifier is None else classifier.domain
     known = asked["fingerprint"]
@@ -151,7 +151,7 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
     found = manifest.read(folder)
     if found is None:
         refuse_repeated_ids(source)
-        settled = settled_by_trial(job, made, asked["workers"])
+        settled = settle_by_trial(job, made, asked["workers"])
     else:
         settled = found.resumed(wanted, folder)
     if isinstance(source, Files):

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from apportion.bulk import shards
-from apportion.bulk.batches import Failure, Sample, ahead, batches, read, weight_of
+from apportion.bulk.batches import Failure, Sample, batches, read, read_ahead, weight_of
 from apportion.bulk.folders import Files
 from apportion.bulk.manifest import Manifest
-from apportion.bulk.rows import error_row, stored, table_rows
+from apportion.bulk.rows import error_row, maps_of_samples, table_rows
 from apportion.bulk.shards import Done, Map
 from apportion.bulk.sources import Source
 from apportion.core.classifier import Classifier
@@ -54,10 +54,10 @@ class Job:
 
     def load(self, device: str | None = None) -> Any:
         """The model, on its device."""
-        return loaded(self.model, device or self.device)
+        return load_model(self.model, device or self.device)
 
 
-def loaded(model: Any, device: str | None) -> Any:
+def load_model(model: Any, device: str | None) -> Any:
     """A model by name, moved to the device (default: CUDA where there is one); any other as it is."""
     if not isinstance(model, str | Path):
         return model
@@ -73,7 +73,7 @@ def run_shard(job: Job, model: Any, shard: int) -> Done:
     """Make a shard unless it is there. Raises InputError for the first failure of a strict run, and for a
     folder that cannot be written to."""
     run = job.manifest.fingerprint
-    if (there := shards.finished(job.folder, shard, run)) is not None:
+    if (there := shards.find_finished(job.folder, shard, run)) is not None:
         return there
     rows: dict[int, tuple[dict[str, Any], Map]] = {}
     errors: dict[int, dict[str, Any]] = {}
@@ -87,7 +87,7 @@ def run_shard(job: Job, model: Any, shard: int) -> Done:
             )
 
     def samples() -> Iterator[Sample]:
-        for found in ahead(
+        for found in read_ahead(
             lambda index: read(job.source, model, index), job.manifest.span(shard), _readers(job.source)
         ):
             if isinstance(found, Failure):
@@ -97,7 +97,7 @@ def run_shard(job: Job, model: Any, shard: int) -> Done:
 
     with watched(lambda *_: None):  # the run as a whole has a bar, not each batch
         for batch in batches(samples(), job.manifest.batch or 1):
-            for found in explained(job, model, batch):
+            for found in explain_or_halve(job, model, batch):
                 if isinstance(found, Failure):
                     fail(found)
                 else:
@@ -121,21 +121,21 @@ def run_shard(job: Job, model: Any, shard: int) -> Done:
         ) from error
 
 
-def explained(
+def explain_or_halve(
     job: Job, model: Any, batch: Sequence[Sample]
 ) -> Iterator[tuple[dict[str, Any], Map] | Failure]:
     """A row and a map for each sample of a batch. A batch that fails is halved, down to the samples that fail."""
     try:
         explanation = explain_batch(model, batch, job.method, job.target)
-        maps = stored(explanation, job.manifest)
+        maps = maps_of_samples(explanation, job.manifest)
         rows = table_rows(explanation, batch, job.source, job.manifest)
     except Exception as error:  # whatever a method or the user's model raises
         if len(batch) == 1:
             yield Failure(batch[0].number, "explain", error)
             return
         half = len(batch) // 2
-        yield from explained(job, model, batch[:half])
-        yield from explained(job, model, batch[half:])
+        yield from explain_or_halve(job, model, batch[:half])
+        yield from explain_or_halve(job, model, batch[half:])
         return
     for row, map_ in zip(rows, maps, strict=True):
         if math.isfinite(row["sum"]):

@@ -43,7 +43,7 @@ class Done(NamedTuple):
 # ---- maps ----
 
 
-def kept(values: Tensor, precision: str, pool: int | None, channels: bool) -> Map:
+def map_to_store(values: Tensor, precision: str, pool: int | None, channels: bool) -> Map:
     """What is stored of a (batch, …) tensor of values, as CPU tensors: `map`, and `scale` with float16.
 
     The channels of (batch, channels, height, width) are summed unless `channels`; cells are summed to at most
@@ -53,7 +53,7 @@ def kept(values: Tensor, precision: str, pool: int | None, channels: bool) -> Ma
     """
     if values.dim() == 4:
         values = values if channels else values.sum(1)
-        values = values if pool is None else pooled(values, pool)
+        values = values if pool is None else pool_map(values, pool)
     values = values.float()
     if precision == "float32":
         return {"map": values.cpu()}
@@ -63,10 +63,10 @@ def kept(values: Tensor, precision: str, pool: int | None, channels: bool) -> Ma
     return {"map": scaled.half().cpu(), "scale": scale.cpu()}
 
 
-def pooled(values: Tensor, side: int) -> Tensor:
+def pool_map(values: Tensor, side: int) -> Tensor:
     """(…, height, width) summed into at most `side` cells each way; the sum of all stays what it was.
 
-    >>> pooled(torch.ones(1, 4, 5), 2).tolist()
+    >>> pool_map(torch.ones(1, 4, 5), 2).tolist()
     [[[6.0, 4.0], [6.0, 4.0]]]
     """
     for axis in (-2, -1):
@@ -117,7 +117,7 @@ class Maps:
     """The maps of one shard, each read when it is asked for, in float32."""
 
     def __init__(self, path: Path) -> None:
-        self.file = _opened(path)
+        self.file = _open_maps(path)
         names = set(self.file.keys())
         self.parts = sorted(name.removesuffix("map") for name in names if f".{name}".endswith(".map"))
         self.small = {
@@ -145,7 +145,7 @@ class Maps:
         return scaled
 
 
-def _opened(path: Path) -> Any:
+def _open_maps(path: Path) -> Any:
     return safe_open(path, "pt")
 
 
@@ -220,20 +220,20 @@ def write(
         for name, data in files.items():
             _write_through(partial / name, data)
         _sync(partial)
-        if final.exists() and finished(folder, shard, run) is None:  # damaged
+        if final.exists() and find_finished(folder, shard, run) is None:  # damaged
             shutil.rmtree(final)
         partial.rename(final)
         _sync(final.parent)
     except OSError:
         # Another process may have made it before, and have taken what this one was writing for leftovers.
-        if finished(folder, shard, run) is None:
+        if find_finished(folder, shard, run) is None:
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Done(shard, len(rows), len(errors))
 
 
-def finished(folder: Path, shard: int, run: str) -> Done | None:
+def find_finished(folder: Path, shard: int, run: str) -> Done | None:
     """The counts of a shard that is there with files of the right sizes; None if it has to be made."""
     at = place(folder, shard)
     try:
@@ -246,7 +246,7 @@ def finished(folder: Path, shard: int, run: str) -> Done | None:
     return Done(shard, record["rows"], record["errors"]) if whole else None
 
 
-def damaged(folder: Path, shard: int) -> list[str]:
+def find_damaged(folder: Path, shard: int) -> list[str]:
     """The files of a finished shard whose content is not what was written."""
     at = place(folder, shard)
     record = json.loads((at / RECORD).read_bytes())

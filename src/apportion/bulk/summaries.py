@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from apportion.bulk.reading import Run
-from apportion.bulk.shards import on_one_grid, pooled
+from apportion.bulk.shards import on_one_grid, pool_map
 
 SIDE = 56  # cells of a mean map
 
 
 @dataclass(frozen=True)
-class Mean:
+class MeanRelevance:
     """A feature (or a pair of them): in how many inputs it is, the mean of its relevance in them, and that of
     its |relevance|. What stands in an input more than once has the sum of its relevances there."""
 
@@ -36,8 +36,8 @@ class Summary:
 
     counts: dict[str, int]
     remainder: dict[str, float | None]
-    features: dict[str, list[Mean]]
-    pairs: dict[str, list[Mean]]
+    features: dict[str, list[MeanRelevance]]
+    pairs: dict[str, list[MeanRelevance]]
     maps: dict[str, Tensor]
 
 
@@ -62,7 +62,7 @@ def summarise(run: Run, least: int = 1) -> Summary:
         if names is not None and values.shape == (len(names), len(names)):
             _add(pairs[label], _pairs(names, values))
         elif names is None and values.dim() in (2, 3):
-            small = pooled((values.sum(0) if values.dim() == 3 else values).double(), SIDE)
+            small = pool_map((values.sum(0) if values.dim() == 3 else values).double(), SIDE)
             maps[label][small.shape] = maps[label].get(small.shape, 0.0) + small
     return Summary(
         counts=dict(sorted(counts.items(), key=lambda item: -item[1])),
@@ -109,9 +109,9 @@ def _pairs(names: list[str], values: Tensor) -> Iterator[tuple[str, float]]:
             yield " × ".join(sorted((names[i], names[j]))), value
 
 
-def _means(found: dict[str, list[float]], least: int) -> list[Mean]:
+def _means(found: dict[str, list[float]], least: int) -> list[MeanRelevance]:
     kept = [
-        Mean(name, int(count), total / count, size / count)
+        MeanRelevance(name, int(count), total / count, size / count)
         for name, (count, total, size) in found.items()
         if count >= least
     ]

@@ -213,7 +213,7 @@ class ArrowRows:
         return self.paths[block.file], block.row + row, (block.number, row)
 
 
-class Block(NamedTuple):
+class RowGroup(NamedTuple):
     """A stretch of rows: the number of its first, its file, the first row's number there, and its own."""
 
     first: int
@@ -223,16 +223,16 @@ class Block(NamedTuple):
 
 
 @lru_cache(4)
-def _blocks(paths: tuple[Path, ...]) -> list[Block]:
+def _blocks(paths: tuple[Path, ...]) -> list[RowGroup]:
     """All blocks that have rows, and a last one of none at the end."""
     found, first = [], 0
     for file, path in enumerate(paths):
         row = 0
         for number, rows in enumerate(_sizes(path)):
             if rows:
-                found.append(Block(first, file, row, number))
+                found.append(RowGroup(first, file, row, number))
             first, row = first + rows, row + rows
-    return [*found, Block(first, -1, 0, 0)]
+    return [*found, RowGroup(first, -1, 0, 0)]
 
 
 def _sizes(path: Path) -> list[int]:

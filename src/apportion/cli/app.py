@@ -126,7 +126,7 @@ def explain(
             )
         if png is not None and png.suffix.lower() != ".png":
             raise InputError(f"--png is {str(png)!r}; accepted: a name that ends in .png")
-        what = _recognised(given)
+        what = _recognise(given)
         if out is None and what.kind == "image" and not (as_json or html or png):
             out = OUT
         ready, explanations = _explain(what, model, [method], target, layer, row)
@@ -151,7 +151,7 @@ def explain(
 
             typer.echo(json.dumps(summary(explanation), indent=2, ensure_ascii=False))
         else:
-            _tell(console, *(path for path in (html, png) if path is not None))
+            _say_what_was_written(console, *(path for path in (html, png) if path is not None))
     return None
 
 
@@ -186,15 +186,15 @@ def compare(
         names = split(methods)
         if not names:
             raise InputError("--methods is empty; accepted: names such as lrp,ig")
-        what = _recognised(given)
+        what = _recognise(given)
         with _status():
             from apportion.core.files import write_whole
             from apportion.pipeline.prepared import explain_by_each
-            from apportion.pipeline.quick_tests import beside
+            from apportion.pipeline.quick_tests import run_quick_tests
 
             ready, found, why = explain_by_each(what, model, names, target, row)
             explanations = list(found.values())
-            scores = [beside(ready, e) if tests else [] for e in explanations]
+            scores = [run_quick_tests(ready, e) if tests else [] for e in explanations]
         warn_of_left_out(why)
         from apportion.display import page as report
         from apportion.display import terminal
@@ -213,13 +213,13 @@ def compare(
         console.print(terminal.heading(explanations[0], ready.classifier.name))
         console.print(terminal.comparison(explanations, scores))
         if path is not None:
-            _tell(console, path)
+            _say_what_was_written(console, path)
 
 
 # ---- from what was typed to explanations ----
 
 
-def _recognised(given: str) -> Given:
+def _recognise(given: str) -> Given:
     from apportion.pipeline.given import recognise
 
     return recognise(given)
@@ -265,7 +265,7 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _tell(console: Console, *paths: Path) -> None:
+def _say_what_was_written(console: Console, *paths: Path) -> None:
     for path in paths:
         console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
 

@@ -89,7 +89,7 @@ def _table(
     from apportion.evaluation.compare import QUICK_TESTS, compare
     from apportion.pipeline.given import recognise
     from apportion.pipeline.prepared import explain_by_each
-    from apportion.results.table import joined
+    from apportion.results.table import join_tables
 
     for name in tests or ():
         from_repr(name, "test")  # a wrong name is told before a model is loaded
@@ -103,7 +103,7 @@ def _table(
     if set(methods) <= set(why):
         raise InputError("no method can explain all of the inputs: " + "; ".join(dict.fromkeys(why.values())))
     warn_of_left_out(why)
-    return joined(
+    return join_tables(
         [
             compare(
                 ready.classifier,

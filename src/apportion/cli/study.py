@@ -58,7 +58,7 @@ def text_faithfulness(
         def say(line: str) -> None:
             console.print(f"{time.perf_counter() - begin:7.0f} s  {line}", markup=False, soft_wrap=True)
 
-        settings = study.fast() if fast else study.Settings()
+        settings = study.fast_settings() if fast else study.Settings()
         if corpora is not None:
             names = tuple(name.strip() for name in corpora.split(",") if name.strip())
             settings = dataclasses.replace(settings, corpora=names)

@@ -180,7 +180,7 @@ def encode_subwords(text: str, tokenizer: Any) -> tuple[dict[str, Tensor], TextF
         raise InputError(f"text: expected at most {limit} tokens (the model's limit), received {len(ids)}")
     tokens = tuple(tokenizer.convert_ids_to_tokens(ids))
     if fast:
-        spans = [_trimmed(text, *span) for span in encoding.pop("offset_mapping")]
+        spans = [_trim(text, *span) for span in encoding.pop("offset_mapping")]
         labels = encoding.word_ids(0)
     else:
         special = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
@@ -202,7 +202,7 @@ def encode_subwords(text: str, tokenizer: Any) -> tuple[dict[str, Tensor], TextF
     return inputs, TextFeatures(text, tokens, offsets, words)
 
 
-def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
+def _trim(text: str, start: int, stop: int) -> tuple[int, int]:
     """Byte-level tokens hold the space before their word; what is left of mere space is its end."""
     surface = text[start:stop]
     start += len(surface) - len(surface.lstrip())

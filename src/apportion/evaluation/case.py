@@ -32,7 +32,7 @@ from apportion.results.explanation import Explanation
 from apportion.results.scores import Scores
 
 
-class Found(NamedTuple):
+class Measured(NamedTuple):
     """What a test measured: (batch,) values, why some are NaN, and JSON-ready notes."""
 
     values: Tensor
@@ -61,7 +61,7 @@ class Case:
     ) -> None:
         if isinstance(model, Classifier):
             mask = model.mask if mask is None else mask
-            if not encoded(inputs):
+            if not is_encoded(inputs):
                 inputs, known = model.prepared(inputs)
                 if features is not None and tuple(features) != (known,):
                     raise InputError("the explanation is of another input than the one given")
@@ -176,12 +176,12 @@ class Case:
         return self.scores({"": test}, explanation)[""]
 
 
-def encoded(inputs: Any) -> bool:
+def is_encoded(inputs: Any) -> bool:
     """Whether these are tensors already; a row of a table may be a dict, too."""
     return isinstance(inputs, Tensor | tuple | dict) and any(True for _ in tensors_in(inputs))
 
 
-def scored(
+def score_map(
     test: Any,
     model: Model | Classifier,
     inputs: Any,
@@ -226,7 +226,7 @@ class CurveTest:
 
     blind: ClassVar[bool] = False
 
-    __call__ = scored
+    __call__ = score_map
 
     def __post_init__(self) -> None:
         if self.of not in ("probability", "score"):
@@ -261,14 +261,14 @@ class Test:
 
     blind: ClassVar[bool] = True
 
-    __call__ = scored
+    __call__ = score_map
     __test__ = False  # not one of pytest's
 
     def __post_init__(self) -> None:
         keep_label_map(self)
 
 
-def drawn(
+def random_draws(
     kind: Literal["random", "standard_normal"], shape: Sequence[int], draws: range, *seed: int
 ) -> Tensor:
     """Random numbers (draws, …), uniform from 0 to 1 or normal. Those of a draw do not depend on which others are
@@ -277,6 +277,6 @@ def drawn(
     return torch.from_numpy(np.stack([getattr(r, kind)(tuple(shape)) for r in random]))
 
 
-def nan_where(which: Tensor, values: Tensor, why: str) -> Found:
+def nan_where(which: Tensor, values: Tensor, why: str) -> Measured:
     """Values that are undefined for some samples."""
-    return Found(values.masked_fill(which, torch.nan), why if bool(which.any()) else "")
+    return Measured(values.masked_fill(which, torch.nan), why if bool(which.any()) else "")

@@ -21,7 +21,7 @@ from apportion.evaluation.case import Case, CurveTest
 from apportion.evaluation.reference_maps import Map, references, target_of
 from apportion.results.explanation import Explanation
 from apportion.results.scores import Scores
-from apportion.results.table import Table, joined
+from apportion.results.table import Table, join_tables
 
 QUICK_TESTS = ("pixel-flipping", "deletion-rate", "comprehensiveness", "sufficiency", "infidelity")
 
@@ -60,7 +60,7 @@ def compare(
     ('inputxgradient', ['inputxgradient', 'saliency', 'random', 'uniform', 'reversed'])
     """
     check_whole(0, seed=seed)
-    if isinstance(model, Classifier) and _several(model, inputs):
+    if isinstance(model, Classifier) and _is_list_of_inputs(model, inputs):
         many, goals = len(inputs), [target]
         if target is not None and not callable(target):
             goals = class_indices(target, many).tolist()
@@ -74,9 +74,9 @@ def compare(
             )
             for i, x in enumerate(inputs)
         ]  # fmt: skip
-        return joined(tables)
-    chosen = _named(tests, "test")
-    given = _named(methods, "method")
+        return join_tables(tables)
+    chosen = _name_all(tests, "test")
+    given = _name_all(methods, "method")
     if not chosen or not given:
         raise InputError(f"{'tests' if given else 'methods'} is empty; accepted: at least one")
     known = [m for m in given.values() if isinstance(m, Explanation)]
@@ -91,7 +91,7 @@ def compare(
             )
     case = Case(model, inputs, target, labels=labels, features=features, mask=mask, chunk=chunk)
     case.target = case.masking().resolved  # one target for all
-    rows: dict[str, Map] = {name: _map(made, case) for name, made in given.items()}
+    rows: dict[str, Map] = {name: _make_map(made, case) for name, made in given.items()}
     _check_targets(rows, case.target)
     beside = references(next(iter(rows.values())), seed)
     for name in beside:
@@ -100,7 +100,7 @@ def compare(
     rows |= beside
     scores = {row: case.scores(chosen, m) for row, m in rows.items()}
     if replacements is None:
-        replacements = _usual(case)
+        replacements = _usual_replacements(case)
     open_tests = {n: t for n, t in chosen.items() if isinstance(t, CurveTest) and t.replacement is None}
     default = repr(case.masking().parts[0].replacement)
     panel: dict[str, dict[str, dict[str, Scores]]] = {name: {} for name in open_tests if replacements}
@@ -116,7 +116,7 @@ def compare(
     return Table(scores, tuple(beside), panel, seed, blind)
 
 
-def _several(model: Classifier, inputs: Any) -> bool:
+def _is_list_of_inputs(model: Classifier, inputs: Any) -> bool:
     """Whether these are raw inputs, and not one: a row of a table may be a list of its values."""
     return (
         isinstance(inputs, list)
@@ -125,7 +125,7 @@ def _several(model: Classifier, inputs: Any) -> bool:
     )
 
 
-def _named(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+def _name_all(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """Name → what was given, or what its short name or repr stands for."""
     if isinstance(given, Mapping):
         return {name: made_of(item, kind) for name, item in given.items()}
@@ -136,7 +136,7 @@ def _named(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str, An
         )
     made = [made_of(item, kind) for item in given]
     names = [
-        item.strip() if isinstance(item, str) else _short(own, kind)
+        item.strip() if isinstance(item, str) else _short_name(own, kind)
         for item, own in zip(given, made, strict=True)
     ]
     for name in names:
@@ -145,7 +145,7 @@ def _named(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str, An
     return dict(zip(names, made, strict=True))
 
 
-def _short(made: Any, kind: Kind) -> str:
+def _short_name(made: Any, kind: Kind) -> str:
     """The short name of what has no settings of its own, and else the repr."""
     if isinstance(made, Explanation):
         made, kind = made.method, "method"
@@ -155,7 +155,7 @@ def _short(made: Any, kind: Kind) -> str:
     return repr(made)
 
 
-def _map(made: Any, case: Case) -> Map:
+def _make_map(made: Any, case: Case) -> Map:
     """A map as it was given, or that of a method."""
     if isinstance(made, Explanation | Tensor | tuple | dict):
         return made
@@ -175,7 +175,7 @@ def _check_targets(rows: Mapping[str, Map], target: Any) -> None:
             )
 
 
-def _usual(case: Case) -> tuple[Replacement, ...]:
+def _usual_replacements(case: Case) -> tuple[Replacement, ...]:
     """Replacements that another person might have chosen for this kind of input."""
     masking = case.masking()
     x = masking.parts[0].x

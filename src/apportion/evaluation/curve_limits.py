@@ -7,7 +7,7 @@ from torch import Tensor
 
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError
-from apportion.evaluation.curves import Reading, answers, one_reading
+from apportion.evaluation.curves import Reading, pick_reading, read_answers
 
 _MOST_FEATURES = 128
 
@@ -39,7 +39,7 @@ def _highest_sums(masking: Masking, of: Reading, sign: float, counted: Tensor, b
     batch, many, device = masking.batch, masking.many, counted.device
     counts = masking.counts.to(device)
     eye = torch.eye(many, dtype=torch.bool, device=device)
-    first = _read(masking, of, masking.output[:, None], torch.arange(batch))
+    first = _read_sets(masking, of, masking.output[:, None], torch.arange(batch))
     hidden = torch.zeros(batch, beam, many, dtype=torch.bool, device=device)
     total = first.new_full((batch, beam), -torch.inf)
     total[:, 0] = 0
@@ -49,24 +49,26 @@ def _highest_sums(masking: Masking, of: Reading, sign: float, counted: Tensor, b
         absent = torch.arange(many, device=device) >= counts[rows, None, None]
         closed = (before | absent | total[rows, :, None].isinf()).flatten(1)
         grown = (before[:, :, None] | eye).flatten(1, 2)
-        fall = sign * (first[rows] - _read(masking, of, masking.scores(~grown, rows), rows))
+        fall = sign * (first[rows] - _read_sets(masking, of, masking.scores(~grown, rows), rows))
         reached = total[rows].repeat_interleave(many, 1) + fall * counted[rows, size, None]
         # A set that was reached by several ways goes on by the best of them.
         reached, order = reached.masked_fill(closed, -torch.inf).sort(1, descending=True)
         grown = grown.take_along_dim(order[..., None], 1)
-        best = reached.masked_fill(_seen_before(grown), -torch.inf).topk(beam, 1)
+        best = reached.masked_fill(_repeated(grown), -torch.inf).topk(beam, 1)
         hidden[rows] = grown.take_along_dim(best.indices[..., None], 1)
         total[rows] = best.values
     return total.amax(1)
 
 
-def _seen_before(sets: Tensor) -> Tensor:
+def _repeated(sets: Tensor) -> Tensor:
     """Which of (batch, sets, features) sets stand earlier in their row too."""
     equal = (sets.float() @ sets.float().mT) + ((~sets).float() @ (~sets).float().mT) == sets.shape[2]
     return equal.tril(-1).any(2)
 
 
-def _read(masking: Masking, of: Reading, scores: Tensor, rows: Tensor) -> Tensor:
+def _read_sets(masking: Masking, of: Reading, scores: Tensor, rows: Tensor) -> Tensor:
     """What a test looks at, (rows, masks), in (rows, masks, classes) scores of these samples."""
-    score, probability, _ = answers(masking, scores.flatten(0, 1), rows.repeat_interleave(scores.shape[1]))
-    return one_reading(of, score, probability).view(scores.shape[:2])
+    score, probability, _ = read_answers(
+        masking, scores.flatten(0, 1), rows.repeat_interleave(scores.shape[1])
+    )
+    return pick_reading(of, score, probability).view(scores.shape[:2])

@@ -41,7 +41,7 @@ class Curve:
 
     def read(self, of: Reading) -> Tensor:
         """The (batch, steps) numbers that a test looks at."""
-        return one_reading(of, self.score, self.probability)
+        return pick_reading(of, self.score, self.probability)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the steps of each sample, (batch,)."""
@@ -68,11 +68,11 @@ class Order:
     def __init__(self, masking: Masking, relevance: Tensor, seed: int = 0) -> None:
         self.masking = masking
         self.counts = masking.counts.to(relevance.device)
-        rank = ranked(relevance, self.counts, seed)
+        rank = rank_features(relevance, self.counts, seed)
         self.rank = rank.int()  # read for every masked input: half as much to read
         every = torch.arange(masking.batch, device=rank.device)
         self._keys = 2 * every * (masking.many + 1)
-        self._answers = answers(masking, masking.output, every).to(rank.device)
+        self._answers = read_answers(masking, masking.output, every).to(rank.device)
         self._asked: list[Tensor] = []
 
     def ask(self, hidden: Tensor, way: Way = "morf") -> None:
@@ -106,12 +106,12 @@ class Order:
         rows, kept = sets // 2, sets % 2 == 1  # the least relevant are hidden: the first are kept
         first = torch.where(kept, self.counts[rows] - hidden, hidden)
         masks = Ordered(self.rank, first[:, None], kept[:, None])
-        new = answers(self.masking, self.masking.scores(masks, rows)[:, 0], rows).to(self.rank.device)
+        new = read_answers(self.masking, self.masking.scores(masks, rows)[:, 0], rows).to(self.rank.device)
         self._keys, place = torch.cat([self._keys, keys]).sort()
         self._answers = torch.cat([self._answers, new], 1)[:, place]
 
 
-def answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
+def read_answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
     """Score, probability and label, stacked as (3, calls), of the (calls, classes) scores of these samples. A
     target that is a callable has no probability: NaN."""
     target = masking.resolved
@@ -127,7 +127,7 @@ def answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
     return torch.stack([score, probability, label.to(wide)])
 
 
-def one_reading(of: Reading, score: Tensor, probability: Tensor) -> Tensor:
+def pick_reading(of: Reading, score: Tensor, probability: Tensor) -> Tensor:
     """The numbers that a test looks at."""
     if of == "score":
         return score
@@ -142,10 +142,10 @@ def one_reading(of: Reading, score: Tensor, probability: Tensor) -> Tensor:
     return probability
 
 
-def ranked(relevance: Tensor, counts: Tensor, seed: int = 0) -> Tensor:
+def rank_features(relevance: Tensor, counts: Tensor, seed: int = 0) -> Tensor:
     """The place of each feature from the most relevant (0) on, (batch, features); what a sample lacks is last.
 
-    >>> ranked(torch.tensor([[3.0, 9.0, 5.0]]), torch.tensor([3])).tolist()
+    >>> rank_features(torch.tensor([[3.0, 9.0, 5.0]]), torch.tensor([3])).tolist()
     [[2, 0, 1]]
     """
     many = relevance.shape[1]
@@ -176,10 +176,10 @@ def even_steps(counts: Tensor, steps: int | None) -> Tensor:
     return torch.where(place <= each, hidden, counts + 1)
 
 
-def at_shares(counts: Tensor, shares: Sequence[float]) -> Tensor:
+def counts_at_shares(counts: Tensor, shares: Sequence[float]) -> Tensor:
     """How many features given shares of them are, (batch, shares), rounded up: at least one.
 
-    >>> at_shares(torch.tensor([21, 200]), [0.01, 0.5]).tolist()
+    >>> counts_at_shares(torch.tensor([21, 200]), [0.01, 0.5]).tolist()
     [[1, 11], [2, 100]]
     """
     # Rounded first, so that 0.07 × 100 = 7.000000000000001 is 7.

@@ -60,8 +60,8 @@ class AttentionClassifier(nn.Module):
         words: Tensor = self.dropout(self.embedding(ids))
         states: Tensor = torch.cat(
             [
-                _read(self.rightward, words, (place + last).argsort(1)),
-                _read(self.leftward, words, (last - place).argsort(1)),
+                _run_lstm(self.rightward, words, (place + last).argsort(1)),
+                _run_lstm(self.leftward, words, (last - place).argsort(1)),
             ],
             dim=-1,
         )
@@ -119,7 +119,7 @@ def _decide(output: nn.Linear, states: Tensor, weights: Tensor) -> Tensor:
     return scores
 
 
-def _read(lstm: nn.LSTM, words: Tensor, order: Tensor) -> Tensor:
+def _run_lstm(lstm: nn.LSTM, words: Tensor, order: Tensor) -> Tensor:
     """Run the LSTM over the words in this order, and put its states back where their words stand.
 
     A packed sequence would be exact too, but hides the recurrence from whoever watches torch functions.

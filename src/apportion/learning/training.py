@@ -210,15 +210,15 @@ class _State:
                 "or a file that does not exist"
             )
         self.history = [Epoch(**epoch) for epoch in numbers["history"]]
-        self.model.load_state_dict(_under("model/", tensors))
-        self.best = _under("best/", tensors)
+        self.model.load_state_dict(_strip_prefix("model/", tensors))
+        self.best = _strip_prefix("best/", tensors)
         packed = self.optimiser.state_dict()
         state: dict[int, dict[str, Any]] = {}
-        for name, tensor in _under("optimiser/", tensors).items():
+        for name, tensor in _strip_prefix("optimiser/", tensors).items():
             index, entry = name.split("/")
             state.setdefault(int(index), {})[entry] = tensor
         self.optimiser.load_state_dict({**packed, "state": state})
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

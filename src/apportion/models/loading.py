@@ -36,13 +36,13 @@ def load_own(name: str, shipped: Sequence[str]) -> Classifier:
     """What `name` says: see `apportion.models.load`."""
     path = Path(name)
     if name.startswith(HUB):
-        return hugging_face(name.removeprefix(HUB), network=True)
+        return from_hugging_face(name.removeprefix(HUB), network=True)
     if (found := FACTORY.fullmatch(name)) is not None:
         return from_factory(found["place"], found["factory"])
     if path.suffix == ".pt2":
         return from_export(path)
     if path.is_dir():
-        return hugging_face(name, network=False)
+        return from_hugging_face(name, network=False)
     if path.suffix == ".py":
         raise InputError(f"model {name!r} does not say which factory; accepted: {name}:FACTORY")
     if path.suffix in WEIGHTS and not path.is_file():
@@ -67,7 +67,7 @@ def load_own(name: str, shipped: Sequence[str]) -> Classifier:
 def from_factory(place: str, factory: str) -> Classifier:
     """Call a factory in a module (found from the working directory too) or in a file (beside its siblings).
 
-    A module that it returns is put into eval mode and takes pictures as `bare` says.
+    A module that it returns is put into eval mode and takes pictures as `wrap_bare_model` says.
     """
     name = f"{place}:{factory}"
     file = Path(place) if place.endswith(".py") else None
@@ -75,7 +75,7 @@ def from_factory(place: str, factory: str) -> Classifier:
         raise InputError(f"model {name!r}: no such file {place}")
     with _importing_from(file.parent if file else Path.cwd()):
         with _one_line(f"model {name!r}"):
-            module = _module_in(file) if file else importlib.import_module(place)
+            module = _import_file(file) if file else importlib.import_module(place)
         made: Any = module
         for part in factory.split("."):
             if not hasattr(made, part):
@@ -103,7 +103,7 @@ def _classifier(made: Any, name: str) -> Classifier | None:
     if isinstance(made, Classifier):
         return made
     if isinstance(made, nn.Module):
-        return bare(made.eval(), name)
+        return wrap_bare_model(made.eval(), name)
     if not isinstance(made, type) and callable(getattr(made, "classifier", None)):  # an estimator of ours
         with _one_line(f"model {name!r}"):
             found: Classifier = made.classifier(name)
@@ -111,13 +111,13 @@ def _classifier(made: Any, name: str) -> Classifier | None:
     return None
 
 
-def bare(model: Callable[..., Any], name: str) -> Classifier:
+def wrap_bare_model(model: Callable[..., Any], name: str) -> Classifier:
     """A model that came without preprocessing or class names: pictures are resized to 256, cropped to 224 and
     normalised as for most ImageNet models; tensors are taken as they are."""
     return Classifier(model=model, encode=ImagePreparation(), labels=(), domain="image", name=name)
 
 
-def _module_in(file: Path) -> Any:
+def _import_file(file: Path) -> Any:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     assert spec is not None
     assert spec.loader is not None
@@ -151,7 +151,7 @@ def from_export(path: Path) -> Classifier:
     ):
         with _weights_only():
             program = torch.export.load(path)
-        return bare(program.module(), path.name)
+        return wrap_bare_model(program.module(), path.name)
 
 
 def _refuse_pickles(path: Path) -> None:
@@ -201,7 +201,7 @@ def from_saved(path: Path) -> Classifier:
 # ---- Hugging Face ----
 
 
-def hugging_face(name: str, network: bool) -> Classifier:
+def from_hugging_face(name: str, network: bool) -> Classifier:
     """A text or image classifier with its tokenizer or image processor, from a folder (or, with `network`, by
     its name on the hub). Code that comes with a model is never run."""
     try:
@@ -236,10 +236,10 @@ def hugging_face(name: str, network: bool) -> Classifier:
             f"{what} has no trained weights for {missing}; accepted: a model trained to classify"
         )
     labels = tuple(config.id2label[i] for i in sorted(config.id2label))
-    return _prepared(model.eval(), domain, labels, name, options)
+    return _with_preparation(model.eval(), domain, labels, name, options)
 
 
-def _prepared(
+def _with_preparation(
     model: nn.Module, domain: str, labels: tuple[str, ...], name: str, options: dict[str, Any]
 ) -> Classifier:
     """The model with what turns a text or a picture into its input."""

@@ -67,13 +67,13 @@ def band_of_mean(
     if n < 2:
         ends = data[0] if n else np.full(data.shape[1:], math.nan)
         return ends, ends
-    tail = NormalDist().cdf(math.sqrt(n / (n - 1)) * _student((1 - level) / 2, n - 1))
+    tail = NormalDist().cdf(math.sqrt(n / (n - 1)) * _student_quantile((1 - level) / 2, n - 1))
     low, high = np.quantile(bootstrap_means(data, resamples, seed), [tail, 1 - tail], axis=0)
     constant = (data == data[0]).all(0)
     return np.where(constant, data[0], low), np.where(constant, data[0], high)
 
 
-def _student(p: float, freedom: int) -> float:
+def _student_quantile(p: float, freedom: int) -> float:
     """A quantile of Student's t (Abramowitz & Stegun 26.7.5)."""
     z = NormalDist().inv_cdf(p)
     terms = (
@@ -147,7 +147,7 @@ class Comparison:
     n: int
 
 
-def paired(
+def compare_pairs(
     values: Mapping[str, npt.ArrayLike],
     pairs: Sequence[tuple[str, str]] | None = None,
     level: float = 0.95,
@@ -157,7 +157,7 @@ def paired(
 
     `values` maps each method to one value per sample, in the same order; `pairs` are those to compare (default: all).
 
-    >>> found = paired({"a": [0.9, 0.8, 0.7, 0.9], "b": [0.1, 0.2, 0.1, 0.3]})
+    >>> found = compare_pairs({"a": [0.9, 0.8, 0.7, 0.9], "b": [0.1, 0.2, 0.1, 0.3]})
     >>> round(found[0].difference, 2), found[0].p
     (0.65, 0.125)
     """

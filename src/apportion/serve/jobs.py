@@ -14,13 +14,13 @@ from apportion.core.classifier import Classifier
 from apportion.core.extras import EXTRAS, missing
 from apportion.core.progress import progress, watched
 from apportion.core.registry import from_repr
-from apportion.display.cards import chart, sections, told
+from apportion.display.cards import chart, sections, test_as_data
 from apportion.domains.tabular import Categorical, TabularPreparation
 from apportion.errors import InputError
 from apportion.evaluation.curves import WAYS, even_steps
 from apportion.models import SHIPPED, load
 from apportion.pipeline.prepared import Prepared, check_target, prepare
-from apportion.pipeline.quick_tests import TESTS, testable
+from apportion.pipeline.quick_tests import TESTS, is_testable
 from apportion.results.explanation import Explanation
 from apportion.serve.messages import Loaded, Model, Said
 from apportion.serve.request import Ask
@@ -101,26 +101,26 @@ def explain(ask: Ask, models: Models, say: Say, cancelled: threading.Event) -> N
             say({"event": "error", "method": method, "message": _message(error, ask.model)})
             return None
 
-    ready = guarded(None, lambda: _prepared(ask, models))
+    ready = guarded(None, lambda: _prepare(ask, models))
     for name in ask.methods:
         if ready is None or cancelled.is_set():
             return
         say({"event": "start", "method": name})
-        guarded(name, partial(_one, ready, name, ask, say))
+        guarded(name, partial(_explain_by_one, ready, name, ask, say))
 
 
-def _prepared(ask: Ask, models: Models) -> Prepared:
+def _prepare(ask: Ask, models: Models) -> Prepared:
     classifier = models[ask.model]
     check_target(classifier, ask.target)
     return prepare(ask.given(), classifier)
 
 
-def _one(ready: Prepared, name: str, ask: Ask, say: Say) -> None:
+def _explain_by_one(ready: Prepared, name: str, ask: Ask, say: Say) -> None:
     explanation = ready.explain(from_repr(name), ask.target)
     (section,) = sections([explanation])
     section["cards"][0]["asked"] = name
     say({"event": "section", "method": name, "section": section})
-    if ask.tests and testable(explanation, ready):
+    if ask.tests and is_testable(explanation, ready):
         _test(ready, name, explanation, say)
     elif ask.tests:
         say({"event": "tested", "method": name, "tests": [], "chart": None, "done": True})
@@ -143,7 +143,7 @@ def _test(ready: Prepared, name: str, explanation: Explanation, say: Say) -> Non
         {
             "event": "tested",
             "method": name,
-            "tests": [told(found, 0) for found in scores],
+            "tests": [test_as_data(found, 0) for found in scores],
             "chart": chart(scores[0].notes["curves"]),
             "done": True,
         }

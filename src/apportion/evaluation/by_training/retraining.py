@@ -16,15 +16,15 @@ from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError, check, check_whole
 from apportion.evaluation.by_training.training import (
     check_seeds,
-    copied,
-    digest_of,
-    finished,
-    fresh,
-    predicted,
+    copy_model,
+    load_finished,
+    predict_classes,
+    reinitialise,
     train,
+    training_digest,
 )
-from apportion.evaluation.case import Case, CurveTest, Found, Test
-from apportion.evaluation.curves import answers, at_shares, check_shares
+from apportion.evaluation.case import Case, CurveTest, Measured, Test
+from apportion.evaluation.curves import check_shares, counts_at_shares, read_answers
 from apportion.evaluation.measures.fidelity import random_subsets
 from apportion.evaluation.measures.rationales import Comprehensiveness
 from apportion.evaluation.reference_maps import Map
@@ -67,37 +67,39 @@ class ROAR(CurveTest):
     def higher_is_better(self) -> bool:
         return self.keep
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        labels = _labels(case, self)
+    def measure(self, case: Case, explanation: Map) -> Measured:
+        labels = _check_labels(case, self)
         order = self.ordered(case, explanation)
         counts = order.counts[:, None]
         place = counts - 1 - order.rank if self.keep else order.rank
         shuffled = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
         held, known = shuffled.tensor_split([max(1, round(self.held_out * len(labels)))])
-        hidden = torch.cat([torch.zeros_like(counts), at_shares(order.counts, self.shares)], 1)
+        hidden = torch.cat([torch.zeros_like(counts), counts_at_shares(order.counts, self.shares)], 1)
         runs = [(column, seed) for column in range(hidden.shape[1]) for seed in self.seeds]
         right = torch.zeros(hidden.shape[1], len(held), dtype=torch.float64)
         for ((column, seed),) in progress([(run,) for run in runs], len(runs), "models to train"):
             inputs = order.masking.masked(place >= hidden[:, column, None])
-            right[column] += self._right(order.masking, inputs, labels, known, held, seed) / len(self.seeds)
+            right[column] += self._train_and_judge(order.masking, inputs, labels, known, held, seed) / len(
+                self.seeds
+            )
         values = torch.full((len(labels),), torch.nan, dtype=torch.float64)
         values[held] = right[1:].mean(0)
         curve = {"share": [0.0, *self.shares], "value": right.mean(1).tolist()}
-        return Found(values, _TRAINED_ON, {"curves": {"accuracy": curve}})
+        return Measured(values, _TRAINED_ON, {"curves": {"accuracy": curve}})
 
-    def _right(
+    def _train_and_judge(
         self, masking: Masking, inputs: Inputs, labels: Tensor, known: Tensor, held: Tensor, seed: int
     ) -> Tensor:
         """Whether a model trained on the known samples is right (1) on each held-out one, or not (0)."""
-        made, probable = fresh(masking.model, seed), masking.gives_probabilities
+        made, probable = reinitialise(masking.model, seed), masking.gives_probabilities
         path = None
         if self.folder is not None:
             settings = f"{self.epochs} {self.batch} {self.rate} {seed}{' of probabilities' * probable}"
-            path = Path(self.folder) / f"{digest_of(settings, made, inputs, labels, known)}.json"
-            if (kept := finished(path)) is not None:
+            path = Path(self.folder) / f"{training_digest(settings, made, inputs, labels, known)}.json"
+            if (kept := load_finished(path)) is not None:
                 return kept
         train(made, inputs, labels, known, self.epochs, self.batch, self.rate, seed, probable)
-        found = predicted(made, rows_of(inputs, held), self.batch, probable)
+        found = predict_classes(made, rows_of(inputs, held), self.batch, probable)
         right = found == labels[held.to(labels.device)].to(found.device)
         scores = Scores(right, f"one training of {self!r}", higher_is_better=True)
         if path is not None:
@@ -144,12 +146,12 @@ class FFidelity(Test):
     def higher_is_better(self) -> bool:
         return bool(self.test.higher_is_better)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         masking = case.masking(self.test.partition, self.test.replacement)
         every = torch.arange(masking.batch)
-        own = answers(masking, masking.output, every)[2].long()
-        labels = own if case.labels is None else _labels(case, self, classes=1)
-        made = copied(case.model)
+        own = read_answers(masking, masking.output, every)[2].long()
+        labels = own if case.labels is None else _check_labels(case, self, classes=1)
+        made = copy_model(case.model)
         masks = random_subsets(masking.counts, masking.many, self.epochs * 8, self.seed, self.share)
 
         def changed(rows: Tensor, step: int) -> Inputs:
@@ -169,12 +171,12 @@ class FFidelity(Test):
             chunk=case.chunk,
         )
         self.test.ask(again, explanation)
-        found: Found = self.test.measure(again, explanation)
+        found: Measured = self.test.measure(again, explanation)
         case.forwards += again.passes[0]
         return found
 
 
-def _labels(case: Case, test: object, classes: int = 2) -> Tensor:
+def _check_labels(case: Case, test: object, classes: int = 2) -> Tensor:
     name = type(test).__name__
     if case.labels is None:
         raise InputError(f"{name} trains, so it needs the true classes: labels=…, one per sample")

@@ -35,9 +35,9 @@ def check_seeds(seeds: Sequence[int]) -> None:
         check_whole(0, seed=seed)
 
 
-def fresh(model: Any, seed: int) -> nn.Module:
+def reinitialise(model: Any, seed: int) -> nn.Module:
     """A copy of a model with its weights drawn anew by the `reset_parameters` of its modules."""
-    made = copied(model)
+    made = copy_model(model)
     modules = [m for m in made.modules() if next(m.parameters(recurse=False), None) is not None]
     fixed = [type(m).__name__ for m in modules if _reset_of(m) is None]
     if fixed:
@@ -45,7 +45,7 @@ def fresh(model: Any, seed: int) -> nn.Module:
             f"the model's {', '.join(dict.fromkeys(fixed))} cannot be drawn anew; accepted: modules with "
             "reset_parameters()"
         )
-    with _seeded(made, seed):
+    with _fork_random(made, seed):
         for module in made.modules():
             if (reset := _reset_of(module)) is not None:
                 reset()
@@ -77,7 +77,7 @@ def train(
     optimiser = torch.optim.Adam(weights, lr=rate)
     random = np.random.default_rng(seed)
     step = 0
-    with torch.inference_mode(False), torch.enable_grad(), _seeded(model, seed):
+    with torch.inference_mode(False), torch.enable_grad(), _fork_random(model, seed):
         model.train()
         for _ in range(epochs):
             for part in _batches(rows[torch.from_numpy(random.permutation(len(rows)))], batch):
@@ -108,7 +108,7 @@ def _logits(model: nn.Module, inputs: Inputs, batch: int, probable: bool) -> Ten
     return unsquashed(scores) if probable else scores
 
 
-def predicted(model: nn.Module, inputs: Inputs, batch: int, probable: bool = False) -> Tensor:
+def predict_classes(model: nn.Module, inputs: Inputs, batch: int, probable: bool = False) -> Tensor:
     """The class of each sample."""
     found = []
     with torch.no_grad():
@@ -119,7 +119,7 @@ def predicted(model: nn.Module, inputs: Inputs, batch: int, probable: bool = Fal
 
 
 @contextmanager
-def _seeded(model: nn.Module, seed: int) -> Iterator[None]:
+def _fork_random(model: nn.Module, seed: int) -> Iterator[None]:
     """Random numbers from a seed, and the global random state put back."""
     devices = {p.device for p in model.parameters() if p.is_cuda}
     with torch.random.fork_rng(devices=[d.index or 0 for d in devices]):
@@ -127,7 +127,7 @@ def _seeded(model: nn.Module, seed: int) -> Iterator[None]:
         yield
 
 
-def copied(model: Any) -> nn.Module:
+def copy_model(model: Any) -> nn.Module:
     """A copy in eval mode, all of whose weights can be trained."""
     model = behind(model)
     if not isinstance(model, nn.Module):
@@ -145,7 +145,7 @@ def copied(model: Any) -> nn.Module:
 # ---- finished trainings ----
 
 
-def digest_of(settings: str, model: nn.Module, inputs: Inputs, labels: Tensor, rows: Tensor) -> str:
+def training_digest(settings: str, model: nn.Module, inputs: Inputs, labels: Tensor, rows: Tensor) -> str:
     """A name for a training: what it starts from, on what, and how."""
     digest = hashlib.sha256(f"{settings} {type(model).__qualname__} {model}".encode())
     for tensor in (*model.state_dict().values(), *tensors_in(inputs), labels, rows):
@@ -155,7 +155,7 @@ def digest_of(settings: str, model: nn.Module, inputs: Inputs, labels: Tensor, r
     return digest.hexdigest()[:32]
 
 
-def finished(path: Path) -> Tensor | None:
+def load_finished(path: Path) -> Tensor | None:
     """The result of a training that was finished before; a file that is damaged is named, and done again."""
     if not path.is_file():
         return None

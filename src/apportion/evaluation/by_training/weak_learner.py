@@ -48,7 +48,7 @@ class WeakLearner:
 
     def __call__(self, documents: Documents, validation: Documents, test: Documents, words: int) -> Scores:
         begin = time.perf_counter()
-        parts = [normalised(part) for part in (documents, validation, test)]
+        parts = [normalise_maps(part) for part in (documents, validation, test)]
         classes = 1 + max(int(part.labels.max()) for part in parts)
         f1s, notes = [], []
         for seed in self.seeds:
@@ -76,7 +76,7 @@ class WeakLearner:
         return model
 
 
-def normalised(documents: Documents) -> Documents:
+def normalise_maps(documents: Documents) -> Documents:
     """The documents with maps whose absolute values add up to one; a map of zeros stays one."""
     if documents.maps is None:
         raise InputError("the documents have no maps; accepted: documents with one value per token")
@@ -86,15 +86,15 @@ def normalised(documents: Documents) -> Documents:
 
 def uniform_maps(documents: Documents) -> Documents:
     """The documents with the map that holds all tokens equally important."""
-    return _with(UniformMap(), documents)
+    return _replace_maps(UniformMap(), documents)
 
 
 def random_maps(documents: Documents, seed: int = 0) -> Documents:
     """The documents with maps of random numbers of both signs, one for each token."""
-    return _with(RandomMap(seed), documents)
+    return _replace_maps(RandomMap(seed), documents)
 
 
-def _with(way: RandomMap | UniformMap, documents: Documents) -> Documents:
+def _replace_maps(way: RandomMap | UniformMap, documents: Documents) -> Documents:
     like = tuple(torch.zeros(len(ids), device=ids.device) for ids in documents.ids)
     return replace(documents, maps=tuple(tensors_in(way.values(like))))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apportion.engines.masking.partitions import Partition
 from apportion.errors import check
-from apportion.evaluation.case import Case, Found, Test, nan_where
+from apportion.evaluation.case import Case, Measured, Test, nan_where
 from apportion.evaluation.reference_maps import Map
 
 _ZERO = "the map is zero everywhere"
@@ -32,8 +32,8 @@ class Sparseness(Test):
 
     higher_is_better: ClassVar[None] = None
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        shares, counts = _shares(case, explanation, self.partition)
+    def measure(self, case: Case, explanation: Map) -> Measured:
+        shares, counts = _relevance_shares(case, explanation, self.partition)
         # The features that a sample does not have sort first, as zeros: their places are taken off.
         ordered = shares.sort(1).values
         place = torch.arange(1, shares.shape[1] + 1, device=shares.device) - (
@@ -56,8 +56,8 @@ class Complexity(Test):
 
     higher_is_better: ClassVar[None] = None
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        shares, _ = _shares(case, explanation, self.partition)
+    def measure(self, case: Case, explanation: Map) -> Measured:
+        shares, _ = _relevance_shares(case, explanation, self.partition)
         return nan_where(shares.sum(1) == 0, entropy(shares), _ZERO)
 
 
@@ -79,9 +79,9 @@ class EffectiveComplexity(Test):
         super().__post_init__()
         check("threshold", self.threshold, lambda v: 0 <= v < 1, "a share from 0 to below 1")
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        shares, _ = _shares(case, explanation, self.partition)
-        return Found((shares > self.threshold * shares.amax(1, keepdim=True)).sum(1))
+    def measure(self, case: Case, explanation: Map) -> Measured:
+        shares, _ = _relevance_shares(case, explanation, self.partition)
+        return Measured((shares > self.threshold * shares.amax(1, keepdim=True)).sum(1))
 
 
 def entropy(shares: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ def entropy(shares: Tensor) -> Tensor:
     return entropies.sum(1)
 
 
-def _shares(case: Case, explanation: Map, partition: Partition | None) -> tuple[Tensor, Tensor]:
+def _relevance_shares(case: Case, explanation: Map, partition: Partition | None) -> tuple[Tensor, Tensor]:
     """The share of each feature of the absolute values, (batch, features), and the numbers of features."""
     masking = case.masking(partition)
     size = case.relevance(explanation, masking).abs()

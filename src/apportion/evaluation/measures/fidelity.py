@@ -11,9 +11,9 @@ from torch import Tensor
 
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError, check, check_whole
-from apportion.evaluation.case import Case, CurveTest, Found, nan_where
-from apportion.evaluation.curves import Reading, answers, one_reading
-from apportion.evaluation.reference_maps import Map, in_rows, values_of
+from apportion.evaluation.case import Case, CurveTest, Measured, nan_where
+from apportion.evaluation.curves import Reading, pick_reading, read_answers
+from apportion.evaluation.reference_maps import Map, values_in_rows, values_of
 from apportion.results.explanation import Explanation
 
 
@@ -53,28 +53,28 @@ class Infidelity(CurveTest):
             raise InputError(f"perturbation is {self.perturbation!r}; accepted: 'hide', 'noise'")
         check("noise", self.noise, lambda v: 0 < v < torch.inf, "a positive standard deviation")
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         masking = case.masking(self.partition, self.replacement)
         said, done = (
-            self._hidden(case, masking, explanation)
+            self._hide(case, masking, explanation)
             if self.perturbation == "hide"
-            else self._noisy(case, masking, explanation)
+            else self._add_noise(case, masking, explanation)
         )
         said, done = said.double(), done.double()
         if self.scaled:
             squares = (said**2).mean(1)
             best = (said * done).mean(1) / squares.clamp(min=torch.finfo(torch.float64).tiny)
             said = said * best.clamp(min=0)[:, None]
-        return Found(((said - done) ** 2).mean(1))
+        return Measured(((said - done) ** 2).mean(1))
 
-    def _hidden(self, case: Case, masking: Masking, explanation: Map) -> tuple[Tensor, Tensor]:
+    def _hide(self, case: Case, masking: Masking, explanation: Map) -> tuple[Tensor, Tensor]:
         """What the map says and what the model does for each perturbation, (batch, samples) each."""
         relevance = case.relevance(explanation, masking)
         hide = random_subsets(masking.counts, masking.many, self.samples, self.seed).to(relevance.device)
         said = (hide.to(relevance) @ relevance[:, :, None])[:, :, 0]
-        return said, self._fall(masking, masking.scores(~hide)).to(said)
+        return said, self._score_fall(masking, masking.scores(~hide)).to(said)
 
-    def _noisy(self, case: Case, masking: Masking, explanation: Map) -> tuple[Tensor, Tensor]:
+    def _add_noise(self, case: Case, masking: Masking, explanation: Map) -> tuple[Tensor, Tensor]:
         values = values_of(explanation, masking.inputs)
         x = masking.inputs
         if not isinstance(x, Tensor) or not x.is_floating_point():
@@ -89,17 +89,17 @@ class Infidelity(CurveTest):
             drawn = torch.from_numpy(random.standard_normal((many, *x.shape[1:]), dtype=np.float32)).to(x)
             drawn = drawn * self.noise
             scores = masking.run((x[:, None] - drawn).flatten(0, 1))
-            done.append(self._fall(masking, scores.view(masking.batch, many, -1)))
+            done.append(self._score_fall(masking, scores.view(masking.batch, many, -1)))
             said.append(values[None].flatten(1) @ drawn.flatten(1).to(values[None]).T)
         return torch.cat(said, 1), torch.cat(done, 1)
 
-    def _fall(self, masking: Masking, scores: Tensor) -> Tensor:
+    def _score_fall(self, masking: Masking, scores: Tensor) -> Tensor:
         """How far the model's answer falls, (batch, samples), from (batch, samples, classes) scores."""
         rows = torch.arange(masking.batch)
-        before = answers(masking, masking.output, rows)
-        after = answers(masking, scores.flatten(0, 1), rows.repeat_interleave(scores.shape[1]))
-        whole = one_reading(self.of, before[0], before[1])
-        return whole[:, None] - one_reading(self.of, after[0], after[1]).view(scores.shape[:2])
+        before = read_answers(masking, masking.output, rows)
+        after = read_answers(masking, scores.flatten(0, 1), rows.repeat_interleave(scores.shape[1]))
+        whole = pick_reading(self.of, before[0], before[1])
+        return whole[:, None] - pick_reading(self.of, after[0], after[1]).view(scores.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -119,16 +119,16 @@ class Completeness(CurveTest):
 
     higher_is_better: ClassVar[bool] = False
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         masking = case.masking(self.partition, self.replacement)
         total = explanation.total if isinstance(explanation, Explanation) else None
         if total is None:
             curve = self.ordered(case, explanation).curve(masking.counts[:, None])
-            first = answers(masking, masking.output, torch.arange(masking.batch))
-            total = one_reading(self.of, first[0], first[1]) - curve.read(self.of)[:, 0].to(first)
+            first = read_answers(masking, masking.output, torch.arange(masking.batch))
+            total = pick_reading(self.of, first[0], first[1]) - curve.read(self.of)[:, 0].to(first)
             values = case.relevance(explanation, masking)  # what is never hidden is not in the total
         else:
-            values = in_rows(explanation, masking.inputs)
+            values = values_in_rows(explanation, masking.inputs)
         sums = values.double().sum(1)
         total = total.to(sums)
         return nan_where(total == 0, (total - sums).abs() / total.abs(), "the total is zero")

@@ -12,9 +12,9 @@ from torch import Tensor
 from apportion.engines.masking.partitions import Partition, Pixels
 from apportion.engines.masking.replacements import NoisyLinear, Replacement
 from apportion.errors import InputError, check_whole
-from apportion.evaluation.case import Case, CurveTest, Found, nan_where
+from apportion.evaluation.case import Case, CurveTest, Measured, nan_where
 from apportion.evaluation.curve_limits import aopc_limits
-from apportion.evaluation.curves import WAYS, Curve, Order, Way, at_shares, check_shares, even_steps
+from apportion.evaluation.curves import WAYS, Curve, Order, Way, check_shares, counts_at_shares, even_steps
 from apportion.evaluation.reference_maps import Map
 
 HidingOrder = Literal["morf", "lerf", "symmetric"]
@@ -60,7 +60,7 @@ class PixelFlipping(CurveTest):
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
         return dict.fromkeys(_WAYS[self.order], even_steps(counts, self.steps))
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         fall, curves = [], {}
         for way, curve in self.curves(case, explanation).items():
             read = curve.read(self.of)
@@ -68,7 +68,7 @@ class PixelFlipping(CurveTest):
             curves[way] = mean_curve(curve, read)
         notes = {"curves": curves}
         if not self.normalised:
-            return Found(fall[0] if len(fall) == 1 else fall[0] - fall[1], notes=notes)
+            return Measured(fall[0] if len(fall) == 1 else fall[0] - fall[1], notes=notes)
         order = self.ordered(case, explanation)
         least, most = aopc_limits(order.masking, self.of, even_steps(order.counts, self.steps), self.beam)
         # The search does not try every order, so the map's own may lie beyond what it found.
@@ -87,10 +87,10 @@ class _Area(CurveTest):
         super().__post_init__()
         _check_steps(self.steps)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         ((way, curve),) = self.curves(case, explanation).items()
         read = curve.read(self.of)
-        return Found(curve.area(read), notes={"curves": {way: mean_curve(curve, read)}})
+        return Measured(curve.area(read), notes={"curves": {way: mean_curve(curve, read)}})
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ class DeletionRate(CurveTest):
         super().__post_init__()
         check_whole(1, block=self.block)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         order = self.ordered(case, explanation)
         counts, device = order.counts, order.counts.device
         first = order.curve(torch.zeros_like(counts)[:, None]).label
@@ -208,11 +208,11 @@ class ROAD(CurveTest):
         return super().ordered(case, explanation)
 
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
-        return dict.fromkeys(_WAYS[self.order], at_shares(counts, self.shares))
+        return dict.fromkeys(_WAYS[self.order], counts_at_shares(counts, self.shares))
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         means = [curve.read(self.of).mean(1) for curve in self.curves(case, explanation).values()]
-        return Found(means[0] if len(means) == 1 else (means[1] - means[0]) / 2)
+        return Measured(means[0] if len(means) == 1 else (means[1] - means[0]) / 2)
 
 
 def mean_curve(curve: Curve, read: Tensor) -> dict[str, list[float]]:

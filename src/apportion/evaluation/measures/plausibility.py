@@ -41,7 +41,7 @@ class _Measure:
     higher_is_better: ClassVar[bool] = True
 
     def __call__(self, explanation: Map, truth: Tensor) -> Scores:
-        found = _marked(explanation, truth)
+        found = _mark_places(explanation, truth)
         many = found.truth.sum(1)
         trivial = (many == 0) | (many == found.place.sum(1))
         values = self.measure(found).double()
@@ -64,8 +64,8 @@ class _OfShare(_Measure):
 
     def chosen(self, found: Marked) -> Tensor:
         if self.share is None:
-            return _highest(found, found.truth.sum(1))
-        return _highest(found, (self.share * found.place.sum(1)).round().long().clamp(min=1))
+            return _share_of_highest(found, found.truth.sum(1))
+        return _share_of_highest(found, (self.share * found.place.sum(1)).round().long().clamp(min=1))
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class PointingGame(_Measure):
     """
 
     def measure(self, found: Marked) -> Tensor:
-        return (_highest(found, torch.ones_like(found.place.sum(1))) * found.truth).sum(1)
+        return (_share_of_highest(found, torch.ones_like(found.place.sum(1))) * found.truth).sum(1)
 
 
 @dataclass(frozen=True)
@@ -151,10 +151,10 @@ class RelevanceRank(_Measure):
     """
 
     def measure(self, found: Marked) -> Tensor:
-        return (_highest(found, found.truth.sum(1)) * found.truth).sum(1) / found.truth.sum(1)
+        return (_share_of_highest(found, found.truth.sum(1)) * found.truth).sum(1) / found.truth.sum(1)
 
 
-def _marked(explanation: Map, truth: Tensor) -> Marked:
+def _mark_places(explanation: Map, truth: Tensor) -> Marked:
     values = explanation.values if isinstance(explanation, Explanation) else explanation
     tensors = [torch.from_numpy(values)] if isinstance(values, np.ndarray) else list(tensors_in(values))
     if len(tensors) != 1:
@@ -190,7 +190,7 @@ def _marked(explanation: Map, truth: Tensor) -> Marked:
     return Marked(values.flatten(1), (mark & place).flatten(1), place.flatten(1))
 
 
-def _highest(found: Marked, many: Tensor) -> Tensor:
+def _share_of_highest(found: Marked, many: Tensor) -> Tensor:
     """How much of each place is among the `many` highest, (batch, places): 1 or 0, and between for places that tie
     for the last ones."""
     values = found.values.masked_fill(~found.place, -torch.inf)

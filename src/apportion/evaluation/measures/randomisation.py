@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError, check_whole
-from apportion.evaluation.case import Case, Found, Test, nan_where
+from apportion.evaluation.case import Case, Measured, Test, nan_where
 from apportion.evaluation.measures.complexity import entropy
 from apportion.evaluation.reference_maps import Map, method_of, values_of
 
@@ -52,19 +52,19 @@ class ParameterRandomisation(Test):
     def higher_is_better(self) -> bool:
         return self.way == "complexity"
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         method, masking = method_of(explanation, self), case.masking()
-        here, inside = entries(explanation, masking)
+        here, inside = entries_in_rows(explanation, masking)
 
         def again(model: nn.Module) -> Tensor:
-            return entries(case.explain(method, masking.resolved, model), masking)[0]
+            return entries_in_rows(case.explain(method, masking.resolved, model), masking)[0]
 
         if self.way == "complexity":
             ((_, randomised),) = randomised_copies(case.model, "all", self.seed)
             before, after = (histogram_entropy(rows, self.bins, inside) for rows in (here, again(randomised)))
             return nan_where(before == 0, (after - before) / before, _CONSTANT)
         found = {
-            name: similar(here, again(model), self.similarity, self.absolute, inside)
+            name: similarity_in_rows(here, again(model), self.similarity, self.absolute, inside)
             for name, model in randomised_copies(case.model, self.way, self.seed)
         }
         each = torch.stack(list(found.values()))
@@ -89,7 +89,7 @@ class RandomLogit(Test):
     def __post_init__(self) -> None:
         _check(self.similarity, self.seed)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         method = method_of(explanation, self)
         masking = case.masking()
         target, classes = masking.resolved, masking.output.shape[1]
@@ -98,8 +98,8 @@ class RandomLogit(Test):
         # One shift for all samples, so that a score does not depend on which others are in the batch.
         shift = int(torch.randint(1, classes, (), generator=torch.Generator().manual_seed(self.seed)))
         made = case.explain(method, (target + shift) % classes)
-        (here, inside), (there, _) = (entries(e, masking) for e in (explanation, made))
-        values = similar(here, there, self.similarity, self.absolute, inside)
+        (here, inside), (there, _) = (entries_in_rows(e, masking) for e in (explanation, made))
+        values = similarity_in_rows(here, there, self.similarity, self.absolute, inside)
         return nan_where(values.isnan(), values, _CONSTANT)
 
 
@@ -136,7 +136,7 @@ def randomised_copies(
         yield "all", changed
 
 
-def entries(explanation: Map, masking: Masking) -> tuple[Tensor, Tensor]:
+def entries_in_rows(explanation: Map, masking: Masking) -> tuple[Tensor, Tensor]:
     """All values of each sample in one row, (batch, entries), and which of them count: not those of padding or special
     tokens, which would be alike in all maps."""
     values = values_of(explanation, masking.inputs)
@@ -146,7 +146,7 @@ def entries(explanation: Map, masking: Masking) -> tuple[Tensor, Tensor]:
     return rows, counted.to(rows.device)
 
 
-def similar(
+def similarity_in_rows(
     a: Tensor,
     b: Tensor,
     similarity: Similarity = "spearman",
@@ -156,7 +156,7 @@ def similar(
     """The similarity of (batch, entries) maps row by row, −1 to 1, in the entries that are `inside` (default: all);
     NaN where one is constant.
 
-    >>> round(similar(torch.tensor([[1.0, 2.0, 9.0]]), torch.tensor([[10.0, 20.0, 30.0]])).item(), 6)
+    >>> round(similarity_in_rows(torch.tensor([[1.0, 2.0, 9.0]]), torch.tensor([[10.0, 20.0, 30.0]])).item(), 6)
     1.0
     """
     a, b = a.double(), b.double()

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apportion.evaluation.case import Case, CurveTest, Found
-from apportion.evaluation.curves import Way, at_shares, check_shares
+from apportion.evaluation.case import Case, CurveTest, Measured
+from apportion.evaluation.curves import Way, check_shares, counts_at_shares
 from apportion.evaluation.reference_maps import Map
 
 
@@ -24,10 +24,10 @@ class _MeanFall(CurveTest):
         super().__post_init__()
         check_shares("shares", self.shares)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         (curve,) = self.curves(case, explanation).values()
         read = curve.read(self.of)
-        return Found((read[:, :1] - read[:, 1:]).mean(1))
+        return Measured((read[:, :1] - read[:, 1:]).mean(1))
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Comprehensiveness(_MeanFall):
     higher_is_better: ClassVar[bool] = True
 
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
-        return {"morf": _with_none(at_shares(counts, self.shares))}
+        return {"morf": _prepend_zero(counts_at_shares(counts, self.shares))}
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class Sufficiency(_MeanFall):
     higher_is_better: ClassVar[bool] = False
 
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
-        return {"lerf": _with_none(counts[:, None] - at_shares(counts, self.shares))}
+        return {"lerf": _prepend_zero(counts[:, None] - counts_at_shares(counts, self.shares))}
 
 
-def _with_none(hidden: Tensor) -> Tensor:
+def _prepend_zero(hidden: Tensor) -> Tensor:
     """The steps behind one at which nothing is hidden."""
     return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)

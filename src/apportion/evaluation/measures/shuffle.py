@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apportion.errors import InputError, check_whole
 from apportion.evaluation.by_training.weighting import weights_of
-from apportion.evaluation.case import Case, Found, Test
+from apportion.evaluation.case import Case, Measured, Test
 from apportion.evaluation.reference_maps import Map, values_of
 from apportion.learning.networks import PADDING
 
@@ -59,7 +59,7 @@ class ShuffleTVD(Test):
         check_whole(1, permutations=self.permutations)
         check_whole(0, seed=self.seed)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         model, ids = case.model, case.inputs
         if not isinstance(model, Weighting):
             raise InputError(
@@ -83,9 +83,9 @@ class ShuffleTVD(Test):
             distances = torch.empty_like(maps[:, 0])
             width = max(1, _WEIGHTS_AT_ONCE // (self.permutations * ids.shape[1]))
             for rows in torch.arange(len(ids), device=ids.device).split(width):
-                distances[rows] = _medians(model, states[rows], maps[rows], many[rows], keys)
+                distances[rows] = _median_distances(model, states[rows], maps[rows], many[rows], keys)
         case.forwards += 1
-        return Found(distances)
+        return Measured(distances)
 
     def _keys(self, tokens: int, like: Tensor) -> Tensor:
         """Random numbers `(permutations, tokens)`; those of the first tokens do not depend on how many there
@@ -94,16 +94,16 @@ class ShuffleTVD(Test):
         return torch.as_tensor(drawn.T.copy(), dtype=torch.float32, device=like.device)
 
 
-def _medians(model: Weighting, states: Tensor, maps: Tensor, many: Tensor, keys: Tensor) -> Tensor:
+def _median_distances(model: Weighting, states: Tensor, maps: Tensor, many: Tensor, keys: Tensor) -> Tensor:
     """The median distance of each text; its tokens stand before its padding."""
     padding = torch.arange(maps.shape[1], device=maps.device) >= many[:, None]
     order = keys.expand(len(maps), -1, -1).masked_fill(padding[:, None], 2.0).argsort(-1)
     shuffled = maps[:, None].expand_as(order).gather(-1, order)
-    before, after = (_chances(model.decide(states, each)) for each in (maps[:, None], shuffled))
+    before, after = (_class_probabilities(model.decide(states, each)) for each in (maps[:, None], shuffled))
     distances: Tensor = (before - after).abs().sum(-1) / 2
     return distances.quantile(0.5, dim=1)
 
 
-def _chances(scores: Tensor) -> Tensor:
+def _class_probabilities(scores: Tensor) -> Tensor:
     """The class probabilities; one score is the logit of class 1, that of class 0 is 0."""
     return (F.pad(scores, (1, 0)) if scores.shape[-1] == 1 else scores).softmax(-1)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from apportion.models.bag_of_words.features import Boxes, Extractor, Picture, extract
 from apportion.models.bag_of_words.mapping import Mapping
-from apportion.models.bag_of_words.pooling import cells, pool, share, to_pixels
+from apportion.models.bag_of_words.pooling import pool, pyramid_cells, share_relevance, to_pixels
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
@@ -46,7 +46,7 @@ class Bag:
         """R² of the local features, one array for each extractor, from R³ of `vector` (eq. 14, 15)."""
         parts = np.split(relevance, np.cumsum(self.lengths)[:-1])
         return [
-            share(part, each.weights, self.p, each.places)
+            share_relevance(part, each.weights, self.p, each.places)
             for part, each in zip(parts, self.mapped, strict=True)
         ]
 
@@ -73,7 +73,7 @@ class Bagging:
         for extractor, vocabulary in zip(self.extractors, self.vocabularies, strict=True):
             found = extract(extractor, picture, empty)
             weights = self.mapping(found.descriptors, vocabulary)
-            places = cells(found.boxes, picture.shape[:2], self.pyramid)
+            places = pyramid_cells(found.boxes, picture.shape[:2], self.pyramid)
             mapped.append(Mapped(weights, found.boxes, places))
             vectors.append(self.mapping.finish(pool(weights, self.p, places)))
         return Bag(np.concatenate(vectors), tuple(mapped), picture.shape[:2], self.p)

@@ -17,11 +17,11 @@ from apportion.errors import InputError
 from apportion.models.bag_of_words.bag import Bag
 from apportion.models.bag_of_words.features import read_picture
 from apportion.models.bag_of_words.learning import (
-    each_picture,
     learn_machine,
     learn_vocabularies,
-    plan,
-    scaled_parts,
+    make_plan,
+    map_pictures,
+    scale_kernels,
     sources_of,
 )
 from apportion.models.bag_of_words.machine import sum_kernels
@@ -106,13 +106,13 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Every picture is read twice at most and none is kept; memory holds `samples` descriptors and one
         vector a picture.
         """
-        settings, sources = plan(self), sources_of(images)
+        settings, sources = make_plan(self), sources_of(images)
         classes, which = self._classes(labels, len(sources))
         bagging = learn_vocabularies(settings, sources, self.words, self.samples, self.random_state)
-        bags = each_picture(bagging, sources, "training images")
+        bags = map_pictures(bagging, sources, "training images")
         first = next(bags)
         x = torch.as_tensor(np.stack([first.vector, *(bag.vector for bag in bags)]))
-        parts = scaled_parts(settings, x, first.lengths)
+        parts = scale_kernels(settings, x, first.lengths)
         gram = sum_kernels(parts, x, x)
         self.bagging_, self.classes_ = bagging, classes
         self.machine_ = learn_machine(x, gram, which, parts, self.C, self.class_weight)
@@ -134,7 +134,7 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, images: Any) -> Array:
         """The (images, dimensions) vectors that the kernels see."""
         self._check_fitted()
-        bags = each_picture(self.bagging_, sources_of(images), "images")
+        bags = map_pictures(self.bagging_, sources_of(images), "images")
         return np.stack([bag.vector for bag in bags])
 
     def decision_function(self, images: Any) -> Array:

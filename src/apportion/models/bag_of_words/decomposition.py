@@ -20,7 +20,7 @@ MOST_NODES = 512
 NEAREST = 16  # points of the other side whose score is computed before all others
 
 
-class Score(NamedTuple):
+class KernelScore(NamedTuple):
     """What is explained of each of a batch: `α` (batch, points) and `bias` (batch,) of its own expansion."""
 
     machine: KernelMachine
@@ -40,7 +40,9 @@ class Relevance(NamedTuple):
     distance: Tensor | None = None
 
 
-def score_of(machine: KernelMachine, output: Tensor, resolved: Tensor | Callable[[Tensor], Tensor]) -> Score:
+def score_of(
+    machine: KernelMachine, output: Tensor, resolved: Tensor | Callable[[Tensor], Tensor]
+) -> KernelScore:
     """The expansion of what is explained: of a class, or of a linear function of the classes' scores."""
     with torch.enable_grad():
         scores = output.detach().requires_grad_()
@@ -52,10 +54,10 @@ def score_of(machine: KernelMachine, output: Tensor, resolved: Tensor | Callable
             "the target is not a linear function of the scores; accepted: a class index, or a combination such "
             "as Contrast(3, 5)"
         )
-    return Score(machine, weights @ machine.coefficients, weights @ machine.bias)
+    return KernelScore(machine, weights @ machine.coefficients, weights @ machine.bias)
 
 
-def by_sum(score: Score, x: Tensor) -> Relevance:
+def decompose_by_sum(score: KernelScore, x: Tensor) -> Relevance:
     """`R_d = b/V + Σ_i α_i k^(d)(x_i,d, x_d)` for sum-decomposable kernels (eq. 12); their sum is f(x)."""
     machine = score.machine
     values = (score.bias / x.shape[1])[:, None].expand(x.shape).clone()
@@ -73,7 +75,7 @@ def by_sum(score: Score, x: Tensor) -> Relevance:
     return Relevance(values)
 
 
-def by_path(score: Score, x: Tensor, nodes: int, tolerance: float) -> Relevance:
+def decompose_by_path(score: KernelScore, x: Tensor, nodes: int, tolerance: float) -> Relevance:
     """The integral of the gradient along the line from the root, `(x − x₀)_d ∫ ∂_d f(x₀ + u (x − x₀)) du`.
 
     Integrated gradients (Sundararajan et al. 2017) from the root point that Taylor would expand at, by
@@ -84,7 +86,7 @@ def by_path(score: Score, x: Tensor, nodes: int, tolerance: float) -> Relevance:
     root, left = find_roots(score, x)
     every = torch.arange(len(x), device=x.device)
     wanted = score(x, every) - left
-    values = _along(score, x, root, *gauss_legendre(nodes))
+    values = _integrate_line(score, x, root, *gauss_legendre(nodes))
     while True:
         error = (values.sum(1) - wanted).abs()
         rough = (error > tolerance * wanted.abs()).nonzero().flatten()
@@ -92,10 +94,10 @@ def by_path(score: Score, x: Tensor, nodes: int, tolerance: float) -> Relevance:
         if not len(rough) or nodes > MOST_NODES:
             return Relevance(values, left, (x - root).norm(dim=1))
         own = score._replace(alpha=score.alpha[rough], bias=score.bias[rough])
-        values[rough] = _along(own, x[rough], root[rough], *gauss_legendre(nodes))
+        values[rough] = _integrate_line(own, x[rough], root[rough], *gauss_legendre(nodes))
 
 
-def by_taylor(score: Score, x: Tensor) -> Relevance:
+def decompose_by_taylor(score: KernelScore, x: Tensor) -> Relevance:
     """`R_d = (x − x₀)_d Σ_i α_i ∂k(x_i, ·)/∂x_d (x₀)` at a root x₀ (eq. 13)."""
     for part in score.machine.parts:
         if not getattr(part.kernel, "differentiable", True):
@@ -104,10 +106,10 @@ def by_taylor(score: Score, x: Tensor) -> Relevance:
                 "which meets its kinks in single points only"
             )
     root, left = find_roots(score, x)
-    return Relevance(_along(score, x, root, np.zeros(1), np.ones(1)), left, (x - root).norm(dim=1))
+    return Relevance(_integrate_line(score, x, root, np.zeros(1), np.ones(1)), left, (x - root).norm(dim=1))
 
 
-def _along(score: Score, x: Tensor, root: Tensor, places: Array, weights: Array) -> Tensor:
+def _integrate_line(score: KernelScore, x: Tensor, root: Tensor, places: Array, weights: Array) -> Tensor:
     """`x − x₀` times the weighted sum of the gradients at these places of the line from the root."""
     u, w = (torch.as_tensor(each, dtype=x.dtype, device=x.device) for each in (places, weights))
     step = x - root
@@ -117,7 +119,7 @@ def _along(score: Score, x: Tensor, root: Tensor, places: Array, weights: Array)
     return step * torch.einsum("u,und->nd", w, gradients)
 
 
-def _gradients(score: Score, points: Tensor, rows: Tensor) -> Tensor:
+def _gradients(score: KernelScore, points: Tensor, rows: Tensor) -> Tensor:
     found = []
     for chunk in torch.arange(len(points)).split(max(1, NUMBERS // max(1, score.machine.points.numel()))):
         with torch.enable_grad():
@@ -135,7 +137,7 @@ def _gradients(score: Score, points: Tensor, rows: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def _not_differentiable(score: Score) -> InputError:
+def _not_differentiable(score: KernelScore) -> InputError:
     kernels = ", ".join(repr(part.kernel) for part in score.machine.parts)
     return InputError(
         f"torch cannot differentiate {kernels}, and it has no `terms` for each dimension; accepted: a kernel "
@@ -143,7 +145,7 @@ def _not_differentiable(score: Score) -> InputError:
     )
 
 
-def find_roots(score: Score, x: Tensor) -> tuple[Tensor, Tensor]:
+def find_roots(score: KernelScore, x: Tensor) -> tuple[Tensor, Tensor]:
     """A root of each sample's score, and the score that is left there.
 
     It lies on the line to the nearest point of the expansion on the other side of zero, by bisection. Where
@@ -165,7 +167,7 @@ def find_roots(score: Score, x: Tensor) -> tuple[Tensor, Tensor]:
     return root, left
 
 
-def _other_sides(score: Score, x: Tensor, value: Tensor) -> Tensor:
+def _other_sides(score: KernelScore, x: Tensor, value: Tensor) -> Tensor:
     """For each sample the nearest point whose score has another sign; else the one nearest to zero."""
     points = score.machine.points
     distance = torch.cdist(x, points)
@@ -179,7 +181,9 @@ def _other_sides(score: Score, x: Tensor, value: Tensor) -> Tensor:
     return points[chosen]
 
 
-def _first_across(score: Score, candidates: Tensor, rows: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+def _first_across(
+    score: KernelScore, candidates: Tensor, rows: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
     """Of the (rows, candidates) points the first whose score has another sign than `value`, and whether there is
     one; else the one whose score is nearest to zero."""
     each = rows.repeat_interleave(candidates.shape[1])

@@ -61,7 +61,7 @@ class ChiSquared:
     nonnegative = True
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return _in_rows(lambda rows, b: self.terms(rows, b).sum(2), a, b)
+        return _evaluate_in_rows(lambda rows, b: self.terms(rows, b).sum(2), a, b)
 
     def terms(self, a: Tensor, b: Tensor) -> Tensor:
         return 2 * a[:, None] * b / (a[:, None] + b).clamp(min=TINY)
@@ -92,7 +92,7 @@ class ExponentialChiSquared(_OfDistance):
         def each(rows: Tensor, b: Tensor) -> Tensor:
             return ((rows[:, None] - b).square() / (rows[:, None] + b).clamp(min=TINY)).sum(2)
 
-        return _in_rows(each, a, b)
+        return _evaluate_in_rows(each, a, b)
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
 }
 
 
-def chosen(given: Any, names: dict[str, Callable[[], Any]], what: str) -> Any:
+def choose(given: Any, names: dict[str, Callable[[], Any]], what: str) -> Any:
     """What a short name stands for; a callable as it is."""
     if isinstance(given, str):
         if given not in names:
@@ -167,10 +167,10 @@ def chosen(given: Any, names: dict[str, Callable[[], Any]], what: str) -> Any:
     return given
 
 
-def fitted(kernel: Kernel, x: Tensor) -> Kernel:
+def fit_scale(kernel: Kernel, x: Tensor) -> Kernel:
     """The kernel with its scale, where that was left open: the inverse of the mean distance of rows of `x`.
 
-    >>> fitted(RBF(), torch.tensor([[0.0], [2.0]])).gamma
+    >>> fit_scale(RBF(), torch.tensor([[0.0], [2.0]])).gamma
     0.5
     """
     if getattr(kernel, "gamma", 1.0) is not None:
@@ -179,7 +179,7 @@ def fitted(kernel: Kernel, x: Tensor) -> Kernel:
     return replace(kernel, gamma=1 / mean if mean > 0 else 1.0)  # type: ignore[type-var]
 
 
-def evaluated(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
+def evaluate(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
     """`kernel(a, b)`, checked: (n, m) finite numbers."""
     if getattr(kernel, "nonnegative", False) and min(float(a.detach().min()), float(b.min())) < 0:
         raise InputError(
@@ -197,7 +197,7 @@ def evaluated(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
     return found.to(a.dtype)
 
 
-def _in_rows(each: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+def _evaluate_in_rows(each: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
     """`each(rows, b)` for as many rows of `a` at a time as fit."""
     rows = max(1, NUMBERS // max(1, b.numel()))
     return torch.cat([each(part, b) for part in a.split(rows)])

@@ -18,10 +18,10 @@ from apportion.core.progress import progress
 from apportion.errors import InputError
 from apportion.models.bag_of_words.bag import Bagging
 from apportion.models.bag_of_words.features import EXTRACTORS, Extractor, Picture, extract, read_picture
-from apportion.models.bag_of_words.kernels import KERNELS, Kernel, chosen, evaluated, fitted
-from apportion.models.bag_of_words.machine import KernelMachine, Part, two_sided
+from apportion.models.bag_of_words.kernels import KERNELS, Kernel, choose, evaluate, fit_scale
+from apportion.models.bag_of_words.machine import KernelMachine, WeightedKernel, make_two_sided
 from apportion.models.bag_of_words.mapping import MAPPINGS, Mapping
-from apportion.models.bag_of_words.pooling import exponent
+from apportion.models.bag_of_words.pooling import pooling_exponent
 from apportion.models.bag_of_words.vocabulary import sample
 
 Array = npt.NDArray[Any]
@@ -41,9 +41,13 @@ class Plan(NamedTuple):
     pairs: tuple[tuple[Kernel, int, float], ...]
 
 
-def plan(bow: Any) -> Plan:
+def make_plan(bow: Any) -> Plan:
     """What the settings of a `BagOfWords` stand for. Raises InputError before any picture is read."""
-    mapping, p, pyramid = chosen(bow.mapping, MAPPINGS, "mapping"), exponent(bow.pooling), tuple(bow.pyramid)
+    mapping, p, pyramid = (
+        choose(bow.mapping, MAPPINGS, "mapping"),
+        pooling_exponent(bow.pooling),
+        tuple(bow.pyramid),
+    )
     if getattr(mapping, "signed", False) and p != 1:
         raise InputError(
             f"pooling is {bow.pooling!r}, but the weights of {mapping!r} may be negative; accepted: 'sum'"
@@ -56,8 +60,8 @@ def plan(bow: Any) -> Plan:
             raise InputError(f"{name} is {number!r}; accepted: an integer from 1 on")
     if not isinstance(bow.C, Real) or not float(bow.C) > 0:
         raise InputError(f"C is {bow.C!r}; accepted: a positive number")
-    extractors = tuple(chosen(each, EXTRACTORS, "features") for each in several(bow.features))
-    kernels = [chosen(each, KERNELS, "kernel") for each in several(bow.kernel)]
+    extractors = tuple(choose(each, EXTRACTORS, "features") for each in as_tuple(bow.features))
+    kernels = [choose(each, KERNELS, "kernel") for each in as_tuple(bow.kernel)]
     if len(kernels) == 1 or len(extractors) == 1:
         pairs = [(kernel, number) for kernel in kernels for number in range(len(extractors))]
     elif len(kernels) == len(extractors):
@@ -84,13 +88,13 @@ def learn_vocabularies(
     some = [sources[i] for i in np.sort(random.choice(len(sources), many, replace=False))]
     vocabularies = []
     for extractor in settings.extractors:
-        found = each_picture(partial(extract, extractor), some, "images for the vocabulary")
+        found = map_pictures(partial(extract, extractor), some, "images for the vocabulary")
         descriptors = sample((each.descriptors for each in found), many, samples, seed)
         vocabularies.append(settings.mapping.learn(descriptors, words, seed))
     return Bagging(settings.extractors, tuple(vocabularies), settings.mapping, settings.p, settings.pyramid)
 
 
-def scaled_parts(settings: Plan, x: Tensor, lengths: Sequence[int]) -> tuple[Part, ...]:
+def scale_kernels(settings: Plan, x: Tensor, lengths: Sequence[int]) -> tuple[WeightedKernel, ...]:
     """The kernels with their columns, scaled so that the training images have variance one in the feature space
     of each."""
     spans = list(pairwise(np.cumsum([0, *lengths]).tolist()))
@@ -98,15 +102,15 @@ def scaled_parts(settings: Plan, x: Tensor, lengths: Sequence[int]) -> tuple[Par
     for kernel, number, weight in settings.pairs:
         start, stop = spans[number]
         seen = x[:, start:stop]
-        ready = fitted(kernel, seen)
-        gram = evaluated(ready, seen, seen)
+        ready = fit_scale(kernel, seen)
+        gram = evaluate(ready, seen, seen)
         variance = float(gram.diagonal().mean() - gram.mean())
-        parts.append(Part(ready, weight / (variance if variance > 0 else 1.0), start, stop))
+        parts.append(WeightedKernel(ready, weight / (variance if variance > 0 else 1.0), start, stop))
     return tuple(parts)
 
 
 def learn_machine(
-    x: Tensor, gram: Tensor, which: Array, parts: tuple[Part, ...], C: float, class_weight: Any
+    x: Tensor, gram: Tensor, which: Array, parts: tuple[WeightedKernel, ...], C: float, class_weight: Any
 ) -> KernelMachine:
     """One support vector machine for each class against the rest; for two classes a single one."""
     from sklearn.svm import SVC  # type: ignore[import-untyped]
@@ -122,7 +126,7 @@ def learn_machine(
     machine = KernelMachine(
         x[support].clone(), torch.as_tensor(alpha[:, support]), torch.as_tensor(bias), parts
     )
-    return two_sided(machine) if classes == 2 else machine
+    return make_two_sided(machine) if classes == 2 else machine
 
 
 def sources_of(images: Any) -> Sequence[Any]:
@@ -137,7 +141,7 @@ def sources_of(images: Any) -> Sequence[Any]:
     return images  # type: ignore[no-any-return]
 
 
-def each_picture(function: Callable[[Picture], Made], sources: Sequence[Any], what: str) -> Iterator[Made]:
+def map_pictures(function: Callable[[Picture], Made], sources: Sequence[Any], what: str) -> Iterator[Made]:
     """What `function` makes of each picture, with a progress bar; what is said against one begins with its
     number."""
     for (number,) in progress(([i] for i in range(len(sources))), len(sources), what):
@@ -148,5 +152,5 @@ def each_picture(function: Callable[[Picture], Made], sources: Sequence[Any], wh
         yield made
 
 
-def several(given: Any) -> tuple[Any, ...]:
+def as_tuple(given: Any) -> tuple[Any, ...]:
     return tuple(given) if isinstance(given, tuple | list) else (given,)

@@ -24,14 +24,14 @@ from apportion.models.bag_of_words.kernels import (
     Linear,
     Polynomial,
     Sigmoid,
-    evaluated,
+    evaluate,
 )
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightedKernel:
     """One kernel of a machine: its weight β, and the columns of the input that it sees."""
 
     kernel: Kernel
@@ -50,7 +50,7 @@ class KernelMachine:
     `points` are the (points, dimensions) support vectors, `coefficients` the (classes, points) α (labels
     included), `bias` the (classes,) b.
 
-    >>> machine = KernelMachine(torch.eye(2), torch.ones(1, 2), torch.zeros(1), (Part(Linear(), 1.0, 0, 2),))
+    >>> machine = KernelMachine(torch.eye(2), torch.ones(1, 2), torch.zeros(1), (WeightedKernel(Linear(), 1.0, 0, 2),))
     >>> machine(torch.tensor([[3.0, 4.0]])).tolist()
     [[7.0]]
     """
@@ -58,7 +58,7 @@ class KernelMachine:
     points: Tensor
     coefficients: Tensor
     bias: Tensor
-    parts: tuple[Part, ...]
+    parts: tuple[WeightedKernel, ...]
 
     def __call__(self, x: Tensor) -> Tensor:
         """The (batch, classes) scores."""
@@ -75,8 +75,8 @@ class KernelMachine:
         return sum_kernels(self.parts, x, self.points)
 
 
-def sum_kernels(parts: Sequence[Part], a: Tensor, b: Tensor) -> Tensor:
-    return torch.stack([p.weight * evaluated(p.kernel, p.sees(a), p.sees(b)) for p in parts]).sum(0)
+def sum_kernels(parts: Sequence[WeightedKernel], a: Tensor, b: Tensor) -> Tensor:
+    return torch.stack([p.weight * evaluate(p.kernel, p.sees(a), p.sees(b)) for p in parts]).sum(0)
 
 
 # ---- scikit-learn's ----
@@ -117,12 +117,12 @@ def machine_of(estimator: Any) -> KernelMachine:
             "transformed inputs, KernelDecomposition()(model[-1], model[:-1].transform(inputs))"
         )
     else:
-        raise _refused(estimator)
+        raise _refusal(estimator)
     binary = len(found.bias) == 1 and len(getattr(estimator, "classes_", ())) == 2
-    return two_sided(found) if binary else found
+    return make_two_sided(found) if binary else found
 
 
-def two_sided(machine: KernelMachine) -> KernelMachine:
+def make_two_sided(machine: KernelMachine) -> KernelMachine:
     """A machine with one score f as one with the scores −f and f of two classes."""
     both = torch.tensor([[-1.0], [1.0]], dtype=machine.bias.dtype, device=machine.bias.device)
     return KernelMachine(
@@ -145,7 +145,7 @@ def _check_linear(estimator: Any, weights: Array, bias: Array) -> None:
         )
 
 
-def _refused(estimator: Any) -> InputError:
+def _refusal(estimator: Any) -> InputError:
     name = type(estimator).__name__
     if hasattr(estimator, "fit") and not [key for key in vars(estimator) if key.endswith("_")]:
         return InputError(f"the {name} is not fitted; accepted: a model after fit")
@@ -160,7 +160,7 @@ def _machine(points: Array, coefficients: Array, bias: Array, kernel: Kernel) ->
     support, alpha, b = (
         torch.as_tensor(np.array(_dense(x), dtype=np.float64)) for x in (points, coefficients, bias)
     )
-    return KernelMachine(support, alpha, b, (Part(kernel, 1.0, 0, support.shape[1]),))
+    return KernelMachine(support, alpha, b, (WeightedKernel(kernel, 1.0, 0, support.shape[1]),))
 
 
 def _support_vectors(svc: Any) -> KernelMachine:
@@ -197,16 +197,16 @@ def _classes_of_pairs(dual: Array, bias: Array, supports: Array, classes: int) -
 
 
 def _svm_kernel(svc: Any) -> Kernel:
-    return svc.kernel if callable(svc.kernel) else _named(svc, float(getattr(svc, "_gamma", 0.0)))
+    return svc.kernel if callable(svc.kernel) else _kernel_named(svc, float(getattr(svc, "_gamma", 0.0)))
 
 
 def _ridge_kernel(ridge: Any) -> Kernel:
     if callable(ridge.kernel):
         return partial(_pairwise, ridge.kernel)
-    return _named(ridge, ridge.gamma if ridge.gamma is not None else 1 / ridge.X_fit_.shape[1])
+    return _kernel_named(ridge, ridge.gamma if ridge.gamma is not None else 1 / ridge.X_fit_.shape[1])
 
 
-def _named(estimator: Any, gamma: float) -> Kernel:
+def _kernel_named(estimator: Any, gamma: float) -> Kernel:
     """The kernel that goes by a name in scikit-learn."""
     power = Polynomial(estimator.degree, gamma, estimator.coef0)
     kernels: dict[str, Kernel] = {

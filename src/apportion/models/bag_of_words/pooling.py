@@ -20,7 +20,7 @@ Array = npt.NDArray[Any]
 NAMES = {"sum": 1.0, "max": math.inf}
 
 
-def exponent(pooling: str | float) -> float:
+def pooling_exponent(pooling: str | float) -> float:
     """p of eq. 9 from what a person says: "sum" (1), "max" (infinity), or a number from 1 on."""
     if isinstance(pooling, str) and pooling in NAMES:
         return NAMES[pooling]
@@ -29,11 +29,11 @@ def exponent(pooling: str | float) -> float:
     return float(pooling)
 
 
-def cells(boxes: Boxes, shape: tuple[int, ...], pyramid: Sequence[int]) -> list[Array]:
+def pyramid_cells(boxes: Boxes, shape: tuple[int, ...], pyramid: Sequence[int]) -> list[Array]:
     """The features (as indices) in each cell of a spatial pyramid (Lazebnik et al. 2006): for each level n the
     n × n cells row by row. A feature belongs to the cell of its middle.
 
-    >>> [cell.tolist() for cell in cells(np.array([[0, 0, 2, 2], [6, 6, 8, 8]]), (8, 8), (1, 2))]
+    >>> [cell.tolist() for cell in pyramid_cells(np.array([[0, 0, 2, 2], [6, 6, 8, 8]]), (8, 8), (1, 2))]
     [[0, 1], [0], [], [], [1]]
     """
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -69,7 +69,7 @@ def _mean(weights: csr_matrix, p: float) -> Array:
     return found
 
 
-def share(relevance: Array, weights: csr_matrix, p: float, places: Sequence[Array]) -> Array:
+def share_relevance(relevance: Array, weights: csr_matrix, p: float, places: Sequence[Array]) -> Array:
     """The relevance of each local feature from that of the dimensions (Bach et al. 2015, eq. 14 and 15).
 
     `R_l = Σ_{d ∉ Z} R_d m_d(l)^p / Σ_l′ m_d(l′)^p + Σ_{d ∈ Z} R_d / |{l′}|`, where Z are the dimensions whose
@@ -79,7 +79,7 @@ def share(relevance: Array, weights: csr_matrix, p: float, places: Sequence[Arra
 
     >>> from scipy.sparse import csr_matrix
     >>> m = csr_matrix([[1.0, 0.0], [3.0, 0.0]])
-    >>> share(np.array([8.0, 1.0]), m, 1.0, [np.arange(2)]).tolist()
+    >>> share_relevance(np.array([8.0, 1.0]), m, 1.0, [np.arange(2)]).tolist()
     [2.5, 6.5]
     """
     features = weights.shape[0]

@@ -15,15 +15,17 @@ from apportion.errors import InputError
 from apportion.models.bag_of_words import features, kernels, mapping
 from apportion.models.bag_of_words.bag import Bagging
 from apportion.models.bag_of_words.features import EXTRACTORS
-from apportion.models.bag_of_words.kernels import chosen
-from apportion.models.bag_of_words.learning import several
-from apportion.models.bag_of_words.machine import KernelMachine, Part
+from apportion.models.bag_of_words.kernels import choose
+from apportion.models.bag_of_words.learning import as_tuple
+from apportion.models.bag_of_words.machine import KernelMachine, WeightedKernel
 from apportion.models.bag_of_words.mapping import MAPPINGS
-from apportion.models.bag_of_words.pooling import exponent
-from apportion.models.bag_of_words.vocabulary import Mixture, Words
+from apportion.models.bag_of_words.pooling import pooling_exponent
+from apportion.models.bag_of_words.vocabulary import Mixture, VisualWords
 
 SCHEMA = 1
-VOCABULARIES = {"Words": Words, "Mixture": Mixture}
+# As they are called in files.
+VOCABULARIES = {"Words": VisualWords, "Mixture": Mixture}
+_NAMES = {kind: name for name, kind in VOCABULARIES.items()}
 OWN = "own"
 
 
@@ -40,13 +42,13 @@ def save(bow: Any, path: Path) -> Path:
             tensors[f"vocabulary.{number}.{name}"] = torch.as_tensor(np.ascontiguousarray(array))
     header = {
         "schema": SCHEMA,
-        "settings": {name: _described(value) for name, value in bow.get_params(deep=False).items()},
+        "settings": {name: _describe(value) for name, value in bow.get_params(deep=False).items()},
         "classes": labels,
         "kernels": [
-            {"kernel": _described(p.kernel), "weight": p.weight, "start": p.start, "stop": p.stop}
+            {"kernel": _describe(p.kernel), "weight": p.weight, "start": p.start, "stop": p.stop}
             for p in machine.parts
         ],
-        "vocabularies": [type(vocabulary).__name__ for vocabulary in bagging.vocabularies],
+        "vocabularies": [_NAMES[type(vocabulary)] for vocabulary in bagging.vocabularies],
     }
     return write_tensors(path, "bag_of_words", tensors, header)
 
@@ -61,15 +63,15 @@ def load(cls: Any, path: Path, own: dict[str, Any]) -> Any:
         "bag_of_words",
         "Bag-of-Words classifier",
         SCHEMA,
-        lambda tensors, header: _rebuilt(cls, header, tensors, own, path),
+        lambda tensors, header: _rebuild(cls, header, tensors, own, path),
     )
 
 
-def _rebuilt(
+def _rebuild(
     cls: Any, header: dict[str, Any], tensors: dict[str, Tensor], own: dict[str, Any], path: Path
 ) -> Any:
     settings = {
-        name: own[name] if name in own else _made(value, name, path)
+        name: own[name] if name in own else _make(value, name, path)
         for name, value in header["settings"].items()
     }
     bow = cls(**settings)
@@ -77,17 +79,17 @@ def _rebuilt(
     for number, kind in enumerate(header["vocabularies"]):
         made: Any = VOCABULARIES[kind]
         vocabularies.append(made(*(tensors[f"vocabulary.{number}.{name}"].numpy() for name in made._fields)))
-    given = several(bow.kernel)
+    given = as_tuple(bow.kernel)
     parts = []
     for number, each in enumerate(header["kernels"]):
         stored = each.pop("kernel")
-        kernel = given[number % len(given)] if stored == OWN else _made(stored, "kernel", path)
-        parts.append(Part(kernel, **each))
+        kernel = given[number % len(given)] if stored == OWN else _make(stored, "kernel", path)
+        parts.append(WeightedKernel(kernel, **each))
     bow.bagging_ = Bagging(
-        tuple(chosen(one, EXTRACTORS, "features") for one in several(bow.features)),
+        tuple(choose(one, EXTRACTORS, "features") for one in as_tuple(bow.features)),
         tuple(vocabularies),
-        chosen(bow.mapping, MAPPINGS, "mapping"),
-        exponent(bow.pooling),
+        choose(bow.mapping, MAPPINGS, "mapping"),
+        pooling_exponent(bow.pooling),
         tuple(bow.pyramid),
     )
     bow.machine_ = KernelMachine(tensors["points"], tensors["coefficients"], tensors["bias"], tuple(parts))
@@ -95,35 +97,35 @@ def _rebuilt(
     return bow
 
 
-def _described(value: Any) -> Any:
+def _describe(value: Any) -> Any:
     """JSON for a setting: names and numbers as they are, our own dataclasses by name and settings."""
     if isinstance(value, tuple | list):
-        return [_described(item) for item in value]
+        return [_describe(item) for item in value]
     if isinstance(value, dict):  # class weights, whose keys may be numbers
         return {"pairs": [[key, weight] for key, weight in value.items()]}
-    if _found(type(value).__name__) is type(value):
-        numbers = {field.name: _described(getattr(value, field.name)) for field in fields(value)}
+    if _find_class(type(value).__name__) is type(value):
+        numbers = {field.name: _describe(getattr(value, field.name)) for field in fields(value)}
         return {"class": type(value).__name__, "settings": numbers}
     return OWN if callable(value) else value
 
 
-def _made(stored: Any, setting: str, path: Path) -> Any:
+def _make(stored: Any, setting: str, path: Path) -> Any:
     if stored == OWN:
         raise InputError(
             f"{path} was saved with a {setting} of its owner's, which is not in the file; accepted: "
             f"BagOfWords.load(path, {setting}=…)"
         )
     if isinstance(stored, list):
-        return tuple(_made(item, setting, path) for item in stored)
+        return tuple(_make(item, setting, path) for item in stored)
     if isinstance(stored, dict) and "pairs" in stored:
         return dict(stored["pairs"])
     if isinstance(stored, dict):
-        numbers = {name: _made(value, setting, path) for name, value in stored["settings"].items()}
-        return _found(stored["class"])(**numbers)
+        numbers = {name: _make(value, setting, path) for name, value in stored["settings"].items()}
+        return _find_class(stored["class"])(**numbers)
     return stored
 
 
-def _found(name: str) -> Any:
+def _find_class(name: str) -> Any:
     for module in (features, kernels, mapping):
         kind = getattr(module, name, None)
         if isinstance(kind, type) and is_dataclass(kind) and kind.__module__ == module.__name__:

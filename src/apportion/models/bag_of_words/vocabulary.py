@@ -13,7 +13,7 @@ from apportion.errors import InputError
 Array = npt.NDArray[Any]
 
 
-class Words(NamedTuple):
+class VisualWords(NamedTuple):
     """`centres` are the (words, dimensions) visual words; `spread` is the (1,) mean squared distance of a
     descriptor to its nearest word."""
 
@@ -40,21 +40,21 @@ def sample(descriptors: Iterable[Array], images: int, most: int, seed: int) -> A
     """
     random = np.random.default_rng(seed)
     each = max(1, most // images)
-    return np.concatenate([rows[_some(random, len(rows), each)] for rows in descriptors])
+    return np.concatenate([rows[_draw_rows(random, len(rows), each)] for rows in descriptors])
 
 
-def _some(random: np.random.Generator, rows: int, most: int) -> Array:
+def _draw_rows(random: np.random.Generator, rows: int, most: int) -> Array:
     return np.sort(random.choice(rows, min(rows, most), replace=False))
 
 
-def cluster(descriptors: Array, words: int, seed: int) -> Words:
+def cluster(descriptors: Array, words: int, seed: int) -> VisualWords:
     """The visual words, by mini-batch k-means (Sculley 2010)."""
     from sklearn.cluster import MiniBatchKMeans  # type: ignore[import-untyped]
 
-    _enough(descriptors, words, "words")
+    _check_enough(descriptors, words, "words")
     found = MiniBatchKMeans(words, batch_size=4096, n_init=1, random_state=seed).fit(descriptors)
     spread = found.inertia_ / len(descriptors)
-    return Words(found.cluster_centers_.astype(np.float32), np.array([max(spread, 1e-12)]))
+    return VisualWords(found.cluster_centers_.astype(np.float32), np.array([max(spread, 1e-12)]))
 
 
 def mix(descriptors: Array, components: int, kept: int, seed: int) -> Mixture:
@@ -62,7 +62,7 @@ def mix(descriptors: Array, components: int, kept: int, seed: int) -> Mixture:
     from sklearn.decomposition import PCA  # type: ignore[import-untyped]
     from sklearn.mixture import GaussianMixture  # type: ignore[import-untyped]
 
-    _enough(descriptors, components, "words")
+    _check_enough(descriptors, components, "words")
     kept = min(kept, *descriptors.shape)
     reduced = PCA(kept, random_state=seed).fit(descriptors)
     found = GaussianMixture(components, covariance_type="diag", random_state=seed, max_iter=50)
@@ -71,7 +71,7 @@ def mix(descriptors: Array, components: int, kept: int, seed: int) -> Mixture:
     return Mixture(*(np.ascontiguousarray(array, np.float64) for array in learned))
 
 
-def _enough(descriptors: Array, words: int, name: str) -> None:
+def _check_enough(descriptors: Array, words: int, name: str) -> None:
     if len(descriptors) < words:
         raise InputError(
             f"{name} is {words}, but there are only {len(descriptors)} local features to learn them from; "

@@ -50,7 +50,7 @@ class Grids:
 
 
 @torch.no_grad()
-def kept(images: Images, backbone: nn.Module) -> Grids:
+def compute_grids(images: Images, backbone: nn.Module) -> Grids:
     """The grids of all images, in memory: 4 · channels · rows · columns bytes an image."""
     result: Tensor | None = None
     for numbers, x in images.batches(CHUNK, "features"):

@@ -34,7 +34,7 @@ class Checkpoint:
         epochs: int,
         history: list[dict[str, Any]],
     ) -> None:
-        tensors = {f"net.{name}": tensor for name, tensor in learnt(net, self.tune).items()}
+        tensors = {f"net.{name}": tensor for name, tensor in learnt_tensors(net, self.tune).items()}
         for number, optimiser in enumerate(optimisers):
             for index, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"optimiser.{number}.{index}.{name}": tensor for name, tensor in state.items()}
@@ -82,7 +82,7 @@ def checkpoint_of(
     return Checkpoint(path, {**asked, "tune": tune, **found}, tune)
 
 
-def learnt(net: PrototypeNet, tune: bool) -> dict[str, Tensor]:
+def learnt_tensors(net: PrototypeNet, tune: bool) -> dict[str, Tensor]:
     """What training changes: everything but a frozen backbone."""
     return {k: t for k, t in net.state_dict().items() if tune or not k.startswith("backbone.")}
 

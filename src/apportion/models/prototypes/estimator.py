@@ -20,8 +20,8 @@ from apportion.errors import InputError, did_you_mean
 from apportion.models import SHIPPED
 from apportion.models import load as shipped
 from apportion.models.prototypes import fast, training
-from apportion.models.prototypes.backbone_features import CHUNK, Grids, device_of, kept
-from apportion.models.prototypes.checkpoint import backbone_digest, checkpoint_of, learnt
+from apportion.models.prototypes.backbone_features import CHUNK, Grids, compute_grids, device_of
+from apportion.models.prototypes.checkpoint import backbone_digest, checkpoint_of, learnt_tensors
 from apportion.models.prototypes.gallery import Gallery, gallery
 from apportion.models.prototypes.images import (
     Encode,
@@ -36,7 +36,7 @@ from apportion.models.prototypes.network import Backbone, PrototypeNet
 from apportion.models.prototypes.quality import Quality, quality
 from apportion.models.prototypes.reasons import Patch, Reasons, patches_of, reasons
 from apportion.models.prototypes.reasons_as_data import panels
-from apportion.models.prototypes.saving import State, load, rebuilt, save
+from apportion.models.prototypes.saving import SavedState, load, rebuild, save
 from apportion.models.prototypes.settings import Fast, Recipe, check_whole, recipe_of
 from apportion.results.explanation import Explanation
 
@@ -121,7 +121,7 @@ class ProtoPNet:
         check_for_training(data)
         backbone = self._backbone(data.read(torch.zeros(1, dtype=torch.long)))
         numbers = labels_of(data).to(device_of(backbone))
-        grids = Grids(data, backbone) if self.tune else kept(data, backbone)
+        grids = Grids(data, backbone) if self.tune else compute_grids(data, backbone)
         many, per_class = len(data.classes), self.prototypes_per_class
         grids.check(numbers, many, per_class)
         if isinstance(self.recipe, Fast):
@@ -240,8 +240,8 @@ class ProtoPNet:
             "seed": self.seed,
             "preparation": self.preparation,
         }
-        state = State(
-            learnt(self.net_, self.tune),
+        state = SavedState(
+            learnt_tensors(self.net_, self.tune),
             self.shape_,
             backbone_digest(self.net_.backbone),
             self.shipped,
@@ -272,7 +272,7 @@ class ProtoPNet:
         inner = made._backbone(torch.zeros(1, *state.shape))
         if not made.tune and backbone_digest(inner) != state.backbone:
             raise InputError(f"the backbone is not the one that {path} was fitted on: its weights differ")
-        made.net_, made.shape_ = rebuilt(inner, state.learnt), state.shape
+        made.net_, made.shape_ = rebuild(inner, state.learnt), state.shape
         made.classes_, made.sources_ = np.array(state.classes), state.sources
         made.history_, made.skipped_ = state.history, state.skipped
         made.net_.named = made._named()

@@ -10,23 +10,23 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from apportion.core.files import written
-from apportion.display.html import framed
+from apportion.display.html import frame_page
 from apportion.display.page_data import Article, Group, Sheet
-from apportion.display.sheet import page
+from apportion.display.sheet import sheet_page
 from apportion.models.prototypes.backbone_features import Grids
 from apportion.models.prototypes.images import Images
 from apportion.models.prototypes.network import PrototypeNet
-from apportion.models.prototypes.push import Nearest, nearest
+from apportion.models.prototypes.push import Nearest, find_nearest
 from apportion.models.prototypes.reasons import Patch, patches_of
 from apportion.models.prototypes.settings import check_whole
-from apportion.results.words import number, signed
+from apportion.results.words import format_number, format_signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MplFigure
 
 
 @dataclass(frozen=True, eq=False)
-class Row:
+class GalleryRow:
     """One prototype: its own patch, its connection to its class, and the nearest patches in each set of images."""
 
     prototype: int
@@ -40,7 +40,7 @@ class Gallery:
     """Every prototype of a class."""
 
     label: str
-    rows: tuple[Row, ...]
+    rows: tuple[GalleryRow, ...]
 
     @property
     def sheet(self) -> Sheet:
@@ -56,18 +56,23 @@ class Gallery:
 
     def to_html(self, path: str | Path | None = None) -> str:
         """One self-contained page; also written to `path` if given."""
-        return written(page(self.sheet), path)
+        return written(sheet_page(self.sheet), path)
 
     def _repr_html_(self) -> str:
-        return framed(self.to_html(), self.sheet["title"])
+        return frame_page(self.to_html(), self.sheet["title"])
 
 
-def _article(row: Row) -> Article:
+def _article(row: GalleryRow) -> Article:
     groups: list[Group] = [{"figures": [row.source.figure("the prototype")]}]
     for name, patches in row.nearest.items():
-        figures = [patch.figure(f"{number(patch.similarity)} {patch.label}".rstrip()) for patch in patches]
+        figures = [
+            patch.figure(f"{format_number(patch.similarity)} {patch.label}".rstrip()) for patch in patches
+        ]
         groups.append({"heading": f"Nearest in {name}", "figures": figures})
-    return {"title": f"Prototype {row.prototype}, connection {signed(row.connection)}", "groups": groups}
+    return {
+        "title": f"Prototype {row.prototype}, connection {format_signed(row.connection)}",
+        "groups": groups,
+    }
 
 
 def gallery(
@@ -78,11 +83,11 @@ def gallery(
     chosen = (net.class_of == number).nonzero().flatten()
     columns = {}
     for name, images in sets.items():
-        found = nearest(net, Grids(images, net.backbone).patches(net, f"nearest in {name}"), k)
+        found = find_nearest(net, Grids(images, net.backbone).patches(net, f"nearest in {name}"), k)
         columns[name] = _patches(net, images, found, chosen)
     weights = net.last.weight[number, chosen].tolist()
     rows = [
-        Row(j, sources[j], weight, {name: column[i] for name, column in columns.items()})
+        GalleryRow(j, sources[j], weight, {name: column[i] for name, column in columns.items()})
         for i, (j, weight) in enumerate(zip(chosen.tolist(), weights, strict=True))
     ]
     return Gallery(label, tuple(rows))
@@ -91,7 +96,7 @@ def gallery(
 def _patches(
     net: PrototypeNet, images: Images, found: Nearest, prototypes: Tensor
 ) -> list[tuple[Patch, ...]]:
-    """What `nearest` found, as patches: a tuple for each of these prototypes, the nearest first."""
+    """What `find_nearest` found, as patches: a tuple for each of these prototypes, the nearest first."""
     numbers = found.image[prototypes]
     flat = patches_of(net, images, numbers.flatten(), prototypes.repeat_interleave(numbers.shape[1]))
     k = numbers.shape[1]

@@ -105,7 +105,7 @@ def _arrays(x: Tensor, labels: Any, classes: Sequence[Any] | None) -> Images:
         return picture_of(x[number])
 
     names = tuple(f"image {i}" for i in range(len(x)))
-    return _labelled(Images(len(x), lambda rows: x[rows.to(x.device)], show, names), labels, classes)
+    return _number_labels(Images(len(x), lambda rows: x[rows.to(x.device)], show, names), labels, classes)
 
 
 def picture_of(x: Tensor) -> Tensor:
@@ -124,10 +124,10 @@ def _listed(
         Path(i).name if isinstance(i, str | Path) else f"image {n}" for n, i in enumerate(items)
     ]
     given = _one_each(labels, len(items))
-    return _read_once(lambda number: _prepared(items[number], encode), names, given, classes)
+    return _read_once(lambda number: _prepare(items[number], encode), names, given, classes)
 
 
-def _prepared(raw: Any, encode: Encode) -> tuple[Tensor, Any]:
+def _prepare(raw: Any, encode: Encode) -> tuple[Tensor, Any]:
     """A batch of one: float tensors (channels, height, width) are model inputs already, as in an array of them."""
     if isinstance(raw, Tensor) and raw.is_floating_point() and raw.dim() == 3:
         return _single(raw)[None], None
@@ -162,7 +162,7 @@ def _dataset(data: Any, labels: Any, encode: Encode, classes: Sequence[Any] | No
         entry = data[number]
         image, label = entry if isinstance(entry, tuple | list) and len(entry) == 2 else (entry, None)
         found[number] = label
-        return _prepared(image, encode)
+        return _prepare(image, encode)
 
     many = len(data)
     labels = _one_each(labels, many)
@@ -170,7 +170,7 @@ def _dataset(data: Any, labels: Any, encode: Encode, classes: Sequence[Any] | No
     read = _read_once(item, names, None, None)
     kept = [int(name.split()[1]) for name in read.names]
     given = [found[number] for number in kept] if labels is None else [labels[number] for number in kept]
-    return _labelled(read, None if None in given else given, classes)
+    return _number_labels(read, None if None in given else given, classes)
 
 
 def _read_once(
@@ -208,10 +208,10 @@ def _read_once(
         return picture_of(x[0]) if features is None else features.picture
 
     found = Images(len(kept), read, show, tuple(names[n] for n in kept), skipped=tuple(skipped))
-    return _labelled(found, None if labels is None else [labels[n] for n in kept], classes)
+    return _number_labels(found, None if labels is None else [labels[n] for n in kept], classes)
 
 
-def _labelled(images: Images, labels: Any, classes: Sequence[Any] | None) -> Images:
+def _number_labels(images: Images, labels: Any, classes: Sequence[Any] | None) -> Images:
     """With labels numbered by class."""
     given = _one_each(labels, len(images))
     if given is None:

@@ -58,7 +58,7 @@ class Upsampled:
         maps = torch.where(maps.amax((2, 3), keepdim=True) > 0, maps, 1.0)
         weight = _pixels_of_a_place(maps, space)
         maps = maps / (maps * weight).sum((2, 3), keepdim=True)  # each sums to 1 when it is enlarged
-        fine = enlarged(torch.einsum("bm,bmhw->bhw", found.shares(self.prototype), maps)[:, None], space)
+        fine = enlarge(torch.einsum("bm,bmhw->bhw", found.shares(self.prototype), maps)[:, None], space)
         channels = found.x.shape[1]
         values = (fine / channels).expand(-1, channels, -1, -1).contiguous()
         return found.explanation(self, values, self.prototype)
@@ -146,7 +146,7 @@ def _check(prototype: int | None, many: int) -> None:
         raise InputError(f"prototype is {prototype!r}; accepted: 0 to {many - 1}")
 
 
-def enlarged(maps: Tensor, space: Sequence[int]) -> Tensor:
+def enlarge(maps: Tensor, space: Sequence[int]) -> Tensor:
     """(batch, channels, rows, columns) maps in the size of the input, bicubically as the authors do."""
     return F.interpolate(maps, size=tuple(space), mode="bicubic", align_corners=False)
 
@@ -155,5 +155,5 @@ def _pixels_of_a_place(maps: Tensor, space: Sequence[int]) -> Tensor:
     """(rows, columns): what a one at each place of the grid sums to when it is enlarged."""
     with torch.inference_mode(False), torch.enable_grad():
         grid = torch.zeros(1, 1, *maps.shape[2:], dtype=maps.dtype, device=maps.device, requires_grad=True)
-        (weight,) = torch.autograd.grad(enlarged(grid, space).sum(), grid)
+        (weight,) = torch.autograd.grad(enlarge(grid, space).sum(), grid)
     return weight[0, 0]

@@ -224,15 +224,15 @@ class PrototypeNet(nn.Module):
     def similarities(self, patches: Tensor) -> Tensor:
         """(batch, prototypes, rows, columns)."""
         if self.similarity == "cosine":
-            return _along(F.normalize(patches, dim=1), F.normalize(self.prototypes, dim=1))
+            return _inner_products(F.normalize(patches, dim=1), F.normalize(self.prototypes, dim=1))
         return log_similarity(self.distances(patches))
 
     def distances(self, patches: Tensor) -> Tensor:
         """(batch, prototypes, rows, columns) squared distances."""
         lengths = self.prototypes.square().sum(1)[:, None, None]
-        return (patches.square().sum(1, keepdim=True) - 2 * _along(patches, self.prototypes) + lengths).clamp(
-            min=0
-        )
+        return (
+            patches.square().sum(1, keepdim=True) - 2 * _inner_products(patches, self.prototypes) + lengths
+        ).clamp(min=0)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.similarities(self.features(x)).amax((2, 3)))  # type: ignore[no-any-return]
@@ -260,7 +260,7 @@ def log_similarity(distance: Tensor) -> Tensor:
     return torch.log((distance + 1) / (distance + EPSILON))
 
 
-def _along(patches: Tensor, vectors: Tensor) -> Tensor:
+def _inner_products(patches: Tensor, vectors: Tensor) -> Tensor:
     """The inner product of every patch with every vector."""
     return F.conv2d(patches, vectors[:, :, None, None])
 

@@ -27,7 +27,7 @@ class Nearest:
 
 
 @torch.no_grad()
-def nearest(
+def find_nearest(
     net: PrototypeNet,
     batches: Iterator[tuple[Tensor, Tensor]],
     k: int = 1,
@@ -65,7 +65,7 @@ def nearest(
 
 def push(net: PrototypeNet, batches: Iterator[tuple[Tensor, Tensor]], labels: Tensor) -> Nearest:
     """Every prototype becomes the nearest patch of a training image of its class (section 2.3), in one pass."""
-    found = nearest(net, batches, 1, labels)
+    found = find_nearest(net, batches, 1, labels)
     with torch.no_grad():
         net.prototypes.copy_(found.vector)
     return found
@@ -82,7 +82,7 @@ def duplicates(class_of: Tensor, image: Tensor, place: Tensor) -> Tensor:
     return same.int().argmax(1)
 
 
-def merged(net: PrototypeNet, first: Tensor) -> Tensor:
+def merge_duplicates(net: PrototypeNet, first: Tensor) -> Tensor:
     """Give the weights of duplicates to the first of them, which changes no score; the numbers to keep."""
     with torch.no_grad():
         weight = torch.zeros_like(net.last.weight).index_add_(1, first, net.last.weight)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from apportion.core.files import written
-from apportion.display.html import framed
+from apportion.display.html import frame_page
 from apportion.display.page_data import Article, Figure, Sheet
-from apportion.display.sheet import Corners, figure, heated, page, product
+from apportion.display.sheet import Corners, figure, paint_heat, product_in_words, sheet_page
 from apportion.models.prototypes.backbone_features import CHUNK, device_of
 from apportion.models.prototypes.images import Images
-from apportion.models.prototypes.methods import enlarged
+from apportion.models.prototypes.methods import enlarge
 from apportion.models.prototypes.network import PrototypeNet
-from apportion.results.words import number, signed
+from apportion.results.words import format_number, format_signed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as MplFigure
@@ -81,23 +81,23 @@ class Reasons:
         return {
             "kind": "sheet",
             "title": f"{self.name} looks like {self.label}",
-            "about": f"Score {number(self.score)}, probability {self.probability:.1%}",
+            "about": f"Score {format_number(self.score)}, probability {self.probability:.1%}",
             "layout": "list",
             "chapters": [{"articles": [self._article(match) for match in self.matches]}],
-            "end": f"All other prototypes: {signed(self.others)}",
+            "end": f"All other prototypes: {format_signed(self.others)}",
         }
 
     def _article(self, match: Match) -> Article:
         picture = self.picture.cpu().numpy()
         figures = [
             figure("this", picture, box=match.box),
-            figure("similarity map", heated(picture, match.heat.double().cpu().numpy())),
+            figure("similarity map", paint_heat(picture, match.heat.double().cpu().numpy())),
             match.source.figure("looks like that"),
         ]
         return {
             "title": f"Prototype {match.prototype} of {match.label}",
             "groups": [{"figures": figures}],
-            "words": product(match.similarity, match.connection, match.contribution),
+            "words": product_in_words(match.similarity, match.connection, match.contribution),
         }
 
     def plot(self) -> MplFigure:
@@ -107,10 +107,10 @@ class Reasons:
 
     def to_html(self, path: str | Path | None = None) -> str:
         """One self-contained page; also written to `path` if given."""
-        return written(page(self.sheet), path)
+        return written(sheet_page(self.sheet), path)
 
     def _repr_html_(self) -> str:
-        return framed(self.to_html(), self.sheet["title"])
+        return frame_page(self.to_html(), self.sheet["title"])
 
 
 def boxes(maps: Tensor, space: Sequence[int]) -> list[Corners]:
@@ -119,7 +119,7 @@ def boxes(maps: Tensor, space: Sequence[int]) -> list[Corners]:
     >>> boxes(torch.tensor([[[0.0, 0.0], [0.0, 1.0]]]), (8, 8))
     [(6, 8, 6, 8)]
     """
-    fine = enlarged(maps[:, None], space)[:, 0]
+    fine = enlarge(maps[:, None], space)[:, 0]
     flat = fine.flatten(1)
     rank = math.ceil((flat.shape[1] - 1) * PERCENTILE / 100) + 1
     high = fine >= flat.kthvalue(rank, 1).values[:, None, None]
@@ -178,7 +178,7 @@ def reasons(
     contribution = connection * similar
     chosen = contribution.abs().argsort(descending=True, stable=True)[:top]
     space = tuple(x.shape[2:])
-    fine = enlarged(maps[chosen][:, None], space)[:, 0]
+    fine = enlarge(maps[chosen][:, None], space)[:, 0]
     low, high = fine.amin((1, 2), keepdim=True), fine.amax((1, 2), keepdim=True)
     heat = (fine - low) / (high - low).clamp(min=1e-12)
     matches = tuple(

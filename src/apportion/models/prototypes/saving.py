@@ -22,7 +22,7 @@ from apportion.models.prototypes.settings import settings_class
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class SavedState:
     """What `fit` found; `shape` is that of one input, `backbone` the digest of a frozen backbone's weights and
     `shipped` its name, where it is a model that ships."""
 
@@ -36,7 +36,7 @@ class State:
     skipped: tuple[str, ...]
 
 
-def save(path: Path, settings: dict[str, Any], state: State) -> Path:
+def save(path: Path, settings: dict[str, Any], state: SavedState) -> Path:
     """Write what an estimator was told, and what it found."""
     unique = list({id(patch.picture): patch.picture for patch in state.sources}.values())
     numbers = {id(picture): number for number, picture in enumerate(unique)}
@@ -64,7 +64,7 @@ def save(path: Path, settings: dict[str, Any], state: State) -> Path:
     return seal(path, header, tensors)
 
 
-def load(path: Path, preparation: Encode | None = None) -> tuple[dict[str, Any], State]:
+def load(path: Path, preparation: Encode | None = None) -> tuple[dict[str, Any], SavedState]:
     """The settings of the estimator, and what it had found; `preparation` is preferred to that in the file."""
     if not path.is_file():
         raise InputError(f"there is no file {path}; accepted: what save() wrote")
@@ -82,7 +82,7 @@ def load(path: Path, preparation: Encode | None = None) -> tuple[dict[str, Any],
         Patch(name, label, tensors[f"picture.{number}"], tuple(box), similarity)
         for name, label, number, box, similarity in header["sources"]
     )
-    return settings, State(
+    return settings, SavedState(
         {name.removeprefix("net."): t for name, t in tensors.items() if name.startswith("net.")},
         tuple(header["shape"]),
         header["backbone"],
@@ -94,7 +94,7 @@ def load(path: Path, preparation: Encode | None = None) -> tuple[dict[str, Any],
     )
 
 
-def rebuilt(backbone: nn.Module, tensors: dict[str, Tensor]) -> PrototypeNet:
+def rebuild(backbone: nn.Module, tensors: dict[str, Tensor]) -> PrototypeNet:
     """The network of what was learnt, on its backbone."""
     centre = "add_on.mean" in tensors
     if centre:

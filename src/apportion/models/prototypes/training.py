@@ -21,8 +21,8 @@ from apportion.models.prototypes.network import PrototypeNet, add_on_layers, log
 from apportion.models.prototypes.push import (
     Nearest,
     duplicates,
-    merged,
-    nearest,
+    find_nearest,
+    merge_duplicates,
     own_neighbours,
     push,
     worth_keeping,
@@ -78,7 +78,7 @@ def train(
             )
         if recipe.pushes_after(epoch + 1):
             found = push(net, grids.patches(net, "push"), labels)
-            row |= _solved(net, grids, labels, recipe.last, "after_push")
+            row |= _solve_anew(net, grids, labels, recipe.last, "after_push")
             row["duplicates"] = _many_duplicates(net, found)
         history.append(row)
         log.info("%s", row)
@@ -86,7 +86,7 @@ def train(
             checkpoint.write(net, (warm, joint), epoch + 1, history)
     net.eval()
     if found is None:  # a finished run that was resumed: the prototypes are patches already
-        found = nearest(net, grids.patches(net, "push"), 1, labels)
+        found = find_nearest(net, grids.patches(net, "push"), 1, labels)
     return finish(net, grids, labels, found, per_class, recipe, history)
 
 
@@ -190,7 +190,7 @@ def _costs(
     return (loss, entropy, cluster, separation), scores
 
 
-def _solved(
+def _solve_anew(
     net: PrototypeNet, grids: Grids, labels: Tensor, settings: LastLayer, before: str
 ) -> dict[str, float]:
     """Solve the last layer on the largest similarities of all images; accuracies before and after."""
@@ -237,12 +237,12 @@ def finish(
     prototypes of a class those with the largest weights to it stay."""
     pruning, image, place = recipe.pruning, found.image[:, 0], found.place[:, 0]
     many = len(image)
-    kept = merged(net, duplicates(net.class_of, image, place))
+    kept = merge_duplicates(net, duplicates(net.class_of, image, place))
     net.keep(kept)
     image, place = image[kept], place[kept]
     row: dict[str, Any] = {"prototypes": many, "duplicates": many - len(kept)}
     table = net.prototypes.new_empty(len(labels), len(kept)).detach()
-    neighbours = nearest(
+    neighbours = find_nearest(
         net, grids.patches(net, "nearest patches"), pruning.nearest if pruning else 1, similarities=table
     )
     if pruning is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.results.agreement import kendall_tau, krippendorff_alpha
-from apportion.results.grid import Grid
+from apportion.results.grid import TextTable
 from apportion.results.statistics import bootstrap_means, ranks
 from apportion.study.text import published
 from apportion.study.text.faithfulness import DELETION, FEW, LEARNER, SHUFFLE, Findings
@@ -19,13 +19,13 @@ Means = Mapping[tuple[str, str], Numbers]
 """(corpus, test) → the (resamples, maps) means, turned so that higher is better."""
 
 
-def agreement_tables(findings: Sequence[Findings]) -> list[Grid]:
+def agreement_tables(findings: Sequence[Findings]) -> list[TextTable]:
     """Agreement of the tests on each corpus, of the corpora under each test, and of each two tests."""
     corpora = {found.corpus.name: found.corpus.title for found in findings}
     tests = list(findings[0].tests)
-    maps = ranked(findings)
-    means = resampled(findings)
-    reported = _reported()
+    maps = ranked_maps(findings)
+    means = resample_means(findings)
+    reported = _published_means()
     by_corpus = [
         (
             title,
@@ -36,7 +36,7 @@ def agreement_tables(findings: Sequence[Findings]) -> list[Grid]:
         for name, title in corpora.items()
     ]
     made = [
-        Grid(
+        TextTable(
             "Do the tests agree? (Krippendorff's α of the ranks, by corpus)",
             (
                 "corpus",
@@ -54,7 +54,7 @@ def agreement_tables(findings: Sequence[Findings]) -> list[Grid]:
             for test in tests
         ]
         made.append(
-            Grid(
+            TextTable(
                 "Do the corpora agree? (Krippendorff's α of the ranks, by test)",
                 (
                     "test",
@@ -68,22 +68,22 @@ def agreement_tables(findings: Sequence[Findings]) -> list[Grid]:
     taus = np.mean([kendall_tau([means[name, test][0] for test in tests]) for name in corpora], axis=0)
     rows = [(test, *(f"{tau:.2f}" for tau in row)) for test, row in zip(tests, taus, strict=True)]
     note = "1: the same order of the maps, −1: the opposite, 0: unrelated."
-    made.append(Grid("Kendall's τ between tests, mean over the corpora", ("", *tests), rows, (note,)))
+    made.append(TextTable("Kendall's τ between tests, mean over the corpora", ("", *tests), rows, (note,)))
     return made
 
 
-def ranked(findings: Sequence[Findings]) -> list[str]:
+def ranked_maps(findings: Sequence[Findings]) -> list[str]:
     """The maps that are ranked: those of methods that every test has on as many documents."""
     return [name for name in findings[0].notes if name not in FEW]
 
 
-def resampled(findings: Sequence[Findings], resamples: int = RESAMPLES) -> Means:
+def resample_means(findings: Sequence[Findings], resamples: int = RESAMPLES) -> Means:
     """The means of each map under each test: first those found, then those of bootstrap samples, in which
     documents (for the weak learner, seeds) are drawn for all maps together."""
     means = {}
     for found in findings:
         for test, by_map in found.tests.items():
-            values = np.stack([by_map[name].oriented.numpy() for name in ranked(findings)], 1)
+            values = np.stack([by_map[name].oriented.numpy() for name in ranked_maps(findings)], 1)
             means[found.corpus.name, test] = np.concatenate(
                 [values.mean(0)[None], bootstrap_means(values, resamples)]
             )
@@ -108,7 +108,7 @@ def _ranks(values: Numbers) -> list[float]:
     return list(ranks({str(i): value for i, value in enumerate(values.tolist())}).values())
 
 
-def _reported() -> Means:
+def _published_means() -> Means:
     """The published means in the same form, without resamples."""
     signs = {DELETION: -1, LEARNER: 1, SHUFFLE: 1}
     sources = {DELETION: published.DELETION, LEARNER: published.WEAK_LEARNER, SHUFFLE: published.SHUFFLE}

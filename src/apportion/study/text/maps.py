@@ -41,7 +41,7 @@ def maps_of(method: Any, model: nn.Module, documents: Documents) -> tuple[Docume
         ]
         for rows in progress(batches, len(chosen), type(method).__name__):
             ids = documents.batch(rows)[0]
-            explanation = of_tokens(method, ids)(model, ids, target=target)
+            explanation = hide_tokens(method, ids)(model, ids, target=target)
             (values,) = tensors_in(explanation.values)
             maps |= {row: value[: len(documents.ids[row])] for row, value in zip(rows, values, strict=True)}
             if explanation.total is not None:
@@ -53,7 +53,7 @@ def maps_of(method: Any, model: nn.Module, documents: Documents) -> tuple[Docume
     return replace(documents, maps=tuple(maps[i].float() for i in range(len(documents)))), notes
 
 
-def tested(test: Any, model: nn.Module, documents: Documents) -> Scores:
+def run_test(test: Any, model: nn.Module, documents: Documents) -> Scores:
     """The score of every document's map. Where the test hides features, padding is none."""
     if documents.maps is None:
         raise InputError("the documents have no maps; accepted: documents with one value per token")
@@ -62,13 +62,13 @@ def tested(test: Any, model: nn.Module, documents: Documents) -> Scores:
     undefined = ""
     for rows in progress(batches, len(documents), type(test).__name__):
         ids, maps = documents.batch(rows)
-        scores = of_tokens(test, ids)(model, ids, maps)
+        scores = hide_tokens(test, ids)(model, ids, maps)
         values[rows] = scores.values
         undefined = undefined or scores.undefined
     return Scores(values, repr(test), test.higher_is_better, undefined=undefined)
 
 
-def of_tokens(way: Any, ids: Tensor) -> Any:
+def hide_tokens(way: Any, ids: Tensor) -> Any:
     """A method or test, set to hide tokens, of which padding (id 0) is none, if it hides features at all."""
     if not hasattr(way, "partition"):
         return way
