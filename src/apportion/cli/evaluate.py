@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from apportion.cli.lists import Json, show, split
-from apportion.cli.messages import one_line_errors, warn_of_left_out
+from apportion.cli.messages import make_console, one_line_errors, warn_of_left_out
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def put_to_test(
         if as_json:
             typer.echo(json.dumps(table.to_dict(), indent=2, ensure_ascii=False))
         else:
-            from rich.console import Console
-
-            Console(highlight=False).print(table)
+            make_console().print(table)
 
 
 def list_tests(as_json: Json = False) -> None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from apportion.core.extras import EXTRAS, missing
 from apportion.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @contextmanager
@@ -61,3 +66,16 @@ def say(kind: str, text: str) -> None:
     """One line on stderr, control characters left out."""
     line = " ".join(text.split())
     print(f"apportion: {kind}: {''.join(c for c in line if c.isprintable())}", file=sys.stderr)
+
+
+def make_console(stderr: bool = False) -> Console:
+    """The terminal, for a result; or standard error, for what must be in no pipe."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def name_files(console: Console, paths: Iterable[Path]) -> None:
+    """Say which files were written."""
+    for path in paths:
+        console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
