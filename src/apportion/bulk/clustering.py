@@ -59,17 +59,22 @@ class Clustered:
 def cluster(
     run: Run, *, classes: Sequence[str] = (), clusters: int | None = None, side: int = 16, least: int = 20
 ) -> list[Clustered]:
-    """Spectral relevance analysis (SpRAy; Lapuschkin et al. 2019, fig. 3 and methods) of each class of a run.
+    """Cluster the maps of each class of a run: spectral relevance analysis (SpRAy; Lapuschkin et al. 2019).
 
-    Maps are summed to at most `side` × `side` cells (those of pictures of several sizes are put on one grid)
-    and divided by their norm; the nearest neighbours of each (as many as the logarithm of their number) make a
-    graph; the eigenvectors of its normalised Laplacian are clustered by k-means (Ng et al. 2001), into
-    `clusters` or as many as its largest eigengap says, up to 8. The class with the most suspicious cluster
-    comes first. `classes` are the names or numbers of some; those with fewer than `least` maps are left out,
-    and of more than 2000 an even choice is taken.
+    As in fig. 3 and methods there: maps are summed to cells (those of pictures of several sizes are put on one grid)
+    and divided by their norm; the nearest neighbours of each (as many as the logarithm of their number) make a graph;
+    the eigenvectors of its normalised Laplacian are clustered by k-means (Ng et al. 2001). The class with the most
+    suspicious cluster comes first. Of more than 2000 maps of a class an even choice is taken.
 
-    Raises InputError for a run without maps that have a height and a width, and for `least` below 4, which have
-    no neighbours to speak of.
+    Raises InputError for a run without maps that have a height and a width, and for `least` below 4, which have no
+    neighbours to speak of.
+
+    Args:
+        run (Run): The run.
+        classes (sequence of str, default ()): Names or numbers of classes; (): all.
+        clusters (int, default None): Clusters of each class; None: as many as its largest eigengap says, up to 8.
+        side (int, default 16): Cells a side that maps are summed to at most.
+        least (int, default 20): Maps below which a class is left out.
     """
     if least < FEWEST:
         raise InputError(f"least is {least}; accepted: at least {FEWEST}")

@@ -51,9 +51,15 @@ class Drift:
 
 
 def drift(first: Run, second: Run) -> Drift:
-    """Compare two runs input by input, by id. Maps of pictures that were summed to different numbers of cells
-    are summed to the smaller. Raises InputError for runs without an input in common, of models with other
-    classes, or whose ids do not say which inputs are the same."""
+    """Compare two runs input by input, by id.
+
+    Maps of pictures that were summed to different numbers of cells are summed to the smaller. Raises InputError for
+    runs without an input in common, of models with other classes, or whose ids do not say which inputs are the same.
+
+    Args:
+        first (Run): The run before.
+        second (Run): The run after.
+    """
     mine, theirs = _places(first), _places(second)
     shared = [name for name in mine if name in theirs]
     if not shared:

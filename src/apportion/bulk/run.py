@@ -52,27 +52,42 @@ def explain_dataset(
     num_shards: int = 1,
     progress: bool = True,
 ) -> Run:
-    """Explain every input of `data` once and write maps and a table into the folder `out`.
+    """Explain every input of a data set once and write maps and a table into a folder.
 
-    Called again with the same settings it goes on where it was stopped or killed; with others it is refused.
-    What cannot be read or explained is in `Run.errors()`, or raises with `strict`.
+    Called again with the same settings it goes on where it was stopped or killed; with others it is refused. Ctrl-C
+    finishes the shards in the making, then raises KeyboardInterrupt.
 
-    - `model`: a name as in `apportion.load`, a `Classifier`, or any model that takes tensors;
-    - `data`: a folder of pictures or texts, a Parquet, Arrow, CSV, JSON lines, .npy or .safetensors file, or
-      any PyTorch dataset, list, tensor or pandas frame; `column` names the text or picture in a table, and
-      `id_column` its id, each of them once (default: the file name, or the number);
-    - `fingerprint`: your own name for this state of the data, in place of a look at its content: for data too
-      large for that, or that never reads the same twice;
-    - `target`: None (the predicted class), a class, or one class for each input;
-    - `precision`: "float16" with a scale for each map, or "float32"; `pool` sums the cells of a map to at most
-      that many a side; `channels` keeps the channels of a picture apart;
-    - `batch` and `shard`: inputs explained at once (default: measured) and written at once (default: a
-      64th of them or two seconds of work, whichever is more, from 32 to 1024);
-    - `engine`: "local" with `workers` processes (default: this one), or "ray" on the cluster at `address`
-      (default: one that is started here); `device`: where a model given by name goes;
-    - `shard_index` of `num_shards`: make only every `num_shards`-th shard, for jobs side by side.
-
-    Ctrl-C finishes the shards in the making, then raises KeyboardInterrupt.
+    Args:
+        model (str or Classifier or callable): A name as in `apportion.load`, a `Classifier`, or any model that takes
+            tensors.
+        data (path or Dataset or list or Tensor or DataFrame): A folder of pictures or texts, a Parquet, Arrow, CSV,
+            JSON lines, .npy or .safetensors file, or any PyTorch dataset, list, tensor or pandas frame.
+        method (str or method, default "lrp"): A method, its short name or repr.
+        out (path, default "apportion-run"): Folder to write into.
+        target (int or sequence of int, default None): A class, or one class for each input; None: the predicted
+            class.
+        precision (str, default "float16"): "float16" with a scale for each map, or "float32".
+        pool (int, default None): Cells a side that a map is summed to at most; None: maps stay as they are.
+        channels (bool, default False): Keep the channels of a picture apart.
+        column (str, default None): Column of a table with the text or picture; None: it is found.
+        id_column (str, default None): Column of a table with the id of each input, each of them once; None: the file
+            name, or the number.
+        fingerprint (str, default None): Your own name for this state of the data: for data too large to be looked at,
+            or that never reads the same twice; None: its content is looked at.
+        batch (int, default None, inputs): Inputs explained at once; None: measured.
+        shard (int, default None, inputs): Inputs written at once; None: a 64th of them or two seconds of work,
+            whichever is more, from 32 to 1024.
+        table (str, default None): "parquet" or "jsonl"; None: "parquet" where pyarrow is installed.
+        strict (bool, default False): Raise the first failure; otherwise what cannot be read or explained is in
+            `Run.errors()`.
+        engine (str, default "local"): "local", or "ray" for a cluster.
+        workers (int, default None): Processes, or actors of Ray; None: this process, or an actor for each GPU of the
+            cluster, or for each CPU but one.
+        address (str, default None): The Ray cluster; None: one that is started here.
+        device (str, default None): Where a model given by name goes; None: CUDA if there is one.
+        shard_index (int, default 0): Make only every `num_shards`-th shard from this one on, for jobs side by side.
+        num_shards (int, default 1): The number of such jobs.
+        progress (bool, default True): Show how far the run is.
 
     >>> import tempfile
     >>> run = explain_dataset(torch.nn.Linear(3, 2), torch.rand(5, 3), "inputxgradient", tempfile.mkdtemp())

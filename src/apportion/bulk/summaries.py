@@ -42,8 +42,14 @@ class Summary:
 
 
 def summarise(run: Run, least: int = 1) -> Summary:
-    """Read a run once, in constant memory but for one entry a feature and class. Features in fewer than `least`
-    inputs are left out; columns of a table count as one whatever their cells, words whatever their case."""
+    """Summarise a run, which is read once, in constant memory but for one entry a feature and class.
+
+    Columns of a table count as one whatever their cells, words whatever their case.
+
+    Args:
+        run (Run): The run.
+        least (int, default 1): Inputs below which a feature is left out.
+    """
     counts: dict[str, int] = defaultdict(int)
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     features, pairs = _sums(), _sums()

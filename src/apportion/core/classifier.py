@@ -19,10 +19,17 @@ from apportion.errors import InputError
 class Classifier:
     """A model with its preprocessing.
 
-    `encode` turns one raw input into a batch of one and its features; `labels` names the classes;
-    `mask` is the token id that stands for a hidden word (text only). Calling a classifier calls its model,
-    so it can be given wherever a model can. `panels(raw, target=None, top=10)`, of models whose reasons
-    are patches of training pictures (`ProtoPNet.panels`), gives these reasons as plain data; else it is None.
+    Calling a classifier calls its model, so it can be given wherever a model can.
+
+    Attributes:
+        model (callable): The model.
+        encode (callable): Turns one raw input into a batch of one and its features.
+        labels (tuple of str): Names of the classes.
+        domain (str): "text", "image" or "tabular".
+        name (str): What a person calls it.
+        mask (int, default None): Token id that stands for a hidden word (text only); None: there is none.
+        panels (callable, default None): `panels(raw, target=None, top=10)` gives the reasons of a decision as plain
+            data, where these are patches of training pictures (`ProtoPNet.panels`); None: they are not.
     """
 
     model: Callable[..., Any]

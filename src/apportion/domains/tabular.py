@@ -28,7 +28,13 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "<na>"})
 
 @dataclass(frozen=True)
 class Numeric:
-    """A column that becomes one input, `(value - mean) / std`: 0 is the mean."""
+    """A column that becomes one input, `(value - mean) / std`: 0 is the mean.
+
+    Attributes:
+        name (str): The column.
+        mean (float, default 0.0): What is taken off.
+        std (float, default 1.0): What is divided by.
+    """
 
     name: str
     mean: float = 0.0
@@ -45,7 +51,12 @@ class Numeric:
 
 @dataclass(frozen=True)
 class Categorical:
-    """A column that becomes one input for each category: 1 for the row's own, 0 for the others."""
+    """A column that becomes one input for each category: 1 for the row's own, 0 for the others.
+
+    Attributes:
+        name (str): The column.
+        categories (tuple of str): The categories, in the order of the inputs.
+    """
 
     name: str
     categories: tuple[str, ...]
@@ -69,11 +80,13 @@ Column = Numeric | Categorical
 class TabularPreparation:
     """The columns of a table in order, and how each becomes model inputs.
 
-    Calling it with one row gives the inputs (1, sum of column sizes) in float32 and the row's
-    TabularFeatures. A row is a dict, a pandas row, a pandas frame of one row, or a sequence of values in
-    the order of the columns; columns that are not known are ignored. InputError (a ValueError) names the
-    column and the value of what cannot be used: missing columns or values, text in a numeric column, an
-    unknown category.
+    Calling it with one row gives the inputs (1, sum of column sizes) in float32 and the row's TabularFeatures. A row
+    is a dict, a pandas row, a pandas frame of one row, or a sequence of values in the order of the columns; columns
+    that are not known are ignored. InputError (a ValueError) names the column and the value of what cannot be used:
+    missing columns or values, text in a numeric column, an unknown category.
+
+    Attributes:
+        columns (tuple of Numeric or Categorical): The columns.
 
     >>> columns = Numeric("age", mean=40, std=10), Categorical("sex", ("female", "male"))
     >>> preparation = TabularPreparation(columns)
@@ -121,10 +134,15 @@ class TabularPreparation:
     def fit(
         cls, table: Any, *, categorical: Iterable[str] = (), exclude: Iterable[str] = ()
     ) -> TabularPreparation:
-        """Means, population standard deviations and categories (sorted) from a pandas frame or a CSV path.
+        """Learn means, population standard deviations and categories (sorted) from a table.
 
-        A column is numeric if all its values are numbers and `categorical` does not name it; `exclude`
-        leaves columns out (the label, an id). Missing values are skipped. A constant column keeps std 1.
+        Missing values are skipped. A constant column keeps std 1.
+
+        Args:
+            table (DataFrame or path): A pandas frame, or a CSV file.
+            categorical (iterable of str, default ()): Columns that are categories though all their values are
+                numbers.
+            exclude (iterable of str, default ()): Columns to leave out (the label, an id).
 
         >>> import pandas
         >>> frame = pandas.DataFrame({"mass": [1.0, 3.0], "island": ["Dream", "Biscoe"]})

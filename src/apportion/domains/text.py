@@ -91,6 +91,9 @@ def normalise(surface: str) -> str:
 class Vocabulary:
     """The words that a model knows, each at its id; id 0 is padding and id 1 any other word.
 
+    Attributes:
+        words (tuple of str): The words by id.
+
     >>> vocabulary = Vocabulary.of_texts(["A dull film.", "a funny film"], documents=2)
     >>> vocabulary.words, vocabulary["film"], vocabulary["kerfuffle"]
     (('<pad>', '<unk>', 'a', 'film'), 3, 1)
@@ -121,7 +124,13 @@ class Vocabulary:
 
     @classmethod
     def of_texts(cls, texts: Iterable[str], documents: int = 1, limit: int | None = None) -> Vocabulary:
-        """The words found in at least so many `documents`, most frequent first, at most `limit` of them."""
+        """Take the words found in texts, most frequent first.
+
+        Args:
+            texts (iterable of str): The texts.
+            documents (int, default 1): Texts that a word must be in.
+            limit (int, default None): Words at most; None: all.
+        """
         return cls.of_words(
             ([normalise(token.surface) for token in tokenise(text)] for text in texts), documents, limit
         )

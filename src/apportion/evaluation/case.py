@@ -43,9 +43,15 @@ class Measured(NamedTuple):
 class Case:
     """A model at some inputs for some target. Maskings and orders are made once and shared by the tests.
 
-    `model` may be a `Classifier`, and then `inputs` also what its `encode` takes. `labels` are the true
-    classes where a test needs them, `features` those of the domain, one per sample, `mask` the id of a mask
-    token, `chunk` the number of rows that run at once.
+    Args:
+        model (Model or Classifier): The model.
+        inputs (Inputs): A batch, as the model takes it; of a `Classifier` also what its `encode` takes.
+        target (Target, default None): What is explained; None: the predicted class.
+        labels (Tensor, default None): True classes, (batch,), which some tests need.
+        features (sequence of Features, default None): Features of the domain, one per sample; None: those of the
+            `Classifier`, or none.
+        mask (int, default None): Id of a mask token; None: that of the `Classifier`, or none.
+        chunk (int, default None): Rows that run at once; None: as many as `Masking` finds suitable.
     """
 
     def __init__(
@@ -177,7 +183,7 @@ class Case:
 
 
 def is_encoded(inputs: Any) -> bool:
-    """Whether these are tensors already; a row of a table may be a dict, too."""
+    """True if these are tensors already; a row of a table may be a dict, too."""
     return isinstance(inputs, Tensor | tuple | dict) and any(True for _ in tensors_in(inputs))
 
 
@@ -193,9 +199,17 @@ def score_map(
     mask: int | None = None,
     chunk: int | None = None,
 ) -> Scores:
-    """Run this test on a map of these inputs: an Explanation, or tensors of values in the inputs' shape.
+    """Run this test on a map of these inputs.
 
-    The target and the features are those of the explanation unless given; see `Case` for the rest.
+    Args:
+        model (Model or Classifier): The model.
+        inputs (Inputs): A batch, as in `Case`.
+        explanation (Explanation or Tensor): The map; tensors of values have the inputs' shape.
+        target (Target, default None): What is explained; None: the target of the explanation.
+        labels (Tensor, default None): True classes, as in `Case`.
+        features (sequence of Features, default None): Features of the domain; None: those of the explanation.
+        mask (int, default None): Id of a mask token, as in `Case`.
+        chunk (int, default None): Rows that run at once, as in `Case`.
     """
     if features is None:
         features = getattr(explanation, "features", None)
@@ -213,11 +227,14 @@ def score_map(
 
 @dataclass(frozen=True)
 class CurveTest:
-    """The settings that all tests on hidden features share.
+    """The base of all tests that hide features in an order, and their settings.
 
-    `partition` cuts the inputs into features and `replacement` says what stands in the place of hidden ones
-    (defaults: those of `Masking`); `of` is what is read off: the "probability" of the target or its "score"
-    before softmax.
+    Attributes:
+        partition (Partition or Tensor, default None): How the inputs are cut into features; None: as `Masking` does.
+        replacement (Replacement, default None): What stands in the place of hidden features; None: as `Masking`
+            chooses.
+        of (str, default "probability"): What is read off: the "probability" of the target, or its "score" before
+            softmax.
     """
 
     partition: Partition | Tensor | None = field(default=None, kw_only=True)
@@ -271,8 +288,10 @@ class Test:
 def random_draws(
     kind: Literal["random", "standard_normal"], shape: Sequence[int], draws: range, *seed: int
 ) -> Tensor:
-    """Random numbers (draws, …), uniform from 0 to 1 or normal. Those of a draw do not depend on which others are
-    there, and those of its first tokens not on how many there are."""
+    """Draw random numbers (draws, …), uniform from 0 to 1 or normal.
+
+    Those of a draw do not depend on which others are there, and those of its first tokens not on how many there are.
+    """
     random = [np.random.default_rng((*seed, number)) for number in draws]
     return torch.from_numpy(np.stack([getattr(r, kind)(tuple(shape)) for r in random]))
 

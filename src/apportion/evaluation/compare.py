@@ -42,16 +42,25 @@ def compare(
 ) -> Table:
     """Put explanations of the same inputs through the same tests, beside the rows random, uniform and reversed.
 
-    `methods` are methods, short names or reprs, or a mapping name → method or map (an Explanation, or numbers
-    in the shape of the inputs); `tests` likewise are tests, short names or reprs. What is run for one test is
-    not run again for another. The row `reversed` is the first method's. The other arguments are those of the
-    tests.
+    What is run for one test is not run again for another. The row `reversed` is the first method's. The table warns
+    where another method would win under one of `replacements`.
 
-    Of a `Classifier`, `inputs` may be a list of texts, pictures or rows: each is explained by itself, and `target` and
-    `labels` may have one number for each.
-
-    Tests that leave their replacement open are run with `replacements` too, and the table warns where another
-    method would win (default: mean and blur for images, deletion for token ids; () for none).
+    Args:
+        model (Model or Classifier): The model.
+        inputs (Inputs): A batch, as the model takes it. Of a `Classifier` also a list of texts, pictures or rows:
+            each is explained by itself, and `target` and `labels` may have one number for each.
+        methods (list or dict): Methods, short names or reprs, or a dict name → method or map (an Explanation, or
+            numbers in the shape of the inputs).
+        tests (list of str or test, default QUICK_TESTS): Tests, short names or reprs, or a dict name → test.
+        target (Target, default None): What is explained; None: the predicted class, or the target of a map given.
+        labels (Tensor, default None): True classes, which some tests need.
+        features (sequence of Features, default None): Features of the domain, one per sample; None: those of a map
+            given.
+        mask (int, default None): Id of a mask token, as in `Case`.
+        chunk (int, default None): Rows that run at once, as in `Case`.
+        replacements (list of Replacement, default None): Replacements to run again those tests with that leave theirs
+            open; None: mean and blur for images, deletion for token ids; (): none.
+        seed (int, default 0): Seed of the row random and of the bootstrap.
 
     >>> import apportion as ap
     >>> model, x = torch.nn.Linear(4, 1), torch.randn(8, 4)
@@ -117,7 +126,7 @@ def compare(
 
 
 def _is_list_of_inputs(model: Classifier, inputs: Any) -> bool:
-    """Whether these are raw inputs, and not one: a row of a table may be a list of its values."""
+    """True if these are raw inputs, and not one: a row of a table may be a list of its values."""
     return (
         isinstance(inputs, list)
         and bool(inputs)

@@ -108,7 +108,11 @@ def method_of(explanation: Map, test: object) -> Any:
 
 @dataclass(frozen=True)
 class RandomMap:
-    """A map of independent numbers, uniform between −1 and 1: what a method that knows nothing would give."""
+    """A map of independent numbers, uniform between −1 and 1: what a method that knows nothing would give.
+
+    Attributes:
+        seed (int, default 0): Seed of the numbers.
+    """
 
     seed: int = 0
 
@@ -137,7 +141,11 @@ class UniformMap:
 
 @dataclass(frozen=True)
 class Reversed:
-    """The map of another method times −1: the opposite of what that method says."""
+    """The map of another method times −1: the opposite of what that method says.
+
+    Attributes:
+        method (method): The method whose map is turned.
+    """
 
     method: Any
 
@@ -151,10 +159,14 @@ class Reversed:
 
 
 def references(explanation: AnyMap, seed: int = 0) -> dict[str, AnyMap]:
-    """The maps that every table has beside the methods: `random`, `uniform`, and `reversed` of a map.
+    """Make the maps that every table has beside the methods: `random`, `uniform`, and `reversed` of a map.
 
-    They have the target, the output and the features of an explanation. A test on which a method does not
-    do better than these tells nothing about it.
+    They have the target, the output and the features of an explanation. A test on which a method does not do better
+    than these tells nothing about it.
+
+    Args:
+        explanation (Explanation or Tensor): The map to turn, and the shape of the others.
+        seed (int, default 0): Seed of the random map.
 
     >>> import apportion as ap
     >>> e = ap.InputXGradient()(torch.nn.Linear(2, 2), torch.ones(1, 2))

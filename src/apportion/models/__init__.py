@@ -42,7 +42,7 @@ SHIPPED = {
 
 
 def load(name: str | Path) -> Classifier:
-    """A classifier by name: one that ships, or the user's own.
+    """Load a classifier by name: one that ships, or the user's own.
 
     - `sentiment`, `imagenet`, `digits`, `breast-cancer`: these ship;
     - `pkg.module:factory` or `path/to/file.py:factory`: the factory takes no arguments and returns a
@@ -53,6 +53,9 @@ def load(name: str | Path) -> Classifier:
     - a Hugging Face folder, or `hf:owner/name` (the only form that may use the network).
 
     Raises InputError with one line for whatever does not load.
+
+    Args:
+        name (str or path): The name, in one of these forms.
 
     >>> load("breast-cancer").labels
     ('malignant', 'benign')

@@ -31,9 +31,14 @@ _ARROWS = {True: " ↑", False: " ↓", None: ""}
 class Table:
     """Scores by row (a method or a reference) and test.
 
-    `references` are the rows that are no methods; `panel` holds the scores of the methods by test, replacement and
-    method; `blind` are the tests that cannot tell a map from a reference. Ranks, comparisons and agreement are
-    of methods only, turned so that higher is better.
+    Ranks, comparisons and agreement are of methods only, turned so that higher is better.
+
+    Attributes:
+        scores (dict of dict of Scores): Row → test → scores.
+        references (tuple of str, default ()): Rows that are no methods.
+        panel (dict, default {}): Scores of the methods by test, replacement and method.
+        seed (int, default 0): Seed of the bootstrap.
+        blind (tuple of str, default ()): Tests that cannot tell a map from a reference.
     """
 
     scores: Mapping[str, Mapping[str, Scores]]

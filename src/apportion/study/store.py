@@ -50,7 +50,10 @@ class CellResult:
 class Store:
     """Finished cells in a folder, one file each, written whole or not at all and with a checksum.
 
-    `say` gets a line for each cell that is begun and for each file that is found to be corrupt.
+    Attributes:
+        folder (Path): The folder.
+        say (callable, default silent): Gets a line for each cell that is begun and for each file that is found to be
+            corrupt.
     """
 
     folder: Path

@@ -35,16 +35,27 @@ _TRAINED_ON = "the sample was trained on"
 
 @dataclass(frozen=True)
 class ROAR(CurveTest):
-    """Remove and retrain (Hooker et al. 2019): the most relevant share of the features of every sample is hidden, a
-    fresh model is trained on what is left, and its accuracy on held-out samples, masked likewise, is taken: the
-    mean over `shares` and `seeds`. Lower is better. With `keep` the least relevant share is hidden instead: keep
-    and retrain (KAR), where higher is better.
+    """Remove and retrain (Hooker et al. 2019): the accuracy of fresh models without the most relevant features.
 
-    So nothing is asked of a model that it was not trained for, which pixel flipping may be blamed for. Needs the
-    true `labels`; the samples are those to train on, of which the share `held_out` is kept for the accuracy and
-    the others are undefined. The model is trained in copies, its weights drawn anew by `reset_parameters`, with
-    Adam at `rate`. `folder` keeps every finished training, so that a run that was killed goes on where it was.
-    Cost: a training of `epochs` for each share, for none hidden, and each seed.
+    The most relevant share of the features of every sample is hidden, a fresh model is trained on what is left, and
+    its accuracy on held-out samples, masked likewise, is taken: the mean over `shares` and `seeds`. Lower is better.
+    With `keep` the least relevant share is hidden instead (keep and retrain, KAR), and higher is better.
+
+    So nothing is asked of a model that it was not trained for, which pixel flipping may be blamed for. Needs the true
+    `labels`; the samples are those to train on, and all that are not held out are undefined. The model is trained in
+    copies with Adam, its weights drawn anew by `reset_parameters`. Cost: a training for each share, for none hidden,
+    and each seed. Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        shares (tuple of float, default (0.1, 0.3, 0.5, 0.7, 0.9)): Shares of the features that are hidden.
+        keep (bool, default False): Hide the least relevant features instead of the most relevant.
+        seeds (tuple of int, default (0,)): Seeds of the weights and batches, one training each.
+        epochs (int, default 10): Epochs of each training.
+        batch (int, default 32, samples): Batch size of the training.
+        rate (float, default 1e-3): Learning rate of Adam.
+        held_out (float, default 0.2): Share of the samples that the accuracy is taken on.
+        folder (str, default None): Folder that keeps every finished training, so that a killed run goes on where it
+            was; None: none is kept.
     """
 
     shares: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -108,7 +119,10 @@ class ROAR(CurveTest):
 
 
 def KAR(**settings: Any) -> ROAR:  # noqa: N802 (the name that the literature has)
-    """Keep and retrain (Hooker et al. 2019): `ROAR(keep=True)`, with the settings of `ROAR`.
+    """Keep and retrain (Hooker et al. 2019): make `ROAR(keep=True)`.
+
+    Args:
+        **settings (Any): The settings of `ROAR`.
 
     >>> KAR(epochs=3).higher_is_better
     True
@@ -118,12 +132,20 @@ def KAR(**settings: Any) -> ROAR:  # noqa: N802 (the name that the literature ha
 
 @dataclass(frozen=True)
 class FFidelity(Test):
-    """A test on a model that has got used to masks (the idea of F-Fidelity, Zheng et al. 2024): a copy of the model
-    is trained on for a few `epochs` with random shares, up to `share`, of the features hidden, and `test` is then
-    run on it with the map of the original model.
+    """Run a test on a model that has got used to masks (the idea of F-Fidelity, Zheng et al. 2024).
 
-    So hidden features are nothing that the model has never seen. It learns the true `labels` where given, else its
-    own predictions. The direction is that of `test`. Cost: `epochs` of training, and the test.
+    A copy of the model is trained on for a few epochs with random shares of the features hidden, so that hidden
+    features are nothing that it has never seen. It learns the true `labels` where given, else its own predictions.
+    The test is then run on the copy with the map of the original model; its direction is that of `test`. Cost: the
+    training, and the test.
+
+    Attributes:
+        test (CurveTest, default Comprehensiveness()): The test to run; one that hides features.
+        share (float, default 0.5): Largest share of the features hidden during training.
+        epochs (int, default 3): Epochs of training.
+        batch (int, default 32, samples): Batch size of the training.
+        rate (float, default 1e-4): Learning rate of Adam.
+        seed (int, default 0): Seed of the masks and batches.
     """
 
     test: Any = Comprehensiveness()

@@ -24,17 +24,22 @@ EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learn
 
 @dataclass(frozen=True)
 class WeakLearner:
-    """The F1 of a perceptron for each token that a frozen map weights (Wiegreffe & Pinter 2019).
+    """Measure the F1 of a perceptron for each token that a frozen map weights (Wiegreffe & Pinter 2019).
 
-    A `TokenMLP` is trained on the model's task, once for each of `seeds`: without context, it can only know
-    from the map which tokens matter. Maps are divided by the sum of their absolute values; signs stay. A
-    score is the F1 on the test documents (of class 1, or the macro mean of more than two classes); higher is
-    better. `notes` has for each seed the `accuracy`, the `validation_loss` of each epoch, and the number of
-    the epoch kept.
+    A `TokenMLP` is trained on the model's task, once for each seed: without context, it can only know from the map
+    which tokens matter. Maps are divided by the sum of their absolute values; signs stay. A score is the F1 on the
+    test documents (of class 1, or the macro mean of more than two classes); higher is better. `notes` has for each
+    seed the `accuracy`, the `validation_loss` of each epoch, and the number of the epoch kept.
 
-    All three sets of documents have `maps`; `words` is the size of the vocabulary. Beside it belong the
-    learners with `uniform_maps` and `random_maps`.
-    Raises InputError for documents without maps or of one class.
+    It is called with three sets of documents that have `maps`, and the size of the vocabulary. Compare it with the
+    learners of `uniform_maps` and `random_maps`. Cost: a training for each seed. Raises InputError for documents
+    without maps or of one class.
+
+    Attributes:
+        embedding (int, default 300): Dimensions of the embeddings.
+        hidden (int, default 128): Hidden units for each token.
+        seeds (tuple of int, default (0, 1, 2)): Seeds of the weights and batches, one training each.
+        training (Training, default Training()): How each learner is trained; its seed is replaced.
     """
 
     embedding: int = 300

@@ -19,10 +19,13 @@ _ZERO = "the map is zero everywhere"
 
 @dataclass(frozen=True)
 class Sparseness(Test):
-    """Sparseness (Chalasani et al. 2020): the Gini index of the absolute values of the features, 0 where all are
-    equal, towards 1 where one has all. Undefined for a map of zeros.
+    """Sparseness (Chalasani et al. 2020): the Gini index of the absolute values of the features.
 
-    `partition` says what a feature is (default: that of `Masking`). Cost: none.
+    It is 0 where all are equal, and towards 1 where one has all. Neither end is better. Undefined for a map of zeros.
+    Cost: none.
+
+    Attributes:
+        partition (Partition, default None): How the inputs are cut into features; None: as `Masking` does.
 
     >>> Sparseness()(torch.nn.Linear(4, 2), torch.ones(1, 4), torch.tensor([[0.0, 0.0, -1.0, 0.0]])).mean
     0.75
@@ -45,8 +48,13 @@ class Sparseness(Test):
 
 @dataclass(frozen=True)
 class Complexity(Test):
-    """Complexity (Bhatt et al. 2020): the entropy, in nats, of the features' shares of the absolute
-    values: 0 where one has all, log(features) where all are equal. Undefined for a map of zeros. Cost: none.
+    """Complexity (Bhatt et al. 2020): the entropy, in nats, of the features' shares of the absolute values.
+
+    It is 0 where one has all, and log(features) where all are equal. Neither end is better. Undefined for a map of
+    zeros. Cost: none.
+
+    Attributes:
+        partition (Partition, default None): How the inputs are cut into features; None: as `Masking` does.
 
     >>> round(Complexity()(torch.nn.Linear(4, 2), torch.ones(1, 4), torch.ones(1, 4)).mean, 4)
     1.3863
@@ -63,8 +71,13 @@ class Complexity(Test):
 
 @dataclass(frozen=True)
 class EffectiveComplexity(Test):
-    """Effective complexity (Nguyen & Martínez 2020), without the model: the number of features whose absolute
-    value is above `threshold` times the largest of the sample; 0 for a map of zeros. Cost: none.
+    """Effective complexity (Nguyen & Martínez 2020), without the model: the number of features with a large value.
+
+    Neither end is better; 0 for a map of zeros. Cost: none.
+
+    Attributes:
+        threshold (float, default 1e-5): Share of the sample's largest absolute value above which a feature counts.
+        partition (Partition, default None): How the inputs are cut into features; None: as `Masking` does.
 
     >>> EffectiveComplexity()(torch.nn.Linear(3, 2), torch.ones(1, 3), torch.tensor([[5.0, -1.0, 0.0]])).mean
     2.0

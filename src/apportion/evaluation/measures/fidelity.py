@@ -19,17 +19,23 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 class Infidelity(CurveTest):
-    """Infidelity (Yeh et al. 2019): the expected squared difference between what the map says of
-    a perturbation and what the model does, `E[(Iᵀφ − (f(x) − f(x − I)))²]`. Lower is better.
+    """Infidelity (Yeh et al. 2019): the expected squared difference between map and model under perturbations.
 
-    `perturbation="hide"` hides random features, from one to all but one of them, and φ says the sum of their
-    values: for maps that apportion a score (Input×Gradient, LRP, Integrated Gradients). `"noise"` adds Gaussian
-    noise of the standard deviation `noise` to the inputs, and φ says `Iᵀφ`: for maps that are slopes (saliency
-    with sign), of float inputs.
+    `E[(Iᵀφ − (f(x) − f(x − I)))²]`, where the map says the first term of a perturbation I, and the model does the
+    second. Lower is better. The perturbations are the same for all samples. Cost: one forward pass each. Settings:
+    those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
 
-    `scaled` multiplies each map by the number ≥ 0 that suits it best, as its authors do, so that maps in other
-    units can be compared; a map that is best at zero then has what a map of zeros has. `samples` perturbations
-    are drawn from `seed`, the same for all samples. Cost: one forward pass each.
+    Attributes:
+        of (str, default "score"): What is read off: the "probability" of the target, or its "score" before softmax.
+        samples (int, default 100): Perturbations.
+        perturbation (str, default "hide"): "hide" hides random features, from one to all but one of them, and φ says
+            the sum of their values: for maps that apportion a score (Input×Gradient, LRP, Integrated Gradients).
+            "noise" adds Gaussian noise to float inputs, and φ says `Iᵀφ`: for maps that are slopes (saliency with
+            sign).
+        noise (float, default 0.1, in units of the input): Standard deviation of the noise.
+        scaled (bool, default True): Multiply each map by the number ≥ 0 that suits it best, as its authors do, so
+            that maps in other units can be compared; a map that is best at zero then has what a map of zeros has.
+        seed (int, default 0): Seed of the perturbations.
 
     >>> model, x = torch.nn.Linear(4, 1), torch.ones(1, 4)
     >>> Infidelity()(model, x, x * model.weight.detach()).mean < 1e-9
@@ -104,11 +110,14 @@ class Infidelity(CurveTest):
 
 @dataclass(frozen=True)
 class Completeness(CurveTest):
-    """Completeness (Sundararajan et al. 2017; conservation in Bach et al. 2015): how far the sum of the values is
-    from what they are to add up to, `|total − Σφ| / |total|`. Lower is better.
+    """Completeness (Sundararajan et al. 2017; conservation in Bach et al. 2015): how far values are from adding up.
 
-    The total is that of the explanation where its method claims one, and otherwise `f(x) − f(all features
-    hidden)`. Undefined where the total is zero. Cost: none, or one forward pass.
+    `|total − Σφ| / |total|`, where the total is that of the explanation if its method claims one, and otherwise `f(x)
+    − f(all features hidden)`. Lower is better. Undefined where the total is zero. Cost: none, or one forward pass.
+    Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        of (str, default "score"): What is read off: the "probability" of the target, or its "score" before softmax.
 
     >>> model, x = torch.nn.Linear(4, 1), torch.ones(1, 4)
     >>> Completeness()(model, x, x * model.weight.detach()).mean < 1e-6
@@ -135,9 +144,11 @@ class Completeness(CurveTest):
 
 
 def random_subsets(counts: Tensor, many: int, samples: int, seed: int, most: float = 1.0) -> Tensor:
-    """Sets of features, (batch, samples, many), True inside: their sizes uniform from 1 to the share `most` of the
-    features of a sample, but not all (if it has two), their members uniform. Features that a sample lacks are
-    in none."""
+    """Draw sets of features, (batch, samples, many), True inside.
+
+    Their sizes are uniform from 1 to the share `most` of the features of a sample, but not all (if it has two), their
+    members uniform. Features that a sample lacks are in none.
+    """
     random = np.random.default_rng(seed)
     share = torch.from_numpy(random.random(samples))
     # Row by row, so that the draws of a sample's features do not depend on how many others have.

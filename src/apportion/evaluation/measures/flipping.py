@@ -23,17 +23,20 @@ _WAYS: Mapping[str, tuple[Way, ...]] = {"morf": ("morf",), "lerf": ("lerf",), "s
 
 @dataclass(frozen=True)
 class PixelFlipping(CurveTest):
-    """Pixel flipping (Bach et al. 2015), region perturbation (Samek et al. 2017): AOPC, the mean of
-    `f(x) − f(x with the first k features hidden)` over k = 0 … all.
+    """Pixel flipping (Bach et al. 2015), region perturbation (Samek et al. 2017): the AOPC of a map.
 
-    `order="morf"` hides the most relevant first: higher is better. `"lerf"` hides the least relevant first:
-    lower is better. `"symmetric"` is the first minus the second, the symmetric relevance gain (Blücher et al.
-    2024): higher is better, and zero for a random order. `steps` even steps are made; None is one feature a
-    step.
+    The mean of `f(x) − f(x with the first k features hidden)` over k = 0 … all. Cost: one forward pass a step, twice
+    for "symmetric", and about `beam · features²` masks if normalised. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
 
-    `normalised` puts AOPC between the least and the most that any order of this sample can reach, 0 to 1
-    (Edin et al. 2024), by a search with `beam` candidates that runs about `beam · features²` masks: for some
-    tens of features. Cost: one forward pass a step, twice for "symmetric".
+    Attributes:
+        order (str, default "morf"): "morf" hides the most relevant first: higher is better. "lerf" hides the least
+            relevant first: lower is better. "symmetric" is the first minus the second, the symmetric relevance gain
+            (Blücher et al. 2024): higher is better, and zero for a random order.
+        steps (int, default 20): Even steps from no feature to all; None: one feature a step.
+        normalised (bool, default False): Put AOPC between the least and the most that any order of this sample can
+            reach, 0 to 1 (Edin et al. 2024): for some tens of features, and for "morf" only.
+        beam (int, default 5): Candidates of the search for these limits.
 
     >>> model = lambda x: x @ torch.tensor([[4.0], [2.0], [1.0]])
     >>> PixelFlipping(of="score")(model, torch.ones(1, 3), torch.tensor([[4.0, 2.0, 1.0]])).mean
@@ -79,7 +82,13 @@ class PixelFlipping(CurveTest):
 
 @dataclass(frozen=True)
 class _Area(CurveTest):
-    """What the next two share: the area under a curve of even steps."""
+    """The base of deletion and insertion: the area under a curve of even steps.
+
+    Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        steps (int, default 20): Even steps from no feature to all; None: one feature a step.
+    """
 
     steps: int | None = 20
 
@@ -95,8 +104,13 @@ class _Area(CurveTest):
 
 @dataclass(frozen=True)
 class Deletion(_Area):
-    """Deletion (Petsiuk et al. 2018): the area under the probability of the target as the most relevant features
-    are hidden first. Lower is better. Cost: one forward pass a step.
+    """Deletion (Petsiuk et al. 2018): the area under the answer as the most relevant features are hidden first.
+
+    Lower is better. Cost: one forward pass a step. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        steps (int, default 20): Even steps from no feature to all; None: one feature a step.
 
     >>> model = lambda x: x @ torch.tensor([[4.0], [2.0]])
     >>> Deletion(of="score")(model, torch.ones(1, 2), torch.tensor([[4.0, 2.0]])).mean
@@ -111,9 +125,14 @@ class Deletion(_Area):
 
 @dataclass(frozen=True)
 class Insertion(_Area):
-    """Insertion (Petsiuk et al. 2018): the area under the probability of the target as features are put into an
-    empty input, the most relevant first. Higher is better. The paper starts from a blurred image:
-    `replacement=Blur()`. Cost: one forward pass a step.
+    """Insertion (Petsiuk et al. 2018): the area under the answer as features are put into an empty input.
+
+    The most relevant come first, and higher is better. The paper starts from a blurred image: `replacement=Blur()`.
+    Cost: one forward pass a step. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        steps (int, default 20): Even steps from no feature to all; None: one feature a step.
 
     >>> model = lambda x: x @ torch.tensor([[4.0], [2.0]])
     >>> Insertion(of="score")(model, torch.ones(1, 2), torch.tensor([[4.0, 2.0]])).mean
@@ -129,14 +148,20 @@ class Insertion(_Area):
 
 @dataclass(frozen=True)
 class DeletionRate(CurveTest):
-    """The label-flip deletion rate: features are hidden one by one, the most relevant first, until the predicted
-    label changes; the score is hidden / all, and 1 if the label never changes. Lower is better.
+    """Label-flip deletion rate: the share of features that must be hidden until the predicted label changes.
 
-    What is no feature (padding, special tokens) is never hidden and not counted. Ties are broken by one random
-    order. The label that must change is the *predicted* one, right or wrong; a map that explains another
-    class is undefined. So is one of a single score that predicts class 0, since it speaks for class 1; the target
-    `lambda scores: scores[:, 0].abs()` explains what is predicted. Samples whose label has changed are not run
-    further, in blocks of `block` steps that double. Cost: at most as many forward passes as there are features.
+    Features are hidden one by one, the most relevant first; the score is hidden / all, and 1 if the label never
+    changes. Lower is better.
+
+    What is no feature (padding, special tokens) is never hidden and not counted. Ties are broken by one random order.
+    The label that must change is the *predicted* one, right or wrong; a map that explains another class is undefined.
+    So is one of a single score that predicts class 0, since it speaks for class 1; the target `lambda scores:
+    scores[:, 0].abs()` explains what is predicted. Samples whose label has changed are not run further. Cost: at most
+    as many forward passes as there are features. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        block (int, default 4): Steps that run at once at first; each further block is twice as long.
 
     >>> model = lambda x: x @ torch.tensor([[0.0, 4.0], [0.0, 2.0], [7.0, 1.0], [0.0, 1.5]])
     >>> x, values = torch.ones(1, 4), torch.tensor([[4.0, 2.0, -6.0, 1.5]])
@@ -178,13 +203,19 @@ class DeletionRate(CurveTest):
 
 @dataclass(frozen=True)
 class ROAD(CurveTest):
-    """Remove and debias (Rong et al. 2022): pixels are replaced by noisy linear imputation, which hides them
-    without leaving their outline to be read, and no model is trained again.
+    """Remove and debias (Rong et al. 2022): hide shares of the pixels by noisy linear imputation.
 
-    The mean over `shares` of hidden pixels of what the model then says: `order="morf"` hides the most relevant
-    first (lower is better), `"lerf"` the least relevant first (higher is better), `"symmetric"` is half the
-    second minus the first, as in pytorch-grad-cam's ROADCombined (higher is better). Images only.
-    Cost: one forward pass a share and order.
+    That hides them without leaving their outline to be read, and no model is trained again. The score is the mean
+    over `shares` of the model's answer. Images only. Cost: one forward pass a share and order. Settings: those below
+    and `of` of [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        order (str, default "symmetric"): "morf" hides the most relevant first (lower is better), "lerf" the least
+            relevant first (higher is better), "symmetric" is half the second minus the first, as in
+            pytorch-grad-cam's ROADCombined (higher is better).
+        shares (tuple of float, default (0.1, 0.2, …, 0.9)): Shares of the pixels that are hidden.
+        partition (Partition or Tensor, default Pixels()): How the image is cut into features.
+        replacement (Replacement, default NoisyLinear()): What stands in the place of hidden pixels.
     """
 
     partition: Partition | Tensor | None = field(default=Pixels(), kw_only=True)

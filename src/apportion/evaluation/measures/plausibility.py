@@ -70,8 +70,10 @@ class _OfShare(_Measure):
 
 @dataclass(frozen=True)
 class IoU(_OfShare):
-    """Intersection over union of what was marked and the highest values of the map: as many as are marked, or the
-    given `share` of all places.
+    """Intersection over union of what was marked and the highest values of the map. Higher is better.
+
+    Attributes:
+        share (float, default None): Share of all places that count as the highest; None: as many as are marked.
 
     >>> IoU()(torch.tensor([[3.0, 2.0, 1.0, 0.0]]), torch.tensor([[1, 0, 1, 0]])).mean.__round__(3)
     0.333
@@ -85,8 +87,12 @@ class IoU(_OfShare):
 
 @dataclass(frozen=True)
 class TokenF1(_OfShare):
-    """Token F1 (DeYoung et al. 2020): the harmonic mean of precision and recall of the highest values of the map, as
-    many as are marked (then both are the same), or the given `share` of all places.
+    """Token F1 (DeYoung et al. 2020): the harmonic mean of precision and recall of the highest values of the map.
+
+    Higher is better. Where as many are taken as are marked, precision and recall are the same.
+
+    Attributes:
+        share (float, default None): Share of all places that count as the highest; None: as many as are marked.
 
     >>> TokenF1(share=0.75)(torch.tensor([[3.0, 2.0, 1.0, 0.0]]), torch.tensor([[1, 0, 1, 0]])).mean
     0.8
@@ -130,8 +136,9 @@ class PointingGame(_Measure):
 
 @dataclass(frozen=True)
 class RelevanceMass(_Measure):
-    """Relevance mass accuracy (Arras et al. 2022): the share of the positive values that lies where was marked.
-    Undefined for a map without positive values.
+    """Relevance mass accuracy (Arras et al. 2022): the share of the positive values that lies in what was marked.
+
+    Higher is better. Undefined for a map without positive values.
 
     >>> RelevanceMass()(torch.tensor([[3.0, 1.0, -5.0]]), torch.tensor([[1, 0, 0]])).mean
     0.75

@@ -23,17 +23,22 @@ _CONSTANT = "a map is constant, so it is correlated with nothing"
 @dataclass(frozen=True)
 class ParameterRandomisation(Test):
     """Model parameter randomisation (Adebayo et al. 2018): how like the map stays when the weights are drawn anew.
-    Lower is better; a method that scores near 1 does not look at the weights.
 
-    `way="cascading"` randomises one layer after another from the output on (the last that the model lists first),
-    `"independent"` each layer by itself; the score is the mean over the layers of the similarity to the map of the
-    trained model. `"complexity"` is the efficient form (Hedström et al. 2024): all layers at once, and the score is
-    the rise of the map's complexity, which is the entropy of a histogram of its values in `bins` even bins, over
-    that of the trained model, relative to it: higher is better.
+    Lower is better; a method that scores near 1 does not look at the weights. A weight is drawn from a normal
+    distribution with its own mean and standard deviation, so that the model stays in its range. This happens in a
+    copy; the model given is not touched. Undefined where a map is constant. `notes["layers"]` has the mean of each
+    layer. Cost: one explanation a layer.
 
-    A weight is drawn from a normal distribution with its own mean and standard deviation, so that the model stays
-    in its range. This happens in a copy; the model given is not touched. `absolute` compares absolute values.
-    Undefined where a map is constant. `notes["layers"]` has the mean of each layer. Cost: one explanation a layer.
+    Attributes:
+        way (str, default "cascading"): "cascading" randomises one layer after another from the output on (the last
+            that the model lists first), "independent" each layer by itself; the score is the mean over the layers of
+            the similarity to the map of the trained model. "complexity" is the efficient form (Hedström et al. 2024):
+            all layers at once, and the score is the rise of the map's complexity (the entropy of a histogram of its
+            values) over that of the trained model, relative to it: higher is better.
+        similarity (str, default "spearman"): "spearman", "pearson" or "cosine".
+        absolute (bool, default False): Compare absolute values.
+        seed (int, default 0): Seed of the weights.
+        bins (int, default 100): Even bins of the histogram of "complexity".
     """
 
     way: Literal["cascading", "independent", "complexity"] = "cascading"
@@ -74,10 +79,15 @@ class ParameterRandomisation(Test):
 
 @dataclass(frozen=True)
 class RandomLogit(Test):
-    """Random logit (Sixt et al. 2020): how like the map of the explained class is to that of another class, drawn at
-    random. Lower is better; near 1 the method does not ask which class is explained.
+    """Random logit (Sixt et al. 2020): how like the map of the explained class is to that of a random other class.
 
-    Undefined where a map is constant. Cost: one explanation.
+    Lower is better; near 1 the method does not ask which class is explained. Undefined where a map is constant. Cost:
+    one explanation.
+
+    Attributes:
+        similarity (str, default "spearman"): "spearman", "pearson" or "cosine".
+        absolute (bool, default False): Compare absolute values.
+        seed (int, default 0): Seed of the choice of the other class.
     """
 
     similarity: Similarity = "spearman"
@@ -106,7 +116,7 @@ class RandomLogit(Test):
 def randomised_copies(
     model: Any, way: Literal["cascading", "independent", "all"], seed: int = 0
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Copies of a model with layers randomised from the output on, with the name of the last of them."""
+    """Copy a model with layers randomised from the output on; each copy comes with the name of the last of them."""
     if not isinstance(model, nn.Module):
         raise InputError(
             f"the model is {type(model).__name__}; accepted: a torch module, whose weights can be randomised"

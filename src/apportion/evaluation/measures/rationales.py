@@ -16,7 +16,13 @@ from apportion.evaluation.reference_maps import Map
 
 @dataclass(frozen=True)
 class _MeanFall(CurveTest):
-    """What both tests share: how much less probable the target is at some shares, in the mean."""
+    """The base of both tests: how much less probable the target is at some shares, in the mean.
+
+    Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        shares (tuple of float, default (0.01, 0.05, 0.1, 0.2, 0.5)): Shares of the features, rounded up.
+    """
 
     shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.5)
 
@@ -32,11 +38,15 @@ class _MeanFall(CurveTest):
 
 @dataclass(frozen=True)
 class Comprehensiveness(_MeanFall):
-    """Comprehensiveness (DeYoung et al. 2020): the mean over `shares` of
-    `p(x) − p(x with that share of the most relevant features hidden)`. Higher is better.
+    """Comprehensiveness (DeYoung et al. 2020): how far the answer falls without the most relevant features.
 
-    The share of the features is rounded up, so that at least one is hidden. Special tokens are kept. Cost: one
-    forward pass a share.
+    The mean over `shares` of `p(x) − p(x with that share of the most relevant features hidden)`. Higher is better.
+    Special tokens are kept. Cost: one forward pass a share. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        shares (tuple of float, default (0.01, 0.05, 0.1, 0.2, 0.5)): Shares of the features that are hidden, rounded
+            up, so that at least one is.
 
     >>> model = lambda x: x @ torch.tensor([[4.0], [2.0]])
     >>> Comprehensiveness(shares=(0.5,), of="score")(model, torch.ones(1, 2), torch.tensor([[4.0, 2.0]])).mean
@@ -51,10 +61,15 @@ class Comprehensiveness(_MeanFall):
 
 @dataclass(frozen=True)
 class Sufficiency(_MeanFall):
-    """Sufficiency (DeYoung et al. 2020): the mean over `shares` of
-    `p(x) − p(x with only that share of the most relevant features left)`. Lower is better.
+    """Sufficiency (DeYoung et al. 2020): how far the answer falls with nothing but the most relevant features.
 
-    The share of the features is rounded up, so that at least one is left. Cost: one forward pass a share.
+    The mean over `shares` of `p(x) − p(x with only that share of the most relevant features left)`. Lower is better.
+    Cost: one forward pass a share. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        shares (tuple of float, default (0.01, 0.05, 0.1, 0.2, 0.5)): Shares of the features that are left, rounded
+            up, so that at least one is.
 
     >>> model = lambda x: x @ torch.tensor([[4.0], [2.0]])
     >>> Sufficiency(shares=(0.5,), of="score")(model, torch.ones(1, 2), torch.tensor([[4.0, 2.0]])).mean

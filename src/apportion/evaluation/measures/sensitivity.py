@@ -36,12 +36,17 @@ class _Perturbing(Test):
 
 @dataclass(frozen=True)
 class MaxSensitivity(_Perturbing):
-    """Max-sensitivity (Yeh et al. 2019), relative as in Captum and Quantus: the largest `‖φ(x + δ) − φ(x)‖ / ‖φ(x)‖` of
-    `samples` perturbations δ, uniform in ±`radius` for each entry. Lower is better.
+    """Max-sensitivity (Yeh et al. 2019), relative as in Captum and Quantus: the largest relative change of the map.
 
-    A map that does not look at the input scores best: read it beside a faithfulness test. Of token ids the embeddings
-    are perturbed, for methods that compute with them; padding and special tokens stay as they are. The target stays
-    that of the explanation. Undefined where φ(x) is zero. Cost: that of `samples` explanations, made many at a time.
+    The largest `‖φ(x + δ) − φ(x)‖ / ‖φ(x)‖` of some perturbations δ. Lower is better. A map that does not look at the
+    input scores best: read it beside a faithfulness test. Of token ids the embeddings are perturbed, for methods that
+    compute with them; padding and special tokens stay as they are. The target stays that of the explanation.
+    Undefined where φ(x) is zero. Cost: that of `samples` explanations, made many at a time.
+
+    Attributes:
+        samples (int, default 10): Perturbations.
+        radius (float, default 0.02, in units of the input): Each entry of δ is uniform in ±`radius`.
+        seed (int, default 0): Seed of the perturbations.
 
     >>> import apportion as ap
     >>> model, x = torch.nn.Linear(3, 2), torch.ones(2, 3)
@@ -60,12 +65,17 @@ class MaxSensitivity(_Perturbing):
 
 @dataclass(frozen=True)
 class LocalLipschitz(_Perturbing):
-    """Local Lipschitz estimate (Alvarez-Melis & Jaakkola 2018): the largest `‖φ(x + δ) − φ(x)‖ / ‖δ‖` of
-    `samples` perturbations δ, uniform in ±`radius` for each entry. Lower is better; it is in the units of the map,
-    so only maps in the same units can be compared.
+    """Local Lipschitz estimate (Alvarez-Melis & Jaakkola 2018): the steepest change of the map.
 
-    Of token ids the embeddings are perturbed, for methods that compute with them; padding and special tokens stay as
-    they are. The target stays that of the explanation. Cost: that of `samples` explanations, made many at a time.
+    The largest `‖φ(x + δ) − φ(x)‖ / ‖δ‖` of some perturbations δ. Lower is better; it is in the units of the map, so
+    only maps in the same units can be compared. Of token ids the embeddings are perturbed, for methods that compute
+    with them; padding and special tokens stay as they are. The target stays that of the explanation. Cost: that of
+    `samples` explanations, made many at a time.
+
+    Attributes:
+        samples (int, default 10): Perturbations.
+        radius (float, default 0.02, in units of the input): Each entry of δ is uniform in ±`radius`.
+        seed (int, default 0): Seed of the perturbations.
 
     >>> import apportion as ap
     >>> model, x = torch.nn.Linear(3, 2), torch.ones(2, 3)

@@ -31,18 +31,22 @@ class Weighting(Protocol):
 
 @dataclass(frozen=True)
 class ShuffleTVD(Test):
-    """The median change of the prediction when the map is shuffled (Jain & Wallace 2019).
+    """Measure the median change of the prediction when the map is shuffled (Jain & Wallace 2019).
 
-    The map weights the hidden states of the model in the place of its attention, with absolute values that
-    add up to one. It is permuted over the tokens of the text (never padding) `permutations` times, with the
-    states as they are; a sample's score is the median of the total variation distances
-    `½ Σ_c |y_c − ŷ_c|` between the class probabilities with the map and with each permutation. 0 means that
-    it does not matter which token has which weight (so for the uniform map), and higher is better.
+    The map weights the hidden states of the model in the place of its attention, with absolute values that add up to
+    one. It is permuted over the tokens of the text (never padding), with the states as they are; a sample's score is
+    the median of the total variation distances `½ Σ_c |y_c − ŷ_c|` between the class probabilities with the map and
+    with each permutation. 0 means that it does not matter which token has which weight (so for the uniform map), and
+    higher is better.
 
-    `model` has `states(ids)` and `decide(states, maps)` as `AttentionClassifier` has; `inputs` are its padded
-    ids. The permutations come from `seed` and are the same for all texts of one length, so a score does not
-    depend on the batch. Raises InputError for maps of another shape, NaN, and texts without a token. Cost:
-    one pass of the encoder; the rest is one product of maps and states.
+    `model` has `states(ids)` and `decide(states, maps)` as `AttentionClassifier` has; `inputs` are its padded ids.
+    The permutations are the same for all texts of one length, so a score does not depend on the batch. Raises
+    InputError for maps of another shape, NaN, and texts without a token. Cost: one pass of the encoder; the rest is
+    one product of maps and states.
+
+    Attributes:
+        permutations (int, default 100): Permutations of each map.
+        seed (int, default 0): Seed of the permutations.
 
     >>> from apportion.learning.networks import AttentionClassifier
     >>> model, ids = AttentionClassifier(9, 4, 3).eval(), torch.tensor([[2, 3, 5], [4, 7, 0]])

@@ -42,11 +42,17 @@ class _Soft(Test):
 
 @dataclass(frozen=True)
 class SoftComprehensiveness(_Soft):
-    """Soft normalised comprehensiveness (Zhao & Aletras 2023): each entry (of a token's embedding) is set to zero
-    with a probability that is the relevance of its feature, from 0 (least) to 1 (most) within the sample.
+    """Soft normalised comprehensiveness (Zhao & Aletras 2023): entries are dropped the likelier the more relevant.
 
-    `max(0, p(x) − p(x′))` over `max(0, p(x) − p(0))`, at most 1, the mean of `samples` draws; higher is better.
-    Undefined where an input of zeros is no less probable. Cost: `samples` forward passes and two more.
+    Each entry (of a token's embedding) is set to zero with a probability that is the relevance of its feature, from 0
+    (least) to 1 (most) within the sample. `max(0, p(x) − p(x′))` over `max(0, p(x) − p(0))`, at most 1, the mean of
+    some draws; higher is better. Undefined where an input of zeros is no less probable. Cost: `samples` forward
+    passes and two more.
+
+    Attributes:
+        samples (int, default 10): Draws.
+        seed (int, default 0): Seed of the draws.
+        partition (Partition, default None): How the inputs are cut into features; None: as `Masking` does.
     """
 
     def measure(self, case: Case, explanation: Map) -> Measured:
@@ -56,11 +62,16 @@ class SoftComprehensiveness(_Soft):
 
 @dataclass(frozen=True)
 class SoftSufficiency(_Soft):
-    """Soft normalised sufficiency (Zhao & Aletras 2023): each entry is kept with a probability that is the
-    relevance of its feature, from 0 (least) to 1 (most) within the sample.
+    """Soft normalised sufficiency (Zhao & Aletras 2023): entries are kept the likelier the more relevant.
 
-    `1 − max(0, p(x) − p(x′)) / max(0, p(x) − p(0))`, at least 0, the mean of `samples` draws; higher is better.
+    Each entry is kept with a probability that is the relevance of its feature, from 0 (least) to 1 (most) within the
+    sample. `1 − max(0, p(x) − p(x′)) / max(0, p(x) − p(0))`, at least 0, the mean of some draws; higher is better.
     Undefined where an input of zeros is no less probable. Cost: `samples` forward passes and two more.
+
+    Attributes:
+        samples (int, default 10): Draws.
+        seed (int, default 0): Seed of the draws.
+        partition (Partition, default None): How the inputs are cut into features; None: as `Masking` does.
     """
 
     def measure(self, case: Case, explanation: Map) -> Measured:

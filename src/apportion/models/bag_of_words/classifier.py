@@ -46,20 +46,30 @@ class UnfittedError(InputError, NotFittedError):  # type: ignore[misc]
 class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Local features, visual words, pooling and a kernel machine (Bach et al. 2015, eq. 9 to 11).
 
-    `features` measures a picture: `sift`, `colour`, `grey`, a `DenseSIFT` or `PatchStatistics`, or any
-    callable (see `Extractor`). `mapping` is `rank`, `hard`, `soft` or `fisher`, or one with settings.
-    `pooling` is `sum`, `max` or the p of p-means (any p ≥ 1), in the cells of `pyramid`: (1, 2) for the whole
-    and its quarters. `kernel` is `intersection`, `linear`, `chi2`, `exponential-chi2`, `rbf`, `laplacian`, or
-    any callable (see `kernels`). A tuple of kernels, of features, or of as many of each, makes a machine of
-    several kernels (eq. 11), with `kernel_weights` (equal if None). `C` and `class_weight` are the SVM's; the
-    kernels are scaled to unit variance first, so that `C` = 1 is about right for all. The vocabulary is learned
-    from at most `samples` local features of 300 training images.
+    Classes are learned one against the rest. Pictures are whatever `read_image` reads: files, PIL images, arrays or
+    tensors; grey ones get three equal channels, transparency is composited on white.
 
-    Classes are learned one against the rest. Pictures are whatever `read_image` reads: files, PIL images,
-    arrays or tensors; grey ones get three equal channels, transparency is composited on white.
+    The classifier is itself a model: called with a (batch, 3, height, width) tensor in [0, 1] it returns (batch,
+    classes) scores, so that every method which hides features, and every test, can be put to it.
 
-    The classifier is itself a model: called with a (batch, 3, height, width) tensor in [0, 1] it returns
-    (batch, classes) scores, so that every method which hides features, and every test, can be put to it.
+    Args:
+        kernel (str or callable, default "intersection"): "intersection", "linear", "chi2", "exponential-chi2", "rbf",
+            "laplacian", or any callable (see `kernels`). A tuple of kernels, of features, or of as many of each,
+            makes a machine of several kernels (eq. 11).
+        words (int, default 300): Visual words of the vocabulary.
+        features (str or callable, default "sift"): What is measured of a picture: "sift", "colour", "grey", a
+            `DenseSIFT` or `PatchStatistics`, or any callable (see `Extractor`).
+        mapping (str or callable, default "rank"): "rank", "hard", "soft" or "fisher", or one with settings.
+        pooling (str or float, default "sum"): "sum", "max" or the p of p-means (any p ≥ 1).
+        pyramid (sequence of int, default (1,)): Cells a side that are pooled in: (1, 2) for the whole and its
+            quarters.
+        C (float, default 1.0): C of the SVM. The kernels are scaled to unit variance first, so that 1 is about right
+            for all.
+        class_weight (str or dict, default "balanced"): Class weights of the SVM.
+        kernel_weights (sequence of float, default None): Weights of several kernels; None: equal ones.
+        samples (int, default 100_000): Local features, of 300 training images, that the vocabulary is learned from at
+            most.
+        random_state (int, default 0): Seed of all that is random.
 
     >>> random = np.random.default_rng(0)
     >>> pictures = [random.integers(0, 255, (40, 40, 3), np.uint8) // (1 + i % 2) for i in range(8)]

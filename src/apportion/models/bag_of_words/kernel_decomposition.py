@@ -33,26 +33,26 @@ NEAR = 1e-6  # share of f(x) that a root may be off without a warning
 
 @dataclass(frozen=True)
 class KernelDecomposition:
-    """Decomposition of kernel machines (Bach et al. 2015, eq. 10 to 16), to columns or to pixels.
+    """Decompose kernel machines (Bach et al. 2015, eq. 10 to 16), to columns or to pixels.
 
-    The model is a fitted `BagOfWords`, whose inputs are pictures, (batch, 3, height, width) tensors in
-    [0, 1], or one of scikit-learn's SVC, NuSVC, SVR, KernelRidge, linear models or OneVsRestClassifier of
-    these, whose inputs are rows: a (batch, columns) tensor, array, sparse matrix or data frame.
+    The model is a fitted `BagOfWords`, whose inputs are pictures, (batch, 3, height, width) tensors in [0, 1], or one
+    of scikit-learn's SVC, NuSVC, SVR, KernelRidge, linear models or OneVsRestClassifier of these, whose inputs are
+    rows: a (batch, columns) tensor, array, sparse matrix or data frame.
 
-    `by` says how the relevance of the dimensions is found:
+    The root of a score lies on the line to the nearest support vector on the other side of zero. From dimensions to
+    local features (eq. 14, 15) and to pixels (eq. 16) sums are kept; a pixel's relevance is in three equal parts on
+    its channels. `total` is f(x). The sums at each stage are in `notes["stages"]`. Cost: one forward pass, and one
+    backward pass of the kernels alone unless by "sum".
 
-    - `sum` (eq. 12), for kernels that are sums over dimensions (linear, histogram intersection, χ²): exact,
-      with the bias in equal parts;
-    - `path`, for the others (exponential χ², RBF, Laplacian, polynomial): the gradient integrated from a
-      root of the score, with `nodes` Gauss-Legendre nodes, doubled up to 512 until the sum is within
-      `tolerance` of f(x), as a share of it;
-    - `taylor` (eq. 13): the gradient at that root only. The remainder is what the second order would be;
-    - `auto`: `sum` where the kernels allow it, else `path`.
-
-    The root lies on the line to the nearest support vector on the other side of zero. From dimensions to
-    local features (eq. 14, 15) and to pixels (eq. 16) sums are kept; a pixel's relevance is in three equal
-    parts on its channels. `total` is f(x). The sums at each stage are in `notes["stages"]`. Cost: one forward
-    pass, and one backward pass of the kernels alone unless by `sum`.
+    Attributes:
+        by (str, default "auto"): How the relevance of the dimensions is found. "sum" (eq. 12), for kernels that are
+            sums over dimensions (linear, histogram intersection, χ²): exact, with the bias in equal parts. "path",
+            for the others (exponential χ², RBF, Laplacian, polynomial): the gradient integrated from a root of the
+            score. "taylor" (eq. 13): the gradient at that root only; the remainder is what the second order would be.
+            "auto": "sum" where the kernels allow it, else "path".
+        nodes (int, default 8): Gauss-Legendre nodes of the path, doubled up to 512 until the sum is near enough to
+            f(x).
+        tolerance (float, default 1e-3): Distance of the sum from f(x), as a share of it, that is near enough.
 
     >>> from sklearn.svm import SVC
     >>> rows, labels = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0]]), [0, 1, 1]

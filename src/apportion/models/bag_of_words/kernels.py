@@ -69,7 +69,11 @@ class ChiSquared:
 
 @dataclass(frozen=True)
 class _OfDistance:
-    """`exp(−γ d)` of a distance d; `gamma=None` becomes the inverse of the mean of those of the training images."""
+    """The base of kernels `exp(−γ d)` of a distance d.
+
+    Attributes:
+        gamma (float, default None): γ; None: the inverse of the mean distance of the training images.
+    """
 
     gamma: float | None = None
 
@@ -84,7 +88,11 @@ class _OfDistance:
 
 @dataclass(frozen=True)
 class ExponentialChiSquared(_OfDistance):
-    """`exp(−γ Σ_d (a_d − b_d)² / (a_d + b_d))` for numbers from zero on. Differentiable."""
+    """`exp(−γ Σ_d (a_d − b_d)² / (a_d + b_d))` for numbers from zero on. Differentiable.
+
+    Attributes:
+        gamma (float, default None): γ; None: the inverse of the mean distance of the training images.
+    """
 
     nonnegative = True
 
@@ -97,7 +105,11 @@ class ExponentialChiSquared(_OfDistance):
 
 @dataclass(frozen=True)
 class RBF(_OfDistance):
-    """`exp(−γ |a − b|²)`. Differentiable."""
+    """`exp(−γ |a − b|²)`. Differentiable.
+
+    Attributes:
+        gamma (float, default None): γ; None: the inverse of the mean distance of the training images.
+    """
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         squares = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * (a @ b.T)
@@ -106,8 +118,12 @@ class RBF(_OfDistance):
 
 @dataclass(frozen=True)
 class Laplacian(_OfDistance):
-    """`exp(−γ |a − b|₁)`. Differentiable but where a coordinate of both is equal: a path meets that in single
-    points only."""
+    """`exp(−γ |a − b|₁)`. Differentiable but where a coordinate of both is equal: a path meets that in single points
+    only.
+
+    Attributes:
+        gamma (float, default None): γ; None: the inverse of the mean distance of the training images.
+    """
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.cdist(a, b, p=1)
@@ -115,7 +131,13 @@ class Laplacian(_OfDistance):
 
 @dataclass(frozen=True)
 class Polynomial:
-    """`(γ Σ_d a_d b_d + c)^degree`. Differentiable."""
+    """`(γ Σ_d a_d b_d + c)^degree`. Differentiable.
+
+    Attributes:
+        degree (float, default 3): The exponent.
+        gamma (float, default 1.0): γ.
+        constant (float, default 0.0): c.
+    """
 
     degree: float = 3
     gamma: float = 1.0
@@ -127,7 +149,12 @@ class Polynomial:
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """`tanh(γ Σ_d a_d b_d + c)`. Differentiable."""
+    """`tanh(γ Σ_d a_d b_d + c)`. Differentiable.
+
+    Attributes:
+        gamma (float, default 1.0): γ.
+        constant (float, default 0.0): c.
+    """
 
     gamma: float = 1.0
     constant: float = 0.0

@@ -64,10 +64,14 @@ class Hard(_ToWords):
 
 @dataclass(frozen=True)
 class Rank(_ToWords):
-    """`base^(−rank)` for the `nearest` words, the nearest of rank 1; 0 for the others.
+    """Map a feature to its nearest words by rank: `base^(−rank)`, the nearest of rank 1; 0 for the others.
 
-    The mapping of the pictures in Bach et al. 2015. Base 2.4 and 8 words are reported for that paper, not
-    checked against it.
+    The mapping of the pictures in Bach et al. 2015. Base 2.4 and 8 words are reported for that paper, not checked
+    against it.
+
+    Attributes:
+        nearest (int, default 8): Words that count.
+        base (float, default 2.4): Base of the weights.
     """
 
     nearest: int = 8
@@ -88,10 +92,12 @@ class Rank(_ToWords):
 
 @dataclass(frozen=True)
 class Soft(_ToWords):
-    """`exp(−γ |l − word|²)` over its sum: soft assignment with a distance kernel (van Gemert et al. 2010).
+    """Map a feature to words by distance: `exp(−γ |l − word|²)` over its sum (van Gemert et al. 2010).
 
-    `gamma=None` takes the inverse of the mean squared distance of a descriptor to its nearest word. Only the
-    `nearest` words count (Liu et al. 2011), with None all.
+    Attributes:
+        gamma (float, default None): γ; None: the inverse of the mean squared distance of a descriptor to its nearest
+            word.
+        nearest (int, default None): Nearest words that count (Liu et al. 2011); None: all.
     """
 
     gamma: float | None = None
@@ -119,11 +125,15 @@ class Soft(_ToWords):
 
 @dataclass(frozen=True)
 class Fisher:
-    """Fisher vectors (Perronnin et al. 2010): what a mixture of `words` Gaussians would have to change.
+    """Fisher vectors (Perronnin et al. 2010): what a mixture of Gaussians would have to change.
 
-    For each component the gradients of the log-likelihood to its mean and to its variance, on `dimensions`
-    principal components: 2 · words · dimensions numbers. The pooled vector has signed square roots taken and
-    is divided by its Euclidean norm unless `improved` is off; relevance passes through both unchanged.
+    For each component the gradients of the log-likelihood to its mean and to its variance: 2 · words · dimensions
+    numbers.
+
+    Attributes:
+        dimensions (int, default 32): Principal components that the mixture is on.
+        improved (bool, default True): Take signed square roots of the pooled vector and divide it by its Euclidean
+            norm; relevance passes through both unchanged.
     """
 
     dimensions: int = 32

@@ -44,14 +44,24 @@ from apportion.results.explanation import Explanation
 class ProtoPNet:
     """A classifier that says "this looks like that" (Chen et al. 2019), on any backbone with a grid of features.
 
-    `backbone` is a module or a `Classifier` (whose preparation is then used for files and pictures): its output,
-    or that of `layer`, is a grid or the tokens of one. It stays as it is, and its grids are computed once and
-    kept (4 · channels · rows · columns bytes an image), or with `tune` a copy of it learns: those of its parameters
-    that require gradients, or all where none does. `recipe` is "paper", "frozen" (the same for some thousand
-    images or fewer on a frozen backbone), "fast", or settings (`Paper`, `Fast`). `preparation` turns a file or
-    picture into a model input.
+    The backbone stays as it is, and its grids are computed once and kept (4 · channels · rows · columns bytes an
+    image), or with `tune` a copy of it learns.
 
     After `fit`: `net_`, `classes_`, `sources_` (the patch that each prototype is), `history_` and `skipped_`.
+
+    Args:
+        backbone (Module or Classifier): Its output, or that of `layer`, is a grid or the tokens of one. The
+            preparation of a `Classifier` is used for files and pictures.
+        prototypes_per_class (int, default 10): Prototypes of each class, before pruning.
+        recipe (str or Paper or Fast, default "paper"): "paper", "frozen" (the same for some thousand images or fewer
+            on a frozen backbone), "fast", or settings.
+        tune (bool, default False): Let a copy of the backbone learn: those of its parameters that require gradients,
+            or all where none does.
+        layer (str, default None): Module of the backbone whose output is taken; None: its own, or its last with a
+            grid.
+        preparation (callable, default None): Turns a file or picture into a model input; None: that of the
+            `Classifier`.
+        seed (int, default 0): Seed of all that is random.
 
     >>> images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
     >>> model = ProtoPNet(nn.Conv2d(1, 4, 3), prototypes_per_class=2, recipe="fast").fit(images, labels)
@@ -110,12 +120,17 @@ class ProtoPNet:
         classes: Sequence[Any] | None = None,
         checkpoint: str | Path | None = None,
     ) -> ProtoPNet:
-        """Learn prototypes from images: a float array (n, channels, height, width) as the backbone takes it, a
-        list of pictures or files, a folder with a folder for each class, or a PyTorch dataset.
+        """Learn prototypes from images.
 
-        `classes` names the classes, where not all labels need occur. `checkpoint` is a file that the paper's
-        recipe writes after every epoch; where it is there already, training goes on from it, to the same
-        result as without the interruption.
+        Args:
+            images (array or list or path or Dataset): A float array (n, channels, height, width) as the backbone
+                takes it, a list of pictures or files, a folder with a folder for each class, or a PyTorch dataset.
+            labels (sequence, default None): Class of each image; None: the folder or the dataset says it.
+            classes (sequence, default None): Names of the classes, where not all labels need occur; None: those that
+                do.
+            checkpoint (path, default None): File that the paper's recipe writes after every epoch; where it is there
+                already, training goes on from it, to the same result as without the interruption. None: none is
+                written.
         """
         data = images_of(images, labels, self.preparation, classes)
         check_for_training(data)
@@ -169,9 +184,15 @@ class ProtoPNet:
         return float((self.predict_proba(data).argmax(1) == labels_of(data).numpy()).mean())
 
     def explain(self, image: Any, target: Target | str = None, over: Any = "prototypes") -> Explanation:
-        """An explanation of one image, or of a batch as a float array, over "prototypes", or over pixels:
-        "upsampled" or "lrp" (or a method with settings, such as `PrototypeLRP("epsilon-gamma-box")`). A `target`
-        that is a number is a place in `classes_`, as for every method; one that is text is a class's name."""
+        """Explain one image, or a batch as a float array.
+
+        Args:
+            image (image or array): One image, or a batch.
+            target (int or str, default None): A number is a place in `classes_`, as for every method; a text is a
+                class's name; None: the predicted class.
+            over (str or method, default "prototypes"): "prototypes", or over pixels: "upsampled" or "lrp" (or a
+                method with settings, such as `PrototypeLRP("epsilon-gamma-box")`).
+        """
         data = self._read(one_image(image))
         method = OVER.get(over) if isinstance(over, str) else over
         if not callable(method):

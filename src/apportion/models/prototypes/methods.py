@@ -42,11 +42,14 @@ class Prototypes:
 
 @dataclass(frozen=True)
 class Upsampled:
-    """The maps that ProtoPNet draws, as shares of a score: each prototype's `w_cj sⱼ` spread over the pixels in
-    proportion to its similarity map, less its minimum, enlarged bicubically (Chen et al. 2019, figure 3).
+    """Draw the maps of ProtoPNet as shares of a score (Chen et al. 2019, figure 3).
 
-    With `prototype` the similarity of that one is spread instead. Adds up to the score. Beware: the pixels
-    under a place of the grid need not be what its features come from. Cost: one forward pass.
+    Each prototype's `w_cj sⱼ` is spread over the pixels in proportion to its similarity map, less its minimum,
+    enlarged bicubically. Adds up to the score. Beware: the pixels under a place of the grid need not be what its
+    features come from. Cost: one forward pass.
+
+    Attributes:
+        prototype (int, default None): Prototype whose similarity is spread instead; None: the score of the class.
     """
 
     prototype: int | None = None
@@ -66,13 +69,17 @@ class Upsampled:
 
 @dataclass(frozen=True)
 class PrototypeLRP:
-    """Layer-wise relevance propagation through prototypes and backbone to the pixels.
+    """Propagate relevance layer by layer through prototypes and backbone to the pixels.
 
-    A patch's similarity is passed to its channels in proportion to their part in the inner product with the
-    prototype (see `LinearInPatches`), and from there by the composite, as in `LRP`. Gautam et al. 2023
-    (Prototypical Relevance Propagation) propose other shares, `∝ 1 / (z_k − p_k)⁴`. With `prototype` the
-    similarity of that one is explained instead of a score. What biases absorb is the remainder, and in the
-    ledger with `ledger=True`. Cost: one forward and one backward pass.
+    A patch's similarity is passed to its channels in proportion to their part in the inner product with the prototype
+    (see `LinearInPatches`), and from there by the composite, as in `LRP`. Gautam et al. 2023 (Prototypical Relevance
+    Propagation) propose other shares, `∝ 1 / (z_k − p_k)⁴`. What biases absorb is the remainder. Cost: one forward
+    and one backward pass.
+
+    Attributes:
+        composite (str or Composite, default None): The rules of the backbone; None: as in `LRP`.
+        ledger (bool, default False): Keep which operation absorbed what, in the ledger.
+        prototype (int, default None): Prototype whose similarity is explained; None: the score of the class.
     """
 
     composite: str | Composite | None = None

@@ -58,11 +58,21 @@ TESTS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run, and on how much.
+    """The extent of the study.
 
-    Documents are drawn at random until they have so many tokens: `train` and `valid` for the weak learner,
-    `test` for all tests, `few` for the methods in `FEW`; `steps` bounds the sum of squared lengths for the
-    tests that hide tokens, of which the deletion rate hides one after another.
+    Documents are drawn at random until they have so many tokens.
+
+    Attributes:
+        corpora (tuple of str, default all): Names of corpora.
+        training (Training, default Training(patience=2)): How the models are trained.
+        learner (WeakLearner, default WeakLearner()): The weak learner.
+        train (int, default 600_000, tokens): Documents that the weak learner is trained on.
+        valid (int, default 100_000, tokens): Documents that it is validated on.
+        test (int, default 60_000, tokens): Documents of all tests.
+        few (int, default 8_000, tokens): Documents for the methods in `FEW`.
+        steps (int, default 10_000_000): Sum of squared lengths that bounds the tests that hide tokens, of which the
+            deletion rate hides one after another.
+        seed (int, default 0): Seed of the models and documents.
     """
 
     corpora: tuple[str, ...] = tuple(CORPORA)
