@@ -11,13 +11,22 @@ from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_matrix
 
 from apportion import InputError
-from apportion.models.bag_of_words.decomposition import (
+from apportion.models.bag_of_words._decomposition import (
     decompose_by_path,
     decompose_by_sum,
     decompose_by_taylor,
     find_roots,
     score_of,
 )
+from apportion.models.bag_of_words._machine import KernelMachine, WeightedKernel
+from apportion.models.bag_of_words._pooling import (
+    pool,
+    pooling_exponent,
+    pyramid_cells,
+    share_relevance,
+    to_pixels,
+)
+from apportion.models.bag_of_words._vocabulary import Mixture, VisualWords
 from apportion.models.bag_of_words.kernels import (
     RBF,
     ChiSquared,
@@ -31,16 +40,7 @@ from apportion.models.bag_of_words.kernels import (
     evaluate,
     fit_scale,
 )
-from apportion.models.bag_of_words.machine import KernelMachine, WeightedKernel
 from apportion.models.bag_of_words.mapping import Fisher, Hard, Rank, Soft
-from apportion.models.bag_of_words.pooling import (
-    pool,
-    pooling_exponent,
-    pyramid_cells,
-    share_relevance,
-    to_pixels,
-)
-from apportion.models.bag_of_words.vocabulary import Mixture, VisualWords
 
 POWERS = (1.0, 1.5, 2.0, 7.0, math.inf)
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import apportion as ap
 from apportion import InputError
-from apportion.bulk import shards
+from apportion.bulk import _shards as shards
 from apportion.bulk.sources import open_source
 from apportion.cli.app import app
 from bulk_models import contents
@@ -361,7 +361,7 @@ def test_settings_that_fit_no_input_are_told_at_once(tmp_path):
 
 
 def test_shards_of_a_fast_model_are_large_and_of_a_slow_one_small(tmp_path, monkeypatch):
-    from apportion.bulk import probing
+    from apportion.bulk import _probing as probing
 
     for name, seconds, rows in (("fast", 1e-4, 1000), ("slow", 10.0, 32)):
         monkeypatch.setattr(probing, "_fastest", lambda job, model, batch, s=seconds: s * len(batch))

@@ -20,8 +20,8 @@ from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Pixels
 from apportion.engines.masking.replacements import Blur, Delete, Mean
 from apportion.errors import InputError
+from apportion.evaluation._curve_limits import aopc_limits
 from apportion.evaluation.case import Case
-from apportion.evaluation.curve_limits import aopc_limits
 from apportion.evaluation.curves import Order, counts_at_shares, even_steps, rank_features
 from apportion.evaluation.measures.randomisation import randomised_copies, similarity_in_rows
 from apportion.evaluation.reference_maps import Reversed

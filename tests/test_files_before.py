@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 import apportion as ap
-from apportion.bulk import shards
+from apportion.bulk import _shards as shards
 from apportion.bulk.fingerprints import fingerprint, model_fingerprint
 from apportion.cli.app import app
 from apportion.learning.documents import Documents

@@ -17,7 +17,7 @@ from apportion.display import page_data, sheet
 from apportion.display.page import page
 from apportion.results.scores import Scores
 from apportion.serve import messages
-from apportion.serve.jobs import Models, explain
+from apportion.serve._jobs import Models, explain
 from apportion.serve.request import Ask
 from surfaces import data_of, means, over_prototypes, pairs, picture, row, rows, words
 from typed import fits

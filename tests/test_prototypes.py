@@ -14,26 +14,28 @@ from torch import Tensor, nn
 from apportion import LRP
 from apportion.core.target import Contrast
 from apportion.errors import InputError
-from apportion.models.prototypes import fast, last_layer, training
-from apportion.models.prototypes.backbone_features import Grids
-from apportion.models.prototypes.images import images_of
-from apportion.models.prototypes.methods import PrototypeLRP, Prototypes, Upsampled, enlarge
-from apportion.models.prototypes.network import (
+from apportion.models.prototypes import _fast as fast
+from apportion.models.prototypes import _last_layer as last_layer
+from apportion.models.prototypes import _training as training
+from apportion.models.prototypes._backbone_features import Grids
+from apportion.models.prototypes._images import images_of
+from apportion.models.prototypes._network import (
     Backbone,
     LinearInPatches,
     PrototypeNet,
     add_on_layers,
     standardise,
 )
-from apportion.models.prototypes.push import (
+from apportion.models.prototypes._push import (
     duplicates,
     find_nearest,
     merge_duplicates,
     own_neighbours,
     worth_keeping,
 )
+from apportion.models.prototypes._reasons import boxes
+from apportion.models.prototypes.methods import PrototypeLRP, Prototypes, Upsampled, enlarge
 from apportion.models.prototypes.quality import inside, purity, stability
-from apportion.models.prototypes.reasons import boxes
 from apportion.models.prototypes.settings import Fast, LastLayer, Paper, Pruning
 from apportion.results.explanation import Explanation
 

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from apportion.bulk._shards import on_one_grid, pool_map
 from apportion.bulk.reading import Run
-from apportion.bulk.shards import on_one_grid, pool_map
 from apportion.errors import InputError
 
 Array = npt.NDArray[np.float64]

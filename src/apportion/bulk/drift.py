@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apportion.bulk._shards import pool_map
 from apportion.bulk.reading import Run
-from apportion.bulk.shards import pool_map
 from apportion.errors import InputError
 
 COMPARED = ("model_fingerprint", "method", "target", "data_fingerprint", "column", "precision", "pool")

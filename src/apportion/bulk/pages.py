@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from apportion.bulk._folders import Files, Listing
 from apportion.bulk.clustering import Cluster, Clustered
-from apportion.bulk.folders import Files, Listing
 from apportion.bulk.reading import Run
 from apportion.bulk.sources import open_source
 from apportion.bulk.summaries import Summary

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from apportion.bulk import manifest, shards
-from apportion.bulk.manifest import Manifest
-from apportion.bulk.shards import ERRORS, MAPS, Done, Maps
+from apportion.bulk import _manifest as manifest
+from apportion.bulk import _shards as shards
+from apportion.bulk._manifest import Manifest
+from apportion.bulk._shards import ERRORS, MAPS, Done, Maps
 from apportion.core.features import Features, TabularFeatures, TextFeatures
 from apportion.core.files import write_whole
 from apportion.core.registry import recorded

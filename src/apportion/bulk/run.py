@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from apportion.bulk import local, manifest, shards
+from apportion.bulk import _manifest as manifest
+from apportion.bulk import _shards as shards
+from apportion.bulk import local
+from apportion.bulk._folders import Files
+from apportion.bulk._manifest import Manifest
+from apportion.bulk._meter import Meter, interruptible
+from apportion.bulk._probing import settle_by_trial
+from apportion.bulk._shard_work import Job, load_model
+from apportion.bulk._shards import PRECISIONS
 from apportion.bulk.fingerprints import fingerprint, model_fingerprint
-from apportion.bulk.folders import Files
-from apportion.bulk.manifest import Manifest
-from apportion.bulk.meter import Meter, interruptible
-from apportion.bulk.probing import settle_by_trial
-from apportion.bulk.shard_work import Job, load_model
-from apportion.bulk.shards import PRECISIONS
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.core.classifier import Classifier
 from apportion.core.registry import made_of
@@ -119,7 +121,7 @@ def explain_dataset(
     try:
         with interruptible() as stop:
             if todo and engine == "ray":
-                from apportion.bulk import ray
+                from apportion.bulk import _ray as ray
 
                 del made
                 results = ray.run(job, todo, workers, address, stop)

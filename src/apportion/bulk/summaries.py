@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apportion.bulk._shards import on_one_grid, pool_map
 from apportion.bulk.reading import Run
-from apportion.bulk.shards import on_one_grid, pool_map
 
 SIDE = 56  # cells of a mean map
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from apportion.cli import bulk, evaluate, explain, lists, serve
-from apportion.cli.messages import say
+from apportion.cli._messages import say
 from apportion.cli.study import app as study
 
 app = typer.Typer(

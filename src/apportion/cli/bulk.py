@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from apportion.cli._messages import make_console, one_line_errors
 from apportion.cli.lists import Json
-from apportion.cli.messages import make_console, one_line_errors
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apportion.cli._messages import make_console, one_line_errors, warn_of_left_out
 from apportion.cli.lists import Json, show, split
-from apportion.cli.messages import make_console, one_line_errors, warn_of_left_out
 from apportion.errors import InputError
 
 if TYPE_CHECKING:

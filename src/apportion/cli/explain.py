@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apportion.cli._messages import make_console, name_files, one_line_errors, warn_of_left_out
 from apportion.cli.lists import Json, complete_methods, complete_models, split
-from apportion.cli.messages import make_console, name_files, one_line_errors, warn_of_left_out
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def explain(
     """
     with one_line_errors(quiet=as_json):
         if given is None:
-            from apportion.cli import demo
+            from apportion.cli import _demo as demo
 
             if as_json or png or layer or model or target:
                 raise InputError("without an INPUT only --out and --html apply")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from apportion.cli.messages import make_console, one_line_errors
+from apportion.cli._messages import make_console, one_line_errors
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
+from apportion.cli._messages import make_console, name_files, one_line_errors
 from apportion.cli.lists import Json
-from apportion.cli.messages import make_console, name_files, one_line_errors
 
 app = typer.Typer(
     no_args_is_help=True,

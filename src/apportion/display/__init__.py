@@ -1,4 +1,8 @@
-"""Every picture and page. Results come here when something is to be drawn; nothing here knows a model or a method."""
+"""Every picture, page and terminal output; nothing here knows a model or a method.
+
+Results come to this file when something is to be drawn. `views.py` says what there is to show of one sample: open it
+first. `pictures/`, `page.py` and `terminal.py` draw it.
+"""
 
 from __future__ import annotations
 

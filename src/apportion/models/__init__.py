@@ -1,4 +1,8 @@
-"""The models that ship, and the user's own, by name."""
+"""The models that ship, and the user's own, by name.
+
+`load` here is the door. `shipped/` has the models, `_loading.py` finds the user's own; `prototypes/` and
+`bag_of_words/` are models that explain themselves.
+"""
 
 from __future__ import annotations
 
@@ -60,10 +64,10 @@ def load(name: str | Path) -> Classifier:
     >>> load("breast-cancer").labels
     ('malignant', 'benign')
     """
-    from apportion.models import loading
+    from apportion.models import _loading
 
     if str(name) in SHIPPED:
         module, factory = SHIPPED[str(name)].place.split(":")
         made: Classifier = getattr(import_module(f"apportion.models.{module}"), factory)()
         return made
-    return loading.load_own(str(name), tuple(SHIPPED))
+    return _loading.load_own(str(name), tuple(SHIPPED))

@@ -14,7 +14,7 @@ from apportion.core.inputs import Inputs, rows_of
 from apportion.core.progress import progress
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError, check, check_whole
-from apportion.evaluation.by_training.training import (
+from apportion.evaluation.by_training._training import (
     check_seeds,
     copy_model,
     load_finished,

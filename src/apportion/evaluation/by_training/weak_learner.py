@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apportion.core.trees import tensors_in
 from apportion.errors import InputError, check_whole
-from apportion.evaluation.by_training.training import check_seeds
+from apportion.evaluation.by_training._training import check_seeds
 from apportion.evaluation.by_training.weighting import weights_of
 from apportion.evaluation.reference_maps import RandomMap, UniformMap
 from apportion.learning.documents import Documents

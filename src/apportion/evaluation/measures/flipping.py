@@ -12,8 +12,8 @@ from torch import Tensor
 from apportion.engines.masking.partitions import Partition, Pixels
 from apportion.engines.masking.replacements import NoisyLinear, Replacement
 from apportion.errors import InputError, check_whole
+from apportion.evaluation._curve_limits import aopc_limits
 from apportion.evaluation.case import Case, CurveTest, Measured, nan_where
-from apportion.evaluation.curve_limits import aopc_limits
 from apportion.evaluation.curves import WAYS, Curve, Order, Way, check_shares, counts_at_shares, even_steps
 from apportion.evaluation.reference_maps import Map
 

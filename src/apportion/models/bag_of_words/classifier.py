@@ -14,9 +14,8 @@ from torch import Tensor
 from apportion.core.features import ImageFeatures
 from apportion.core.target import Target
 from apportion.errors import InputError
-from apportion.models.bag_of_words.bag import Bag
-from apportion.models.bag_of_words.features import read_picture
-from apportion.models.bag_of_words.learning import (
+from apportion.models.bag_of_words._bag import Bag
+from apportion.models.bag_of_words._learning import (
     learn_machine,
     learn_vocabularies,
     make_plan,
@@ -24,7 +23,8 @@ from apportion.models.bag_of_words.learning import (
     scale_kernels,
     sources_of,
 )
-from apportion.models.bag_of_words.machine import sum_kernels
+from apportion.models.bag_of_words._machine import sum_kernels
+from apportion.models.bag_of_words.features import read_picture
 
 if TYPE_CHECKING:
     from apportion.core.classifier import Classifier
@@ -213,7 +213,7 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file with a JSON header (no pickle); it appears whole or not at all."""
-        from apportion.models.bag_of_words.saving import save
+        from apportion.models.bag_of_words._saving import save
 
         self._check_fitted()
         return save(self, Path(path))
@@ -222,7 +222,7 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def load(cls, path: str | Path, **own: Any) -> BagOfWords:
         """Read what `save` wrote. Callables of the user's own are not in the file: `kernel=`, `features=` and
         `mapping=` give them again."""
-        from apportion.models.bag_of_words.saving import load
+        from apportion.models.bag_of_words._saving import load
 
         made: BagOfWords = load(cls, Path(path), own)
         return made

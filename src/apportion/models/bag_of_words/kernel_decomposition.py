@@ -16,7 +16,7 @@ from apportion.core.features import TabularFeatures
 from apportion.core.target import Target, pick, resolve, scores_of
 from apportion.engines.subject import Subject
 from apportion.errors import InputError
-from apportion.models.bag_of_words.decomposition import (
+from apportion.models.bag_of_words._decomposition import (
     KernelScore,
     Relevance,
     decompose_by_path,
@@ -24,7 +24,7 @@ from apportion.models.bag_of_words.decomposition import (
     decompose_by_taylor,
     score_of,
 )
-from apportion.models.bag_of_words.machine import KernelMachine, machine_of
+from apportion.models.bag_of_words._machine import KernelMachine, machine_of
 from apportion.results.explanation import Explanation
 
 WAYS = ("auto", "sum", "path", "taylor")

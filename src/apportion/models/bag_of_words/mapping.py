@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.errors import InputError
-from apportion.models.bag_of_words.vocabulary import Mixture, VisualWords, cluster, mix
+from apportion.models.bag_of_words._vocabulary import Mixture, VisualWords, cluster, mix
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix  # type: ignore[import-untyped]

@@ -19,11 +19,12 @@ from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError, did_you_mean
 from apportion.models import SHIPPED
 from apportion.models import load as shipped
-from apportion.models.prototypes import fast, training
-from apportion.models.prototypes.backbone_features import CHUNK, Grids, compute_grids, device_of
-from apportion.models.prototypes.checkpoint import backbone_digest, checkpoint_of, learnt_tensors
-from apportion.models.prototypes.gallery import Gallery, gallery
-from apportion.models.prototypes.images import (
+from apportion.models.prototypes import _fast as fast
+from apportion.models.prototypes import _training as training
+from apportion.models.prototypes._backbone_features import CHUNK, Grids, compute_grids, device_of
+from apportion.models.prototypes._checkpoint import backbone_digest, checkpoint_of, learnt_tensors
+from apportion.models.prototypes._gallery import Gallery, gallery
+from apportion.models.prototypes._images import (
     Encode,
     Images,
     check_for_training,
@@ -31,12 +32,12 @@ from apportion.models.prototypes.images import (
     labels_of,
     one_image,
 )
+from apportion.models.prototypes._network import Backbone, PrototypeNet
+from apportion.models.prototypes._reasons import Patch, Reasons, patches_of, reasons
+from apportion.models.prototypes._reasons_as_data import panels
+from apportion.models.prototypes._saving import SavedState, load, rebuild, save
 from apportion.models.prototypes.methods import OVER
-from apportion.models.prototypes.network import Backbone, PrototypeNet
 from apportion.models.prototypes.quality import Quality, quality
-from apportion.models.prototypes.reasons import Patch, Reasons, patches_of, reasons
-from apportion.models.prototypes.reasons_as_data import panels
-from apportion.models.prototypes.saving import SavedState, load, rebuild, save
 from apportion.models.prototypes.settings import Fast, Recipe, check_whole, recipe_of
 from apportion.results.explanation import Explanation
 
@@ -225,7 +226,7 @@ class ProtoPNet:
         return reasons(self.net_, x, data.show(0), data.names[0], wanted, names, self.sources_, top)
 
     def panels(self, image: Any, target: int | str | None = None, top: int = 10) -> list[dict[str, Any]]:
-        """The same as plain data: see `apportion.models.prototypes.reasons_as_data.panels`."""
+        """The same as plain data: see `apportion.models.prototypes._reasons_as_data.panels`."""
         return panels(self.reasons(image, target, top))
 
     def gallery(self, label: Any, k: int = 5, **sets: Any) -> Gallery:

@@ -17,7 +17,7 @@ from apportion.engines.subject import Subject
 from apportion.errors import InputError
 from apportion.methods.propagation.composites import Composite
 from apportion.methods.propagation.lrp import LRP
-from apportion.models.prototypes.network import LinearInPatches, PrototypeNet
+from apportion.models.prototypes._network import LinearInPatches, PrototypeNet
 from apportion.results.explanation import Explanation
 
 

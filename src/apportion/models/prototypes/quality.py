@@ -10,10 +10,10 @@ from torch import Tensor
 
 from apportion.display.sheet import Corners
 from apportion.errors import InputError
-from apportion.models.prototypes.backbone_features import CHUNK, Grids, device_of
-from apportion.models.prototypes.images import Images, labels_of
-from apportion.models.prototypes.network import PrototypeNet
-from apportion.models.prototypes.push import Nearest, duplicates, find_nearest, own_neighbours
+from apportion.models.prototypes._backbone_features import CHUNK, Grids, device_of
+from apportion.models.prototypes._images import Images, labels_of
+from apportion.models.prototypes._network import PrototypeNet
+from apportion.models.prototypes._push import Nearest, duplicates, find_nearest, own_neighbours
 from apportion.models.prototypes.settings import check_whole
 
 

@@ -23,7 +23,7 @@ import torch
 from apportion.domains.text import Vocabulary, normalise, tokenise
 from apportion.errors import InputError
 from apportion.learning.documents import Documents
-from apportion.study.text.corpora_hub import texts_from_hub
+from apportion.study.text._corpora_hub import texts_from_hub
 
 Row = tuple[list[str], int]
 Parts = dict[str, list[Row]]  # "train", "valid", "test"

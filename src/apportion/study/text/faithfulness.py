@@ -31,8 +31,8 @@ from apportion.methods.paths.integrated_gradients import IntegratedGradients
 from apportion.methods.propagation.lrp import LRP
 from apportion.results.scores import Scores
 from apportion.study.store import Cell, CellResult, Store
+from apportion.study.text._maps import maps_of, run_test
 from apportion.study.text.corpora import CORPORA, Corpus
-from apportion.study.text.maps import maps_of, run_test
 
 EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learned too slowly in 8 epochs
 

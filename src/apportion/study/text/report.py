@@ -14,7 +14,7 @@ from apportion.results.grid import TextTable
 from apportion.results.scores import Scores
 from apportion.results.statistics import bootstrap_means
 from apportion.study.tables import write_tables
-from apportion.study.text import published
+from apportion.study.text import _published as published
 from apportion.study.text.faithfulness import DELETION, FEW, LEARNER, SHUFFLE, Findings
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ WITH_PUBLISHED = {
 
 def tables(findings: Sequence[Findings]) -> list[TextTable]:
     """All tables of the corpora that are finished."""
-    from apportion.study.text.agreement import agreement_tables
+    from apportion.study.text._agreement import agreement_tables
 
     made = [statistics(findings), models(findings)]
     made += [test_table(findings, test) for test in findings[0].tests]

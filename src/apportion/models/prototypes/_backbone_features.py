@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from apportion.core.progress import progress
 from apportion.errors import InputError
-from apportion.models.prototypes.images import Images
-from apportion.models.prototypes.network import PrototypeNet
+from apportion.models.prototypes._images import Images
+from apportion.models.prototypes._network import PrototypeNet
 
 CHUNK = 16  # images at once where nothing is learnt: on a CPU small batches stay in the cache
 

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from apportion.bulk.meter import Stop
-from apportion.bulk.shard_work import Job, run_shard
-from apportion.bulk.shards import Done
+from apportion.bulk._meter import Stop
+from apportion.bulk._shard_work import Job, run_shard
+from apportion.bulk._shards import Done
 from apportion.errors import InputError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from apportion.display.sheet import figure
-from apportion.models.prototypes.reasons import Reasons
+from apportion.models.prototypes._reasons import Reasons
 
 
 def panels(reasons: Reasons) -> list[dict[str, Any]]:

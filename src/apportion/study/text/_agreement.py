@@ -10,7 +10,7 @@ import numpy.typing as npt
 from apportion.results.agreement import kendall_tau, krippendorff_alpha
 from apportion.results.grid import TextTable
 from apportion.results.statistics import bootstrap_means, ranks
-from apportion.study.text import published
+from apportion.study.text import _published as published
 from apportion.study.text.faithfulness import DELETION, FEW, LEARNER, SHUFFLE, Findings
 
 RESAMPLES = 500

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-from apportion.bulk.shards import Done
+from apportion.bulk._shards import Done
 
 EVERY = 30.0  # seconds between lines where there is no terminal
 

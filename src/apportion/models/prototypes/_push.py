@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apportion.models.prototypes.network import PrototypeNet
+from apportion.models.prototypes._network import PrototypeNet
 from apportion.models.prototypes.settings import Pruning
 
 

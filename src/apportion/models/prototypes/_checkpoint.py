@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from apportion.core.checksummed import seal, unseal
 from apportion.errors import InputError
-from apportion.models.prototypes.images import Images, labels_of
-from apportion.models.prototypes.network import Backbone, PrototypeNet
+from apportion.models.prototypes._images import Images, labels_of
+from apportion.models.prototypes._network import Backbone, PrototypeNet
 
 Resumed = tuple[int, list[dict[str, Any]]]
 

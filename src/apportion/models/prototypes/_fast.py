@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apportion.core.progress import progress
-from apportion.models.prototypes.backbone_features import Grids
-from apportion.models.prototypes.network import Centre, PrototypeNet
-from apportion.models.prototypes.push import Nearest
+from apportion.models.prototypes._backbone_features import Grids
+from apportion.models.prototypes._network import Centre, PrototypeNet
+from apportion.models.prototypes._push import Nearest
+from apportion.models.prototypes._training import Trained, finish
 from apportion.models.prototypes.settings import Fast
-from apportion.models.prototypes.training import Trained, finish
 
 
 def train(grids: Grids, labels: Tensor, classes: int, per_class: int, recipe: Fast, seed: int) -> Trained:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from apportion.models.bag_of_words._pooling import pool, pyramid_cells, share_relevance, to_pixels
 from apportion.models.bag_of_words.features import Boxes, Extractor, Picture, extract
 from apportion.models.bag_of_words.mapping import Mapping
-from apportion.models.bag_of_words.pooling import pool, pyramid_cells, share_relevance, to_pixels
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix  # type: ignore[import-untyped]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apportion.bulk._tables import ARROW, ArrowRows, Choice
 from apportion.bulk.fingerprints import file_fingerprint, fingerprint
-from apportion.bulk.tables import ARROW, ArrowRows, Choice
 from apportion.core.files import write_whole
 from apportion.errors import InputError
 from apportion.pipeline.given import PICTURES

@@ -15,10 +15,10 @@ from apportion.core.files import written
 from apportion.display.html import frame_page
 from apportion.display.page_data import Article, Figure, Sheet
 from apportion.display.sheet import Corners, figure, paint_heat, product_in_words, sheet_page
-from apportion.models.prototypes.backbone_features import CHUNK, device_of
-from apportion.models.prototypes.images import Images
+from apportion.models.prototypes._backbone_features import CHUNK, device_of
+from apportion.models.prototypes._images import Images
+from apportion.models.prototypes._network import PrototypeNet
 from apportion.models.prototypes.methods import enlarge
-from apportion.models.prototypes.network import PrototypeNet
 from apportion.results.words import format_number, format_signed
 
 if TYPE_CHECKING:

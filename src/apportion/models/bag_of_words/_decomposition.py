@@ -12,8 +12,8 @@ from torch import Tensor
 from apportion.core.target import pick
 from apportion.errors import InputError
 from apportion.methods.paths.quadrature import Array, gauss_legendre
+from apportion.models.bag_of_words._machine import KernelMachine
 from apportion.models.bag_of_words.kernels import NUMBERS
-from apportion.models.bag_of_words.machine import KernelMachine
 
 BISECTIONS = 60
 MOST_NODES = 512

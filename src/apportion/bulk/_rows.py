@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from apportion.bulk import shards
-from apportion.bulk.batches import Failure, Sample
-from apportion.bulk.manifest import Manifest
-from apportion.bulk.shards import Map
+from apportion.bulk import _shards as shards
+from apportion.bulk._batches import Failure, Sample
+from apportion.bulk._manifest import Manifest
+from apportion.bulk._shards import Map
 from apportion.bulk.sources import Source
 from apportion.core.features import ImageFeatures
 from apportion.core.trees import tensors_in

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.bulk import shards
-from apportion.bulk.batches import Failure, Sample, batches, read, read_ahead, weight_of
-from apportion.bulk.folders import Files
-from apportion.bulk.manifest import Manifest
-from apportion.bulk.rows import error_row, maps_of_samples, table_rows
-from apportion.bulk.shards import Done, Map
+from apportion.bulk import _shards as shards
+from apportion.bulk._batches import Failure, Sample, batches, read, read_ahead, weight_of
+from apportion.bulk._folders import Files
+from apportion.bulk._manifest import Manifest
+from apportion.bulk._rows import error_row, maps_of_samples, table_rows
+from apportion.bulk._shards import Done, Map
 from apportion.bulk.sources import Source
 from apportion.core.classifier import Classifier
 from apportion.core.inputs import Inputs

@@ -13,11 +13,11 @@ from apportion.core.files import written
 from apportion.display.html import frame_page
 from apportion.display.page_data import Article, Group, Sheet
 from apportion.display.sheet import sheet_page
-from apportion.models.prototypes.backbone_features import Grids
-from apportion.models.prototypes.images import Images
-from apportion.models.prototypes.network import PrototypeNet
-from apportion.models.prototypes.push import Nearest, find_nearest
-from apportion.models.prototypes.reasons import Patch, patches_of
+from apportion.models.prototypes._backbone_features import Grids
+from apportion.models.prototypes._images import Images
+from apportion.models.prototypes._network import PrototypeNet
+from apportion.models.prototypes._push import Nearest, find_nearest
+from apportion.models.prototypes._reasons import Patch, patches_of
 from apportion.models.prototypes.settings import check_whole
 from apportion.results.words import format_number, format_signed
 

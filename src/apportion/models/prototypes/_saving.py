@@ -13,11 +13,11 @@ from apportion.core.checksummed import seal, unseal
 from apportion.core.registry import read_repr
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
-from apportion.models.prototypes.backbone_features import device_of
-from apportion.models.prototypes.checkpoint import put_back
-from apportion.models.prototypes.images import Encode
-from apportion.models.prototypes.network import Centre, PrototypeNet, add_on_layers
-from apportion.models.prototypes.reasons import Patch
+from apportion.models.prototypes._backbone_features import device_of
+from apportion.models.prototypes._checkpoint import put_back
+from apportion.models.prototypes._images import Encode
+from apportion.models.prototypes._network import Centre, PrototypeNet, add_on_layers
+from apportion.models.prototypes._reasons import Patch
 from apportion.models.prototypes.settings import settings_class
 
 

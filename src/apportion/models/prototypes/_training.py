@@ -14,11 +14,11 @@ from torch import Tensor
 
 from apportion.core.progress import progress
 from apportion.errors import InputError
-from apportion.models.prototypes import last_layer
-from apportion.models.prototypes.backbone_features import CHUNK, Grids
-from apportion.models.prototypes.checkpoint import Checkpoint
-from apportion.models.prototypes.network import PrototypeNet, add_on_layers, log_similarity, standardise
-from apportion.models.prototypes.push import (
+from apportion.models.prototypes import _last_layer as last_layer
+from apportion.models.prototypes._backbone_features import CHUNK, Grids
+from apportion.models.prototypes._checkpoint import Checkpoint
+from apportion.models.prototypes._network import PrototypeNet, add_on_layers, log_similarity, standardise
+from apportion.models.prototypes._push import (
     Nearest,
     duplicates,
     find_nearest,

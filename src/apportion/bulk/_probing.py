@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from apportion.bulk import shards
-from apportion.bulk.batches import Failure, Sample, read
+from apportion.bulk import _shards as shards
+from apportion.bulk._batches import Failure, Sample, read
+from apportion.bulk._manifest import Manifest
+from apportion.bulk._rows import maps_of_samples
+from apportion.bulk._shard_work import Job, explain_batch
 from apportion.bulk.local import cores
-from apportion.bulk.manifest import Manifest
-from apportion.bulk.rows import maps_of_samples
-from apportion.bulk.shard_work import Job, explain_batch
 from apportion.core.trees import tensors_in
 from apportion.errors import InputError
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from apportion.core.files import read_tensors, write_tensors
 from apportion.errors import InputError
 from apportion.models.bag_of_words import features, kernels, mapping
-from apportion.models.bag_of_words.bag import Bagging
+from apportion.models.bag_of_words._bag import Bagging
+from apportion.models.bag_of_words._learning import as_tuple
+from apportion.models.bag_of_words._machine import KernelMachine, WeightedKernel
+from apportion.models.bag_of_words._pooling import pooling_exponent
+from apportion.models.bag_of_words._vocabulary import Mixture, VisualWords
 from apportion.models.bag_of_words.features import EXTRACTORS
 from apportion.models.bag_of_words.kernels import choose
-from apportion.models.bag_of_words.learning import as_tuple
-from apportion.models.bag_of_words.machine import KernelMachine, WeightedKernel
 from apportion.models.bag_of_words.mapping import MAPPINGS
-from apportion.models.bag_of_words.pooling import pooling_exponent
-from apportion.models.bag_of_words.vocabulary import Mixture, VisualWords
 
 SCHEMA = 1
 # As they are called in files.

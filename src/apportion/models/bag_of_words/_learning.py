@@ -16,13 +16,13 @@ from torch import Tensor
 
 from apportion.core.progress import progress
 from apportion.errors import InputError
-from apportion.models.bag_of_words.bag import Bagging
+from apportion.models.bag_of_words._bag import Bagging
+from apportion.models.bag_of_words._machine import KernelMachine, WeightedKernel, make_two_sided
+from apportion.models.bag_of_words._pooling import pooling_exponent
+from apportion.models.bag_of_words._vocabulary import sample
 from apportion.models.bag_of_words.features import EXTRACTORS, Extractor, Picture, extract, read_picture
 from apportion.models.bag_of_words.kernels import KERNELS, Kernel, choose, evaluate, fit_scale
-from apportion.models.bag_of_words.machine import KernelMachine, WeightedKernel, make_two_sided
 from apportion.models.bag_of_words.mapping import MAPPINGS, Mapping
-from apportion.models.bag_of_words.pooling import pooling_exponent
-from apportion.models.bag_of_words.vocabulary import sample
 
 Array = npt.NDArray[Any]
 Made = TypeVar("Made")
