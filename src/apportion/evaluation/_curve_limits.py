@@ -40,15 +40,15 @@ def _highest_sums(masking: Masking, of: Reading, sign: float, counted: Tensor, b
     counts = masking.counts.to(device)
     eye = torch.eye(many, dtype=torch.bool, device=device)
     first = _read_sets(masking, of, masking.output[:, None], torch.arange(batch))
-    hidden = torch.zeros(batch, beam, many, dtype=torch.bool, device=device)
+    hidden = torch.zeros(batch, beam, many, dtype=torch.bool, device=device)  # (batch, beam, features)
     total = first.new_full((batch, beam), -torch.inf)
     total[:, 0] = 0
     for size in range(1, many + 1):
         rows = (counts >= size).nonzero().flatten()
-        before = hidden[rows]
+        before = hidden[rows]  # (rows, beam, features)
         absent = torch.arange(many, device=device) >= counts[rows, None, None]
-        closed = (before | absent | total[rows, :, None].isinf()).flatten(1)
-        grown = (before[:, :, None] | eye).flatten(1, 2)
+        closed = (before | absent | total[rows, :, None].isinf()).flatten(1)  # (rows, beam · features)
+        grown = (before[:, :, None] | eye).flatten(1, 2)  # (rows, beam · features, features)
         fall = sign * (first[rows] - _read_sets(masking, of, masking.scores(~grown, rows), rows))
         reached = total[rows].repeat_interleave(many, 1) + fall * counted[rows, size, None]
         # A set that was reached by several ways goes on by the best of them.

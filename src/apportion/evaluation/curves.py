@@ -71,8 +71,8 @@ class Order:
         rank = rank_features(relevance, self.counts, seed)
         self.rank = rank.int()  # read for every masked input: half as much to read
         every = torch.arange(masking.batch, device=rank.device)
-        self._keys = 2 * every * (masking.many + 1)
-        self._answers = read_answers(masking, masking.output, every).to(rank.device)
+        self._keys = 2 * every * (masking.many + 1)  # (calls,), sorted; one call a sample so far
+        self._answers = read_answers(masking, masking.output, every).to(rank.device)  # (3, calls)
         self._asked: list[Tensor] = []
 
     def ask(self, hidden: Tensor, way: Way = "morf") -> None:
@@ -85,7 +85,7 @@ class Order:
         device = self.rank.device
         rows = torch.arange(len(hidden), device=device) if rows is None else rows.to(device)
         counts, hidden = self.counts[rows, None], hidden.to(device)
-        wanted = self._key(rows[:, None], hidden, way)
+        wanted = self._key(rows[:, None], hidden, way)  # (batch, steps)
         asked = torch.cat([wanted.flatten(), *self._asked])
         self._asked = []
         missing = torch.unique(asked[~torch.isin(asked, self._keys)])
@@ -108,7 +108,7 @@ class Order:
         masks = Ordered(self.rank, first[:, None], kept[:, None])
         new = read_answers(self.masking, self.masking.scores(masks, rows)[:, 0], rows).to(self.rank.device)
         self._keys, place = torch.cat([self._keys, keys]).sort()
-        self._answers = torch.cat([self._answers, new], 1)[:, place]
+        self._answers = torch.cat([self._answers, new], 1)[:, place]  # (3, calls)
 
 
 def read_answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
@@ -117,11 +117,11 @@ def read_answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
     target = masking.resolved
     wide = scores if scores.dtype == torch.float64 else scores.float()
     ready = masking.gives_probabilities
-    label = wide.argmax(1) if wide.shape[1] > 1 else (wide[:, 0] > (0.5 if ready else 0)).long()
+    label = wide.argmax(1) if wide.shape[1] > 1 else (wide[:, 0] > (0.5 if ready else 0)).long()  # (calls,)
     if not isinstance(target, Tensor):
         score = target(scores).to(wide)
         return torch.stack([score, torch.full_like(score, torch.nan), label.to(wide)])
-    chosen = target[rows.to(target.device)].to(wide.device)[:, None]
+    chosen = target[rows.to(target.device)].to(wide.device)[:, None]  # (calls, 1)
     chances = wide if ready else squashed(wide)
     score, probability = (each.gather(1, chosen)[:, 0] for each in (wide, chances))
     return torch.stack([score, probability, label.to(wide)])
@@ -152,8 +152,8 @@ def rank_features(relevance: Tensor, counts: Tensor, seed: int = 0) -> Tensor:
     # NumPy's stream begins alike for any length, so that padding changes no tie.
     chance = torch.from_numpy(np.random.default_rng(seed).random(many)).argsort().to(relevance.device)
     absent = torch.arange(many, device=relevance.device) >= counts.to(relevance.device)[:, None]
-    shuffled = relevance.masked_fill(absent, -torch.inf)[:, chance]
-    order = chance[shuffled.argsort(dim=1, descending=True, stable=True)]
+    shuffled = relevance.masked_fill(absent, -torch.inf)[:, chance]  # (batch, features)
+    order = chance[shuffled.argsort(dim=1, descending=True, stable=True)]  # (batch, features)
     places = torch.arange(many, device=relevance.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
 
@@ -172,7 +172,7 @@ def even_steps(counts: Tensor, steps: int | None) -> Tensor:
     counts = counts[:, None]
     each = counts.clamp(max=steps)
     # Half a step rounds to even, as Python rounds.
-    hidden = (place * counts / each).round().long()
+    hidden = (place * counts / each).round().long()  # (batch, steps + 1)
     return torch.where(place <= each, hidden, counts + 1)
 
 

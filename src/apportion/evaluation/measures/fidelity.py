@@ -69,7 +69,7 @@ class Infidelity(CurveTest):
         said, done = said.double(), done.double()
         if self.scaled:
             squares = (said**2).mean(1)
-            best = (said * done).mean(1) / squares.clamp(min=torch.finfo(torch.float64).tiny)
+            best = (said * done).mean(1) / squares.clamp(min=torch.finfo(torch.float64).tiny)  # (batch,)
             said = said * best.clamp(min=0)[:, None]
         return Measured(((said - done) ** 2).mean(1))
 
@@ -77,7 +77,7 @@ class Infidelity(CurveTest):
         """What the map says and what the model does for each perturbation, (batch, samples) each."""
         relevance = case.relevance(explanation, masking)
         hide = random_subsets(masking.counts, masking.many, self.samples, self.seed).to(relevance.device)
-        said = (hide.to(relevance) @ relevance[:, :, None])[:, :, 0]
+        said = (hide.to(relevance) @ relevance[:, :, None])[:, :, 0]  # (batch, samples)
         return said, self._score_fall(masking, masking.scores(~hide)).to(said)
 
     def _add_noise(self, case: Case, masking: Masking, explanation: Map) -> tuple[Tensor, Tensor]:
@@ -93,10 +93,10 @@ class Infidelity(CurveTest):
         for begin in range(0, self.samples, together):
             many = min(together, self.samples - begin)
             drawn = torch.from_numpy(random.standard_normal((many, *x.shape[1:]), dtype=np.float32)).to(x)
-            drawn = drawn * self.noise
-            scores = masking.run((x[:, None] - drawn).flatten(0, 1))
+            drawn = drawn * self.noise  # (many, …), the same for all samples
+            scores = masking.run((x[:, None] - drawn).flatten(0, 1))  # (batch · many, classes)
             done.append(self._score_fall(masking, scores.view(masking.batch, many, -1)))
-            said.append(values[None].flatten(1) @ drawn.flatten(1).to(values[None]).T)
+            said.append(values[None].flatten(1) @ drawn.flatten(1).to(values[None]).T)  # (batch, many)
         return torch.cat(said, 1), torch.cat(done, 1)
 
     def _score_fall(self, masking: Masking, scores: Tensor) -> Tensor:
@@ -152,10 +152,10 @@ def random_subsets(counts: Tensor, many: int, samples: int, seed: int, most: flo
     random = np.random.default_rng(seed)
     share = torch.from_numpy(random.random(samples))
     # Row by row, so that the draws of a sample's features do not depend on how many others have.
-    chance = torch.from_numpy(random.random((many, samples))).T
+    chance = torch.from_numpy(random.random((many, samples))).T  # (samples, many)
     absent = torch.arange(many) >= counts.cpu()[:, None, None]
     place = chance.expand(len(counts), -1, -1).masked_fill(absent, torch.inf).argsort(2).argsort(2)
     counts = counts.cpu()[:, None]
     largest = (most * counts).ceil().long().minimum(counts - 1).clamp(min=1)
-    sizes = 1 + (share * largest).long()
+    sizes = 1 + (share * largest).long()  # (batch, samples)
     return (place < sizes[..., None]) & ~absent

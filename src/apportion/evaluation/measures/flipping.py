@@ -66,8 +66,8 @@ class PixelFlipping(CurveTest):
     def measure(self, case: Case, explanation: Map) -> Measured:
         fall, curves = [], {}
         for way, curve in self.curves(case, explanation).items():
-            read = curve.read(self.of)
-            fall.append(curve.mean(read[:, :1] - read))
+            read = curve.read(self.of)  # (batch, steps + 1)
+            fall.append(curve.mean(read[:, :1] - read))  # (batch,)
             curves[way] = mean_curve(curve, read)
         notes = {"curves": curves}
         if not self.normalised:
@@ -82,13 +82,7 @@ class PixelFlipping(CurveTest):
 
 @dataclass(frozen=True)
 class _Area(CurveTest):
-    """The base of deletion and insertion: the area under a curve of even steps.
-
-    Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
-
-    Attributes:
-        steps (int, default 20): Even steps from no feature to all; None: one feature a step.
-    """
+    """The base of deletion and insertion: the area under a curve of even steps."""
 
     steps: int | None = 20
 
@@ -180,7 +174,7 @@ class DeletionRate(CurveTest):
     def measure(self, case: Case, explanation: Map) -> Measured:
         order = self.ordered(case, explanation)
         counts, device = order.counts, order.counts.device
-        first = order.curve(torch.zeros_like(counts)[:, None]).label
+        first = order.curve(torch.zeros_like(counts)[:, None]).label  # (batch, 1)
         rate = torch.ones(len(counts), dtype=torch.float64, device=device)
         target = order.masking.resolved
         other, why = torch.zeros_like(rate, dtype=torch.bool), "the explained class is not the predicted one"
@@ -192,9 +186,9 @@ class DeletionRate(CurveTest):
         while len(going):
             hidden = torch.arange(done + 1, done + block + 1, device=device).expand(len(going), -1)
             curve = order.curve(hidden, going)
-            changed = (curve.label != first[going]) & curve.own
+            changed = (curve.label != first[going]) & curve.own  # (going, block)
             flipped = changed.any(1)
-            where = changed.int().argmax(1, keepdim=True)
+            where = changed.int().argmax(1, keepdim=True)  # (going, 1)
             rate[going[flipped]] = curve.share.gather(1, where)[flipped, 0].to(rate)
             done, block = done + block, 2 * block
             going = going[~flipped & (counts[going] > done)]

@@ -204,8 +204,8 @@ def histogram_entropy(rows: Tensor, bins: int, inside: Tensor | None = None) -> 
     low = rows.masked_fill(~inside, torch.inf).amin(1, keepdim=True)
     high = rows.masked_fill(~inside, -torch.inf).amax(1, keepdim=True)
     width = torch.where(high > low, (high - low) / bins, 1.0)
-    place = ((rows - low) / width).long().clamp(0, bins - 1)
-    counts = rows.new_zeros(len(rows), bins).scatter_add_(1, place, inside.to(rows))
+    place = ((rows - low) / width).long().clamp(0, bins - 1)  # (batch, entries)
+    counts = rows.new_zeros(len(rows), bins).scatter_add_(1, place, inside.to(rows))  # (batch, bins)
     return entropy(counts / counts.sum(1, keepdim=True))
 
 

@@ -16,13 +16,7 @@ from apportion.evaluation.reference_maps import Map
 
 @dataclass(frozen=True)
 class _MeanFall(CurveTest):
-    """The base of both tests: how much less probable the target is at some shares, in the mean.
-
-    Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
-
-    Attributes:
-        shares (tuple of float, default (0.01, 0.05, 0.1, 0.2, 0.5)): Shares of the features, rounded up.
-    """
+    """The base of both tests: how much less probable the target is at some shares, in the mean."""
 
     shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.5)
 

@@ -78,12 +78,12 @@ class ShuffleTVD(Test):
         if int(many.min()) < 1:
             raise InputError(f"text {int(many.argmin())} has no token; accepted: at least one")
         with torch.no_grad():
-            states = model.states(ids)
-            maps = weights_of(values_of(explanation, ids)[None].to(states), here)
+            states = model.states(ids)  # (batch, tokens, width)
+            maps = weights_of(values_of(explanation, ids)[None].to(states), here)  # (batch, tokens)
             front = (~here).long().argsort(dim=1, stable=True)  # the tokens of a text before its padding
             states = states.take_along_dim(front[..., None], 1)
             maps = maps.take_along_dim(front, 1)
-            keys = self._keys(ids.shape[1], maps)
+            keys = self._keys(ids.shape[1], maps)  # (permutations, tokens)
             distances = torch.empty_like(maps[:, 0])
             width = max(1, _WEIGHTS_AT_ONCE // (self.permutations * ids.shape[1]))
             for rows in torch.arange(len(ids), device=ids.device).split(width):
@@ -102,9 +102,9 @@ def _median_distances(model: Weighting, states: Tensor, maps: Tensor, many: Tens
     """The median distance of each text; its tokens stand before its padding."""
     padding = torch.arange(maps.shape[1], device=maps.device) >= many[:, None]
     order = keys.expand(len(maps), -1, -1).masked_fill(padding[:, None], 2.0).argsort(-1)
-    shuffled = maps[:, None].expand_as(order).gather(-1, order)
+    shuffled = maps[:, None].expand_as(order).gather(-1, order)  # (batch, permutations, tokens)
     before, after = (_class_probabilities(model.decide(states, each)) for each in (maps[:, None], shuffled))
-    distances: Tensor = (before - after).abs().sum(-1) / 2
+    distances: Tensor = (before - after).abs().sum(-1) / 2  # (batch, permutations)
     return distances.quantile(0.5, dim=1)
 
 

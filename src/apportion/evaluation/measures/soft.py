@@ -87,14 +87,14 @@ def _relative_fall(test: _Soft, case: Case, explanation: Map, drop_relevant: boo
         _take_tensors(masking.model) if masking.numpy else masking.model, masking.inputs, case.target
     )
     score = subject.forward(grad=False)
-    scaled = _scale_to_unit(case.relevance(explanation, masking), masking.counts)
+    scaled = _scale_to_unit(case.relevance(explanation, masking), masking.counts)  # (batch, features)
     kept = _spread_to_leaves(score, masking, 1 - scaled if drop_relevant else scaled)
     none = _spread_to_leaves(score, masking, torch.zeros_like(scaled))
 
     def probability(leaves: list[Tensor]) -> Tensor:
         output = subject.forward(leaves=leaves, grad=False).output
         read = read_answers(masking, output, torch.arange(subject.batch).repeat(len(output) // subject.batch))
-        return pick_reading("probability", read[0], read[1]).view(-1, subject.batch)
+        return pick_reading("probability", read[0], read[1]).view(-1, subject.batch)  # (draws, batch)
 
     draws: list[Tensor] = []
     together = max(1, masking.chunk // subject.batch)
@@ -104,7 +104,7 @@ def _relative_fall(test: _Soft, case: Case, explanation: Map, drop_relevant: boo
             random_draws("random", leaf.shape[1:], which, test.seed, i) for i, leaf in enumerate(score.leaves)
         ]
         draws.append(probability(list(map(_drop_entries, score.leaves, kept, chances))))
-    whole = probability(score.leaves)
+    whole = probability(score.leaves)  # (1, batch)
     zeros = whole - probability([leaf * keep.to(leaf) for leaf, keep in zip(score.leaves, none, strict=True)])
     case.forwards += subject.cost.forwards
     return ((whole - torch.cat(draws)) / zeros).clamp(0, 1).mean(0), zeros[0]
@@ -118,7 +118,7 @@ def _take_tensors(model: Model) -> Model:
 def _drop_entries(leaf: Tensor, keep: Tensor, chance: Tensor) -> Tensor:
     """A copy of a (batch, …) leaf for each of the (draws, …) random numbers, one after the other, with other entries
     set to zero; all samples share the random numbers."""
-    return (leaf * (chance.to(leaf.device)[:, None] < keep)).flatten(0, 1)
+    return (leaf * (chance.to(leaf.device)[:, None] < keep)).flatten(0, 1)  # (draws · batch, …)
 
 
 def _scale_to_unit(relevance: Tensor, counts: Tensor) -> Tensor:

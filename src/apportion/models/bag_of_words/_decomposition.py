@@ -60,7 +60,7 @@ def score_of(
 def decompose_by_sum(score: KernelScore, x: Tensor) -> Relevance:
     """`R_d = b/V + Σ_i α_i k^(d)(x_i,d, x_d)` for sum-decomposable kernels (eq. 12); their sum is f(x)."""
     machine = score.machine
-    values = (score.bias / x.shape[1])[:, None].expand(x.shape).clone()
+    values = (score.bias / x.shape[1])[:, None].expand(x.shape).clone()  # (batch, dimensions)
     for part in machine.parts:
         terms = getattr(part.kernel, "terms", None)
         if terms is None:
@@ -85,7 +85,7 @@ def decompose_by_path(score: KernelScore, x: Tensor, nodes: int, tolerance: floa
     """
     root, left = find_roots(score, x)
     every = torch.arange(len(x), device=x.device)
-    wanted = score(x, every) - left
+    wanted = score(x, every) - left  # (batch,)
     values = _integrate_line(score, x, root, *gauss_legendre(nodes))
     while True:
         error = (values.sum(1) - wanted).abs()
@@ -113,9 +113,9 @@ def _integrate_line(score: KernelScore, x: Tensor, root: Tensor, places: Array, 
     """`x − x₀` times the weighted sum of the gradients at these places of the line from the root."""
     u, w = (torch.as_tensor(each, dtype=x.dtype, device=x.device) for each in (places, weights))
     step = x - root
-    points = (root + u[:, None, None] * step).flatten(0, 1)
+    points = (root + u[:, None, None] * step).flatten(0, 1)  # (nodes · batch, dimensions)
     rows = torch.arange(len(x), device=x.device).repeat(len(u))
-    gradients = _gradients(score, points, rows).view(len(u), *x.shape)
+    gradients = _gradients(score, points, rows).view(len(u), *x.shape)  # (nodes, batch, dimensions)
     return step * torch.einsum("u,und->nd", w, gradients)
 
 
@@ -170,10 +170,10 @@ def find_roots(score: KernelScore, x: Tensor) -> tuple[Tensor, Tensor]:
 def _other_sides(score: KernelScore, x: Tensor, value: Tensor) -> Tensor:
     """For each sample the nearest point whose score has another sign; else the one nearest to zero."""
     points = score.machine.points
-    distance = torch.cdist(x, points)
+    distance = torch.cdist(x, points)  # (batch, points)
     # Points that are counted against the score are mostly on the other side of it; few need computing.
     against = score.alpha * value[:, None] < 0
-    likely = distance.masked_fill(~against, torch.inf).argsort(1)[:, :NEAREST]
+    likely = distance.masked_fill(~against, torch.inf).argsort(1)[:, :NEAREST]  # (batch, nearest)
     chosen, found = _first_across(score, likely, torch.arange(len(x), device=x.device), value)
     rest = (~found).nonzero().flatten()
     if len(rest):

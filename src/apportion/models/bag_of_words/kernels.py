@@ -64,16 +64,12 @@ class ChiSquared:
         return _evaluate_in_rows(lambda rows, b: self.terms(rows, b).sum(2), a, b)
 
     def terms(self, a: Tensor, b: Tensor) -> Tensor:
-        return 2 * a[:, None] * b / (a[:, None] + b).clamp(min=TINY)
+        return 2 * a[:, None] * b / (a[:, None] + b).clamp(min=TINY)  # (n, m, dimensions)
 
 
 @dataclass(frozen=True)
 class _OfDistance:
-    """The base of kernels `exp(−γ d)` of a distance d.
-
-    Attributes:
-        gamma (float, default None): γ; None: the inverse of the mean distance of the training images.
-    """
+    """The base of kernels `exp(−γ d)` of a distance d."""
 
     gamma: float | None = None
 
@@ -83,7 +79,7 @@ class _OfDistance:
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         if self.gamma is None:
             raise InputError(f"{self!r} has no gamma yet; accepted: a number, or fitting it to data")
-        return torch.exp(-float(self.gamma) * self.distance(a, b))
+        return torch.exp(-float(self.gamma) * self.distance(a, b))  # (n, m)
 
 
 @dataclass(frozen=True)

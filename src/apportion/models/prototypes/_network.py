@@ -279,14 +279,14 @@ class LinearInPatches(nn.Module):
         self.net, self.only = net, similarities
 
     def forward(self, x: Tensor) -> Tensor:
-        patches = self.net.features(x)
-        found = self.net.similarities(patches.detach()).flatten(2).max(2)
+        patches = self.net.features(x)  # (batch, channels, rows, columns)
+        found = self.net.similarities(patches.detach()).flatten(2).max(2)  # (batch, prototypes): value, place
         place = found.indices[:, None].expand(-1, patches.shape[1], -1)
         best = patches.flatten(2).gather(2, place)  # (batch, channels, prototypes)
-        vectors = self.net.prototypes.detach().t()
-        inner = (best.detach() * vectors).sum(1)
+        vectors = self.net.prototypes.detach().t()  # (channels, prototypes)
+        inner = (best.detach() * vectors).sum(1)  # (batch, prototypes)
         # Where nothing is shared there is nothing to pass on: the similarity then stays in the remainder.
         ratio = torch.where(inner == 0, torch.zeros_like(inner), found.values / inner)
-        linear = (best * (vectors * ratio[:, None])).sum(1)
+        linear = (best * (vectors * ratio[:, None])).sum(1)  # (batch, prototypes)
         similar = linear + (found.values - linear).detach()
         return similar if self.only else self.net.last(similar)

@@ -45,15 +45,15 @@ def find_nearest(
     place, best = image.clone(), torch.empty(many, 0, dtype=net.prototypes.dtype, device=at)
     vector = net.prototypes.detach().clone()
     for numbers, patches in batches:
-        found = net.similarities(patches).flatten(2).max(2)
+        found = net.similarities(patches).flatten(2).max(2)  # (batch, prototypes): value, place
         values, numbers = found.values.t(), numbers.to(at)  # (prototypes, batch)
         if similarities is not None:
             similarities[numbers] = found.values
         if labels is not None:
             values = values.masked_fill(labels[numbers][None] != net.class_of[:, None], -torch.inf)
-        pool = torch.cat([best, values], 1)
+        pool = torch.cat([best, values], 1)  # (prototypes, k + batch)
         top = pool.topk(min(k, pool.shape[1]), 1)
-        first = top.indices[:, 0] - best.shape[1]
+        first = top.indices[:, 0] - best.shape[1]  # (prototypes,): below 0 where an earlier one is nearest
         better = (first >= 0) & (top.values[:, 0] > -torch.inf)
         chosen = found.indices[first[better], better.nonzero().flatten()]
         vector[better] = patches.flatten(2)[first[better], :, chosen]
@@ -78,7 +78,7 @@ def duplicates(class_of: Tensor, image: Tensor, place: Tensor) -> Tensor:
     [0, 0, 2]
     """
     key = torch.stack([class_of, image, place], 1)
-    same = (key[:, None] == key[None]).all(2)
+    same = (key[:, None] == key[None]).all(2)  # (prototypes, prototypes)
     return same.int().argmax(1)
 
 
