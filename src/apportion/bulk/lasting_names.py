@@ -86,8 +86,8 @@ _PLACES = {
 }
 
 _RENAMED = {
-    "VisualWords": "apportion.models.bag_of_words._vocabulary.Words",
-    "WeightedKernel": "apportion.models.bag_of_words._machine.Part",
+    "VisualWords": "apportion.models.bag_of_words.vocabulary.Words",
+    "WeightedKernel": "apportion.models.bag_of_words.machine.Part",
 }
 
 _SINCE = {
