@@ -27,8 +27,8 @@ from apportion.methods.paths.integrated_gradients import IntegratedGradients
 from apportion.results.grid import TextTable
 from apportion.study.store import Cell, CellResult, Store
 from apportion.study.tables import read_tables, write_tables
-from apportion.study.text import faithfulness as text_faithfulness
 from apportion.study.text import _maps as text_maps
+from apportion.study.text import faithfulness as text_faithfulness
 from apportion.study.text.corpora import Corpus, CorpusSource, prepare
 from apportion.study.text.faithfulness import METHODS, TESTS, Settings, draw_documents, first_within, run
 from apportion.study.text.report import tables, write

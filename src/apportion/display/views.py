@@ -18,12 +18,10 @@ from apportion.results.words import format_number
 
 # Vermillion and blue of Okabe & Ito (2008): told apart by every kind of colour vision, and in grey by depth.
 FOR, AGAINST = (213, 94, 0), (0, 114, 178)
-CLIP = (
-    99.5  # percentile of |value| at which the colours of a picture are full: one cell must not hide the rest
-)
-CELLS = (
-    112  # cells a side that are drawn: what cancels between neighbouring pixels cancels in the picture too
-)
+# Percentile of |value| at which the colours of a picture are full: one cell must not hide the rest.
+CLIP = 99.5
+# Cells a side that are drawn: what cancels between neighbouring pixels cancels in the picture too.
+CELLS = 112
 CHOICE = 120  # features of which a person may choose one to see its partners
 GRID = 7  # regions a side, when the pixels of a picture are summed up to a list
 

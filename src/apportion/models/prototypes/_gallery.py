@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from apportion.core.files import written
-from apportion.display.html import frame_page
+from apportion.display.drawn import DrawnBySheet
 from apportion.display.page_data import Article, Group, Sheet
-from apportion.display.sheet import sheet_page
+from apportion.errors import check_whole
 from apportion.models.prototypes._backbone_features import Grids
 from apportion.models.prototypes._images import Images
 from apportion.models.prototypes._network import PrototypeNet
 from apportion.models.prototypes._push import Nearest, find_nearest
 from apportion.models.prototypes._reasons import Patch, patches_of
-from apportion.models.prototypes.settings import check_whole
 from apportion.results.words import format_number, format_signed
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as MplFigure
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +29,7 @@ class GalleryRow:
 
 
 @dataclass(frozen=True, eq=False)
-class Gallery:
+class Gallery(DrawnBySheet):
     """Every prototype of a class."""
 
     label: str
@@ -48,18 +41,6 @@ class Gallery:
         articles = [_article(row) for row in self.rows]
         title = f"Prototypes of {self.label}"
         return {"kind": "sheet", "title": title, "layout": "list", "chapters": [{"articles": articles}]}
-
-    def plot(self) -> MplFigure:
-        from apportion.display.pictures.panels import draw
-
-        return draw(self.sheet)
-
-    def to_html(self, path: str | Path | None = None) -> str:
-        """One self-contained page; also written to `path` if given."""
-        return written(sheet_page(self.sheet), path)
-
-    def _repr_html_(self) -> str:
-        return frame_page(self.to_html(), self.sheet["title"])
 
 
 def _article(row: GalleryRow) -> Article:
@@ -79,7 +60,7 @@ def gallery(
     net: PrototypeNet, number: int, label: str, sources: Sequence[Patch], sets: Mapping[str, Images], k: int
 ) -> Gallery:
     """The gallery of class `number`, with the k nearest patches of each prototype in each set of images."""
-    check_whole("k", k)
+    check_whole(1, k=k)
     chosen = (net.class_of == number).nonzero().flatten()
     columns = {}
     for name, images in sets.items():

@@ -5,24 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from apportion.core.files import written
-from apportion.display.html import frame_page
+from apportion.display.drawn import DrawnBySheet
 from apportion.display.page_data import Article, Figure, Sheet
-from apportion.display.sheet import Corners, figure, paint_heat, product_in_words, sheet_page
+from apportion.display.sheet import Corners, figure, paint_heat, product_in_words
 from apportion.models.prototypes._backbone_features import CHUNK, device_of
 from apportion.models.prototypes._images import Images
 from apportion.models.prototypes._network import PrototypeNet
 from apportion.models.prototypes.methods import enlarge
 from apportion.results.words import format_number, format_signed
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure as MplFigure
 
 PERCENTILE = 95  # of the enlarged map, inside the box of the most activated patch (the authors' value)
 
@@ -61,7 +55,7 @@ class Match:
 
 
 @dataclass(frozen=True, eq=False)
-class Reasons:
+class Reasons(DrawnBySheet):
     """Why an image has its score for a class: the prototypes that contribute most, and `others` for the rest.
 
     `score` = Σ `contribution` + `others`.
@@ -99,18 +93,6 @@ class Reasons:
             "groups": [{"figures": figures}],
             "words": product_in_words(match.similarity, match.connection, match.contribution),
         }
-
-    def plot(self) -> MplFigure:
-        from apportion.display.pictures.panels import draw
-
-        return draw(self.sheet)
-
-    def to_html(self, path: str | Path | None = None) -> str:
-        """One self-contained page; also written to `path` if given."""
-        return written(sheet_page(self.sheet), path)
-
-    def _repr_html_(self) -> str:
-        return frame_page(self.to_html(), self.sheet["title"])
 
 
 def boxes(maps: Tensor, space: Sequence[int]) -> list[Corners]:

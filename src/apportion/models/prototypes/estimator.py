@@ -16,7 +16,7 @@ from apportion.core.classifier import Classifier
 from apportion.core.features import Features, ImageFeatures, TabularFeatures
 from apportion.core.target import Target
 from apportion.domains.image import ImagePreparation
-from apportion.errors import InputError, did_you_mean
+from apportion.errors import InputError, check_whole, did_you_mean
 from apportion.models import SHIPPED
 from apportion.models import load as shipped
 from apportion.models.prototypes import _fast as fast
@@ -38,7 +38,7 @@ from apportion.models.prototypes._reasons_as_data import panels
 from apportion.models.prototypes._saving import SavedState, load, rebuild, save
 from apportion.models.prototypes.methods import OVER
 from apportion.models.prototypes.quality import Quality, quality
-from apportion.models.prototypes.settings import Fast, Recipe, check_whole, recipe_of
+from apportion.models.prototypes.settings import Fast, Recipe, recipe_of
 from apportion.results.explanation import Explanation
 
 
@@ -100,8 +100,8 @@ class ProtoPNet:
                 f"backbone is {type(backbone).__name__}; accepted: a torch module or a Classifier of images"
             )
         recipe = recipe_of(recipe)
-        check_whole("prototypes_per_class", prototypes_per_class)
-        check_whole("seed", seed, 0)
+        check_whole(1, prototypes_per_class=prototypes_per_class)
+        check_whole(0, seed=seed)
         if not isinstance(tune, bool):
             raise InputError(f"tune is {tune!r}; accepted: True or False")
         if not isinstance(layer, str | None):
@@ -213,7 +213,7 @@ class ProtoPNet:
         """The prototypes that contribute most to the score of one image, with their patches in both images;
         `target` as for `explain`."""
         data = self._read(one_image(image))
-        check_whole("top", top)
+        check_whole(1, top=top)
         if len(data) != 1:
             raise InputError(f"image holds {len(data)} images; accepted: one")
         x = data.read(torch.zeros(1, dtype=torch.long)).to(device_of(self.net_))

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from apportion.display.sheet import Corners
-from apportion.errors import InputError
+from apportion.errors import InputError, check_whole
 from apportion.models.prototypes._backbone_features import CHUNK, Grids, device_of
 from apportion.models.prototypes._images import Images, labels_of
 from apportion.models.prototypes._network import PrototypeNet
 from apportion.models.prototypes._push import Nearest, duplicates, find_nearest, own_neighbours
-from apportion.models.prototypes.settings import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +37,7 @@ class Quality:
 
 def quality(net: PrototypeNet, images: Images, k: int, noise: float) -> Quality:
     """The quality of prototypes on images with labels, by the k nearest of these and noise of such a share."""
-    check_whole("k", k)
+    check_whole(1, k=k)
     labels = labels_of(images).to(device_of(net))
     found = find_nearest(net, Grids(images, net.backbone).patches(net, "nearest images"), k)
     first = duplicates(net.class_of, found.image[:, 0], found.place[:, 0])

@@ -26,12 +26,6 @@ def _check(settings: Any, positive: tuple[str, ...]) -> None:
             )
 
 
-def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Refuse what is no whole number of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} is {value!r}; accepted: a whole number of at least {least}")
-
-
 @dataclass(frozen=True)
 class Pruning:
     """The rule for prototypes to drop after the last push (Chen et al. 2019, supplement S8).
