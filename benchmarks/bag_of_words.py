@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 import apportion as ap
-from apportion.models.bag_of_words.bag import Bagging
+from apportion.models.bag_of_words._bag import Bagging
 
 Row = tuple[str, str, dict[str, Callable[[], object]]]
 Amounts = tuple[str, str, dict[str, Callable[[], float]], str]

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 import apportion as ap
-from apportion.bulk import shards
-from apportion.bulk.shard_work import run_shard
+from apportion.bulk import _shards as shards
+from apportion.bulk._shard_work import run_shard
 
 HERE = Path(__file__).parent
 Row = tuple[Any, ...]

@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 import apportion as ap
-from apportion.models.prototypes.backbone_features import CHUNK, Grids
-from apportion.models.prototypes.images import images_of
+from apportion.models.prototypes._backbone_features import CHUNK, Grids
+from apportion.models.prototypes._images import images_of
+from apportion.models.prototypes._network import Backbone, PrototypeNet, add_on_layers
+from apportion.models.prototypes._push import push
 from apportion.models.prototypes.methods import PrototypeLRP, Prototypes, Upsampled
-from apportion.models.prototypes.network import Backbone, PrototypeNet, add_on_layers
-from apportion.models.prototypes.push import push
 
 Row = tuple[str, str, dict[str, Callable[[], object]]]
 

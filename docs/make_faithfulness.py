@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import apportion as ap
-from apportion.results.table import Table, cells
+from apportion.results.table import Table, format_cells
 
 SENTENCES = [
     "A painfully funny movie with a heart.",
@@ -30,7 +30,7 @@ def markdown(table: Table) -> None:
     first = table.scores[table.methods[0]]
     print(f"| | {' | '.join(test + arrows[first[test].higher_is_better] for test in table.tests)} |")
     print("|---" * (1 + len(table.tests)) + "|")
-    columns = [cells([row[test] for row in table.scores.values()]) for test in table.tests]
+    columns = [format_cells([row[test] for row in table.scores.values()]) for test in table.tests]
     leading = [table.leading(test) for test in table.tests]
     for name, found in zip(table.scores, zip(*columns, strict=True), strict=True):
         bold = [f"**{c}**" if name in best else c for c, best in zip(found, leading, strict=True)]

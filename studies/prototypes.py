@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import apportion as ap
-from apportion.models.prototypes.backbone_features import kept
+from apportion.models.prototypes.backbone_features import compute_grids
 from apportion.models.prototypes.images import images_of
 from apportion.models.prototypes.network import Backbone
 from apportion.models.prototypes.settings import Fast, LastLayer, Paper
@@ -57,7 +57,7 @@ def grids(files: list[Path]) -> Half:
     classifier = ap.load("imagenet")
     images = images_of(files, [file.parent.name for file in files], classifier.encode)
     backbone = Backbone(classifier.model, images.read(torch.zeros(1, dtype=torch.long)))
-    found = kept(images, backbone).kept
+    found = compute_grids(images, backbone).kept
     assert found is not None
     assert images.labels is not None
     return found, images.labels

@@ -15,7 +15,7 @@ from apportion import InputXGradient, IntegratedHessians
 from apportion.core.features import ImageFeatures, TabularFeatures, TextFeatures
 from apportion.display.html import data_uri
 from apportion.display.page_data import Article, Chapter, Group, Means, Sheet
-from apportion.display.sheet import figure, heated
+from apportion.display.sheet import figure, paint_heat
 from apportion.results.cost import Cost
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
@@ -99,7 +99,7 @@ def rows() -> Sheet:
     small, large = np.full((8, 16, 3), 90, np.uint8), np.full((100, 80, 3), 200, np.uint8)
     figures = [
         figure("this", small, box=(2, 4, 0, 16)),
-        figure("map", heated(small, np.linspace(0, 1, 128).reshape(8, 16))),
+        figure("map", paint_heat(small, np.linspace(0, 1, 128).reshape(8, 16))),
         figure("that", large, name=HOSTILE),
     ]
     groups: list[Group] = [{"figures": figures}, {"heading": "Nearest", "figures": figures[:1]}]

@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 import apportion as ap
-from apportion.bulk import shards
+from apportion.bulk import _shards as shards
 from apportion.bulk.fingerprints import fingerprint, model_fingerprint
 from apportion.cli.app import app
 from apportion.learning.documents import Documents
@@ -25,7 +25,7 @@ from apportion.learning.training import Training, train
 from apportion.models.prototypes.settings import Paper
 from apportion.study.store import Store
 from apportion.study.text import faithfulness as text_faithfulness
-from apportion.study.text.corpora import Source, prepare
+from apportion.study.text.corpora import CorpusSource, prepare
 from files_of_85d223a import things, told
 
 HERE = Path(things.__file__).parent
@@ -200,7 +200,7 @@ def test_a_begun_study_of_texts_goes_on_where_it_was(copy, monkeypatch):
     monkeypatch.setattr(
         text_faithfulness, "AttentionClassifier", partial(AttentionClassifier, embedding=8, hidden=6)
     )
-    source = Source(lambda folder: {}, "SST", ("negative", "positive"), 1)
+    source = CorpusSource(lambda folder: {}, "SST", ("negative", "positive"), 1)
     corpus = prepare("sst", source, things.treebank())
     settings = things.of_study(text_faithfulness.Settings)
     found = text_faithfulness.run(corpus, settings, Store(folder, said.append))

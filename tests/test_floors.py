@@ -121,7 +121,7 @@ def test_every_room_has_a_floor_and_few_things_are_loose() -> None:
             "methods/explain.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from apportion import models",
         ),
-        ("serve/jobs.py", "from apportion.bulk import run"),
+        ("serve/request.py", "from apportion.bulk import run"),
         ("results/words.py", "from importlib import import_module\nimport_module('apportion.display')"),
     ],
 )

@@ -4,7 +4,7 @@
 export type Piece = [string, number | null] | [string, number | null, boolean];
 
 /** A text in pieces, each with its value (none for what stands between words); of special tokens also `true`. */
-export type Words = {
+export type TextPieces = {
   kind: "words";
   pieces: Piece[];
 };
@@ -38,7 +38,7 @@ export type Pairs = {
   text: boolean;
 };
 
-export type Shown = Words | Bars | Heat | Pairs;
+export type Shown = TextPieces | Bars | Heat | Pairs;
 
 /** Numbers over numbers, with a band where `low` and `high` are given. */
 export type Curve = {
@@ -76,7 +76,7 @@ export type Table = {
 };
 
 /** What a test says of one sample; the value is none where it is undefined. */
-export type Score = {
+export type TestScore = {
   test: string;
   value: number | null;
   direction: string;
@@ -100,7 +100,7 @@ export type Ledger = {
 export type Box = [number, number, number, number];
 
 /** The training picture that a prototype is from. */
-export type Source = {
+export type TrainingPicture = {
   name: string;
   picture: string;
   box: Box;
@@ -115,7 +115,7 @@ export type Panel = {
   weight: number;
   contribution: number;
   box: Box;
-  source: Source;
+  source: TrainingPicture;
 };
 
 /** What one method says of one input; `asked` is how it was asked for in the workbench. */
@@ -133,7 +133,7 @@ export type Card = {
   panels: Panel[];
   top: [string, number][];
   ledger: Ledger | null;
-  tests: Score[];
+  tests: TestScore[];
   chart: Chart | null;
 };
 
@@ -294,7 +294,7 @@ export type Progress = {
 };
 
 /** The explanation by a method. */
-export type Explained = {
+export type SectionMade = {
   event: "section";
   method: string;
   section: Section;
@@ -304,7 +304,7 @@ export type Explained = {
 export type Tested = {
   event: "tested";
   method: string;
-  tests: Score[];
+  tests: TestScore[];
   chart: Chart | null;
   done: boolean;
 };
@@ -316,7 +316,7 @@ export type Failed = {
   message: string;
 };
 
-export type Said = Waiting | Start | Progress | Explained | Tested | Failed;
+export type Said = Waiting | Start | Progress | SectionMade | Tested | Failed;
 
 /** One input, and the methods that are to explain a model's decision on it. */
 export type Ask = {

@@ -1,7 +1,7 @@
 // One explained sample by one method: a heat map on its photo, coloured words, bars, partners.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { AGAINST, FOR, cellsOf, largest, number, signed, strength } from "./numbers";
-import type { Bars, Heat, Pairs, Shown, Words } from "./data";
+import type { Bars, Heat, Pairs, Shown, TextPieces } from "./data";
 import type { Look } from "./numbers";
 
 type Drawn<Kind> = { shown: Kind; look: Look; scale: number };
@@ -98,7 +98,7 @@ export function walk(event: KeyboardEvent) {
   }
 }
 
-function WordsView({ shown, look, scale }: Drawn<Words>) {
+function WordsView({ shown, look, scale }: Drawn<TextPieces>) {
   const [at, setAt] = useState<number | null>(null);
   const first = shown.pieces.findIndex(([, value]) => value !== null);
   const [text, value] = (at !== null && shown.pieces[at]) || ["", null];

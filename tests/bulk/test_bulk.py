@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import apportion as ap
 from apportion import InputError
-from apportion.bulk import shards
+from apportion.bulk import _shards as shards
 from apportion.bulk.sources import open_source
 from apportion.cli.app import app
 from bulk_models import contents
@@ -60,7 +60,7 @@ def test_every_input_is_explained_once_as_by_hand(tmp_path):
 def test_a_scale_for_each_map_keeps_what_float16_flushes_to_zero():
     torch.manual_seed(0)
     values = torch.randn(20, 64, 64) * 10.0 ** torch.empty(20, 64, 64).uniform_(-9, -5)
-    found = shards.kept(values, "float16", None, False)
+    found = shards.map_to_store(values, "float16", None, False)
     again = found["map"].float() * found["scale"].view(-1, 1, 1)
     assert float((values.half() == 0).float().mean()) > 0.3
     assert float(((again - values).abs() / values.abs()).max()) < 2**-11 * 1.01
@@ -70,14 +70,14 @@ def test_a_scale_for_each_map_keeps_what_float16_flushes_to_zero():
 
 @pytest.mark.parametrize("values", [torch.zeros(2, 3), torch.full((2, 3), 1e-38), torch.full((2, 3), -3e38)])
 def test_extreme_maps_come_back(values):
-    found = shards.kept(values, "float16", None, False)
+    found = shards.map_to_store(values, "float16", None, False)
     assert torch.allclose(found["map"].float() * found["scale"][:, None], values, rtol=1e-3, atol=1e-38)
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 7), (3, 20)])
 def test_pooling_keeps_the_sum(height, width):
     values = torch.randn(2, height, width, dtype=torch.float64)
-    small = shards.pooled(values, 4)
+    small = shards.pool_map(values, 4)
     assert small.shape == (2, min(4, height), min(4, width))
     assert torch.allclose(small.sum((1, 2)), values.sum((1, 2)))
 
@@ -361,7 +361,7 @@ def test_settings_that_fit_no_input_are_told_at_once(tmp_path):
 
 
 def test_shards_of_a_fast_model_are_large_and_of_a_slow_one_small(tmp_path, monkeypatch):
-    from apportion.bulk import probing
+    from apportion.bulk import _probing as probing
 
     for name, seconds, rows in (("fast", 1e-4, 1000), ("slow", 10.0, 32)):
         monkeypatch.setattr(probing, "_fastest", lambda job, model, batch, s=seconds: s * len(batch))

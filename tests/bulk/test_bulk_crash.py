@@ -16,7 +16,7 @@ import pytest
 import apportion as ap
 import bulk_models
 from apportion import InputError
-from apportion.bulk import shards
+from apportion.bulk import _shards as shards
 from bulk_models import DATA, SETTINGS, contents, dying, explained
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")

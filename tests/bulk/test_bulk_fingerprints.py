@@ -324,9 +324,9 @@ def test_what_is_newer_goes_by_its_class():
 
 
 def test_words_of_a_text_are_not_those_of_a_picture():
-    from apportion.models.bag_of_words import vocabulary
+    from apportion.models.bag_of_words import _vocabulary as vocabulary
 
-    assert lasting_name(vocabulary.Words) != lasting_name(ap.Words)
+    assert lasting_name(vocabulary.VisualWords) != lasting_name(ap.Words)
 
 
 def test_a_method_that_was_used_is_the_same():

@@ -21,7 +21,7 @@ from apportion import LRP, Explanation, InputError
 from apportion.cli.app import app
 from apportion.cli.lists import split
 from apportion.display import terminal
-from apportion.display.views import Bars
+from apportion.display.views import BarsView
 from apportion.models import SHIPPED, load
 from apportion.pipeline.given import read_tensors, recognise
 
@@ -516,7 +516,7 @@ def test_the_ledger_says_where_the_remainder_went(here):
 @pytest.mark.parametrize("columns", [24, 40, 80])
 def test_numbers_stand_whole_in_a_narrow_terminal(columns: int):
     console = Console(width=columns, file=io.StringIO())
-    console.print(terminal.bars(Bars(("a name that takes some room",) * 2, (1.25, -0.0625)), columns))
+    console.print(terminal.bars(BarsView(("a name that takes some room",) * 2, (1.25, -0.0625)), columns))
     lines = console.file.getvalue().splitlines()
     assert ["+1.25" in lines[0], "−0.06" in lines[1]] == [True, True]
     assert all(len(line) <= columns and "█" in line for line in lines)

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from apportion.core.files import written
-from apportion.display.html import data_uri, opened, shell, table
+from apportion.display.html import data_uri, read_data_uri, shell, table
 from surfaces import ATTACK
 
 
@@ -36,7 +36,7 @@ def test_a_table_of_a_notebook_is_escaped():
 
 def test_a_small_picture_comes_back_as_it_was():
     pixels = np.random.default_rng(0).integers(0, 256, (7, 5, 3), dtype=np.uint8)
-    assert np.array_equal(opened(data_uri(pixels)), pixels)
+    assert np.array_equal(read_data_uri(data_uri(pixels)), pixels)
 
 
 def test_small_pictures_keep_every_pixel_and_large_ones_are_made_smaller():

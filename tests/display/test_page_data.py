@@ -17,7 +17,7 @@ from apportion.display import page_data, sheet
 from apportion.display.page import page
 from apportion.results.scores import Scores
 from apportion.serve import messages
-from apportion.serve.jobs import Models, explain
+from apportion.serve._jobs import Models, explain
 from apportion.serve.request import Ask
 from surfaces import data_of, means, over_prototypes, pairs, picture, row, rows, words
 from typed import fits
@@ -75,7 +75,12 @@ def test_all_that_a_page_gets_is_typed_and_all_that_is_typed_is_sent(study: str)
     ]
     found = [words(), picture(), row(), pairs(), over_prototypes(), ledger]
     seen: set[str] = set()
-    for text in (page(found, [scores, *[()] * 5]), sheet.page(rows()), sheet.page(means()), study):
+    for text in (
+        page(found, [scores, *[()] * 5]),
+        sheet.sheet_page(rows()),
+        sheet.sheet_page(means()),
+        study,
+    ):
         fits(data_of(text), page_data.Page, seen)
     assert all_fields(page_data) - seen == {"Card.asked", "Workbench.kind"}  # those of the workbench
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from apportion.display.sheet import figure, page
+from apportion.display.sheet import figure, sheet_page
 from browser import Browser, needs_chromium
 from surfaces import ATTACK, HOSTILE, data_of, means, rows
 
 
 def test_a_page_keeps_its_markup_in_the_data():
-    text = page(rows())
+    text = sheet_page(rows())
     assert ATTACK not in text
     assert "onload=" not in text.split("<script")[0].replace("onload=&quot;", "")
     assert text.count("<script") == 2
@@ -27,10 +27,10 @@ def test_a_page_keeps_its_markup_in_the_data():
 
 
 def test_a_reader_without_scripts_gets_the_words():
-    plain = page(rows()).split("<noscript>")[1].split("</noscript>")[0]
+    plain = sheet_page(rows()).split("<noscript>")[1].split("</noscript>")[0]
     assert "2 similarity = 3" in plain
     assert "after" in plain
-    assert "  &lt;b&gt;: −0.50 in 2" in page(means()).split("</noscript>")[0]
+    assert "  &lt;b&gt;: −0.50 in 2" in sheet_page(means()).split("</noscript>")[0]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def shown(browser, tmp_path):
 
 @needs_chromium
 def test_a_browser_draws_rows_and_asks_for_nothing(shown):
-    browser = shown(page(rows()))
+    browser = shown(sheet_page(rows()))
     assert [address for address in browser.requests if not address.startswith("data:")] == browser.requests[
         :1
     ]
@@ -84,13 +84,13 @@ def test_a_caption_is_said_once_of_two_pictures(shown):
     pixels = np.zeros((4, 4, 3), np.uint8)
     two = rows()
     two["chapters"][0]["articles"][0]["groups"] = [{"figures": [figure(HOSTILE, pixels, pixels)]}]
-    browser = shown(page(two))
+    browser = shown(sheet_page(two))
     assert browser.run("[...document.querySelectorAll('img')].map(i => i.alt)") == ["", HOSTILE]
 
 
 @needs_chromium
 def test_a_browser_draws_means_to_both_sides(shown):
-    browser = shown(page(means()))
+    browser = shown(sheet_page(means()))
     cells = (
         "[...document.querySelectorAll('.bars tbody tr')].map(r => [...r.children].map(c => c.textContent))"
     )

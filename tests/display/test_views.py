@@ -8,7 +8,7 @@ import torch
 import apportion as ap
 import surfaces
 from apportion.core.features import TextFeatures
-from apportion.display.views import Heat, Words, view
+from apportion.display.views import HeatView, TextView, view
 
 
 class Two(torch.nn.Module):
@@ -34,7 +34,7 @@ def test_inputs_by_name_keep_it():
 
 def test_an_input_that_has_no_value_does_not_hide_the_words():
     found = surfaces.words()
-    assert isinstance(view(replace(found, values=(found.values, torch.zeros(1, 5)))), Words)
+    assert isinstance(view(replace(found, values=(found.values, torch.zeros(1, 5)))), TextView)
 
 
 def test_the_units_of_a_layer_have_its_name():
@@ -51,4 +51,4 @@ def test_a_text_that_was_padded_is_shown_by_its_words():
 
 
 def test_a_picture_keeps_its_map():
-    assert isinstance(view(surfaces.picture()), Heat)
+    assert isinstance(view(surfaces.picture()), HeatView)

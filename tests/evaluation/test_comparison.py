@@ -22,7 +22,7 @@ from apportion.engines.masking.partitions import Pixels
 from apportion.engines.masking.replacements import Delete, Mean, NoisyLinear
 from apportion.errors import InputError
 from apportion.results.scores import Scores
-from apportion.results.table import Table, joined
+from apportion.results.table import Table, join_tables
 
 
 def needs(package: str) -> Any:
@@ -103,11 +103,11 @@ def test_maps_that_are_equal_but_for_rounding_share_their_rank() -> None:
 
 
 def test_tables_of_several_inputs_are_joined(table: Any) -> None:
-    both = joined([table, table])
+    both = join_tables([table, table])
     assert both.scores["saliency"]["sufficiency"].n == 6
     assert both.references == table.references
     with pytest.raises(InputError, match="other rows or tests"):
-        joined([table, Table({"a": table.scores["random"]})])
+        join_tables([table, Table({"a": table.scores["random"]})])
 
 
 @pytest.mark.parametrize(

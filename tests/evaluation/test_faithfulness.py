@@ -20,10 +20,10 @@ from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Pixels
 from apportion.engines.masking.replacements import Blur, Delete, Mean
 from apportion.errors import InputError
+from apportion.evaluation._curve_limits import aopc_limits
 from apportion.evaluation.case import Case
-from apportion.evaluation.curve_limits import aopc_limits
-from apportion.evaluation.curves import Order, at_shares, even_steps, ranked
-from apportion.evaluation.measures.randomisation import randomised_copies, similar
+from apportion.evaluation.curves import Order, counts_at_shares, even_steps, rank_features
+from apportion.evaluation.measures.randomisation import randomised_copies, similarity_in_rows
 from apportion.evaluation.reference_maps import Reversed
 
 settings.register_profile("slow machines", deadline=None, max_examples=50)
@@ -183,13 +183,13 @@ def test_a_callable_target_has_no_probability(table: Any) -> None:
 @given(values_of_maps)
 def test_ranks_are_a_permutation_best_first(values: list[int]) -> None:
     map_ = torch.tensor([values], dtype=torch.float64)
-    rank = ranked(map_, torch.tensor([len(values)]))
+    rank = rank_features(map_, torch.tensor([len(values)]))
     assert sorted(rank[0].tolist()) == list(range(len(values)))
     ordered = map_[0][rank[0].argsort()]
     assert bool((ordered[:-1] >= ordered[1:]).all())
     # Features that come after do not change the order of these.
     longer = torch.cat([map_, torch.full((1, 3), 9.0, dtype=torch.float64)], 1)
-    assert torch.equal(ranked(longer, torch.tensor([len(values)]))[:, : len(values)], rank)
+    assert torch.equal(rank_features(longer, torch.tensor([len(values)]))[:, : len(values)], rank)
 
 
 @given(values_of_maps, st.floats(0.5, 100))
@@ -206,7 +206,7 @@ def test_steps(count: int, steps: int) -> None:
     assert found[0] == 0
     assert found[-1] == count
     assert len(set(found)) == len(found) == min(count, steps) + 1
-    assert at_shares(torch.tensor([count]), [0.3]).item() == math.ceil(count * 3 / 10)
+    assert counts_at_shares(torch.tensor([count]), [0.3]).item() == math.ceil(count * 3 / 10)
 
 
 def test_several_tests_share_one_pass(table: Any) -> None:
@@ -451,7 +451,7 @@ def test_rank_correlation_beside_scipy(a: list[int], b: list[int]) -> None:
     many = min(len(a), len(b))
     a, b = a[:many], b[:many]
     expected = stats.spearmanr(a, b).statistic if len(set(a)) > 1 < len(set(b)) else math.nan
-    found = similar(torch.tensor([a], dtype=torch.float64), torch.tensor([b], dtype=torch.float64))
+    found = similarity_in_rows(torch.tensor([a], dtype=torch.float64), torch.tensor([b], dtype=torch.float64))
     assert float(found) == pytest.approx(float(expected), nan_ok=True)
 
 

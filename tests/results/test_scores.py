@@ -18,12 +18,12 @@ from apportion.results.agreement import kendall_tau, krippendorff_alpha, tau_tab
 from apportion.results.cost import Cost
 from apportion.results.scores import Scores
 from apportion.results.statistics import (
-    _student,
+    _student_quantile,
     band_of_mean,
     bootstrap_means,
+    compare_pairs,
     holm,
     interval_of_mean,
-    paired,
     ranks,
     sign_flip_p,
     sign_flip_ps,
@@ -119,7 +119,7 @@ def test_intervals_cover_the_mean_as_often_as_they_say(many: int) -> None:
 @pytest.mark.parametrize("freedom", [3, 9, 100])
 @pytest.mark.parametrize("p", [0.005, 0.025, 0.25])
 def test_student_beside_scipy(freedom: int, p: float) -> None:
-    assert _student(p, freedom) == pytest.approx(stats.t.ppf(p, freedom), rel=0.04)
+    assert _student_quantile(p, freedom) == pytest.approx(stats.t.ppf(p, freedom), rel=0.04)
 
 
 def test_bands_are_the_intervals_of_their_columns() -> None:
@@ -171,17 +171,17 @@ def test_paired() -> None:
     random = np.random.default_rng(3)
     base = random.normal(size=40)
     values = {"good": base + 1, "same": base, "other": base + 1e-3 * random.normal(size=40)}
-    better, _, unclear = paired(values)
+    better, _, unclear = compare_pairs(values)
     assert (better.first, better.second, better.n) == ("good", "same", 40)
     assert better.interval == (pytest.approx(1.0), pytest.approx(1.0))
     assert better.p < 0.001
     assert better.corrected == pytest.approx(better.p * 3, rel=0.5)
     assert unclear.interval[0] < 0 < unclear.interval[1]
-    assert paired({"a": [1.0, math.nan], "b": [0.0, 1.0]})[0].n == 1
+    assert compare_pairs({"a": [1.0, math.nan], "b": [0.0, 1.0]})[0].n == 1
     with pytest.raises(InputError, match="as many for each"):
-        paired({"a": [1.0], "b": [1.0, 2.0]})
+        compare_pairs({"a": [1.0], "b": [1.0, 2.0]})
     with pytest.raises(InputError, match="no values for 'c'"):
-        paired({"a": [1.0]}, [("a", "c")])
+        compare_pairs({"a": [1.0]}, [("a", "c")])
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=8))

@@ -24,13 +24,13 @@ from apportion.learning.training import Training
 from apportion.methods.gradients.gradient import InputXGradient, Saliency
 from apportion.methods.hiding.lime import LIME
 from apportion.methods.paths.integrated_gradients import IntegratedGradients
-from apportion.results.grid import Grid
-from apportion.study.store import Cell, Result, Store
+from apportion.results.grid import TextTable
+from apportion.study.store import Cell, CellResult, Store
 from apportion.study.tables import read_tables, write_tables
+from apportion.study.text import _maps as text_maps
 from apportion.study.text import faithfulness as text_faithfulness
-from apportion.study.text import maps as text_maps
-from apportion.study.text.corpora import Corpus, Source, prepare
-from apportion.study.text.faithfulness import METHODS, TESTS, Settings, drawn, first_within, run
+from apportion.study.text.corpora import Corpus, CorpusSource, prepare
+from apportion.study.text.faithfulness import METHODS, TESTS, Settings, draw_documents, first_within, run
 from apportion.study.text.report import tables, write
 
 MINI = Settings(
@@ -56,7 +56,7 @@ def mini() -> Corpus:
             words.insert(int(torch.randint(0, len(words), (1,), generator=random)), ("bad", "good")[i % 2])
             rows.append((words, i % 2))
         parts[part] = rows
-    return prepare("sst", Source(lambda folder: {}, "SST", ("negative", "positive"), 1), parts)
+    return prepare("sst", CorpusSource(lambda folder: {}, "SST", ("negative", "positive"), 1), parts)
 
 
 def make_small(patch: pytest.MonkeyPatch) -> None:
@@ -99,9 +99,9 @@ def same(first: text_faithfulness.Findings, second: text_faithfulness.Findings) 
 def test_a_cell_is_computed_once(tmp_path: Path) -> None:
     store, calls = Store(tmp_path), []
 
-    def compute() -> Result:
+    def compute() -> CellResult:
         calls.append(1)
-        return Result({"a": 1}, {"t": torch.arange(3)})
+        return CellResult({"a": 1}, {"t": torch.arange(3)})
 
     cell = Cell("work/one", {"seed": 0})
     for _ in range(2):
@@ -117,24 +117,24 @@ def test_a_cell_is_computed_once(tmp_path: Path) -> None:
 def test_a_corrupt_cell_is_named_and_done_again(tmp_path: Path) -> None:
     lines: list[str] = []
     store, cell = Store(tmp_path, lines.append), Cell("work", {})
-    store.get(cell, lambda: Result(1))
+    store.get(cell, lambda: CellResult(1))
     store.path(cell).write_bytes(store.path(cell).read_bytes()[:-1])
-    assert store.get(cell, lambda: Result(2)).numbers == 2
+    assert store.get(cell, lambda: CellResult(2)).numbers == 2
     assert any(str(store.path(cell)) in line and "corrupt" in line for line in lines)
-    assert store.get(cell, lambda: Result(3)).numbers == 2
+    assert store.get(cell, lambda: CellResult(3)).numbers == 2
 
 
 def test_what_fails_leaves_nothing(tmp_path: Path) -> None:
     store, cell = Store(tmp_path), Cell("work", {})
 
-    def fails() -> Result:
+    def fails() -> CellResult:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError, match="no"):
         store.get(cell, fails)
     assert store.find(cell) is None
     with pytest.raises(ValueError, match="Out of range float"):
-        store.get(cell, lambda: Result(float("nan")))
+        store.get(cell, lambda: CellResult(float("nan")))
     assert store.find(cell) is None
 
 
@@ -143,12 +143,12 @@ def test_a_finished_cell_has_no_checkpoint(tmp_path: Path) -> None:
     path = store.checkpoint(cell)
     path.parent.mkdir(parents=True)
     path.write_text("half")
-    store.get(cell, lambda: Result(1))
+    store.get(cell, lambda: CellResult(1))
     assert not path.exists()
 
 
 def test_tables_are_what_was_written(tmp_path: Path) -> None:
-    table = Grid("A|B", ("map", "F1"), (("a|b", "<1>"),), ("note",))
+    table = TextTable("A|B", ("map", "F1"), (("a|b", "<1>"),), ("note",))
     page, _ = write_tables(tmp_path, "title", [table], ["curve.png"])
     assert "| a\\|b | <1> |" in page.read_text()
     assert "![curve.png](curve.png)" in page.read_text()
@@ -275,10 +275,10 @@ def test_maps_and_scores_do_not_depend_on_batches() -> None:
             assert torch.allclose(together.maps[i], alone.maps[0], atol=1e-5), name  # type: ignore[index]
         assert notes["method"] == repr(METHODS[name])
     for test in TESTS.values():
-        whole = text_maps.tested(test, model, together).values
-        single = [text_maps.tested(test, model, together.select([i])).mean for i in range(12)]
+        whole = text_maps.run_test(test, model, together).values
+        single = [text_maps.run_test(test, model, together.select([i])).mean for i in range(12)]
         assert whole.tolist() == pytest.approx(single, abs=1e-5), repr(test)
-        assert text_maps.tested(test, model, together).test == repr(test)
+        assert text_maps.run_test(test, model, together).test == repr(test)
 
 
 def test_maps_explain_the_margin_of_the_predicted_class() -> None:
@@ -300,9 +300,9 @@ def test_maps_that_say_nothing_are_defined(value: float) -> None:
     model = text_faithfulness.AttentionClassifier(len(corpus.vocabulary)).eval().requires_grad_(False)
     constant = replace(corpus.test, maps=tuple(torch.full((len(i),), value) for i in corpus.test.ids))
     for test in TESTS.values():
-        assert text_maps.tested(test, model, constant).n == len(constant)
+        assert text_maps.run_test(test, model, constant).n == len(constant)
     with pytest.raises(InputError, match="have no maps"):
-        text_maps.tested(TESTS["shuffle"], model, corpus.test)
+        text_maps.run_test(TESTS["shuffle"], model, corpus.test)
 
 
 # ---- how much ----
@@ -310,11 +310,11 @@ def test_maps_that_say_nothing_are_defined(value: float) -> None:
 
 def test_documents_are_drawn_up_to_so_many_tokens() -> None:
     documents = mini().train
-    some = drawn(documents, 50, seed=0)
+    some = draw_documents(documents, 50, seed=0)
     assert int(some.lengths.sum()) <= 50
-    assert drawn(documents, 50, seed=0).fingerprint == some.fingerprint
-    assert len(drawn(documents, 10**6, seed=0)) == len(documents)
-    more = drawn(documents, 80, seed=0)
+    assert draw_documents(documents, 50, seed=0).fingerprint == some.fingerprint
+    assert len(draw_documents(documents, 10**6, seed=0)) == len(documents)
+    more = draw_documents(documents, 80, seed=0)
     assert [i.tolist() for i in more.ids[: len(some)]] == [i.tolist() for i in some.ids]
     assert first_within(torch.tensor([5, 5, 5]), 1) == 2
     assert first_within(torch.tensor([5]), 1) == 1

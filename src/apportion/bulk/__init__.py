@@ -1,5 +1,5 @@
 """Explanations of whole data sets: in shards that are written once, on one machine or on a Ray cluster.
 
-`run` plans and starts, `work` makes one shard, `shards` writes it, `local` and `ray` say where, `reading`
-opens what was written; `clustering`, `summaries` and `drift` are what people do with it.
+`run.py` plans and starts: open it first. `_shard_work.py` makes one shard, `_shards.py` writes it, `local.py` and
+`_ray.py` say where, `reading.py` opens what was written; `clustering.py`, `summaries.py` and `drift.py` use it.
 """

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from apportion.bulk._shards import on_one_grid, pool_map
 from apportion.bulk.reading import Run
-from apportion.bulk.shards import on_one_grid, pooled
 from apportion.errors import InputError
 
 Array = npt.NDArray[np.float64]
@@ -59,17 +59,22 @@ class Clustered:
 def cluster(
     run: Run, *, classes: Sequence[str] = (), clusters: int | None = None, side: int = 16, least: int = 20
 ) -> list[Clustered]:
-    """Spectral relevance analysis (SpRAy; Lapuschkin et al. 2019, fig. 3 and methods) of each class of a run.
+    """Cluster the maps of each class of a run: spectral relevance analysis (SpRAy; Lapuschkin et al. 2019).
 
-    Maps are summed to at most `side` × `side` cells (those of pictures of several sizes are put on one grid)
-    and divided by their norm; the nearest neighbours of each (as many as the logarithm of their number) make a
-    graph; the eigenvectors of its normalised Laplacian are clustered by k-means (Ng et al. 2001), into
-    `clusters` or as many as its largest eigengap says, up to 8. The class with the most suspicious cluster
-    comes first. `classes` are the names or numbers of some; those with fewer than `least` maps are left out,
-    and of more than 2000 an even choice is taken.
+    As in fig. 3 and methods there: maps are summed to cells (those of pictures of several sizes are put on one grid)
+    and divided by their norm; the nearest neighbours of each (as many as the logarithm of their number) make a graph;
+    the eigenvectors of its normalised Laplacian are clustered by k-means (Ng et al. 2001). The class with the most
+    suspicious cluster comes first. Of more than 2000 maps of a class an even choice is taken.
 
-    Raises InputError for a run without maps that have a height and a width, and for `least` below 4, which have
-    no neighbours to speak of.
+    Raises InputError for a run without maps that have a height and a width, and for `least` below 4, which have no
+    neighbours to speak of.
+
+    Args:
+        run (Run): The run.
+        classes (sequence of str, default ()): Names or numbers of classes; (): all.
+        clusters (int, default None): Clusters of each class; None: as many as its largest eigengap says, up to 8.
+        side (int, default 16): Cells a side that maps are summed to at most.
+        least (int, default 20): Maps below which a class is left out.
     """
     if least < FEWEST:
         raise InputError(f"least is {least}; accepted: at least {FEWEST}")
@@ -89,11 +94,11 @@ def cluster(
         raise InputError(
             f"no class of {run.folder} has {least} maps: the largest has {most}; accepted: {enough}"
         )
-    found = [_clustered(run, label, members, clusters, side) for label, members in large.items()]
+    found = [_cluster_class(run, label, members, clusters, side) for label, members in large.items()]
     return sorted(found, key=lambda clustered: -clustered.clusters[0].suspicion)
 
 
-def _clustered(run: Run, label: str, members: list[int], clusters: int | None, side: int) -> Clustered:
+def _cluster_class(run: Run, label: str, members: list[int], clusters: int | None, side: int) -> Clustered:
     chosen = np.linspace(0, len(members) - 1, min(len(members), MOST_MAPS)).round().astype(int)
     places = [members[i] for i in chosen]
     maps = torch.stack(on_one_grid([_small(run, place, side) for place in places])).numpy()
@@ -121,7 +126,7 @@ def _small(run: Run, place: int, side: int) -> torch.Tensor:
     values = run.map(place)
     if not isinstance(values, torch.Tensor) or values.dim() not in (2, 3):
         raise InputError(f"the maps of {run.folder} have no height and width; accepted: maps of pictures")
-    return pooled(values.sum(0) if values.dim() == 3 else values, side).double()
+    return pool_map(values.sum(0) if values.dim() == 3 else values, side).double()
 
 
 def _spectrum(flat: Array) -> tuple[Array, Array]:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apportion.bulk._shards import pool_map
 from apportion.bulk.reading import Run
-from apportion.bulk.shards import pooled
 from apportion.errors import InputError
 
 COMPARED = ("model_fingerprint", "method", "target", "data_fingerprint", "column", "precision", "pool")
@@ -51,9 +51,15 @@ class Drift:
 
 
 def drift(first: Run, second: Run) -> Drift:
-    """Compare two runs input by input, by id. Maps of pictures that were summed to different numbers of cells
-    are summed to the smaller. Raises InputError for runs without an input in common, of models with other
-    classes, or whose ids do not say which inputs are the same."""
+    """Compare two runs input by input, by id.
+
+    Maps of pictures that were summed to different numbers of cells are summed to the smaller. Raises InputError for
+    runs without an input in common, of models with other classes, or whose ids do not say which inputs are the same.
+
+    Args:
+        first (Run): The run before.
+        second (Run): The run after.
+    """
     mine, theirs = _places(first), _places(second)
     shared = [name for name in mine if name in theirs]
     if not shared:
@@ -121,7 +127,7 @@ def _cosine(one: Any, other: Any) -> float | None:
         return None
     if one.dim() >= 2 and one.dim() == other.dim() and one.shape != other.shape:
         side = min(*one.shape[-2:], *other.shape[-2:])
-        one, other = pooled(one, side), pooled(other, side)
+        one, other = pool_map(one, side), pool_map(other, side)
     if one.shape != other.shape:
         return None
     return float(torch.cosine_similarity(one.double().flatten(), other.double().flatten(), dim=0))

@@ -1,8 +1,8 @@
 """The names by which fingerprints know what is defined in this package: they stay when a file is moved.
 
 What could be in a fingerprint at commit 85d223a keeps the dotted name that it had there, so that runs begun before
-go on; everything newer is `apportion.` and its own name. To rename a class of the first kind, give `_SINCE` its new
-name and the one that it had.
+go on; everything newer is `apportion.` and its own name. To rename a class of the first kind, give `_RENAMED` its
+new name and the one that it had.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _PLACES = {
     "models.bag_of_words.features": "DenseSIFT LocalFeatures PatchStatistics",
     "models.bag_of_words.kernels": "ChiSquared Cosine ExponentialChiSquared Intersection Laplacian Linear Polynomial "
     "RBF Sigmoid",
-    "models.bag_of_words.machine": "KernelMachine Part",
+    "models.bag_of_words.machine": "KernelMachine",
     "models.bag_of_words.mapping": "Fisher Hard Rank Soft",
     "models.bag_of_words.method": "KernelDecomposition",
     "models.bag_of_words.vocabulary": "Mixture",
@@ -85,12 +85,14 @@ _PLACES = {
     "target": "Contrast probabilities",
 }
 
-# The vocabulary of a bag of words shared its name with a partition: it is told by its folder.
-_VOCABULARY = "VisualWords"
-
-_SINCE = {name: f"apportion.{place}.{name}" for place, names in _PLACES.items() for name in names.split()} | {
-    _VOCABULARY: "apportion.models.bag_of_words.vocabulary.Words",
+_RENAMED = {
+    "VisualWords": "apportion.models.bag_of_words.vocabulary.Words",
+    "WeightedKernel": "apportion.models.bag_of_words.machine.Part",
 }
+
+_SINCE = {
+    name: f"apportion.{place}.{name}" for place, names in _PLACES.items() for name in names.split()
+} | _RENAMED
 
 # Caches, which say nothing of what a thing is, but were in the fingerprints of 85d223a as they were at first.
 CACHES: dict[str, dict[str, Any]] = {_SINCE["Quartiles"]: {"_ordered": {}}}
@@ -107,6 +109,4 @@ def lasting_name(of: Any) -> str:
     if module.partition(".")[0] != "apportion":
         return f"{module}.{of.__qualname__}"
     name, dot, rest = str(of.__qualname__).partition(".")
-    if name == "Words" and "bag_of_words" in module:
-        name = _VOCABULARY
     return _SINCE.get(name, f"apportion.{name}") + dot + rest

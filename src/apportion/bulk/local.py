@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from apportion.bulk.meter import Stop
-from apportion.bulk.shard_work import Job, run_shard
-from apportion.bulk.shards import Done
+from apportion.bulk._meter import Stop
+from apportion.bulk._shard_work import Job, run_shard
+from apportion.bulk._shards import Done
 from apportion.errors import InputError
 
 ATTEMPTS = 3  # times that a shard may take its worker down
@@ -50,7 +50,7 @@ def run(job: Job, model: Any, todo: Sequence[int], workers: int, stop: Stop) -> 
 def _processes(job: Job, todo: Sequence[int], workers: int, stop: Stop) -> Iterator[Done]:
     """A pool that is built anew when a worker dies. What was being made then is made again at the end, one
     shard at a time, so that it is known which shard kills its worker."""
-    packed, waiting, deaths = _packed(job), deque(todo), Counter[int]()
+    packed, waiting, deaths = _pack(job), deque(todo), Counter[int]()
     given_up: list[int] = []
     while waiting and not stop.asked:
         running: dict[Future[Done], int] = {}
@@ -87,7 +87,7 @@ def _processes(job: Job, todo: Sequence[int], workers: int, stop: Stop) -> Itera
         )
 
 
-def _packed(job: Job) -> bytes:
+def _pack(job: Job) -> bytes:
     try:
         return pickle.dumps(job)
     except Exception as error:  # whatever the user's objects raise

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from apportion.bulk._folders import Files, Listing
 from apportion.bulk.clustering import Cluster, Clustered
-from apportion.bulk.folders import Files, Listing
 from apportion.bulk.reading import Run
 from apportion.bulk.sources import open_source
 from apportion.bulk.summaries import Summary
@@ -18,9 +18,9 @@ from apportion.core.classifier import Classifier
 from apportion.core.features import ImageFeatures
 from apportion.display.html import Pixels
 from apportion.display.page_data import Article, Chapter, Figure, Group, Layout, Means, Sheet
-from apportion.display.pictures.explanations import coloured, quiet
-from apportion.display.sheet import figure, page
-from apportion.display.views import Heat
+from apportion.display.pictures.explanations import colour_map, fade_photo
+from apportion.display.sheet import figure, sheet_page
+from apportion.display.views import HeatView
 from apportion.errors import InputError
 
 EXAMPLES = 5
@@ -69,7 +69,9 @@ def summary_page(run: Run, found: Summary, top: int = 10) -> str:
 
 
 def _page(title: str, about: str, layout: Layout, chapters: list[Chapter]) -> str:
-    return page(Sheet(kind="sheet", title=title, about=about, key=True, layout=layout, chapters=chapters))
+    return sheet_page(
+        Sheet(kind="sheet", title=title, about=about, key=True, layout=layout, chapters=chapters)
+    )
 
 
 def _cluster(run: Run, cluster: Cluster, photo: Callable[[int], Pixels | None]) -> Article:
@@ -121,10 +123,10 @@ def _heat(values: npt.NDArray[np.float64], photo: Pixels | None, caption: str) -
     """A figure: the map, beneath its picture and on it in grey where there is one."""
     high, wide = (values if photo is None else photo).shape[:2]
     size = (SIDE, max(1, round(SIDE * high / wide)))
-    heat = Image.fromarray(coloured(Heat(values))).resize(size, Image.Resampling.NEAREST)
+    heat = Image.fromarray(colour_map(HeatView(values))).resize(size, Image.Resampling.NEAREST)
     ground = Image.new("RGBA", size, "white")
     if photo is not None:
-        ground = Image.fromarray(quiet(photo)).convert("RGBA").resize(size)
+        ground = Image.fromarray(fade_photo(photo)).convert("RGBA").resize(size)
     drawn = np.asarray(Image.alpha_composite(ground, heat).convert("RGB"))
     shown = (drawn,) if photo is None else (photo, drawn)
     return figure(caption if len(caption) < 80 else f"…{caption[-79:]}", *shown)

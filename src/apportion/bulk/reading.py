@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from apportion.bulk import manifest, shards
-from apportion.bulk.manifest import Manifest
-from apportion.bulk.shards import ERRORS, MAPS, Done, Maps
+from apportion.bulk import _manifest as manifest
+from apportion.bulk import _shards as shards
+from apportion.bulk._manifest import Manifest
+from apportion.bulk._shards import ERRORS, MAPS, Done, Maps
 from apportion.core.features import Features, TabularFeatures, TextFeatures
 from apportion.core.files import write_whole
 from apportion.core.registry import recorded
@@ -58,7 +59,7 @@ class Run:
     def shards(self) -> list[Done]:
         """The finished shards, in order."""
         run = self.manifest.fingerprint
-        found = (shards.finished(self.folder, shard, run) for shard in range(self.manifest.shards))
+        found = (shards.find_finished(self.folder, shard, run) for shard in range(self.manifest.shards))
         return [done for done in found if done is not None]
 
     @cached_property
@@ -154,7 +155,7 @@ class Run:
 
     def check(self) -> list[str]:
         """The files whose content is not what was written, read in full."""
-        return [path for done in self.shards for path in shards.damaged(self.folder, done.shard)]
+        return [path for done in self.shards for path in shards.find_damaged(self.folder, done.shard)]
 
     def finish(self) -> None:
         """Gather the errors in one file, and remove what killed processes left."""

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from apportion.bulk import local, manifest, shards
+from apportion.bulk import _manifest as manifest
+from apportion.bulk import _shards as shards
+from apportion.bulk import local
+from apportion.bulk._folders import Files
+from apportion.bulk._manifest import Manifest
+from apportion.bulk._meter import Meter, interruptible
+from apportion.bulk._probing import settle_by_trial
+from apportion.bulk._shard_work import Job, load_model
+from apportion.bulk._shards import PRECISIONS
 from apportion.bulk.fingerprints import fingerprint, model_fingerprint
-from apportion.bulk.folders import Files
-from apportion.bulk.manifest import Manifest
-from apportion.bulk.meter import Meter, interruptible
-from apportion.bulk.probing import settled_by_trial
-from apportion.bulk.shard_work import Job, loaded
-from apportion.bulk.shards import PRECISIONS
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.core.classifier import Classifier
 from apportion.core.registry import made_of
@@ -52,27 +54,42 @@ def explain_dataset(
     num_shards: int = 1,
     progress: bool = True,
 ) -> Run:
-    """Explain every input of `data` once and write maps and a table into the folder `out`.
+    """Explain every input of a data set once and write maps and a table into a folder.
 
-    Called again with the same settings it goes on where it was stopped or killed; with others it is refused.
-    What cannot be read or explained is in `Run.errors()`, or raises with `strict`.
+    Called again with the same settings it goes on where it was stopped or killed; with others it is refused. Ctrl-C
+    finishes the shards in the making, then raises KeyboardInterrupt.
 
-    - `model`: a name as in `apportion.load`, a `Classifier`, or any model that takes tensors;
-    - `data`: a folder of pictures or texts, a Parquet, Arrow, CSV, JSON lines, .npy or .safetensors file, or
-      any PyTorch dataset, list, tensor or pandas frame; `column` names the text or picture in a table, and
-      `id_column` its id, each of them once (default: the file name, or the number);
-    - `fingerprint`: your own name for this state of the data, in place of a look at its content: for data too
-      large for that, or that never reads the same twice;
-    - `target`: None (the predicted class), a class, or one class for each input;
-    - `precision`: "float16" with a scale for each map, or "float32"; `pool` sums the cells of a map to at most
-      that many a side; `channels` keeps the channels of a picture apart;
-    - `batch` and `shard`: inputs explained at once (default: measured) and written at once (default: a
-      64th of them or two seconds of work, whichever is more, from 32 to 1024);
-    - `engine`: "local" with `workers` processes (default: this one), or "ray" on the cluster at `address`
-      (default: one that is started here); `device`: where a model given by name goes;
-    - `shard_index` of `num_shards`: make only every `num_shards`-th shard, for jobs side by side.
-
-    Ctrl-C finishes the shards in the making, then raises KeyboardInterrupt.
+    Args:
+        model (str or Classifier or callable): A name as in `apportion.load`, a `Classifier`, or any model that takes
+            tensors.
+        data (path or Dataset or list or Tensor or DataFrame): A folder of pictures or texts, a Parquet, Arrow, CSV,
+            JSON lines, .npy or .safetensors file, or any PyTorch dataset, list, tensor or pandas frame.
+        method (str or method, default "lrp"): A method, its short name or repr.
+        out (path, default "apportion-run"): Folder to write into.
+        target (int or sequence of int, default None): A class, or one class for each input; None: the predicted
+            class.
+        precision (str, default "float16"): "float16" with a scale for each map, or "float32".
+        pool (int, default None): Cells a side that a map is summed to at most; None: maps stay as they are.
+        channels (bool, default False): Keep the channels of a picture apart.
+        column (str, default None): Column of a table with the text or picture; None: it is found.
+        id_column (str, default None): Column of a table with the id of each input, each of them once; None: the file
+            name, or the number.
+        fingerprint (str, default None): Your own name for this state of the data: for data too large to be looked at,
+            or that never reads the same twice; None: its content is looked at.
+        batch (int, default None, inputs): Inputs explained at once; None: measured.
+        shard (int, default None, inputs): Inputs written at once; None: a 64th of them or two seconds of work,
+            whichever is more, from 32 to 1024.
+        table (str, default None): "parquet" or "jsonl"; None: "parquet" where pyarrow is installed.
+        strict (bool, default False): Raise the first failure; otherwise what cannot be read or explained is in
+            `Run.errors()`.
+        engine (str, default "local"): "local", or "ray" for a cluster.
+        workers (int, default None): Processes, or actors of Ray; None: this process, or an actor for each GPU of the
+            cluster, or for each CPU but one.
+        address (str, default None): The Ray cluster; None: one that is started here.
+        device (str, default None): Where a model given by name goes; None: CUDA if there is one.
+        shard_index (int, default 0): Make only every `num_shards`-th shard from this one on, for jobs side by side.
+        num_shards (int, default 1): The number of such jobs.
+        progress (bool, default True): Show how far the run is.
 
     >>> import tempfile
     >>> run = explain_dataset(torch.nn.Linear(3, 2), torch.rand(5, 3), "inputxgradient", tempfile.mkdtemp())
@@ -97,14 +114,14 @@ def explain_dataset(
     )  # fmt: skip
     mine = range(shard_index, job.manifest.shards, num_shards)
     run = job.manifest.fingerprint
-    there = {k: done for k in mine if (done := shards.finished(job.folder, k, run)) is not None}
+    there = {k: done for k in mine if (done := shards.find_finished(job.folder, k, run)) is not None}
     todo = [k for k in mine if k not in there]
     total = sum(len(job.manifest.span(k)) for k in mine)
     meter = Meter(total, sum(done.rows + done.errors for done in there.values()), progress)
     try:
         with interruptible() as stop:
             if todo and engine == "ray":
-                from apportion.bulk import ray
+                from apportion.bulk import _ray as ray
 
                 del made
                 results = ray.run(job, todo, workers, address, stop)
@@ -127,7 +144,7 @@ def explain_dataset(
 def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tuple[Job, Any]:
     """What is to be done, written into the folder or found there, and the model loaded for it."""
     method = made_of(method)
-    made = loaded(model, asked["device"])
+    made = load_model(model, asked["device"])
     classifier = made if isinstance(made, Classifier) else None
     domain = None if classifier is None else classifier.domain
     known = asked["fingerprint"]
@@ -151,7 +168,7 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
     found = manifest.read(folder)
     if found is None:
         refuse_repeated_ids(source)
-        settled = settled_by_trial(job, made, asked["workers"])
+        settled = settle_by_trial(job, made, asked["workers"])
     else:
         settled = found.resumed(wanted, folder)
     if isinstance(source, Files):

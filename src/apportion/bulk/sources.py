@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.bulk._folders import Files, from_folder
+from apportion.bulk._tables import ARROW, LINES, ArrowRows, Choice, Lines, first_rows
 from apportion.bulk.fingerprints import file_fingerprint, fingerprint
-from apportion.bulk.folders import Files, from_folder
-from apportion.bulk.tables import ARROW, LINES, ArrowRows, Choice, Lines, first_rows
 from apportion.errors import InputError
 from apportion.pipeline.given import PICTURES, TENSORS
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apportion.bulk._shards import on_one_grid, pool_map
 from apportion.bulk.reading import Run
-from apportion.bulk.shards import on_one_grid, pooled
 
 SIDE = 56  # cells of a mean map
 
 
 @dataclass(frozen=True)
-class Mean:
+class MeanRelevance:
     """A feature (or a pair of them): in how many inputs it is, the mean of its relevance in them, and that of
     its |relevance|. What stands in an input more than once has the sum of its relevances there."""
 
@@ -36,14 +36,20 @@ class Summary:
 
     counts: dict[str, int]
     remainder: dict[str, float | None]
-    features: dict[str, list[Mean]]
-    pairs: dict[str, list[Mean]]
+    features: dict[str, list[MeanRelevance]]
+    pairs: dict[str, list[MeanRelevance]]
     maps: dict[str, Tensor]
 
 
 def summarise(run: Run, least: int = 1) -> Summary:
-    """Read a run once, in constant memory but for one entry a feature and class. Features in fewer than `least`
-    inputs are left out; columns of a table count as one whatever their cells, words whatever their case."""
+    """Summarise a run, which is read once, in constant memory but for one entry a feature and class.
+
+    Columns of a table count as one whatever their cells, words whatever their case.
+
+    Args:
+        run (Run): The run.
+        least (int, default 1): Inputs below which a feature is left out.
+    """
     counts: dict[str, int] = defaultdict(int)
     totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     features, pairs = _sums(), _sums()
@@ -62,7 +68,7 @@ def summarise(run: Run, least: int = 1) -> Summary:
         if names is not None and values.shape == (len(names), len(names)):
             _add(pairs[label], _pairs(names, values))
         elif names is None and values.dim() in (2, 3):
-            small = pooled((values.sum(0) if values.dim() == 3 else values).double(), SIDE)
+            small = pool_map((values.sum(0) if values.dim() == 3 else values).double(), SIDE)
             maps[label][small.shape] = maps[label].get(small.shape, 0.0) + small
     return Summary(
         counts=dict(sorted(counts.items(), key=lambda item: -item[1])),
@@ -109,9 +115,9 @@ def _pairs(names: list[str], values: Tensor) -> Iterator[tuple[str, float]]:
             yield " × ".join(sorted((names[i], names[j]))), value
 
 
-def _means(found: dict[str, list[float]], least: int) -> list[Mean]:
+def _means(found: dict[str, list[float]], least: int) -> list[MeanRelevance]:
     kept = [
-        Mean(name, int(count), total / count, size / count)
+        MeanRelevance(name, int(count), total / count, size / count)
         for name, (count, total, size) in found.items()
         if count >= least
     ]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
+from apportion.cli._messages import make_console, one_line_errors
 from apportion.cli.lists import Json
-from apportion.cli.messages import one_line_errors
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -161,7 +161,7 @@ def cluster(
             parts = ", ".join(f"{c.agreement:.2f} ({len(c.members)})" for c in one.clusters)
             many = sum(len(c.members) for c in one.clusters)
             table.add_row(escape(one.label), str(many), f"{one.agreement:.2f}", parts)
-        _show(table)
+        make_console().print(table)
         typer.echo(f"wrote {path}")
 
 
@@ -197,7 +197,7 @@ def summary(
         for label, many in found.counts.items():
             share = found.remainder[label]
             table.add_row(escape(label), str(many), "" if share is None else f"{share:.2%}")
-        _show(table)
+        make_console().print(table)
         for what, by_class in (("feature", found.features), ("pair", found.pairs)):
             for label, means in by_class.items():
                 if not means:
@@ -208,7 +208,7 @@ def summary(
                     table.add_row(
                         escape(mean.name), str(mean.count), _signed(mean.mean, 4), f"{mean.size:.4f}"
                     )
-                _show(table)
+                make_console().print(table)
         if run.failed:
             typer.echo(f"{_inputs(run.failed)} failed")
         if html is not None:
@@ -251,7 +251,7 @@ def drift(
         for one in found.inputs[:top]:
             cosine = "" if one.cosine is None else f"{one.cosine:.3f}"
             table.add_row(escape(one.id), cosine, _signed(one.moved, 3), "changed" if one.flipped else "")
-        _show(table)
+        make_console().print(table)
 
 
 @runs.command()
@@ -287,9 +287,3 @@ def _table(*titles: str) -> Table:
     for title in titles:
         table.add_column(escape(title), overflow="fold")
     return table
-
-
-def _show(table: Table) -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(table)

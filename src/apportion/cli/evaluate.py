@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from apportion.cli._messages import make_console, one_line_errors, warn_of_left_out
 from apportion.cli.lists import Json, show, split
-from apportion.cli.messages import one_line_errors, warn_of_left_out
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,9 +54,7 @@ def put_to_test(
         if as_json:
             typer.echo(json.dumps(table.to_dict(), indent=2, ensure_ascii=False))
         else:
-            from rich.console import Console
-
-            Console(highlight=False).print(table)
+            make_console().print(table)
 
 
 def list_tests(as_json: Json = False) -> None:
@@ -89,7 +87,7 @@ def _table(
     from apportion.evaluation.compare import QUICK_TESTS, compare
     from apportion.pipeline.given import recognise
     from apportion.pipeline.prepared import explain_by_each
-    from apportion.results.table import joined
+    from apportion.results.table import join_tables
 
     for name in tests or ():
         from_repr(name, "test")  # a wrong name is told before a model is loaded
@@ -103,7 +101,7 @@ def _table(
     if set(methods) <= set(why):
         raise InputError("no method can explain all of the inputs: " + "; ".join(dict.fromkeys(why.values())))
     warn_of_left_out(why)
-    return joined(
+    return join_tables(
         [
             compare(
                 ready.classifier,

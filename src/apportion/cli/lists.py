@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from apportion.cli.messages import one_line_errors
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from apportion.cli._messages import make_console, one_line_errors
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
@@ -86,7 +83,7 @@ def models(as_json: Json = False) -> None:
         table.add_column(title)
     for name, shipped in SHIPPED.items():
         table.add_row(name, shipped.domain, shipped.task, shipped.size)
-    console = _console()
+    console = make_console()
     console.print(table)
     console.print(
         "\nyour own: --model pkg.module:factory, file.py:factory, program.pt2, a saved ProtoPNet or BagOfWords, "
@@ -133,7 +130,7 @@ def rules(
         show(known, False)
         from rich.text import Text
 
-        console = _console()
+        console = make_console()
         console.print("\ncomposites", style="bold")
         for name, composite in COMPOSITES.items():
             console.print(
@@ -150,15 +147,9 @@ def show(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
         return
     from rich.text import Text
 
-    console = _console()
+    console = make_console()
     for entry in entries:
         more = f"  {entry['direction']}" if "direction" in entry else ""
         head = Text.assemble((entry["name"], "bold"), "  ", (entry["settings"], "cyan"), more)
         console.print(head, soft_wrap=True)
         console.print(Text(f"    {entry['about']}"), soft_wrap=True)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)

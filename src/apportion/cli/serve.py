@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from apportion.cli.messages import one_line_errors
+from apportion.cli._messages import one_line_errors
 
 
 def add_to(app: typer.Typer) -> None:

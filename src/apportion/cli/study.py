@@ -6,15 +6,12 @@ import dataclasses
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from apportion.cli._messages import make_console, name_files, one_line_errors
 from apportion.cli.lists import Json
-from apportion.cli.messages import one_line_errors
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -52,13 +49,13 @@ def text_faithfulness(
         from apportion.study.text.report import write
 
         torch.set_num_threads(threads)
-        console = _console()
+        console = make_console(stderr=True)
         begin = time.perf_counter()
 
         def say(line: str) -> None:
             console.print(f"{time.perf_counter() - begin:7.0f} s  {line}", markup=False, soft_wrap=True)
 
-        settings = study.fast() if fast else study.Settings()
+        settings = study.fast_settings() if fast else study.Settings()
         if corpora is not None:
             names = tuple(name.strip() for name in corpora.split(",") if name.strip())
             settings = dataclasses.replace(settings, corpora=names)
@@ -67,8 +64,7 @@ def text_faithfulness(
             found.append(study.run(load(name, data), settings, Store(out, say)))
             written = write(found, out)
         show(out, None)
-        for path in written:
-            console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
+        name_files(console, written)
 
 
 @app.command()
@@ -93,15 +89,14 @@ def run(
         from apportion.study import comparison, page
         from apportion.study.store import Store
 
-        console = _console()
+        console = make_console(stderr=True)
         store = Store(folder, lambda line: console.print(line, markup=False, soft_wrap=True))
         outcomes = []
         for outcome in comparison.run(study, store):
             outcomes.append(outcome)
             written = page.write(study, outcomes, folder)
         show(folder, None)
-        for path in written:
-            console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)
+        name_files(console, written)
     return None
 
 
@@ -115,8 +110,6 @@ def show(
 ) -> None:
     """Show the tables of a study."""
     with one_line_errors(quiet=as_json):
-        from rich.console import Console
-
         from apportion.study.tables import read_tables
 
         title, tables = read_tables(folder)
@@ -128,15 +121,8 @@ def show(
             data = {"title": title, "tables": [dataclasses.asdict(table) for table in tables]}
             typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
             return
-        console = Console(highlight=False)
+        console = make_console()
         console.print(title, style="bold", markup=False)
         for table in tables:
             console.print()
             console.print(table)
-
-
-def _console() -> Console:
-    """On standard error, so that what `show` prints can be piped."""
-    from rich.console import Console
-
-    return Console(stderr=True, highlight=False)

@@ -17,19 +17,19 @@ from apportion.errors import InputError
 
 @dataclass(frozen=True, repr=False)
 class Classifier:
-    """Join a model with its preprocessing.
+    """A model with its preprocessing.
 
     Calling a classifier calls its model, so it can be given wherever a model can.
 
     Attributes:
-        model (module or callable): The model.
+        model (callable): The model.
         encode (callable): Turns one raw input into a batch of one and its features.
-        labels (tuple of str): The names of the classes; empty where they have none.
-        domain ("text", "image" or "tabular"): The kind of input.
-        name (str): What messages and pages call it.
-        mask (int, default None): Id of the token that stands for a hidden word; texts only.
-        panels (callable, default None): `panels(raw, target=None, top=10)` gives the reasons of a model that compares
-            with patches of training pictures, as plain data (`ProtoPNet.panels`).
+        labels (tuple of str): Names of the classes.
+        domain (str): "text", "image" or "tabular".
+        name (str): What a person calls it.
+        mask (int, default None): Token id that stands for a hidden word (text only); None: there is none.
+        panels (callable, default None): `panels(raw, target=None, top=10)` gives the reasons of a decision as plain
+            data, where these are patches of training pictures (`ProtoPNet.panels`); None: they are not.
     """
 
     model: Callable[..., Any]

@@ -1,14 +1,22 @@
-"""Every picture and page. Results come here when something is to be drawn; nothing here knows a model or a method."""
+"""Every picture, page and terminal output; nothing here knows a model or a method.
+
+Results come to this file when something is to be drawn. `views.py` says what there is to show of one sample: open it
+first. `pictures/`, `page.py` and `terminal.py` draw it.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+from apportion.display.html import paragraph, table
+from apportion.display.page import frame
+from apportion.display.page import page as page_of
+from apportion.display.pictures.explanations import ledger_bars
 
-    from apportion.results.ledger import Ledger
+if TYPE_CHECKING:
     from apportion.results.result import Result
+
+__all__ = ["frame", "ledger_bars", "page_of", "paragraph", "plot", "table"]
 
 
 def plot(result: Result, index: int = 0, ax: Any = None) -> Any:
@@ -17,43 +25,3 @@ def plot(result: Result, index: int = 0, ax: Any = None) -> Any:
     from apportion.results.interactions import Interactions
 
     return (interactions if isinstance(result, Interactions) else explanations).plot(result, index, ax)
-
-
-def page_of(results: Sequence[Any]) -> str:
-    """One self-contained HTML page."""
-    from apportion.display.page import page
-
-    return page(results)
-
-
-def frame(result: Any) -> str:
-    """The page as a part of another, for notebooks."""
-    from apportion.display import page
-
-    return page.frame(result)
-
-
-def paragraph(text: str) -> str:
-    """Text for a notebook."""
-    from apportion.display import html
-
-    return html.paragraph(text)
-
-
-def table(
-    rows: Sequence[Sequence[str]],
-    notes: Sequence[str] = (),
-    bold: Collection[tuple[int, int]] = (),
-    faint: Collection[int] = (),
-) -> str:
-    """A small table for a notebook."""
-    from apportion.display import html
-
-    return html.table(rows, notes, bold, faint)
-
-
-def ledger_bars(ledger: Ledger, ax: Any = None, k: int = 12) -> Any:
-    """Bars of the rows that absorbed most, by cause, on matplotlib Axes."""
-    from apportion.display.pictures import explanations
-
-    return explanations.ledger_bars(ledger, ax, k)

@@ -13,11 +13,11 @@ import torch
 from apportion.core.features import Features, TextFeatures
 from apportion.display import page_data
 from apportion.display.html import PHOTO, data_uri
-from apportion.display.page_data import Card, Chart, LedgerRow, Piece, Score, Section, Shown
-from apportion.display.views import Bars, Heat, Pairs, View, Words, view
+from apportion.display.page_data import Card, Chart, LedgerRow, Piece, Section, Shown, TestScore
+from apportion.display.views import BarsView, HeatView, PairsView, TextView, View, view
 from apportion.results.result import Result, decision
 from apportion.results.scores import Scores
-from apportion.results.words import called
+from apportion.results.words import describe_method
 
 TOP = 8  # features in a card's table
 ROWS = 10  # of a ledger
@@ -77,7 +77,7 @@ def _section(group: Sequence[Member]) -> Section:
     explanation, index, _ = group[0]
     features = _features(explanation, index)
     shown = [view(e, i) for e, i, _ in group]
-    heat = next((s for s in shown if isinstance(s, Heat) and s.photo is not None), None)
+    heat = next((s for s in shown if isinstance(s, HeatView) and s.photo is not None), None)
     panels = next((e.notes["panels"] for e, _, _ in group if "panels" in e.notes), None)
     photo = panels and panels["picture"]
     if heat is not None and heat.photo is not None:
@@ -92,7 +92,7 @@ def _section(group: Sequence[Member]) -> Section:
         "note": "" if heat is None else heat.note,
         "label": made.label,
         "classes": made.classes,
-        "ranking": [(label, _short(score), chance) for label, score, chance in made.ranking],
+        "ranking": [(label, _seven_digits(score), chance) for label, score, chance in made.ranking],
         "cards": [_card(member, s) for member, s in zip(group, shown, strict=True)],
     }
 
@@ -108,7 +108,7 @@ def _card(member: Member, shown: View) -> Card:
         else None
     )
     return {
-        "method": called(explanation.method),
+        "method": describe_method(explanation.method),
         "repr": repr(explanation.method),
         "target": explanation.label(index),
         "balance": explanation.balance(index),
@@ -116,32 +116,38 @@ def _card(member: Member, shown: View) -> Card:
         "cost": str(explanation.cost),
         "warnings": list(explanation.warnings),
         "notes": {key: v for key, v in explanation.notes.items() if key not in NAMED},
-        "shown": _shown(shown),
+        "shown": _view_as_data(shown),
         "panels": explanation.notes.get("panels", {}).get("rows", []),
-        "top": [(name, _short(value)) for name, value in shown.top(TOP)],
-        "ledger": None if ledger is None else _ledger(ledger),
-        "tests": [told(scores, index) for scores in tests],
+        "top": [(name, _seven_digits(value)) for name, value in shown.top(TOP)],
+        "ledger": None if ledger is None else _ledger_as_data(ledger),
+        "tests": [test_as_data(scores, index) for scores in tests],
         "chart": None if curves is None else chart(curves),
     }
 
 
-def _shown(shown: View) -> Shown:
-    if isinstance(shown, Words):
+def _view_as_data(shown: View) -> Shown:
+    if isinstance(shown, TextView):
         pieces: list[Piece] = [
-            (p.text, _short(p.value), True)
+            (p.text, _seven_digits(p.value), True)
             if p.special and p.value is not None
-            else (p.text, None if p.value is None else _short(p.value))
+            else (p.text, None if p.value is None else _seven_digits(p.value))
             for p in shown.pieces
         ]
         return {"kind": "words", "pieces": pieces}
-    if isinstance(shown, Bars):
-        return {"kind": "bars", "names": list(shown.names), "values": [_short(v) for v in shown.values]}
-    if isinstance(shown, Pairs):
+    if isinstance(shown, BarsView):
+        return {
+            "kind": "bars",
+            "names": list(shown.names),
+            "values": [_seven_digits(v) for v in shown.values],
+        }
+    if isinstance(shown, PairsView):
         return {
             "kind": "pairs",
             "names": list(shown.names),
-            "alone": [_short(v) for v in shown.alone],
-            "values": [[None if np.isnan(v) else _short(v) for v in row] for row in shown.values.tolist()],
+            "alone": [_seven_digits(v) for v in shown.alone],
+            "values": [
+                [None if np.isnan(v) else _seven_digits(v) for v in row] for row in shown.values.tolist()
+            ],
             "text": shown.text,
         }
     cells, (height, width) = shown.drawn, shown.shape
@@ -157,7 +163,7 @@ def _shown(shown: View) -> Shown:
     }
 
 
-def told(scores: Scores, index: int) -> Score:
+def test_as_data(scores: Scores, index: int) -> TestScore:
     """What a test says of one sample."""
     value = float(scores.values[index])
     return {
@@ -175,20 +181,24 @@ def chart(curves: Mapping[str, Mapping[str, list[float]]]) -> Chart:
         "x": "share hidden",
         "y": "probability",
         "curves": [
-            {"name": names[way], "x": list(map(_short, c["share"])), "y": list(map(_short, c["value"]))}
+            {
+                "name": names[way],
+                "x": list(map(_seven_digits, c["share"])),
+                "y": list(map(_seven_digits, c["value"])),
+            }
             for way, c in curves.items()
         ],
     }
 
 
-def _ledger(ledger: Any) -> page_data.Ledger:
+def _ledger_as_data(ledger: Any) -> page_data.Ledger:
     rows: list[LedgerRow] = [
         {
             "name": " · ".join(filter(None, (row.module, row.operation))),
             "rule": row.rule,
-            "bias": _short(row.bias),
-            "stabiliser": _short(row.stabiliser),
-            "unruled": _short(row.unruled),
+            "bias": _seven_digits(row.bias),
+            "stabiliser": _seven_digits(row.stabiliser),
+            "unruled": _seven_digits(row.unruled),
         }
         for row in ledger.largest(ROWS)
         if row.bias or row.stabiliser or row.unruled
@@ -202,6 +212,6 @@ def _share(total: float, apportioned: float) -> float | None:
     return abs(apportioned) / whole if whole else None
 
 
-def _short(value: float) -> float:
+def _seven_digits(value: float) -> float:
     """Seven digits: what a float32 holds."""
     return float(f"{value:.7g}")

@@ -35,7 +35,7 @@ def shell(data: Page, title: str, plain: Sequence[str] = (), connect: str = "'no
     >>> shell({"kind": "workbench"}, "a < b").startswith("<!doctype html>")
     True
     """
-    code = static("page.js")
+    code = read_static("page.js")
     assert "</script" not in code.lower()
     assert "<!--" not in code
     digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
@@ -52,7 +52,7 @@ def shell(data: Page, title: str, plain: Sequence[str] = (), connect: str = "'no
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{allowed}">
 <title>{html.escape(title[:120])} · apportion</title>
-<style>{static("page.css")}</style>
+<style>{read_static("page.css")}</style>
 </head>
 <body>
 <noscript><pre>{lines}</pre></noscript>
@@ -104,7 +104,7 @@ def table(
     return f"<table>{body}</table>{''.join(map(paragraph, notes))}"
 
 
-def framed(page: str, title: str) -> str:
+def frame_page(page: str, title: str) -> str:
     """A whole page as an element of another, kept apart from it: what a notebook shows."""
     style = "width: 100%; height: 46rem; border: 0; resize: vertical; overflow: auto"
     return (
@@ -125,13 +125,13 @@ def data_uri(pixels: Pixels, most: int = 256) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def opened(uri: str) -> Pixels:
+def read_data_uri(uri: str) -> Pixels:
     """The (height, width, 3) picture in what `data_uri` made."""
     data = base64.b64decode(uri.partition(",")[2])
     return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 @cache
-def static(name: str) -> str:
+def read_static(name: str) -> str:
     """A file that `make page` built."""
     return (files("apportion") / "display" / "static" / name).read_text(encoding="utf-8")

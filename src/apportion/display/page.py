@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from apportion.display.cards import Tests, sections
-from apportion.display.html import framed, paragraph, shell, versions
+from apportion.display.html import frame_page, paragraph, shell, versions
 from apportion.display.page_data import Report
-from apportion.display.views import Bars, Heat, Pairs, View, Words, view
+from apportion.display.views import BarsView, HeatView, PairsView, TextView, View, view
 from apportion.results.result import Result, decision
 
 IN_A_NOTEBOOK = 4  # samples that a frame shows
-KINDS = {Words: "words", Heat: "heat", Bars: "bars", Pairs: "pairs"}
+KINDS = {TextView: "words", HeatView: "heat", BarsView: "bars", PairsView: "pairs"}
 
 
 def page(
@@ -46,7 +46,7 @@ def frame(explanation: Result) -> str:
     shown = [explanation[i] for i in range(min(len(explanation), IN_A_NOTEBOOK))]
     left_out = len(explanation) - len(shown)
     more = paragraph(f"… and {left_out} more; explanation[i] shows one of them") if left_out else ""
-    return framed(page(shown), explanation.summary()) + more
+    return frame_page(page(shown), explanation.summary()) + more
 
 
 def summary(explanation: Result, index: int = 0) -> dict[str, Any]:
@@ -66,19 +66,19 @@ def summary(explanation: Result, index: int = 0) -> dict[str, Any]:
         "apportioned": float(explanation.apportioned[index]),
         "remainder": None if remainder is None else float(remainder[index]),
         "kind": KINDS[type(shown)],
-        "features": _listed(shown),
+        "features": _list_features(shown),
         "warnings": list(explanation.warnings),
         "cost": vars(explanation.cost),
         "versions": versions(),
     }
 
 
-def _listed(shown: View) -> list[dict[str, Any]]:
-    if isinstance(shown, Words):
+def _list_features(shown: View) -> list[dict[str, Any]]:
+    if isinstance(shown, TextView):
         return [
             {"name": piece.text, "value": piece.value, **({"special": True} if piece.special else {})}
             for piece in shown.pieces
             if piece.value is not None
         ]
-    listed = shown.named if isinstance(shown, Bars) else shown.top(10**6)
+    listed = shown.named if isinstance(shown, BarsView) else shown.top(10**6)
     return [{"name": name, "value": value} for name, value in listed]

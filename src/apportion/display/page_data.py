@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 Piece = tuple[str, float | None] | tuple[str, float | None, bool]
 
 
-class Words(TypedDict):
+class TextPieces(TypedDict):
     """A text in pieces, each with its value (none for what stands between words); of special tokens also `true`."""
 
     kind: Literal["words"]
@@ -48,7 +48,7 @@ class Pairs(TypedDict):
     text: bool
 
 
-Shown = Words | Bars | Heat | Pairs
+Shown = TextPieces | Bars | Heat | Pairs
 
 # ---- tests, curves, tables ----
 
@@ -92,7 +92,7 @@ class Table(TypedDict):
     best: list[tuple[int, int]]
 
 
-class Score(TypedDict):
+class TestScore(TypedDict):
     """What a test says of one sample; the value is none where it is undefined."""
 
     test: str
@@ -122,7 +122,7 @@ class Ledger(TypedDict):
 Box = tuple[float, float, float, float]  # top, bottom, left, right in shares of the picture
 
 
-class Source(TypedDict):
+class TrainingPicture(TypedDict):
     """The training picture that a prototype is from."""
 
     name: str
@@ -140,7 +140,7 @@ Panel = TypedDict(
         "weight": float,
         "contribution": float,
         "box": Box,
-        "source": Source,
+        "source": TrainingPicture,
     },
 )
 Panel.__doc__ = """What in the picture looks like what in a training picture."""
@@ -162,7 +162,7 @@ class Card(TypedDict):
     panels: list[Panel]
     top: list[tuple[str, float]]
     ledger: Ledger | None
-    tests: list[Score]
+    tests: list[TestScore]
     chart: Chart | None
 
 

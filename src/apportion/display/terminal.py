@@ -14,11 +14,11 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from apportion.display.views import AGAINST, FOR, Heat, View, Words, scale_of, view
+from apportion.display.views import AGAINST, FOR, HeatView, TextView, View, scale_of, view
 from apportion.results.ledger import Ledger
 from apportion.results.result import Result, decision
 from apportion.results.scores import Scores
-from apportion.results.words import called, number, signed
+from apportion.results.words import describe_method, format_number, format_signed
 
 WIDEST = 64  # columns of a picture
 ROWS = 10  # entries of a list
@@ -44,7 +44,7 @@ def show(explanation: Result, console: Console, name: str, index: int = 0) -> No
 def heading(explanation: Result, name: str, index: int = 0) -> Text:
     """`imagenet: tabby cat  score 7.10, probability 55.2 %`, and what is explained if it is not that."""
     made, target = decision(explanation, index), explanation.label(index)
-    text = Text.assemble((f"{name}: ", "dim"), (made.label, "bold"), f"  score {number(made.score)}")
+    text = Text.assemble((f"{name}: ", "dim"), (made.label, "bold"), f"  score {format_number(made.score)}")
     if made.probability is not None:
         text.append(f", probability {made.probability:.1%}")
     if target != made.label:
@@ -57,12 +57,14 @@ def body(explanation: Result, console: Console, index: int = 0) -> RenderableTyp
     shown = view(explanation, index)
     coloured = console.is_terminal and not console.no_color and console.color_system is not None
     listed = bars(shown, console.width)
-    if isinstance(shown, Words) and coloured:
+    if isinstance(shown, TextView) and coloured:
         return Group(words(shown), "", listed)
-    return picture(shown, min(WIDEST, console.width - 1)) if isinstance(shown, Heat) and coloured else listed
+    return (
+        picture(shown, min(WIDEST, console.width - 1)) if isinstance(shown, HeatView) and coloured else listed
+    )
 
 
-def words(shown: Words) -> Text:
+def words(shown: TextView) -> Text:
     """The text, each word on orange (for) or blue (against) as strong as its value."""
     text = Text()
     for piece in shown.pieces:
@@ -79,18 +81,18 @@ def words(shown: Words) -> Text:
     return text
 
 
-def picture(shown: Heat, columns: int) -> Text:
+def picture(shown: HeatView, columns: int) -> Text:
     """The map over its photo in dim grey; each character is two cells, one above the other."""
     height, width = shown.shape
     columns = max(2, min(columns, width))
     rows = max(2, 2 * round(height * columns / width / 2))
     cells = shown.pooled(rows, columns)
-    cells = _stretched(cells, rows, columns)
+    cells = _stretch(cells, rows, columns)
     strength = np.clip(np.abs(cells) / scale_of(cells), 0, 1)[..., None]
     base = np.full((rows, columns, 3), 30.0)
     if shown.photo is not None:
         grey = shown.photo.astype(np.float64) @ (0.299, 0.587, 0.114)
-        base = np.repeat(0.55 * _shrunk(grey, rows, columns)[..., None], 3, 2)
+        base = np.repeat(0.55 * _shrink(grey, rows, columns)[..., None], 3, 2)
     colour = np.where((cells >= 0)[..., None], FOR, AGAINST)
     # Colours that glow on a dark ground: the map must win over the photo where it is strong.
     mixed = (base * (1 - strength) + np.minimum(colour * 1.15, 255) * strength).round().astype(int)
@@ -107,7 +109,7 @@ def bars(shown: View, columns: int = 80) -> Table:
     """The largest values with bars to both sides of a line, shorter ones where there are few columns."""
     rows = shown.top(ROWS)
     largest = max((abs(value) for _, value in rows), default=1.0)
-    numbers = [signed(value, largest) for _, value in rows]
+    numbers = [format_signed(value, largest) for _, value in rows]
     half = max(2, min(BAR, columns // 3) // 2)
     left_for_names = columns - max(map(len, numbers), default=0) - 2 * half - 3
     table = Table.grid(padding=(0, 1))
@@ -140,7 +142,9 @@ def absorbed(ledger: Ledger) -> Table:
     for row in rows:
         amounts = {cause: getattr(row, cause) for cause in causes}
         # What is a thousandth of the largest is rounding, or no news.
-        said = [f"{cause} {signed(v, largest)}" for cause, v in amounts.items() if abs(v) > 1e-3 * largest]
+        said = [
+            f"{cause} {format_signed(v, largest)}" for cause, v in amounts.items() if abs(v) > 1e-3 * largest
+        ]
         if said:
             table.add_row(Text(" · ".join(filter(None, (row.module, row.operation)))), ", ".join(said))
     return table
@@ -151,12 +155,16 @@ def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]]
     found: list[RenderableType] = []
     for explanation, scores in zip(explanations, tests or [()] * len(explanations), strict=True):
         top = view(explanation).top(3)
-        largest = [f"{' '.join(name.split()):.30} {signed(value, abs(top[0][1]))}" for name, value in top]
+        largest = [
+            f"{' '.join(name.split()):.30} {format_signed(value, abs(top[0][1]))}" for name, value in top
+        ]
         lines = [Text(explanation.balance()), Text(" · ".join(largest) or "every value is zero", "dim")]
         if scores:
-            said = [f"{s.test.split('(')[0]} {number(s.mean, abs(s.mean))} ({s.direction})" for s in scores]
+            said = [
+                f"{s.test.split('(')[0]} {format_number(s.mean, abs(s.mean))} ({s.direction})" for s in scores
+            ]
             lines.append(Text(" · ".join(said), "dim"))
-        found += [Text(called(explanation.method), "bold"), Padding(Group(*lines), (0, 0, 0, 2))]
+        found += [Text(describe_method(explanation.method), "bold"), Padding(Group(*lines), (0, 0, 0, 2))]
     return Group(*found)
 
 
@@ -168,13 +176,13 @@ def _rgb(colour: npt.NDArray[np.int64]) -> Color:
     return Color.from_rgb(*(float(channel) for channel in colour))
 
 
-def _shrunk(grey: Pixels, rows: int, columns: int) -> Pixels:
+def _shrink(grey: Pixels, rows: int, columns: int) -> Pixels:
     """The mean of the pixels under each cell."""
-    ones = Heat(np.ones_like(grey)).pooled(rows, columns)
-    return _stretched(Heat(grey).pooled(rows, columns) / ones, rows, columns)
+    ones = HeatView(np.ones_like(grey)).pooled(rows, columns)
+    return _stretch(HeatView(grey).pooled(rows, columns) / ones, rows, columns)
 
 
-def _stretched(cells: Pixels, rows: int, columns: int) -> Pixels:
+def _stretch(cells: Pixels, rows: int, columns: int) -> Pixels:
     """A coarse map repeated to so many cells."""
     down = np.arange(rows) * cells.shape[0] // rows
     across = np.arange(columns) * cells.shape[1] // columns

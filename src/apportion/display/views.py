@@ -14,16 +14,14 @@ from apportion.core.features import Features, TabularFeatures, TextFeatures
 from apportion.results.explanation import Explanation, entry_name, feature_sums
 from apportion.results.interactions import Interactions
 from apportion.results.result import Result
-from apportion.results.words import number
+from apportion.results.words import format_number
 
 # Vermillion and blue of Okabe & Ito (2008): told apart by every kind of colour vision, and in grey by depth.
 FOR, AGAINST = (213, 94, 0), (0, 114, 178)
-CLIP = (
-    99.5  # percentile of |value| at which the colours of a picture are full: one cell must not hide the rest
-)
-CELLS = (
-    112  # cells a side that are drawn: what cancels between neighbouring pixels cancels in the picture too
-)
+# Percentile of |value| at which the colours of a picture are full: one cell must not hide the rest.
+CLIP = 99.5
+# Cells a side that are drawn: what cancels between neighbouring pixels cancels in the picture too.
+CELLS = 112
 CHOICE = 120  # features of which a person may choose one to see its partners
 GRID = 7  # regions a side, when the pixels of a picture are summed up to a list
 
@@ -51,7 +49,7 @@ class _Named:
 
 
 @dataclass(frozen=True)
-class Words(_Named):
+class TextView(_Named):
     """A text in pieces that join to the whole, special tokens aside."""
 
     pieces: tuple[Piece, ...]
@@ -66,7 +64,7 @@ class Words(_Named):
 
 
 @dataclass(frozen=True)
-class Bars(_Named):
+class BarsView(_Named):
     """Named numbers: the columns of a row, or the entries of a plain tensor."""
 
     names: tuple[str, ...]
@@ -82,7 +80,7 @@ class Bars(_Named):
 
 
 @dataclass(frozen=True, eq=False)
-class Heat(_Named):
+class HeatView(_Named):
     """A (height, width) map summed over channels, and the photo (h, w, 3, uint8) that it lies on, if any.
 
     The map of an inner layer is coarser than its photo.
@@ -108,9 +106,7 @@ class Heat(_Named):
         """How to read the colours, in words."""
         down, across = (n / m for n, m in zip(self.values.shape, self.drawn.shape, strict=True))
         cells = "" if down == across == 1 else f"each cell sums {across:.3g} × {down:.3g} pixels; "
-        return (
-            f"{cells}full colour at ±{number(self.scale, self.scale)}, the {CLIP:g}th percentile of |value|"
-        )
+        return f"{cells}full colour at ±{format_number(self.scale, self.scale)}, the {CLIP:g}th percentile of |value|"
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -139,7 +135,7 @@ class Heat(_Named):
 
 
 @dataclass(frozen=True, eq=False)
-class Pairs(_Named):
+class PairsView(_Named):
     """Features with what each does by itself, and a symmetric matrix in which a pair's effect stands twice, by
     halves; NaN where a pair was not asked for. `text` says that the features are the words of a text."""
 
@@ -160,7 +156,7 @@ class Pairs(_Named):
         return [(f"{self.names[i]} × {self.names[j]}", value) for i, j, value in pairs]
 
 
-View = Words | Heat | Bars | Pairs
+View = TextView | HeatView | BarsView | PairsView
 
 
 def view(explanation: Result, index: int = 0) -> View:
@@ -178,24 +174,24 @@ def view(explanation: Result, index: int = 0) -> View:
         if len(pairs.names) <= CHOICE:
             return pairs
         names, strengths = zip(*pairs.top(CHOICE), strict=True) if pairs.top(1) else ((), ())
-        return Bars(names, strengths)
+        return BarsView(names, strengths)
     assert isinstance(explanation, Explanation)
     parts = [(name, v.detach().double().cpu(), feature) for name, v, feature in explanation.parts(index)]
     parts = [part for part in parts if part[1].any()] or parts[:1]
     if len(parts) == 1:
-        return _of(*parts[0])
+        return _view_of_part(*parts[0])
     named = [
-        (f"{part[0]}: {name}" if isinstance(shown, Heat) else name, value)
+        (f"{part[0]}: {name}" if isinstance(shown, HeatView) else name, value)
         for part in parts
-        for shown in [_of(*part)]
+        for shown in [_view_of_part(*part)]
         for name, value in shown.named
     ]
-    return Bars(tuple(name for name, _ in named), tuple(value for _, value in named))
+    return BarsView(tuple(name for name, _ in named), tuple(value for _, value in named))
 
 
-def _pairs(found: Interactions, index: int) -> Pairs:
+def _pairs(found: Interactions, index: int) -> PairsView:
     alone = found.main if found.attributions is None else found.attributions
-    return Pairs(
+    return PairsView(
         found.names_of(index),
         tuple(alone[index].detach().double().cpu().nan_to_num().tolist()),
         found.values[index].detach().double().cpu().numpy(),
@@ -203,20 +199,20 @@ def _pairs(found: Interactions, index: int) -> Pairs:
     )
 
 
-def _of(name: str, values: Tensor, features: Features | None) -> Words | Heat | Bars:
+def _view_of_part(name: str, values: Tensor, features: Features | None) -> TextView | HeatView | BarsView:
     if isinstance(features, TextFeatures):
         tokens = values.reshape(len(values), -1).sum(1)[: len(features.tokens)]
-        return Words(_pieces(features, tokens.tolist()))
+        return TextView(_pieces(features, tokens.tolist()))
     if isinstance(features, TabularFeatures):
-        return Bars(features.names, tuple(feature_sums(features, values).tolist()))
+        return BarsView(features.names, tuple(feature_sums(features, values).tolist()))
     if values.dim() == 3 and (features is not None or values.shape[0] <= 4):  # channels
         values = values.sum(0)
     if features is not None:
-        return Heat(values.numpy(), features.picture.cpu().numpy(), features.note)
+        return HeatView(values.numpy(), features.picture.cpu().numpy(), features.note)
     if values.dim() == 2 and min(values.shape) > 1:
-        return Heat(values.numpy())
+        return HeatView(values.numpy())
     names = tuple(entry_name(name, values.shape, i) for i in range(values.numel()))
-    return Bars(names, tuple(values.flatten().tolist()))
+    return BarsView(names, tuple(values.flatten().tolist()))
 
 
 def _pieces(features: TextFeatures, values: Sequence[float]) -> tuple[Piece, ...]:

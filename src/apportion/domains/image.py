@@ -131,11 +131,19 @@ def _from_array(array: npt.NDArray[Any], name: str) -> Image.Image:
 class ImagePreparation:
     """Resize, centre crop and normalise: `(pixel * scale - mean) / std`, as the model was trained.
 
-    `resize`: an int for the shorter side, (height, width) for exactly that, None to leave it. `crop`: the
-    side or (height, width) of the centre crop (black where the picture is smaller), or None. `mean` and
-    `std`: one number a channel; a single number makes the picture grey, with one channel. `interpolation`:
-    nearest, box, bilinear, hamming, bicubic or lanczos. `accept`: the only (height, width) taken, None for
-    any. The defaults are those of most ImageNet models.
+    The defaults are those of most ImageNet models.
+
+    Attributes:
+        resize (int or (height, width), default 256, pixels): An int is the shorter side, a pair exactly that; None:
+            leave the size.
+        crop (int or (height, width), default 224, pixels): The centre crop, black where the picture is smaller; None:
+            none.
+        mean (tuple of float, default IMAGENET_MEAN): One number a channel; a single number makes the picture grey,
+            with one channel.
+        std (tuple of float, default IMAGENET_STD): One number a channel.
+        scale (float, default 1 / 255): Factor of the 8-bit values.
+        interpolation (str, default "bilinear"): "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos".
+        accept ((height, width), default None, pixels): The only size taken; None: any.
 
     >>> inputs, features = ImagePreparation()(np.zeros((300, 451, 3)))
     >>> inputs.shape, features.note

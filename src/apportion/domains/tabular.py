@@ -28,7 +28,13 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "<na>"})
 
 @dataclass(frozen=True)
 class Numeric:
-    """A column that becomes one input, `(value - mean) / std`: 0 is the mean."""
+    """A column that becomes one input, `(value - mean) / std`: 0 is the mean.
+
+    Attributes:
+        name (str): The column.
+        mean (float, default 0.0): What is taken off.
+        std (float, default 1.0): What is divided by.
+    """
 
     name: str
     mean: float = 0.0
@@ -45,7 +51,12 @@ class Numeric:
 
 @dataclass(frozen=True)
 class Categorical:
-    """A column that becomes one input for each category: 1 for the row's own, 0 for the others."""
+    """A column that becomes one input for each category: 1 for the row's own, 0 for the others.
+
+    Attributes:
+        name (str): The column.
+        categories (tuple of str): The categories, in the order of the inputs.
+    """
 
     name: str
     categories: tuple[str, ...]
@@ -69,11 +80,13 @@ Column = Numeric | Categorical
 class TabularPreparation:
     """The columns of a table in order, and how each becomes model inputs.
 
-    Calling it with one row gives the inputs (1, sum of column sizes) in float32 and the row's
-    TabularFeatures. A row is a dict, a pandas row, a pandas frame of one row, or a sequence of values in
-    the order of the columns; columns that are not known are ignored. InputError (a ValueError) names the
-    column and the value of what cannot be used: missing columns or values, text in a numeric column, an
-    unknown category.
+    Calling it with one row gives the inputs (1, sum of column sizes) in float32 and the row's TabularFeatures. A row
+    is a dict, a pandas row, a pandas frame of one row, or a sequence of values in the order of the columns; columns
+    that are not known are ignored. InputError (a ValueError) names the column and the value of what cannot be used:
+    missing columns or values, text in a numeric column, an unknown category.
+
+    Attributes:
+        columns (tuple of Numeric or Categorical): The columns.
 
     >>> columns = Numeric("age", mean=40, std=10), Categorical("sex", ("female", "male"))
     >>> preparation = TabularPreparation(columns)
@@ -109,7 +122,9 @@ class TabularPreparation:
         cells = _as_mapping(row, names)
         absent = [name for name in names if name not in cells]
         if absent:
-            raise InputError(f"the row has no column {_listed(absent)}; it has {_listed(list(cells))}")
+            raise InputError(
+                f"the row has no column {_join_names(absent)}; it has {_join_names(list(cells))}"
+            )
         for name in names:
             if _is_missing(cells[name]):
                 raise InputError(f"column {name!r}: the value is missing ({cells[name]!r})")
@@ -119,10 +134,15 @@ class TabularPreparation:
     def fit(
         cls, table: Any, *, categorical: Iterable[str] = (), exclude: Iterable[str] = ()
     ) -> TabularPreparation:
-        """Means, population standard deviations and categories (sorted) from a pandas frame or a CSV path.
+        """Learn means, population standard deviations and categories (sorted) from a table.
 
-        A column is numeric if all its values are numbers and `categorical` does not name it; `exclude`
-        leaves columns out (the label, an id). Missing values are skipped. A constant column keeps std 1.
+        Missing values are skipped. A constant column keeps std 1.
+
+        Args:
+            table (DataFrame or path): A pandas frame, or a CSV file.
+            categorical (iterable of str, default ()): Columns that are categories though all their values are
+                numbers.
+            exclude (iterable of str, default ()): Columns to leave out (the label, an id).
 
         >>> import pandas
         >>> frame = pandas.DataFrame({"mass": [1.0, 3.0], "island": ["Dream", "Biscoe"]})
@@ -133,8 +153,12 @@ class TabularPreparation:
         forced, left_out = _names(categorical, "categorical"), _names(exclude, "exclude")
         unknown = [name for name in (*forced, *left_out) if name not in data]
         if unknown:
-            raise InputError(f"the table has no column {_listed(unknown)}; it has {_listed(list(data))}")
-        return cls(tuple(_fitted(name, data[name], name in forced) for name in data if name not in left_out))
+            raise InputError(
+                f"the table has no column {_join_names(unknown)}; it has {_join_names(list(data))}"
+            )
+        return cls(
+            tuple(_fit_column(name, data[name], name in forced) for name in data if name not in left_out)
+        )
 
     def to_json(self) -> str:
         """All of it as JSON; `from_json` gives an equal preparation."""
@@ -198,7 +222,7 @@ def parse_csv(path: Path) -> tuple[list[str], list[list[str]]]:
         raise InputError(f"{path} has {'no rows below its header' if lines else 'no content'}")
     header = [name.strip() for name in lines[0]]
     if len(set(header)) < len(header):
-        raise InputError(f"{path}: the header names a column twice: {_listed(header)}")
+        raise InputError(f"{path}: the header names a column twice: {_join_names(header)}")
     return header, lines[1:]
 
 
@@ -227,7 +251,7 @@ def _as_mapping(row: Any, names: Sequence[str]) -> Mapping[str, Any]:
         row = row[0].tolist() if row.ndim == 2 and len(row) == 1 else row.tolist()
     if isinstance(row, Sequence):
         if len(row) != len(names):
-            raise InputError(f"{len(row)} values for {len(names)} columns: {_listed(names)}")
+            raise InputError(f"{len(row)} values for {len(names)} columns: {_join_names(names)}")
         return dict(zip(names, row, strict=True))
     raise InputError(
         f"a row is a dict, a pandas row, or {len(names)} values in order, not {type(row).__name__}"
@@ -243,12 +267,12 @@ def _columns(table: Any) -> dict[str, list[Any]]:
             raise InputError("the frame has no rows")
         names = [str(name) for name in table.columns]
         if len(set(names)) < len(names):
-            raise InputError(f"the frame names a column twice: {_listed(names)}")
+            raise InputError(f"the frame names a column twice: {_join_names(names)}")
         return {name: list(table.iloc[:, index]) for index, name in enumerate(names)}
     raise InputError(f"a table is a pandas frame or the path of a CSV file, not {type(table).__name__}")
 
 
-def _fitted(name: str, values: list[Any], categorical: bool) -> Column:
+def _fit_column(name: str, values: list[Any], categorical: bool) -> Column:
     present = [value for value in values if not _is_missing(value)]
     if not present:
         raise InputError(f"column {name!r} has no values; exclude it")
@@ -308,5 +332,5 @@ def _text(value: Any) -> str:
     return str(value).strip()
 
 
-def _listed(names: Iterable[str]) -> str:
+def _join_names(names: Iterable[str]) -> str:
     return ", ".join(map(repr, names))

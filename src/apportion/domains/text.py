@@ -91,6 +91,9 @@ def normalise(surface: str) -> str:
 class Vocabulary:
     """The words that a model knows, each at its id; id 0 is padding and id 1 any other word.
 
+    Attributes:
+        words (tuple of str): The words by id.
+
     >>> vocabulary = Vocabulary.of_texts(["A dull film.", "a funny film"], documents=2)
     >>> vocabulary.words, vocabulary["film"], vocabulary["kerfuffle"]
     (('<pad>', '<unk>', 'a', 'film'), 3, 1)
@@ -121,7 +124,13 @@ class Vocabulary:
 
     @classmethod
     def of_texts(cls, texts: Iterable[str], documents: int = 1, limit: int | None = None) -> Vocabulary:
-        """The words found in at least so many `documents`, most frequent first, at most `limit` of them."""
+        """Take the words found in texts, most frequent first.
+
+        Args:
+            texts (iterable of str): The texts.
+            documents (int, default 1): Texts that a word must be in.
+            limit (int, default None): Words at most; None: all.
+        """
         return cls.of_words(
             ([normalise(token.surface) for token in tokenise(text)] for text in texts), documents, limit
         )
@@ -180,7 +189,7 @@ def encode_subwords(text: str, tokenizer: Any) -> tuple[dict[str, Tensor], TextF
         raise InputError(f"text: expected at most {limit} tokens (the model's limit), received {len(ids)}")
     tokens = tuple(tokenizer.convert_ids_to_tokens(ids))
     if fast:
-        spans = [_trimmed(text, *span) for span in encoding.pop("offset_mapping")]
+        spans = [_trim(text, *span) for span in encoding.pop("offset_mapping")]
         labels = encoding.word_ids(0)
     else:
         special = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
@@ -202,7 +211,7 @@ def encode_subwords(text: str, tokenizer: Any) -> tuple[dict[str, Tensor], TextF
     return inputs, TextFeatures(text, tokens, offsets, words)
 
 
-def _trimmed(text: str, start: int, stop: int) -> tuple[int, int]:
+def _trim(text: str, start: int, stop: int) -> tuple[int, int]:
     """Byte-level tokens hold the space before their word; what is left of mere space is its end."""
     surface = text[start:stop]
     start += len(surface) - len(surface.lstrip())

@@ -32,7 +32,7 @@ from apportion.results.explanation import Explanation
 from apportion.results.scores import Scores
 
 
-class Found(NamedTuple):
+class Measured(NamedTuple):
     """What a test measured: (batch,) values, why some are NaN, and JSON-ready notes."""
 
     values: Tensor
@@ -43,9 +43,15 @@ class Found(NamedTuple):
 class Case:
     """A model at some inputs for some target. Maskings and orders are made once and shared by the tests.
 
-    `model` may be a `Classifier`, and then `inputs` also what its `encode` takes. `labels` are the true
-    classes where a test needs them, `features` those of the domain, one per sample, `mask` the id of a mask
-    token, `chunk` the number of rows that run at once.
+    Args:
+        model (Model or Classifier): The model.
+        inputs (Inputs): A batch, as the model takes it; of a `Classifier` also what its `encode` takes.
+        target (Target, default None): What is explained; None: the predicted class.
+        labels (Tensor, default None): True classes, (batch,), which some tests need.
+        features (sequence of Features, default None): Features of the domain, one per sample; None: those of the
+            `Classifier`, or none.
+        mask (int, default None): Id of a mask token; None: that of the `Classifier`, or none.
+        chunk (int, default None): Rows that run at once; None: as many as `Masking` finds suitable.
     """
 
     def __init__(
@@ -61,7 +67,7 @@ class Case:
     ) -> None:
         if isinstance(model, Classifier):
             mask = model.mask if mask is None else mask
-            if not encoded(inputs):
+            if not is_encoded(inputs):
                 inputs, known = model.prepared(inputs)
                 if features is not None and tuple(features) != (known,):
                     raise InputError("the explanation is of another input than the one given")
@@ -176,12 +182,12 @@ class Case:
         return self.scores({"": test}, explanation)[""]
 
 
-def encoded(inputs: Any) -> bool:
-    """Whether these are tensors already; a row of a table may be a dict, too."""
+def is_encoded(inputs: Any) -> bool:
+    """True if these are tensors already; a row of a table may be a dict, too."""
     return isinstance(inputs, Tensor | tuple | dict) and any(True for _ in tensors_in(inputs))
 
 
-def scored(
+def score_map(
     test: Any,
     model: Model | Classifier,
     inputs: Any,
@@ -193,9 +199,17 @@ def scored(
     mask: int | None = None,
     chunk: int | None = None,
 ) -> Scores:
-    """Run this test on a map of these inputs: an Explanation, or tensors of values in the inputs' shape.
+    """Run this test on a map of these inputs.
 
-    The target and the features are those of the explanation unless given; see `Case` for the rest.
+    Args:
+        model (Model or Classifier): The model.
+        inputs (Inputs): A batch, as in `Case`.
+        explanation (Explanation or Tensor): The map; tensors of values have the inputs' shape.
+        target (Target, default None): What is explained; None: the target of the explanation.
+        labels (Tensor, default None): True classes, as in `Case`.
+        features (sequence of Features, default None): Features of the domain; None: those of the explanation.
+        mask (int, default None): Id of a mask token, as in `Case`.
+        chunk (int, default None): Rows that run at once, as in `Case`.
     """
     if features is None:
         features = getattr(explanation, "features", None)
@@ -213,11 +227,14 @@ def scored(
 
 @dataclass(frozen=True)
 class CurveTest:
-    """The settings that all tests on hidden features share.
+    """The base of all tests that hide features in an order, and their settings.
 
-    `partition` cuts the inputs into features and `replacement` says what stands in the place of hidden ones
-    (defaults: those of `Masking`); `of` is what is read off: the "probability" of the target or its "score"
-    before softmax.
+    Attributes:
+        partition (Partition or Tensor, default None): How the inputs are cut into features; None: as `Masking` does.
+        replacement (Replacement, default None): What stands in the place of hidden features; None: as `Masking`
+            chooses.
+        of (str, default "probability"): What is read off: the "probability" of the target, or its "score" before
+            softmax.
     """
 
     partition: Partition | Tensor | None = field(default=None, kw_only=True)
@@ -226,7 +243,7 @@ class CurveTest:
 
     blind: ClassVar[bool] = False
 
-    __call__ = scored
+    __call__ = score_map
 
     def __post_init__(self) -> None:
         if self.of not in ("probability", "score"):
@@ -261,22 +278,24 @@ class Test:
 
     blind: ClassVar[bool] = True
 
-    __call__ = scored
+    __call__ = score_map
     __test__ = False  # not one of pytest's
 
     def __post_init__(self) -> None:
         keep_label_map(self)
 
 
-def drawn(
+def random_draws(
     kind: Literal["random", "standard_normal"], shape: Sequence[int], draws: range, *seed: int
 ) -> Tensor:
-    """Random numbers (draws, …), uniform from 0 to 1 or normal. Those of a draw do not depend on which others are
-    there, and those of its first tokens not on how many there are."""
+    """Draw random numbers (draws, …), uniform from 0 to 1 or normal.
+
+    Those of a draw do not depend on which others are there, and those of its first tokens not on how many there are.
+    """
     random = [np.random.default_rng((*seed, number)) for number in draws]
     return torch.from_numpy(np.stack([getattr(r, kind)(tuple(shape)) for r in random]))
 
 
-def nan_where(which: Tensor, values: Tensor, why: str) -> Found:
+def nan_where(which: Tensor, values: Tensor, why: str) -> Measured:
     """Values that are undefined for some samples."""
-    return Found(values.masked_fill(which, torch.nan), why if bool(which.any()) else "")
+    return Measured(values.masked_fill(which, torch.nan), why if bool(which.any()) else "")

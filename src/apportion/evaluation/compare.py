@@ -21,7 +21,7 @@ from apportion.evaluation.case import Case, CurveTest
 from apportion.evaluation.reference_maps import Map, references, target_of
 from apportion.results.explanation import Explanation
 from apportion.results.scores import Scores
-from apportion.results.table import Table, joined
+from apportion.results.table import Table, join_tables
 
 QUICK_TESTS = ("pixel-flipping", "deletion-rate", "comprehensiveness", "sufficiency", "infidelity")
 
@@ -42,16 +42,25 @@ def compare(
 ) -> Table:
     """Put explanations of the same inputs through the same tests, beside the rows random, uniform and reversed.
 
-    `methods` are methods, short names or reprs, or a mapping name → method or map (an Explanation, or numbers
-    in the shape of the inputs); `tests` likewise are tests, short names or reprs. What is run for one test is
-    not run again for another. The row `reversed` is the first method's. The other arguments are those of the
-    tests.
+    What is run for one test is not run again for another. The row `reversed` is the first method's. The table warns
+    where another method would win under one of `replacements`.
 
-    Of a `Classifier`, `inputs` may be a list of texts, pictures or rows: each is explained by itself, and `target` and
-    `labels` may have one number for each.
-
-    Tests that leave their replacement open are run with `replacements` too, and the table warns where another
-    method would win (default: mean and blur for images, deletion for token ids; () for none).
+    Args:
+        model (Model or Classifier): The model.
+        inputs (Inputs): A batch, as the model takes it. Of a `Classifier` also a list of texts, pictures or rows:
+            each is explained by itself, and `target` and `labels` may have one number for each.
+        methods (list or dict): Methods, short names or reprs, or a dict name → method or map (an Explanation, or
+            numbers in the shape of the inputs).
+        tests (list of str or test, default QUICK_TESTS): Tests, short names or reprs, or a dict name → test.
+        target (Target, default None): What is explained; None: the predicted class, or the target of a map given.
+        labels (Tensor, default None): True classes, which some tests need.
+        features (sequence of Features, default None): Features of the domain, one per sample; None: those of a map
+            given.
+        mask (int, default None): Id of a mask token, as in `Case`.
+        chunk (int, default None): Rows that run at once, as in `Case`.
+        replacements (list of Replacement, default None): Replacements to run again those tests with that leave theirs
+            open; None: mean and blur for images, deletion for token ids; (): none.
+        seed (int, default 0): Seed of the row random and of the bootstrap.
 
     >>> import apportion as ap
     >>> model, x = torch.nn.Linear(4, 1), torch.randn(8, 4)
@@ -60,7 +69,7 @@ def compare(
     ('inputxgradient', ['inputxgradient', 'saliency', 'random', 'uniform', 'reversed'])
     """
     check_whole(0, seed=seed)
-    if isinstance(model, Classifier) and _several(model, inputs):
+    if isinstance(model, Classifier) and _is_list_of_inputs(model, inputs):
         many, goals = len(inputs), [target]
         if target is not None and not callable(target):
             goals = class_indices(target, many).tolist()
@@ -74,9 +83,9 @@ def compare(
             )
             for i, x in enumerate(inputs)
         ]  # fmt: skip
-        return joined(tables)
-    chosen = _named(tests, "test")
-    given = _named(methods, "method")
+        return join_tables(tables)
+    chosen = _name_all(tests, "test")
+    given = _name_all(methods, "method")
     if not chosen or not given:
         raise InputError(f"{'tests' if given else 'methods'} is empty; accepted: at least one")
     known = [m for m in given.values() if isinstance(m, Explanation)]
@@ -91,7 +100,7 @@ def compare(
             )
     case = Case(model, inputs, target, labels=labels, features=features, mask=mask, chunk=chunk)
     case.target = case.masking().resolved  # one target for all
-    rows: dict[str, Map] = {name: _map(made, case) for name, made in given.items()}
+    rows: dict[str, Map] = {name: _make_map(made, case) for name, made in given.items()}
     _check_targets(rows, case.target)
     beside = references(next(iter(rows.values())), seed)
     for name in beside:
@@ -100,7 +109,7 @@ def compare(
     rows |= beside
     scores = {row: case.scores(chosen, m) for row, m in rows.items()}
     if replacements is None:
-        replacements = _usual(case)
+        replacements = _usual_replacements(case)
     open_tests = {n: t for n, t in chosen.items() if isinstance(t, CurveTest) and t.replacement is None}
     default = repr(case.masking().parts[0].replacement)
     panel: dict[str, dict[str, dict[str, Scores]]] = {name: {} for name in open_tests if replacements}
@@ -116,8 +125,8 @@ def compare(
     return Table(scores, tuple(beside), panel, seed, blind)
 
 
-def _several(model: Classifier, inputs: Any) -> bool:
-    """Whether these are raw inputs, and not one: a row of a table may be a list of its values."""
+def _is_list_of_inputs(model: Classifier, inputs: Any) -> bool:
+    """True if these are raw inputs, and not one: a row of a table may be a list of its values."""
     return (
         isinstance(inputs, list)
         and bool(inputs)
@@ -125,7 +134,7 @@ def _several(model: Classifier, inputs: Any) -> bool:
     )
 
 
-def _named(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str, Any]:
+def _name_all(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str, Any]:
     """Name → what was given, or what its short name or repr stands for."""
     if isinstance(given, Mapping):
         return {name: made_of(item, kind) for name, item in given.items()}
@@ -136,7 +145,7 @@ def _named(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str, An
         )
     made = [made_of(item, kind) for item in given]
     names = [
-        item.strip() if isinstance(item, str) else _short(own, kind)
+        item.strip() if isinstance(item, str) else _short_name(own, kind)
         for item, own in zip(given, made, strict=True)
     ]
     for name in names:
@@ -145,7 +154,7 @@ def _named(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str, An
     return dict(zip(names, made, strict=True))
 
 
-def _short(made: Any, kind: Kind) -> str:
+def _short_name(made: Any, kind: Kind) -> str:
     """The short name of what has no settings of its own, and else the repr."""
     if isinstance(made, Explanation):
         made, kind = made.method, "method"
@@ -155,7 +164,7 @@ def _short(made: Any, kind: Kind) -> str:
     return repr(made)
 
 
-def _map(made: Any, case: Case) -> Map:
+def _make_map(made: Any, case: Case) -> Map:
     """A map as it was given, or that of a method."""
     if isinstance(made, Explanation | Tensor | tuple | dict):
         return made
@@ -175,7 +184,7 @@ def _check_targets(rows: Mapping[str, Map], target: Any) -> None:
             )
 
 
-def _usual(case: Case) -> tuple[Replacement, ...]:
+def _usual_replacements(case: Case) -> tuple[Replacement, ...]:
     """Replacements that another person might have chosen for this kind of input."""
     masking = case.masking()
     x = masking.parts[0].x

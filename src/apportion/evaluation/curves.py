@@ -41,7 +41,7 @@ class Curve:
 
     def read(self, of: Reading) -> Tensor:
         """The (batch, steps) numbers that a test looks at."""
-        return one_reading(of, self.score, self.probability)
+        return pick_reading(of, self.score, self.probability)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the steps of each sample, (batch,)."""
@@ -68,11 +68,11 @@ class Order:
     def __init__(self, masking: Masking, relevance: Tensor, seed: int = 0) -> None:
         self.masking = masking
         self.counts = masking.counts.to(relevance.device)
-        rank = ranked(relevance, self.counts, seed)
+        rank = rank_features(relevance, self.counts, seed)
         self.rank = rank.int()  # read for every masked input: half as much to read
         every = torch.arange(masking.batch, device=rank.device)
-        self._keys = 2 * every * (masking.many + 1)
-        self._answers = answers(masking, masking.output, every).to(rank.device)
+        self._keys = 2 * every * (masking.many + 1)  # (calls,), sorted; one call a sample so far
+        self._answers = read_answers(masking, masking.output, every).to(rank.device)  # (3, calls)
         self._asked: list[Tensor] = []
 
     def ask(self, hidden: Tensor, way: Way = "morf") -> None:
@@ -85,7 +85,7 @@ class Order:
         device = self.rank.device
         rows = torch.arange(len(hidden), device=device) if rows is None else rows.to(device)
         counts, hidden = self.counts[rows, None], hidden.to(device)
-        wanted = self._key(rows[:, None], hidden, way)
+        wanted = self._key(rows[:, None], hidden, way)  # (batch, steps)
         asked = torch.cat([wanted.flatten(), *self._asked])
         self._asked = []
         missing = torch.unique(asked[~torch.isin(asked, self._keys)])
@@ -106,28 +106,28 @@ class Order:
         rows, kept = sets // 2, sets % 2 == 1  # the least relevant are hidden: the first are kept
         first = torch.where(kept, self.counts[rows] - hidden, hidden)
         masks = Ordered(self.rank, first[:, None], kept[:, None])
-        new = answers(self.masking, self.masking.scores(masks, rows)[:, 0], rows).to(self.rank.device)
+        new = read_answers(self.masking, self.masking.scores(masks, rows)[:, 0], rows).to(self.rank.device)
         self._keys, place = torch.cat([self._keys, keys]).sort()
-        self._answers = torch.cat([self._answers, new], 1)[:, place]
+        self._answers = torch.cat([self._answers, new], 1)[:, place]  # (3, calls)
 
 
-def answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
+def read_answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
     """Score, probability and label, stacked as (3, calls), of the (calls, classes) scores of these samples. A
     target that is a callable has no probability: NaN."""
     target = masking.resolved
     wide = scores if scores.dtype == torch.float64 else scores.float()
     ready = masking.gives_probabilities
-    label = wide.argmax(1) if wide.shape[1] > 1 else (wide[:, 0] > (0.5 if ready else 0)).long()
+    label = wide.argmax(1) if wide.shape[1] > 1 else (wide[:, 0] > (0.5 if ready else 0)).long()  # (calls,)
     if not isinstance(target, Tensor):
         score = target(scores).to(wide)
         return torch.stack([score, torch.full_like(score, torch.nan), label.to(wide)])
-    chosen = target[rows.to(target.device)].to(wide.device)[:, None]
+    chosen = target[rows.to(target.device)].to(wide.device)[:, None]  # (calls, 1)
     chances = wide if ready else squashed(wide)
     score, probability = (each.gather(1, chosen)[:, 0] for each in (wide, chances))
     return torch.stack([score, probability, label.to(wide)])
 
 
-def one_reading(of: Reading, score: Tensor, probability: Tensor) -> Tensor:
+def pick_reading(of: Reading, score: Tensor, probability: Tensor) -> Tensor:
     """The numbers that a test looks at."""
     if of == "score":
         return score
@@ -142,18 +142,18 @@ def one_reading(of: Reading, score: Tensor, probability: Tensor) -> Tensor:
     return probability
 
 
-def ranked(relevance: Tensor, counts: Tensor, seed: int = 0) -> Tensor:
+def rank_features(relevance: Tensor, counts: Tensor, seed: int = 0) -> Tensor:
     """The place of each feature from the most relevant (0) on, (batch, features); what a sample lacks is last.
 
-    >>> ranked(torch.tensor([[3.0, 9.0, 5.0]]), torch.tensor([3])).tolist()
+    >>> rank_features(torch.tensor([[3.0, 9.0, 5.0]]), torch.tensor([3])).tolist()
     [[2, 0, 1]]
     """
     many = relevance.shape[1]
     # NumPy's stream begins alike for any length, so that padding changes no tie.
     chance = torch.from_numpy(np.random.default_rng(seed).random(many)).argsort().to(relevance.device)
     absent = torch.arange(many, device=relevance.device) >= counts.to(relevance.device)[:, None]
-    shuffled = relevance.masked_fill(absent, -torch.inf)[:, chance]
-    order = chance[shuffled.argsort(dim=1, descending=True, stable=True)]
+    shuffled = relevance.masked_fill(absent, -torch.inf)[:, chance]  # (batch, features)
+    order = chance[shuffled.argsort(dim=1, descending=True, stable=True)]  # (batch, features)
     places = torch.arange(many, device=relevance.device).expand_as(order)
     return torch.empty_like(order).scatter_(1, order, places)
 
@@ -172,14 +172,14 @@ def even_steps(counts: Tensor, steps: int | None) -> Tensor:
     counts = counts[:, None]
     each = counts.clamp(max=steps)
     # Half a step rounds to even, as Python rounds.
-    hidden = (place * counts / each).round().long()
+    hidden = (place * counts / each).round().long()  # (batch, steps + 1)
     return torch.where(place <= each, hidden, counts + 1)
 
 
-def at_shares(counts: Tensor, shares: Sequence[float]) -> Tensor:
+def counts_at_shares(counts: Tensor, shares: Sequence[float]) -> Tensor:
     """How many features given shares of them are, (batch, shares), rounded up: at least one.
 
-    >>> at_shares(torch.tensor([21, 200]), [0.01, 0.5]).tolist()
+    >>> counts_at_shares(torch.tensor([21, 200]), [0.01, 0.5]).tolist()
     [[1, 11], [2, 100]]
     """
     # Rounded first, so that 0.07 × 100 = 7.000000000000001 is 7.

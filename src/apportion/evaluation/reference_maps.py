@@ -41,13 +41,13 @@ def values_of(explanation: Map, inputs: Inputs) -> dict[Any, Tensor]:
             raise InputError(f"the map has values for {key!r}, but the inputs are {names}")
         if not isinstance(value, Tensor | np.ndarray):
             raise InputError(f"the map holds {type(value).__name__}; accepted: an Explanation or tensors")
-        found[key] = _fitted(torch.as_tensor(value), asked[key])
+        found[key] = _fit_shape(torch.as_tensor(value), asked[key])
     if not found:
         raise InputError("the map holds no values")
     return found
 
 
-def in_rows(explanation: Map, inputs: Inputs) -> Tensor:
+def values_in_rows(explanation: Map, inputs: Inputs) -> Tensor:
     """All values of each sample in one row, (batch, entries), padding included."""
     return torch.cat([values.flatten(1) for values in values_of(explanation, inputs).values()], 1)
 
@@ -58,7 +58,7 @@ def _items(tree: Any) -> dict[Any, Any]:
     return dict(enumerate(tree)) if isinstance(tree, tuple | list) else {None: tree}
 
 
-def _fitted(value: Tensor, x: Tensor) -> Tensor:
+def _fit_shape(value: Tensor, x: Tensor) -> Tensor:
     shape = tuple(value.shape)
     if not value.is_floating_point():
         value = value.to(torch.get_default_dtype())
@@ -108,12 +108,16 @@ def method_of(explanation: Map, test: object) -> Any:
 
 @dataclass(frozen=True)
 class RandomMap:
-    """A map of independent numbers, uniform between −1 and 1: what a method that knows nothing would give."""
+    """A map of independent numbers, uniform between −1 and 1: what a method that knows nothing would give.
+
+    Attributes:
+        seed (int, default 0): Seed of the numbers.
+    """
 
     seed: int = 0
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        return _made(self, model, inputs, target)
+        return _make_explanation(self, model, inputs, target)
 
     def values(self, like: Values) -> Values:
         generator = torch.Generator().manual_seed(self.seed)
@@ -128,7 +132,7 @@ class UniformMap:
     """The same number everywhere: a map that does not choose. Tests that need an order break its ties at random."""
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        return _made(self, model, inputs, target)
+        return _make_explanation(self, model, inputs, target)
 
     def values(self, like: Values) -> Values:
         ones: Values = map_tensors(like, torch.ones_like)
@@ -137,7 +141,11 @@ class UniformMap:
 
 @dataclass(frozen=True)
 class Reversed:
-    """The map of another method times −1: the opposite of what that method says."""
+    """The map of another method times −1: the opposite of what that method says.
+
+    Attributes:
+        method (method): The method whose map is turned.
+    """
 
     method: Any
 
@@ -151,10 +159,14 @@ class Reversed:
 
 
 def references(explanation: AnyMap, seed: int = 0) -> dict[str, AnyMap]:
-    """The maps that every table has beside the methods: `random`, `uniform`, and `reversed` of a map.
+    """Make the maps that every table has beside the methods: `random`, `uniform`, and `reversed` of a map.
 
-    They have the target, the output and the features of an explanation. A test on which a method does not
-    do better than these tells nothing about it.
+    They have the target, the output and the features of an explanation. A test on which a method does not do better
+    than these tells nothing about it.
+
+    Args:
+        explanation (Explanation or Tensor): The map to turn, and the shape of the others.
+        seed (int, default 0): Seed of the random map.
 
     >>> import apportion as ap
     >>> e = ap.InputXGradient()(torch.nn.Linear(2, 2), torch.ones(1, 2))
@@ -177,7 +189,9 @@ def references(explanation: AnyMap, seed: int = 0) -> dict[str, AnyMap]:
     }
 
 
-def _made(way: RandomMap | UniformMap, model: Model, inputs: Inputs, target: Target) -> Explanation:
+def _make_explanation(
+    way: RandomMap | UniformMap, model: Model, inputs: Inputs, target: Target
+) -> Explanation:
     """A map that needs only the shape of the inputs, of the numbers' type of the scores."""
     from apportion.engines.masking.engine import Masking
 

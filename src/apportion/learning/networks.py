@@ -16,10 +16,18 @@ PADDING = 0
 class AttentionClassifier(nn.Module):
     """Embedding, BiLSTM, attention `softmax(v·tanh(W h + b))` over the tokens, linear (Bahdanau et al. 2015).
 
-    Token ids `(batch, tokens)` in, scores `(batch, classes)` out. Padding (id 0) is as if it were not
-    there, wherever it stands, so a batch gives what its texts give one by one, and a token that is
-    replaced by padding is deleted. `states`, `attention` and `decide` are the three steps of `forward`,
-    for whoever wants to look at a map or decide with another one.
+    Token ids (batch, tokens) in, scores (batch, classes) out. Padding (id 0) is as if it were not there, wherever it
+    stands, so a batch gives what its texts give one by one, and a token that is replaced by padding is deleted.
+    `states`, `attention` and `decide` are the three steps of `forward`, for whoever wants to look at a map or decide
+    with another one.
+
+    Args:
+        words (int): Size of the vocabulary.
+        embedding (int, default 300): Dimensions of the embeddings.
+        hidden (int, default 128): Units of the LSTM in each direction.
+        attention (int, default None): Width of the scoring layer; None: `hidden`.
+        classes (int, default 2): Classes.
+        dropout (float, default 0.0): Share that is dropped in training.
 
     >>> model = AttentionClassifier(words=10, embedding=4, hidden=3).eval()
     >>> alone, padded = torch.tensor([[2, 7]]), torch.tensor([[2, 7, 0], [5, 5, 5]])
@@ -36,7 +44,6 @@ class AttentionClassifier(nn.Module):
         classes: int = 2,
         dropout: float = 0.0,
     ) -> None:
-        """`hidden` units a direction; `attention` is the width of the scoring layer, `hidden` by default."""
         super().__init__()
         width = hidden if attention is None else attention
         self.embedding = nn.Embedding(words, embedding, padding_idx=PADDING)
@@ -60,8 +67,8 @@ class AttentionClassifier(nn.Module):
         words: Tensor = self.dropout(self.embedding(ids))
         states: Tensor = torch.cat(
             [
-                _read(self.rightward, words, (place + last).argsort(1)),
-                _read(self.leftward, words, (last - place).argsort(1)),
+                _run_lstm(self.rightward, words, (place + last).argsort(1)),
+                _run_lstm(self.leftward, words, (last - place).argsort(1)),
             ],
             dim=-1,
         )
@@ -81,11 +88,17 @@ class AttentionClassifier(nn.Module):
 
 
 class TokenMLP(nn.Module):
-    """A perceptron that sees each token by itself: `tanh(W e + b)` of its embedding, weighted by a given map,
-    summed and classified linearly (Wiegreffe & Pinter 2019).
+    """A perceptron that sees each token by itself (Wiegreffe & Pinter 2019).
 
-    Token ids and weights `(batch, tokens)` in, scores `(batch, classes)` out; what the model learns about
-    which tokens matter it can only have from the map. `states` and `decide` are as in AttentionClassifier.
+    `tanh(W e + b)` of its embedding, weighted by a given map, summed and classified linearly. Token ids and weights
+    (batch, tokens) in, scores (batch, classes) out; what the model learns about which tokens matter it can only have
+    from the map. `states` and `decide` are as in AttentionClassifier.
+
+    Args:
+        words (int): Size of the vocabulary.
+        embedding (int, default 300): Dimensions of the embeddings.
+        hidden (int, default 128): Hidden units for each token.
+        classes (int, default 2): Classes.
 
     >>> model = TokenMLP(words=10, embedding=4, hidden=3)
     >>> model(torch.tensor([[2, 7, 0]]), torch.tensor([[0.5, 0.5, 0.0]])).shape
@@ -119,7 +132,7 @@ def _decide(output: nn.Linear, states: Tensor, weights: Tensor) -> Tensor:
     return scores
 
 
-def _read(lstm: nn.LSTM, words: Tensor, order: Tensor) -> Tensor:
+def _run_lstm(lstm: nn.LSTM, words: Tensor, order: Tensor) -> Tensor:
     """Run the LSTM over the words in this order, and put its states back where their words stand.
 
     A packed sequence would be exact too, but hides the recurrence from whoever watches torch functions.

@@ -25,10 +25,17 @@ Say = Callable[[str], None]
 class Training:
     """How a text classifier is trained; the defaults are those of Jain & Wallace (2019).
 
-    Adam with AMSGrad at `rate`, and L2 `decay` on all weights but the attention's and the embedding's (where
-    Adam would shrink the rows of rare words at full rate); batches of `batch` texts of like length. The
-    weights of the epoch with the best validation ROC-AUC are kept; training stops after `patience` epochs
-    without a better one (None: never), and after `epochs`.
+    Adam with AMSGrad, on batches of texts of like length. The weights of the epoch with the best validation ROC-AUC
+    are kept.
+
+    Attributes:
+        epochs (int, default 8): Epochs at most.
+        batch (int, default 32, texts): Batch size.
+        rate (float, default 1e-3): Learning rate.
+        decay (float, default 1e-5): L2 decay of all weights but the attention's and the embedding's (where Adam would
+            shrink the rows of rare words at full rate).
+        patience (int, default None): Epochs without a better one after which training stops; None: never.
+        seed (int, default 0): Seed of dropout and batches.
     """
 
     epochs: int = 8
@@ -210,15 +217,15 @@ class _State:
                 "or a file that does not exist"
             )
         self.history = [Epoch(**epoch) for epoch in numbers["history"]]
-        self.model.load_state_dict(_under("model/", tensors))
-        self.best = _under("best/", tensors)
+        self.model.load_state_dict(_strip_prefix("model/", tensors))
+        self.best = _strip_prefix("best/", tensors)
         packed = self.optimiser.state_dict()
         state: dict[int, dict[str, Any]] = {}
-        for name, tensor in _under("optimiser/", tensors).items():
+        for name, tensor in _strip_prefix("optimiser/", tensors).items():
             index, entry = name.split("/")
             state.setdefault(int(index), {})[entry] = tensor
         self.optimiser.load_state_dict({**packed, "state": state})
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _strip_prefix(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

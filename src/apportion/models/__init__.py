@@ -1,4 +1,8 @@
-"""The models that ship, and the user's own, by name."""
+"""The models that ship, and the user's own, by name.
+
+`load` here is the door. `shipped/` has the models, `_loading.py` finds the user's own; `prototypes/` and
+`bag_of_words/` are models that explain themselves.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +46,7 @@ SHIPPED = {
 
 
 def load(name: str | Path) -> Classifier:
-    """A classifier by name: one that ships, or the user's own.
+    """Load a classifier by name: one that ships, or the user's own.
 
     - `sentiment`, `imagenet`, `digits`, `breast-cancer`: these ship;
     - `pkg.module:factory` or `path/to/file.py:factory`: the factory takes no arguments and returns a
@@ -54,13 +58,16 @@ def load(name: str | Path) -> Classifier:
 
     Raises InputError with one line for whatever does not load.
 
+    Args:
+        name (str or path): The name, in one of these forms.
+
     >>> load("breast-cancer").labels
     ('malignant', 'benign')
     """
-    from apportion.models import loading
+    from apportion.models import _loading
 
     if str(name) in SHIPPED:
         module, factory = SHIPPED[str(name)].place.split(":")
         made: Classifier = getattr(import_module(f"apportion.models.{module}"), factory)()
         return made
-    return loading.load_own(str(name), tuple(SHIPPED))
+    return _loading.load_own(str(name), tuple(SHIPPED))

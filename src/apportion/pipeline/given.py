@@ -44,7 +44,7 @@ def recognise(text: str) -> Given:
     'text'
     """
     if text == "-":
-        return Given("text", _decoded(sys.stdin.buffer.read(), "standard input"), "standard input")
+        return Given("text", _decode(sys.stdin.buffer.read(), "standard input"), "standard input")
     if not text.isprintable() and any("\ud800" <= letter <= "\udfff" for letter in text):
         raise InputError("the input is not UTF-8 text")
     path = Path(text)
@@ -110,12 +110,12 @@ def read_tensors(path: Path, row: int = 0) -> Inputs:
 
 def _read(path: Path) -> str:
     try:
-        return _decoded(path.read_bytes(), str(path))
+        return _decode(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def _decoded(data: bytes, name: str) -> str:
+def _decode(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

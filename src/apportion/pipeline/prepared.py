@@ -37,8 +37,10 @@ def explain_given(
     row: int = 0,
 ) -> tuple[Prepared, list[Result]]:
     """The input ready for its model, and one explanation of it by each method."""
-    made = [_at(from_repr(name), layer) for name in methods]  # a wrong name is told before a model is loaded
-    ready = _loaded(what, model, target, row)
+    made = [
+        _at_layer(from_repr(name), layer) for name in methods
+    ]  # a wrong name is told before a model is loaded
+    ready = _load_and_prepare(what, model, target, row)
     return ready, [ready.explain(method, target) for method in made]
 
 
@@ -51,7 +53,7 @@ def explain_by_each(
 ) -> tuple[Prepared, dict[str, Result], dict[str, str]]:
     """The same by those methods that can explain this model, and why the others cannot. InputError if none can."""
     made = {name: from_repr(name) for name in methods}
-    ready = _loaded(what, model, target, row)
+    ready = _load_and_prepare(what, model, target, row)
     found, why = {}, {}
     for name, method in made.items():
         try:
@@ -63,7 +65,7 @@ def explain_by_each(
     return ready, found, why
 
 
-def _loaded(what: Given, model: str | None, target: str | None, row: int) -> Prepared:
+def _load_and_prepare(what: Given, model: str | None, target: str | None, row: int) -> Prepared:
     if row and what.kind not in ("tabular", "tensor"):
         raise InputError(
             f"a row was asked for, but {what.name!r} is one {what.kind}; accepted: tables and tensors"
@@ -125,16 +127,16 @@ def check_target(classifier: Classifier, target: str | None) -> None:
 
 def prepare(what: Given, classifier: Classifier, row: int = 0) -> Prepared:
     """Encode an input for a classifier; a model of the user's own is tried on it."""
-    inputs, features = _encoded(what, classifier, row)
+    inputs, features = _encode(what, classifier, row)
     if classifier.name not in SHIPPED:
-        inputs = _tried(classifier, inputs)
+        inputs = _try_out(classifier, inputs)
     of_many = what.kind in ("tabular", "tensor") and isinstance(what.raw, Path)
     place = f"{what.name}, row {row}" if of_many else what.name
     known = () if features is None else (features,)
     return Prepared(classifier, what.raw, inputs, known, {"model": classifier.name, "input": place})
 
 
-def _at(method: Any, layer: str | None) -> Any:
+def _at_layer(method: Any, layer: str | None) -> Any:
     if layer is None:
         return method
     settings, name = {field.name for field in fields(method)}, type(method).__name__
@@ -145,7 +147,7 @@ def _at(method: Any, layer: str | None) -> Any:
     return replace(method, at=layer)
 
 
-def _encoded(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Features | None]:
+def _encode(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Features | None]:
     if what.kind == "tensor":
         if classifier.domain == "tabular":
             raise InputError(f"{classifier.name} takes the rows of a table; accepted: a .csv file")
@@ -157,7 +159,8 @@ def _encoded(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Fea
                 "; a model for texts or tables needs its preprocessing: let the factory return a Classifier"
             )
         raise InputError(
-            f"{what.name!r:.60} is {_a(what.kind)}, but {classifier.name} takes {_a(classifier.domain)}{hint}"
+            f"{what.name!r:.60} is {_with_article(what.kind)}, but {classifier.name} takes "
+            f"{_with_article(classifier.domain)}{hint}"
         )
     try:
         if what.kind != "tabular" or not isinstance(what.raw, Path):
@@ -173,11 +176,11 @@ def _encoded(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Fea
         raise InputError(str(error)) from error
 
 
-def _a(kind: str) -> str:
+def _with_article(kind: str) -> str:
     return {"text": "a text", "image": "a picture", "tabular": "a table"}[kind]
 
 
-def _tried(classifier: Classifier, inputs: Inputs) -> Inputs:
+def _try_out(classifier: Classifier, inputs: Inputs) -> Inputs:
     """Run a model of the user's own once, so that what does not fit is one line; numbers are given in the
     model's precision and on its device."""
     model = classifier.model

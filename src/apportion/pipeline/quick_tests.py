@@ -14,15 +14,15 @@ from apportion.results.scores import Scores
 TESTS = (PixelFlipping(order="symmetric"), DeletionRate())
 
 
-def testable(explanation: Result, ready: Prepared) -> TypeGuard[Explanation]:
+def is_testable(explanation: Result, ready: Prepared) -> TypeGuard[Explanation]:
     """Whether the features of the input can be hidden in the order of an explanation: pairs of features have no
     order, and prototypes are not features of the input."""
     return isinstance(explanation, Explanation) and (explanation.features or ()) == ready.features
 
 
-def beside(ready: Prepared, explanation: Result) -> list[Scores]:
-    """The scores of one explanation, none for what `testable` refuses."""
-    if not testable(explanation, ready):
+def run_quick_tests(ready: Prepared, explanation: Result) -> list[Scores]:
+    """The scores of one explanation, none for what `is_testable` refuses."""
+    if not is_testable(explanation, ready):
         return []
     case = ready.case(explanation)
     return [case.score(test, explanation) for test in TESTS]

@@ -1,1 +1,5 @@
-"""What methods and tests return: explanations, interactions, scores and tables of them."""
+"""What methods and tests return; nothing here knows a model.
+
+`result.py` is the base of `explanation.py` and `interactions.py`: open it first. `scores.py` and `table.py` are what
+tests return, `statistics.py` and `agreement.py` what can be said of them.
+"""

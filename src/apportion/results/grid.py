@@ -16,13 +16,13 @@ NAMES = 32  # letters of a row's name that the terminal shows beside its cells
 
 
 @dataclass(frozen=True)
-class Grid:
+class TextTable:
     """A title, the names of the columns, rows of cells as text, and notes under it.
 
     Rows that begin with a name in `references` are set apart; `best` are the (row, column) places in bold.
 
     >>> rows = (("Saliency", ".67"), ("Random", ".5"))
-    >>> print(Grid("F1", ("map", "SST"), rows, (), ("Random",), ((0, 1),)).markdown())
+    >>> print(TextTable("F1", ("map", "SST"), rows, (), ("Random",), ((0, 1),)).markdown())
     ### F1
     <BLANKLINE>
     | map | SST |

@@ -12,7 +12,7 @@ from torch import Tensor
 from apportion.core.features import Features, ImageFeatures, TextFeatures
 from apportion.errors import InputError
 from apportion.results.result import Result
-from apportion.results.words import adding_up
+from apportion.results.words import write_sum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,7 +70,7 @@ class Interactions(Result):
             return super().summary(index)
         main = float(self.main[index].double().sum())
         parts = {"alone": main, "in pairs": float(self.apportioned[index]) - main}
-        return f"{type(self.method).__name__} of {self.label(index)}: {adding_up(float(self.total[index]), parts)}"
+        return f"{type(self.method).__name__} of {self.label(index)}: {write_sum(float(self.total[index]), parts)}"
 
     def top(self, k: int = 10, index: int = 0) -> list[tuple[str, str, float]]:
         """The k pairs that contribute most, strongest first: both names, and both entries together."""

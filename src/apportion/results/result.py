@@ -20,7 +20,7 @@ from apportion.core.trees import map_tensors
 from apportion.errors import InputError
 from apportion.results.cost import Cost
 from apportion.results.display import display
-from apportion.results.words import adding_up, number
+from apportion.results.words import format_number, write_sum
 
 SCHEMA = 1
 
@@ -112,10 +112,8 @@ class Result:
         """
         apportioned = float(self.apportioned[index])
         if self.total is None:
-            return (
-                f"sum of values {number(apportioned, abs(apportioned))}; this method does not claim to add up"
-            )
-        return adding_up(float(self.total[index]), {"apportioned": apportioned})
+            return f"sum of values {format_number(apportioned, abs(apportioned))}; this method does not claim to add up"
+        return write_sum(float(self.total[index]), {"apportioned": apportioned})
 
     def summary(self, index: int = 0) -> str:
         """One line: what was apportioned, and what was not."""

@@ -23,14 +23,19 @@ SCHEMA = 1
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a test found: `values` holds one number for each sample (on the CPU, in double precision).
+    """The scores that a test gives, one number for each sample.
 
-    `test` is the repr of the test, or its name. `higher_is_better` is its direction, None where neither end
-    is better (complexity). A value that is not defined is NaN, and `undefined` then says why; such samples
-    are left out of the mean, the interval and `n`. `each` is what a value stands for: a sample, or a seed
-    where a test trains models. `cost` counts the passes of the whole batch; `notes` are JSON-ready.
+    A value that is not defined is NaN; such samples are left out of the mean, the interval and `n`. Raises InputError
+    for values that are not one number each, infinite, or NaN without a reason.
 
-    Raises InputError for values that are not one number each, infinite, or NaN without a reason.
+    Attributes:
+        values (Tensor): The numbers, (n,), on the CPU in double precision.
+        test (str): The repr of the test, or its name.
+        higher_is_better (bool): The direction; None: neither end is better (complexity).
+        undefined (str, default ""): Why some values are NaN; "": none is.
+        each (str, default "sample"): What a value stands for: a sample, or a seed where a test trains models.
+        cost (Cost, default None): Passes of the whole batch and seconds; None: not known.
+        notes (dict, default {}): JSON-ready notes of the test.
 
     >>> scores = Scores([0.2, 0.4, 0.9], "DeletionRate()", higher_is_better=False)
     >>> scores

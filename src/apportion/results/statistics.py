@@ -33,7 +33,7 @@ def bootstrap_means(values: npt.ArrayLike, resamples: int = 2000, seed: int = 0)
     rows = max(1, _DRAWN_AT_ONCE // max(1, n))
     parts = []
     for begin in range(0, resamples, rows):
-        counts = random.multinomial(n, np.full(n, 1 / n), min(rows, resamples - begin))
+        counts = random.multinomial(n, np.full(n, 1 / n), min(rows, resamples - begin))  # (rows, samples)
         parts.append(counts @ data / n)
     return np.concatenate(parts)
 
@@ -67,13 +67,13 @@ def band_of_mean(
     if n < 2:
         ends = data[0] if n else np.full(data.shape[1:], math.nan)
         return ends, ends
-    tail = NormalDist().cdf(math.sqrt(n / (n - 1)) * _student((1 - level) / 2, n - 1))
+    tail = NormalDist().cdf(math.sqrt(n / (n - 1)) * _student_quantile((1 - level) / 2, n - 1))
     low, high = np.quantile(bootstrap_means(data, resamples, seed), [tail, 1 - tail], axis=0)
     constant = (data == data[0]).all(0)
     return np.where(constant, data[0], low), np.where(constant, data[0], high)
 
 
-def _student(p: float, freedom: int) -> float:
+def _student_quantile(p: float, freedom: int) -> float:
     """A quantile of Student's t (Abramowitz & Stegun 26.7.5)."""
     z = NormalDist().inv_cdf(p)
     terms = (
@@ -103,7 +103,7 @@ def sign_flip_ps(differences: npt.ArrayLike, flips: int = 10_000, seed: int = 0)
     total = data.sum(0)
     observed = np.abs(total) - 1e-12 * np.abs(data).sum(0)  # what rounding may take
     if n < 60 and 2**n <= flips:
-        turned = (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)
+        turned = (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(np.float64)  # (flips, samples)
         p = (np.abs(total - 2 * turned @ data) >= observed).mean(0)
     else:
         random = np.random.default_rng(seed)
@@ -112,7 +112,7 @@ def sign_flip_ps(differences: npt.ArrayLike, flips: int = 10_000, seed: int = 0)
         for begin in range(0, flips, rows):
             many = min(rows, flips - begin)
             bits = np.frombuffer(random.bytes(many * -(-n // 8)), dtype=np.uint8).reshape(many, -1)
-            turned = np.unpackbits(bits, axis=1, count=n).astype(np.float64)
+            turned = np.unpackbits(bits, axis=1, count=n).astype(np.float64)  # (many, samples)
             as_far += (np.abs(total - 2 * turned @ data) >= observed).sum(0)
         p = as_far / (flips + 1)
     return np.where(np.isnan(given).all(0), np.nan, p)
@@ -147,7 +147,7 @@ class Comparison:
     n: int
 
 
-def paired(
+def compare_pairs(
     values: Mapping[str, npt.ArrayLike],
     pairs: Sequence[tuple[str, str]] | None = None,
     level: float = 0.95,
@@ -157,7 +157,7 @@ def paired(
 
     `values` maps each method to one value per sample, in the same order; `pairs` are those to compare (default: all).
 
-    >>> found = paired({"a": [0.9, 0.8, 0.7, 0.9], "b": [0.1, 0.2, 0.1, 0.3]})
+    >>> found = compare_pairs({"a": [0.9, 0.8, 0.7, 0.9], "b": [0.1, 0.2, 0.1, 0.3]})
     >>> round(found[0].difference, 2), found[0].p
     (0.65, 0.125)
     """
@@ -173,9 +173,9 @@ def paired(
             raise InputError(f"no values for {name!r}; there are those of {', '.join(data)}")
     if not chosen:
         return []
-    differences = np.stack([data[a] - data[b] for a, b in chosen], 1)
+    differences = np.stack([data[a] - data[b] for a, b in chosen], 1)  # (samples, pairs)
     known = ~np.isnan(differences)
-    ends = np.stack(band_of_mean(differences, level, seed), 1)
+    ends = np.stack(band_of_mean(differences, level, seed), 1)  # (pairs, 2)
     for column in np.flatnonzero(~known.all(0)):
         ends[column] = interval_of_mean(differences[known[:, column], column], level, seed)
     p_values = sign_flip_ps(differences, seed=seed).tolist()

@@ -13,10 +13,10 @@ import torch
 from apportion.core.files import write_whole
 from apportion.errors import InputError
 from apportion.results.agreement import Numbers, kendall_tau, krippendorff_alpha
-from apportion.results.grid import Grid
+from apportion.results.grid import TextTable
 from apportion.results.scores import Scores
-from apportion.results.statistics import Comparison, paired, ranks
-from apportion.results.words import number
+from apportion.results.statistics import Comparison, compare_pairs, ranks
+from apportion.results.words import format_number
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,9 +31,14 @@ _ARROWS = {True: " ↑", False: " ↓", None: ""}
 class Table:
     """Scores by row (a method or a reference) and test.
 
-    `references` are the rows that are no methods; `panel` holds the scores of the methods by test, replacement and
-    method; `blind` are the tests that cannot tell a map from a reference. Ranks, comparisons and agreement are
-    of methods only, turned so that higher is better.
+    Ranks, comparisons and agreement are of methods only, turned so that higher is better.
+
+    Attributes:
+        scores (dict of dict of Scores): Row → test → scores.
+        references (tuple of str, default ()): Rows that are no methods.
+        panel (dict, default {}): Scores of the methods by test, replacement and method.
+        seed (int, default 0): Seed of the bootstrap.
+        blind (tuple of str, default ()): Tests that cannot tell a map from a reference.
     """
 
     scores: Mapping[str, Mapping[str, Scores]]
@@ -63,7 +68,7 @@ class Table:
     def paired(self, test: str, level: float = 0.95) -> list[Comparison]:
         """Each two methods on the same samples; a difference above 0 says that the first is better."""
         values = {method: self._scores(method, test).oriented.numpy() for method in self.methods}
-        return paired(values, level=level, seed=self.seed)
+        return compare_pairs(values, level=level, seed=self.seed)
 
     def agreement(self) -> tuple[list[str], Numbers, float]:
         """The tests with a direction, Kendall's τ between the orders that they give the methods, and Krippendorff's
@@ -101,15 +106,15 @@ class Table:
             "tests": list(self.tests),
             "references": list(self.references),
             "scores": {
-                row: {test: _with_interval(scores) for test, scores in by_test.items()}
+                row: {test: _describe_scores(scores) for test, scores in by_test.items()}
                 for row, by_test in self.scores.items()
             },
-            "ranks": {test: _no_nan(self.ranks(test)) for test in self.tests},
-            "paired": {test: [_no_nan(vars(c)) for c in self.paired(test)] for test in self.tests},
-            "agreement": {"tests": names, "tau": _no_nan(tau.tolist()), "alpha": _no_nan(alpha)},
+            "ranks": {test: _without_nan(self.ranks(test)) for test in self.tests},
+            "paired": {test: [_without_nan(vars(c)) for c in self.paired(test)] for test in self.tests},
+            "agreement": {"tests": names, "tau": _without_nan(tau.tolist()), "alpha": _without_nan(alpha)},
             "panel": {
                 test: {
-                    name: {method: _no_nan(scores.mean) for method, scores in by_method.items()}
+                    name: {method: _without_nan(scores.mean) for method, scores in by_method.items()}
                     for name, by_method in by_replacement.items()
                 }
                 for test, by_replacement in self.panel.items()
@@ -124,7 +129,7 @@ class Table:
 
         return write_whole(Path(path), json.dumps(self.to_dict(), indent=1).encode())
 
-    def grid(self, title: str = "", bold: bool = True) -> Grid:
+    def grid(self, title: str = "", bold: bool = True) -> TextTable:
         """The table as text: the best method of a test is bold, and so is any that is not clearly worse."""
         columns = self._columns()
         names, *rows = zip(["", *self.scores], *columns.values(), strict=True)
@@ -135,7 +140,7 @@ class Table:
             for j, names_of in enumerate(leading, 1)
             if row[0] in names_of
         ]
-        return Grid(title, names, rows, self._remarks(bold), self.references, best)
+        return TextTable(title, names, rows, self._remarks(bold), self.references, best)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         yield self.grid(bold=console.color_system is not None)
@@ -156,7 +161,7 @@ class Table:
         return {
             test: [
                 test + _ARROWS[self._scores(self.methods[0], test).higher_is_better],
-                *cells([self._scores(row, test) for row in self.scores]),
+                *format_cells([self._scores(row, test) for row in self.scores]),
             ]
             for test in self.tests
         }
@@ -174,7 +179,7 @@ class Table:
         names, _, alpha = self.agreement()
         if len(names) > 1 and not math.isnan(alpha):
             remarks.append(
-                f"agreement of the tests on the ranks of the methods: Krippendorff's α = {number(alpha)}"
+                f"agreement of the tests on the ranks of the methods: Krippendorff's α = {format_number(alpha)}"
             )
         why = dict.fromkeys(s.undefined for row in self.scores.values() for s in row.values() if s.undefined)
         if why:
@@ -204,7 +209,7 @@ class Table:
         return _oriented(self._scores(row, test))
 
 
-def joined(tables: Sequence[Table]) -> Table:
+def join_tables(tables: Sequence[Table]) -> Table:
     """One table of the samples of several, which have the same rows and tests."""
     first = tables[0]
     if any((t.tests, tuple(t.scores)) != (first.tests, tuple(first.scores)) for t in tables):
@@ -212,7 +217,7 @@ def joined(tables: Sequence[Table]) -> Table:
 
     def join(each: Sequence[Mapping[str, Mapping[str, Scores]]]) -> dict[str, dict[str, Scores]]:
         return {
-            row: {name: _joined([part[row][name] for part in each]) for name in by_name}
+            row: {name: _join_scores([part[row][name] for part in each]) for name in by_name}
             for row, by_name in each[0].items()
         }
 
@@ -220,7 +225,7 @@ def joined(tables: Sequence[Table]) -> Table:
     return replace(first, scores=join([t.scores for t in tables]), panel=panel)
 
 
-def _joined(parts: Sequence[Scores]) -> Scores:
+def _join_scores(parts: Sequence[Scores]) -> Scores:
     undefined = "; ".join(dict.fromkeys(part.undefined for part in parts if part.undefined))
     return replace(
         parts[0], values=torch.cat([p.values for p in parts]), undefined=undefined, cost=None, notes={}
@@ -242,7 +247,7 @@ def _best(scores: Mapping[str, Scores]) -> str | None:
     return max(means, key=lambda name: means[name]) if means else None
 
 
-def cells(column: Sequence[Scores]) -> list[str]:
+def format_cells(column: Sequence[Scores]) -> list[str]:
     """Means with their intervals, all to the digits that the largest mean of the column asks for."""
     scale = max((abs(scores.mean) for scores in column if scores.n), default=1.0)
     return [_cell(scores, scale) for scores in column]
@@ -251,20 +256,20 @@ def cells(column: Sequence[Scores]) -> list[str]:
 def _cell(scores: Scores, scale: float) -> str:
     if not scores.n:
         return "undefined"
-    mean, low, high = (number(v, scale) for v in (scores.mean, *scores.interval()))
+    mean, low, high = (format_number(v, scale) for v in (scores.mean, *scores.interval()))
     return mean if scores.n == 1 else f"{mean} [{low}, {high}]"
 
 
-def _with_interval(scores: Scores) -> dict[str, Any]:
+def _describe_scores(scores: Scores) -> dict[str, Any]:
     found = {**scores.to_dict(), "mean": scores.mean, "interval": list(scores.interval()), "n": scores.n}
-    cleaned: dict[str, Any] = _no_nan(found)
+    cleaned: dict[str, Any] = _without_nan(found)
     return cleaned
 
 
-def _no_nan(tree: Any) -> Any:
+def _without_nan(tree: Any) -> Any:
     """JSON has no NaN: None."""
     if isinstance(tree, dict):
-        return {key: _no_nan(value) for key, value in tree.items()}
+        return {key: _without_nan(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_no_nan(value) for value in tree]
+        return [_without_nan(value) for value in tree]
     return None if isinstance(tree, float) and math.isnan(tree) else tree

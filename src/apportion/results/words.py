@@ -10,11 +10,11 @@ from typing import Any
 from apportion.core.registry import Recorded
 
 
-def called(method: Any) -> str:
+def describe_method(method: Any) -> str:
     """A method as one would write it down: with those of its settings that are not the default.
 
     >>> import apportion as ap
-    >>> called(ap.LRP()), called(ap.LRP("epsilon", ledger=True))
+    >>> describe_method(ap.LRP()), describe_method(ap.LRP("epsilon", ledger=True))
     ('LRP', "LRP(composite='epsilon', ledger=True)")
     """
     if isinstance(method, Recorded):
@@ -25,35 +25,35 @@ def called(method: Any) -> str:
         each.name: each.default_factory() for each in fields(method) if each.default_factory is not MISSING
     }
     settings = [
-        f"{each.name}={called(value)}"
+        f"{each.name}={describe_method(value)}"
         for each in fields(method)
         if each.repr and repr(value := getattr(method, each.name)) != repr(plain[each.name])
     ]
     return type(method).__name__ + (f"({', '.join(settings)})" if settings else "")
 
 
-def adding_up(total: float, parts: Mapping[str, float]) -> str:
+def write_sum(total: float, parts: Mapping[str, float]) -> str:
     """A total as its parts and a remainder, which is that of the numbers as they are printed: a reader who adds
     them up gets the total. A remainder too small for these digits is told as it is, and not as what rounding leaves.
 
-    >>> adding_up(1.516, {"apportioned": 1.572}), adding_up(3.0, {"alone": 5.0, "in pairs": -2.0001})
+    >>> write_sum(1.516, {"apportioned": 1.572}), write_sum(3.0, {"alone": 5.0, "in pairs": -2.0001})
     ('total 1.52 = apportioned 1.57 − remainder 0.05', 'total 3.00 = alone 5.00 − in pairs 2.00 + remainder 0.0001')
-    >>> adding_up(0.2434, {"alone": 0.4286, "in pairs": -0.1852})
+    >>> write_sum(0.2434, {"alone": 0.4286, "in pairs": -0.1852})
     'total 0.243 = alone 0.429 − in pairs 0.185 + remainder 0.000'
     """
     scale = max(abs(total), *map(abs, parts.values()))
-    texts = [number(value, scale) for value in (total, *parts.values())]
+    texts = [format_number(value, scale) for value in (total, *parts.values())]
     left = _exact(total - sum(parts.values()), scale)
     whole, *rest = map(_read, texts)
     of_printed = _exact(whole - sum(rest), scale)
     # A number much smaller than the others is printed to digits of its own, and so is what it leaves.
     digits = max((len(text.partition(".")[2]) for text in texts if "e" not in text), default=0)
     if not round(left, _decimals(scale)) or not of_printed:
-        remainder = number(left, scale)
+        remainder = format_number(left, scale)
     elif digits > _decimals(scale):
         remainder = f"{of_printed:.{digits}f}".replace("-", "−", 1)
     else:
-        remainder = number(of_printed, scale)
+        remainder = format_number(of_printed, scale)
     shown = {**dict(zip(parts, texts[1:], strict=True)), "remainder": remainder}
     terms = [
         f"{'−' if text.startswith('−') else '+'} {name} {text.lstrip('−')}" for name, text in shown.items()
@@ -72,12 +72,14 @@ def _read(text: str) -> float:
     return float(text.replace("−", "-"))
 
 
-def number(value: float, scale: float = 1.0) -> str:
+def format_number(value: float, scale: float = 1.0) -> str:
     """A number to three digits of `scale` and at least two decimals, with a true minus sign; two digits of
     its own where that would show nothing, and powers of ten where the scale is tiny.
 
-    >>> number(5.2049), number(-0.0526, 0.0642), number(-0.00012, 5.2), number(0.0, 1e-20), number(3.85e-7, 4e-7)
-    ('5.20', '−0.0526', '−0.00012', '0.00', '3.85e-07')
+    >>> format_number(5.2049), format_number(-0.0526, 0.0642), format_number(-0.00012, 5.2)
+    ('5.20', '−0.0526', '−0.00012')
+    >>> format_number(0.0, 1e-20), format_number(3.85e-7, 4e-7)
+    ('0.00', '3.85e-07')
     """
     decimals = _decimals(scale)
     text = f"{value:.{decimals}f}" if decimals < 7 else f"{value:.3g}" if value else "0.00"
@@ -90,6 +92,6 @@ def _decimals(scale: float) -> int:
     return max(2, 2 - math.floor(math.log10(scale))) if scale > 0 else 2
 
 
-def signed(value: float, scale: float = 1.0) -> str:
+def format_signed(value: float, scale: float = 1.0) -> str:
     """A number with its sign, + included."""
-    return number(value, scale) if value < 0 else f"+{number(value, scale)}"
+    return format_number(value, scale) if value < 0 else f"+{format_number(value, scale)}"

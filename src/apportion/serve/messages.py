@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from apportion.display.page_data import Chart, Score, Section
+from apportion.display.page_data import Chart, Section, TestScore
 
 
 class Column(TypedDict):
@@ -74,7 +74,7 @@ class Progress(TypedDict):
     what: str
 
 
-class Explained(TypedDict):
+class SectionMade(TypedDict):
     """The explanation by a method."""
 
     event: Literal["section"]
@@ -87,7 +87,7 @@ class Tested(TypedDict):
 
     event: Literal["tested"]
     method: str
-    tests: list[Score]
+    tests: list[TestScore]
     chart: Chart | None
     done: bool
 
@@ -100,4 +100,4 @@ class Failed(TypedDict):
     message: str
 
 
-Said = Waiting | Start | Progress | Explained | Tested | Failed
+Said = Waiting | Start | Progress | SectionMade | Tested | Failed

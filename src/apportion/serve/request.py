@@ -39,7 +39,7 @@ class Ask(BaseModel):
         if self.row is not None:
             return Given("tabular", self.row, "a row")
         if self.image is not None:
-            return Given("image", picture(self.image, self.name), self.name)
+            return Given("image", read_picture(self.image, self.name), self.name)
         raise InputError("there is no input; accepted: a text, a picture or a row")
 
 
@@ -57,7 +57,7 @@ def read_ask(body: bytes) -> Ask:
         raise InputError(f"{place}: {first['msg']}") from None
 
 
-def picture(encoded: str, name: str) -> Image.Image:
+def read_picture(encoded: str, name: str) -> Image.Image:
     """A picture from base64, whole, and no larger than the limits."""
     if not encoded:
         raise InputError("there is no picture yet: drop one, or choose a file")

@@ -26,7 +26,7 @@ from apportion.core.registry import class_named, description
 from apportion.display.html import shell, versions
 from apportion.errors import InputError
 from apportion.names import INTERACTIONS, METHODS
-from apportion.serve.jobs import Models, explain
+from apportion.serve._jobs import Models, explain
 from apportion.serve.messages import Catalog, Method, Said
 from apportion.serve.request import MOST_BYTES, Ask, read_ask
 

@@ -25,7 +25,7 @@ from apportion.results.explanation import Explanation
 from apportion.results.scores import Scores
 from apportion.results.table import Table
 from apportion.study.config import Data, Study
-from apportion.study.store import Cell, Result, Store
+from apportion.study.store import Cell, CellResult, Store
 
 REVISION = 2  # of what a cell computes
 GRID = np.linspace(0, 1, 21)  # shares of hidden features at which the curves of several inputs are averaged
@@ -117,7 +117,7 @@ class _Pair:
         """The method that the reference rows are made of."""
         return self.study.methods[0]
 
-    def _score(self, method: str, test: str) -> Result:
+    def _score(self, method: str, test: str) -> CellResult:
         """One test of one method on all inputs, one after the other."""
         measure = from_repr(test, "test")
         values, curves, why = [], [], ""
@@ -134,9 +134,9 @@ class _Pair:
                     curve = found.notes["curves"]["morf"]
                     curves.append(np.interp(GRID, curve["share"], curve["value"]).tolist())
         except InputError as error:
-            return Result({"left_out": str(error)})
+            return CellResult({"left_out": str(error)})
         scores = Scores(torch.tensor(values), repr(measure), measure.higher_is_better, undefined=why)
-        return Result({"scores": scores.to_dict(), "curves": curves})
+        return CellResult({"scores": scores.to_dict(), "curves": curves})
 
     def _explanations(self, method: str) -> list[Explanation]:
         if method not in self._explained:

@@ -20,7 +20,15 @@ KINDS = ("comparison", "text-faithfulness")
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs: what `apportion bulk --data` takes, or texts that stand in the study file itself."""
+    """The inputs of a study.
+
+    Attributes:
+        name (str): What tables call them.
+        path (str, default None): What `apportion bulk --data` takes; None: `texts` are the inputs.
+        texts (tuple of str, default ()): Texts that stand in the study file itself.
+        column (str, default None): Column of a table with the text or picture; None: it is found.
+        id (str, default None): Column of a table with the id; None: the file name, or the number.
+    """
 
     name: str
     path: str | None = None
@@ -31,7 +39,18 @@ class Data:
 
 @dataclass(frozen=True)
 class Study:
-    """Models × data × methods × tests, on `samples` inputs of each data set that are drawn with `seed`."""
+    """A study of models × data × methods × tests.
+
+    Attributes:
+        title (str): The title of its report.
+        models (tuple of str): Names as in `apportion.load`.
+        data (tuple of Data): The data sets.
+        methods (tuple of str): Short names or reprs.
+        tests (tuple of str): Short names or reprs.
+        samples (int, default 20): Inputs of each data set.
+        seed (int, default 0): Seed by which they are drawn.
+        text (str, default ""): The file as it was written.
+    """
 
     title: str
     models: tuple[str, ...]
@@ -45,7 +64,14 @@ class Study:
 
 @dataclass(frozen=True)
 class TextFaithfulness:
-    """The study of feature maps on text, as `apportion study text-faithfulness` runs it."""
+    """The study of feature maps on text, as `apportion study text-faithfulness` runs it.
+
+    Attributes:
+        title (str): The title of its report.
+        data (str): Folder with the corpora, or "huggingface".
+        corpora (tuple of str, default None): Names of some of the corpora; None: all.
+        fast (bool, default False): SST alone and less of it.
+    """
 
     title: str
     data: str

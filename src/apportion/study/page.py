@@ -15,7 +15,7 @@ from apportion.display.page_data import Chart, Curve, Matrix, Table
 from apportion.display.page_data import Study as StudyPage
 from apportion.errors import InputError
 from apportion.results.agreement import krippendorff_alpha
-from apportion.results.grid import Grid
+from apportion.results.grid import TextTable
 from apportion.results.statistics import band_of_mean
 from apportion.study.comparison import GRID, Outcome, mean_or_dash, ratings
 from apportion.study.config import Study
@@ -59,7 +59,7 @@ def write_page(folder: Path, path: Path) -> Path:
     return write_whole(path, shell(data, title, plain).encode())
 
 
-def _as_data(table: Grid) -> Table:
+def _as_data(table: TextTable) -> Table:
     return {
         "title": table.title,
         "columns": list(table.columns),
@@ -70,7 +70,7 @@ def _as_data(table: Grid) -> Table:
     }
 
 
-def tables(outcomes: Sequence[Outcome]) -> list[Grid]:
+def tables(outcomes: Sequence[Outcome]) -> list[TextTable]:
     """The scores and the ranks of each outcome, and whether the tests and the data agree."""
     made = []
     for one in outcomes:
@@ -78,7 +78,7 @@ def tables(outcomes: Sequence[Outcome]) -> list[Grid]:
     return [*made, _tests_agree(outcomes), *([_data_agree(outcomes)] if len(outcomes) > 1 else [])]
 
 
-def _scores(one: Outcome) -> Grid:
+def _scores(one: Outcome) -> TextTable:
     found = one.table.grid(f"{one.model} on {one.data}")
     notes = [f"Mean over {one.samples} inputs with its 95 % bootstrap interval; ↑ higher is better, ↓ lower."]
     notes += ["Bold: the best method, and those not clearly worse (paired, Holm-corrected p ≥ 0.05)."] * bool(
@@ -89,10 +89,10 @@ def _scores(one: Outcome) -> Grid:
     return replace(found, notes=notes)
 
 
-def _ranks(one: Outcome) -> Grid:
+def _ranks(one: Outcome) -> TextTable:
     ranks = {test: one.table.ranks(test) for test in one.table.tests}
     rows = [[m, *(_rank(ranks[test][m]) for test in one.table.tests)] for m in one.table.methods]
-    return Grid(
+    return TextTable(
         f"Ranks: {one.model} on {one.data}", ["", *one.table.tests], rows, ["1 is best; ties share theirs."]
     )
 
@@ -101,20 +101,20 @@ def _rank(rank: float) -> str:
     return "–" if np.isnan(rank) else f"{rank:g}"
 
 
-def _tests_agree(outcomes: Sequence[Outcome]) -> Grid:
+def _tests_agree(outcomes: Sequence[Outcome]) -> TextTable:
     rows = [[f"{o.model} on {o.data}", mean_or_dash(o.table.agreement()[2])] for o in outcomes]
     note = "Krippendorff's α of the ranks that the tests give the methods: 1 the same, 0 as by chance."
-    return Grid("Do the tests agree?", ["", "α"], rows, [note])
+    return TextTable("Do the tests agree?", ["", "α"], rows, [note])
 
 
-def _data_agree(outcomes: Sequence[Outcome]) -> Grid:
+def _data_agree(outcomes: Sequence[Outcome]) -> TextTable:
     rows = []
     for test in outcomes[0].table.tests:
         ranks = ratings(outcomes, test)
         known = ranks.shape[1] > 1 and not np.isnan(ranks).any()
         rows.append([test, mean_or_dash(krippendorff_alpha(ranks) if known else float("nan"))])
     note = "Krippendorff's α of the ranks that the models and data sets give the methods, by test."
-    return Grid("Do the models and data agree?", ["", "α"], rows, [note])
+    return TextTable("Do the models and data agree?", ["", "α"], rows, [note])
 
 
 def _chart(one: Outcome) -> Chart:

@@ -38,7 +38,7 @@ class Cell:
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class CellResult:
     """What a piece of work gave: JSON-ready `numbers` and `tensors`; `seconds` is what it took."""
 
     numbers: Any = None
@@ -50,7 +50,10 @@ class Result:
 class Store:
     """Finished cells in a folder, one file each, written whole or not at all and with a checksum.
 
-    `say` gets a line for each cell that is begun and for each file that is found to be corrupt.
+    Attributes:
+        folder (Path): The folder.
+        say (callable, default silent): Gets a line for each cell that is begun and for each file that is found to be
+            corrupt.
     """
 
     folder: Path
@@ -64,7 +67,7 @@ class Store:
         """Where work on a cell may keep what it has so far; removed when the cell is finished."""
         return self.folder / "unfinished" / f"{cell.name}-{cell.fingerprint}.safetensors"
 
-    def find(self, cell: Cell) -> Result | None:
+    def find(self, cell: Cell) -> CellResult | None:
         """The finished cell, or None if it is not there; a corrupt one is named to `say` and taken as not
         there."""
         path = self.path(cell)
@@ -75,9 +78,9 @@ class Store:
         except InputError as error:
             self.say(f"{error}; it is done again")
             return None
-        return Result(numbers["numbers"], tensors, numbers["seconds"])
+        return CellResult(numbers["numbers"], tensors, numbers["seconds"])
 
-    def get(self, cell: Cell, compute: Callable[[], Result]) -> Result:
+    def get(self, cell: Cell, compute: Callable[[], CellResult]) -> CellResult:
         """The finished cell, from its file or else by `compute`, whose result is then kept."""
         found = self.find(cell)
         if found is not None:
@@ -89,4 +92,4 @@ class Store:
         numbers = {"settings": dict(cell.settings), "numbers": made.numbers, "seconds": seconds}
         seal(self.path(cell), numbers, made.tensors)
         self.checkpoint(cell).unlink(missing_ok=True)
-        return Result(made.numbers, made.tensors, seconds)
+        return CellResult(made.numbers, made.tensors, seconds)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from apportion.core.files import write_whole
 from apportion.errors import InputError
-from apportion.results.grid import Grid
+from apportion.results.grid import TextTable
 
 
 def write_tables(
-    folder: Path, title: str, tables: Sequence[Grid], pictures: Sequence[str] = ()
+    folder: Path, title: str, tables: Sequence[TextTable], pictures: Sequence[str] = ()
 ) -> list[Path]:
     """Write `tables.json`, which `read_tables` reads, and `report.md`, with pictures of that folder."""
     page = [f"# {title}", "", *(table.markdown() for table in tables)]
@@ -25,13 +25,13 @@ def write_tables(
     ]
 
 
-def read_tables(folder: Path) -> tuple[str, list[Grid]]:
+def read_tables(folder: Path) -> tuple[str, list[TextTable]]:
     """The title and the tables of the study in this folder. Raises InputError where there is none."""
     path = folder / "tables.json"
     if not path.is_file():
         raise InputError(f"no study with results in {folder} (there is no tables.json)")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        return str(data["title"]), [Grid(**table) for table in data["tables"]]
+        return str(data["title"]), [TextTable(**table) for table in data["tables"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is not what a study wrote ({error})") from error

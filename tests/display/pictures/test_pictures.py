@@ -15,10 +15,10 @@ from PIL import Image
 import surfaces
 from apportion import InputError, InputXGradient
 from apportion.core.features import TextFeatures
-from apportion.display.pictures.explanations import coloured, plot, png
-from apportion.display.views import AGAINST, FOR, Bars, Heat, Words, view
+from apportion.display.pictures.explanations import colour_map, plot, png
+from apportion.display.views import AGAINST, FOR, BarsView, HeatView, TextView, view
 from apportion.results.result import decision
-from apportion.results.words import adding_up, number
+from apportion.results.words import format_number, write_sum
 from surfaces import made, picture, row, words
 
 ONE_SCORE = {"labels": None, "output": torch.ones(1, 1), "target": torch.tensor([0])}
@@ -66,7 +66,7 @@ def test_pyplot_is_not_imported():
 
 
 def test_the_colour_says_the_sign_and_the_opacity_the_size():
-    rgba = coloured(view(picture(height=8, width=8)))
+    rgba = colour_map(view(picture(height=8, width=8)))
     assert (rgba[0, 0] == (*FOR, 255)).all()
     assert (rgba[-1, -1, :3] == AGAINST).all()
     assert rgba[-1, -1, 3] == pytest.approx(255 / 2, abs=1)  # the 99.5th percentile is 3, the value -1.5
@@ -74,14 +74,14 @@ def test_the_colour_says_the_sign_and_the_opacity_the_size():
 
 
 def test_pooling_keeps_the_sum():
-    heat = Heat(np.random.default_rng(0).normal(size=(225, 131)))
+    heat = HeatView(np.random.default_rng(0).normal(size=(225, 131)))
     for shape in ((7, 7), (112, 112), (300, 300)):
         assert heat.pooled(*shape).sum() == pytest.approx(heat.values.sum())
 
 
 @pytest.mark.parametrize("size", [(64, 192), (113, 30), (300, 451), (112, 224)])
 def test_an_even_map_is_drawn_evenly(size: tuple[int, int]):
-    drawn = Heat(np.ones(size)).drawn
+    drawn = HeatView(np.ones(size)).drawn
     np.testing.assert_allclose(drawn, drawn.mean(), rtol=1e-12)
     assert drawn.sum() == pytest.approx(size[0] * size[1])
 
@@ -109,7 +109,7 @@ def test_subwords_are_merged_and_special_tokens_kept_where_they_were():
         (None, 0, 0, 1, 2, None, None),
     )
     shown = view(made(torch.tensor([0.5, 1.0, 2.0, -1.0, 0.25, 0.125, 0.0]), features))
-    assert isinstance(shown, Words)
+    assert isinstance(shown, TextView)
     assert [(p.text, p.value) for p in shown.pieces] == [
         ("[CLS]", 0.5),
         ("painfully", 3.0),
@@ -133,8 +133,8 @@ def test_values_of_an_inner_layer_are_drawn_by_their_own_shape():
     assert inner.photo is not None
     tokens = view(picture(values=torch.ones(1, 17, 16)))  # not a picture: tokens by dimensions
     assert tokens.photo is None
-    assert isinstance(view(words(values=torch.ones(1, 7), method=InputXGradient(at="head"))), Bars)
-    assert isinstance(view(row(values=torch.ones(1, 9))), Bars)
+    assert isinstance(view(words(values=torch.ones(1, 7), method=InputXGradient(at="head"))), BarsView)
+    assert isinstance(view(row(values=torch.ones(1, 9))), BarsView)
 
 
 def test_the_balance_line():
@@ -144,13 +144,13 @@ def test_the_balance_line():
 
 
 def test_numbers_are_never_rounded_to_nothing():
-    assert [number(v, 1.0) for v in (0.004, -0.004, 1e-12, 12345.678)] == [
+    assert [format_number(v, 1.0) for v in (0.004, -0.004, 1e-12, 12345.678)] == [
         "0.004",
         "−0.004",
         "1e-12",
         "12345.68",
     ]
-    assert number(0.0, 0.0) == "0.00"
+    assert format_number(0.0, 0.0) == "0.00"
 
 
 def test_decision_of_a_single_score_has_no_probability():
@@ -173,7 +173,7 @@ def test_decision_of_a_model_that_gives_probabilities():
 @example(0.00390625, 1.0)
 @example(1.2e-7, 1.0)
 def test_the_numbers_of_a_balance_add_up_as_printed(total, apportioned):
-    words = adding_up(total, {"apportioned": apportioned}).replace("−", "-").split()
+    words = write_sum(total, {"apportioned": apportioned}).replace("−", "-").split()
     shown, part, sign, rest = words[1], words[4], words[5], words[7]
     unit = 10.0 ** -len(shown.partition(".")[2])
     left = float(sign + rest)

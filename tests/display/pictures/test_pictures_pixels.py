@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from apportion import InputError
-from apportion.display.pictures.explanations import quiet
+from apportion.display.pictures.explanations import fade_photo
 from apportion.display.pictures.pixels import binarised, edges, heatmap, pixels_png, with_edges
 from apportion.display.views import AGAINST, FOR
 from surfaces import made, picture, row
@@ -47,7 +47,7 @@ def test_the_picture_shows_where_the_relevance_is_above_the_threshold():
     photo = explanation.features[0].picture.numpy()
     shown = pixels(binarised(explanation))
     assert (shown[:32, :48] == photo[:32, :48]).all()
-    pale = quiet(photo) // 5 * 4
+    pale = fade_photo(photo) // 5 * 4
     assert (shown[32:] == pale[32:]).all()
     assert (pixels(binarised(explanation, threshold=10.0)) == pale).all()
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 import apportion as ap
 from apportion import InputError
-from apportion.display.pictures.evaluation import COLOURS, GREY, agreement, curves, scores
+from apportion.display.pictures._evaluation import COLOURS, GREY, agreement, curves, scores
 from apportion.evaluation.compare import compare
 
 

@@ -11,7 +11,7 @@ from apportion.errors import InputError
 from apportion.evaluation.by_training.weak_learner import (
     WeakLearner,
     f1,
-    normalised,
+    normalise_maps,
     random_maps,
     uniform_maps,
 )
@@ -88,7 +88,7 @@ def test_constant_maps_are_defined(value: float) -> None:
     ]
     learner = WeakLearner(8, 8, seeds=(0,), training=Training(epochs=1))
     assert 0 <= learner(*constant, words=WORDS).mean <= 1
-    maps = normalised(constant[0]).maps
+    maps = normalise_maps(constant[0]).maps
     assert maps is not None
     assert float(maps[0].abs().sum()) == pytest.approx(float(value != 0))
 

@@ -11,7 +11,22 @@ from hypothesis.extra import numpy as hnp
 from scipy.sparse import csr_matrix
 
 from apportion import InputError
-from apportion.models.bag_of_words.decomposition import by_path, by_sum, by_taylor, find_roots, score_of
+from apportion.models.bag_of_words._decomposition import (
+    decompose_by_path,
+    decompose_by_sum,
+    decompose_by_taylor,
+    find_roots,
+    score_of,
+)
+from apportion.models.bag_of_words._machine import KernelMachine, WeightedKernel
+from apportion.models.bag_of_words._pooling import (
+    pool,
+    pooling_exponent,
+    pyramid_cells,
+    share_relevance,
+    to_pixels,
+)
+from apportion.models.bag_of_words._vocabulary import Mixture, VisualWords
 from apportion.models.bag_of_words.kernels import (
     RBF,
     ChiSquared,
@@ -22,13 +37,10 @@ from apportion.models.bag_of_words.kernels import (
     Linear,
     Polynomial,
     Sigmoid,
-    evaluated,
-    fitted,
+    evaluate,
+    fit_scale,
 )
-from apportion.models.bag_of_words.machine import KernelMachine, Part
 from apportion.models.bag_of_words.mapping import Fisher, Hard, Rank, Soft
-from apportion.models.bag_of_words.pooling import cells, exponent, pool, share, to_pixels
-from apportion.models.bag_of_words.vocabulary import Mixture, Words
 
 POWERS = (1.0, 1.5, 2.0, 7.0, math.inf)
 
@@ -124,7 +136,10 @@ def test_sharing_is_eq_14_and_15(p):
     m, relevance = mapped(random), random.normal(size=6)
     m[3] = m[4]  # two features that attain a maximum together
     np.testing.assert_allclose(
-        share(relevance, csr_matrix(m), p, [np.arange(9)]), eq14_15(relevance, m, p), rtol=1e-10, atol=1e-12
+        share_relevance(relevance, csr_matrix(m), p, [np.arange(9)]),
+        eq14_15(relevance, m, p),
+        rtol=1e-10,
+        atol=1e-12,
     )
 
 
@@ -142,14 +157,14 @@ def test_cells_of_a_pyramid_pool_apart_and_empty_cells_share_with_all():
     random = np.random.default_rng(3)
     m = mapped(random, features=4)
     boxes = np.array([[0, 0, 4, 4], [1, 1, 5, 5], [0, 9, 4, 13], [12, 12, 16, 16]])
-    places = cells(boxes, (16, 16), (1, 2))
+    places = pyramid_cells(boxes, (16, 16), (1, 2))
     assert [place.tolist() for place in places] == [[0, 1, 2, 3], [0, 1], [2], [], [3]]
     vector = pool(csr_matrix(m), 1.0, places).reshape(5, 6)
     np.testing.assert_allclose(vector[1], m[:2].mean(0))
     assert (vector[3] == 0).all()
     relevance = np.zeros((5, 6))
     relevance[3] = 1.0
-    np.testing.assert_allclose(share(relevance.ravel(), csr_matrix(m), 1.0, places), 6 / 4)
+    np.testing.assert_allclose(share_relevance(relevance.ravel(), csr_matrix(m), 1.0, places), 6 / 4)
 
 
 numbers = st.floats(-1e3, 1e3, allow_nan=False)
@@ -167,7 +182,7 @@ def test_every_stage_keeps_the_sum(m, relevance, p, seed):
     random = np.random.default_rng(seed)
     corners = random.integers(0, 12, (5, 2))
     boxes = np.hstack([corners, corners + random.integers(1, 5, (5, 2))])
-    of_features = share(relevance, csr_matrix(m), p, cells(boxes, (16, 16), (1, 2)))
+    of_features = share_relevance(relevance, csr_matrix(m), p, pyramid_cells(boxes, (16, 16), (1, 2)))
     size = max(1.0, np.abs(relevance).sum())
     assert abs(of_features.sum() - relevance.sum()) <= 1e-9 * size
     assert abs(to_pixels(of_features, boxes, (16, 16)).sum() - relevance.sum()) <= 1e-9 * size
@@ -176,7 +191,7 @@ def test_every_stage_keeps_the_sum(m, relevance, p, seed):
 @pytest.mark.parametrize("pooling", ["median", 0.5, 0, math.nan])
 def test_pooling_must_be_known(pooling):
     with pytest.raises(InputError, match="accepted: 'sum', 'max', or p of the p-means"):
-        exponent(pooling)
+        pooling_exponent(pooling)
 
 
 # ---- the machine ----
@@ -189,7 +204,7 @@ def machine(kernel, random, points=7, dimensions=5, classes=1):
     support = random.random((points, dimensions)) + 0.05
     alpha = random.normal(size=(classes, points))
     alpha -= alpha.mean(1, keepdims=True)
-    parts = (Part(kernel, 1.0, 0, dimensions),)
+    parts = (WeightedKernel(kernel, 1.0, 0, dimensions),)
     bias = torch.full((classes,), 0.1, dtype=torch.float64)
     return KernelMachine(torch.as_tensor(support), torch.as_tensor(alpha), bias, parts)
 
@@ -202,7 +217,7 @@ def scored(made, x):
 def test_relevance_of_sum_decomposable_kernels_is_eq_12(name):
     random = np.random.default_rng(4)
     made, x = machine(SUMS[name], random), torch.as_tensor(random.random((3, 5)))
-    found = by_sum(scored(made, x), x).values
+    found = decompose_by_sum(scored(made, x), x).values
     for row, each in zip(found.numpy(), x.numpy(), strict=True):
         wanted = eq12(name, made.coefficients[0].numpy(), 0.1, made.points.numpy(), each)
         np.testing.assert_allclose(row, wanted, rtol=1e-12)
@@ -215,7 +230,7 @@ def test_taylor_is_eq_13(name):
     score = scored(made, x)
     root, left = find_roots(score, x)
     assert left.abs().max() < 1e-12
-    found = by_taylor(score, x).values
+    found = decompose_by_taylor(score, x).values
     gamma = SMOOTH[name].gamma
     for row, each, at in zip(found.numpy(), x.numpy(), root.numpy(), strict=True):
         wanted = eq13(name, gamma, made.coefficients[0].numpy(), made.points.numpy(), each, at)
@@ -236,9 +251,9 @@ def test_eq_12_adds_up_to_the_score(points, x, alpha, bias, name):
         torch.as_tensor(points),
         torch.as_tensor(alpha),
         torch.tensor([bias], dtype=torch.float64),
-        (Part(SUMS[name], 1.0, 0, 4),),
+        (WeightedKernel(SUMS[name], 1.0, 0, 4),),
     )
-    found = by_sum(scored(made, rows), rows).values.sum(1)
+    found = decompose_by_sum(scored(made, rows), rows).values.sum(1)
     size = 1 + np.abs(alpha).sum() * 400
     assert (found - made(rows)[:, 0]).abs().max() <= 1e-9 * size
 
@@ -248,7 +263,8 @@ def test_the_path_adds_up_where_taylor_does_not():
     made, x = machine(RBF(1.0), random, points=20), torch.as_tensor(random.random((30, 5)))
     score, total = scored(made, x), made(x)[:, 0]
     path, taylor = (
-        (way.values.sum(1) - total).abs() for way in (by_path(score, x, 8, 1e-3), by_taylor(score, x))
+        (way.values.sum(1) - total).abs()
+        for way in (decompose_by_path(score, x, 8, 1e-3), decompose_by_taylor(score, x))
     )
     assert (path <= 1e-3 * total.abs()).all()
     assert taylor.median() > 1e-3
@@ -257,7 +273,11 @@ def test_the_path_adds_up_where_taylor_does_not():
 def test_several_kernels_are_eq_11():
     random = np.random.default_rng(7)
     made = machine(Linear(), random)
-    parts = (Part(Intersection(), 0.5, 0, 2), Part(ChiSquared(), 2.0, 2, 5), Part(Linear(), 0.25, 0, 5))
+    parts = (
+        WeightedKernel(Intersection(), 0.5, 0, 2),
+        WeightedKernel(ChiSquared(), 2.0, 2, 5),
+        WeightedKernel(Linear(), 0.25, 0, 5),
+    )
     made = KernelMachine(made.points, made.coefficients, made.bias, parts)
     x = torch.as_tensor(random.random((2, 5)))
     for row, each in zip(made(x).tolist(), x.numpy(), strict=True):
@@ -267,7 +287,9 @@ def test_several_kernels_are_eq_11():
             wanted += a * 2.0 * sum(one("chi2", p[d], each[d]) for d in (2, 3, 4))
             wanted += a * 0.25 * sum(p[d] * each[d] for d in range(5))
         assert row[0] == pytest.approx(wanted, rel=1e-12)
-    assert by_sum(scored(made, x), x).values.sum(1) == pytest.approx(made(x)[:, 0].numpy(), rel=1e-12)
+    assert decompose_by_sum(scored(made, x), x).values.sum(1) == pytest.approx(
+        made(x)[:, 0].numpy(), rel=1e-12
+    )
 
 
 def test_without_a_root_the_nearest_to_zero_is_taken_and_said():
@@ -275,10 +297,10 @@ def test_without_a_root_the_nearest_to_zero_is_taken_and_said():
         torch.tensor([[0.0], [1.0]]).double(),
         torch.tensor([[1.0, 1.0]]).double(),
         torch.ones(1).double(),
-        (Part(RBF(1.0), 1.0, 0, 1),),
+        (WeightedKernel(RBF(1.0), 1.0, 0, 1),),
     )
     x = torch.tensor([[3.0]]).double()
-    found = by_path(scored(made, x), x, 8, 1e-3)
+    found = decompose_by_path(scored(made, x), x, 8, 1e-3)
     assert found.root_score.item() == pytest.approx(2 + math.exp(-1))
     assert found.values.sum() == pytest.approx(float(made(x)) - found.root_score.item(), rel=1e-4)
 
@@ -288,7 +310,7 @@ def test_the_path_takes_as_many_nodes_as_the_kinks_ask_for(kernel):
     random = np.random.default_rng(15)
     made, x = machine(kernel, random, points=20), torch.as_tensor(random.random((10, 5)))
     score, total = scored(made, x), made(x)[:, 0]
-    few, enough = (by_path(score, x, 4, t).values.sum(1) - total for t in (1e9, 1e-3))
+    few, enough = (decompose_by_path(score, x, 4, t).values.sum(1) - total for t in (1e9, 1e-3))
     assert (enough.abs() <= 1e-3 * total.abs()).all()
     assert (few.abs() > 1e-3 * total.abs()).any()
 
@@ -353,16 +375,16 @@ def test_chi_squared_has_a_gradient_where_both_are_zero():
 def test_a_scale_that_was_left_open_is_the_inverse_mean_distance():
     x = torch.as_tensor(np.random.default_rng(11).random((6, 3)))
     slow = np.mean([[np.abs(a - b).sum() for b in x.numpy()] for a in x.numpy()])
-    assert fitted(Laplacian(), x).gamma == pytest.approx(1 / slow)
-    assert fitted(Laplacian(2.0), x).gamma == 2.0
-    assert fitted(RBF(), torch.zeros(2, 2)).gamma == 1.0
+    assert fit_scale(Laplacian(), x).gamma == pytest.approx(1 / slow)
+    assert fit_scale(Laplacian(2.0), x).gamma == 2.0
+    assert fit_scale(RBF(), torch.zeros(2, 2)).gamma == 1.0
     with pytest.raises(InputError, match="has no gamma yet"):
         RBF()(x, x)
 
 
 def test_kernels_of_histograms_refuse_negative_numbers():
     with pytest.raises(InputError, match=r"Intersection\(\) is for numbers from zero on"):
-        evaluated(Intersection(), torch.tensor([[-1.0]]), torch.ones(1, 1))
+        evaluate(Intersection(), torch.tensor([[-1.0]]), torch.ones(1, 1))
 
 
 @pytest.mark.parametrize(
@@ -371,14 +393,14 @@ def test_kernels_of_histograms_refuse_negative_numbers():
 )
 def test_what_a_kernel_returns_is_checked(returned, message):
     with pytest.raises(InputError, match=message):
-        evaluated(lambda a, b: returned, torch.zeros(1, 1), torch.zeros(1, 1))
+        evaluate(lambda a, b: returned, torch.zeros(1, 1), torch.zeros(1, 1))
 
 
 # ---- mappings ----
 
 
 def words_of(random, words=10, dimensions=4):
-    return Words(random.normal(size=(words, dimensions)), np.array([2.0]))
+    return VisualWords(random.normal(size=(words, dimensions)), np.array([2.0]))
 
 
 def slow_distances(rows, words):

@@ -19,7 +19,7 @@ from sklearn.svm import SVC, SVR, LinearSVC, NuSVC, OneClassSVM
 
 import apportion as ap
 from apportion import InputError, KernelDecomposition
-from apportion.models.bag_of_words.machine import machine_of
+from apportion.models.bag_of_words._machine import machine_of
 
 X, Y = load_iris(return_X_y=True)
 TWO = (X[:100], Y[:100])

@@ -14,20 +14,28 @@ from torch import Tensor, nn
 from apportion import LRP
 from apportion.core.target import Contrast
 from apportion.errors import InputError
-from apportion.models.prototypes import fast, last_layer, training
-from apportion.models.prototypes.backbone_features import Grids
-from apportion.models.prototypes.images import images_of
-from apportion.models.prototypes.methods import PrototypeLRP, Prototypes, Upsampled, enlarged
-from apportion.models.prototypes.network import (
+from apportion.models.prototypes import _fast as fast
+from apportion.models.prototypes import _last_layer as last_layer
+from apportion.models.prototypes import _training as training
+from apportion.models.prototypes._backbone_features import Grids
+from apportion.models.prototypes._images import images_of
+from apportion.models.prototypes._network import (
     Backbone,
     LinearInPatches,
     PrototypeNet,
     add_on_layers,
     standardise,
 )
-from apportion.models.prototypes.push import duplicates, merged, nearest, own_neighbours, worth_keeping
+from apportion.models.prototypes._push import (
+    duplicates,
+    find_nearest,
+    merge_duplicates,
+    own_neighbours,
+    worth_keeping,
+)
+from apportion.models.prototypes._reasons import boxes
+from apportion.models.prototypes.methods import PrototypeLRP, Prototypes, Upsampled, enlarge
 from apportion.models.prototypes.quality import inside, purity, stability
-from apportion.models.prototypes.reasons import boxes
 from apportion.models.prototypes.settings import Fast, LastLayer, Paper, Pruning
 from apportion.results.explanation import Explanation
 
@@ -202,7 +210,7 @@ def test_the_nearest_patches_are_those_of_a_search_through_all(size: int, kind: 
     model, labels = net(kind), torch.tensor([0, 1, 2, 0, 1, 2, 0])
     patches = model.features(images())
     table = torch.empty(7, 6)
-    found = nearest(model, batches(patches, size), 2, labels, table)
+    found = find_nearest(model, batches(patches, size), 2, labels, table)
     maps = model.similarities(patches)
     torch.testing.assert_close(table, maps.amax((2, 3)))
     for j, label in enumerate(model.class_of.tolist()):
@@ -218,7 +226,7 @@ def test_the_nearest_patches_are_those_of_a_search_through_all(size: int, kind: 
 
 def test_fewer_images_than_asked_for():
     model, patches = net(), net().features(images(2))
-    found = nearest(model, batches(patches, 1), 5)
+    found = find_nearest(model, batches(patches, 1), 5)
     assert found.image.shape == (6, 2)
     assert own_neighbours(model, found, torch.tensor([0, 1])).tolist() == [1, 1, 1, 1, 0, 0]
 
@@ -231,7 +239,7 @@ def test_merging_duplicates_changes_no_score():
     before = model(images())
     first = duplicates(model.class_of, torch.tensor([3, 3, 3, 4, 5, 6]), torch.tensor([9, 9, 9, 9, 9, 9]))
     assert first.tolist() == [0, 0, 2, 3, 4, 5]
-    model.keep(merged(model, first))
+    model.keep(merge_duplicates(model, first))
     assert len(model.prototypes) == 5
     torch.testing.assert_close(model(images()), before)
 
@@ -283,7 +291,7 @@ def test_upsampled_maps_are_those_enlarged_one_by_one(kind: str):
     assert e.values.shape == x.shape
     assert e.remainder.abs().max() < 1e-4
     maps = model.similarities(model.features(x))
-    fine = enlarged(maps - maps.amin((2, 3), keepdim=True), (9, 9))
+    fine = enlarge(maps - maps.amin((2, 3), keepdim=True), (9, 9))
     shares = Prototypes()(model, x, target=1).values
     slow = (shares[:, :, None, None] * fine / fine.sum((2, 3), keepdim=True)).sum(1, keepdim=True)
     torch.testing.assert_close(e.values, slow, atol=1e-4, rtol=1e-4)
@@ -339,21 +347,21 @@ def test_explanations_come_back_from_their_file(tmp_path):
 
 def test_boxes_are_those_of_the_authors():
     maps = torch.rand(5, 4, 6, generator=torch.Generator().manual_seed(3))
-    for box, fine in zip(boxes(maps, (20, 30)), enlarged(maps[:, None], (20, 30))[:, 0].numpy(), strict=True):
+    for box, fine in zip(boxes(maps, (20, 30)), enlarge(maps[:, None], (20, 30))[:, 0].numpy(), strict=True):
         rows, columns = np.nonzero(fine >= np.percentile(fine.astype(np.float64), 95) - 1e-7)
         assert box == (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1)
 
 
 def test_a_frame_hides_nothing_but_the_edge_of_the_box():
-    from apportion.display.pictures.panels import framed
+    from apportion.display.pictures.panels import draw_frame
     from apportion.display.views import FOR
 
     picture = np.full((200, 300, 3), 9, dtype=np.uint8)
-    shown = framed(picture, (20, 60, 40, 100))
+    shown = draw_frame(picture, (20, 60, 40, 100))
     column = [9, 255, *[FOR[0]] * 3, 9]
     assert shown[19:25, 70, 0].tolist() == column
     assert (shown != 9).any(2).sum() == 40 * 60 - 32 * 52
-    tiny = framed(picture[:8, :8], (0, 1, 0, 1))
+    tiny = draw_frame(picture[:8, :8], (0, 1, 0, 1))
     assert tuple(tiny[0, 0].tolist()) == FOR
     assert (tiny.reshape(-1, 3)[1:] == 9).all()
 
@@ -364,7 +372,7 @@ def test_a_frame_hides_nothing_but_the_edge_of_the_box():
 def test_purity_place_and_stability():
     model, x = net(), images()
     labels = torch.tensor([0, 1, 2, 0, 1, 2, 0])
-    found = nearest(model, batches(model.features(x), 3), 4)
+    found = find_nearest(model, batches(model.features(x), 3), 4)
     by_hand = [float((labels[found.image[j]] == model.class_of[j]).double().mean()) for j in range(6)]
     assert purity(model, found, labels).tolist() == pytest.approx(by_hand)
     assert inside([(0, 10, 0, 10)], [(5, 20, 0, 10)]).tolist() == [0.5]

@@ -247,7 +247,7 @@ def test_bad_questions_to_a_fitted_model():
         (lambda: model.reasons(x[0], top=0), "top is 0"),
         (lambda: model.reasons(x[0], target=9), r"target is 9; accepted: a class, by its number \(0 to 2\)"),
         (lambda: model.reasons(x[0], target=True), "target is True"),
-        (lambda: model.gallery(0, 0, train=x), "k is 0; accepted: a whole number of at least 1"),
+        (lambda: model.gallery(0, 0, train=x), "k is 0; accepted: a whole number, at least 1"),
         (lambda: model.predict(torch.rand(2, 3, 12, 12)), "accepted: 1 channels"),
         (lambda: model.reasons(x[0], target="7"), "there is no class '7'"),
         (lambda: model.gallery(7), "there is no class 7; accepted: 0, 1, 2"),

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.core.files import write_whole
-from apportion.display.views import AGAINST, FOR, Bars, Heat, Piece, View, Words, view
+from apportion.display.views import AGAINST, FOR, BarsView, HeatView, Piece, TextView, View, view
 from apportion.results.interactions import Interactions
 from apportion.results.ledger import Ledger
 from apportion.results.result import Result, decision
-from apportion.results.words import called, number, signed
+from apportion.results.words import describe_method, format_number, format_signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,12 +46,12 @@ def plot(explanation: Result, index: int = 0, ax: Axes | None = None) -> Axes:
     """
     shown = view(explanation, index)
     ax = _figure(shown).add_subplot() if ax is None else ax
-    if isinstance(shown, Heat):
+    if isinstance(shown, HeatView):
         _heat(shown, ax)
-    elif isinstance(shown, Words):
+    elif isinstance(shown, TextView):
         _words(shown, ax)
     else:
-        assert isinstance(shown, Bars)  # only interactions are shown as pairs, and they draw themselves
+        assert isinstance(shown, BarsView)  # only interactions are shown as pairs, and they draw themselves
         _bars(shown, ax)
     return ax
 
@@ -60,42 +60,42 @@ def png(explanation: Result, path: str | Path, index: int = 0) -> Path:
     """Write one sample as a PNG with its title, colour scale and balance; a photo also as it was, and
     what looks like what where prototypes are explained."""
     if isinstance(explanation, Interactions):
-        return _written(explanation.plot(index).figure, path)
+        return _write_png(explanation.plot(index).figure, path)
     if explanation.notes.get("panels", {}).get("rows"):
         from apportion.display.pictures.panels import draw_panels
 
         figure = draw_panels(explanation.notes["panels"])
     else:
-        figure = _drawn(explanation, index)
+        figure = _draw_beside_photo(explanation, index)
     figure.suptitle(_title(explanation, index), x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
     figure.supxlabel(explanation.balance(index), x=0.02, ha="left", fontsize=9, color=INK)
-    return _written(figure, path)
+    return _write_png(figure, path)
 
 
-def _drawn(explanation: Result, index: int) -> Figure:
+def _draw_beside_photo(explanation: Result, index: int) -> Figure:
     shown = view(explanation, index)
     figure = _figure(shown)
-    if isinstance(shown, Heat) and shown.photo is not None:
+    if isinstance(shown, HeatView) and shown.photo is not None:
         left, ax = figure.subplots(1, 2)
         left.imshow(shown.photo)
         left.set_title(_shorten(shown.note, 60), fontsize=8, color=MUTED, loc="left")
-        _bare(left)
+        _remove_axes(left)
     else:
         ax = figure.add_subplot()
     plot(explanation, index, ax)
-    if isinstance(shown, Heat):
+    if isinstance(shown, HeatView):
         ax.set_title(_shorten(shown.legend, 90), fontsize=8, color=MUTED, loc="left")
     return figure
 
 
-def _written(figure: Figure, path: str | Path) -> Path:
+def _write_png(figure: Figure, path: str | Path) -> Path:
     data = io.BytesIO()
-    with _any_letter():
+    with _no_glyph_warnings():
         figure.savefig(data, format="png", dpi=160, facecolor="white")
     return write_whole(Path(path), data.getvalue())
 
 
-def coloured(shown: Heat) -> npt.NDArray[np.uint8]:
+def colour_map(shown: HeatView) -> npt.NDArray[np.uint8]:
     """The map as (h, w, 4) uint8: the colour says the sign, the opacity |value| over the scale, so that zero
     is transparent."""
     values, scale = shown.drawn, shown.scale
@@ -105,29 +105,30 @@ def coloured(shown: Heat) -> npt.NDArray[np.uint8]:
     return rgba
 
 
-def quiet(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def fade_photo(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """The photo in light grey, so that only the heat map has colour."""
     grey = photo.astype(np.float64) @ (0.299, 0.587, 0.114)
     light: npt.NDArray[np.uint8] = (160 + grey * (95 / 255)).round().astype(np.uint8)
     return np.repeat(light[..., None], 3, 2)
 
 
-def _heat(shown: Heat, ax: Axes) -> None:
+def _heat(shown: HeatView, ax: Axes) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     height, width = shown.shape
     extent = (0, width, height, 0)
     if shown.photo is not None:
-        ax.imshow(quiet(shown.photo), extent=extent)
+        ax.imshow(fade_photo(shown.photo), extent=extent)
     # A coarse map (of an inner layer) is drawn as the blocks that it is.
-    ax.imshow(coloured(shown), extent=extent, interpolation="nearest")
-    _bare(ax)
+    ax.imshow(colour_map(shown), extent=extent, interpolation="nearest")
+    _remove_axes(ax)
     figure = ax.figure
     scale = ScalarMappable(Normalize(-shown.scale, shown.scale), colours())
     bar = figure.colorbar(scale, ax=ax, fraction=0.046, pad=0.03, ticks=[-shown.scale, 0, shown.scale])
     bar.ax.set_yticklabels(
-        [number(-shown.scale, shown.scale), "0", f"+{number(shown.scale, shown.scale)}"], fontsize=8
+        [format_number(-shown.scale, shown.scale), "0", f"+{format_number(shown.scale, shown.scale)}"],
+        fontsize=8,
     )
     bar.outline.set_visible(False)
 
@@ -140,9 +141,9 @@ def colours() -> Any:
     return LinearSegmentedColormap.from_list("apportion", stops)
 
 
-def _words(shown: Words, ax: Axes) -> None:
+def _words(shown: TextView, ax: Axes) -> None:
     """Words in rows, each on its colour with its value beneath, in the largest type that fits."""
-    _bare(ax)
+    _remove_axes(ax)
     figure: Any = ax.figure
     figure.draw_without_rendering()  # settles the layout: the width in points is known only then
     box = ax.get_window_extent()
@@ -169,12 +170,12 @@ def _words(shown: Words, ax: Axes) -> None:
             **where,
         )
         if strength >= FAINT and piece.value is not None:
-            value = signed(piece.value, shown.scale)
+            value = format_signed(piece.value, shown.scale)
             below = middle - 0.52 * LINE * size / high
             ax.text((x + width / 2) / wide, below, value, color=MUTED, fontsize=size / 2, **where)
 
 
-def _lay(shown: Words, wide: float, size: float) -> tuple[list[tuple[Piece, float, int, float]], int]:
+def _lay(shown: TextView, wide: float, size: float) -> tuple[list[tuple[Piece, float, int, float]], int]:
     """Each piece with its x, row and width in points, broken at `wide`; and the number of rows."""
     placed, x, row = [], 0.0, 0
     for piece in shown.pieces:
@@ -183,7 +184,7 @@ def _lay(shown: Words, wide: float, size: float) -> tuple[list[tuple[Piece, floa
             continue
         width = _width(_shorten(piece.text, LONGEST), size * (0.65 if piece.special else 1)) + 0.4 * size
         if piece.value is not None and abs(piece.value) >= FAINT * shown.scale:
-            width = max(width, _width(signed(piece.value, shown.scale), size / 2) + 0.3 * size)
+            width = max(width, _width(format_signed(piece.value, shown.scale), size / 2) + 0.3 * size)
         if x and x + width > wide:
             x, row = 0.0, row + 1
         placed.append((piece, x, row, width))
@@ -206,13 +207,13 @@ def _width_at_one_point(text: str) -> float:
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
-    with _any_letter():
+    with _no_glyph_warnings():
         width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=100), False)
     return float(width) / 100
 
 
 @contextmanager
-def _any_letter() -> Iterator[None]:
+def _no_glyph_warnings() -> Iterator[None]:
     """Letters that matplotlib's font lacks are drawn as boxes, without a warning for each."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
@@ -223,7 +224,7 @@ def _unit(colour: tuple[int, int, int]) -> tuple[float, ...]:
     return tuple(channel / 255 for channel in colour)
 
 
-def _bars(shown: Bars, ax: Axes) -> None:
+def _bars(shown: BarsView, ax: Axes) -> None:
     rows = shown.top(BARS)[::-1]
     names, values = [_shorten(name, 40) for name, _ in rows], [value for _, value in rows]
     colours = [_unit(FOR if value >= 0 else AGAINST) for value in values]
@@ -233,7 +234,7 @@ def _bars(shown: Bars, ax: Axes) -> None:
     for place, value in enumerate(values):
         side = 1 if value >= 0 else -1
         style: Any = {"ha": "left" if side > 0 else "right", "va": "center", "fontsize": 8, "color": MUTED}
-        text = signed(value, shown.scale)
+        text = format_signed(value, shown.scale)
         ax.annotate(text, (value, place), (4 * side, 0), textcoords="offset points", **style)
     ax.margins(x=0.18)
     ax.set_xlabel("value", color=MUTED)
@@ -247,11 +248,11 @@ def _bars(shown: Bars, ax: Axes) -> None:
 def _figure(shown: View) -> Figure:
     from matplotlib.figure import Figure
 
-    if isinstance(shown, Heat):
+    if isinstance(shown, HeatView):
         height, width = shown.shape
         wide = 4.2 * (2 if shown.photo is not None else 1) * min(2.0, max(0.5, width / height))
         size = (wide + 0.8, 5.1)
-    elif isinstance(shown, Words):
+    elif isinstance(shown, TextView):
         rows = _lay(shown, 8.0 * 72 - 16, TYPE)[1]
         size = (8.0, 0.65 + min(10.0, rows * LINE * TYPE / 72))
     else:
@@ -259,7 +260,7 @@ def _figure(shown: View) -> Figure:
     return Figure(figsize=size, layout="constrained")
 
 
-def _bare(ax: Axes) -> None:
+def _remove_axes(ax: Axes) -> None:
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set_visible(False)
@@ -269,7 +270,9 @@ def _title(explanation: Result, index: int) -> str:
     made, target = decision(explanation, index), explanation.label(index)
     chance = "" if made.probability is None else f" {made.probability:.1%}"
     explained = "" if target == made.label else f" of “{_shorten(target, 40)}”"
-    return f"{_shorten(made.label, 40)}{chance} · {_shorten(called(explanation.method), 60)}{explained}"
+    return (
+        f"{_shorten(made.label, 40)}{chance} · {_shorten(describe_method(explanation.method), 60)}{explained}"
+    )
 
 
 def _shorten(text: str, most: int) -> str:

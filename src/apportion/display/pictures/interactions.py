@@ -20,7 +20,7 @@ from apportion.core.features import TextFeatures
 from apportion.display.pictures.explanations import colours
 from apportion.errors import InputError, did_you_mean
 from apportion.results.interactions import Interactions
-from apportion.results.words import number, signed
+from apportion.results.words import format_number, format_signed
 
 # More names than this along an axis cannot be read.
 MOST_NAMES = 40
@@ -47,7 +47,7 @@ def heatmap(interactions: Interactions, index: int = 0, ax: Axes | None = None) 
         ax.set_xlabel("feature")
         ax.set_ylabel("feature")
     bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, ticks=[-limit, 0, limit])
-    bar.ax.set_yticklabels([number(-limit, limit), "0", signed(limit, limit)])
+    bar.ax.set_yticklabels([format_number(-limit, limit), "0", format_signed(limit, limit)])
     bar.set_label(f"interaction, for {interactions.label(index)}")
     ax.set_title(_title(interactions, index), fontsize=9)
     return ax
@@ -83,7 +83,7 @@ def arcs(interactions: Interactions, index: int = 0, ax: Axes | None = None, mos
             "fontsize": 7,
             "bbox": {"fc": "white", "ec": "none", "pad": 0.6},
         }
-        ax.text((place[i] + place[j]) / 2, 1.0 + 0.75 * height, signed(strength, limit), **label)
+        ax.text((place[i] + place[j]) / 2, 1.0 + 0.75 * height, format_signed(strength, limit), **label)
     for name, centre, value in zip(names, place, alone.tolist(), strict=True):
         red, green, blue, _ = colour_of(value)
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5

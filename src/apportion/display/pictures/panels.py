@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from apportion.display.html import Pixels, opened
+from apportion.display.html import Pixels, read_data_uri
 from apportion.display.page_data import Article, Box, Panel, Picture, Sheet
 from apportion.display.page_data import Figure as FigureData
-from apportion.display.sheet import Corners, product
+from apportion.display.sheet import Corners, product_in_words
 from apportion.display.views import FOR
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ SIDE, BESIDE = 1.5, 1.6  # inches: a picture, and the words beside a row
 ROWS = 10
 
 
-def framed(picture: Pixels, box: Corners) -> Pixels:
+def draw_frame(picture: Pixels, box: Corners) -> Pixels:
     """The picture with the box drawn around its patch, a 64th of the picture wide; where there is room a
     thin white line is around it, so that it is seen on its own colour too."""
     shown = picture.copy()
@@ -54,9 +54,9 @@ def draw(sheet: Sheet) -> Figure:
                 _show(last := next(places), shown, above)
                 above = ""
         if "words" in article:
-            _beside(last, [*article["words"], "", shown.get("name", "")])
+            _write_beside(last, [*article["words"], "", shown.get("name", "")])
     said = " · ".join(filter(None, (sheet.get("about"), sheet.get("end"))))
-    figure.suptitle(_plain(f"{sheet['title']}\n{said}".rstrip()), fontsize=10)
+    figure.suptitle(_escape_math(f"{sheet['title']}\n{said}".rstrip()), fontsize=10)
     return figure
 
 
@@ -73,7 +73,7 @@ def _panel(row: Panel, picture: str) -> Article:
         {"caption": "this", "pictures": [{"src": picture, "box": row["box"]}]},
         {"caption": "looks like that", "name": source["name"], "pictures": [theirs]},
     ]
-    words = product(row["similarity"], row["weight"], row["contribution"])
+    words = product_in_words(row["similarity"], row["weight"], row["contribution"])
     return {"title": row["name"], "groups": [{"figures": figures}], "words": words}
 
 
@@ -95,17 +95,17 @@ def _table(rows: int, columns: int, beside: float) -> tuple[Figure, Any]:
 
 def _show(ax: Any, figure: FigureData, above: str) -> None:
     picture = figure["pictures"][-1]
-    pixels = opened(picture["src"])
-    shown = framed(pixels, _corners(picture["box"], pixels)) if "box" in picture else pixels
+    pixels = read_data_uri(picture["src"])
+    shown = draw_frame(pixels, _corners(picture["box"], pixels)) if "box" in picture else pixels
     ax.imshow(shown, interpolation="nearest" if pixels.shape[0] < 64 else None)
-    ax.set_title(_plain(f"{above}\n{figure['caption']}".strip()), fontsize=7, loc="left")
+    ax.set_title(_escape_math(f"{above}\n{figure['caption']}".strip()), fontsize=7, loc="left")
 
 
-def _beside(ax: Any, lines: Sequence[str]) -> None:
-    text = _plain("\n".join(lines))
+def _write_beside(ax: Any, lines: Sequence[str]) -> None:
+    text = _escape_math("\n".join(lines))
     ax.annotate(text, (1.05, 0.5), xycoords="axes fraction", fontsize=8, va="center")
 
 
-def _plain(text: str) -> str:
+def _escape_math(text: str) -> str:
     """Names of files and classes may hold what matplotlib takes for mathematics."""
     return text.replace("$", r"\$")

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.core.files import write_whole
-from apportion.display.pictures.explanations import INK, MUTED, quiet
-from apportion.display.views import AGAINST, FOR, Heat, scale_of, view
+from apportion.display.pictures.explanations import INK, MUTED, fade_photo
+from apportion.display.views import AGAINST, FOR, HeatView, scale_of, view
 from apportion.errors import InputError
 from apportion.results.explanation import Explanation
-from apportion.results.words import number
+from apportion.results.words import format_number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def heatmap(explanation: Explanation, index: int = 0, ax: Axes | None = None) ->
 
     Full colour is at the 99.5th percentile of |relevance|. Raises InputError for what is not over an image.
     """
-    return _shown(_painted(_heat(explanation, index)), ax)
+    return _show_pixels(_paint(_heat(explanation, index)), ax)
 
 
 def with_edges(explanation: Explanation, index: int = 0, ax: Axes | None = None, blur: float = 2.0) -> Axes:
@@ -36,9 +36,9 @@ def with_edges(explanation: Explanation, index: int = 0, ax: Axes | None = None,
     Edges are those of Canny's detector after a Gaussian blur of `blur` pixels; needs scikit-image.
     """
     heat = _heat(explanation, index)
-    painted = _painted(heat)
+    painted = _paint(heat)
     painted[edges(_photo(heat), blur)] = EDGE
-    return _shown(painted, ax)
+    return _show_pixels(painted, ax)
 
 
 def binarised(
@@ -47,7 +47,7 @@ def binarised(
     """The picture in its own colours where the relevance is above `threshold`, in pale grey elsewhere."""
     heat = _heat(explanation, index)
     photo = _photo(heat)
-    return _shown(np.where((_fine(heat) > threshold)[..., None], photo, quiet(photo) // 5 * 4), ax)
+    return _show_pixels(np.where((_fine(heat) > threshold)[..., None], photo, fade_photo(photo) // 5 * 4), ax)
 
 
 def pixels_png(explanation: Explanation, path: str | Path, index: int = 0, threshold: float = 0.0) -> Path:
@@ -59,14 +59,14 @@ def pixels_png(explanation: Explanation, path: str | Path, index: int = 0, thres
     wide = 3.2 * min(2.0, max(0.5, width / height))
     figure = Figure(figsize=(4 * wide, 4.1), layout="constrained")
     axes = figure.subplots(1, 4)
-    _shown(_photo(heat), axes[0])
+    _show_pixels(_photo(heat), axes[0])
     heatmap(explanation, index, axes[1])
     with_edges(explanation, index, axes[2])
     binarised(explanation, index, axes[3], threshold)
     full = scale_of(heat.values)
     titles = (
         "picture",
-        f"relevance, full colour at ±{number(full, full)}",
+        f"relevance, full colour at ±{format_number(full, full)}",
         "with prominent edges",
         f"where above {threshold:g}",
     )
@@ -96,17 +96,18 @@ def edges(photo: npt.NDArray[np.uint8], blur: float = 2.0) -> npt.NDArray[np.boo
     return found
 
 
-def _heat(explanation: Explanation, index: int) -> Heat:
+def _heat(explanation: Explanation, index: int) -> HeatView:
     shown = view(explanation, index)
-    if not isinstance(shown, Heat):
+    if not isinstance(shown, HeatView):
+        over = type(shown).__name__.removesuffix("View").lower()
         raise InputError(
-            f"the explanation is over {type(shown).__name__.lower()}, not over an image; accepted: values of "
-            "shape (batch, channels, height, width)"
+            f"the explanation is over {over}, not over an image; accepted: values of shape "
+            "(batch, channels, height, width)"
         )
     return shown
 
 
-def _photo(heat: Heat) -> npt.NDArray[np.uint8]:
+def _photo(heat: HeatView) -> npt.NDArray[np.uint8]:
     if heat.photo is None:
         raise InputError(
             "the explanation does not know its picture; accepted: one with features, as ap.explain gives, or "
@@ -115,7 +116,7 @@ def _photo(heat: Heat) -> npt.NDArray[np.uint8]:
     return heat.photo
 
 
-def _fine(heat: Heat) -> npt.NDArray[np.float64]:
+def _fine(heat: HeatView) -> npt.NDArray[np.float64]:
     """The map in the size of what is drawn; a coarser one (of an inner layer) in blocks."""
     rows, columns = (
         np.arange(pixels) * cells // pixels
@@ -125,7 +126,7 @@ def _fine(heat: Heat) -> npt.NDArray[np.float64]:
     return fine
 
 
-def _painted(heat: Heat) -> npt.NDArray[np.uint8]:
+def _paint(heat: HeatView) -> npt.NDArray[np.uint8]:
     """(height, width, 3) uint8 colours."""
     values = _fine(heat)[..., None]
     strength = np.clip(np.abs(values) / scale_of(heat.values), 0, 1)
@@ -134,7 +135,7 @@ def _painted(heat: Heat) -> npt.NDArray[np.uint8]:
     return painted
 
 
-def _shown(pixels: npt.NDArray[np.uint8], ax: Axes | None) -> Axes:
+def _show_pixels(pixels: npt.NDArray[np.uint8], ax: Axes | None) -> Axes:
     if ax is None:
         from matplotlib.figure import Figure
 

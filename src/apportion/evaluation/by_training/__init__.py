@@ -1,0 +1,4 @@
+"""Tests that train models: ROAR and KAR, F-Fidelity, the weak learner.
+
+Open `retraining.py` first.
+"""

@@ -14,17 +14,17 @@ from apportion.core.inputs import Inputs, rows_of
 from apportion.core.progress import progress
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError, check, check_whole
-from apportion.evaluation.by_training.training import (
+from apportion.evaluation.by_training._training import (
     check_seeds,
-    copied,
-    digest_of,
-    finished,
-    fresh,
-    predicted,
+    copy_model,
+    load_finished,
+    predict_classes,
+    reinitialise,
     train,
+    training_digest,
 )
-from apportion.evaluation.case import Case, CurveTest, Found, Test
-from apportion.evaluation.curves import answers, at_shares, check_shares
+from apportion.evaluation.case import Case, CurveTest, Measured, Test
+from apportion.evaluation.curves import check_shares, counts_at_shares, read_answers
 from apportion.evaluation.measures.fidelity import random_subsets
 from apportion.evaluation.measures.rationales import Comprehensiveness
 from apportion.evaluation.reference_maps import Map
@@ -35,16 +35,27 @@ _TRAINED_ON = "the sample was trained on"
 
 @dataclass(frozen=True)
 class ROAR(CurveTest):
-    """Remove and retrain (Hooker et al. 2019): the most relevant share of the features of every sample is hidden, a
-    fresh model is trained on what is left, and its accuracy on held-out samples, masked likewise, is taken: the
-    mean over `shares` and `seeds`. Lower is better. With `keep` the least relevant share is hidden instead: keep
-    and retrain (KAR), where higher is better.
+    """Remove and retrain (Hooker et al. 2019): the accuracy of fresh models without the most relevant features.
 
-    So nothing is asked of a model that it was not trained for, which pixel flipping may be blamed for. Needs the
-    true `labels`; the samples are those to train on, of which the share `held_out` is kept for the accuracy and
-    the others are undefined. The model is trained in copies, its weights drawn anew by `reset_parameters`, with
-    Adam at `rate`. `folder` keeps every finished training, so that a run that was killed goes on where it was.
-    Cost: a training of `epochs` for each share, for none hidden, and each seed.
+    The most relevant share of the features of every sample is hidden, a fresh model is trained on what is left, and
+    its accuracy on held-out samples, masked likewise, is taken: the mean over `shares` and `seeds`. Lower is better.
+    With `keep` the least relevant share is hidden instead (keep and retrain, KAR), and higher is better.
+
+    So nothing is asked of a model that it was not trained for, which pixel flipping may be blamed for. Needs the true
+    `labels`; the samples are those to train on, and all that are not held out are undefined. The model is trained in
+    copies with Adam, its weights drawn anew by `reset_parameters`. Cost: a training for each share, for none hidden,
+    and each seed. Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        shares (tuple of float, default (0.1, 0.3, 0.5, 0.7, 0.9)): Shares of the features that are hidden.
+        keep (bool, default False): Hide the least relevant features instead of the most relevant.
+        seeds (tuple of int, default (0,)): Seeds of the weights and batches, one training each.
+        epochs (int, default 10): Epochs of each training.
+        batch (int, default 32, samples): Batch size of the training.
+        rate (float, default 1e-3): Learning rate of Adam.
+        held_out (float, default 0.2): Share of the samples that the accuracy is taken on.
+        folder (str, default None): Folder that keeps every finished training, so that a killed run goes on where it
+            was; None: none is kept.
     """
 
     shares: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -67,37 +78,39 @@ class ROAR(CurveTest):
     def higher_is_better(self) -> bool:
         return self.keep
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        labels = _labels(case, self)
+    def measure(self, case: Case, explanation: Map) -> Measured:
+        labels = _check_labels(case, self)
         order = self.ordered(case, explanation)
         counts = order.counts[:, None]
         place = counts - 1 - order.rank if self.keep else order.rank
         shuffled = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
         held, known = shuffled.tensor_split([max(1, round(self.held_out * len(labels)))])
-        hidden = torch.cat([torch.zeros_like(counts), at_shares(order.counts, self.shares)], 1)
+        hidden = torch.cat([torch.zeros_like(counts), counts_at_shares(order.counts, self.shares)], 1)
         runs = [(column, seed) for column in range(hidden.shape[1]) for seed in self.seeds]
         right = torch.zeros(hidden.shape[1], len(held), dtype=torch.float64)
         for ((column, seed),) in progress([(run,) for run in runs], len(runs), "models to train"):
             inputs = order.masking.masked(place >= hidden[:, column, None])
-            right[column] += self._right(order.masking, inputs, labels, known, held, seed) / len(self.seeds)
+            right[column] += self._train_and_judge(order.masking, inputs, labels, known, held, seed) / len(
+                self.seeds
+            )
         values = torch.full((len(labels),), torch.nan, dtype=torch.float64)
         values[held] = right[1:].mean(0)
         curve = {"share": [0.0, *self.shares], "value": right.mean(1).tolist()}
-        return Found(values, _TRAINED_ON, {"curves": {"accuracy": curve}})
+        return Measured(values, _TRAINED_ON, {"curves": {"accuracy": curve}})
 
-    def _right(
+    def _train_and_judge(
         self, masking: Masking, inputs: Inputs, labels: Tensor, known: Tensor, held: Tensor, seed: int
     ) -> Tensor:
         """Whether a model trained on the known samples is right (1) on each held-out one, or not (0)."""
-        made, probable = fresh(masking.model, seed), masking.gives_probabilities
+        made, probable = reinitialise(masking.model, seed), masking.gives_probabilities
         path = None
         if self.folder is not None:
             settings = f"{self.epochs} {self.batch} {self.rate} {seed}{' of probabilities' * probable}"
-            path = Path(self.folder) / f"{digest_of(settings, made, inputs, labels, known)}.json"
-            if (kept := finished(path)) is not None:
+            path = Path(self.folder) / f"{training_digest(settings, made, inputs, labels, known)}.json"
+            if (kept := load_finished(path)) is not None:
                 return kept
         train(made, inputs, labels, known, self.epochs, self.batch, self.rate, seed, probable)
-        found = predicted(made, rows_of(inputs, held), self.batch, probable)
+        found = predict_classes(made, rows_of(inputs, held), self.batch, probable)
         right = found == labels[held.to(labels.device)].to(found.device)
         scores = Scores(right, f"one training of {self!r}", higher_is_better=True)
         if path is not None:
@@ -106,7 +119,10 @@ class ROAR(CurveTest):
 
 
 def KAR(**settings: Any) -> ROAR:  # noqa: N802 (the name that the literature has)
-    """Keep and retrain (Hooker et al. 2019): `ROAR(keep=True)`, with the settings of `ROAR`.
+    """Keep and retrain (Hooker et al. 2019): make `ROAR(keep=True)`.
+
+    Args:
+        **settings (Any): The settings of `ROAR`.
 
     >>> KAR(epochs=3).higher_is_better
     True
@@ -116,12 +132,20 @@ def KAR(**settings: Any) -> ROAR:  # noqa: N802 (the name that the literature ha
 
 @dataclass(frozen=True)
 class FFidelity(Test):
-    """A test on a model that has got used to masks (the idea of F-Fidelity, Zheng et al. 2024): a copy of the model
-    is trained on for a few `epochs` with random shares, up to `share`, of the features hidden, and `test` is then
-    run on it with the map of the original model.
+    """Run a test on a model that has got used to masks (the idea of F-Fidelity, Zheng et al. 2024).
 
-    So hidden features are nothing that the model has never seen. It learns the true `labels` where given, else its
-    own predictions. The direction is that of `test`. Cost: `epochs` of training, and the test.
+    A copy of the model is trained on for a few epochs with random shares of the features hidden, so that hidden
+    features are nothing that it has never seen. It learns the true `labels` where given, else its own predictions.
+    The test is then run on the copy with the map of the original model; its direction is that of `test`. Cost: the
+    training, and the test.
+
+    Attributes:
+        test (CurveTest, default Comprehensiveness()): The test to run; one that hides features.
+        share (float, default 0.5): Largest share of the features hidden during training.
+        epochs (int, default 3): Epochs of training.
+        batch (int, default 32, samples): Batch size of the training.
+        rate (float, default 1e-4): Learning rate of Adam.
+        seed (int, default 0): Seed of the masks and batches.
     """
 
     test: Any = Comprehensiveness()
@@ -144,12 +168,12 @@ class FFidelity(Test):
     def higher_is_better(self) -> bool:
         return bool(self.test.higher_is_better)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         masking = case.masking(self.test.partition, self.test.replacement)
         every = torch.arange(masking.batch)
-        own = answers(masking, masking.output, every)[2].long()
-        labels = own if case.labels is None else _labels(case, self, classes=1)
-        made = copied(case.model)
+        own = read_answers(masking, masking.output, every)[2].long()
+        labels = own if case.labels is None else _check_labels(case, self, classes=1)
+        made = copy_model(case.model)
         masks = random_subsets(masking.counts, masking.many, self.epochs * 8, self.seed, self.share)
 
         def changed(rows: Tensor, step: int) -> Inputs:
@@ -169,12 +193,12 @@ class FFidelity(Test):
             chunk=case.chunk,
         )
         self.test.ask(again, explanation)
-        found: Found = self.test.measure(again, explanation)
+        found: Measured = self.test.measure(again, explanation)
         case.forwards += again.passes[0]
         return found
 
 
-def _labels(case: Case, test: object, classes: int = 2) -> Tensor:
+def _check_labels(case: Case, test: object, classes: int = 2) -> Tensor:
     name = type(test).__name__
     if case.labels is None:
         raise InputError(f"{name} trains, so it needs the true classes: labels=…, one per sample")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apportion.core.trees import tensors_in
 from apportion.errors import InputError, check_whole
-from apportion.evaluation.by_training.training import check_seeds
+from apportion.evaluation.by_training._training import check_seeds
 from apportion.evaluation.by_training.weighting import weights_of
 from apportion.evaluation.reference_maps import RandomMap, UniformMap
 from apportion.learning.documents import Documents
@@ -24,17 +24,22 @@ EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learn
 
 @dataclass(frozen=True)
 class WeakLearner:
-    """The F1 of a perceptron for each token that a frozen map weights (Wiegreffe & Pinter 2019).
+    """Measure the F1 of a perceptron for each token that a frozen map weights (Wiegreffe & Pinter 2019).
 
-    A `TokenMLP` is trained on the model's task, once for each of `seeds`: without context, it can only know
-    from the map which tokens matter. Maps are divided by the sum of their absolute values; signs stay. A
-    score is the F1 on the test documents (of class 1, or the macro mean of more than two classes); higher is
-    better. `notes` has for each seed the `accuracy`, the `validation_loss` of each epoch, and the number of
-    the epoch kept.
+    A `TokenMLP` is trained on the model's task, once for each seed: without context, it can only know from the map
+    which tokens matter. Maps are divided by the sum of their absolute values; signs stay. A score is the F1 on the
+    test documents (of class 1, or the macro mean of more than two classes); higher is better. `notes` has for each
+    seed the `accuracy`, the `validation_loss` of each epoch, and the number of the epoch kept.
 
-    All three sets of documents have `maps`; `words` is the size of the vocabulary. Beside it belong the
-    learners with `uniform_maps` and `random_maps`.
-    Raises InputError for documents without maps or of one class.
+    It is called with three sets of documents that have `maps`, and the size of the vocabulary. Compare it with the
+    learners of `uniform_maps` and `random_maps`. Cost: a training for each seed. Raises InputError for documents
+    without maps or of one class.
+
+    Attributes:
+        embedding (int, default 300): Dimensions of the embeddings.
+        hidden (int, default 128): Hidden units for each token.
+        seeds (tuple of int, default (0, 1, 2)): Seeds of the weights and batches, one training each.
+        training (Training, default Training()): How each learner is trained; its seed is replaced.
     """
 
     embedding: int = 300
@@ -48,7 +53,7 @@ class WeakLearner:
 
     def __call__(self, documents: Documents, validation: Documents, test: Documents, words: int) -> Scores:
         begin = time.perf_counter()
-        parts = [normalised(part) for part in (documents, validation, test)]
+        parts = [normalise_maps(part) for part in (documents, validation, test)]
         classes = 1 + max(int(part.labels.max()) for part in parts)
         f1s, notes = [], []
         for seed in self.seeds:
@@ -76,7 +81,7 @@ class WeakLearner:
         return model
 
 
-def normalised(documents: Documents) -> Documents:
+def normalise_maps(documents: Documents) -> Documents:
     """The documents with maps whose absolute values add up to one; a map of zeros stays one."""
     if documents.maps is None:
         raise InputError("the documents have no maps; accepted: documents with one value per token")
@@ -86,15 +91,15 @@ def normalised(documents: Documents) -> Documents:
 
 def uniform_maps(documents: Documents) -> Documents:
     """The documents with the map that holds all tokens equally important."""
-    return _with(UniformMap(), documents)
+    return _replace_maps(UniformMap(), documents)
 
 
 def random_maps(documents: Documents, seed: int = 0) -> Documents:
     """The documents with maps of random numbers of both signs, one for each token."""
-    return _with(RandomMap(seed), documents)
+    return _replace_maps(RandomMap(seed), documents)
 
 
-def _with(way: RandomMap | UniformMap, documents: Documents) -> Documents:
+def _replace_maps(way: RandomMap | UniformMap, documents: Documents) -> Documents:
     like = tuple(torch.zeros(len(ids), device=ids.device) for ids in documents.ids)
     return replace(documents, maps=tuple(tensors_in(way.values(like))))
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apportion.engines.masking.partitions import Partition
 from apportion.errors import check
-from apportion.evaluation.case import Case, Found, Test, nan_where
+from apportion.evaluation.case import Case, Measured, Test, nan_where
 from apportion.evaluation.reference_maps import Map
 
 _ZERO = "the map is zero everywhere"
@@ -19,10 +19,13 @@ _ZERO = "the map is zero everywhere"
 
 @dataclass(frozen=True)
 class Sparseness(Test):
-    """Sparseness (Chalasani et al. 2020): the Gini index of the absolute values of the features, 0 where all are
-    equal, towards 1 where one has all. Undefined for a map of zeros.
+    """Sparseness (Chalasani et al. 2020): the Gini index of the absolute values of the features.
 
-    `partition` says what a feature is (default: that of `Masking`). Cost: none.
+    It is 0 where all are equal, and towards 1 where one has all. Neither end is better. Undefined for a map of zeros.
+    Cost: none.
+
+    Attributes:
+        partition (Partition, default None): How the inputs are cut into features; None: as `Masking` does.
 
     >>> Sparseness()(torch.nn.Linear(4, 2), torch.ones(1, 4), torch.tensor([[0.0, 0.0, -1.0, 0.0]])).mean
     0.75
@@ -32,8 +35,8 @@ class Sparseness(Test):
 
     higher_is_better: ClassVar[None] = None
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        shares, counts = _shares(case, explanation, self.partition)
+    def measure(self, case: Case, explanation: Map) -> Measured:
+        shares, counts = _relevance_shares(case, explanation, self.partition)
         # The features that a sample does not have sort first, as zeros: their places are taken off.
         ordered = shares.sort(1).values
         place = torch.arange(1, shares.shape[1] + 1, device=shares.device) - (
@@ -45,8 +48,13 @@ class Sparseness(Test):
 
 @dataclass(frozen=True)
 class Complexity(Test):
-    """Complexity (Bhatt et al. 2020): the entropy, in nats, of the features' shares of the absolute
-    values: 0 where one has all, log(features) where all are equal. Undefined for a map of zeros. Cost: none.
+    """Complexity (Bhatt et al. 2020): the entropy, in nats, of the features' shares of the absolute values.
+
+    It is 0 where one has all, and log(features) where all are equal. Neither end is better. Undefined for a map of
+    zeros. Cost: none.
+
+    Attributes:
+        partition (Partition, default None): How the inputs are cut into features; None: as `Masking` does.
 
     >>> round(Complexity()(torch.nn.Linear(4, 2), torch.ones(1, 4), torch.ones(1, 4)).mean, 4)
     1.3863
@@ -56,15 +64,20 @@ class Complexity(Test):
 
     higher_is_better: ClassVar[None] = None
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        shares, _ = _shares(case, explanation, self.partition)
+    def measure(self, case: Case, explanation: Map) -> Measured:
+        shares, _ = _relevance_shares(case, explanation, self.partition)
         return nan_where(shares.sum(1) == 0, entropy(shares), _ZERO)
 
 
 @dataclass(frozen=True)
 class EffectiveComplexity(Test):
-    """Effective complexity (Nguyen & Martínez 2020), without the model: the number of features whose absolute
-    value is above `threshold` times the largest of the sample; 0 for a map of zeros. Cost: none.
+    """Effective complexity (Nguyen & Martínez 2020), without the model: the number of features with a large value.
+
+    Neither end is better; 0 for a map of zeros. Cost: none.
+
+    Attributes:
+        threshold (float, default 1e-5): Share of the sample's largest absolute value above which a feature counts.
+        partition (Partition, default None): How the inputs are cut into features; None: as `Masking` does.
 
     >>> EffectiveComplexity()(torch.nn.Linear(3, 2), torch.ones(1, 3), torch.tensor([[5.0, -1.0, 0.0]])).mean
     2.0
@@ -79,9 +92,9 @@ class EffectiveComplexity(Test):
         super().__post_init__()
         check("threshold", self.threshold, lambda v: 0 <= v < 1, "a share from 0 to below 1")
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        shares, _ = _shares(case, explanation, self.partition)
-        return Found((shares > self.threshold * shares.amax(1, keepdim=True)).sum(1))
+    def measure(self, case: Case, explanation: Map) -> Measured:
+        shares, _ = _relevance_shares(case, explanation, self.partition)
+        return Measured((shares > self.threshold * shares.amax(1, keepdim=True)).sum(1))
 
 
 def entropy(shares: Tensor) -> Tensor:
@@ -90,7 +103,7 @@ def entropy(shares: Tensor) -> Tensor:
     return entropies.sum(1)
 
 
-def _shares(case: Case, explanation: Map, partition: Partition | None) -> tuple[Tensor, Tensor]:
+def _relevance_shares(case: Case, explanation: Map, partition: Partition | None) -> tuple[Tensor, Tensor]:
     """The share of each feature of the absolute values, (batch, features), and the numbers of features."""
     masking = case.masking(partition)
     size = case.relevance(explanation, masking).abs()

@@ -12,9 +12,9 @@ from torch import Tensor
 from apportion.engines.masking.partitions import Partition, Pixels
 from apportion.engines.masking.replacements import NoisyLinear, Replacement
 from apportion.errors import InputError, check_whole
-from apportion.evaluation.case import Case, CurveTest, Found, nan_where
-from apportion.evaluation.curve_limits import aopc_limits
-from apportion.evaluation.curves import WAYS, Curve, Order, Way, at_shares, check_shares, even_steps
+from apportion.evaluation._curve_limits import aopc_limits
+from apportion.evaluation.case import Case, CurveTest, Measured, nan_where
+from apportion.evaluation.curves import WAYS, Curve, Order, Way, check_shares, counts_at_shares, even_steps
 from apportion.evaluation.reference_maps import Map
 
 HidingOrder = Literal["morf", "lerf", "symmetric"]
@@ -23,17 +23,20 @@ _WAYS: Mapping[str, tuple[Way, ...]] = {"morf": ("morf",), "lerf": ("lerf",), "s
 
 @dataclass(frozen=True)
 class PixelFlipping(CurveTest):
-    """Pixel flipping (Bach et al. 2015), region perturbation (Samek et al. 2017): AOPC, the mean of
-    `f(x) − f(x with the first k features hidden)` over k = 0 … all.
+    """Pixel flipping (Bach et al. 2015), region perturbation (Samek et al. 2017): the AOPC of a map.
 
-    `order="morf"` hides the most relevant first: higher is better. `"lerf"` hides the least relevant first:
-    lower is better. `"symmetric"` is the first minus the second, the symmetric relevance gain (Blücher et al.
-    2024): higher is better, and zero for a random order. `steps` even steps are made; None is one feature a
-    step.
+    The mean of `f(x) − f(x with the first k features hidden)` over k = 0 … all. Cost: one forward pass a step, twice
+    for "symmetric", and about `beam · features²` masks if normalised. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
 
-    `normalised` puts AOPC between the least and the most that any order of this sample can reach, 0 to 1
-    (Edin et al. 2024), by a search with `beam` candidates that runs about `beam · features²` masks: for some
-    tens of features. Cost: one forward pass a step, twice for "symmetric".
+    Attributes:
+        order (str, default "morf"): "morf" hides the most relevant first: higher is better. "lerf" hides the least
+            relevant first: lower is better. "symmetric" is the first minus the second, the symmetric relevance gain
+            (Blücher et al. 2024): higher is better, and zero for a random order.
+        steps (int, default 20): Even steps from no feature to all; None: one feature a step.
+        normalised (bool, default False): Put AOPC between the least and the most that any order of this sample can
+            reach, 0 to 1 (Edin et al. 2024): for some tens of features, and for "morf" only.
+        beam (int, default 5): Candidates of the search for these limits.
 
     >>> model = lambda x: x @ torch.tensor([[4.0], [2.0], [1.0]])
     >>> PixelFlipping(of="score")(model, torch.ones(1, 3), torch.tensor([[4.0, 2.0, 1.0]])).mean
@@ -60,15 +63,15 @@ class PixelFlipping(CurveTest):
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
         return dict.fromkeys(_WAYS[self.order], even_steps(counts, self.steps))
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         fall, curves = [], {}
         for way, curve in self.curves(case, explanation).items():
-            read = curve.read(self.of)
-            fall.append(curve.mean(read[:, :1] - read))
+            read = curve.read(self.of)  # (batch, steps + 1)
+            fall.append(curve.mean(read[:, :1] - read))  # (batch,)
             curves[way] = mean_curve(curve, read)
         notes = {"curves": curves}
         if not self.normalised:
-            return Found(fall[0] if len(fall) == 1 else fall[0] - fall[1], notes=notes)
+            return Measured(fall[0] if len(fall) == 1 else fall[0] - fall[1], notes=notes)
         order = self.ordered(case, explanation)
         least, most = aopc_limits(order.masking, self.of, even_steps(order.counts, self.steps), self.beam)
         # The search does not try every order, so the map's own may lie beyond what it found.
@@ -79,7 +82,7 @@ class PixelFlipping(CurveTest):
 
 @dataclass(frozen=True)
 class _Area(CurveTest):
-    """What the next two share: the area under a curve of even steps."""
+    """The base of deletion and insertion: the area under a curve of even steps."""
 
     steps: int | None = 20
 
@@ -87,16 +90,21 @@ class _Area(CurveTest):
         super().__post_init__()
         _check_steps(self.steps)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         ((way, curve),) = self.curves(case, explanation).items()
         read = curve.read(self.of)
-        return Found(curve.area(read), notes={"curves": {way: mean_curve(curve, read)}})
+        return Measured(curve.area(read), notes={"curves": {way: mean_curve(curve, read)}})
 
 
 @dataclass(frozen=True)
 class Deletion(_Area):
-    """Deletion (Petsiuk et al. 2018): the area under the probability of the target as the most relevant features
-    are hidden first. Lower is better. Cost: one forward pass a step.
+    """Deletion (Petsiuk et al. 2018): the area under the answer as the most relevant features are hidden first.
+
+    Lower is better. Cost: one forward pass a step. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        steps (int, default 20): Even steps from no feature to all; None: one feature a step.
 
     >>> model = lambda x: x @ torch.tensor([[4.0], [2.0]])
     >>> Deletion(of="score")(model, torch.ones(1, 2), torch.tensor([[4.0, 2.0]])).mean
@@ -111,9 +119,14 @@ class Deletion(_Area):
 
 @dataclass(frozen=True)
 class Insertion(_Area):
-    """Insertion (Petsiuk et al. 2018): the area under the probability of the target as features are put into an
-    empty input, the most relevant first. Higher is better. The paper starts from a blurred image:
-    `replacement=Blur()`. Cost: one forward pass a step.
+    """Insertion (Petsiuk et al. 2018): the area under the answer as features are put into an empty input.
+
+    The most relevant come first, and higher is better. The paper starts from a blurred image: `replacement=Blur()`.
+    Cost: one forward pass a step. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        steps (int, default 20): Even steps from no feature to all; None: one feature a step.
 
     >>> model = lambda x: x @ torch.tensor([[4.0], [2.0]])
     >>> Insertion(of="score")(model, torch.ones(1, 2), torch.tensor([[4.0, 2.0]])).mean
@@ -129,14 +142,20 @@ class Insertion(_Area):
 
 @dataclass(frozen=True)
 class DeletionRate(CurveTest):
-    """The label-flip deletion rate: features are hidden one by one, the most relevant first, until the predicted
-    label changes; the score is hidden / all, and 1 if the label never changes. Lower is better.
+    """Label-flip deletion rate: the share of features that must be hidden until the predicted label changes.
 
-    What is no feature (padding, special tokens) is never hidden and not counted. Ties are broken by one random
-    order. The label that must change is the *predicted* one, right or wrong; a map that explains another
-    class is undefined. So is one of a single score that predicts class 0, since it speaks for class 1; the target
-    `lambda scores: scores[:, 0].abs()` explains what is predicted. Samples whose label has changed are not run
-    further, in blocks of `block` steps that double. Cost: at most as many forward passes as there are features.
+    Features are hidden one by one, the most relevant first; the score is hidden / all, and 1 if the label never
+    changes. Lower is better.
+
+    What is no feature (padding, special tokens) is never hidden and not counted. Ties are broken by one random order.
+    The label that must change is the *predicted* one, right or wrong; a map that explains another class is undefined.
+    So is one of a single score that predicts class 0, since it speaks for class 1; the target `lambda scores:
+    scores[:, 0].abs()` explains what is predicted. Samples whose label has changed are not run further. Cost: at most
+    as many forward passes as there are features. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        block (int, default 4): Steps that run at once at first; each further block is twice as long.
 
     >>> model = lambda x: x @ torch.tensor([[0.0, 4.0], [0.0, 2.0], [7.0, 1.0], [0.0, 1.5]])
     >>> x, values = torch.ones(1, 4), torch.tensor([[4.0, 2.0, -6.0, 1.5]])
@@ -152,10 +171,10 @@ class DeletionRate(CurveTest):
         super().__post_init__()
         check_whole(1, block=self.block)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         order = self.ordered(case, explanation)
         counts, device = order.counts, order.counts.device
-        first = order.curve(torch.zeros_like(counts)[:, None]).label
+        first = order.curve(torch.zeros_like(counts)[:, None]).label  # (batch, 1)
         rate = torch.ones(len(counts), dtype=torch.float64, device=device)
         target = order.masking.resolved
         other, why = torch.zeros_like(rate, dtype=torch.bool), "the explained class is not the predicted one"
@@ -167,9 +186,9 @@ class DeletionRate(CurveTest):
         while len(going):
             hidden = torch.arange(done + 1, done + block + 1, device=device).expand(len(going), -1)
             curve = order.curve(hidden, going)
-            changed = (curve.label != first[going]) & curve.own
+            changed = (curve.label != first[going]) & curve.own  # (going, block)
             flipped = changed.any(1)
-            where = changed.int().argmax(1, keepdim=True)
+            where = changed.int().argmax(1, keepdim=True)  # (going, 1)
             rate[going[flipped]] = curve.share.gather(1, where)[flipped, 0].to(rate)
             done, block = done + block, 2 * block
             going = going[~flipped & (counts[going] > done)]
@@ -178,13 +197,19 @@ class DeletionRate(CurveTest):
 
 @dataclass(frozen=True)
 class ROAD(CurveTest):
-    """Remove and debias (Rong et al. 2022): pixels are replaced by noisy linear imputation, which hides them
-    without leaving their outline to be read, and no model is trained again.
+    """Remove and debias (Rong et al. 2022): hide shares of the pixels by noisy linear imputation.
 
-    The mean over `shares` of hidden pixels of what the model then says: `order="morf"` hides the most relevant
-    first (lower is better), `"lerf"` the least relevant first (higher is better), `"symmetric"` is half the
-    second minus the first, as in pytorch-grad-cam's ROADCombined (higher is better). Images only.
-    Cost: one forward pass a share and order.
+    That hides them without leaving their outline to be read, and no model is trained again. The score is the mean
+    over `shares` of the model's answer. Images only. Cost: one forward pass a share and order. Settings: those below
+    and `of` of [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        order (str, default "symmetric"): "morf" hides the most relevant first (lower is better), "lerf" the least
+            relevant first (higher is better), "symmetric" is half the second minus the first, as in
+            pytorch-grad-cam's ROADCombined (higher is better).
+        shares (tuple of float, default (0.1, 0.2, …, 0.9)): Shares of the pixels that are hidden.
+        partition (Partition or Tensor, default Pixels()): How the image is cut into features.
+        replacement (Replacement, default NoisyLinear()): What stands in the place of hidden pixels.
     """
 
     partition: Partition | Tensor | None = field(default=Pixels(), kw_only=True)
@@ -208,11 +233,11 @@ class ROAD(CurveTest):
         return super().ordered(case, explanation)
 
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
-        return dict.fromkeys(_WAYS[self.order], at_shares(counts, self.shares))
+        return dict.fromkeys(_WAYS[self.order], counts_at_shares(counts, self.shares))
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         means = [curve.read(self.of).mean(1) for curve in self.curves(case, explanation).values()]
-        return Found(means[0] if len(means) == 1 else (means[1] - means[0]) / 2)
+        return Measured(means[0] if len(means) == 1 else (means[1] - means[0]) / 2)
 
 
 def mean_curve(curve: Curve, read: Tensor) -> dict[str, list[float]]:

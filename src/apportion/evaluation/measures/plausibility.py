@@ -41,7 +41,7 @@ class _Measure:
     higher_is_better: ClassVar[bool] = True
 
     def __call__(self, explanation: Map, truth: Tensor) -> Scores:
-        found = _marked(explanation, truth)
+        found = _mark_places(explanation, truth)
         many = found.truth.sum(1)
         trivial = (many == 0) | (many == found.place.sum(1))
         values = self.measure(found).double()
@@ -64,14 +64,16 @@ class _OfShare(_Measure):
 
     def chosen(self, found: Marked) -> Tensor:
         if self.share is None:
-            return _highest(found, found.truth.sum(1))
-        return _highest(found, (self.share * found.place.sum(1)).round().long().clamp(min=1))
+            return _share_of_highest(found, found.truth.sum(1))
+        return _share_of_highest(found, (self.share * found.place.sum(1)).round().long().clamp(min=1))
 
 
 @dataclass(frozen=True)
 class IoU(_OfShare):
-    """Intersection over union of what was marked and the highest values of the map: as many as are marked, or the
-    given `share` of all places.
+    """Intersection over union of what was marked and the highest values of the map. Higher is better.
+
+    Attributes:
+        share (float, default None): Share of all places that count as the highest; None: as many as are marked.
 
     >>> IoU()(torch.tensor([[3.0, 2.0, 1.0, 0.0]]), torch.tensor([[1, 0, 1, 0]])).mean.__round__(3)
     0.333
@@ -85,8 +87,12 @@ class IoU(_OfShare):
 
 @dataclass(frozen=True)
 class TokenF1(_OfShare):
-    """Token F1 (DeYoung et al. 2020): the harmonic mean of precision and recall of the highest values of the map, as
-    many as are marked (then both are the same), or the given `share` of all places.
+    """Token F1 (DeYoung et al. 2020): the harmonic mean of precision and recall of the highest values of the map.
+
+    Higher is better. Where as many are taken as are marked, precision and recall are the same.
+
+    Attributes:
+        share (float, default None): Share of all places that count as the highest; None: as many as are marked.
 
     >>> TokenF1(share=0.75)(torch.tensor([[3.0, 2.0, 1.0, 0.0]]), torch.tensor([[1, 0, 1, 0]])).mean
     0.8
@@ -125,13 +131,14 @@ class PointingGame(_Measure):
     """
 
     def measure(self, found: Marked) -> Tensor:
-        return (_highest(found, torch.ones_like(found.place.sum(1))) * found.truth).sum(1)
+        return (_share_of_highest(found, torch.ones_like(found.place.sum(1))) * found.truth).sum(1)
 
 
 @dataclass(frozen=True)
 class RelevanceMass(_Measure):
-    """Relevance mass accuracy (Arras et al. 2022): the share of the positive values that lies where was marked.
-    Undefined for a map without positive values.
+    """Relevance mass accuracy (Arras et al. 2022): the share of the positive values that lies in what was marked.
+
+    Higher is better. Undefined for a map without positive values.
 
     >>> RelevanceMass()(torch.tensor([[3.0, 1.0, -5.0]]), torch.tensor([[1, 0, 0]])).mean
     0.75
@@ -151,10 +158,10 @@ class RelevanceRank(_Measure):
     """
 
     def measure(self, found: Marked) -> Tensor:
-        return (_highest(found, found.truth.sum(1)) * found.truth).sum(1) / found.truth.sum(1)
+        return (_share_of_highest(found, found.truth.sum(1)) * found.truth).sum(1) / found.truth.sum(1)
 
 
-def _marked(explanation: Map, truth: Tensor) -> Marked:
+def _mark_places(explanation: Map, truth: Tensor) -> Marked:
     values = explanation.values if isinstance(explanation, Explanation) else explanation
     tensors = [torch.from_numpy(values)] if isinstance(values, np.ndarray) else list(tensors_in(values))
     if len(tensors) != 1:
@@ -190,7 +197,7 @@ def _marked(explanation: Map, truth: Tensor) -> Marked:
     return Marked(values.flatten(1), (mark & place).flatten(1), place.flatten(1))
 
 
-def _highest(found: Marked, many: Tensor) -> Tensor:
+def _share_of_highest(found: Marked, many: Tensor) -> Tensor:
     """How much of each place is among the `many` highest, (batch, places): 1 or 0, and between for places that tie
     for the last ones."""
     values = found.values.masked_fill(~found.place, -torch.inf)

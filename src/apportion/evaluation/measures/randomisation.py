@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError, check_whole
-from apportion.evaluation.case import Case, Found, Test, nan_where
+from apportion.evaluation.case import Case, Measured, Test, nan_where
 from apportion.evaluation.measures.complexity import entropy
 from apportion.evaluation.reference_maps import Map, method_of, values_of
 
@@ -23,17 +23,22 @@ _CONSTANT = "a map is constant, so it is correlated with nothing"
 @dataclass(frozen=True)
 class ParameterRandomisation(Test):
     """Model parameter randomisation (Adebayo et al. 2018): how like the map stays when the weights are drawn anew.
-    Lower is better; a method that scores near 1 does not look at the weights.
 
-    `way="cascading"` randomises one layer after another from the output on (the last that the model lists first),
-    `"independent"` each layer by itself; the score is the mean over the layers of the similarity to the map of the
-    trained model. `"complexity"` is the efficient form (Hedström et al. 2024): all layers at once, and the score is
-    the rise of the map's complexity, which is the entropy of a histogram of its values in `bins` even bins, over
-    that of the trained model, relative to it: higher is better.
+    Lower is better; a method that scores near 1 does not look at the weights. A weight is drawn from a normal
+    distribution with its own mean and standard deviation, so that the model stays in its range. This happens in a
+    copy; the model given is not touched. Undefined where a map is constant. `notes["layers"]` has the mean of each
+    layer. Cost: one explanation a layer.
 
-    A weight is drawn from a normal distribution with its own mean and standard deviation, so that the model stays
-    in its range. This happens in a copy; the model given is not touched. `absolute` compares absolute values.
-    Undefined where a map is constant. `notes["layers"]` has the mean of each layer. Cost: one explanation a layer.
+    Attributes:
+        way (str, default "cascading"): "cascading" randomises one layer after another from the output on (the last
+            that the model lists first), "independent" each layer by itself; the score is the mean over the layers of
+            the similarity to the map of the trained model. "complexity" is the efficient form (Hedström et al. 2024):
+            all layers at once, and the score is the rise of the map's complexity (the entropy of a histogram of its
+            values) over that of the trained model, relative to it: higher is better.
+        similarity (str, default "spearman"): "spearman", "pearson" or "cosine".
+        absolute (bool, default False): Compare absolute values.
+        seed (int, default 0): Seed of the weights.
+        bins (int, default 100): Even bins of the histogram of "complexity".
     """
 
     way: Literal["cascading", "independent", "complexity"] = "cascading"
@@ -52,19 +57,19 @@ class ParameterRandomisation(Test):
     def higher_is_better(self) -> bool:
         return self.way == "complexity"
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         method, masking = method_of(explanation, self), case.masking()
-        here, inside = entries(explanation, masking)
+        here, inside = entries_in_rows(explanation, masking)
 
         def again(model: nn.Module) -> Tensor:
-            return entries(case.explain(method, masking.resolved, model), masking)[0]
+            return entries_in_rows(case.explain(method, masking.resolved, model), masking)[0]
 
         if self.way == "complexity":
             ((_, randomised),) = randomised_copies(case.model, "all", self.seed)
             before, after = (histogram_entropy(rows, self.bins, inside) for rows in (here, again(randomised)))
             return nan_where(before == 0, (after - before) / before, _CONSTANT)
         found = {
-            name: similar(here, again(model), self.similarity, self.absolute, inside)
+            name: similarity_in_rows(here, again(model), self.similarity, self.absolute, inside)
             for name, model in randomised_copies(case.model, self.way, self.seed)
         }
         each = torch.stack(list(found.values()))
@@ -74,10 +79,15 @@ class ParameterRandomisation(Test):
 
 @dataclass(frozen=True)
 class RandomLogit(Test):
-    """Random logit (Sixt et al. 2020): how like the map of the explained class is to that of another class, drawn at
-    random. Lower is better; near 1 the method does not ask which class is explained.
+    """Random logit (Sixt et al. 2020): how like the map of the explained class is to that of a random other class.
 
-    Undefined where a map is constant. Cost: one explanation.
+    Lower is better; near 1 the method does not ask which class is explained. Undefined where a map is constant. Cost:
+    one explanation.
+
+    Attributes:
+        similarity (str, default "spearman"): "spearman", "pearson" or "cosine".
+        absolute (bool, default False): Compare absolute values.
+        seed (int, default 0): Seed of the choice of the other class.
     """
 
     similarity: Similarity = "spearman"
@@ -89,7 +99,7 @@ class RandomLogit(Test):
     def __post_init__(self) -> None:
         _check(self.similarity, self.seed)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         method = method_of(explanation, self)
         masking = case.masking()
         target, classes = masking.resolved, masking.output.shape[1]
@@ -98,15 +108,15 @@ class RandomLogit(Test):
         # One shift for all samples, so that a score does not depend on which others are in the batch.
         shift = int(torch.randint(1, classes, (), generator=torch.Generator().manual_seed(self.seed)))
         made = case.explain(method, (target + shift) % classes)
-        (here, inside), (there, _) = (entries(e, masking) for e in (explanation, made))
-        values = similar(here, there, self.similarity, self.absolute, inside)
+        (here, inside), (there, _) = (entries_in_rows(e, masking) for e in (explanation, made))
+        values = similarity_in_rows(here, there, self.similarity, self.absolute, inside)
         return nan_where(values.isnan(), values, _CONSTANT)
 
 
 def randomised_copies(
     model: Any, way: Literal["cascading", "independent", "all"], seed: int = 0
 ) -> Iterator[tuple[str, nn.Module]]:
-    """Copies of a model with layers randomised from the output on, with the name of the last of them."""
+    """Copy a model with layers randomised from the output on; each copy comes with the name of the last of them."""
     if not isinstance(model, nn.Module):
         raise InputError(
             f"the model is {type(model).__name__}; accepted: a torch module, whose weights can be randomised"
@@ -136,7 +146,7 @@ def randomised_copies(
         yield "all", changed
 
 
-def entries(explanation: Map, masking: Masking) -> tuple[Tensor, Tensor]:
+def entries_in_rows(explanation: Map, masking: Masking) -> tuple[Tensor, Tensor]:
     """All values of each sample in one row, (batch, entries), and which of them count: not those of padding or special
     tokens, which would be alike in all maps."""
     values = values_of(explanation, masking.inputs)
@@ -146,7 +156,7 @@ def entries(explanation: Map, masking: Masking) -> tuple[Tensor, Tensor]:
     return rows, counted.to(rows.device)
 
 
-def similar(
+def similarity_in_rows(
     a: Tensor,
     b: Tensor,
     similarity: Similarity = "spearman",
@@ -156,7 +166,7 @@ def similar(
     """The similarity of (batch, entries) maps row by row, −1 to 1, in the entries that are `inside` (default: all);
     NaN where one is constant.
 
-    >>> round(similar(torch.tensor([[1.0, 2.0, 9.0]]), torch.tensor([[10.0, 20.0, 30.0]])).item(), 6)
+    >>> round(similarity_in_rows(torch.tensor([[1.0, 2.0, 9.0]]), torch.tensor([[10.0, 20.0, 30.0]])).item(), 6)
     1.0
     """
     a, b = a.double(), b.double()
@@ -194,8 +204,8 @@ def histogram_entropy(rows: Tensor, bins: int, inside: Tensor | None = None) -> 
     low = rows.masked_fill(~inside, torch.inf).amin(1, keepdim=True)
     high = rows.masked_fill(~inside, -torch.inf).amax(1, keepdim=True)
     width = torch.where(high > low, (high - low) / bins, 1.0)
-    place = ((rows - low) / width).long().clamp(0, bins - 1)
-    counts = rows.new_zeros(len(rows), bins).scatter_add_(1, place, inside.to(rows))
+    place = ((rows - low) / width).long().clamp(0, bins - 1)  # (batch, entries)
+    counts = rows.new_zeros(len(rows), bins).scatter_add_(1, place, inside.to(rows))  # (batch, bins)
     return entropy(counts / counts.sum(1, keepdim=True))
 
 

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from apportion.evaluation.case import Case, CurveTest, Found
-from apportion.evaluation.curves import Way, at_shares, check_shares
+from apportion.evaluation.case import Case, CurveTest, Measured
+from apportion.evaluation.curves import Way, check_shares, counts_at_shares
 from apportion.evaluation.reference_maps import Map
 
 
 @dataclass(frozen=True)
 class _MeanFall(CurveTest):
-    """What both tests share: how much less probable the target is at some shares, in the mean."""
+    """The base of both tests: how much less probable the target is at some shares, in the mean."""
 
     shares: tuple[float, ...] = (0.01, 0.05, 0.1, 0.2, 0.5)
 
@@ -24,19 +24,23 @@ class _MeanFall(CurveTest):
         super().__post_init__()
         check_shares("shares", self.shares)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         (curve,) = self.curves(case, explanation).values()
         read = curve.read(self.of)
-        return Found((read[:, :1] - read[:, 1:]).mean(1))
+        return Measured((read[:, :1] - read[:, 1:]).mean(1))
 
 
 @dataclass(frozen=True)
 class Comprehensiveness(_MeanFall):
-    """Comprehensiveness (DeYoung et al. 2020): the mean over `shares` of
-    `p(x) − p(x with that share of the most relevant features hidden)`. Higher is better.
+    """Comprehensiveness (DeYoung et al. 2020): how far the answer falls without the most relevant features.
 
-    The share of the features is rounded up, so that at least one is hidden. Special tokens are kept. Cost: one
-    forward pass a share.
+    The mean over `shares` of `p(x) − p(x with that share of the most relevant features hidden)`. Higher is better.
+    Special tokens are kept. Cost: one forward pass a share. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        shares (tuple of float, default (0.01, 0.05, 0.1, 0.2, 0.5)): Shares of the features that are hidden, rounded
+            up, so that at least one is.
 
     >>> model = lambda x: x @ torch.tensor([[4.0], [2.0]])
     >>> Comprehensiveness(shares=(0.5,), of="score")(model, torch.ones(1, 2), torch.tensor([[4.0, 2.0]])).mean
@@ -46,15 +50,20 @@ class Comprehensiveness(_MeanFall):
     higher_is_better: ClassVar[bool] = True
 
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
-        return {"morf": _with_none(at_shares(counts, self.shares))}
+        return {"morf": _prepend_zero(counts_at_shares(counts, self.shares))}
 
 
 @dataclass(frozen=True)
 class Sufficiency(_MeanFall):
-    """Sufficiency (DeYoung et al. 2020): the mean over `shares` of
-    `p(x) − p(x with only that share of the most relevant features left)`. Lower is better.
+    """Sufficiency (DeYoung et al. 2020): how far the answer falls with nothing but the most relevant features.
 
-    The share of the features is rounded up, so that at least one is left. Cost: one forward pass a share.
+    The mean over `shares` of `p(x) − p(x with only that share of the most relevant features left)`. Lower is better.
+    Cost: one forward pass a share. Settings: those below and those of
+    [CurveTest][apportion.evaluation.case.CurveTest].
+
+    Attributes:
+        shares (tuple of float, default (0.01, 0.05, 0.1, 0.2, 0.5)): Shares of the features that are left, rounded
+            up, so that at least one is.
 
     >>> model = lambda x: x @ torch.tensor([[4.0], [2.0]])
     >>> Sufficiency(shares=(0.5,), of="score")(model, torch.ones(1, 2), torch.tensor([[4.0, 2.0]])).mean
@@ -64,9 +73,9 @@ class Sufficiency(_MeanFall):
     higher_is_better: ClassVar[bool] = False
 
     def steps_of(self, counts: Tensor) -> Mapping[Way, Tensor]:
-        return {"lerf": _with_none(counts[:, None] - at_shares(counts, self.shares))}
+        return {"lerf": _prepend_zero(counts[:, None] - counts_at_shares(counts, self.shares))}
 
 
-def _with_none(hidden: Tensor) -> Tensor:
+def _prepend_zero(hidden: Tensor) -> Tensor:
     """The steps behind one at which nothing is hidden."""
     return torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)

@@ -14,8 +14,8 @@ from apportion.engines.masking.engine import Masking
 from apportion.engines.substitution import Gradients
 from apportion.engines.substitution.leaves import Beside
 from apportion.errors import InputError, check, check_whole
-from apportion.evaluation.case import Case, Found, Test, drawn, nan_where
-from apportion.evaluation.reference_maps import Map, RandomMap, UniformMap, in_rows, method_of
+from apportion.evaluation.case import Case, Measured, Test, nan_where, random_draws
+from apportion.evaluation.reference_maps import Map, RandomMap, UniformMap, method_of, values_in_rows
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,17 @@ class _Perturbing(Test):
 
 @dataclass(frozen=True)
 class MaxSensitivity(_Perturbing):
-    """Max-sensitivity (Yeh et al. 2019), relative as in Captum and Quantus: the largest `‖φ(x + δ) − φ(x)‖ / ‖φ(x)‖` of
-    `samples` perturbations δ, uniform in ±`radius` for each entry. Lower is better.
+    """Max-sensitivity (Yeh et al. 2019), relative as in Captum and Quantus: the largest relative change of the map.
 
-    A map that does not look at the input scores best: read it beside a faithfulness test. Of token ids the embeddings
-    are perturbed, for methods that compute with them; padding and special tokens stay as they are. The target stays
-    that of the explanation. Undefined where φ(x) is zero. Cost: that of `samples` explanations, made many at a time.
+    The largest `‖φ(x + δ) − φ(x)‖ / ‖φ(x)‖` of some perturbations δ. Lower is better. A map that does not look at the
+    input scores best: read it beside a faithfulness test. Of token ids the embeddings are perturbed, for methods that
+    compute with them; padding and special tokens stay as they are. The target stays that of the explanation.
+    Undefined where φ(x) is zero. Cost: that of `samples` explanations, made many at a time.
+
+    Attributes:
+        samples (int, default 10): Perturbations.
+        radius (float, default 0.02, in units of the input): Each entry of δ is uniform in ±`radius`.
+        seed (int, default 0): Seed of the perturbations.
 
     >>> import apportion as ap
     >>> model, x = torch.nn.Linear(3, 2), torch.ones(2, 3)
@@ -49,10 +54,10 @@ class MaxSensitivity(_Perturbing):
     0.0
     """
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         here = _map(explanation, case.masking().inputs)
         largest = here.new_zeros(len(here))
-        for _, there in _perturbed(self, case, explanation):
+        for _, there in _explain_perturbed(self, case, explanation):
             largest = largest.maximum((there - here[:, None]).norm(dim=2).amax(1))
         size = here.norm(dim=1)
         return nan_where(size == 0, largest / size, "the map is zero everywhere")
@@ -60,12 +65,17 @@ class MaxSensitivity(_Perturbing):
 
 @dataclass(frozen=True)
 class LocalLipschitz(_Perturbing):
-    """Local Lipschitz estimate (Alvarez-Melis & Jaakkola 2018): the largest `‖φ(x + δ) − φ(x)‖ / ‖δ‖` of
-    `samples` perturbations δ, uniform in ±`radius` for each entry. Lower is better; it is in the units of the map,
-    so only maps in the same units can be compared.
+    """Local Lipschitz estimate (Alvarez-Melis & Jaakkola 2018): the steepest change of the map.
 
-    Of token ids the embeddings are perturbed, for methods that compute with them; padding and special tokens stay as
-    they are. The target stays that of the explanation. Cost: that of `samples` explanations, made many at a time.
+    The largest `‖φ(x + δ) − φ(x)‖ / ‖δ‖` of some perturbations δ. Lower is better; it is in the units of the map, so
+    only maps in the same units can be compared. Of token ids the embeddings are perturbed, for methods that compute
+    with them; padding and special tokens stay as they are. The target stays that of the explanation. Cost: that of
+    `samples` explanations, made many at a time.
+
+    Attributes:
+        samples (int, default 10): Perturbations.
+        radius (float, default 0.02, in units of the input): Each entry of δ is uniform in ±`radius`.
+        seed (int, default 0): Seed of the perturbations.
 
     >>> import apportion as ap
     >>> model, x = torch.nn.Linear(3, 2), torch.ones(2, 3)
@@ -73,27 +83,27 @@ class LocalLipschitz(_Perturbing):
     0.0
     """
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         here = _map(explanation, case.masking().inputs)
         largest = here.new_zeros(len(here))
-        for size, there in _perturbed(self, case, explanation):
+        for size, there in _explain_perturbed(self, case, explanation):
             slopes = (there - here[:, None]).norm(dim=2) / size.to(here)
             largest = largest.maximum(slopes.amax(1))
-        return Found(largest)
+        return Measured(largest)
 
 
-def _perturbed(test: _Perturbing, case: Case, explanation: Map) -> Iterator[tuple[Tensor, Tensor]]:
+def _explain_perturbed(test: _Perturbing, case: Case, explanation: Map) -> Iterator[tuple[Tensor, Tensor]]:
     """The sizes of some perturbations at a time, (batch, many), and the maps there, (batch, many, entries)."""
     method, masking = method_of(explanation, test), case.masking()
     target = masking.resolved
     chunks = _CHUNKS if case.chunk is None and masking.parts[0].x.device.type == "cpu" else 1
     together = max(1, chunks * masking.chunk // masking.batch)
     for begin in range(0, test.samples, together):
-        moved = _Moved(test, masking, range(begin, min(begin + together, test.samples)))
+        moved = _Perturbations(test, masking, range(begin, min(begin + together, test.samples)))
         many = len(moved.draws)
-        there = rekeyed(masking.inputs, moved.near)
+        there = rekeyed(masking.inputs, moved.perturb_input)
         repeated = target.repeat_interleave(many) if isinstance(target, Tensor) else target
-        beside = Beside(masking.model, moved.embeddings)
+        beside = Beside(masking.model, moved.perturb_embeddings)
         made = case.explain(method, repeated, beside, there, many)
         if isinstance(method, RandomMap | UniformMap) and not moved.squares:  # they look at nothing
             Gradients(beside, there, repeated).forward(grad=False)
@@ -111,7 +121,7 @@ def _perturbed(test: _Perturbing, case: Case, explanation: Map) -> Iterator[tupl
 _CHUNKS = 3
 
 
-class _Moved:
+class _Perturbations:
     """Each sample under some draws of the perturbation, which all samples share, at their features: neither padding nor
     special tokens are moved. Those of the first tokens do not depend on how many there are."""
 
@@ -120,17 +130,17 @@ class _Moved:
         self.parts = {part.key: (i, part) for i, part in enumerate(masking.parts)}
         self.squares: dict[Any, Tensor] = {}  # ‖δ‖² of each input or lookup, (batch, many)
 
-    def near(self, key: Any, x: Tensor) -> Tensor:
+    def perturb_input(self, key: Any, x: Tensor) -> Tensor:
         """An input, each sample once for each draw; numbers are moved."""
         if key not in self.parts or not x.is_floating_point():
             return x.repeat_interleave(len(self.draws), 0)
         number, part = self.parts[key]
         inside = (part.labels >= 0).expand(x.shape)
-        added = self._drawn(number, x.shape[1:], x) * inside[:, None]
-        self._measured(key, added)
+        added = self._draw(number, x.shape[1:], x) * inside[:, None]
+        self._measure(key, added)
         return (x[:, None] + added).flatten(0, 1)
 
-    def embeddings(self, rows: Tensor, positions: Tensor, number: int) -> Tensor:
+    def perturb_embeddings(self, rows: Tensor, positions: Tensor, number: int) -> Tensor:
         """What is added to the embeddings (…, width) of the tokens at these flat positions of all inputs."""
         found = torch.zeros_like(rows)
         repeated = rekeyed(self.masking.inputs, lambda key, x: x.repeat_interleave(len(self.draws), 0))
@@ -138,25 +148,25 @@ class _Moved:
             if key not in self.parts:
                 continue
             labels = self.parts[key][1].labels.expand(len(ids) // len(self.draws), *ids.shape[1:])
-            added = self._drawn(number, (*ids.shape[1:], rows.shape[-1]), rows)
+            added = self._draw(number, (*ids.shape[1:], rows.shape[-1]), rows)
             added = added * (labels >= 0)[:, None, ..., None]
-            self._measured((key, number), added)
+            self._measure((key, number), added)
             place = positions - begin
             here = (place >= 0) & (place < ids.numel())
             found[here] = added.flatten(0, -2)[place[here]]
         return found
 
-    def _drawn(self, number: int, shape: Sequence[int], like: Tensor) -> Tensor:
+    def _draw(self, number: int, shape: Sequence[int], like: Tensor) -> Tensor:
         """The perturbations of one sample, (many, …)."""
-        chance = drawn("random", shape, self.draws, self.test.seed, number)
+        chance = random_draws("random", shape, self.draws, self.test.seed, number)
         return ((2 * chance - 1) * self.test.radius).to(like)
 
-    def _measured(self, key: Any, added: Tensor) -> None:
+    def _measure(self, key: Any, added: Tensor) -> None:
         wide = added if added.dtype == torch.float64 else added.float()
         self.squares[key] = wide.flatten(2).square().sum(2)
 
 
 def _map(explanation: Map, inputs: Inputs) -> Tensor:
     """The values of each sample in one row, in at least single precision."""
-    rows = in_rows(explanation, inputs)
+    rows = values_in_rows(explanation, inputs)
     return rows if rows.dtype == torch.float64 else rows.float()

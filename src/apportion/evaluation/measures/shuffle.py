@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apportion.errors import InputError, check_whole
 from apportion.evaluation.by_training.weighting import weights_of
-from apportion.evaluation.case import Case, Found, Test
+from apportion.evaluation.case import Case, Measured, Test
 from apportion.evaluation.reference_maps import Map, values_of
 from apportion.learning.networks import PADDING
 
@@ -31,18 +31,22 @@ class Weighting(Protocol):
 
 @dataclass(frozen=True)
 class ShuffleTVD(Test):
-    """The median change of the prediction when the map is shuffled (Jain & Wallace 2019).
+    """Measure the median change of the prediction when the map is shuffled (Jain & Wallace 2019).
 
-    The map weights the hidden states of the model in the place of its attention, with absolute values that
-    add up to one. It is permuted over the tokens of the text (never padding) `permutations` times, with the
-    states as they are; a sample's score is the median of the total variation distances
-    `½ Σ_c |y_c − ŷ_c|` between the class probabilities with the map and with each permutation. 0 means that
-    it does not matter which token has which weight (so for the uniform map), and higher is better.
+    The map weights the hidden states of the model in the place of its attention, with absolute values that add up to
+    one. It is permuted over the tokens of the text (never padding), with the states as they are; a sample's score is
+    the median of the total variation distances `½ Σ_c |y_c − ŷ_c|` between the class probabilities with the map and
+    with each permutation. 0 means that it does not matter which token has which weight (so for the uniform map), and
+    higher is better.
 
-    `model` has `states(ids)` and `decide(states, maps)` as `AttentionClassifier` has; `inputs` are its padded
-    ids. The permutations come from `seed` and are the same for all texts of one length, so a score does not
-    depend on the batch. Raises InputError for maps of another shape, NaN, and texts without a token. Cost:
-    one pass of the encoder; the rest is one product of maps and states.
+    `model` has `states(ids)` and `decide(states, maps)` as `AttentionClassifier` has; `inputs` are its padded ids.
+    The permutations are the same for all texts of one length, so a score does not depend on the batch. Raises
+    InputError for maps of another shape, NaN, and texts without a token. Cost: one pass of the encoder; the rest is
+    one product of maps and states.
+
+    Attributes:
+        permutations (int, default 100): Permutations of each map.
+        seed (int, default 0): Seed of the permutations.
 
     >>> from apportion.learning.networks import AttentionClassifier
     >>> model, ids = AttentionClassifier(9, 4, 3).eval(), torch.tensor([[2, 3, 5], [4, 7, 0]])
@@ -59,7 +63,7 @@ class ShuffleTVD(Test):
         check_whole(1, permutations=self.permutations)
         check_whole(0, seed=self.seed)
 
-    def measure(self, case: Case, explanation: Map) -> Found:
+    def measure(self, case: Case, explanation: Map) -> Measured:
         model, ids = case.model, case.inputs
         if not isinstance(model, Weighting):
             raise InputError(
@@ -74,18 +78,18 @@ class ShuffleTVD(Test):
         if int(many.min()) < 1:
             raise InputError(f"text {int(many.argmin())} has no token; accepted: at least one")
         with torch.no_grad():
-            states = model.states(ids)
-            maps = weights_of(values_of(explanation, ids)[None].to(states), here)
+            states = model.states(ids)  # (batch, tokens, width)
+            maps = weights_of(values_of(explanation, ids)[None].to(states), here)  # (batch, tokens)
             front = (~here).long().argsort(dim=1, stable=True)  # the tokens of a text before its padding
             states = states.take_along_dim(front[..., None], 1)
             maps = maps.take_along_dim(front, 1)
-            keys = self._keys(ids.shape[1], maps)
+            keys = self._keys(ids.shape[1], maps)  # (permutations, tokens)
             distances = torch.empty_like(maps[:, 0])
             width = max(1, _WEIGHTS_AT_ONCE // (self.permutations * ids.shape[1]))
             for rows in torch.arange(len(ids), device=ids.device).split(width):
-                distances[rows] = _medians(model, states[rows], maps[rows], many[rows], keys)
+                distances[rows] = _median_distances(model, states[rows], maps[rows], many[rows], keys)
         case.forwards += 1
-        return Found(distances)
+        return Measured(distances)
 
     def _keys(self, tokens: int, like: Tensor) -> Tensor:
         """Random numbers `(permutations, tokens)`; those of the first tokens do not depend on how many there
@@ -94,16 +98,16 @@ class ShuffleTVD(Test):
         return torch.as_tensor(drawn.T.copy(), dtype=torch.float32, device=like.device)
 
 
-def _medians(model: Weighting, states: Tensor, maps: Tensor, many: Tensor, keys: Tensor) -> Tensor:
+def _median_distances(model: Weighting, states: Tensor, maps: Tensor, many: Tensor, keys: Tensor) -> Tensor:
     """The median distance of each text; its tokens stand before its padding."""
     padding = torch.arange(maps.shape[1], device=maps.device) >= many[:, None]
     order = keys.expand(len(maps), -1, -1).masked_fill(padding[:, None], 2.0).argsort(-1)
-    shuffled = maps[:, None].expand_as(order).gather(-1, order)
-    before, after = (_chances(model.decide(states, each)) for each in (maps[:, None], shuffled))
-    distances: Tensor = (before - after).abs().sum(-1) / 2
+    shuffled = maps[:, None].expand_as(order).gather(-1, order)  # (batch, permutations, tokens)
+    before, after = (_class_probabilities(model.decide(states, each)) for each in (maps[:, None], shuffled))
+    distances: Tensor = (before - after).abs().sum(-1) / 2  # (batch, permutations)
     return distances.quantile(0.5, dim=1)
 
 
-def _chances(scores: Tensor) -> Tensor:
+def _class_probabilities(scores: Tensor) -> Tensor:
     """The class probabilities; one score is the logit of class 1, that of class 0 is 0."""
     return (F.pad(scores, (1, 0)) if scores.shape[-1] == 1 else scores).softmax(-1)

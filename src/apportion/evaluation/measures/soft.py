@@ -16,8 +16,8 @@ from apportion.engines.masking.partitions import Partition
 from apportion.engines.substitution import Gradients, Score
 from apportion.engines.substitution.leaves import Slot
 from apportion.errors import check_whole
-from apportion.evaluation.case import Case, Found, Test, drawn, nan_where
-from apportion.evaluation.curves import answers, one_reading
+from apportion.evaluation.case import Case, Measured, Test, nan_where, random_draws
+from apportion.evaluation.curves import pick_reading, read_answers
 from apportion.evaluation.reference_maps import Map
 
 _NO_FALL = "an input of zeros is no less probable"
@@ -42,75 +42,86 @@ class _Soft(Test):
 
 @dataclass(frozen=True)
 class SoftComprehensiveness(_Soft):
-    """Soft normalised comprehensiveness (Zhao & Aletras 2023): each entry (of a token's embedding) is set to zero
-    with a probability that is the relevance of its feature, from 0 (least) to 1 (most) within the sample.
+    """Soft normalised comprehensiveness (Zhao & Aletras 2023): entries are dropped the likelier the more relevant.
 
-    `max(0, p(x) − p(x′))` over `max(0, p(x) − p(0))`, at most 1, the mean of `samples` draws; higher is better.
-    Undefined where an input of zeros is no less probable. Cost: `samples` forward passes and two more.
+    Each entry (of a token's embedding) is set to zero with a probability that is the relevance of its feature, from 0
+    (least) to 1 (most) within the sample. `max(0, p(x) − p(x′))` over `max(0, p(x) − p(0))`, at most 1, the mean of
+    some draws; higher is better. Undefined where an input of zeros is no less probable. Cost: `samples` forward
+    passes and two more.
+
+    Attributes:
+        samples (int, default 10): Draws.
+        seed (int, default 0): Seed of the draws.
+        partition (Partition, default None): How the inputs are cut into features; None: as `Masking` does.
     """
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        share, zeros = _fall(self, case, explanation, drop_relevant=True)
+    def measure(self, case: Case, explanation: Map) -> Measured:
+        share, zeros = _relative_fall(self, case, explanation, drop_relevant=True)
         return nan_where(zeros <= 0, share, _NO_FALL)
 
 
 @dataclass(frozen=True)
 class SoftSufficiency(_Soft):
-    """Soft normalised sufficiency (Zhao & Aletras 2023): each entry is kept with a probability that is the
-    relevance of its feature, from 0 (least) to 1 (most) within the sample.
+    """Soft normalised sufficiency (Zhao & Aletras 2023): entries are kept the likelier the more relevant.
 
-    `1 − max(0, p(x) − p(x′)) / max(0, p(x) − p(0))`, at least 0, the mean of `samples` draws; higher is better.
+    Each entry is kept with a probability that is the relevance of its feature, from 0 (least) to 1 (most) within the
+    sample. `1 − max(0, p(x) − p(x′)) / max(0, p(x) − p(0))`, at least 0, the mean of some draws; higher is better.
     Undefined where an input of zeros is no less probable. Cost: `samples` forward passes and two more.
+
+    Attributes:
+        samples (int, default 10): Draws.
+        seed (int, default 0): Seed of the draws.
+        partition (Partition, default None): How the inputs are cut into features; None: as `Masking` does.
     """
 
-    def measure(self, case: Case, explanation: Map) -> Found:
-        share, zeros = _fall(self, case, explanation, drop_relevant=False)
+    def measure(self, case: Case, explanation: Map) -> Measured:
+        share, zeros = _relative_fall(self, case, explanation, drop_relevant=False)
         return nan_where(zeros <= 0, 1 - share, _NO_FALL)
 
 
-def _fall(test: _Soft, case: Case, explanation: Map, drop_relevant: bool) -> tuple[Tensor, Tensor]:
+def _relative_fall(test: _Soft, case: Case, explanation: Map, drop_relevant: bool) -> tuple[Tensor, Tensor]:
     """How far the probability falls when entries are dropped, as a share, 0 to 1, of how far it falls for zeros (the
     mean of the draws), and the latter."""
     masking = case.masking(test.partition)
     subject = Gradients(
-        _of_tensors(masking.model) if masking.numpy else masking.model, masking.inputs, case.target
+        _take_tensors(masking.model) if masking.numpy else masking.model, masking.inputs, case.target
     )
     score = subject.forward(grad=False)
-    scaled = _between_0_and_1(case.relevance(explanation, masking), masking.counts)
-    kept = _at_leaves(score, masking, 1 - scaled if drop_relevant else scaled)
-    none = _at_leaves(score, masking, torch.zeros_like(scaled))
+    scaled = _scale_to_unit(case.relevance(explanation, masking), masking.counts)  # (batch, features)
+    kept = _spread_to_leaves(score, masking, 1 - scaled if drop_relevant else scaled)
+    none = _spread_to_leaves(score, masking, torch.zeros_like(scaled))
 
     def probability(leaves: list[Tensor]) -> Tensor:
         output = subject.forward(leaves=leaves, grad=False).output
-        read = answers(masking, output, torch.arange(subject.batch).repeat(len(output) // subject.batch))
-        return one_reading("probability", read[0], read[1]).view(-1, subject.batch)
+        read = read_answers(masking, output, torch.arange(subject.batch).repeat(len(output) // subject.batch))
+        return pick_reading("probability", read[0], read[1]).view(-1, subject.batch)  # (draws, batch)
 
     draws: list[Tensor] = []
     together = max(1, masking.chunk // subject.batch)
     for begin in range(0, test.samples, together):
         which = range(begin, min(begin + together, test.samples))
         chances = [
-            drawn("random", leaf.shape[1:], which, test.seed, i) for i, leaf in enumerate(score.leaves)
+            random_draws("random", leaf.shape[1:], which, test.seed, i) for i, leaf in enumerate(score.leaves)
         ]
-        draws.append(probability(list(map(_dropped, score.leaves, kept, chances))))
-    whole = probability(score.leaves)
+        draws.append(probability(list(map(_drop_entries, score.leaves, kept, chances))))
+    whole = probability(score.leaves)  # (1, batch)
     zeros = whole - probability([leaf * keep.to(leaf) for leaf, keep in zip(score.leaves, none, strict=True)])
     case.forwards += subject.cost.forwards
     return ((whole - torch.cat(draws)) / zeros).clamp(0, 1).mean(0), zeros[0]
 
 
-def _of_tensors(model: Model) -> Model:
+def _take_tensors(model: Model) -> Model:
     """A NumPy model that takes and gives tensors."""
     return lambda x: torch.as_tensor(np.asarray(model(x.numpy())))
 
 
-def _dropped(leaf: Tensor, keep: Tensor, chance: Tensor) -> Tensor:
+def _drop_entries(leaf: Tensor, keep: Tensor, chance: Tensor) -> Tensor:
     """A copy of a (batch, …) leaf for each of the (draws, …) random numbers, one after the other, with other entries
     set to zero; all samples share the random numbers."""
-    return (leaf * (chance.to(leaf.device)[:, None] < keep)).flatten(0, 1)
+    return (leaf * (chance.to(leaf.device)[:, None] < keep)).flatten(0, 1)  # (draws · batch, …)
 
 
-def _between_0_and_1(relevance: Tensor, counts: Tensor) -> Tensor:
+def _scale_to_unit(relevance: Tensor, counts: Tensor) -> Tensor:
     """The relevance from 0 (the least relevant feature of the sample) to 1; ½ where all have the same."""
     absent = torch.arange(relevance.shape[1], device=relevance.device) >= counts.to(relevance.device)[:, None]
     low = relevance.masked_fill(absent, torch.inf).amin(1, keepdim=True)
@@ -118,7 +129,7 @@ def _between_0_and_1(relevance: Tensor, counts: Tensor) -> Tensor:
     return torch.where(high > low, (relevance - low) / (high - low).clamp(min=1e-38), 0.5).clamp(0, 1)
 
 
-def _at_leaves(score: Score, masking: Masking, shown: Tensor) -> list[Tensor]:
+def _spread_to_leaves(score: Score, masking: Masking, shown: Tensor) -> list[Tensor]:
     """The (batch, features) numbers at each leaf of the pass, 1 where there is no feature."""
     every = torch.arange(masking.batch)
     found = {
@@ -126,12 +137,12 @@ def _at_leaves(score: Score, masking: Masking, shown: Tensor) -> list[Tensor]:
         for part in masking.parts
     }
     return [
-        _at_leaf(slot, leaf, found, score.subject)
+        _spread_to_leaf(slot, leaf, found, score.subject)
         for slot, leaf in zip(score.slots, score.leaves, strict=True)
     ]
 
 
-def _at_leaf(slot: Slot, leaf: Tensor, found: dict[object, Tensor], subject: Gradients) -> Tensor:
+def _spread_to_leaf(slot: Slot, leaf: Tensor, found: dict[object, Tensor], subject: Gradients) -> Tensor:
     if slot.positions is None:
         return found.get(slot.key, torch.ones_like(leaf))
     offsets = offsets_of(subject.inputs)

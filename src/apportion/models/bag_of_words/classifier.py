@@ -14,17 +14,17 @@ from torch import Tensor
 from apportion.core.features import ImageFeatures
 from apportion.core.target import Target
 from apportion.errors import InputError
-from apportion.models.bag_of_words.bag import Bag
-from apportion.models.bag_of_words.features import read_picture
-from apportion.models.bag_of_words.learning import (
-    each_picture,
+from apportion.models.bag_of_words._bag import Bag
+from apportion.models.bag_of_words._learning import (
     learn_machine,
     learn_vocabularies,
-    plan,
-    scaled_parts,
+    make_plan,
+    map_pictures,
+    scale_kernels,
     sources_of,
 )
-from apportion.models.bag_of_words.machine import sum_kernels
+from apportion.models.bag_of_words._machine import sum_kernels
+from apportion.models.bag_of_words.features import read_picture
 
 if TYPE_CHECKING:
     from apportion.core.classifier import Classifier
@@ -46,20 +46,30 @@ class UnfittedError(InputError, NotFittedError):  # type: ignore[misc]
 class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Local features, visual words, pooling and a kernel machine (Bach et al. 2015, eq. 9 to 11).
 
-    `features` measures a picture: `sift`, `colour`, `grey`, a `DenseSIFT` or `PatchStatistics`, or any
-    callable (see `Extractor`). `mapping` is `rank`, `hard`, `soft` or `fisher`, or one with settings.
-    `pooling` is `sum`, `max` or the p of p-means (any p ≥ 1), in the cells of `pyramid`: (1, 2) for the whole
-    and its quarters. `kernel` is `intersection`, `linear`, `chi2`, `exponential-chi2`, `rbf`, `laplacian`, or
-    any callable (see `kernels`). A tuple of kernels, of features, or of as many of each, makes a machine of
-    several kernels (eq. 11), with `kernel_weights` (equal if None). `C` and `class_weight` are the SVM's; the
-    kernels are scaled to unit variance first, so that `C` = 1 is about right for all. The vocabulary is learned
-    from at most `samples` local features of 300 training images.
+    Classes are learned one against the rest. Pictures are whatever `read_image` reads: files, PIL images, arrays or
+    tensors; grey ones get three equal channels, transparency is composited on white.
 
-    Classes are learned one against the rest. Pictures are whatever `read_image` reads: files, PIL images,
-    arrays or tensors; grey ones get three equal channels, transparency is composited on white.
+    The classifier is itself a model: called with a (batch, 3, height, width) tensor in [0, 1] it returns (batch,
+    classes) scores, so that every method which hides features, and every test, can be put to it.
 
-    The classifier is itself a model: called with a (batch, 3, height, width) tensor in [0, 1] it returns
-    (batch, classes) scores, so that every method which hides features, and every test, can be put to it.
+    Args:
+        kernel (str or callable, default "intersection"): "intersection", "linear", "chi2", "exponential-chi2", "rbf",
+            "laplacian", or any callable (see `kernels`). A tuple of kernels, of features, or of as many of each,
+            makes a machine of several kernels (eq. 11).
+        words (int, default 300): Visual words of the vocabulary.
+        features (str or callable, default "sift"): What is measured of a picture: "sift", "colour", "grey", a
+            `DenseSIFT` or `PatchStatistics`, or any callable (see `Extractor`).
+        mapping (str or callable, default "rank"): "rank", "hard", "soft" or "fisher", or one with settings.
+        pooling (str or float, default "sum"): "sum", "max" or the p of p-means (any p ≥ 1).
+        pyramid (sequence of int, default (1,)): Cells a side that are pooled in: (1, 2) for the whole and its
+            quarters.
+        C (float, default 1.0): C of the SVM. The kernels are scaled to unit variance first, so that 1 is about right
+            for all.
+        class_weight (str or dict, default "balanced"): Class weights of the SVM.
+        kernel_weights (sequence of float, default None): Weights of several kernels; None: equal ones.
+        samples (int, default 100_000): Local features, of 300 training images, that the vocabulary is learned from at
+            most.
+        random_state (int, default 0): Seed of all that is random.
 
     >>> random = np.random.default_rng(0)
     >>> pictures = [random.integers(0, 255, (40, 40, 3), np.uint8) // (1 + i % 2) for i in range(8)]
@@ -106,13 +116,13 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Every picture is read twice at most and none is kept; memory holds `samples` descriptors and one
         vector a picture.
         """
-        settings, sources = plan(self), sources_of(images)
+        settings, sources = make_plan(self), sources_of(images)
         classes, which = self._classes(labels, len(sources))
         bagging = learn_vocabularies(settings, sources, self.words, self.samples, self.random_state)
-        bags = each_picture(bagging, sources, "training images")
+        bags = map_pictures(bagging, sources, "training images")
         first = next(bags)
         x = torch.as_tensor(np.stack([first.vector, *(bag.vector for bag in bags)]))
-        parts = scaled_parts(settings, x, first.lengths)
+        parts = scale_kernels(settings, x, first.lengths)
         gram = sum_kernels(parts, x, x)
         self.bagging_, self.classes_ = bagging, classes
         self.machine_ = learn_machine(x, gram, which, parts, self.C, self.class_weight)
@@ -134,7 +144,7 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def transform(self, images: Any) -> Array:
         """The (images, dimensions) vectors that the kernels see."""
         self._check_fitted()
-        bags = each_picture(self.bagging_, sources_of(images), "images")
+        bags = map_pictures(self.bagging_, sources_of(images), "images")
         return np.stack([bag.vector for bag in bags])
 
     def decision_function(self, images: Any) -> Array:
@@ -203,7 +213,7 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file with a JSON header (no pickle); it appears whole or not at all."""
-        from apportion.models.bag_of_words.saving import save
+        from apportion.models.bag_of_words._saving import save
 
         self._check_fitted()
         return save(self, Path(path))
@@ -212,7 +222,7 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def load(cls, path: str | Path, **own: Any) -> BagOfWords:
         """Read what `save` wrote. Callables of the user's own are not in the file: `kernel=`, `features=` and
         `mapping=` give them again."""
-        from apportion.models.bag_of_words.saving import load
+        from apportion.models.bag_of_words._saving import load
 
         made: BagOfWords = load(cls, Path(path), own)
         return made

@@ -34,10 +34,14 @@ Extractor = Callable[[Picture], LocalFeatures]
 class DenseSIFT:
     """SIFT descriptors (Lowe 2004) of upright square patches on a grid, by OpenCV: 128 dimensions.
 
-    `patches` are the sides in pixels, one scale each; `step` is the distance of neighbouring patches. Patches
-    whose grey values have a standard deviation below `contrast` (of 255) are left out: their descriptors
-    would be noise. The box of a descriptor is the square of its 4 × 4 histograms; interpolation and blur let
-    it see faintly beyond, which is not counted.
+    The box of a descriptor is the square of its 4 × 4 histograms; interpolation and blur let it see faintly beyond,
+    which is not counted.
+
+    Attributes:
+        patches (tuple of int, default (16, 24, 32), pixels): Sides of the patches, one scale each.
+        step (int, default 4, pixels): Distance of neighbouring patches.
+        contrast (float, default 2.0, of 255): Standard deviation of the grey values below which a patch is left out:
+            its descriptor would be noise.
 
     >>> wave = (127 + 127 * np.sin(np.arange(48) / 2)).astype(np.uint8)
     >>> found = DenseSIFT(patches=(16,), step=8)(np.tile(wave[:, None], (40, 1, 3)).reshape(40, 48, 3))
@@ -78,10 +82,15 @@ class DenseSIFT:
 
 @dataclass(frozen=True)
 class PatchStatistics:
-    """Mean and standard deviation of the colours (or of grey) in the `cells` × `cells` parts of each patch.
+    """Mean and standard deviation of the colours (or of grey) in the parts of each patch, all in [0, 1].
 
-    All are in [0, 1]. Without `colour` only the grey value counts. `contrast` as in `DenseSIFT`, zero by
-    default: a plain colour is a feature too.
+    Attributes:
+        patches (tuple of int, default (16, 24, 32), pixels): Sides of the patches, one scale each.
+        step (int, default 4, pixels): Distance of neighbouring patches.
+        cells (int, default 2): Parts of a patch, down and across.
+        colour (bool, default True): Measure the three colours; otherwise only the grey value counts.
+        contrast (float, default 0.0, of 255): Standard deviation of the grey values below which a patch is left out;
+            0: none, since a plain colour is a feature too.
 
     >>> PatchStatistics(patches=(8,), step=8, cells=2)(np.zeros((8, 16, 3), np.uint8)).descriptors.shape
     (2, 24)

@@ -16,8 +16,15 @@ from apportion.core.features import TabularFeatures
 from apportion.core.target import Target, pick, resolve, scores_of
 from apportion.engines.subject import Subject
 from apportion.errors import InputError
-from apportion.models.bag_of_words.decomposition import Relevance, Score, by_path, by_sum, by_taylor, score_of
-from apportion.models.bag_of_words.machine import KernelMachine, machine_of
+from apportion.models.bag_of_words._decomposition import (
+    KernelScore,
+    Relevance,
+    decompose_by_path,
+    decompose_by_sum,
+    decompose_by_taylor,
+    score_of,
+)
+from apportion.models.bag_of_words._machine import KernelMachine, machine_of
 from apportion.results.explanation import Explanation
 
 WAYS = ("auto", "sum", "path", "taylor")
@@ -26,26 +33,26 @@ NEAR = 1e-6  # share of f(x) that a root may be off without a warning
 
 @dataclass(frozen=True)
 class KernelDecomposition:
-    """Decomposition of kernel machines (Bach et al. 2015, eq. 10 to 16), to columns or to pixels.
+    """Decompose kernel machines (Bach et al. 2015, eq. 10 to 16), to columns or to pixels.
 
-    The model is a fitted `BagOfWords`, whose inputs are pictures, (batch, 3, height, width) tensors in
-    [0, 1], or one of scikit-learn's SVC, NuSVC, SVR, KernelRidge, linear models or OneVsRestClassifier of
-    these, whose inputs are rows: a (batch, columns) tensor, array, sparse matrix or data frame.
+    The model is a fitted `BagOfWords`, whose inputs are pictures, (batch, 3, height, width) tensors in [0, 1], or one
+    of scikit-learn's SVC, NuSVC, SVR, KernelRidge, linear models or OneVsRestClassifier of these, whose inputs are
+    rows: a (batch, columns) tensor, array, sparse matrix or data frame.
 
-    `by` says how the relevance of the dimensions is found:
+    The root of a score lies on the line to the nearest support vector on the other side of zero. From dimensions to
+    local features (eq. 14, 15) and to pixels (eq. 16) sums are kept; a pixel's relevance is in three equal parts on
+    its channels. `total` is f(x). The sums at each stage are in `notes["stages"]`. Cost: one forward pass, and one
+    backward pass of the kernels alone unless by "sum".
 
-    - `sum` (eq. 12), for kernels that are sums over dimensions (linear, histogram intersection, χ²): exact,
-      with the bias in equal parts;
-    - `path`, for the others (exponential χ², RBF, Laplacian, polynomial): the gradient integrated from a
-      root of the score, with `nodes` Gauss-Legendre nodes, doubled up to 512 until the sum is within
-      `tolerance` of f(x), as a share of it;
-    - `taylor` (eq. 13): the gradient at that root only. The remainder is what the second order would be;
-    - `auto`: `sum` where the kernels allow it, else `path`.
-
-    The root lies on the line to the nearest support vector on the other side of zero. From dimensions to
-    local features (eq. 14, 15) and to pixels (eq. 16) sums are kept; a pixel's relevance is in three equal
-    parts on its channels. `total` is f(x). The sums at each stage are in `notes["stages"]`. Cost: one forward
-    pass, and one backward pass of the kernels alone unless by `sum`.
+    Attributes:
+        by (str, default "auto"): How the relevance of the dimensions is found. "sum" (eq. 12), for kernels that are
+            sums over dimensions (linear, histogram intersection, χ²): exact, with the bias in equal parts. "path",
+            for the others (exponential χ², RBF, Laplacian, polynomial): the gradient integrated from a root of the
+            score. "taylor" (eq. 13): the gradient at that root only; the remainder is what the second order would be.
+            "auto": "sum" where the kernels allow it, else "path".
+        nodes (int, default 8): Gauss-Legendre nodes of the path, doubled up to 512 until the sum is near enough to
+            f(x).
+        tolerance (float, default 1e-3): Distance of the sum from f(x), as a share of it, that is near enough.
 
     >>> from sklearn.svm import SVC
     >>> rows, labels = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 1.0]]), [0, 1, 1]
@@ -72,7 +79,7 @@ class KernelDecomposition:
             return self._rows(model, inputs, target, start)
         bags = model.bags(inputs)
         x = torch.as_tensor(np.stack([bag.vector for bag in bags]))
-        found = _Found(model.machine_, x, target, self, start)
+        found = _Known(model.machine_, x, target, self, start)
         of_features = [
             bag.to_features(r) for bag, r in zip(bags, found.relevance.values.numpy(), strict=True)
         ]
@@ -86,14 +93,14 @@ class KernelDecomposition:
         return found.explanation(values.to(inputs.device), {"stages": stages})
 
     def _rows(self, model: Any, inputs: Any, target: Target, start: float) -> Explanation:
-        x, columns = _table(inputs)
+        x, columns = _as_rows(inputs)
         machine = machine_of(model).to(x)
         width = machine.points.shape[1]
         if x.shape[1] != width:
             raise InputError(
                 f"inputs have {x.shape[1]} columns; accepted: the {width} that the model was fitted to"
             )
-        found = _Found(machine, x, target, self, start)
+        found = _Known(machine, x, target, self, start)
         labels = tuple(map(str, getattr(model, "classes_", ()))) or None
         features = None
         if columns is not None:
@@ -103,7 +110,7 @@ class KernelDecomposition:
         return found.explanation(found.relevance.values, warnings=warnings, labels=labels, features=features)
 
 
-class _Found(Subject):
+class _Known(Subject):
     """What is known before the relevance of the dimensions goes on to pixels."""
 
     def __init__(
@@ -117,10 +124,10 @@ class _Found(Subject):
         self.by = method.by
         if self.by == "auto":
             self.by = "sum" if all(hasattr(part.kernel, "terms") for part in machine.parts) else "path"
-        ways: dict[str, Callable[[Score, Tensor], Relevance]] = {
-            "sum": by_sum,
-            "taylor": by_taylor,
-            "path": partial(by_path, nodes=method.nodes, tolerance=method.tolerance),
+        ways: dict[str, Callable[[KernelScore, Tensor], Relevance]] = {
+            "sum": decompose_by_sum,
+            "taylor": decompose_by_taylor,
+            "path": partial(decompose_by_path, nodes=method.nodes, tolerance=method.tolerance),
         }
         self.relevance = ways[self.by](score, x)
         self.ran(len(x))
@@ -154,7 +161,7 @@ class _Found(Subject):
         return self.result(Explanation, self.method, values, total, output, warnings, notes=notes, **more)
 
 
-def _table(inputs: Any) -> tuple[Tensor, tuple[str, ...] | None]:
+def _as_rows(inputs: Any) -> tuple[Tensor, tuple[str, ...] | None]:
     """Rows in double precision (single where a device has no other), and the names of their columns."""
     columns = getattr(inputs, "columns", None)
     if not isinstance(inputs, Tensor):

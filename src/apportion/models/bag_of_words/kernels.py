@@ -61,15 +61,15 @@ class ChiSquared:
     nonnegative = True
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        return _in_rows(lambda rows, b: self.terms(rows, b).sum(2), a, b)
+        return _evaluate_in_rows(lambda rows, b: self.terms(rows, b).sum(2), a, b)
 
     def terms(self, a: Tensor, b: Tensor) -> Tensor:
-        return 2 * a[:, None] * b / (a[:, None] + b).clamp(min=TINY)
+        return 2 * a[:, None] * b / (a[:, None] + b).clamp(min=TINY)  # (n, m, dimensions)
 
 
 @dataclass(frozen=True)
 class _OfDistance:
-    """`exp(−γ d)` of a distance d; `gamma=None` becomes the inverse of the mean of those of the training images."""
+    """The base of kernels `exp(−γ d)` of a distance d."""
 
     gamma: float | None = None
 
@@ -79,12 +79,16 @@ class _OfDistance:
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         if self.gamma is None:
             raise InputError(f"{self!r} has no gamma yet; accepted: a number, or fitting it to data")
-        return torch.exp(-float(self.gamma) * self.distance(a, b))
+        return torch.exp(-float(self.gamma) * self.distance(a, b))  # (n, m)
 
 
 @dataclass(frozen=True)
 class ExponentialChiSquared(_OfDistance):
-    """`exp(−γ Σ_d (a_d − b_d)² / (a_d + b_d))` for numbers from zero on. Differentiable."""
+    """`exp(−γ Σ_d (a_d − b_d)² / (a_d + b_d))` for numbers from zero on. Differentiable.
+
+    Attributes:
+        gamma (float, default None): γ; None: the inverse of the mean distance of the training images.
+    """
 
     nonnegative = True
 
@@ -92,12 +96,16 @@ class ExponentialChiSquared(_OfDistance):
         def each(rows: Tensor, b: Tensor) -> Tensor:
             return ((rows[:, None] - b).square() / (rows[:, None] + b).clamp(min=TINY)).sum(2)
 
-        return _in_rows(each, a, b)
+        return _evaluate_in_rows(each, a, b)
 
 
 @dataclass(frozen=True)
 class RBF(_OfDistance):
-    """`exp(−γ |a − b|²)`. Differentiable."""
+    """`exp(−γ |a − b|²)`. Differentiable.
+
+    Attributes:
+        gamma (float, default None): γ; None: the inverse of the mean distance of the training images.
+    """
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         squares = a.square().sum(1)[:, None] + b.square().sum(1) - 2 * (a @ b.T)
@@ -106,8 +114,12 @@ class RBF(_OfDistance):
 
 @dataclass(frozen=True)
 class Laplacian(_OfDistance):
-    """`exp(−γ |a − b|₁)`. Differentiable but where a coordinate of both is equal: a path meets that in single
-    points only."""
+    """`exp(−γ |a − b|₁)`. Differentiable but where a coordinate of both is equal: a path meets that in single points
+    only.
+
+    Attributes:
+        gamma (float, default None): γ; None: the inverse of the mean distance of the training images.
+    """
 
     def distance(self, a: Tensor, b: Tensor) -> Tensor:
         return torch.cdist(a, b, p=1)
@@ -115,7 +127,13 @@ class Laplacian(_OfDistance):
 
 @dataclass(frozen=True)
 class Polynomial:
-    """`(γ Σ_d a_d b_d + c)^degree`. Differentiable."""
+    """`(γ Σ_d a_d b_d + c)^degree`. Differentiable.
+
+    Attributes:
+        degree (float, default 3): The exponent.
+        gamma (float, default 1.0): γ.
+        constant (float, default 0.0): c.
+    """
 
     degree: float = 3
     gamma: float = 1.0
@@ -127,7 +145,12 @@ class Polynomial:
 
 @dataclass(frozen=True)
 class Sigmoid:
-    """`tanh(γ Σ_d a_d b_d + c)`. Differentiable."""
+    """`tanh(γ Σ_d a_d b_d + c)`. Differentiable.
+
+    Attributes:
+        gamma (float, default 1.0): γ.
+        constant (float, default 0.0): c.
+    """
 
     gamma: float = 1.0
     constant: float = 0.0
@@ -155,7 +178,7 @@ KERNELS: dict[str, Callable[[], Kernel]] = {
 }
 
 
-def chosen(given: Any, names: dict[str, Callable[[], Any]], what: str) -> Any:
+def choose(given: Any, names: dict[str, Callable[[], Any]], what: str) -> Any:
     """What a short name stands for; a callable as it is."""
     if isinstance(given, str):
         if given not in names:
@@ -167,10 +190,10 @@ def chosen(given: Any, names: dict[str, Callable[[], Any]], what: str) -> Any:
     return given
 
 
-def fitted(kernel: Kernel, x: Tensor) -> Kernel:
+def fit_scale(kernel: Kernel, x: Tensor) -> Kernel:
     """The kernel with its scale, where that was left open: the inverse of the mean distance of rows of `x`.
 
-    >>> fitted(RBF(), torch.tensor([[0.0], [2.0]])).gamma
+    >>> fit_scale(RBF(), torch.tensor([[0.0], [2.0]])).gamma
     0.5
     """
     if getattr(kernel, "gamma", 1.0) is not None:
@@ -179,7 +202,7 @@ def fitted(kernel: Kernel, x: Tensor) -> Kernel:
     return replace(kernel, gamma=1 / mean if mean > 0 else 1.0)  # type: ignore[type-var]
 
 
-def evaluated(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
+def evaluate(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
     """`kernel(a, b)`, checked: (n, m) finite numbers."""
     if getattr(kernel, "nonnegative", False) and min(float(a.detach().min()), float(b.min())) < 0:
         raise InputError(
@@ -197,7 +220,7 @@ def evaluated(kernel: Kernel, a: Tensor, b: Tensor) -> Tensor:
     return found.to(a.dtype)
 
 
-def _in_rows(each: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+def _evaluate_in_rows(each: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
     """`each(rows, b)` for as many rows of `a` at a time as fit."""
     rows = max(1, NUMBERS // max(1, b.numel()))
     return torch.cat([each(part, b) for part in a.split(rows)])

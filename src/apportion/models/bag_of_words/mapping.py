@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.errors import InputError
-from apportion.models.bag_of_words.vocabulary import Mixture, Words, cluster, mix
+from apportion.models.bag_of_words._vocabulary import Mixture, VisualWords, cluster, mix
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
@@ -50,24 +50,28 @@ class _ToWords:
 class Hard(_ToWords):
     """1 for the nearest word, 0 for the others.
 
-    >>> two = Words(np.array([[0.0], [1.0]]), np.ones(1))
+    >>> two = VisualWords(np.array([[0.0], [1.0]]), np.ones(1))
     >>> Hard()(np.array([[0.2], [0.9], [3.0]]), two).toarray().tolist()
     [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]
     """
 
-    def learn(self, descriptors: Array, words: int, seed: int) -> Words:
+    def learn(self, descriptors: Array, words: int, seed: int) -> VisualWords:
         return cluster(descriptors, words, seed)
 
-    def __call__(self, descriptors: Array, vocabulary: Words) -> csr_matrix:
-        return sparse(_nearest(descriptors, vocabulary, 1)[0], lambda _: np.ones(1), vocabulary)
+    def __call__(self, descriptors: Array, vocabulary: VisualWords) -> csr_matrix:
+        return sparse_rows(_nearest(descriptors, vocabulary, 1)[0], lambda _: np.ones(1), vocabulary)
 
 
 @dataclass(frozen=True)
 class Rank(_ToWords):
-    """`base^(−rank)` for the `nearest` words, the nearest of rank 1; 0 for the others.
+    """Map a feature to its nearest words by rank: `base^(−rank)`, the nearest of rank 1; 0 for the others.
 
-    The mapping of the pictures in Bach et al. 2015. Base 2.4 and 8 words are reported for that paper, not
-    checked against it.
+    The mapping of the pictures in Bach et al. 2015. Base 2.4 and 8 words are reported for that paper, not checked
+    against it.
+
+    Attributes:
+        nearest (int, default 8): Words that count.
+        base (float, default 2.4): Base of the weights.
     """
 
     nearest: int = 8
@@ -77,21 +81,23 @@ class Rank(_ToWords):
         if self.nearest < 1 or self.base <= 1:
             raise InputError(f"{self!r}; accepted: at least 1 nearest word, and a base above 1")
 
-    def learn(self, descriptors: Array, words: int, seed: int) -> Words:
-        _at_most(self.nearest, words, self)
+    def learn(self, descriptors: Array, words: int, seed: int) -> VisualWords:
+        _check_nearest(self.nearest, words, self)
         return cluster(descriptors, words, seed)
 
-    def __call__(self, descriptors: Array, vocabulary: Words) -> csr_matrix:
+    def __call__(self, descriptors: Array, vocabulary: VisualWords) -> csr_matrix:
         words, _ = _nearest(descriptors, vocabulary, self.nearest)
-        return sparse(words, lambda rank: self.base ** -(rank + 1.0), vocabulary)
+        return sparse_rows(words, lambda rank: self.base ** -(rank + 1.0), vocabulary)
 
 
 @dataclass(frozen=True)
 class Soft(_ToWords):
-    """`exp(−γ |l − word|²)` over its sum: soft assignment with a distance kernel (van Gemert et al. 2010).
+    """Map a feature to words by distance: `exp(−γ |l − word|²)` over its sum (van Gemert et al. 2010).
 
-    `gamma=None` takes the inverse of the mean squared distance of a descriptor to its nearest word. Only the
-    `nearest` words count (Liu et al. 2011), with None all.
+    Attributes:
+        gamma (float, default None): γ; None: the inverse of the mean squared distance of a descriptor to its nearest
+            word.
+        nearest (int, default None): Nearest words that count (Liu et al. 2011); None: all.
     """
 
     gamma: float | None = None
@@ -101,11 +107,11 @@ class Soft(_ToWords):
         if (self.gamma is not None and self.gamma <= 0) or (self.nearest is not None and self.nearest < 1):
             raise InputError(f"{self!r}; accepted: a positive gamma, and at least 1 nearest word, or None")
 
-    def learn(self, descriptors: Array, words: int, seed: int) -> Words:
-        _at_most(self.nearest or 1, words, self)
+    def learn(self, descriptors: Array, words: int, seed: int) -> VisualWords:
+        _check_nearest(self.nearest or 1, words, self)
         return cluster(descriptors, words, seed)
 
-    def __call__(self, descriptors: Array, vocabulary: Words) -> csr_matrix:
+    def __call__(self, descriptors: Array, vocabulary: VisualWords) -> csr_matrix:
         if self.nearest is None:
             distances = _distances(descriptors, vocabulary)
             words = np.broadcast_to(np.arange(distances.shape[1]), distances.shape)
@@ -114,16 +120,20 @@ class Soft(_ToWords):
         gamma = 1 / float(vocabulary.spread[0]) if self.gamma is None else self.gamma
         weights = np.exp(-gamma * (distances - distances.min(1, keepdims=True)).astype(np.float64))
         weights /= weights.sum(1, keepdims=True)
-        return sparse(words, lambda _: weights, vocabulary)
+        return sparse_rows(words, lambda _: weights, vocabulary)
 
 
 @dataclass(frozen=True)
 class Fisher:
-    """Fisher vectors (Perronnin et al. 2010): what a mixture of `words` Gaussians would have to change.
+    """Fisher vectors (Perronnin et al. 2010): what a mixture of Gaussians would have to change.
 
-    For each component the gradients of the log-likelihood to its mean and to its variance, on `dimensions`
-    principal components: 2 · words · dimensions numbers. The pooled vector has signed square roots taken and
-    is divided by its Euclidean norm unless `improved` is off; relevance passes through both unchanged.
+    For each component the gradients of the log-likelihood to its mean and to its variance: 2 · words · dimensions
+    numbers.
+
+    Attributes:
+        dimensions (int, default 32): Principal components that the mixture is on.
+        improved (bool, default True): Take signed square roots of the pooled vector and divide it by its Euclidean
+            norm; relevance passes through both unchanged.
     """
 
     dimensions: int = 32
@@ -163,14 +173,14 @@ class Fisher:
 MAPPINGS: dict[str, Callable[[], Mapping]] = {"hard": Hard, "soft": Soft, "rank": Rank, "fisher": Fisher}
 
 
-def _distances(descriptors: Array, vocabulary: Words) -> Array:
+def _distances(descriptors: Array, vocabulary: VisualWords) -> Array:
     """The (features, words) squared distances, but for what is the same for all words of a feature."""
     centres = vocabulary.centres
     found: Array = np.square(centres).sum(1) - 2 * (np.asarray(descriptors, centres.dtype) @ centres.T)
     return found
 
 
-def _nearest(descriptors: Array, vocabulary: Words, many: int) -> tuple[Array, Array]:
+def _nearest(descriptors: Array, vocabulary: VisualWords, many: int) -> tuple[Array, Array]:
     """The (features, many) nearest words in ascending order of distance, and their `_distances`."""
     distances = _distances(descriptors, vocabulary)
     words = np.argpartition(distances, many - 1, 1)[:, :many]
@@ -179,7 +189,7 @@ def _nearest(descriptors: Array, vocabulary: Words, many: int) -> tuple[Array, A
     return np.take_along_axis(words, order, 1), np.take_along_axis(near, order, 1)
 
 
-def sparse(words: Array, weights: Callable[[Array], Array], vocabulary: Words) -> csr_matrix:
+def sparse_rows(words: Array, weights: Callable[[Array], Array], vocabulary: VisualWords) -> csr_matrix:
     """Row l has `weights(rank)` at the columns `words[l, rank]`."""
     from scipy.sparse import csr_matrix
 
@@ -189,7 +199,7 @@ def sparse(words: Array, weights: Callable[[Array], Array], vocabulary: Words) -
     return csr_matrix((numbers.astype(np.float64), words.ravel(), starts), (rows, len(vocabulary.centres)))
 
 
-def _at_most(nearest: int, words: int, mapping: Mapping) -> None:
+def _check_nearest(nearest: int, words: int, mapping: Mapping) -> None:
     if nearest > words:
         raise InputError(
             f"{mapping!r} takes the {nearest} nearest of {words} words; accepted: at most {words}"

@@ -1,5 +1,5 @@
 """ProtoPNet (Chen et al. 2019): a classifier that compares patches of an image with patches that it has learnt.
 
-`network` is what is trained, `training` the paper's recipe and `fast` a quick one, `push` makes prototypes real
-patches, `explaining` and `matches` say what the network did, `estimator` holds it all together.
+`estimator.py` holds it all together: open it first. `_network.py` is what is trained, `_training.py` the paper's recipe
+and `_fast.py` a quick one, `_push.py` makes prototypes real patches, `methods.py` and `_reasons.py` explain.
 """

@@ -16,14 +16,15 @@ from apportion.core.classifier import Classifier
 from apportion.core.features import Features, ImageFeatures, TabularFeatures
 from apportion.core.target import Target
 from apportion.domains.image import ImagePreparation
-from apportion.errors import InputError, did_you_mean
+from apportion.errors import InputError, check_whole, did_you_mean
 from apportion.models import SHIPPED
 from apportion.models import load as shipped
-from apportion.models.prototypes import fast, training
-from apportion.models.prototypes.backbone_features import CHUNK, Grids, device_of, kept
-from apportion.models.prototypes.checkpoint import backbone_digest, checkpoint_of, learnt
-from apportion.models.prototypes.gallery import Gallery, gallery
-from apportion.models.prototypes.images import (
+from apportion.models.prototypes import _fast as fast
+from apportion.models.prototypes import _training as training
+from apportion.models.prototypes._backbone_features import CHUNK, Grids, compute_grids, device_of
+from apportion.models.prototypes._checkpoint import backbone_digest, checkpoint_of, learnt_tensors
+from apportion.models.prototypes._gallery import Gallery, gallery
+from apportion.models.prototypes._images import (
     Encode,
     Images,
     check_for_training,
@@ -31,27 +32,37 @@ from apportion.models.prototypes.images import (
     labels_of,
     one_image,
 )
+from apportion.models.prototypes._network import Backbone, PrototypeNet
+from apportion.models.prototypes._reasons import Patch, Reasons, patches_of, reasons
+from apportion.models.prototypes._reasons_as_data import panels
+from apportion.models.prototypes._saving import SavedState, load, rebuild, save
 from apportion.models.prototypes.methods import OVER
-from apportion.models.prototypes.network import Backbone, PrototypeNet
 from apportion.models.prototypes.quality import Quality, quality
-from apportion.models.prototypes.reasons import Patch, Reasons, patches_of, reasons
-from apportion.models.prototypes.reasons_as_data import panels
-from apportion.models.prototypes.saving import State, load, rebuilt, save
-from apportion.models.prototypes.settings import Fast, Recipe, check_whole, recipe_of
+from apportion.models.prototypes.settings import Fast, Recipe, recipe_of
 from apportion.results.explanation import Explanation
 
 
 class ProtoPNet:
     """A classifier that says "this looks like that" (Chen et al. 2019), on any backbone with a grid of features.
 
-    `backbone` is a module or a `Classifier` (whose preparation is then used for files and pictures): its output,
-    or that of `layer`, is a grid or the tokens of one. It stays as it is, and its grids are computed once and
-    kept (4 · channels · rows · columns bytes an image), or with `tune` a copy of it learns: those of its parameters
-    that require gradients, or all where none does. `recipe` is "paper", "frozen" (the same for some thousand
-    images or fewer on a frozen backbone), "fast", or settings (`Paper`, `Fast`). `preparation` turns a file or
-    picture into a model input.
+    The backbone stays as it is, and its grids are computed once and kept (4 · channels · rows · columns bytes an
+    image), or with `tune` a copy of it learns.
 
     After `fit`: `net_`, `classes_`, `sources_` (the patch that each prototype is), `history_` and `skipped_`.
+
+    Args:
+        backbone (Module or Classifier): Its output, or that of `layer`, is a grid or the tokens of one. The
+            preparation of a `Classifier` is used for files and pictures.
+        prototypes_per_class (int, default 10): Prototypes of each class, before pruning.
+        recipe (str or Paper or Fast, default "paper"): "paper", "frozen" (the same for some thousand images or fewer
+            on a frozen backbone), "fast", or settings.
+        tune (bool, default False): Let a copy of the backbone learn: those of its parameters that require gradients,
+            or all where none does.
+        layer (str, default None): Module of the backbone whose output is taken; None: its own, or its last with a
+            grid.
+        preparation (callable, default None): Turns a file or picture into a model input; None: that of the
+            `Classifier`.
+        seed (int, default 0): Seed of all that is random.
 
     >>> images, labels = torch.rand(20, 1, 8, 8), torch.arange(20) % 2
     >>> model = ProtoPNet(nn.Conv2d(1, 4, 3), prototypes_per_class=2, recipe="fast").fit(images, labels)
@@ -89,8 +100,8 @@ class ProtoPNet:
                 f"backbone is {type(backbone).__name__}; accepted: a torch module or a Classifier of images"
             )
         recipe = recipe_of(recipe)
-        check_whole("prototypes_per_class", prototypes_per_class)
-        check_whole("seed", seed, 0)
+        check_whole(1, prototypes_per_class=prototypes_per_class)
+        check_whole(0, seed=seed)
         if not isinstance(tune, bool):
             raise InputError(f"tune is {tune!r}; accepted: True or False")
         if not isinstance(layer, str | None):
@@ -110,18 +121,23 @@ class ProtoPNet:
         classes: Sequence[Any] | None = None,
         checkpoint: str | Path | None = None,
     ) -> ProtoPNet:
-        """Learn prototypes from images: a float array (n, channels, height, width) as the backbone takes it, a
-        list of pictures or files, a folder with a folder for each class, or a PyTorch dataset.
+        """Learn prototypes from images.
 
-        `classes` names the classes, where not all labels need occur. `checkpoint` is a file that the paper's
-        recipe writes after every epoch; where it is there already, training goes on from it, to the same
-        result as without the interruption.
+        Args:
+            images (array or list or path or Dataset): A float array (n, channels, height, width) as the backbone
+                takes it, a list of pictures or files, a folder with a folder for each class, or a PyTorch dataset.
+            labels (sequence, default None): Class of each image; None: the folder or the dataset says it.
+            classes (sequence, default None): Names of the classes, where not all labels need occur; None: those that
+                do.
+            checkpoint (path, default None): File that the paper's recipe writes after every epoch; where it is there
+                already, training goes on from it, to the same result as without the interruption. None: none is
+                written.
         """
         data = images_of(images, labels, self.preparation, classes)
         check_for_training(data)
         backbone = self._backbone(data.read(torch.zeros(1, dtype=torch.long)))
         numbers = labels_of(data).to(device_of(backbone))
-        grids = Grids(data, backbone) if self.tune else kept(data, backbone)
+        grids = Grids(data, backbone) if self.tune else compute_grids(data, backbone)
         many, per_class = len(data.classes), self.prototypes_per_class
         grids.check(numbers, many, per_class)
         if isinstance(self.recipe, Fast):
@@ -169,9 +185,15 @@ class ProtoPNet:
         return float((self.predict_proba(data).argmax(1) == labels_of(data).numpy()).mean())
 
     def explain(self, image: Any, target: Target | str = None, over: Any = "prototypes") -> Explanation:
-        """An explanation of one image, or of a batch as a float array, over "prototypes", or over pixels:
-        "upsampled" or "lrp" (or a method with settings, such as `PrototypeLRP("epsilon-gamma-box")`). A `target`
-        that is a number is a place in `classes_`, as for every method; one that is text is a class's name."""
+        """Explain one image, or a batch as a float array.
+
+        Args:
+            image (image or array): One image, or a batch.
+            target (int or str, default None): A number is a place in `classes_`, as for every method; a text is a
+                class's name; None: the predicted class.
+            over (str or method, default "prototypes"): "prototypes", or over pixels: "upsampled" or "lrp" (or a
+                method with settings, such as `PrototypeLRP("epsilon-gamma-box")`).
+        """
         data = self._read(one_image(image))
         method = OVER.get(over) if isinstance(over, str) else over
         if not callable(method):
@@ -191,7 +213,7 @@ class ProtoPNet:
         """The prototypes that contribute most to the score of one image, with their patches in both images;
         `target` as for `explain`."""
         data = self._read(one_image(image))
-        check_whole("top", top)
+        check_whole(1, top=top)
         if len(data) != 1:
             raise InputError(f"image holds {len(data)} images; accepted: one")
         x = data.read(torch.zeros(1, dtype=torch.long)).to(device_of(self.net_))
@@ -204,7 +226,7 @@ class ProtoPNet:
         return reasons(self.net_, x, data.show(0), data.names[0], wanted, names, self.sources_, top)
 
     def panels(self, image: Any, target: int | str | None = None, top: int = 10) -> list[dict[str, Any]]:
-        """The same as plain data: see `apportion.models.prototypes.reasons_as_data.panels`."""
+        """The same as plain data: see `apportion.models.prototypes._reasons_as_data.panels`."""
         return panels(self.reasons(image, target, top))
 
     def gallery(self, label: Any, k: int = 5, **sets: Any) -> Gallery:
@@ -240,8 +262,8 @@ class ProtoPNet:
             "seed": self.seed,
             "preparation": self.preparation,
         }
-        state = State(
-            learnt(self.net_, self.tune),
+        state = SavedState(
+            learnt_tensors(self.net_, self.tune),
             self.shape_,
             backbone_digest(self.net_.backbone),
             self.shipped,
@@ -272,7 +294,7 @@ class ProtoPNet:
         inner = made._backbone(torch.zeros(1, *state.shape))
         if not made.tune and backbone_digest(inner) != state.backbone:
             raise InputError(f"the backbone is not the one that {path} was fitted on: its weights differ")
-        made.net_, made.shape_ = rebuilt(inner, state.learnt), state.shape
+        made.net_, made.shape_ = rebuild(inner, state.learnt), state.shape
         made.classes_, made.sources_ = np.array(state.classes), state.sources
         made.history_, made.skipped_ = state.history, state.skipped
         made.net_.named = made._named()

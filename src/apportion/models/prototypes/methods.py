@@ -17,7 +17,7 @@ from apportion.engines.subject import Subject
 from apportion.errors import InputError
 from apportion.methods.propagation.composites import Composite
 from apportion.methods.propagation.lrp import LRP
-from apportion.models.prototypes.network import LinearInPatches, PrototypeNet
+from apportion.models.prototypes._network import LinearInPatches, PrototypeNet
 from apportion.results.explanation import Explanation
 
 
@@ -42,11 +42,14 @@ class Prototypes:
 
 @dataclass(frozen=True)
 class Upsampled:
-    """The maps that ProtoPNet draws, as shares of a score: each prototype's `w_cj sⱼ` spread over the pixels in
-    proportion to its similarity map, less its minimum, enlarged bicubically (Chen et al. 2019, figure 3).
+    """Draw the maps of ProtoPNet as shares of a score (Chen et al. 2019, figure 3).
 
-    With `prototype` the similarity of that one is spread instead. Adds up to the score. Beware: the pixels
-    under a place of the grid need not be what its features come from. Cost: one forward pass.
+    Each prototype's `w_cj sⱼ` is spread over the pixels in proportion to its similarity map, less its minimum,
+    enlarged bicubically. Adds up to the score. Beware: the pixels under a place of the grid need not be what its
+    features come from. Cost: one forward pass.
+
+    Attributes:
+        prototype (int, default None): Prototype whose similarity is spread instead; None: the score of the class.
     """
 
     prototype: int | None = None
@@ -58,7 +61,7 @@ class Upsampled:
         maps = torch.where(maps.amax((2, 3), keepdim=True) > 0, maps, 1.0)
         weight = _pixels_of_a_place(maps, space)
         maps = maps / (maps * weight).sum((2, 3), keepdim=True)  # each sums to 1 when it is enlarged
-        fine = enlarged(torch.einsum("bm,bmhw->bhw", found.shares(self.prototype), maps)[:, None], space)
+        fine = enlarge(torch.einsum("bm,bmhw->bhw", found.shares(self.prototype), maps)[:, None], space)
         channels = found.x.shape[1]
         values = (fine / channels).expand(-1, channels, -1, -1).contiguous()
         return found.explanation(self, values, self.prototype)
@@ -66,13 +69,17 @@ class Upsampled:
 
 @dataclass(frozen=True)
 class PrototypeLRP:
-    """Layer-wise relevance propagation through prototypes and backbone to the pixels.
+    """Propagate relevance layer by layer through prototypes and backbone to the pixels.
 
-    A patch's similarity is passed to its channels in proportion to their part in the inner product with the
-    prototype (see `LinearInPatches`), and from there by the composite, as in `LRP`. Gautam et al. 2023
-    (Prototypical Relevance Propagation) propose other shares, `∝ 1 / (z_k − p_k)⁴`. With `prototype` the
-    similarity of that one is explained instead of a score. What biases absorb is the remainder, and in the
-    ledger with `ledger=True`. Cost: one forward and one backward pass.
+    A patch's similarity is passed to its channels in proportion to their part in the inner product with the prototype
+    (see `LinearInPatches`), and from there by the composite, as in `LRP`. Gautam et al. 2023 (Prototypical Relevance
+    Propagation) propose other shares, `∝ 1 / (z_k − p_k)⁴`. What biases absorb is the remainder. Cost: one forward
+    and one backward pass.
+
+    Attributes:
+        composite (str or Composite, default None): The rules of the backbone; None: as in `LRP`.
+        ledger (bool, default False): Keep which operation absorbed what, in the ledger.
+        prototype (int, default None): Prototype whose similarity is explained; None: the score of the class.
     """
 
     composite: str | Composite | None = None
@@ -146,7 +153,7 @@ def _check(prototype: int | None, many: int) -> None:
         raise InputError(f"prototype is {prototype!r}; accepted: 0 to {many - 1}")
 
 
-def enlarged(maps: Tensor, space: Sequence[int]) -> Tensor:
+def enlarge(maps: Tensor, space: Sequence[int]) -> Tensor:
     """(batch, channels, rows, columns) maps in the size of the input, bicubically as the authors do."""
     return F.interpolate(maps, size=tuple(space), mode="bicubic", align_corners=False)
 
@@ -155,5 +162,5 @@ def _pixels_of_a_place(maps: Tensor, space: Sequence[int]) -> Tensor:
     """(rows, columns): what a one at each place of the grid sums to when it is enlarged."""
     with torch.inference_mode(False), torch.enable_grad():
         grid = torch.zeros(1, 1, *maps.shape[2:], dtype=maps.dtype, device=maps.device, requires_grad=True)
-        (weight,) = torch.autograd.grad(enlarged(grid, space).sum(), grid)
+        (weight,) = torch.autograd.grad(enlarge(grid, space).sum(), grid)
     return weight[0, 0]

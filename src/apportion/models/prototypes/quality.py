@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from apportion.display.sheet import Corners
-from apportion.errors import InputError
-from apportion.models.prototypes.backbone_features import CHUNK, Grids, device_of
-from apportion.models.prototypes.images import Images, labels_of
-from apportion.models.prototypes.network import PrototypeNet
-from apportion.models.prototypes.push import Nearest, duplicates, nearest, own_neighbours
-from apportion.models.prototypes.settings import check_whole
+from apportion.errors import InputError, check_whole
+from apportion.models.prototypes._backbone_features import CHUNK, Grids, device_of
+from apportion.models.prototypes._images import Images, labels_of
+from apportion.models.prototypes._network import PrototypeNet
+from apportion.models.prototypes._push import Nearest, duplicates, find_nearest, own_neighbours
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +37,9 @@ class Quality:
 
 def quality(net: PrototypeNet, images: Images, k: int, noise: float) -> Quality:
     """The quality of prototypes on images with labels, by the k nearest of these and noise of such a share."""
-    check_whole("k", k)
+    check_whole(1, k=k)
     labels = labels_of(images).to(device_of(net))
-    found = nearest(net, Grids(images, net.backbone).patches(net, "nearest images"), k)
+    found = find_nearest(net, Grids(images, net.backbone).patches(net, "nearest images"), k)
     first = duplicates(net.class_of, found.image[:, 0], found.place[:, 0])
     steady = stability(net, images, noise)
     return Quality(purity(net, found, labels), steady, len(first) - len(first.unique()))

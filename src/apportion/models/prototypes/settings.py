@@ -26,16 +26,17 @@ def _check(settings: Any, positive: tuple[str, ...]) -> None:
             )
 
 
-def check_whole(name: str, value: Any, least: int = 1) -> None:
-    """Refuse what is no whole number of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} is {value!r}; accepted: a whole number of at least {least}")
-
-
 @dataclass(frozen=True)
 class Pruning:
-    """Which prototypes are dropped after the last push (Chen et al. 2019, supplement S8): those of whose `nearest`
-    training images fewer than `own` are of their class. Prototypes that are the same patch become one."""
+    """The rule for prototypes to drop after the last push (Chen et al. 2019, supplement S8).
+
+    A prototype is dropped if too few of its nearest training images are of its class. Prototypes that are the same
+    patch become one.
+
+    Attributes:
+        nearest (int, default 6): Nearest training images that are looked at.
+        own (int, default 3): Images among them that must be of the prototype's class.
+    """
 
     nearest: int = 6
     own: int = 3
@@ -48,9 +49,17 @@ class Pruning:
 
 @dataclass(frozen=True)
 class LastLayer:
-    """The convex last layer: mean cross-entropy + `l1` · Σ |w| over the weights to other classes + `ridge` / 2 ·
-    Σ w² over all, solved by FISTA until the largest entry of the step, in units of the gradient, is below
-    `tolerance`. The authors have no ridge; without one, weights grow as long as they separate the classes."""
+    """The convex last layer, solved by FISTA.
+
+    It minimises mean cross-entropy + `l1` · Σ |w| over the weights to other classes + `ridge` / 2 · Σ w² over all.
+    The authors have no ridge; without one, weights grow as long as they separate the classes.
+
+    Attributes:
+        l1 (float, default 1e-4): Weight of the absolute values.
+        ridge (float, default 0.0): Weight of the squares.
+        tolerance (float, default 1e-4): Largest entry of a step, in units of the gradient, at which it is solved.
+        iterations (int, default 2000): Steps at most.
+    """
 
     l1: float = 1e-4
     ridge: float = 0.0
@@ -65,18 +74,35 @@ class LastLayer:
 class Paper:
     """The recipe of Chen et al. 2019, with the authors' values.
 
-    Loss: cross-entropy + `cluster` · distance to the nearest prototype of the own class − `separation` ·
-    distance to the nearest of another + `last.l1` · |weights to other classes| (eq. 1-2). Adam in batches of
-    `batch`: `warm_epochs` of add-on layers and prototypes, then all jointly, their rates times `decay` every
-    `decay_every` epochs; `weight_decay` on backbone and add-on layers. After epoch `push_from` and every
-    `push_every` from there on, and at the end, prototypes become their nearest patches and the last layer is
-    solved.
+    Loss: cross-entropy + `cluster` · distance to the nearest prototype of the own class − `separation` · distance to
+    the nearest of another + `last.l1` · |weights to other classes| (eq. 1-2). Adam trains add-on layers and
+    prototypes first, then all jointly. At every push, and at the end, prototypes become their nearest patches and the
+    last layer is solved.
 
-    Three settings are not the authors'; with their defaults nothing is changed. They took 30 augmented copies of
-    each image, which a frozen backbone's kept grids cannot have: in their stead an epoch may be several `passes`
-    over the images, and in every step a share `hidden` of the patches of an image is left out at random, as by
-    random crops. `standardise` starts the add-on layers on channels of mean 0 and deviation 1: on a backbone's
-    own scale a sigmoid may begin nearly flat.
+    Three settings are not the authors'; with their defaults nothing is changed. They took 30 augmented copies of each
+    image, which a frozen backbone's kept grids cannot have: `passes` and `hidden` stand in their stead, and
+    `standardise` helps where a sigmoid would begin nearly flat on a backbone's own scale.
+
+    Attributes:
+        width (int, default 128): Channels of the add-on layers and prototypes.
+        epochs (int, default 20): Epochs of training.
+        warm_epochs (int, default 5): First epochs, which leave the backbone alone.
+        push_from (int, default 10): Epoch after which prototypes are pushed first.
+        push_every (int, default 10): Epochs between pushes.
+        batch (int, default 80, images): Batch size.
+        rate (float, default 3e-3): Learning rate of add-on layers and prototypes.
+        backbone_rate (float, default 1e-4): Learning rate of the backbone.
+        decay (float, default 0.1): Factor of the joint rates every `decay_every` epochs.
+        decay_every (int, default 5): Epochs between these.
+        weight_decay (float, default 1e-3): Weight decay of backbone and add-on layers.
+        cluster (float, default 0.8): Weight of the distance to the own class.
+        separation (float, default 0.08): Weight of the distance to other classes.
+        passes (int, default 1): Passes over the images in an epoch.
+        hidden (float, default 0.0): Share of the patches of an image that is left out at random in every step, as by
+            random crops.
+        standardise (bool, default False): Start the add-on layers on channels of mean 0 and deviation 1.
+        last (LastLayer, default LastLayer()): How the last layer is solved.
+        pruning (Pruning, default Pruning()): Which prototypes are dropped at the end; None: none.
 
     >>> Paper(epochs=0)
     Traceback (most recent call last):
@@ -116,13 +142,19 @@ class Paper:
 
 @dataclass(frozen=True)
 class Fast:
-    """A recipe for frozen backbones without gradients: candidates are the k-medoids of the patches of a class, so
-    that they are real patches from the start; the last layer is solved for all of them, those with the largest
-    weights to their class become prototypes, and it is solved again for these.
+    """A recipe for frozen backbones without gradients.
 
-    There are `candidates` times as many candidates as prototypes. The similarity is the cosine of patches less
-    the mean patch, since all patches of a ReLU network point much the same way. At most `patches` of each class,
-    drawn at random, are clustered, in at most `rounds` rounds.
+    Candidates are the k-medoids of the patches of a class, so that they are real patches from the start; the last
+    layer is solved for all of them, those with the largest weights to their class become prototypes, and it is solved
+    again for these. The similarity is the cosine of patches less the mean patch, since all patches of a ReLU network
+    point much the same way.
+
+    Attributes:
+        candidates (int, default 4): Candidates for each prototype.
+        patches (int, default 20_000): Patches of each class, drawn at random, that are clustered at most.
+        rounds (int, default 50): Rounds of the clustering at most.
+        last (LastLayer, default LastLayer(l1=2e-5, ridge=4e-5)): How the last layer is solved.
+        pruning (Pruning, default Pruning()): Which prototypes are dropped at the end; None: none.
     """
 
     candidates: int = 4

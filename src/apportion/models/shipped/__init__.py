@@ -1,0 +1,4 @@
+"""The models that ship, a file each, with their weights beside them; `models.SHIPPED` lists them.
+
+`digits.py` is the shortest.
+"""

@@ -23,14 +23,14 @@ import torch
 from apportion.domains.text import Vocabulary, normalise, tokenise
 from apportion.errors import InputError
 from apportion.learning.documents import Documents
-from apportion.study.text.corpora_hub import texts_from_hub
+from apportion.study.text._corpora_hub import texts_from_hub
 
 Row = tuple[list[str], int]
 Parts = dict[str, list[Row]]  # "train", "valid", "test"
 
 
 @dataclass(frozen=True)
-class Source:
+class CorpusSource:
     """How one corpus is read and prepared: a word is known if it is in at least `documents` training texts;
     texts of fewer than `shortest` or more than `longest` tokens are left out. A text from the hub is cut by
     `words`; where the hub has no validation part, the share `held_out` of the training texts is one."""
@@ -75,7 +75,7 @@ def load(name: str, data: str | Path) -> Corpus:
     return prepare(name, source, source.read(Path(data)))
 
 
-def prepare(name: str, source: Source, parts: Parts) -> Corpus:
+def prepare(name: str, source: CorpusSource, parts: Parts) -> Corpus:
     """The vocabulary of the training texts, and all texts as ids."""
     kept = {
         part: [
@@ -144,10 +144,10 @@ _ENTITY = re.compile(r"\s?(#\d+|quot|amp|lt|gt);")
 _TAG = re.compile(r"<[^<>]*>")
 
 
-def description(text: str) -> str:
+def mend_description(text: str) -> str:
     """A description of AG News with its broken entities (" #39;", " lt;b gt;") and line ends mended.
 
-    >>> description("Messier #39;s lawyer said\\\\Tuesday")
+    >>> mend_description("Messier #39;s lawyer said\\\\Tuesday")
     "Messier's lawyer said Tuesday"
     """
     plain = html.unescape(_ENTITY.sub(r"&\1;", text.replace("\\", " ")))
@@ -157,7 +157,7 @@ def description(text: str) -> str:
 # ---- the hub, files ----
 
 
-def _from_hub(name: str, source: Source) -> Parts:
+def _from_hub(name: str, source: CorpusSource) -> Parts:
     parts = {
         part: [(source.words(text), label) for text, label in rows]
         for part, rows in texts_from_hub(name).items()
@@ -167,7 +167,7 @@ def _from_hub(name: str, source: Source) -> Parts:
     return parts
 
 
-def _opened(folder: Path, *names: str) -> str:
+def _read_text(folder: Path, *names: str) -> str:
     """The text of the first of these files that is in the folder or in its subfolder `text`."""
     for name in names:
         for path in (folder / name, folder / "text" / name):
@@ -181,7 +181,7 @@ def _opened(folder: Path, *names: str) -> str:
 
 
 def _json_lines(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(_opened(folder, f"{name}.gz", name).rstrip("\n").split("\n"), 1):
+    for number, line in enumerate(_read_text(folder, f"{name}.gz", name).rstrip("\n").split("\n"), 1):
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -209,7 +209,7 @@ def read_sst(folder: Path) -> Parts:
     ones (root label 2) are left out."""
     parts = {}
     for part, name in (("train", "train"), ("valid", "dev"), ("test", "test")):
-        lines = _opened(folder, f"sst_trees_{name}.txt.gz", f"sst_trees_{name}.txt", f"{name}.txt").split(
+        lines = _read_text(folder, f"sst_trees_{name}.txt.gz", f"sst_trees_{name}.txt", f"{name}.txt").split(
             "\n"
         )
         trees = [line for line in lines if line[1:2] in tuple("0134")]
@@ -222,12 +222,14 @@ def read_agnews(folder: Path) -> Parts:
     `agnews_test.csv[.gz]` (class, title, description): the descriptions of World and Business; 15 % of the
     training texts are held out for validation, the same share of each class."""
     pool = [
-        (news_words(description(row["text"].partition(" . ")[2] or row["text"])), int(label == 3))
+        (news_words(mend_description(row["text"].partition(" . ")[2] or row["text"])), int(label == 3))
         for row in _json_lines(folder, "agnews_trainpool_10000.jsonl")
         if (label := _class(row, "class", (1, 2, 3, 4))) in (1, 3)
     ]
-    table = csv.reader(io.StringIO(_opened(folder, "agnews_test.csv.gz", "agnews_test.csv")))
-    test = [(news_words(description(row[-1])), int(row[0] == "3")) for row in table if row[0] in ("1", "3")]
+    table = csv.reader(io.StringIO(_read_text(folder, "agnews_test.csv.gz", "agnews_test.csv")))
+    test = [
+        (news_words(mend_description(row[-1])), int(row[0] == "3")) for row in table if row[0] in ("1", "3")
+    ]
     train, valid = split(pool, 0.15)
     return {"train": train, "valid": valid, "test": test}
 
@@ -268,10 +270,10 @@ def split(rows: Sequence[Row], share: float) -> tuple[list[Row], list[Row]]:
 
 
 CORPORA = {
-    "20news": Source(
+    "20news": CorpusSource(
         read_20news, "20 Newsgroups", ("baseball", "hockey"), 2, shortest=7, longest=499, words=news_words
     ),
-    "sst": Source(
+    "sst": CorpusSource(
         read_sst,
         "SST",
         ("negative", "positive"),
@@ -279,13 +281,13 @@ CORPORA = {
         shortest=6,
         words=lambda text: tree_words_of(text.split()),
     ),
-    "agnews": Source(
+    "agnews": CorpusSource(
         read_agnews,
         "AG News",
         ("world", "business"),
         5,
-        words=lambda text: news_words(description(text)),
+        words=lambda text: news_words(mend_description(text)),
         held_out=0.15,
     ),
-    "imdb": Source(read_imdb, "IMDB", ("negative", "positive"), 10, longest=399, words=imdb_words),
+    "imdb": CorpusSource(read_imdb, "IMDB", ("negative", "positive"), 10, longest=399, words=imdb_words),
 }

@@ -30,9 +30,9 @@ from apportion.methods.hiding.lime import LIME
 from apportion.methods.paths.integrated_gradients import IntegratedGradients
 from apportion.methods.propagation.lrp import LRP
 from apportion.results.scores import Scores
-from apportion.study.store import Cell, Result, Store
+from apportion.study.store import Cell, CellResult, Store
+from apportion.study.text._maps import maps_of, run_test
 from apportion.study.text.corpora import CORPORA, Corpus
-from apportion.study.text.maps import maps_of, tested
 
 EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learned too slowly in 8 epochs
 
@@ -58,11 +58,21 @@ TESTS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What is run, and on how much.
+    """The extent of the study.
 
-    Documents are drawn at random until they have so many tokens: `train` and `valid` for the weak learner,
-    `test` for all tests, `few` for the methods in `FEW`; `steps` bounds the sum of squared lengths for the
-    tests that hide tokens, of which the deletion rate hides one after another.
+    Documents are drawn at random until they have so many tokens.
+
+    Attributes:
+        corpora (tuple of str, default all): Names of corpora.
+        training (Training, default Training(patience=2)): How the models are trained.
+        learner (WeakLearner, default WeakLearner()): The weak learner.
+        train (int, default 600_000, tokens): Documents that the weak learner is trained on.
+        valid (int, default 100_000, tokens): Documents that it is validated on.
+        test (int, default 60_000, tokens): Documents of all tests.
+        few (int, default 8_000, tokens): Documents for the methods in `FEW`.
+        steps (int, default 10_000_000): Sum of squared lengths that bounds the tests that hide tokens, of which the
+            deletion rate hides one after another.
+        seed (int, default 0): Seed of the models and documents.
     """
 
     corpora: tuple[str, ...] = tuple(CORPORA)
@@ -84,7 +94,7 @@ class Settings:
             )
 
 
-def fast() -> Settings:
+def fast_settings() -> Settings:
     """SST alone, with fewer documents and one seed of the weak learner."""
     return Settings(
         corpora=("sst",),
@@ -158,9 +168,9 @@ class _Work:
         self.corpus, self.settings, self.store = corpus, settings, store
         self.seconds: dict[str, float] = {}
         self.parts = {
-            "train": drawn(corpus.train, settings.train, settings.seed),
-            "valid": drawn(corpus.valid, settings.valid, settings.seed),
-            "test": drawn(corpus.test, settings.test, settings.seed),
+            "train": draw_documents(corpus.train, settings.train, settings.seed),
+            "valid": draw_documents(corpus.valid, settings.valid, settings.seed),
+            "test": draw_documents(corpus.test, settings.test, settings.seed),
         }
         lengths = self.parts["test"].lengths
         self.amounts = {part: len(documents) for part, documents in self.parts.items()}
@@ -185,7 +195,7 @@ class _Work:
         """Train the model; the numbers of each epoch and the scores of the test documents."""
         corpus = self.corpus
 
-        def compute() -> Result:
+        def compute() -> CellResult:
             history = train(
                 self.model,
                 corpus.train,
@@ -196,7 +206,7 @@ class _Work:
             )
             parts = {"valid": corpus.valid, "test": corpus.test}
             scores = {f"scores/{name}": scores_by_model(self.model, part) for name, part in parts.items()}
-            return Result([asdict(epoch) for epoch in history], scores | dict(self.model.state_dict()))
+            return CellResult([asdict(epoch) for epoch in history], scores | dict(self.model.state_dict()))
 
         found = self._get(self.trained, compute)
         weights = {name: t for name, t in found.tensors.items() if not name.startswith("scores/")}
@@ -218,9 +228,9 @@ class _Work:
                 "documents": documents.fingerprint,
             }
 
-            def compute(documents: Documents = documents) -> Result:
+            def compute(documents: Documents = documents) -> CellResult:
                 mapped, notes = maps_of(METHODS[name], self.model, documents)
-                return Result(notes, {"maps": torch.cat(mapped.maps or ())})
+                return CellResult(notes, {"maps": torch.cat(mapped.maps or ())})
 
             result = self._get(Cell(f"maps/{self.corpus.name}/{name}/{part}", settings), compute)
             flat = result.tensors["maps"].split(documents.lengths.tolist())
@@ -239,7 +249,7 @@ class _Work:
             "documents": documents.fingerprint,
         }
         cell = Cell(f"{kind}/{self.corpus.name}/{name}", settings)
-        found = self._get(cell, lambda: Result(tested(test, self.model, documents).to_dict()))
+        found = self._get(cell, lambda: CellResult(run_test(test, self.model, documents).to_dict()))
         return Scores.from_dict(found.numbers)
 
     def learner(self, name: str, maps: Mapping[str, Documents]) -> Scores:
@@ -252,17 +262,17 @@ class _Work:
             "documents": [part.fingerprint for part in parts],
         }
         cell = Cell(f"{LEARNER}/{self.corpus.name}/{name}", settings)
-        found = self._get(cell, lambda: Result(self.settings.learner(*parts, words).to_dict()))
+        found = self._get(cell, lambda: CellResult(self.settings.learner(*parts, words).to_dict()))
         return Scores.from_dict(found.numbers)
 
-    def _get(self, cell: Cell, compute: Any) -> Result:
+    def _get(self, cell: Cell, compute: Any) -> CellResult:
         result = self.store.get(cell, compute)
         kind = cell.name.split("/")[0]
         self.seconds[kind] = self.seconds.get(kind, 0.0) + result.seconds
         return result
 
 
-def drawn(documents: Documents, tokens: int, seed: int) -> Documents:
+def draw_documents(documents: Documents, tokens: int, seed: int) -> Documents:
     """Documents in random order, as many as have no more than so many tokens together, at least two."""
     order = torch.randperm(len(documents), generator=torch.Generator().manual_seed(seed))
     return documents.select(order[: first_within(documents.lengths[order], tokens)].tolist())

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apportion.core.files import write_whole
-from apportion.results.grid import Grid
+from apportion.results.grid import TextTable
 from apportion.results.scores import Scores
 from apportion.results.statistics import bootstrap_means
 from apportion.study.tables import write_tables
-from apportion.study.text import published
+from apportion.study.text import _published as published
 from apportion.study.text.faithfulness import DELETION, FEW, LEARNER, SHUFFLE, Findings
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ WITH_PUBLISHED = {
 }
 
 
-def tables(findings: Sequence[Findings]) -> list[Grid]:
+def tables(findings: Sequence[Findings]) -> list[TextTable]:
     """All tables of the corpora that are finished."""
-    from apportion.study.text.agreement import agreement_tables
+    from apportion.study.text._agreement import agreement_tables
 
     made = [statistics(findings), models(findings)]
     made += [test_table(findings, test) for test in findings[0].tests]
@@ -46,7 +46,7 @@ def write(findings: Sequence[Findings], folder: Path) -> list[Path]:
     return [*write_tables(folder, TITLE, tables(findings), [picture.name]), picture]
 
 
-def statistics(findings: Sequence[Findings]) -> Grid:
+def statistics(findings: Sequence[Findings]) -> TextTable:
     """What the corpora are."""
     rows = []
     for found in findings:
@@ -67,10 +67,10 @@ def statistics(findings: Sequence[Findings]) -> Grid:
         )
     columns = ("corpus", "classes", "train", "validation", "test", "words", "mean length", "second class")
     note = "Lengths are without the start and end tokens that published tables count. Dropped: too short or long."
-    return Grid("Data", (*columns, "dropped"), rows, (note,))
+    return TextTable("Data", (*columns, "dropped"), rows, (note,))
 
 
-def models(findings: Sequence[Findings]) -> Grid:
+def models(findings: Sequence[Findings]) -> TextTable:
     """How well the models do."""
     rows = []
     for found in findings:
@@ -97,10 +97,10 @@ def models(findings: Sequence[Findings]) -> Grid:
             )
         )
     columns = ("corpus", "accuracy", "published", "F1", "published", "validation AUC", "epoch kept")
-    return Grid("Models", columns, rows, ("F1 is that of the second class. " + _INTERVALS,))
+    return TextTable("Models", columns, rows, ("F1 is that of the second class. " + _INTERVALS,))
 
 
-def test_table(findings: Sequence[Findings], test: str) -> Grid:
+def test_table(findings: Sequence[Findings], test: str) -> TextTable:
     """One test: a row for each map, a column for each corpus, with the published mean where there is one."""
     title, known = WITH_PUBLISHED.get(test, (f"Mean {test}", {}))
     first = next(iter(findings[0].tests[test].values()))
@@ -130,10 +130,10 @@ def test_table(findings: Sequence[Findings], test: str) -> Grid:
         note += f" ({', '.join(FEW)}: {few})"
     beside = [name for name in names if name not in findings[0].notes]
     note += f". Bold: the best mean of a method on all documents. {_INTERVALS}"
-    return Grid(title, columns, rows, (note,), beside, best)
+    return TextTable(title, columns, rows, (note,), beside, best)
 
 
-def maps(findings: Sequence[Findings]) -> Grid:
+def maps(findings: Sequence[Findings]) -> TextTable:
     """How much each map leaves of what it apportions, and the settings of its method."""
     rows, methods = [], []
     for name in findings[0].notes:
@@ -144,15 +144,15 @@ def maps(findings: Sequence[Findings]) -> Grid:
             rows.append((name, *shares))
     note = "Median (and 90 % quantile) over the documents; the other maps do not claim to add up."
     columns = ("map", *(found.corpus.title for found in findings))
-    return Grid("|remainder| / |total| of the maps", columns, rows, (note, " ".join(methods)))
+    return TextTable("|remainder| / |total| of the maps", columns, rows, (note, " ".join(methods)))
 
 
-def times(findings: Sequence[Findings]) -> Grid:
+def times(findings: Sequence[Findings]) -> TextTable:
     """What took how long."""
     kinds = list(findings[0].seconds)
     rows = [(f.corpus.title, *(f"{f.seconds[kind]:.0f}" for kind in kinds)) for f in findings]
     rows.append(("sum", *(f"{sum(f.seconds[kind] for f in findings):.0f}" for kind in kinds)))
-    return Grid("Seconds", ("corpus", *kinds), rows)
+    return TextTable("Seconds", ("corpus", *kinds), rows)
 
 
 def loss_curves(findings: Sequence[Findings]) -> Figure:

@@ -1,0 +1,81 @@
+"""What the person at the terminal can mend, said in one line; a bug keeps its traceback."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from apportion.core.extras import EXTRAS, missing
+from apportion.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@contextmanager
+def one_line_errors(quiet: bool = False) -> Iterator[None]:
+    """What the user can mend is one line on stderr and exit status 2; a bug keeps its traceback. Warnings are
+    one line each, once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        try:
+            yield
+        except InputError as error:
+            say("error", str(error))
+            raise typer.Exit(2) from None
+        except ImportError as error:
+            if (error.name or "").split(".")[0] not in EXTRAS:
+                raise
+            say("error", missing(error))
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt as interrupt:
+            say("interrupted", str(interrupt) or "nothing more was written")
+            raise typer.Exit(130) from None
+        finally:
+            if not quiet:
+                for line in dict.fromkeys(
+                    _first_line(str(warning.message)) for warning in caught if _relevant(warning)
+                ):
+                    say("warning", line)
+
+
+def warn_of_left_out(why: Mapping[str, str]) -> None:
+    """One warning for each method that cannot explain what was given, with its reason."""
+    for name, reason in why.items():
+        warnings.warn(f"left out: {name}: {reason}", stacklevel=2)
+
+
+def _relevant(warning: warnings.WarningMessage) -> bool:
+    """What a developer of some library should know is not for the person at the terminal."""
+    return not issubclass(
+        warning.category, DeprecationWarning | PendingDeprecationWarning | FutureWarning | ImportWarning
+    )
+
+
+def _first_line(text: str) -> str:
+    return next((line.strip() for line in text.splitlines() if line.strip()), "")
+
+
+def say(kind: str, text: str) -> None:
+    """One line on stderr, control characters left out."""
+    line = " ".join(text.split())
+    print(f"apportion: {kind}: {''.join(c for c in line if c.isprintable())}", file=sys.stderr)
+
+
+def make_console(stderr: bool = False) -> Console:
+    """The terminal, for a result; or standard error, for what must be in no pipe."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def name_files(console: Console, paths: Iterable[Path]) -> None:
+    """Say which files were written."""
+    for path in paths:
+        console.print(f"wrote {path}", style="dim", markup=False, soft_wrap=True)

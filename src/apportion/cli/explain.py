@@ -1,0 +1,222 @@
+"""The commands for one input: `apportion explain`, `apportion compare`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from apportion.cli._messages import make_console, name_files, one_line_errors, warn_of_left_out
+from apportion.cli.lists import Json, complete_methods, complete_models, split
+from apportion.errors import InputError
+
+if TYPE_CHECKING:
+    from apportion.pipeline.given import Given
+    from apportion.pipeline.prepared import Prepared
+    from apportion.results.result import Result
+
+OUT = Path("apportion-out")
+# Nodes are fixed: to its tolerance the integral takes hundreds of passes on a photo.
+COMPARED = "lrp,IntegratedGradients(nodes=24),inputxgradient,occlusion"
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A shipped model, pkg.module:factory, file.py:factory, a .pt2 file, a saved ProtoPNet or BagOfWords, "
+        "a Hugging Face folder or hf:owner/name.",
+        autocompletion=complete_models,
+    ),
+]
+Target = Annotated[
+    str | None, typer.Option(help="The class to explain, by number or name. Default: the predicted one.")
+]
+Layer = Annotated[str | None, typer.Option(help="Explain the output of this module instead of the input.")]
+Row = Annotated[
+    int, typer.Option(min=0, help="The row of a table, or the sample of a tensor, counted from 0.")
+]
+Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command()(explain)
+    app.command()(compare)
+
+
+def explain(
+    given: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="INPUT",
+            help="A sentence, a picture, .csv, .txt, .npy, .pt or .safetensors file; - for a text on standard input.",
+        ),
+    ] = None,
+    model: Model = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="A short name (see `apportion methods`) or a repr.", autocompletion=complete_methods
+        ),
+    ] = "lrp",
+    target: Target = None,
+    layer: Layer = None,
+    row: Row = 0,
+    as_json: Json = False,
+    html: Html = None,
+    png: Annotated[Path | None, typer.Option(help="Write a picture here.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write page, picture and explanation into this folder.  [pictures: apportion-out]"),
+    ] = None,
+) -> None:
+    """Explain one decision. Without INPUT: a sentence and a photo, by three methods.
+
+    \b
+    apportion explain "a painfully funny movie"
+    apportion explain photo.jpg --method gradcam --target "tiger cat"
+    apportion explain rows.csv --row 3 --method "IntegratedGradients(nodes=64)" --json
+    apportion explain "not a bad film" --method ih --html pairs.html
+    """
+    with one_line_errors(quiet=as_json):
+        if given is None:
+            from apportion.cli import _demo as demo
+
+            if as_json or png or layer or model or target:
+                raise InputError("without an INPUT only --out and --html apply")
+            return demo.run(make_console(), (out or OUT) / "demo.html" if html is None else html)
+        if len(several := split(method)) > 1:
+            raise InputError(
+                f"--method takes one method; accepted for several: apportion compare … --methods {','.join(several)}"
+            )
+        if png is not None and png.suffix.lower() != ".png":
+            raise InputError(f"--png is {str(png)!r}; accepted: a name that ends in .png")
+        what = _recognise(given)
+        if out is None and what.kind == "image" and not (as_json or html or png):
+            out = OUT
+        ready, explanations = _explain(what, model, [method], target, layer, row)
+        explanation = explanations[0]
+        console = make_console()
+        if not as_json:
+            from apportion.display import terminal
+
+            terminal.show(explanation, console, ready.classifier.name)
+        if out is not None:
+            stem = _stem(what, explanation)
+            html, png = html or out / f"{stem}.html", png or out / f"{stem}.png"
+            explanation.save(out / f"{stem}.safetensors")
+        if html is not None:
+            explanation.to_html(html)
+        if png is not None:
+            from apportion.display.pictures.explanations import png as draw
+
+            draw(explanation, png)
+        if as_json:
+            from apportion.display.page import summary
+
+            typer.echo(json.dumps(summary(explanation), indent=2, ensure_ascii=False))
+        else:
+            name_files(console, [path for path in (html, png) if path is not None])
+    return None
+
+
+def compare(
+    given: Annotated[str, typer.Argument(metavar="INPUT", help="As in `apportion explain`.")],
+    methods: Annotated[
+        str,
+        typer.Option(help="Names or reprs, separated by commas.", autocompletion=complete_methods),
+    ] = COMPARED,
+    model: Model = None,
+    target: Target = None,
+    row: Row = 0,
+    tests: Annotated[
+        bool, typer.Option(help="Hide features, the most and the least relevant first: is it true?")
+    ] = True,
+    same_scale: Annotated[
+        bool, typer.Option("--same-scale", help="One colour scale for all methods.")
+    ] = False,
+    as_json: Json = False,
+    html: Html = None,
+) -> None:
+    """Explain one decision by several methods, side by side on a page.
+
+    Each stands there with its tests. Methods that cannot explain this model are named and left out.
+
+    \b
+    apportion compare "a painfully funny movie" --methods lrp,ig,lime
+    apportion compare photo.jpg --methods lrp,gradcam,occlusion --html cat.html
+    """
+    with one_line_errors(quiet=as_json):
+        names = split(methods)
+        if not names:
+            raise InputError("--methods is empty; accepted: names such as lrp,ig")
+        what = _recognise(given)
+        with _status():
+            from apportion.core.files import write_whole
+            from apportion.pipeline.prepared import explain_by_each
+            from apportion.pipeline.quick_tests import run_quick_tests
+
+            ready, found, why = explain_by_each(what, model, names, target, row)
+            explanations = list(found.values())
+            scores = [run_quick_tests(ready, e) if tests else [] for e in explanations]
+        warn_of_left_out(why)
+        from apportion.display import page as report
+        from apportion.display import terminal
+
+        path = html if html is not None or as_json else OUT / "compare.html"
+        if path is not None:
+            write_whole(path, report.page(explanations, scores, same_scale).encode())
+        if as_json:
+            told = [
+                {**report.summary(e), "tests": [s.to_dict() for s in of_it]}
+                for e, of_it in zip(explanations, scores, strict=True)
+            ]
+            typer.echo(json.dumps({"explanations": told, "left_out": why}, indent=2, ensure_ascii=False))
+            return
+        console = make_console()
+        console.print(terminal.heading(explanations[0], ready.classifier.name))
+        console.print(terminal.comparison(explanations, scores))
+        if path is not None:
+            name_files(console, [path])
+
+
+# ---- from what was typed to explanations ----
+
+
+def _recognise(given: str) -> Given:
+    from apportion.pipeline.given import recognise
+
+    return recognise(given)
+
+
+def _explain(
+    what: Given, model: str | None, methods: list[str], target: str | None, layer: str | None, row: int
+) -> tuple[Prepared, list[Result]]:
+    with _status():
+        from apportion.pipeline.prepared import explain_given
+
+        return explain_given(what, model, methods, target, layer, row)
+
+
+@contextmanager
+def _status() -> Iterator[None]:
+    """That something is going on, on a terminal; on stderr, so that it is in no pipe."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    from rich.status import Status
+
+    from apportion.core.progress import watched
+
+    def report(done: int, total: int | None, what: str) -> None:
+        status.update(f"{done} of {total} {what}" if total else f"{done} {what}")
+
+    with Status("explaining", console=make_console(stderr=True)) as status, watched(report):
+        yield
+
+
+def _stem(what: Given, explanation: Result) -> str:
+    method = type(explanation.method).__name__.lower()
+    return f"{Path(what.name).stem if what.raw is not what.name else what.kind}-{method}"

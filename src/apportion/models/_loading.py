@@ -1,0 +1,285 @@
+"""Models of the user's own: a factory in Python, an exported program, or a Hugging Face folder.
+
+Loading a factory runs the user's code, and an exported program holds code as well: open what you trust.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from apportion.core.classifier import Classifier
+from apportion.domains.image import ImagePreparation, from_processor
+from apportion.domains.text import encode_subwords
+from apportion.errors import InputError, did_you_mean
+
+HUB = "hf:"
+WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<factory>[A-Za-z_][\w.]*)")
+
+
+def load_own(name: str, shipped: Sequence[str]) -> Classifier:
+    """What `name` says: see `apportion.models.load`."""
+    path = Path(name)
+    if name.startswith(HUB):
+        return from_hugging_face(name.removeprefix(HUB), network=True)
+    if (found := FACTORY.fullmatch(name)) is not None:
+        return from_factory(found["place"], found["factory"])
+    if path.suffix == ".pt2":
+        return from_export(path)
+    if path.is_dir():
+        return from_hugging_face(name, network=False)
+    if path.suffix == ".py":
+        raise InputError(f"model {name!r} does not say which factory; accepted: {name}:FACTORY")
+    if path.suffix in WEIGHTS and not path.is_file():
+        raise InputError(f"model {name!r}: no such file")
+    if path.suffix == ".safetensors":
+        return from_saved(path)
+    if path.suffix in WEIGHTS:
+        raise InputError(
+            f"model {name!r} holds weights only, not the model; accepted: a factory that builds it "
+            "(file.py:factory), or a .pt2 file from torch.export.save"
+        )
+    raise InputError(
+        f"unknown model {name!r}; {did_you_mean(name, shipped)}accepted: {', '.join(shipped)}, "
+        "pkg.module:factory, file.py:factory, a .pt2 file, a saved ProtoPNet or BagOfWords, a Hugging Face folder, or "
+        "hf:owner/name"
+    )
+
+
+# ---- a factory ----
+
+
+def from_factory(place: str, factory: str) -> Classifier:
+    """Call a factory in a module (found from the working directory too) or in a file (beside its siblings).
+
+    A module that it returns is put into eval mode and takes pictures as `wrap_bare_model` says.
+    """
+    name = f"{place}:{factory}"
+    file = Path(place) if place.endswith(".py") else None
+    if file is not None and not file.is_file():
+        raise InputError(f"model {name!r}: no such file {place}")
+    with _importing_from(file.parent if file else Path.cwd()):
+        with _one_line(f"model {name!r}"):
+            module = _import_file(file) if file else importlib.import_module(place)
+        made: Any = module
+        for part in factory.split("."):
+            if not hasattr(made, part):
+                known = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+                hint = did_you_mean(part, known) or f"it has {', '.join(known[:5]) or 'none'}"
+                raise InputError(f"model {name!r}: {place} has no factory {factory!r}; {hint}")
+            made = getattr(made, part)
+        if (found := _classifier(made, name)) is not None:
+            return found
+        if not callable(made):
+            raise InputError(
+                f"model {name!r} is {type(made).__name__}; accepted: a factory that returns a Classifier"
+            )
+        with _one_line(f"model {name!r}"):
+            made = made()
+    if (found := _classifier(made, name)) is None:
+        raise InputError(
+            f"model {name!r} returned {type(made).__name__}; accepted: a Classifier, a torch module, or a fitted "
+            "ProtoPNet or BagOfWords"
+        )
+    return found
+
+
+def _classifier(made: Any, name: str) -> Classifier | None:
+    if isinstance(made, Classifier):
+        return made
+    if isinstance(made, nn.Module):
+        return wrap_bare_model(made.eval(), name)
+    if not isinstance(made, type) and callable(getattr(made, "classifier", None)):  # an estimator of ours
+        with _one_line(f"model {name!r}"):
+            found: Classifier = made.classifier(name)
+            return found
+    return None
+
+
+def wrap_bare_model(model: Callable[..., Any], name: str) -> Classifier:
+    """A model that came without preprocessing or class names: pictures are resized to 256, cropped to 224 and
+    normalised as for most ImageNet models; tensors are taken as they are."""
+    return Classifier(model=model, encode=ImagePreparation(), labels=(), domain="image", name=name)
+
+
+def _import_file(file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses and pickle look their module up; a name of its own shadows nothing that is imported already.
+    sys.modules.setdefault(file.stem, module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+# ---- an exported program ----
+
+
+def from_export(path: Path) -> Classifier:
+    """A `torch.export.save`d program, without unpickling. It stays in the mode that it was exported in."""
+    if not path.is_file():
+        raise InputError(f"model {str(path)!r}: no such file")
+    _refuse_pickles(path)
+    with _one_line(
+        f"model {str(path)!r} is not an exported program that this torch ({torch.__version__}) reads"
+    ):
+        with _weights_only():
+            program = torch.export.load(path)
+        return wrap_bare_model(program.module(), path.name)
+
+
+def _refuse_pickles(path: Path) -> None:
+    """Custom objects are unpickled by torch.export.load whatever it is told; tensors need not be."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"model {str(path)!r} is not an exported program ({error})") from error
+    for name in names:
+        if Path(name).name.startswith(("opaque_obj_", "custom_obj_")):
+            raise InputError(f"model {str(path)!r} holds a pickled object ({name}), which is not loaded")
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """torch.export.load says weights_only=False for some tensors; the environment overrules it."""
+    variable = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(variable)
+    os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+def from_saved(path: Path) -> Classifier:
+    """What `BagOfWords.save` wrote, or `ProtoPNet.save` on a backbone that ships."""
+    with _one_line(f"model {str(path)!r}"), safe_open(path, "pt") as file:
+        bag_of_words = "bag_of_words" in (file.metadata() or {})
+    place = "bag_of_words.classifier:BagOfWords" if bag_of_words else "prototypes.estimator:ProtoPNet"
+    module, name = place.split(":")
+    try:
+        estimator: Any = getattr(importlib.import_module(f"apportion.models.{module}"), name)
+        found: Classifier = estimator.load(path).classifier(path.name)
+        return found
+    except InputError as error:
+        raise InputError(
+            f"model {str(path)!r}: {error}. Weights alone are no model: accepted is what ProtoPNet.save or "
+            "BagOfWords.save wrote, or a factory that builds the model (file.py:factory)"
+        ) from None
+
+
+# ---- Hugging Face ----
+
+
+def from_hugging_face(name: str, network: bool) -> Classifier:
+    """A text or image classifier with its tokenizer or image processor, from a folder (or, with `network`, by
+    its name on the hub). Code that comes with a model is never run."""
+    try:
+        transformers: Any = importlib.import_module("transformers")
+    except ImportError:
+        raise InputError(f"model {name!r} needs transformers: pip install 'apportion[text]'") from None
+    what = f"model {name!r}"
+    options: dict[str, Any] = {"local_files_only": not network, "trust_remote_code": False}
+    if not network and not (Path(name) / "config.json").is_file():
+        raise InputError(f"{what} is a folder without a config.json; accepted: what save_pretrained wrote")
+    with _one_line(what):
+        config = transformers.AutoConfig.from_pretrained(name, **options)
+    text, image = (
+        type(config) in kind._model_mapping
+        for kind in (
+            transformers.AutoModelForSequenceClassification,
+            transformers.AutoModelForImageClassification,
+        )
+    )
+    heads = " ".join(getattr(config, "architectures", None) or ())
+    if text and not (image and "ImageClassification" in heads):
+        domain, kind = "text", transformers.AutoModelForSequenceClassification
+    elif image:
+        domain, kind = "image", transformers.AutoModelForImageClassification
+    else:
+        raise InputError(f"{what} is a {config.model_type}; accepted: classifiers of texts or of images")
+    with _one_line(what), _no_progress_bars(transformers.utils.logging):
+        model, report = kind.from_pretrained(name, config=config, output_loading_info=True, **options)
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise InputError(
+            f"{what} has no trained weights for {missing}; accepted: a model trained to classify"
+        )
+    labels = tuple(config.id2label[i] for i in sorted(config.id2label))
+    return _with_preparation(model.eval(), domain, labels, name, options)
+
+
+def _with_preparation(
+    model: nn.Module, domain: str, labels: tuple[str, ...], name: str, options: dict[str, Any]
+) -> Classifier:
+    """The model with what turns a text or a picture into its input."""
+    transformers: Any = importlib.import_module("transformers")
+    if domain == "image":
+        with _one_line(f"the image processor of {name!r}"):
+            # Its settings are read, it never runs: the variant that needs no torchvision is enough.
+            newer = int(transformers.__version__.split(".")[0]) >= 5
+            options |= {"backend": "pil"} if newer else {"use_fast": False}
+            processor = transformers.AutoImageProcessor.from_pretrained(name, **options)
+            return Classifier(model, from_processor(processor), labels, "image", name)
+    with _one_line(f"the tokenizer of {name!r}"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+    masks = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
+    mask = next((token for token in masks if token is not None), None)
+    return Classifier(model, partial(encode_subwords, tokenizer=tokenizer), labels, "text", name, mask)
+
+
+@contextmanager
+def _no_progress_bars(logging: Any) -> Iterator[None]:
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _one_line(what: str) -> Iterator[None]:
+    """Any failure inside as an InputError: what failed, why in one line, and where in the user's code."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+        place = ""
+        if frames and Path(frames[-1].filename).is_file() and Path(frames[-1].filename) != Path(__file__):
+            place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
+        raise InputError(f"{what}: {type(error).__name__}: {first:.300}{place}") from error

@@ -1,0 +1,103 @@
+"""Checkpoints of a training run: one sealed file, written whole after every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from apportion.core.checksummed import seal, unseal
+from apportion.errors import InputError
+from apportion.models.prototypes._images import Images, labels_of
+from apportion.models.prototypes._network import Backbone, PrototypeNet
+
+Resumed = tuple[int, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file of a run of one configuration: what was asked for, and digests of the data and the backbone."""
+
+    path: Path
+    configuration: dict[str, Any]
+    tune: bool
+
+    def write(
+        self,
+        net: PrototypeNet,
+        optimisers: Sequence[torch.optim.Adam],
+        epochs: int,
+        history: list[dict[str, Any]],
+    ) -> None:
+        tensors = {f"net.{name}": tensor for name, tensor in learnt_tensors(net, self.tune).items()}
+        for number, optimiser in enumerate(optimisers):
+            for index, state in optimiser.state_dict()["state"].items():
+                tensors |= {f"optimiser.{number}.{index}.{name}": tensor for name, tensor in state.items()}
+        header = {"configuration": self.configuration, "epochs": epochs, "history": history}
+        seal(self.path, header, tensors)
+
+    def read(self, net: PrototypeNet, optimisers: Sequence[torch.optim.Adam]) -> Resumed | None:
+        """Put the state of the file into network and optimisers; the epochs done and their history. None
+        without a file, InputError for one of another configuration."""
+        if not self.path.exists():
+            return None
+        header, tensors = unseal(self.path)
+        theirs = header.get("configuration", {})
+        other = [name for name, mine in self.configuration.items() if theirs.get(name) != mine]
+        if other:
+            name = other[0]
+            raise InputError(
+                f"checkpoint {self.path} is of another configuration: {name} is {theirs.get(name)!r} there and "
+                f"{self.configuration[name]!r} here; nothing was changed. Give another file, or the same settings and "
+                "data"
+            )
+        put_back(net, {k.removeprefix("net."): t for k, t in tensors.items() if k.startswith("net.")})
+        for number, optimiser in enumerate(optimisers):
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in tensors.items():
+                if key.startswith(f"optimiser.{number}."):
+                    _, _, index, name = key.split(".")
+                    state.setdefault(int(index), {})[name] = tensor
+            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        return int(header["epochs"]), list(header["history"])
+
+
+def checkpoint_of(
+    path: Path, asked: dict[str, Any], tune: bool, data: Images, backbone: Backbone
+) -> Checkpoint:
+    """The checkpoint of a run: what was `asked` for on this data and this backbone."""
+    found = {
+        "layer": backbone.layer,
+        "classes": [str(label) for label in data.classes],
+        "number of images": len(data),
+        "labels": digest([labels_of(data)]),
+        "first image": digest([data.read(torch.zeros(1, dtype=torch.long))]),
+        "backbone": backbone_digest(backbone),
+    }
+    return Checkpoint(path, {**asked, "tune": tune, **found}, tune)
+
+
+def learnt_tensors(net: PrototypeNet, tune: bool) -> dict[str, Tensor]:
+    """What training changes: everything but a frozen backbone."""
+    return {k: t for k, t in net.state_dict().items() if tune or not k.startswith("backbone.")}
+
+
+def put_back(net: PrototypeNet, tensors: dict[str, Tensor]) -> None:
+    net.load_state_dict({**net.state_dict(), **tensors})
+
+
+def digest(tensors: Any) -> str:
+    """A short fingerprint of tensors: their bytes, in order."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def backbone_digest(backbone: nn.Module) -> str:
+    return digest(t for _, t in sorted(backbone.state_dict().items()))

@@ -1,0 +1,163 @@
+"""What the workbench runs in its threads: models loaded once, one method after the other, told as it goes."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from apportion.core.classifier import Classifier
+from apportion.core.extras import EXTRAS, missing
+from apportion.core.progress import progress, watched
+from apportion.core.registry import from_repr
+from apportion.display.cards import chart, sections, test_as_data
+from apportion.domains.tabular import Categorical, TabularPreparation
+from apportion.errors import InputError
+from apportion.evaluation.curves import WAYS, even_steps
+from apportion.models import SHIPPED, load
+from apportion.pipeline.prepared import Prepared, check_target, prepare
+from apportion.pipeline.quick_tests import TESTS, is_testable
+from apportion.results.explanation import Explanation
+from apportion.serve.messages import Loaded, Model, Said
+from apportion.serve.request import Ask
+
+Say = Callable[[Said], None]
+
+EXAMPLE = "The plot is thin, but the acting is superb."
+BLOCK = 4  # steps of a curve between two looks at it
+
+
+class CancelledError(Exception):
+    """Nobody listens any more."""
+
+
+class Models:
+    """The models that the page offers, each loaded when it is first asked for."""
+
+    def __init__(self, own: Sequence[str] = ()) -> None:
+        self.names = (*own, *(name for name in SHIPPED if name not in own))
+        self._own: dict[str, Classifier] = {name: load(name) for name in own}
+        self._loaded = dict(self._own)
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> Classifier:
+        if name not in self.names:
+            raise InputError(f"there is no model {name!r}; there are {', '.join(self.names)}")
+        with self._lock:
+            if name not in self._loaded:
+                self._loaded[name] = load(name)
+            return self._loaded[name]
+
+    def listed(self) -> list[Model]:
+        """Name, domain and task of each."""
+        own: list[Model] = [
+            {"name": name, "domain": model.domain, "task": ""} for name, model in self._own.items()
+        ]
+        shipped: list[Model] = [
+            {"name": name, "domain": SHIPPED[name].domain, "task": SHIPPED[name].task}
+            for name in self.names
+            if name not in self._own
+        ]
+        return own + shipped
+
+    def described(self, name: str) -> Loaded:
+        """Class names, the columns of a table with a value for each, an example of a text, and the methods that are
+        for this model only, of which the first is chosen."""
+        model = self[name]
+        columns = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
+        return {
+            "labels": list(model.labels),
+            "columns": [
+                {"name": c.name, "value": c.categories[0], "categories": list(c.categories)}
+                if isinstance(c, Categorical)
+                else {"name": c.name, "value": f"{c.mean:.4g}", "categories": None}
+                for c in columns
+            ],
+            "example": EXAMPLE if model.domain == "text" else "",
+            "methods": [] if model.panels is None else ["Prototypes", "Upsampled", "PrototypeLRP"],
+        }
+
+
+def explain(ask: Ask, models: Models, say: Say, cancelled: threading.Event) -> None:
+    """Say the answer to a request piece by piece; what goes wrong is said too. Raises nothing."""
+
+    def guarded(method: str | None, work: Callable[[], Any]) -> Any:
+        def report(done: int, total: int | None, what: str) -> None:
+            if cancelled.is_set():
+                raise CancelledError
+            if method is not None:
+                say({"event": "progress", "method": method, "done": done, "total": total, "what": what})
+
+        try:
+            with watched(report):
+                return work()
+        except CancelledError:
+            return None
+        except Exception as error:
+            say({"event": "error", "method": method, "message": _message(error, ask.model)})
+            return None
+
+    ready = guarded(None, lambda: _prepare(ask, models))
+    for name in ask.methods:
+        if ready is None or cancelled.is_set():
+            return
+        say({"event": "start", "method": name})
+        guarded(name, partial(_explain_by_one, ready, name, ask, say))
+
+
+def _prepare(ask: Ask, models: Models) -> Prepared:
+    classifier = models[ask.model]
+    check_target(classifier, ask.target)
+    return prepare(ask.given(), classifier)
+
+
+def _explain_by_one(ready: Prepared, name: str, ask: Ask, say: Say) -> None:
+    explanation = ready.explain(from_repr(name), ask.target)
+    (section,) = sections([explanation])
+    section["cards"][0]["asked"] = name
+    say({"event": "section", "method": name, "section": section})
+    if ask.tests and is_testable(explanation, ready):
+        _test(ready, name, explanation, say)
+    elif ask.tests:
+        say({"event": "tested", "method": name, "tests": [], "chart": None, "done": True})
+
+
+def _test(ready: Prepared, name: str, explanation: Explanation, say: Say) -> None:
+    """The curve grows on the page as its steps are run; the tests then find their answers there."""
+    case = ready.case(explanation)
+    order = case.order(explanation)
+    steps, end = even_steps(order.counts, TESTS[0].steps), 0
+    for block in progress(list(steps[0].split(BLOCK)), steps.shape[1], "steps"):
+        end += len(block)
+        drawn: dict[str, dict[str, list[float]]] = {}
+        for way in WAYS:
+            curve = order.curve(steps[:, :end], way=way)
+            drawn[way] = {"share": curve.share[0].tolist(), "value": curve.read("probability")[0].tolist()}
+        say({"event": "tested", "method": name, "tests": [], "chart": chart(drawn), "done": False})
+    scores = [case.score(test, explanation) for test in TESTS]
+    say(
+        {
+            "event": "tested",
+            "method": name,
+            "tests": [test_as_data(found, 0) for found in scores],
+            "chart": chart(scores[0].notes["curves"]),
+            "done": True,
+        }
+    )
+
+
+def _message(error: Exception, model: str) -> str:
+    """One line; a bug also leaves its traceback where the server was started."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, ImportError) and (error.name or "").split(".")[0] in EXTRAS:
+        return missing(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return "there is not enough memory for this"
+    traceback.print_exception(error)
+    first = next(iter(str(error).splitlines()), "")
+    return f"{model} failed: {type(error).__name__}: {first:.200}"
