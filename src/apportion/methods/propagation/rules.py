@@ -131,7 +131,7 @@ class Zero:
 
 @dataclass(frozen=True)
 class Epsilon(Stabilised):
-    """Shrink relevance where the pre-activation is small (LRP-ε, eq. 20): `Rᵢ = Σⱼ zᵢⱼ / s(zⱼ) · Rⱼ`.
+    """Shrink relevance where the pre-activation is small, by LRP-ε (eq. 20): `Rᵢ = Σⱼ zᵢⱼ / s(zⱼ) · Rⱼ`.
 
     Attributes:
         eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
