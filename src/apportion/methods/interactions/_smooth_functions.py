@@ -193,22 +193,8 @@ STAND_INS: Mapping[str, Callable[..., Tensor]] = {
 """Function name → its stand-in."""
 
 WITHOUT = frozenset(
-    (
-        *("sign", "sgn", "round", "floor", "ceil", "trunc", "frac", "heaviside", "hardshrink", "floordiv"),
-        *(
-            "floor_divide",
-            "fmod",
-            "remainder",
-            "topk",
-            "sort",
-            "msort",
-            "median",
-            "nanmedian",
-            "kthvalue",
-            "mode",
-        ),
-        *("quantile", "nanquantile", "cummax", "cummin", "aminmax", "rnn_relu", "rnn_relu_cell"),
-        *("fractional_max_pool2d", "fractional_max_pool3d"),
-    )
+    """sign sgn round floor ceil trunc frac heaviside hardshrink floordiv floor_divide fmod remainder topk
+    sort msort median nanmedian kthvalue mode quantile nanquantile cummax cummin aminmax rnn_relu
+    rnn_relu_cell fractional_max_pool2d fractional_max_pool3d""".split()
 )
 """Functions that jump or select, and have no stand-in here."""

@@ -102,8 +102,13 @@ def _apply_at_bound(layer: Layer, x: Tensor, bound: Tensor, weight: Tensor) -> T
     return layer(bound.expand(1, *x.shape[1:]), weight)
 
 
-def _check_eps(eps: float) -> None:
-    check("eps", eps, lambda v: v >= 0, "zero or a positive number")
+class Stabilised:
+    """A rule with a stabiliser; each rule lists `eps` in its own order."""
+
+    eps: float
+
+    def __post_init__(self) -> None:
+        check("eps", self.eps, lambda v: v >= 0, "zero or a positive number")
 
 
 @dataclass(frozen=True)
@@ -125,8 +130,8 @@ class Zero:
 
 
 @dataclass(frozen=True)
-class Epsilon:
-    """Shrink relevance where the pre-activation is small (LRP-ε, eq. 20): `Rᵢ = Σⱼ zᵢⱼ / s(zⱼ) · Rⱼ`.
+class Epsilon(Stabilised):
+    """Shrink relevance where the pre-activation is small, by LRP-ε (eq. 20): `Rᵢ = Σⱼ zᵢⱼ / s(zⱼ) · Rⱼ`.
 
     Attributes:
         eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
@@ -140,9 +145,6 @@ class Epsilon:
     eps: float = 1e-6
     spread_bias: bool = False
     direct: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        _check_eps(self.eps)
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         ratio = R / stabilised(z, self.eps)
@@ -162,7 +164,7 @@ class Epsilon:
 
 
 @dataclass(frozen=True)
-class Gamma:
+class Gamma(Stabilised):
     """Count positive contributions `1 + γ` times (LRP-γ, Montavon et al. 2019; generalised by Andéol et al. 2021).
 
     For `zⱼ > 0`: `Rᵢ = Σⱼ (zᵢⱼ + γ zᵢⱼ⁺) / s(Σₕ zₕⱼ + γ zₕⱼ⁺ + bⱼ + γ bⱼ⁺) · Rⱼ`; for `zⱼ < 0` the negative parts
@@ -178,7 +180,7 @@ class Gamma:
     direct: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_eps(self.eps)
+        super().__post_init__()
         check("gamma", self.gamma, lambda v: v >= 0, "zero or a positive number")
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
@@ -214,7 +216,7 @@ class Gamma:
 
 
 @dataclass(frozen=True)
-class AlphaBeta:
+class AlphaBeta(Stabilised):
     """Weigh positive and negative contributions apart (LRP-αβ):
     `Rᵢ = Σⱼ (α zᵢⱼ⁺ / s(zⱼ⁺) − β zᵢⱼ⁻ / s(zⱼ⁻)) · Rⱼ`, biases in the denominators (eq. 21).
 
@@ -237,7 +239,7 @@ class AlphaBeta:
     direct: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        _check_eps(self.eps)
+        super().__post_init__()
         a, b = self.alpha, self.beta
         for name, value in (("alpha", a), ("beta", b)):
             check(name, value, lambda v: float(v) == v, "a number")
@@ -282,7 +284,7 @@ class AlphaBeta:
 
 
 @dataclass(frozen=True)
-class WSquare:
+class WSquare(Stabilised):
     """Share relevance by squared weights, whatever the input (the w² rule, Montavon et al. 2017):
     `Rᵢ = Σⱼ wᵢⱼ² / s(Σₕ wₕⱼ²) · Rⱼ`.
 
@@ -293,9 +295,6 @@ class WSquare:
     eps: float = 1e-6
     direct: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        _check_eps(self.eps)
-
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         square, points = layer.weight.square(), torch.ones_like(x)
         points = points[:1] if layer.dense(x) else points
@@ -303,7 +302,7 @@ class WSquare:
 
 
 @dataclass(frozen=True)
-class Flat:
+class Flat(Stabilised):
     """Share the relevance of each output evenly over all its inputs (the flat rule, Lapuschkin et al. 2019).
 
     Attributes:
@@ -313,9 +312,6 @@ class Flat:
     eps: float = 1e-6
     direct: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        _check_eps(self.eps)
-
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         ones, points = torch.ones_like(layer.weight), torch.ones_like(x)
         if layer.dense(x):  # one output of each place, in one sample, stands for all
@@ -324,7 +320,7 @@ class Flat:
 
 
 @dataclass(frozen=True)
-class Box:
+class Box(Stabilised):
     """Share relevance among inputs in a box `lᵢ ≤ xᵢ ≤ hᵢ` (z^B, Montavon et al. 2017):
     `Rᵢ = Σⱼ (zᵢⱼ − lᵢ wᵢⱼ⁺ − hᵢ wᵢⱼ⁻) / s(Σₕ …) · Rⱼ`.
 
@@ -341,7 +337,7 @@ class Box:
     direct: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _check_eps(self.eps)
+        super().__post_init__()
         bounds = (-math.inf if self.low is None else self.low), (math.inf if self.high is None else self.high)
         check("(low, high) of the box", bounds, lambda pair: np.less(*pair).all(), "low below high")
 
@@ -369,7 +365,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Proportional:
+class Proportional(Stabilised):
     """Share the relevance of a max pool in proportion to the pooled values, like a sum (the layer is the sum).
 
     Attributes:
@@ -379,8 +375,10 @@ class Proportional:
     eps: float = 1e-6
     direct: ClassVar[bool] = False
 
-    def __post_init__(self) -> None:
-        _check_eps(self.eps)
-
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         return layer.pull(x, layer.weight, R / stabilised(layer(x, layer.weight), self.eps))
+
+
+Rule = Any
+"""Any callable `(layer, x, z, R) -> G`; `direct = True` on it says that it returns relevance. One with a method
+`scaled(z, gradient, closed)` is evaluated by scaling the layer's own gradient, at no extra cost."""

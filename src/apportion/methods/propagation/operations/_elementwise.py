@@ -118,8 +118,7 @@ def clamp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 
 def relu(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
-    state = state_of(call)
-    return state.relu(call, input)
+    return state_of(call).relu(call, input)
 
 
 def threshold(call: Call, input: Tensor, threshold: float, value: float, inplace: bool = False) -> Any:

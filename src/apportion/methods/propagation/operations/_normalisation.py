@@ -116,18 +116,9 @@ def instance_norm(
 
 def batch_norm(call: Call, *args: Any, **kwargs: Any) -> Any:
     """`F.batch_norm` has the statistics first, `torch.batch_norm` and the operators the weights."""
-    names: tuple[str, ...] = (
-        "input",
-        "running_mean",
-        "running_var",
-        "weight",
-        "bias",
-        "training",
-        "momentum",
-        "eps",
-    )
-    if call.function is not F.batch_norm:
-        names = ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps")
+    statistics, weights = ("running_mean", "running_var"), ("weight", "bias")
+    first, then = (statistics, weights) if call.function is F.batch_norm else (weights, statistics)
+    names: tuple[str, ...] = ("input", *first, *then, "training", "momentum", "eps")
     if call.name.endswith("_no_training"):
         names = (*names[:5], *names[6:])
     given = {**dict(zip(names, args, strict=False)), **kwargs}

@@ -47,7 +47,7 @@ SUMS = frozenset({"sum", "mean", "cumsum", "index_add", "scatter_add"})
 # Weights in [0, 1]: with one of these in a product, the other factor takes all the relevance.
 GATES = frozenset({"sigmoid", "hardsigmoid", "special_ndtr"})
 DROPOUTS = frozenset(
-    """dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout""".split()
+    "dropout dropout1d dropout2d dropout3d feature_dropout alpha_dropout feature_alpha_dropout".split()
 )
 TAYLOR = frozenset(
     {"log_softmax", "logsumexp", "logaddexp", "logcumsumexp", "softmin", "special_log_softmax"}
@@ -67,8 +67,7 @@ def other(call: Call, *args: Any, **kwargs: Any) -> Any:
         return call.native()
     if name in _elementwise.ELEMENTWISE:
         return _elementwise.elementwise(call, *args, **kwargs)
-    state = state_of(call)
-    return state.unruled(call)
+    return state_of(call).unruled(call)
 
 
 def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -89,22 +88,16 @@ def dropout(
 def var(call: Call, *args: Any, **kwargs: Any) -> Any:
     """Homogeneous of degree two: half of its gradient."""
     result = call.native()
-    return (
-        _products.share_out(result, 2)
-        if isinstance(result, Tensor)
-        else (_products.share_out(result[0], 2), *result[1:])
-    )
+    if isinstance(result, Tensor):
+        return _products.share_out(result, 2)
+    return _products.share_out(result[0], 2), *result[1:]
 
 
 COMPOSED: dict[str, Substitute] = {
     "scaled_dot_product_attention": _attention.attention,
     **dict.fromkeys(
-        (
-            "_scaled_dot_product_flash_attention_for_cpu",
-            "_scaled_dot_product_flash_attention",
-            "_scaled_dot_product_efficient_attention",
-            "_scaled_dot_product_cudnn_attention",
-        ),
+        """_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention
+        _scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention""".split(),
         _attention.attention_with_statistics,
     ),
     "multi_head_attention_forward": _attention.multi_head_attention,
@@ -130,17 +123,7 @@ TABLE: dict[str, Substitute] = {
     **dict.fromkeys(("matmul", "rmatmul"), _products.matmul),
     **dict.fromkeys(("grouped_mm", "_grouped_mm", "grouped_mm_fallback"), _products.grouped_product),
     **dict.fromkeys(
-        (
-            "einsum",
-            "tensordot",
-            "chain_matmul",
-            "linalg_multi_dot",
-            "inner",
-            "linalg_vecdot",
-            "outer",
-            "ger",
-            "kron",
-        ),
+        "einsum tensordot chain_matmul linalg_multi_dot inner linalg_vecdot outer ger kron".split(),
         _products.einsum,
     ),
     **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _layers.convolution),
@@ -171,13 +154,8 @@ TABLE: dict[str, Substitute] = {
     "group_norm": _normalisation.group_norm,
     "instance_norm": _normalisation.instance_norm,
     **dict.fromkeys(
-        (
-            "batch_norm",
-            "native_batch_norm",
-            "cudnn_batch_norm",
-            "_native_batch_norm_legit",
-            "_native_batch_norm_legit_no_training",
-        ),
+        """batch_norm native_batch_norm cudnn_batch_norm _native_batch_norm_legit
+        _native_batch_norm_legit_no_training""".split(),
         _normalisation.batch_norm,
     ),
     "normalize": _normalisation.normalize,
