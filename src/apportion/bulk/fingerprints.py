@@ -228,7 +228,7 @@ def _names(code: CodeType) -> Iterator[str]:
 
 
 def _installed(what: Any) -> bool:
-    """Whether a class or function comes with Python or a package, rather than from the user."""
+    """True if a class or function comes with Python or a package, rather than from the user."""
     if isinstance(what, FunctionType):
         return _installed_file(what.__code__.co_filename)
     module = sys.modules.get(what.__module__)

@@ -68,7 +68,7 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether every input was explained or is among the errors."""
+        """True if every input was explained or is among the errors."""
         return len(self.shards) == self.manifest.shards
 
     @property

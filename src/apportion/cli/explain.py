@@ -126,8 +126,7 @@ def explain(
 def compare(
     given: Annotated[str, typer.Argument(metavar="INPUT", help="As in `apportion explain`.")],
     methods: Annotated[
-        str,
-        typer.Option(help="Names or reprs, separated by commas.", autocompletion=complete_methods),
+        str, typer.Option(help="Names or reprs, separated by commas.", autocompletion=complete_methods)
     ] = COMPARED,
     model: Model = None,
     target: Target = None,

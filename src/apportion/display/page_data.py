@@ -1,4 +1,7 @@
-"""What Python hands to the one page of `frontend/`, as types. `make page` writes the same in TypeScript."""
+"""What Python hands to the one page of `frontend/`, as types. `make page` writes the same in TypeScript.
+
+A type that is called as a class of the package is (Curve, Ledger, Study, Table) is that thing as data.
+"""
 
 from __future__ import annotations
 

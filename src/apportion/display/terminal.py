@@ -123,9 +123,7 @@ def bars(shown: View, columns: int = 80) -> Table:
         left = "" if value >= 0 else "█" * length
         bar = Text(left.rjust(half), _style(AGAINST)).append("│", "dim")
         table.add_row(
-            Text(" ".join(name.split())),
-            said,
-            bar.append("█" * length if value >= 0 else "", _style(FOR)),
+            Text(" ".join(name.split())), said, bar.append("█" * length if value >= 0 else "", _style(FOR))
         )
     if not rows:
         table.add_row("every value is zero", "", "")

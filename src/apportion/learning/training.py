@@ -138,10 +138,7 @@ def _optimiser(model: nn.Module, settings: Training) -> torch.optim.Optimizer:
     free = ("embedding.", "key.", "query.")
     decayed = [p for name, p in model.named_parameters() if not name.startswith(free)]
     others = [p for name, p in model.named_parameters() if name.startswith(free)]
-    groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": settings.decay},
-        {"params": others},
-    ]
+    groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": settings.decay}, {"params": others}]
     return torch.optim.Adam(groups, lr=settings.rate, amsgrad=True, fused=True)
 
 

@@ -15,7 +15,7 @@ TESTS = (PixelFlipping(order="symmetric"), DeletionRate())
 
 
 def is_testable(explanation: Result, ready: Prepared) -> TypeGuard[Explanation]:
-    """Whether the features of the input can be hidden in the order of an explanation: pairs of features have no
+    """True if the features of the input can be hidden in the order of an explanation: pairs of features have no
     order, and prototypes are not features of the input."""
     return isinstance(explanation, Explanation) and (explanation.features or ()) == ready.features
 

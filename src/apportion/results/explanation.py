@@ -136,7 +136,7 @@ def feature_sums(features: TextFeatures | TabularFeatures, values: Tensor) -> Te
 
 
 def _line_up(features: Features, values: Tensor, inner: bool) -> bool:
-    """Whether the values of one sample are those of the features; a layer's need not be, and may by chance have
+    """True if the values of one sample are those of the features; a layer's need not be, and may by chance have
     as many. A text may be padded on the right."""
     if isinstance(features, ImageFeatures):
         return values.dim() == 3 or values.shape == features.picture.shape[:2]

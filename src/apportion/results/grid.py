@@ -86,7 +86,7 @@ class TextTable:
         return html
 
     def is_best(self, row: int, column: int) -> bool:
-        """Whether the cell at this place is set in bold."""
+        """True if the cell at this place is set in bold."""
         return any((row, column) == tuple(place) for place in self.best)
 
 

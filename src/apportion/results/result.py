@@ -71,11 +71,7 @@ class Result:
         """The fields that differ from sample to sample, cut to one of them."""
         notes = {key: note[part] if isinstance(note, tuple) else note for key, note in self.notes.items()}
         cut = {name: map_tensors(getattr(self, name), lambda t: t[part]) for name in ("values", *_TENSORS)}
-        return {
-            **cut,
-            "features": None if self.features is None else self.features[part],
-            "notes": notes,
-        }
+        return {**cut, "features": None if self.features is None else self.features[part], "notes": notes}
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):

@@ -193,7 +193,7 @@ def _lay(shown: TextView, wide: float, size: float) -> tuple[list[tuple[Piece, f
 
 
 def _from_right(text: str) -> bool:
-    """Whether the first letter that has a direction is one of a script that is read from the right."""
+    """True if the first letter that has a direction is one of a script that is read from the right."""
     directions = (bidirectional(letter) for letter in text)
     return next((d for d in directions if d in ("L", "R", "AL")), "L") != "L"
 

@@ -177,7 +177,8 @@ def _support_vectors(svc: Any) -> KernelMachine:
         points = _dense(svc.support_vectors_)
     if classes > 2:
         dual, bias = _classes_of_pairs(dual, bias, svc.n_support_, classes)
-    return _machine(points, dual, bias, _svm_kernel(svc))
+    own = svc.kernel if callable(svc.kernel) else _kernel_named(svc, float(getattr(svc, "_gamma", 0.0)))
+    return _machine(points, dual, bias, own)
 
 
 def _classes_of_pairs(dual: Array, bias: Array, supports: Array, classes: int) -> tuple[Array, Array]:
@@ -194,10 +195,6 @@ def _classes_of_pairs(dual: Array, bias: Array, supports: Array, classes: int) -
         b[i] += offset
         b[j] -= offset
     return alpha, b
-
-
-def _svm_kernel(svc: Any) -> Kernel:
-    return svc.kernel if callable(svc.kernel) else _kernel_named(svc, float(getattr(svc, "_gamma", 0.0)))
 
 
 def _ridge_kernel(ridge: Any) -> Kernel:

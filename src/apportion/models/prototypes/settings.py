@@ -135,7 +135,7 @@ class Paper:
             raise InputError(f"hidden is {self.hidden!r}; accepted: a share from 0 to below 1")
 
     def pushes_after(self, epoch: int) -> bool:
-        """Whether prototypes are pushed when so many epochs are done."""
+        """True if prototypes are pushed when so many epochs are done."""
         regular = epoch >= self.push_from and (epoch - self.push_from) % self.push_every == 0
         return regular or epoch == self.epochs
 

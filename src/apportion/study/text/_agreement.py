@@ -56,11 +56,7 @@ def agreement_tables(findings: Sequence[Findings]) -> list[TextTable]:
         made.append(
             TextTable(
                 "Do the corpora agree? (Krippendorff's α of the ranks, by test)",
-                (
-                    "test",
-                    f"{len(corpora)} corpora, {len(maps)} maps",
-                    "published numbers: 4 corpora, 4 maps",
-                ),
+                ("test", f"{len(corpora)} corpora, {len(maps)} maps", "published numbers: 4 corpora, 4 maps"),
                 by_test,
                 (_ALPHA,),
             )

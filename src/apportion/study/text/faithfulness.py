@@ -243,11 +243,7 @@ class _Work:
         test = TESTS[kind]
         most = self.amounts["steps" if isinstance(test, CurveTest) else "test"]
         documents = maps["test"].select(range(min(most, len(maps["test"]))))
-        settings = {
-            "model": self.trained.fingerprint,
-            "test": repr(test),
-            "documents": documents.fingerprint,
-        }
+        settings = {"model": self.trained.fingerprint, "test": repr(test), "documents": documents.fingerprint}
         cell = Cell(f"{kind}/{self.corpus.name}/{name}", settings)
         found = self._get(cell, lambda: CellResult(run_test(test, self.model, documents).to_dict()))
         return Scores.from_dict(found.numbers)
