@@ -198,8 +198,8 @@ def _smooth_paths(paths: Paths, which: Tensor, beta: float) -> Paths:
     if not beta:
         return replace(paths, table=TWICE)
     smooth = replace(paths, table=smoothing(min(beta, BETAS[-1]) if beta == math.inf else beta))
-    for name, place in (("at_starts", 0.0), ("at_ends", 1.0)):
-        values = getattr(paths, name).clone()
-        values[which] = smooth.values(which, torch.full((len(which),), place))
-        setattr(smooth, name, values)
-    return smooth
+    ends = []
+    for known, place in ((paths.at_starts, 0.0), (paths.at_ends, 1.0)):
+        values = smooth.values(which, torch.full((len(which),), place))
+        ends.append(known.index_copy(0, which, values.to(known)))
+    return replace(smooth, at_starts=ends[0], at_ends=ends[1])

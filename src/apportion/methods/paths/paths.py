@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -45,9 +45,9 @@ class Paths:
         """The paths to the leaves of `score`, from what the caller gave as `baseline`."""
         ends = [leaf.detach() for leaf in score.leaves]
         paths = cls(subject, baselines_of(subject, score, ends, baseline), ends)
-        paths.at_ends = score.value.detach().double().cpu().repeat(paths.baselines)
-        paths.at_starts = paths.values(torch.arange(paths.many), torch.zeros(paths.many))
-        return paths
+        at_ends = score.value.detach().double().cpu().repeat(paths.baselines)
+        at_starts = paths.values(torch.arange(paths.many), torch.zeros(paths.many))
+        return replace(paths, at_starts=at_starts, at_ends=at_ends)
 
     @property
     def batch(self) -> int:
