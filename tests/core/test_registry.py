@@ -154,3 +154,15 @@ def test_numbers_that_are_given_are_not_those_that_are_kept() -> None:
     data.zero_()
     assert repr(background) == before
     assert bool((background.data == 1).all())
+
+
+@pytest.mark.parametrize("text", ["LRP({[]: 1})", "LRP({{1}})", "LRP(1 + 'a')", "LRP({1: {[]}})"])
+def test_values_that_python_cannot_make_are_one_line(text: str) -> None:
+    with pytest.raises(InputError, match="cannot read"):
+        from_repr(text)
+
+
+@pytest.mark.parametrize("target", ["²", "--5", "٣", "1_0", "-"])
+def test_a_class_that_only_looks_like_a_number_is_one_line(target: str) -> None:
+    with pytest.raises(InputError, match="unknown class"):
+        ap.explain(ap.load("sentiment"), "fine", "saliency", target)

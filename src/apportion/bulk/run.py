@@ -21,7 +21,7 @@ from apportion.bulk.fingerprints import fingerprint, model_fingerprint
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.core.classifier import Classifier
 from apportion.core.registry import made_of
-from apportion.core.target import class_indices
+from apportion.core.target import class_indices, is_class_number
 from apportion.errors import InputError, check_whole
 from apportion.methods.explain import class_number
 
@@ -183,7 +183,7 @@ _KEPT = ("id_column", "precision", "pool", "channels", "table", "batch", "shard"
 
 def _target(target: Any, classifier: Classifier | None, inputs: int) -> Any:
     if isinstance(target, str):
-        if classifier is None or not (classifier.labels or target.lstrip("-").isdigit()):
+        if classifier is None or not (classifier.labels or is_class_number(target)):
             raise InputError(
                 f"target is {target!r}, but the model has no class names; accepted: a class index"
             )

@@ -182,15 +182,17 @@ def _build(node: ast.expr, text: str, named: Callable[[str], Any]) -> Any:
     if isinstance(node, ast.Tuple | ast.List):
         items = [_build(item, text, named) for item in node.elts]
         return tuple(items) if isinstance(node, ast.Tuple) else items
-    if isinstance(node, ast.Dict):
-        return {
-            _build(k, text, named): _build(v, text, named)
-            for k, v in zip(node.keys, node.values, strict=True)
-            if k is not None
-        }
     try:
+        if isinstance(node, ast.Dict):
+            return {
+                _build(k, text, named): _build(v, text, named)
+                for k, v in zip(node.keys, node.values, strict=True)
+                if k is not None
+            }
         return ast.literal_eval(node)
-    except ValueError:
+    except InputError:
+        raise
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # as of a key that is a list
         raise InputError(
             f"cannot read {ast.unparse(node)!r} in {text!r:.200}; accepted: literals and names of methods"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -86,6 +87,15 @@ def resolve(target: Target, scores: Tensor) -> Tensor | Callable[[Tensor], Tenso
     for label in labels.tolist():
         _check_class(label, classes)
     return (labels % classes).expand(batch)
+
+
+def is_class_number(text: str) -> bool:
+    """Whether a text is the number of a class, in plain digits.
+
+    >>> is_class_number("-2"), is_class_number("²"), is_class_number("--5")
+    (True, False, False)
+    """
+    return re.fullmatch("-?[0-9]+", text) is not None
 
 
 def class_indices(target: Any, batch: int) -> Tensor:

@@ -15,7 +15,7 @@ from apportion.core.classifier import Classifier
 from apportion.core.features import Features, TabularFeatures
 from apportion.core.inputs import Inputs
 from apportion.core.registry import made_of
-from apportion.core.target import Target
+from apportion.core.target import Target, is_class_number
 from apportion.errors import InputError, nearest
 from apportion.results.explanation import Explanation
 
@@ -84,7 +84,7 @@ def class_number(name: str, labels: tuple[str, ...]) -> int:
     lower = [label.lower() for label in labels]
     if name.lower() in lower:
         return lower.index(name.lower())
-    if name.lstrip("-").isdigit():
+    if is_class_number(name):
         return int(name)
     near = nearest(name, labels) or labels[:3]
     raise InputError(

@@ -14,7 +14,7 @@ from apportion.core.classifier import Classifier
 from apportion.core.features import Features, ImageFeatures
 from apportion.core.inputs import Inputs
 from apportion.core.registry import from_repr
-from apportion.core.target import scores_of
+from apportion.core.target import is_class_number, scores_of
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.display.html import PHOTO, data_uri
 from apportion.domains.image import ImagePreparation
@@ -117,7 +117,7 @@ class Prepared:
 
 def check_target(classifier: Classifier, target: str | None) -> None:
     """Refuse a class name that the model does not have."""
-    if target is not None and not classifier.labels and not target.lstrip("-").isdigit():
+    if target is not None and not classifier.labels and not is_class_number(target):
         raise InputError(
             f"target is {target!r}, but {classifier.name} has no class names; accepted: a class index"
         )
