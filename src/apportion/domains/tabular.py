@@ -136,7 +136,7 @@ class TabularPreparation:
     ) -> TabularPreparation:
         """Learn means, population standard deviations and categories (sorted) from a table.
 
-        Missing values are skipped. A constant column keeps std 1.
+        A column is numeric if all its values are numbers. Missing values are skipped. A constant column keeps std 1.
 
         Args:
             table (DataFrame or path): A pandas frame, or a CSV file.
