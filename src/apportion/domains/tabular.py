@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.features import TabularFeatures
-from apportion.errors import InputError
+from apportion.errors import InputError, nearest
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "<na>"})
 
@@ -66,9 +66,13 @@ class Categorical:
         return len(self.categories)
 
     def inputs(self, value: Any) -> tuple[float, ...]:
-        text = _text(value)
+        text = _exact_text(value)
+        text = text if text in self.categories else _text(value)
         if text not in self.categories:
-            accepted = ", ".join(map(repr, self.categories))
+            near = nearest(text, self.categories) if len(self.categories) > 20 else self.categories
+            accepted = ", ".join(map(repr, near or self.categories[:3]))
+            if len(near) < len(self.categories):
+                accepted = f"one of {len(self.categories)}, such as {accepted}"
             raise InputError(f"column {self.name!r}: {text!r} is not a known category; accepted: {accepted}")
         return tuple(float(text == category) for category in self.categories)
 
@@ -115,7 +119,21 @@ class TabularPreparation:
             cells=tuple(_text(cells[column.name]) for column in self.columns),
             groups=tuple(index for index, block in enumerate(inputs) for _ in block),
         )
-        return torch.tensor([[value for block in inputs for value in block]], dtype=torch.float32), features
+        single = torch.tensor([[value for block in inputs for value in block]], dtype=torch.float64).float()
+        if bool(single.isinf().any()):
+            place = features.groups[int(single.isinf().nonzero()[0, 1])]
+            raise InputError(
+                f"column {features.columns[place]!r}: {features.cells[place]} is too large for float32"
+            )
+        return single, features
+
+    def in_double(self, row: Any) -> Tensor:
+        """The same inputs in float64, for models that compute in it."""
+        cells = self._cells(row)
+        return torch.tensor(
+            [[value for column in self.columns for value in column.inputs(cells[column.name])]],
+            dtype=torch.float64,
+        )
 
     def _cells(self, row: Any) -> Mapping[str, Any]:
         names = [column.name for column in self.columns]
@@ -285,7 +303,7 @@ def _fit_column(name: str, values: list[Any], categorical: bool) -> Column:
             "the column in categorical"
         )
     if categorical or texts:
-        return Categorical(name, tuple(sorted({_text(value) for value in present})))
+        return Categorical(name, tuple(sorted({_exact_text(value) for value in present})))
     if not np.isfinite(np.array(numbers, dtype=np.float64)).all():
         raise InputError(f"column {name!r} has an infinite value")
     array = np.array(numbers, dtype=np.float64)
@@ -330,6 +348,13 @@ def _text(value: Any) -> str:
             str(int(value)) if float(value).is_integer() else f"{value:.7g}"
         )  # 7 digits: what a float32 holds
     return str(value).strip()
+
+
+def _exact_text(value: Any) -> str:
+    """The same with all digits of a number, of which a category may differ in the last."""
+    if isinstance(value, float | np.floating) and not float(value).is_integer():
+        return str(float(value)) if isinstance(value, np.float64) else str(value)
+    return _text(value)
 
 
 def _join_names(names: Iterable[str]) -> str:
