@@ -243,3 +243,37 @@ def test_categories_keep_all_their_digits_and_many_are_not_all_told():
     with pytest.raises(InputError, match="one of 8000, such as") as told:
         many.inputs("citi 77")
     assert len(str(told.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "text", ['"a,b,c";d\n1;2\n', "sep=;\na,b,c;d\n1;2\n", "a,b,c\td\n1\t2\n".replace("a,b,c", '"a,b,c"')]
+)
+def test_separators_are_those_of_the_file(tmp_path, text):
+    (tmp_path / "x.csv").write_text(text)
+    assert read_row(tmp_path / "x.csv") == {"a,b,c": "1", "d": "2"}
+
+
+def test_old_line_ends_and_bars_are_read(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"a|b\r1|2\r")
+    assert read_row(tmp_path / "x.csv") == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (["1,5", "2,25"], "comma in a number"),
+        (["1,500", "2,250"], "comma in a number"),
+        (pd.to_datetime(["2024-01-01", "2024-01-02"]), "is a date"),
+    ],
+)
+def test_numbers_and_dates_in_disguise_are_no_categories(values, words):
+    frame = pd.DataFrame({"x": values})
+    with pytest.raises(InputError, match=words):
+        TabularPreparation.fit(frame)
+    assert len(TabularPreparation.fit(frame, categorical=["x"]).columns[0].categories) == 2
+
+
+def test_rows_by_number_and_dates_that_are_missing():
+    assert TabularPreparation((Numeric("0"), Numeric("1")))({0: 1, 1: 2})[0].tolist() == [[1, 2]]
+    with pytest.raises(InputError, match="missing"):
+        TabularPreparation((Categorical("day", ("NaT",)),))({"day": pd.NaT})

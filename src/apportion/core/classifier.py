@@ -48,6 +48,11 @@ class Classifier:
         more = f" and {len(self.labels) - 4} more" if len(self.labels) > 4 else ""
         return f"Classifier {self.name!r}: {self.domain} → {classes}{more}"
 
+    def is_encoded(self, inputs: Any) -> bool:
+        """True if these are tensors for the model; False for a raw input, which may be a picture as a tensor too."""
+        picture = self.domain == "image" and isinstance(inputs, Tensor) and inputs.dim() < 4
+        return isinstance(inputs, Tensor | tuple | dict) and not picture
+
     def encoded(self, raw: Any) -> tuple[Inputs, Features]:
         """What `encode` gives; of a row for a function, such as a forest, in double precision where that takes it: a
         date or a threshold is not rounded then."""

@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -200,7 +201,8 @@ class TabularPreparation:
 def read_row(path: str | Path, row: int = 0) -> dict[str, str]:
     """Row `row` (the first below the header is 0) of a CSV file as text by column; `.gz` is unpacked.
 
-    The separator is a comma, or a semicolon or tab where the header has more of these. Raises
+    The separator is a comma, or a semicolon, tab or | where the header has more of these, or what a first line `sep=;`
+    says. Raises
     FileNotFoundError, or InputError for an empty or ragged file or a row that is not there.
     """
     header, rows = _read_csv(Path(path))
@@ -230,9 +232,13 @@ def parse_csv(path: Path) -> tuple[list[str], list[list[str]]]:
         text = content.decode("utf-8-sig")
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
-    first = text.partition("\n")[0]
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # line ends of old
+    told = re.match(r"sep=(.)\r?\n", text)  # as spreadsheets write it
+    text = text[told.end() :] if told else text
+    first = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
     try:
-        separator = max(",;\t", key=first.count)
+        separator = told[1] if told else max(",;\t|", key=first.count)
         lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator, strict=True) if line]
     except csv.Error as error:
         raise InputError(f"{path} is not a CSV file: {error}") from None
@@ -246,7 +252,9 @@ def parse_csv(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def _as_mapping(row: Any, names: Sequence[str]) -> Mapping[str, Any]:
     if isinstance(row, Mapping):
-        return row
+        return (
+            row if all(name in row for name in names) else {str(name): value for name, value in row.items()}
+        )
     if isinstance(row, str | Path):
         header, rows = _read_csv(Path(row))
         if len(rows) != 1:
@@ -302,6 +310,8 @@ def _fit_column(name: str, values: list[Any], categorical: bool) -> Column:
             f"column {name!r}: {texts[0]!r} is not a number, and most values are; correct it, or name "
             "the column in categorical"
         )
+    if texts and not categorical:
+        _refuse_disguised(name, present, texts)
     if categorical or texts:
         return Categorical(name, tuple(sorted({_exact_text(value) for value in present})))
     if not np.isfinite(np.array(numbers, dtype=np.float64)).all():
@@ -310,6 +320,22 @@ def _fit_column(name: str, values: list[Any], categorical: bool) -> Column:
     # The standard deviation of equal numbers is not always 0, as that of seven times 0.1.
     scale = float(array.std()) if array.min() < array.max() else 0.0
     return Numeric(name, float(array.mean()), scale or 1.0)
+
+
+def _refuse_disguised(name: str, present: list[Any], texts: list[str]) -> None:
+    """Refuse numbers and dates that would each become a category."""
+    commas = [text for text in texts if re.fullmatch(r"[-+]?\d+(?:[.,]\d+)*,\d+(?:\.\d+)?", text)]
+    if 2 * len(commas) > len(texts):
+        raise InputError(
+            f"column {name!r}: {commas[0]!r} has a comma in a number; accepted: a decimal point and no separators of "
+            "thousands; or name the column in categorical"
+        )
+    dates = [value for value in present if hasattr(value, "toordinal") or isinstance(value, np.datetime64)]
+    if 2 * len(dates) > len(present):
+        raise InputError(
+            f"column {name!r}: {dates[0]} is a date, each of which would be a category of its own; accepted: numbers, "
+            "such as days since the first; or name the column in categorical"
+        )
 
 
 def _column(fields: dict[str, Any]) -> Column:
@@ -338,7 +364,7 @@ def _number(value: Any) -> float | None:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or _text(value).lower() in MISSING
+    return value is None or type(value).__name__ == "NaTType" or _text(value).lower() in MISSING
 
 
 def _text(value: Any) -> str:

@@ -229,7 +229,9 @@ def _words(
             words.append(None)
             previous = None
             continue
-        apart = label != previous or any(map(str.isspace, text[end:start]))
+        apart = label != previous or any(map(str.isspace, text[end:start])) or _runs_on(text, end, start)
+        if previous is not None and end == start < stop and unicodedata.category(text[start])[0] == "M":
+            apart = False  # a vowel sign or an accent belongs to the letter before it
         if apart and not (blank and word >= 0):
             word += 1
         words.append(word)
@@ -237,6 +239,19 @@ def _words(
     if blank and word > 0:
         words = [word - 1 if other == word else other for other in words]
     return tuple(words)
+
+
+# Letters of scripts that put no space between words: Thai to Lao, Myanmar, Khmer, kana, ideographs.
+_NO_SPACES = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    r"\uf900-\ufaff\U00020000-\U0003ffff]"
+)
+
+
+def _runs_on(text: str, end: int, start: int) -> bool:
+    """Whether a token that begins where the last one ended is a word of its own in a script without spaces."""
+    beside = text[max(0, end - 1) : end] + text[start : start + 1]
+    return start >= end and bool(_NO_SPACES.search(beside))
 
 
 def _find(text: str, tokens: Sequence[str], special: Sequence[int], tokenizer: Any) -> list[tuple[int, int]]:

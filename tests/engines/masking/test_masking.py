@@ -706,3 +706,45 @@ def test_an_error_of_a_function_of_arrays_says_what_it_was_called_with():
         ap.Occlusion()(picky, np.ones(3))
     assert "array of shape (" in told.value.__notes__[0]
     assert "x[None]" in told.value.__notes__[0]
+
+
+def test_a_group_of_columns_is_one_bar_with_its_name():
+    row = TabularFeatures(("age", "city", "hours"), ("41", "Rome", "5"), (0, 1, 1, 2))
+    weights = torch.tensor([3.0, 0.0, 0.0, 5.0])
+    x = torch.ones(1, 4)
+    together = ap.KernelSHAP(partition=[0, 0, 0, 1])
+    found = together(lambda x: x @ weights, x, features=(row,))
+    assert [(n, round(v, 4)) for n, v in found.top()] == [("hours = 5", 5.0), ("age + city = 41 + Rome", 3.0)]
+    alone = ap.KernelSHAP()(lambda x: x @ weights, x, features=(row,))
+    assert alone.features == (row,)
+    plain = ap.KernelSHAP(partition=[[0, 1, 2], [3]])(lambda x: x @ np.array([1, 1, 1, 2.0]), np.ones((1, 4)))
+    assert [(n, round(v, 4)) for n, v in plain.top()] == [
+        ("input[0] + input[1] + input[2] = 1 + 1 + 1", 3.0),
+        ("input[3] = 1", 2.0),
+    ]
+
+
+def test_tokens_of_a_word_that_were_hidden_one_by_one_are_shown_one_by_one():
+    text = TextFeatures("so-so", ("so", "-", "so"), ((0, 2), (2, 3), (3, 5)), (0, 0, 0))
+    effect = torch.tensor([0.0, 1.0, 2.0, 4.0])
+
+    def model(ids):
+        return effect[ids].sum(1)
+
+    found = ap.Occlusion(partition=Tokens())(model, torch.tensor([[1, 2, 3]]), features=(text,))
+    assert found.relevance()[0] == ("so", "-", "so")
+    assert found.relevance()[1].tolist() == [1, 2, 4]
+    assert ap.Occlusion()(model, torch.tensor([[1, 2, 3]]), features=(text,)).relevance()[0] == ("so-so",)
+
+
+@pytest.mark.parametrize(
+    ("partition", "words"),
+    [
+        ([["age", "sex"], ["city"]], "lists of the numbers"),
+        ([[0, 1], [3]], "each column"),
+        ([[0, 0], [1]], "once"),
+    ],
+)
+def test_groups_that_are_none_are_told(partition, words):
+    with pytest.raises(InputError, match=words):
+        ap.LIME(partition=partition)

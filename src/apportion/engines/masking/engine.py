@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, call_model, is_training, same_random_state, warned
-from apportion.core.features import Features
+from apportion.core.features import Features, TabularFeatures, as_cut
 from apportion.core.inputs import Inputs, Values, rows_of
 from apportion.core.numbers import is_frame, is_series, tensor_of
 from apportion.core.progress import progress
@@ -210,6 +210,12 @@ class Masking(Subject):
             )
 
     @property
+    def _why_not_finite(self) -> str:
+        if isinstance(self.resolved, Tensor):
+            return "the model's scores are too large here"
+        return "the target callable gives such for these scores, or the scores are too large"
+
+    @property
     def _keeps_whole(self) -> bool:
         """Whether an input of which nothing is hidden stays as it is."""
         return all(type(part.replacement).keeps_whole for part in self.parts)
@@ -228,9 +234,27 @@ class Masking(Subject):
 
     def explanation(self, method: Any, values: Values, total: Tensor | None, **more: Any) -> Explanation:
         """The result of a method, with the model calls made so far as its cost."""
-        self.check_finite(method, values, "the model's scores are too large here")
-        features = None if self.features is None else tuple(self.features)
+        self.check_finite(method, values, self._why_not_finite)
+        features = self._features_as_cut()
         return self.result(Explanation, method, values, total, self.output, features=features, **more)
+
+    def _features_as_cut(self) -> tuple[Features, ...] | None:
+        """The features that a person is shown: those that were hidden, whoever cut them."""
+        part = self.parts[0]
+        rows = part.x.dim() == 2 and (part.x.is_floating_point() or self.numpy)
+        if len(self.parts) > 1 or part.x.dim() != 2 or (self.features is None and not rows):
+            return None if self.features is None else tuple(self.features)
+        labels = part.labels.expand(part.x.shape).tolist()
+        if self.features is not None:
+            return tuple(as_cut(each, row) for each, row in zip(self.features, labels, strict=True))
+        if part.each or all(len(set(row)) == len(row) for row in labels):
+            return None
+        columns = tuple(f"input[{i}]" for i in range(part.x.shape[1]))
+        own = tuple(range(len(columns)))
+        return tuple(
+            as_cut(TabularFeatures(columns, tuple(f"{v:.7g}" for v in x), own), row)
+            for x, row in zip(part.x.tolist(), labels, strict=True)
+        )
 
     # ---- hiding ----
 

@@ -20,7 +20,7 @@ class Fit:
     Attributes:
         coefficients (array): (batch, features).
         intercept (array): (batch,).
-        r2 (array): The weighted share of the variance that it explains, (batch,); NaN where there are too few masks
+        r2 (array): The weighted share of the variance that it explains, (batch,); 0 where there are too few masks
             to tell.
         errors (array): Standard errors of the coefficients, (batch, features); infinite there.
     """
@@ -79,7 +79,7 @@ def ridge(
     if noise is None:
         free = zc.shape[1] if chosen is None else int(chosen.sum(1).max())
         errors = standard_errors(reach, residual, free, missing, paired)
-        r2 = np.where(np.isinf(errors).any(1), np.nan, r2)
+        r2 = np.where(np.isinf(errors).any(1), 0.0, r2)
     else:
         errors = np.sqrt(_sum_over_masks(noise * weights, reach**2))
     return Fit(coefficients, mean - coefficients @ centre, r2, errors)
@@ -197,7 +197,7 @@ def constrained(
     reach = z @ inverse - (z @ inverse.sum(1))[:, None] * ones  # (masks, features)
     if noise is None:
         errors = standard_errors(reach, residual, masks.shape[1] - 1, missing, paired)
-        r2 = np.where(np.isinf(errors).any(1), np.nan, r2)
+        r2 = np.where(np.isinf(errors).any(1), 0.0, r2)
     else:
         errors = np.sqrt(_sum_over_masks(noise * weights, reach**2))
     ends = np.stack([root @ reach + ones, ones])  # how far base (downwards) and whole reach
