@@ -147,3 +147,20 @@ def test_a_text_without_words_is_an_error(text: str) -> None:
 def test_what_is_not_a_text_is_an_error() -> None:
     with pytest.raises(InputError, match="expected one str, received list"):
         encode_subwords(["good"], bert())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "spans", "words"),
+    [
+        ("这部电影好", [(0, 1), (1, 2), (2, 4), (4, 5)], (0, 1, 2, 3)),
+        ("ดีมาก", [(0, 2), (2, 5)], (0, 1)),
+        ("फिल्म", [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)], (0, 0, 1, 1, 2)),
+        ("电", [(0, 1), (0, 1), (0, 1)], (0, 0, 0)),  # three bytes of one letter
+        ("unlike", [(0, 2), (2, 6)], (0, 0)),
+    ],
+)
+def test_scripts_without_spaces_are_not_one_word(text, spans, words):
+    from apportion.domains.text import _words
+
+    labels = [0] * len(spans) if text != "फिल्म" else list(range(len(spans)))
+    assert _words(text, labels, spans) == words

@@ -14,7 +14,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apportion.core.classifier import Classifier
 from apportion.domains.tabular import Categorical, Numeric, TabularPreparation, read_row
+from apportion.errors import InputError
+from apportion.methods.explain import explain
 
 PENGUINS = pd.DataFrame(
     {
@@ -203,3 +206,74 @@ def test_pandas_is_not_needed(tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", program, str(tmp_path / "penguins.csv")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.stdout == "Adelie\n", done.stderr
+
+
+def test_a_row_reaches_a_function_as_it_is():
+    preparation = TabularPreparation((Numeric("date"), Numeric("share")))
+    seen = []
+
+    def rule(rows):
+        seen.append(rows)
+        return (rows[:, 0] % 2 + 4 * (rows[:, 1] <= 0.1)).double()
+
+    classifier = Classifier(rule, preparation, (), domain="tabular", name="rule")
+    e = explain(classifier, {"date": 20240121, "share": 0.1}, "occlusion")
+    assert e.output.item() == 5
+    assert e.values.tolist() == [[1, 0]]
+
+
+def test_a_function_that_computes_in_single_precision_gets_it_and_rounded_dates_are_told():
+    preparation = TabularPreparation((Numeric("date"), Numeric("share")))
+    layer = torch.nn.Linear(2, 1)
+    classifier = Classifier(lambda rows: layer(rows), preparation, (), domain="tabular", name="layer")
+    assert explain(classifier, {"date": 5, "share": 0.1}, "occlusion").output.dtype == torch.float32
+    with pytest.warns(UserWarning, match="rounds whole numbers"):
+        explain(classifier, {"date": 20240121, "share": 0.1}, "occlusion")
+    with pytest.raises(InputError, match=r"'share': .* is too large"):
+        preparation({"date": 5, "share": 1e39 + 0.5})
+
+
+def test_categories_keep_all_their_digits_and_many_are_not_all_told():
+    frame = pd.DataFrame({"code": [12345678.5, 12345679.5]})
+    preparation = TabularPreparation.fit(frame, categorical=["code"])
+    assert preparation.columns[0].categories == ("12345678.5", "12345679.5")
+    assert preparation({"code": 12345679.5})[0].tolist() == [[0, 1]]
+    assert TabularPreparation((Categorical("x", ("0.3333333",)),))({"x": 1 / 3})[0].item() == 1
+    many = Categorical("city", tuple(f"city {i}" for i in range(8000)))
+    with pytest.raises(InputError, match="one of 8000, such as") as told:
+        many.inputs("citi 77")
+    assert len(str(told.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "text", ['"a,b,c";d\n1;2\n', "sep=;\na,b,c;d\n1;2\n", "a,b,c\td\n1\t2\n".replace("a,b,c", '"a,b,c"')]
+)
+def test_separators_are_those_of_the_file(tmp_path, text):
+    (tmp_path / "x.csv").write_text(text)
+    assert read_row(tmp_path / "x.csv") == {"a,b,c": "1", "d": "2"}
+
+
+def test_old_line_ends_and_bars_are_read(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b"a|b\r1|2\r")
+    assert read_row(tmp_path / "x.csv") == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (["1,5", "2,25"], "comma in a number"),
+        (["1,500", "2,250"], "comma in a number"),
+        (pd.to_datetime(["2024-01-01", "2024-01-02"]), "is a date"),
+    ],
+)
+def test_numbers_and_dates_in_disguise_are_no_categories(values, words):
+    frame = pd.DataFrame({"x": values})
+    with pytest.raises(InputError, match=words):
+        TabularPreparation.fit(frame)
+    assert len(TabularPreparation.fit(frame, categorical=["x"]).columns[0].categories) == 2
+
+
+def test_rows_by_number_and_dates_that_are_missing():
+    assert TabularPreparation((Numeric("0"), Numeric("1")))({0: 1, 1: 2})[0].tolist() == [[1, 2]]
+    with pytest.raises(InputError, match="missing"):
+        TabularPreparation((Categorical("day", ("NaT",)),))({"day": pd.NaT})

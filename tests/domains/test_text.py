@@ -262,3 +262,16 @@ def test_accuracy_on_the_treebank_as_shipped() -> None:
 def test_transformers_is_not_imported() -> None:
     code = "import sys, apportion as ap; ap.load('sentiment'); assert 'transformers' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "tokens"),
+    [
+        ("यह फिल्म", ["यह", "फिल्म"]),
+        ("ดีมาก", ["ดี", "ม", "า", "ก"]),
+        ("看iPhone电影。", ["看", "iPhone", "电", "影", "。"]),
+        ("한국어 좋다", ["한국어", "좋다"]),
+    ],
+)
+def test_scripts_without_spaces_and_vowel_signs(text, tokens):
+    assert [token.surface for token in tokenise(text)] == tokens

@@ -93,3 +93,16 @@ def test_values_that_are_not_finite_are_refused_with_the_reason(bad: float) -> N
     Subject.check_finite("M", torch.ones(2), "the model overflows")
     with pytest.raises(InputError, match="'M' gave NaN or infinite values; the model overflows"):
         Subject.check_finite("M", (torch.ones(2), torch.tensor([bad])), "the model overflows")
+
+
+def test_other_containers_are_told_how_they_become_tensors():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": [1.0]})
+    for given, words in (
+        (frame, "frame.to_numpy"),
+        (frame.iloc[0], r"to_numpy\(\)\[None\]"),
+        ([[1.0]], "np.array"),
+        (torch.eye(2).to_sparse(), "to_dense"),
+    ):
+        with pytest.raises(InputError, match=words):
+            Subject(torch.nn.Linear(1, 1), given)

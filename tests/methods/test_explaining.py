@@ -69,3 +69,20 @@ def test_a_classifier_is_shown_in_one_line(table):
     assert repr(table) == "Classifier 'penguins': tabular → Adelie, Gentoo"
     many = dataclasses.replace(table, labels=tuple("abcdef"))
     assert repr(many) == "Classifier 'penguins': tabular → a, b, c, d and 2 more"
+
+
+def test_a_picture_as_a_tensor_is_a_picture():
+    import apportion as ap
+    from apportion.domains.image import ImagePreparation
+
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 2)
+    ).eval()
+    classifier = ap.Classifier(
+        network, ImagePreparation(resize=None, crop=None), (), domain="image", name="mean"
+    )
+    array = (torch.arange(48).reshape(4, 4, 3) * 5).to(torch.uint8)
+    one, other = (ap.explain(classifier, x, "saliency") for x in (array.numpy(), array.movedim(-1, 0)))
+    assert one.values.shape == (1, 3, 4, 4)
+    assert torch.equal(one.values, other.values)

@@ -65,7 +65,7 @@ def encode_samples(model: Any, raw: Any) -> tuple[Inputs, Features | None]:
     if ready:
         inputs = map_tensors(raw, lambda t: t[None])
     elif classifier is not None:
-        inputs, features = classifier.encode(raw)
+        inputs, features = classifier.encoded(raw)
     elif isinstance(raw, np.ndarray):
         inputs = torch.as_tensor(raw)[None]
     else:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
+from apportion.core.numbers import holds
 from apportion.core.trees import map_tensors
 from apportion.errors import InputError
 
@@ -45,9 +48,45 @@ class Classifier:
         more = f" and {len(self.labels) - 4} more" if len(self.labels) > 4 else ""
         return f"Classifier {self.name!r}: {self.domain} → {classes}{more}"
 
-    def prepared(self, raw: Any) -> tuple[Inputs, Features]:
-        """What `encode` gives, on the device of the model."""
+    def is_encoded(self, inputs: Any) -> bool:
+        """True if these are tensors for the model; False for a raw input, which may be a picture as a tensor too."""
+        picture = self.domain == "image" and isinstance(inputs, Tensor) and inputs.dim() < 4
+        return isinstance(inputs, Tensor | tuple | dict) and not picture
+
+    def encoded(self, raw: Any) -> tuple[Inputs, Features]:
+        """What `encode` gives; of a row for a function, such as a forest, in double precision where that takes it: a
+        date or a threshold is not rounded then."""
         inputs, features = self.encode(raw)
+        in_double = getattr(self.encode, "in_double", None)
+        if in_double is None or isinstance(self.model, nn.Module):
+            return inputs, features
+        double = in_double(raw)
+        if self._takes_double is None and not torch.equal(inputs.double(), double):  # type: ignore[union-attr]
+            vars(self)["_takes_double known"] = self._try(double)
+        if self._takes_double is False and not holds(torch.float32, double, False):
+            warnings.warn(
+                f"{self.name} takes float32, which rounds whole numbers of this row, such as a date or an id; take "
+                "something off that column, or give a model in double precision",
+                stacklevel=3,
+            )
+        return double if self._takes_double else inputs, features
+
+    @property
+    def _takes_double(self) -> bool | None:
+        """Whether the function computes with numbers in double precision; None: that was not tried."""
+        return vars(self).get("_takes_double known")
+
+    def _try(self, double: Tensor) -> bool:
+        try:
+            with torch.no_grad():
+                self.model(double.clone())
+        except Exception as error:  # what is wrong otherwise is told when the row is explained
+            return not any(word in str(error) for word in ("dtype", "scalar type", "tensor(double)"))
+        return True
+
+    def prepared(self, raw: Any) -> tuple[Inputs, Features]:
+        """What `encoded` gives, on the device of the model."""
+        inputs, features = self.encoded(raw)
         weight = next(self.model.parameters(), None) if isinstance(self.model, nn.Module) else None
         if weight is not None:
             inputs = map_tensors(inputs, lambda t: t.to(weight.device))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -76,6 +77,53 @@ class TabularFeatures:
 
 
 Features = TextFeatures | ImageFeatures | TabularFeatures
+
+
+def as_cut(features: Features, labels: Sequence[int]) -> Features:
+    """The features of one input as they were cut by a partition, of which `labels` are the numbers: tokens where words
+    were cut into them, groups of columns or words where several were hidden together.
+
+    >>> row = TabularFeatures(("age", "sex", "size"), ("41", "female", "3"), (0, 1, 1, 2))
+    >>> as_cut(row, [0, 0, 0, 1]).names
+    ('age + sex = 41 + female', 'size = 3')
+    >>> as_cut(TextFeatures("so-so", ("so", "-", "so"), ((0, 2), (2, 3), (3, 5)), (0, 0, 0)), [0, 1, 2]).names
+    ('so', '-', 'so')
+    """
+    if isinstance(features, TextFeatures):
+        labels = labels[: len(features.tokens)]
+        if tuple(labels) == features.groups:
+            return features
+        return replace(features, words=tuple(None if label < 0 else label for label in labels))
+    if isinstance(features, ImageFeatures) or len(labels) != len(features.groups):
+        return features
+    columns: dict[int, list[int]] = {label: [] for label in sorted(set(labels)) if label >= 0}
+    for label, column in zip(labels, features.groups, strict=True):
+        if label >= 0 and column not in columns[label]:
+            columns[label].append(column)
+    if all(len(together) == 1 for together in columns.values()):
+        return features
+    return TabularFeatures(
+        tuple(_joined([features.columns[i] for i in each]) for each in columns.values()),
+        tuple(_joined([features.cells[i] for i in each]) for each in columns.values()),
+        tuple(labels),
+    )
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " + ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def same_input(one: Features, other: Features) -> bool:
+    """Whether two features are of the same input, which may be cut differently."""
+    if isinstance(one, TextFeatures) and isinstance(other, TextFeatures):
+        return one.tokens == other.tokens and one.text == other.text
+    if (
+        isinstance(one, TabularFeatures)
+        and isinstance(other, TabularFeatures)
+        and one.columns != other.columns
+    ):
+        return len(one.groups) == len(other.groups)
+    return one == other
 
 
 def to_json(features: Features) -> dict[str, Any]:

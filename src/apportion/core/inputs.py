@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,11 +39,13 @@ def checked_inputs(inputs: Any) -> Inputs:
         inputs = dict(inputs)
     if not isinstance(inputs, Tensor | tuple | Mapping):
         raise InputError(
-            f"inputs is {type(inputs).__name__}; accepted: a tensor, or a tuple or dict of tensors"
+            f"inputs is {type(inputs).__name__}; accepted: a tensor, or a tuple or dict of tensors{_as_numbers(inputs)}"
         )
     items = keyed(inputs)
     if not items or not all(isinstance(t, Tensor) for _, t in items):
         raise InputError("inputs must hold tensors only, at least one")
+    if any(t.layout != torch.strided for _, t in items):
+        raise InputError("inputs hold a sparse tensor; accepted: dense ones, such as its to_dense()")
     explained = [(key, t) for key, t in items if not is_side(key, t)] or items
     sizes = {t.shape[0] if t.dim() else None for _, t in explained}
     batch = sizes.pop() if len(sizes) == 1 else None
@@ -60,6 +63,23 @@ def checked_inputs(inputs: Any) -> Inputs:
             raise InputError(f"{what} NaN or infinite numbers")
     return rekeyed(
         inputs, lambda _, t: t.detach() if len(t) == batch else t.detach().expand(batch, *t.shape[1:])
+    )
+
+
+def _as_numbers(given: Any) -> str:
+    """How what was given becomes tensors, where that is known."""
+    if hasattr(given, "columns") and hasattr(given, "iloc"):
+        return "; a function of arrays, as of a forest, takes frame.to_numpy(), one that wants a frame makes it itself"
+    if hasattr(given, "iloc"):
+        return "; one row for a function of arrays is row.to_numpy()[None]"
+    if hasattr(given, "toarray"):
+        return "; for a function of arrays its toarray()"
+    if isinstance(given, np.ndarray):
+        return ", such as torch.from_numpy(x); methods that hide features take arrays too, for functions of arrays"
+    return (
+        ", such as torch.tensor(rows), or np.array(rows) for a function of arrays"
+        if isinstance(given, list)
+        else ""
     )
 
 

@@ -50,7 +50,7 @@ def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
     if not isinstance(found, Tensor):
         raise InputError(
             f"the model returned {type(output).__name__}; accepted: a (batch, classes) tensor, or an object "
-            "or mapping with `logits`"
+            f"or mapping with `logits`{_HINT if isinstance(output, tuple | list) else ''}"
         )
     if found.dim() == 1:
         found = found.unsqueeze(1)
@@ -69,6 +69,9 @@ def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
             f"the model returned NaN or infinite scores for {row} {where[:5]}; nothing to explain"
         )
     return found
+
+
+_HINT = "; a function that returns several is wrapped to return one, as lambda x: model(x)[0]"
 
 
 def resolve(target: Target, scores: Tensor) -> Tensor | Callable[[Tensor], Tensor]:

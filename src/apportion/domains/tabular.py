@@ -10,6 +10,7 @@ import gzip
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.features import TabularFeatures
-from apportion.errors import InputError
+from apportion.errors import InputError, nearest
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "<na>"})
 
@@ -66,9 +67,13 @@ class Categorical:
         return len(self.categories)
 
     def inputs(self, value: Any) -> tuple[float, ...]:
-        text = _text(value)
+        text = _exact_text(value)
+        text = text if text in self.categories else _text(value)
         if text not in self.categories:
-            accepted = ", ".join(map(repr, self.categories))
+            near = nearest(text, self.categories) if len(self.categories) > 20 else self.categories
+            accepted = ", ".join(map(repr, near or self.categories[:3]))
+            if len(near) < len(self.categories):
+                accepted = f"one of {len(self.categories)}, such as {accepted}"
             raise InputError(f"column {self.name!r}: {text!r} is not a known category; accepted: {accepted}")
         return tuple(float(text == category) for category in self.categories)
 
@@ -115,7 +120,21 @@ class TabularPreparation:
             cells=tuple(_text(cells[column.name]) for column in self.columns),
             groups=tuple(index for index, block in enumerate(inputs) for _ in block),
         )
-        return torch.tensor([[value for block in inputs for value in block]], dtype=torch.float32), features
+        single = torch.tensor([[value for block in inputs for value in block]], dtype=torch.float64).float()
+        if bool(single.isinf().any()):
+            place = features.groups[int(single.isinf().nonzero()[0, 1])]
+            raise InputError(
+                f"column {features.columns[place]!r}: {features.cells[place]} is too large for float32"
+            )
+        return single, features
+
+    def in_double(self, row: Any) -> Tensor:
+        """The same inputs in float64, for models that compute in it."""
+        cells = self._cells(row)
+        return torch.tensor(
+            [[value for column in self.columns for value in column.inputs(cells[column.name])]],
+            dtype=torch.float64,
+        )
 
     def _cells(self, row: Any) -> Mapping[str, Any]:
         names = [column.name for column in self.columns]
@@ -182,7 +201,8 @@ class TabularPreparation:
 def read_row(path: str | Path, row: int = 0) -> dict[str, str]:
     """Row `row` (the first below the header is 0) of a CSV file as text by column; `.gz` is unpacked.
 
-    The separator is a comma, or a semicolon or tab where the header has more of these. Raises
+    The separator is a comma, or a semicolon, tab or | where the header has more of these, or what a first line `sep=;`
+    says. Raises
     FileNotFoundError, or InputError for an empty or ragged file or a row that is not there.
     """
     header, rows = _read_csv(Path(path))
@@ -212,9 +232,13 @@ def parse_csv(path: Path) -> tuple[list[str], list[list[str]]]:
         text = content.decode("utf-8-sig")
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
-    first = text.partition("\n")[0]
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # line ends of old
+    told = re.match(r"sep=(.)\r?\n", text)  # as spreadsheets write it
+    text = text[told.end() :] if told else text
+    first = re.sub(r'"[^"]*"', "", text.partition("\n")[0])
     try:
-        separator = max(",;\t", key=first.count)
+        separator = told[1] if told else max(",;\t|", key=first.count)
         lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator, strict=True) if line]
     except csv.Error as error:
         raise InputError(f"{path} is not a CSV file: {error}") from None
@@ -228,7 +252,9 @@ def parse_csv(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def _as_mapping(row: Any, names: Sequence[str]) -> Mapping[str, Any]:
     if isinstance(row, Mapping):
-        return row
+        return (
+            row if all(name in row for name in names) else {str(name): value for name, value in row.items()}
+        )
     if isinstance(row, str | Path):
         header, rows = _read_csv(Path(row))
         if len(rows) != 1:
@@ -284,14 +310,32 @@ def _fit_column(name: str, values: list[Any], categorical: bool) -> Column:
             f"column {name!r}: {texts[0]!r} is not a number, and most values are; correct it, or name "
             "the column in categorical"
         )
+    if texts and not categorical:
+        _refuse_disguised(name, present, texts)
     if categorical or texts:
-        return Categorical(name, tuple(sorted({_text(value) for value in present})))
+        return Categorical(name, tuple(sorted({_exact_text(value) for value in present})))
     if not np.isfinite(np.array(numbers, dtype=np.float64)).all():
         raise InputError(f"column {name!r} has an infinite value")
     array = np.array(numbers, dtype=np.float64)
     # The standard deviation of equal numbers is not always 0, as that of seven times 0.1.
     scale = float(array.std()) if array.min() < array.max() else 0.0
     return Numeric(name, float(array.mean()), scale or 1.0)
+
+
+def _refuse_disguised(name: str, present: list[Any], texts: list[str]) -> None:
+    """Refuse numbers and dates that would each become a category."""
+    commas = [text for text in texts if re.fullmatch(r"[-+]?\d+(?:[.,]\d+)*,\d+(?:\.\d+)?", text)]
+    if 2 * len(commas) > len(texts):
+        raise InputError(
+            f"column {name!r}: {commas[0]!r} has a comma in a number; accepted: a decimal point and no separators of "
+            "thousands; or name the column in categorical"
+        )
+    dates = [value for value in present if hasattr(value, "toordinal") or isinstance(value, np.datetime64)]
+    if 2 * len(dates) > len(present):
+        raise InputError(
+            f"column {name!r}: {dates[0]} is a date, each of which would be a category of its own; accepted: numbers, "
+            "such as days since the first; or name the column in categorical"
+        )
 
 
 def _column(fields: dict[str, Any]) -> Column:
@@ -320,7 +364,7 @@ def _number(value: Any) -> float | None:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or _text(value).lower() in MISSING
+    return value is None or type(value).__name__ == "NaTType" or _text(value).lower() in MISSING
 
 
 def _text(value: Any) -> str:
@@ -330,6 +374,13 @@ def _text(value: Any) -> str:
             str(int(value)) if float(value).is_integer() else f"{value:.7g}"
         )  # 7 digits: what a float32 holds
     return str(value).strip()
+
+
+def _exact_text(value: Any) -> str:
+    """The same with all digits of a number, of which a category may differ in the last."""
+    if isinstance(value, float | np.floating) and not float(value).is_integer():
+        return str(float(value)) if isinstance(value, np.float64) else str(value)
+    return _text(value)
 
 
 def _join_names(names: Iterable[str]) -> str:

@@ -15,8 +15,18 @@ from torch import Tensor
 from apportion.core.features import TextFeatures
 from apportion.errors import InputError
 
-# A letter or digit with the accents that may follow it as characters of their own (not "_": _emphasis_).
-_LETTER = r"[^\W_][\u0300-\u036f]*"
+# Letters of scripts that put no space between words: Thai and Lao, Myanmar, Khmer, kana, ideographs.
+_NO_SPACES = (
+    r"\u0e00-\u0e2f\u0e30\u0e32\u0e33\u0e40-\u0e46\u0e80-\u0eaf\u0eb0\u0eb2\u0eb3\u0ebd-\u0ec6\u1000-\u102a\u1050-\u1055"
+    r"\u1780-\u17b3\u3005-\u3007\u3040-\u3098\u309b-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff"
+)
+# Accents and vowel signs, which follow their letter as characters of their own.
+_MARKS = (
+    "".join(chr(i) for i in range(0x300, 0x1D00) if unicodedata.category(chr(i))[0] == "M") + r"\u3099\u309a"
+)
+# A letter or digit with these (not "_": _emphasis_).
+_LETTER = rf"[^\W_{_NO_SPACES}][{_MARKS}]*"
 _WORD = rf"(?:{_LETTER})+"
 _APOSTROPHE = r"['’]"
 _END = r"(?![^\W_])"
@@ -36,6 +46,7 @@ _TOKEN = re.compile(
             r"\d+(?:[.,:/]\d+)+",
             r"(?:[^\W\d_]\.){2,}|(?:mr|mrs|ms|dr|jr|sr|st|vs|etc|inc|co|no|bros|prof)\.(?=\s)",
             r"(?-i:[A-HJ-Z])\.(?=\s+(?-i:[A-Z]))",  # J. Smith
+            rf"(?![\W_])[{_NO_SPACES}][{_MARKS}]*",
             rf"{_WORD}(?:-{_WORD}|(?!{_CLITIC}){_APOSTROPHE}{_WORD})*",
             r"\.{2,}|-{2,}|\*+|``|''",
             r"[\U0001f1e6-\U0001f1ff]{2}",  # flags
@@ -225,7 +236,9 @@ def _words(
             words.append(None)
             previous = None
             continue
-        apart = label != previous or any(map(str.isspace, text[end:start]))
+        apart = label != previous or any(map(str.isspace, text[end:start])) or _runs_on(text, end, start)
+        if previous is not None and end == start < stop and unicodedata.category(text[start])[0] == "M":
+            apart = False  # a vowel sign or an accent belongs to the letter before it
         if apart and not (blank and word >= 0):
             word += 1
         words.append(word)
@@ -233,6 +246,12 @@ def _words(
     if blank and word > 0:
         words = [word - 1 if other == word else other for other in words]
     return tuple(words)
+
+
+def _runs_on(text: str, end: int, start: int) -> bool:
+    """Whether a token that begins where the last one ended is a word of its own in a script without spaces."""
+    beside = text[max(0, end - 1) : end] + text[start : start + 1]
+    return start >= end and bool(re.search(f"[{_NO_SPACES}]", beside))
 
 
 def _find(text: str, tokens: Sequence[str], special: Sequence[int], tokenizer: Any) -> list[tuple[int, int]]:

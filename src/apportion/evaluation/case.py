@@ -16,7 +16,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model
 from apportion.core.classifier import Classifier
-from apportion.core.features import Features
+from apportion.core.features import Features, same_input
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
@@ -67,11 +67,11 @@ class Case:
     ) -> None:
         if isinstance(model, Classifier):
             mask = model.mask if mask is None else mask
-            if not is_encoded(inputs):
+            if not (is_encoded(inputs) and model.is_encoded(inputs)):
                 inputs, known = model.prepared(inputs)
-                if features is not None and tuple(features) != (known,):
+                if features is not None and not (len(features) == 1 and same_input(features[0], known)):
                     raise InputError("the explanation is of another input than the one given")
-                features = (known,)
+                features = (known,) if features is None else features
             model = model.model
         self.model: Model = model
         self.inputs: Inputs = inputs

@@ -44,7 +44,7 @@ def explain(
             )
         explanation: Explanation = method(model, inputs, target)
         return explanation
-    if isinstance(inputs, Tensor | tuple | dict) and model.domain != "tabular":
+    if model.is_encoded(inputs) and model.domain != "tabular":
         return explain_encoded(model, inputs, (), method, target)
     encoded, features = model.prepared(inputs)
     return explain_encoded(model, encoded, (features,), method, target)

@@ -19,8 +19,9 @@ TABLES = frozenset({".csv", ".tsv"})
 TENSORS = frozenset({".npy", ".pt", ".safetensors"})
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
 # What is met beside these and is none of them: a missing one is no sentence either.
-OTHERS = frozenset({".pt2", ".py", ".md", ".json", ".pdf", ".npz"})
-KNOWN = TABLES | TENSORS | PICTURES | OTHERS | {".txt", ".gz"}
+OTHERS = frozenset({".pt2", ".py", ".md", ".json", ".pdf", ".npz", ".pkl", ".pickle", ".joblib", ".zip"})
+SETS = frozenset({".parquet", ".jsonl", ".feather", ".arrow", ".xlsx", ".xls", ".ods", ".bz2", ".xz", ".zst"})
+KNOWN = TABLES | TENSORS | PICTURES | OTHERS | SETS | {".txt", ".gz"}
 ACCEPTED = "a sentence, or one picture, .txt, .csv, .tsv, .npy, .pt or .safetensors file"
 
 # The model that explains an input when none is named.
@@ -58,6 +59,11 @@ def recognise(text: str) -> Given:
         )
         if suffix in OTHERS:
             raise InputError(f"{text} is a {suffix} file; accepted: {ACCEPTED}")
+        if suffix in SETS:
+            raise InputError(
+                f"{text} is a {suffix} file; accepted: {ACCEPTED}; whole data sets in .csv, .jsonl or .parquet files "
+                "go to `apportion bulk`"
+            )
         if suffix in TABLES:
             return Given("tabular", path, path.name)
         if suffix in TENSORS:

@@ -164,10 +164,10 @@ def _encode(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Feat
         )
     try:
         if what.kind != "tabular" or not isinstance(what.raw, Path):
-            return classifier.encode(what.raw)
+            return classifier.encoded(what.raw)
         from apportion.domains.tabular import read_row
 
-        return classifier.encode(read_row(what.raw, row))
+        return classifier.encoded(read_row(what.raw, row))
     except InputError:
         raise
     except OSError as error:

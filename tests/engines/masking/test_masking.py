@@ -575,7 +575,7 @@ def test_pictures_with_their_channels_last() -> None:
         found = ap.LIME(samples=20)(lambda x: x.mean((1, 2, 3)), pictures)
     assert "if the channels are last" in found.warnings[0]
     first = pictures.transpose(0, 3, 1, 2)
-    assert not ap.LIME(samples=20)(lambda x: x.mean((1, 2, 3)), first).warnings
+    assert not ap.LIME(samples=600)(lambda x: x.mean((1, 2, 3)), first).warnings
 
 
 def test_pictures_without_channels() -> None:
@@ -658,3 +658,93 @@ def test_replacements_in_half_precision(dtype: torch.dtype) -> None:
     row = torch.rand(4, 5).to(dtype)
     found = hide(row, torch.zeros(4, 5).bool(), Quartiles(torch.rand(600, 5)))
     assert found.dtype == dtype
+
+
+LINEAR = np.array([2.0, 3.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("row", "data"),
+    [
+        (np.array([[3, 5, 10]]), np.array([[0.5, 0.9, 0.7]])),
+        (np.array([[3, 5, 10]], np.uint8), np.array([[300.0, -1.0, 2.0]])),
+        (np.array([[3, 5, 10]], np.int8), np.array([[300, -1, 2]])),
+        (np.array([[3, 5, 10]], np.float32), np.array([[20110101.0, 0.1, 7e9]])),
+        (np.array([[3, 5, 10]], np.float16), np.array([[3000.7, 0.0, 1e6]])),
+    ],
+)
+def test_numbers_of_a_background_are_not_cut_to_the_format_of_the_rows(row, data):
+    e = ap.KernelSHAP(replacement=ap.Background(data))(lambda a: a.astype(float) @ LINEAR, row)
+    right = (row.astype(float) - data) * LINEAR
+    assert np.allclose(e.values.numpy(), right, rtol=1e-9, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [ap.KernelSHAP, ap.Occlusion])
+def test_a_constant_is_not_cut_to_the_format_of_the_rows(method):
+    e = method(replacement=ap.Constant(0.5))(lambda a: a.astype(float) @ LINEAR, np.array([[3, 5, 10]]))
+    assert np.allclose(e.values.numpy(), [[5.0, 13.5, 38.0]])
+
+
+def test_numbers_that_do_not_fit_are_refused_or_told():
+    ids = torch.tensor([[1, 2]])
+    with pytest.raises(InputError, match=r"Constant has numbers .*int64"):
+        ap.Occlusion(replacement=ap.Constant(0.5))(lambda x: x.sum(1).float(), ids)
+    with pytest.raises(InputError, match="float16"):
+        ap.Occlusion(replacement=ap.Constant(1e6))(lambda x: x.sum(1), ids.half())
+    data = torch.tensor([[20240121.0, 0.1]], dtype=torch.float64)
+    with pytest.warns(UserWarning, match="rounded"):
+        ap.Occlusion(replacement=ap.Background(data))(lambda x: x.sum(1), ids.float())
+    with pytest.raises(InputError, match="booleans"):
+        ap.Occlusion()(lambda x: x.sum(1), np.array([[True, False]]))
+
+
+def test_an_error_of_a_function_of_arrays_says_what_it_was_called_with():
+    def picky(rows):
+        raise ValueError("expected 2 dimensions")
+
+    with pytest.raises(ValueError, match="expected 2") as told:
+        ap.Occlusion()(picky, np.ones(3))
+    assert "array of shape (" in told.value.__notes__[0]
+    assert "x[None]" in told.value.__notes__[0]
+
+
+def test_a_group_of_columns_is_one_bar_with_its_name():
+    row = TabularFeatures(("age", "city", "hours"), ("41", "Rome", "5"), (0, 1, 1, 2))
+    weights = torch.tensor([3.0, 0.0, 0.0, 5.0])
+    x = torch.ones(1, 4)
+    together = ap.KernelSHAP(partition=[0, 0, 0, 1])
+    found = together(lambda x: x @ weights, x, features=(row,))
+    assert [(n, round(v, 4)) for n, v in found.top()] == [("hours = 5", 5.0), ("age + city = 41 + Rome", 3.0)]
+    alone = ap.KernelSHAP()(lambda x: x @ weights, x, features=(row,))
+    assert alone.features == (row,)
+    plain = ap.KernelSHAP(partition=[[0, 1, 2], [3]])(lambda x: x @ np.array([1, 1, 1, 2.0]), np.ones((1, 4)))
+    assert [(n, round(v, 4)) for n, v in plain.top()] == [
+        ("input[0] + input[1] + input[2] = 1 + 1 + 1", 3.0),
+        ("input[3] = 1", 2.0),
+    ]
+
+
+def test_tokens_of_a_word_that_were_hidden_one_by_one_are_shown_one_by_one():
+    text = TextFeatures("so-so", ("so", "-", "so"), ((0, 2), (2, 3), (3, 5)), (0, 0, 0))
+    effect = torch.tensor([0.0, 1.0, 2.0, 4.0])
+
+    def model(ids):
+        return effect[ids].sum(1)
+
+    found = ap.Occlusion(partition=Tokens())(model, torch.tensor([[1, 2, 3]]), features=(text,))
+    assert found.relevance()[0] == ("so", "-", "so")
+    assert found.relevance()[1].tolist() == [1, 2, 4]
+    assert ap.Occlusion()(model, torch.tensor([[1, 2, 3]]), features=(text,)).relevance()[0] == ("so-so",)
+
+
+@pytest.mark.parametrize(
+    ("partition", "words"),
+    [
+        ([["age", "sex"], ["city"]], "lists of the numbers"),
+        ([[0, 1], [3]], "each column"),
+        ([[0, 0], [1]], "once"),
+    ],
+)
+def test_groups_that_are_none_are_told(partition, words):
+    with pytest.raises(InputError, match=words):
+        ap.LIME(partition=partition)

@@ -441,3 +441,42 @@ def test_rise_is_the_papers_sum() -> None:
 def test_bad_input(make, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize("method", [ap.LIME(samples=60), ap.KernelSHAP(samples=60)])
+def test_fewer_equations_than_features_are_told_and_no_value_is_sure(method):
+    weights = np.arange(40.0)
+    with pytest.warns(UserWarning, match=r"60 masks are too few for the 40 features .*samples=160"):
+        e = method(lambda rows: rows @ weights, np.ones((1, 40)))
+    assert all(map(math.isinf, e.notes["standard_errors"][0]))
+    assert e.notes["r2"] == (0.0,)
+    sure = replace(method, tolerance=0.05)(lambda rows: rows @ weights, np.ones((1, 40)))
+    assert sure.notes["samples"] > 80
+    assert np.isfinite(sure.notes["standard_errors"]).all()
+
+
+def test_standard_errors_cover_the_truth_where_features_are_many():
+    random = np.random.default_rng(0)
+    triples = random.integers(0, 30, (40, 3))
+
+    def model(rows):
+        return rows[:, triples].prod(2) @ np.linspace(-1, 1, 40)
+
+    x = np.ones((1, 30))
+    exact = ap.LIME(samples=16000, alpha=0.0)(model, x).values.numpy()[0]
+    found = [ap.LIME(samples=100, alpha=0.0, seed=seed)(model, x) for seed in range(30)]
+    inside = [
+        np.abs(e.values.numpy()[0] - exact) < 1.96 * np.array(e.notes["standard_errors"][0]) for e in found
+    ]
+    assert 0.9 < np.mean(inside) < 0.99  # 0.95 but for chance
+
+
+def test_a_model_that_depends_on_its_batch_does_not_add_up_without_a_word():
+    def standardised(rows):
+        return ((rows - rows.mean(0)) / (rows.std(0) + 1e-6)).sum(1)
+
+    with pytest.warns(UserWarning, match="scores the same input differently each time"):
+        ap.KernelSHAP()(standardised, np.array([[1.0, 2.0, 4.0]]))
+    noise = np.random.default_rng(0)
+    with pytest.warns(UserWarning, match="scores the same input differently each time"):
+        ap.KernelSHAP()(lambda rows: rows.sum(1) + noise.normal(size=len(rows)), np.ones((1, 3)))

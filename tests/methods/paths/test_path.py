@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import apportion as ap
+from apportion.errors import InputError
 from apportion.methods.paths.integrated_gradients import IntegratedGradients
 from small import Words
 
@@ -190,3 +191,10 @@ def test_the_model_is_untouched_also_when_interrupted():
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+def test_a_baseline_is_not_cut_to_the_format_of_the_inputs():
+    x = torch.ones(1, 2)
+    for baseline in (1e300, torch.tensor([[20240121.0, 0.0]], dtype=torch.float64)):
+        with pytest.raises(InputError, match="baseline has numbers"):
+            ap.IntegratedGradients(baseline=baseline)(lambda x: x.sum(1), x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,8 @@ class Quartiles(Background):
     >>> min(drawn), max(drawn)
     (1.0, 6.0)
     """
+
+    keeps_whole: ClassVar[bool] = False
 
     many: int | None = 1
     bins: int = 4

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from apportion.core.features import Features
-from apportion.core.inputs import Inputs, Values, is_side, placed
+from apportion.core.inputs import Inputs, Values, is_side, placed, rekeyed
+from apportion.core.numbers import common_format, holds
 from apportion.core.trees import keyed
 from apportion.engines.masking.padding import attended
 from apportion.engines.masking.partitions import (
@@ -165,6 +166,38 @@ def cut(
         prepared = how.prepare_seen(x, labels, seen)
         parts.append(Part(key, x, labels, way, how, prepared, fixed, each))
     return parts
+
+
+def fit_formats(inputs: Inputs, replacement: Replacement | None, columns: bool) -> tuple[Inputs, list[str]]:
+    """The inputs in a number format that also holds what stands for hidden features, and warnings of what it rounds.
+
+    Only `columns`, numbers for a function of arrays, change their format; token ids and what goes into a module of
+    torch have the one that they need. InputError for numbers that would be cut or wrapped around.
+    """
+    given = replacement.numbers() if isinstance(replacement, Replacement) else None
+    if given is None:
+        return inputs, []
+    told = []
+    exactly = columns and given.dim() > 0  # a number of Python has no format of its own
+
+    def fit(key: Any, x: Tensor) -> Tensor:
+        explained = not is_side(key, x) and (x.dim() > 1 or x.is_floating_point())
+        if not explained or holds(x.dtype, given, exactly):
+            return x
+        wide = common_format(x.dtype, given.dtype)
+        if columns and holds(wide, x, True) and holds(wide, given, True):
+            return x.to(wide)
+        what = f"{type(replacement).__name__} has numbers that the inputs' {x.dtype} does not hold"
+        if x.is_floating_point() and bool(
+            given.to(x.dtype).isinf().logical_not().logical_or(given.isinf()).all()
+        ):
+            told.append(
+                f"{what}: they are rounded, such as dates or ids to others; take them off or scale them first"
+            )
+            return x
+        raise InputError(f"{what}; accepted: numbers that fit, or inputs of a wider format, such as float64")
+
+    return rekeyed(inputs, fit), told
 
 
 def misread(parts: Sequence[Part], module: bool) -> list[str]:

@@ -16,16 +16,17 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, call_model, is_training, same_random_state, warned
-from apportion.core.features import Features
+from apportion.core.features import Features, TabularFeatures, as_cut
 from apportion.core.inputs import Inputs, Values, rows_of
+from apportion.core.numbers import is_frame, is_series, tensor_of
 from apportion.core.progress import progress
 from apportion.core.target import Target, are_probabilities, pick, resolve, scores_of
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.masking.chunk_size import Largest, rows_a_chunk
-from apportion.engines.masking.cut import Ordered, counts, cut, misread, spread
+from apportion.engines.masking.cut import Ordered, counts, cut, fit_formats, misread, spread
 from apportion.engines.masking.ends_in_softmax import LastSquash
 from apportion.engines.masking.padding import is_needless, without_padding
-from apportion.engines.masking.partitions import Columns, Partition, as_partition, words_of
+from apportion.engines.masking.partitions import Columns, Partition, Tokens, Words, as_partition, words_of
 from apportion.engines.masking.replacements import Replacement
 from apportion.engines.subject import Subject
 from apportion.engines.substitution import Substitution
@@ -76,9 +77,12 @@ class Masking(Subject):
         if mask is not None:
             check_whole(0, mask=mask)
         check_whole(0, seed=seed)
-        given = _as_tensor("inputs", inputs) if isinstance(inputs, np.ndarray) else inputs
+        given = _of_array(inputs) if isinstance(inputs, np.ndarray) else inputs
         super().__init__(model, given, target)
         self.numpy = isinstance(inputs, np.ndarray) and not isinstance(self.model, torch.nn.Module)
+        columns = self.numpy and mask is None and not isinstance(partition, Tokens | Words)
+        self.inputs, rounded = fit_formats(self.inputs, replacement, columns)
+        self.warnings += warned(rounded)
         if features is not None:
             known = len(features) if isinstance(features, Sequence) else type(features).__name__
             if known != self.batch:
@@ -180,7 +184,41 @@ class Masking(Subject):
         if result is None:
             none = kept(self.output[:0], rows[:0])
             return none.new_empty(len(rows), 0, none.shape[1])
-        return result.view(len(rows), many, self.draws, -1).mean(2)
+        found = result.view(len(rows), many, self.draws, -1).mean(2)
+        if isinstance(masks, Tensor) and masks.dtype == torch.bool:
+            self._compare_whole(masks, rows, found, kept)
+        return found
+
+    def _compare_whole(
+        self, masks: Tensor, rows: Tensor, found: Tensor, kept: Callable[[Tensor, Tensor], Tensor]
+    ) -> None:
+        """Warn if the inputs themselves, with nothing hidden, are not scored as they were alone."""
+        whole = masks.all(-1).expand(len(rows), masks.shape[-2]).to(found.device)
+        if self.warnings or not self._keeps_whole or not bool(whole.any()):
+            return
+        row, mask = whole.nonzero().T
+        samples = rows.to(row.device)[row].cpu()
+        alone = kept(self.output.index_select(0, samples.to(self.output.device)), samples).to(found)
+        rounding = max(1e-4, torch.finfo(self.output.dtype).eps ** 0.5) * float(self.output.abs().amax())
+        apart = float((found[row, mask] - alone).abs().amax())
+        if apart > rounding:
+            self.warnings += warned(
+                [
+                    f"the model scores the same input differently each time, by up to {apart:.3g}, as where it draws "
+                    "random numbers or depends on the other rows of the batch: the values do not add up to its output"
+                ]
+            )
+
+    @property
+    def _why_not_finite(self) -> str:
+        if isinstance(self.resolved, Tensor):
+            return "the model's scores are too large here"
+        return "the target callable gives such for these scores, or the scores are too large"
+
+    @property
+    def _keeps_whole(self) -> bool:
+        """Whether an input of which nothing is hidden stays as it is."""
+        return all(type(part.replacement).keeps_whole for part in self.parts)
 
     def masked(self, masks: Tensor, rows: Tensor | None = None) -> Inputs:
         """The inputs themselves, each under its own mask, (batch, features); `rows` are the samples of the
@@ -196,9 +234,27 @@ class Masking(Subject):
 
     def explanation(self, method: Any, values: Values, total: Tensor | None, **more: Any) -> Explanation:
         """The result of a method, with the model calls made so far as its cost."""
-        self.check_finite(method, values, "the model's scores are too large here")
-        features = None if self.features is None else tuple(self.features)
+        self.check_finite(method, values, self._why_not_finite)
+        features = self._features_as_cut()
         return self.result(Explanation, method, values, total, self.output, features=features, **more)
+
+    def _features_as_cut(self) -> tuple[Features, ...] | None:
+        """The features that a person is shown: those that were hidden, whoever cut them."""
+        part = self.parts[0]
+        rows = part.x.dim() == 2 and (part.x.is_floating_point() or self.numpy)
+        if len(self.parts) > 1 or part.x.dim() != 2 or (self.features is None and not rows):
+            return None if self.features is None else tuple(self.features)
+        labels = part.labels.expand(part.x.shape).tolist()
+        if self.features is not None:
+            return tuple(as_cut(each, row) for each, row in zip(self.features, labels, strict=True))
+        if part.each or all(len(set(row)) == len(row) for row in labels):
+            return None
+        columns = tuple(f"input[{i}]" for i in range(part.x.shape[1]))
+        own = tuple(range(len(columns)))
+        return tuple(
+            as_cut(TabularFeatures(columns, tuple(f"{v:.7g}" for v in x), own), row)
+            for x, row in zip(part.x.tolist(), labels, strict=True)
+        )
 
     # ---- hiding ----
 
@@ -266,14 +322,14 @@ class Masking(Subject):
         same = same_random_state(inputs)
         with torch.no_grad(), same as told, guard or nullcontext(), sizes, last:
             given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
-            output = self.model(given) if self.numpy else call_model(self.model, given)
+            output = _call_with_array(self.model, given) if self.numpy else call_model(self.model, given)
         self.warnings = self.warnings or warned(told)
         if guard is not None:
             output = map_tensors(output, guard.current)
             # Only a model that writes into what outlives its run must be guarded in every later one.
             self._guarded = bool(guard.writes) or guard.met.spared or is_training(self.model)
-        if isinstance(output, np.ndarray | list | float):
-            output = _as_tensor("what the model returned", output)
+        if isinstance(output, np.ndarray | list | float) or is_frame(output) or is_series(output):
+            output = tensor_of("what the model returned", output)
         try:
             scores = scores_of(output, size, "sample" if self.rows_run == 0 else "masked row")
         except InputError as error:
@@ -284,10 +340,25 @@ class Masking(Subject):
         return scores
 
 
-def _as_tensor(what: str, numbers: Any) -> Tensor:
-    """A tensor of its own with these numbers, which may be nested lists."""
+def _of_array(array: np.ndarray) -> Tensor:
+    """The inputs that an array holds; booleans would be taken for masks."""
+    if array.dtype == bool:
+        raise InputError(
+            f"inputs of shape {array.shape} are booleans, which are read as masks; accepted: numbers, such as "
+            "x.astype(float)"
+        )
+    return tensor_of("inputs", array)
+
+
+def _call_with_array(model: Model, array: np.ndarray) -> Any:
+    """What a function of arrays returns; an error of its own is raised with a note of what it was called with."""
     try:
-        return torch.from_numpy(np.array(numbers, order="C"))
-    except (TypeError, ValueError):  # words or objects; rows of different length
-        kind = getattr(numbers, "dtype", type(numbers).__name__)
-        raise InputError(f"{what} has type {kind} and is no table of numbers; accepted: numbers") from None
+        return model(array)
+    except InputError:
+        raise
+    except Exception as error:
+        hint = "; a single row is x[None]" if array.ndim == 1 else ""
+        error.add_note(
+            f"the model was called with an array of shape {array.shape} and type {array.dtype}{hint}"
+        )
+        raise

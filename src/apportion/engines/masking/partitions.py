@@ -17,6 +17,7 @@ from torch import Tensor
 
 from apportion.core.content import ByContent
 from apportion.core.features import Features, ImageFeatures, TabularFeatures, TextFeatures
+from apportion.core.numbers import is_frame
 from apportion.errors import InputError, check, check_whole
 
 Partition = Callable[[Tensor, Sequence[Features] | None], Tensor]
@@ -229,7 +230,13 @@ class LabelMap(ByContent):
     labels: Tensor
 
     def __post_init__(self) -> None:
-        labels = torch.as_tensor(self.labels).detach().clone()
+        try:
+            labels = torch.as_tensor(self.labels).detach().clone()
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(
+                f"partition is {self.labels!r:.60}; accepted: a label map of integers, such as [0, 0, 1], or lists of "
+                "the numbers of the columns that are one feature, such as [[0, 1], [2]]"
+            ) from None
         if labels.is_floating_point() or labels.is_complex():
             raise InputError(f"the label map has type {labels.dtype}; accepted: integers")
         object.__setattr__(self, "labels", labels)
@@ -240,11 +247,42 @@ class LabelMap(ByContent):
 
 def as_partition(given: Any) -> Partition | None:
     """A partition as it is, or the one that a label map stands for. InputError for anything else."""
+    if is_frame(given):
+        given = given.to_numpy()
+    if isinstance(given, list | tuple) and _are_groups(given):
+        given = _labels_of(given)
     if isinstance(given, Tensor | np.ndarray | list | tuple):
         return LabelMap(given)  # type: ignore[arg-type]
     accepted = "a partition such as Patches(4), or a label map of integers"
     check("partition", given, lambda v: v is None or (callable(v) and not isinstance(v, type)), accepted)
     return given  # type: ignore[no-any-return]
+
+
+def _are_groups(given: Sequence[Any]) -> bool:
+    """Whether these are lists of columns, as in `groups=`: lists of whole numbers that differ in length."""
+    lists = all(isinstance(each, list | tuple) and each for each in given)
+    return (
+        lists
+        and len({len(each) for each in given}) > 1
+        and all(isinstance(i, Integral) for e in given for i in e)
+    )
+
+
+def _labels_of(groups: Sequence[Sequence[int]]) -> Tensor:
+    """The label map of lists of columns.
+
+    >>> _labels_of([[0, 1, 3], [2]]).tolist()
+    [0, 0, 1, 0]
+    """
+    places = sorted(int(i) for group in groups for i in group)
+    if places != list(range(len(places))):
+        raise InputError(
+            f"partition has groups of the columns {places}; accepted: each column from 0 on once"
+        )
+    labels = torch.zeros(len(places), dtype=torch.long)
+    for number, group in enumerate(groups):
+        labels[list(group)] = number
+    return labels
 
 
 def keep_label_map(settings: Any) -> None:

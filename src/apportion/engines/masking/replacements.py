@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from apportion.core.content import ByContent
 from apportion.core.inputs import Inputs, rekeyed
+from apportion.core.numbers import tensor_of
 from apportion.engines.masking.padding import attended, up_to_last
 from apportion.errors import InputError
 
@@ -30,6 +32,9 @@ class Replacement:
 
     keeps_shape: ClassVar[bool] = True
     """Whether hidden inputs have the shape of the given ones. Otherwise there may be one input only."""
+
+    keeps_whole: ClassVar[bool] = True
+    """Whether an input of which nothing is hidden stays as it is."""
 
     @property
     def draws(self) -> int:
@@ -65,6 +70,10 @@ class Replacement:
         """The same in the input of that key, with all that goes along with it."""
         return rekeyed(inputs, lambda k, t: self.hide(t, keep, prepared, draw) if k == key else t)
 
+    def numbers(self) -> Tensor | None:
+        """The numbers that it puts in and that do not come from the inputs: these take on a format that holds both."""
+        return None
+
     def rows_of_calls(self, calls: int, random: torch.Generator) -> Tensor | None:
         """Which row of some data each model call draws from, (calls,); None where there are no data."""
         return None
@@ -91,6 +100,10 @@ class Constant(Replacement):
     """
 
     value: float = 0.0
+
+    def numbers(self) -> Tensor | None:
+        whole = isinstance(self.value, Integral)
+        return torch.tensor(self.value, dtype=torch.int64 if whole else torch.float64)
 
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         return torch.full_like(x, self.value)
@@ -239,6 +252,9 @@ def _neighbours(z: Tensor) -> Tensor:
     return found
 
 
+_ROWS = "rows of numbers like the inputs: a tensor, an array, a pandas frame of numbers, or a list of rows"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Background(ByContent, Replacement):
     """Draw hidden features *together* from one row of some data.
@@ -254,7 +270,7 @@ class Background(ByContent, Replacement):
     many: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "data", torch.as_tensor(self.data).detach().clone())
+        object.__setattr__(self, "data", tensor_of("the background", self.data, _ROWS))
         if self.data.dim() < 2 or not len(self.data):
             raise InputError(
                 f"the background has shape {tuple(self.data.shape)}; accepted: (rows, …) like the inputs"
@@ -270,6 +286,9 @@ class Background(ByContent, Replacement):
     def random(self) -> bool:
         """Whether two calls with one mask may differ."""
         return self.many is not None
+
+    def numbers(self) -> Tensor | None:
+        return self.data
 
     def rows_of_calls(self, calls: int, random: torch.Generator) -> Tensor | None:
         rows = len(self.data)

@@ -20,8 +20,9 @@ class Fit:
     Attributes:
         coefficients (array): (batch, features).
         intercept (array): (batch,).
-        r2 (array): The weighted share of the variance that it explains, (batch,).
-        errors (array): Standard errors of the coefficients, (batch, features).
+        r2 (array): The weighted share of the variance that it explains, (batch,); 0 where there are too few masks
+            to tell.
+        errors (array): Standard errors of the coefficients, (batch, features); infinite there.
     """
 
     coefficients: Numbers
@@ -74,11 +75,14 @@ def ridge(
         reach = _invert(zc @ zc.T, alpha) @ zc if few else zc @ _invert(zc.T @ zc, alpha)
         coefficients = yc @ reach  # (batch, features)
     residual = yc - coefficients @ zc.T  # (batch, masks)
+    r2 = explained_share(residual, yc)
     if noise is None:
-        errors = standard_errors(reach, residual, zc.shape[1], missing, paired)
+        free = zc.shape[1] if chosen is None else int(chosen.sum(1).max())
+        errors = standard_errors(reach, residual, free, missing, paired)
+        r2 = np.where(np.isinf(errors).any(1), 0.0, r2)
     else:
         errors = np.sqrt(_sum_over_masks(noise * weights, reach**2))
-    return Fit(coefficients, mean - coefficients @ centre, explained_share(residual, yc), errors)
+    return Fit(coefficients, mean - coefficients @ centre, r2, errors)
 
 
 def _invert(gram: Numbers, alpha: float) -> Numbers:
@@ -103,9 +107,12 @@ def standard_errors(
     reach: Numbers, weighted: Numbers, parameters: int, missing: Numbers | None, paired: bool
 ) -> Numbers:
     """(batch, features) standard errors from how far each row reaches into each coefficient, (masks,
-    features) or (batch, masks, features), and the (batch, masks) weighted residuals."""
+    features) or (batch, masks, features), and the (batch, masks) weighted residuals. Infinite where there are no more
+    equations than `parameters`: any residual is zero then, and says nothing."""
     clusters = weighted.shape[1]
     if missing is not None:
+        if not missing.any():
+            return np.zeros((len(weighted), reach.shape[-1]))
         weighted = weighted * np.sqrt(missing)
 
     variance = _sum_over_masks(weighted**2, reach**2)  # (batch, features)
@@ -113,9 +120,11 @@ def standard_errors(
         # The influence of a pair is the sum of that of its two rows; its square is multiplied out.
         both = reach[..., 0::2, :] * reach[..., 1::2, :]  # (…, pairs, features)
         variance += 2 * _sum_over_masks(weighted[:, 0::2] * weighted[:, 1::2], both)
-        clusters, parameters = clusters // 2, parameters // 2
-    freedom = clusters / max(1, clusters - parameters - 1)
-    return np.asarray(np.sqrt(np.maximum(variance * freedom, 0)))
+        clusters //= 2  # a pair is one equation for the coefficients, of which there are as many as before
+    left = clusters - parameters - 1
+    if left < 1:
+        return np.full(variance.shape, np.inf)
+    return np.asarray(np.sqrt(np.maximum(variance * (clusters / left), 0)))
 
 
 def _sum_over_masks(row: Numbers, table: Numbers) -> Numbers:
@@ -188,6 +197,7 @@ def constrained(
     reach = z @ inverse - (z @ inverse.sum(1))[:, None] * ones  # (masks, features)
     if noise is None:
         errors = standard_errors(reach, residual, masks.shape[1] - 1, missing, paired)
+        r2 = np.where(np.isinf(errors).any(1), 0.0, r2)
     else:
         errors = np.sqrt(_sum_over_masks(noise * weights, reach**2))
     ends = np.stack([root @ reach + ones, ones])  # how far base (downwards) and whole reach

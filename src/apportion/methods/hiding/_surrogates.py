@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from apportion.core.calling import warned
 from apportion.core.inputs import Inputs
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, Superpixels, as_partition
@@ -51,7 +52,7 @@ class Surrogate(Hiding):
         """Draw masks, run them and fit, for all samples with as many features at once; until certain enough."""
         batch, many = masking.batch, masking.many
         whole = Fit(*(np.zeros(shape) for shape in ((batch, many), batch, batch, (batch, many))))
-        most, uncertain = 0, 0
+        most, uncertain, told = 0, 0, []
         counts = masking.counts.numpy()
         random = has_random_scores(masking)
         for count in np.unique(counts).tolist():
@@ -91,6 +92,13 @@ class Surrogate(Hiding):
                 if not open_rows.any() or drawn in (before, 0) or drawn >= self.max_samples:
                     break
                 budget = min(2 * max(budget, drawn), self.max_samples)
+            if unknown := int(np.isinf(fit.errors).any(1).sum()):
+                told.append(
+                    f"{drawn} masks are too few for the {count} features of {unknown} of {batch} samples: the values "
+                    f"are not determined, and the standard errors infinite; give samples={4 * count}, or a partition "
+                    "with fewer features"
+                )
+                open_rows &= np.isfinite(fit.errors).all(1)
             uncertain += int(open_rows.sum())
             most = max(most, drawn)
             for name in ("intercept", "r2"):
@@ -100,7 +108,7 @@ class Surrogate(Hiding):
         text = (
             f"the standard errors of {uncertain} of {batch} samples are above tolerance after {most} samples"
         )
-        return whole, most, (text,) if uncertain else ()
+        return whole, most, (*warned(told), *((text,) if uncertain else ()))
 
     def explanation(
         self, masking: Masking, fits: Fit, total: Numbers, samples: int, warnings: tuple[str, ...]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.inputs import Inputs
+from apportion.core.numbers import holds
 from apportion.engines.substitution import HARMLESS, Gradients, Score, Substitute, Substitution
 from apportion.errors import InputError
 
@@ -131,7 +132,8 @@ def baselines_of(
 ) -> list[Tensor]:
     """One (baselines, batch or 1, …) tensor for each leaf."""
     if isinstance(baseline, int | float) and math.isfinite(baseline):
-        return [torch.full_like(end[:1], baseline)[None] for end in ends]
+        number = torch.tensor(baseline, dtype=torch.float64)
+        return [_in_format_of(end, number).expand(1, *end[:1].shape) for end in ends]
     if not isinstance(baseline, Tensor | tuple | Mapping):
         raise InputError(
             f"baseline is {baseline!r:.60}; accepted: a finite number, or tensors like the inputs"
@@ -210,8 +212,18 @@ def _stack_baselines(baseline: Tensor, end: Tensor, what: str) -> Tensor:
             f"baseline has shape {tuple(baseline.shape)}; accepted: {tuple(end.shape)} as {what}, what "
             "broadcasts to it, or one more leading dimension for several baselines"
         )
-    one = one.detach().to(end)
+    one = _in_format_of(end, one.detach())
     while one.dim() < end.dim() + 1:
         one = one.unsqueeze(1)
     rows = end.shape[0] if one.shape[1] == end.shape[0] else 1
     return one.expand(one.shape[0], rows, *end.shape[1:])
+
+
+def _in_format_of(end: Tensor, baseline: Tensor) -> Tensor:
+    """A baseline in the number format of the inputs. InputError where it is another one there, but for rounding."""
+    if not holds(end.dtype, baseline, False):
+        raise InputError(
+            f"baseline has numbers that {end.dtype}, the format of the inputs, does not hold; accepted: numbers that "
+            "fit, or inputs in a wider format, such as x.double()"
+        )
+    return baseline.to(end)
