@@ -17,6 +17,7 @@ from torch import Tensor
 from apportion.core.calling import Model
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features
+from apportion.core.from_call import for_samples
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
@@ -140,6 +141,8 @@ class Case:
         """Explain by a method: these inputs of this model, or others (`rows` for each of these), which are
         counted as the test's cost."""
         asked = signature(method).parameters
+        if rows > 1:
+            method = for_samples(method, lambda given: given.repeated(rows))
         known = {name: getattr(self, name) for name in ("features", "mask") if name in asked}
         if rows > 1 and known.get("features"):
             known["features"] = [feature for feature in known["features"] for _ in range(rows)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from apportion.core import features as features_module
 from apportion.core.features import Features, ImageFeatures
 from apportion.core.files import read_tensors, write_tensors, written
+from apportion.core.from_call import for_samples
 from apportion.core.registry import is_listed, recorded
 from apportion.core.target import probabilities
 from apportion.core.trees import map_tensors
@@ -73,6 +74,7 @@ class Result:
         cut = {name: map_tensors(getattr(self, name), lambda t: t[part]) for name in ("values", *_TENSORS)}
         return {
             **cut,
+            "method": for_samples(self.method, lambda given: given.cut(part)),
             "features": None if self.features is None else self.features[part],
             "notes": notes,
         }

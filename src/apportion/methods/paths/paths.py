@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.from_call import given_of
 from apportion.core.inputs import Inputs
 from apportion.engines.substitution import HARMLESS, Gradients, Score, Substitute, Substitution
 from apportion.errors import InputError
@@ -130,6 +131,7 @@ def baselines_of(
     subject: Gradients, score: Score, ends: list[Tensor], baseline: Inputs | float
 ) -> list[Tensor]:
     """One (baselines, batch or 1, …) tensor for each leaf."""
+    baseline = given_of(baseline)
     if isinstance(baseline, int | float) and math.isfinite(baseline):
         return [torch.full_like(end[:1], baseline)[None] for end in ends]
     if not isinstance(baseline, Tensor | tuple | Mapping):
