@@ -21,7 +21,7 @@ class ByContent:
     def _content(self) -> tuple[Any, ...]:
         settings = [(each.name, getattr(self, each.name)) for each in fields(self) if each.compare]  # type: ignore[arg-type]
         return type(self).__name__, *(
-            (name, _digest(v) if isinstance(v, Tensor) else v) for name, v in settings
+            (name, digest(v) if isinstance(v, Tensor) else v) for name, v in settings
         )
 
     def __eq__(self, other: object) -> bool:
@@ -42,7 +42,8 @@ class _Digest(str):
         return str(self)
 
 
-def _digest(tensor: Tensor) -> _Digest:
+def digest(tensor: Tensor) -> _Digest:
+    """A tensor by its kind, its shape and its content, to the bit."""
     dense = tensor.detach().cpu().contiguous()
     kind, shape = str(dense.dtype).removeprefix("torch."), "×".join(map(str, dense.shape))
     name = hashlib.sha256(f"{kind} {shape} ".encode() + dense.view(-1).numpy().tobytes()).hexdigest()[:12]

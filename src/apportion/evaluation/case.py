@@ -17,6 +17,7 @@ from torch import Tensor
 from apportion.core.calling import Model
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, same_input
+from apportion.core.from_call import for_samples
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
@@ -29,7 +30,7 @@ from apportion.evaluation.curves import Curve, Order, Reading, Way
 from apportion.evaluation.reference_maps import Map, target_of, values_of
 from apportion.results.cost import Cost
 from apportion.results.explanation import Explanation
-from apportion.results.scores import Scores
+from apportion.results.scores import Scores, refused_scores
 
 
 class Measured(NamedTuple):
@@ -140,6 +141,8 @@ class Case:
         """Explain by a method: these inputs of this model, or others (`rows` for each of these), which are
         counted as the test's cost."""
         asked = signature(method).parameters
+        if rows > 1:
+            method = for_samples(method, lambda given: given.repeated(rows))
         known = {name: getattr(self, name) for name in ("features", "mask") if name in asked}
         if rows > 1 and known.get("features"):
             known["features"] = [feature for feature in known["features"] for _ in range(rows)]
@@ -155,15 +158,35 @@ class Case:
             made = replace(made, features=tuple(self.features))
         return made
 
-    def scores(self, tests: Mapping[str, Any], explanation: Map) -> dict[str, Scores]:
-        """Run several tests on one map. What they hide runs together, and is counted as the first one's cost."""
-        found = {}
+    def scores(
+        self, tests: Mapping[str, Any], explanation: Map, *, refusals: bool = False
+    ) -> dict[str, Scores]:
+        """Run several tests on one map. What they hide runs together, and is counted as the first one's cost.
+
+        With `refusals`, a test that refuses the map has scores that say why, instead of an error.
+        """
+        found: dict[str, Scores] = {}
         start, before = time.perf_counter(), self.passes
-        for test in tests.values():
-            if isinstance(test, CurveTest):
-                test.ask(self, explanation)
+
+        def refuse(name: str, error: InputError) -> None:
+            if not refusals:
+                raise error
+            found[name] = refused_scores(tests[name], self.masking().batch, str(error))
+
         for name, test in tests.items():
-            measured = test.measure(self, explanation)
+            if isinstance(test, CurveTest):
+                try:
+                    test.ask(self, explanation)
+                except InputError as error:
+                    refuse(name, error)
+        for name, test in tests.items():
+            if name in found:
+                continue
+            try:
+                measured = test.measure(self, explanation)
+            except InputError as error:
+                refuse(name, error)
+                continue
             end, after = time.perf_counter(), self.passes
             forwards, backwards = (math.ceil(now - b) for now, b in zip(after, before, strict=True))
             found[name] = Scores(
@@ -175,7 +198,7 @@ class Case:
                 notes=dict(measured.notes),
             )
             start, before = end, after
-        return found
+        return {name: found[name] for name in tests}
 
     def score(self, test: Any, explanation: Map) -> Scores:
         """Run one test on one map."""

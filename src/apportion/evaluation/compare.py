@@ -18,7 +18,7 @@ from apportion.core.target import Target, class_indices
 from apportion.engines.masking.replacements import Blur, Delete, Mean, Replacement
 from apportion.errors import InputError, check_whole
 from apportion.evaluation.case import Case, CurveTest
-from apportion.evaluation.reference_maps import Map, references, target_of
+from apportion.evaluation.reference_maps import Map, references, target_of, values_of
 from apportion.results.explanation import Explanation
 from apportion.results.scores import Scores
 from apportion.results.table import Table, join_tables
@@ -42,8 +42,9 @@ def compare(
 ) -> Table:
     """Put explanations of the same inputs through the same tests, beside the rows random, uniform and reversed.
 
-    What is run for one test is not run again for another. The row `reversed` is the first method's. The table warns
-    where another method would win under one of `replacements`.
+    What is run for one test is not run again for another. A test that cannot take a method is not applicable there, and
+    one that can take none has no column; the notes of the table say why. The row `reversed` is the first method's. The
+    table warns where another method would win under one of `replacements`.
 
     Args:
         model (Model or Classifier): The model.
@@ -107,17 +108,24 @@ def compare(
         if name in rows:
             raise InputError(f"a method is called {name!r}, as a reference row is; accepted: another name")
     rows |= beside
-    scores = {row: case.scores(chosen, m) for row, m in rows.items()}
+    for row in rows.values():
+        values_of(row, case.masking().inputs)  # a map that no test could take
+    scores = {row: case.scores(chosen, m, refusals=True) for row, m in rows.items()}
+    made = {row: m for row, m in rows.items() if row not in beside}
+    taken = {name for row in made for name in chosen if not scores[row][name].refusal}
+    if not taken:
+        raise InputError("; ".join(dict.fromkeys(s.refusal for row in made for s in scores[row].values())))
     if replacements is None:
         replacements = _usual_replacements(case)
-    open_tests = {n: t for n, t in chosen.items() if isinstance(t, CurveTest) and t.replacement is None}
+    open_tests = {
+        n: t for n, t in chosen.items() if isinstance(t, CurveTest) and t.replacement is None and n in taken
+    }
     default = repr(case.masking().parts[0].replacement)
     panel: dict[str, dict[str, dict[str, Scores]]] = {name: {} for name in open_tests if replacements}
-    made = {row: m for row, m in rows.items() if row not in beside}
     by_replacement = {default: {row: scores[row] for row in made}}
     for other in replacements:
         changed = {name: replace(test, replacement=other) for name, test in open_tests.items()}
-        by_replacement[repr(other)] = {row: case.scores(changed, m) for row, m in made.items()}
+        by_replacement[repr(other)] = {row: case.scores(changed, m, refusals=True) for row, m in made.items()}
     for name, by_name in panel.items():
         for used, found in by_replacement.items():
             by_name[used] = {row: of_row[name] for row, of_row in found.items()}

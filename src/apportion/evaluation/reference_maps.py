@@ -151,7 +151,7 @@ class Reversed:
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None, **known: Any) -> Explanation:
         made: Explanation = self.method(model, inputs, target, **known)
-        return replace(made, values=self.values(made.values), method=self, total=None)
+        return replace(made, values=self.values(made.values), method=Reversed(made.method), total=None)
 
     def values(self, like: Values) -> Values:
         turned: Values = map_tensors(like, torch.neg)

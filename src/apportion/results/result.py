@@ -14,6 +14,7 @@ from torch import Tensor
 from apportion.core import features as features_module
 from apportion.core.features import Features, ImageFeatures
 from apportion.core.files import read_tensors, write_tensors, written
+from apportion.core.from_call import for_samples
 from apportion.core.registry import is_listed, recorded
 from apportion.core.target import probabilities
 from apportion.core.trees import map_tensors
@@ -71,7 +72,12 @@ class Result:
         """The fields that differ from sample to sample, cut to one of them."""
         notes = {key: note[part] if isinstance(note, tuple) else note for key, note in self.notes.items()}
         cut = {name: map_tensors(getattr(self, name), lambda t: t[part]) for name in ("values", *_TENSORS)}
-        return {**cut, "features": None if self.features is None else self.features[part], "notes": notes}
+        return {
+            **cut,
+            "method": for_samples(self.method, lambda given: given.cut(part)),
+            "features": None if self.features is None else self.features[part],
+            "notes": notes,
+        }
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):

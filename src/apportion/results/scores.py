@@ -21,6 +21,9 @@ from apportion.results.statistics import interval_of_mean
 SCHEMA = 1
 
 
+REFUSED = "not applicable: "  # begins the reason of what no score was asked of
+
+
 @dataclass(frozen=True, eq=False)
 class Scores:
     """The scores that a test gives, one number for each sample.
@@ -74,6 +77,13 @@ class Scores:
     def n(self) -> int:
         """How many values are defined."""
         return len(self.defined)
+
+    @property
+    def refusal(self) -> str:
+        """Why the test could not be run at all; "" where it was."""
+        return (
+            "" if self.n or not self.undefined.startswith(REFUSED) else self.undefined.removeprefix(REFUSED)
+        )
 
     @property
     def mean(self) -> float:
@@ -177,3 +187,13 @@ class Scores:
 
 def _where(which: Tensor) -> list[int]:
     return [int(i) for i in which.nonzero().flatten()[:5]]
+
+
+def refused_scores(test: Any, many: int, why: str) -> Scores:
+    """What stands in a table for a test that cannot be run here, and why.
+
+    >>> refused_scores("ROAR()", 2, "there are no labels").refusal
+    'there are no labels'
+    """
+    better = getattr(test, "higher_is_better", None)
+    return Scores(torch.full((many,), torch.nan), repr(test), better, undefined=f"{REFUSED}{why}")

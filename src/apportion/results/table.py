@@ -55,7 +55,18 @@ class Table:
     @property
     def tests(self) -> tuple[str, ...]:
         """The columns."""
-        return tuple(next(iter(self.scores.values())))
+        left_out = self.left_out
+        return tuple(test for test in next(iter(self.scores.values())) if test not in left_out)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """The tests that no method could take, which have no column, and why."""
+        found = {}
+        for test in next(iter(self.scores.values())):
+            reasons = [self.scores[method][test].refusal for method in self.methods]
+            if reasons and all(reasons):
+                found[test] = "; ".join(dict.fromkeys(reasons))
+        return found
 
     def ranks(self, test: str) -> dict[str, float]:
         """The rank of each method, 1 the best; NaN where a test has no direction or no value."""
@@ -85,7 +96,7 @@ class Table:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the table should know: references that beat methods, winners that change."""
-        found = []
+        found = [f"{test} can take none of the methods: {why}" for test, why in self.left_out.items()]
         for test in (test for test in self.tests if test not in self.blind):
             for method in self.methods:
                 mine = self._oriented(method, test)
@@ -106,7 +117,7 @@ class Table:
             "tests": list(self.tests),
             "references": list(self.references),
             "scores": {
-                row: {test: _describe_scores(scores) for test, scores in by_test.items()}
+                row: {test: _describe_scores(by_test[test]) for test in self.tests}
                 for row, by_test in self.scores.items()
             },
             "ranks": {test: _without_nan(self.ranks(test)) for test in self.tests},
@@ -181,9 +192,11 @@ class Table:
             remarks.append(
                 f"agreement of the tests on the ranks of the methods: Krippendorff's α = {format_number(alpha)}"
             )
-        why = dict.fromkeys(s.undefined for row in self.scores.values() for s in row.values() if s.undefined)
+        shown = [(row, test, self.scores[row][test]) for row in self.scores for test in self.tests]
+        why = dict.fromkeys(s.undefined for _, _, s in shown if s.undefined and not s.refusal)
         if why:
             remarks.append(f"undefined: {'; '.join(why)}")
+        remarks += [f"not applicable: {test} to {row}: {s.refusal}" for row, test, s in shown if s.refusal]
         return remarks + [f"note: {warning}" for warning in self.warnings]
 
     def leading(self, test: str) -> set[str]:
@@ -212,7 +225,7 @@ class Table:
 def join_tables(tables: Sequence[Table]) -> Table:
     """One table of the samples of several, which have the same rows and tests."""
     first = tables[0]
-    if any((t.tests, tuple(t.scores)) != (first.tests, tuple(first.scores)) for t in tables):
+    if any(_names(t) != _names(first) for t in tables):
         raise InputError("the tables have other rows or tests; accepted: the same in all")
 
     def join(each: Sequence[Mapping[str, Mapping[str, Scores]]]) -> dict[str, dict[str, Scores]]:
@@ -221,8 +234,13 @@ def join_tables(tables: Sequence[Table]) -> Table:
             for row, by_name in each[0].items()
         }
 
-    panel = {test: join([t.panel[test] for t in tables]) for test in first.panel}
+    common = [test for test in first.panel if all(test in t.panel for t in tables)]
+    panel = {test: join([t.panel[test] for t in tables]) for test in common}
     return replace(first, scores=join([t.scores for t in tables]), panel=panel)
+
+
+def _names(table: Table) -> list[tuple[str, tuple[str, ...]]]:
+    return [(row, tuple(by_test)) for row, by_test in table.scores.items()]
 
 
 def _join_scores(parts: Sequence[Scores]) -> Scores:
@@ -255,7 +273,7 @@ def format_cells(column: Sequence[Scores]) -> list[str]:
 
 def _cell(scores: Scores, scale: float) -> str:
     if not scores.n:
-        return "undefined"
+        return "not applicable" if scores.refusal else "undefined"
     mean, low, high = (format_number(v, scale) for v in (scores.mean, *scores.interval()))
     return mean if scores.n == 1 else f"{mean} [{low}, {high}]"
 

@@ -22,7 +22,7 @@ from apportion.models import load
 from apportion.pipeline.given import Given
 from apportion.pipeline.prepared import Prepared, prepare
 from apportion.results.explanation import Explanation
-from apportion.results.scores import Scores
+from apportion.results.scores import Scores, refused_scores
 from apportion.results.table import Table
 from apportion.study.config import Data, Study
 from apportion.study.store import Cell, CellResult, Store
@@ -75,12 +75,15 @@ class _Pair:
         curves: dict[str, npt.NDArray[np.float64]] = {}
         left_out, curve_of = {}, ""
         for method in [*self.study.methods, "random", "uniform", "reversed"]:
-            row = {}
+            row: dict[str, Scores] = {}
             for test in self.study.tests:
                 result = self.store.get(self._cell(method, test), lambda m=method, t=test: self._score(m, t))  # type: ignore[misc]
-                if "left_out" in result.numbers:
-                    left_out[method] = result.numbers["left_out"]
-                    break
+                if (why := result.numbers.get("left_out")) is not None:
+                    if not row and result.numbers.get("at_fault") != "test":
+                        left_out[method] = why
+                        break
+                    row[test] = refused_scores(from_repr(test, "test"), len(self.rows), why)
+                    continue
                 row[test] = Scores.from_dict(result.numbers["scores"])
                 if result.numbers["curves"] and curve_of in ("", test):
                     curve_of = test
@@ -91,6 +94,10 @@ class _Pair:
         if len(beside) == len(scores):
             reasons = "; ".join(dict.fromkeys(left_out.values()))
             raise InputError(f"no method can explain {self.name} on {self.data.name}: {reasons}")
+        made = [row for method, row in scores.items() if method not in beside]
+        if all(found.refusal for row in made for found in row.values()):
+            reasons = "; ".join(dict.fromkeys(found.refusal for row in made for found in row.values()))
+            raise InputError(f"no test can be run for {self.name} on {self.data.name}: {reasons}")
         blind = tuple(test for test in self.study.tests if from_repr(test, "test").blind)
         table = Table(scores, beside, seed=self.study.seed, blind=blind)
         return Outcome(self.name, self.data.name, len(self.rows), table, curves, curve_of, left_out)
@@ -123,6 +130,9 @@ class _Pair:
         values, curves, why = [], [], ""
         try:
             explained = self._explanations(method)
+        except InputError as error:
+            return CellResult({"left_out": str(error)})
+        try:
             pairs = list(zip(self.prepared, explained, strict=True))
             for ((ready, explanation),) in progress(
                 [[pair] for pair in pairs], len(pairs), f"{method} · {test}"
@@ -134,7 +144,7 @@ class _Pair:
                     curve = found.notes["curves"]["morf"]
                     curves.append(np.interp(GRID, curve["share"], curve["value"]).tolist())
         except InputError as error:
-            return CellResult({"left_out": str(error)})
+            return CellResult({"left_out": str(error), "at_fault": "test"})
         scores = Scores(torch.tensor(values), repr(measure), measure.higher_is_better, undefined=why)
         return CellResult({"scores": scores.to_dict(), "curves": curves})
 

@@ -85,6 +85,7 @@ def _scores(one: Outcome) -> TextTable:
         found.best
     )
     notes += [f"Left out: {name}: {why}" for name, why in one.left_out.items()]
+    notes += [note.capitalize() for note in found.notes if note.startswith("not applicable")]
     notes += [f"Note: {warning}." for warning in one.table.warnings]
     return replace(found, notes=notes)
 
@@ -109,7 +110,7 @@ def _tests_agree(outcomes: Sequence[Outcome]) -> TextTable:
 
 def _data_agree(outcomes: Sequence[Outcome]) -> TextTable:
     rows = []
-    for test in outcomes[0].table.tests:
+    for test in (t for t in outcomes[0].table.tests if all(t in one.table.tests for one in outcomes)):
         ranks = ratings(outcomes, test)
         known = ranks.shape[1] > 1 and not np.isnan(ranks).any()
         rows.append([test, mean_or_dash(krippendorff_alpha(ranks) if known else float("nan"))])

@@ -10,6 +10,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from apportion.core.from_call import given_of
 from apportion.core.inputs import offsets_of
 from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Gradients, Score
@@ -45,6 +46,7 @@ def groups_of(subject: Gradients, score: Score, steps: Sequence[Tensor], groups:
 
     Raises InputError for groups that overlap, are empty or leave out an entry that moves.
     """
+    groups = given_of(groups)
     tokens, many, names = _number_features(subject, score)
     if groups is None:
         return Groups([t.clamp(min=0) for t in tokens], names)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from apportion.core.calling import Model, with_gradients
+from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Substitution
@@ -71,7 +72,8 @@ class InputHessian:
         zeros = [torch.zeros_like(end[:1])[None] for end in ends]
         paths = Paths(subject, zeros, ends, smoothing(self.beta) if kinks else TWICE)
         every = list(range(paths.many))
-        grouped = groups_of(subject, score, ends, self.groups if groups is None else groups)
+        made = with_call(self, subject.inputs, groups=groups)
+        grouped = groups_of(subject, score, ends, made.groups)
         sums = Sums(paths, grouped, rows_for(None, len(grouped)), self.chunk, self.vectorize)
         one = np.ones(1)
         sums.add(paths, every, [Nodes(one, one, one)] * len(every))
@@ -81,5 +83,5 @@ class InputHessian:
         notes = {"smoothed": kinks, "beta": self.beta if kinks else None}
         values = sums.values().to(dtype)
         return subject.result(
-            Interactions, self, values, None, score.output, names=(grouped.names,), notes=notes
+            Interactions, made, values, None, score.output, names=(grouped.names,), notes=notes
         )

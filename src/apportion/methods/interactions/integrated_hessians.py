@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
+from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Substitution
@@ -110,10 +111,9 @@ class IntegratedHessians:
         subject = Gradients(model, inputs, target, self.at)
         met: set[str] = set()
         score = subject.forward(Substitution(record_kinks(met), model=subject.model))
-        paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
-        grouped = groups_of(
-            subject, score, paths.steps(torch.arange(paths.many)), self.groups if groups is None else groups
-        )
+        made = with_call(self, subject.inputs, baseline=baseline, groups=groups)
+        paths = Paths.between(subject, score, made.baseline)
+        grouped = groups_of(subject, score, paths.steps(torch.arange(paths.many)), made.groups)
         if len(grouped) ** 2 * subject.batch > MOST_ENTRIES:
             raise InputError(
                 f"{len(grouped)} features make {len(grouped)}² interactions a sample; give groups, such as "
@@ -150,7 +150,7 @@ class IntegratedHessians:
             warnings.append(f"even with beta={BETAS[-1]:g} the score moves by more than drift={self.drift:g}")
         return subject.result(
             Interactions,
-            self,
+            made,
             sums.values().to(dtype),
             total.to(dtype) if sums.whole else None,
             score.output,

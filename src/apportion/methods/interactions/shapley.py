@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
+from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients
@@ -70,12 +71,11 @@ class ShapleyInteractions:
         approximators = _import_shapiq()
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
-        paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
+        made = with_call(self, subject.inputs, baseline=baseline, groups=groups)
+        paths = Paths.between(subject, score, made.baseline)
         if paths.baselines > 1:
             raise InputError(f"{paths.baselines} baselines were given; accepted by ShapleyInteractions: one")
-        grouped = groups_of(
-            subject, score, paths.steps(torch.arange(paths.many)), self.groups if groups is None else groups
-        )
+        grouped = groups_of(subject, score, paths.steps(torch.arange(paths.many)), made.groups)
         many = len(grouped)
         values = torch.zeros(subject.batch, many, many, dtype=torch.float64)
         for sample in range(subject.batch):
@@ -98,7 +98,7 @@ class ShapleyInteractions:
                     )
         total = paths.totals().to(score.dtype)
         values = values.to(score.output.device, score.dtype)
-        return subject.result(Interactions, self, values, total, score.output, names=(grouped.names,))
+        return subject.result(Interactions, made, values, total, score.output, names=(grouped.names,))
 
 
 def _score_coalitions(paths: Paths, groups: Groups, sample: int, masks: Tensor) -> Tensor:

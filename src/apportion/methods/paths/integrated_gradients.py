@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
+from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients
@@ -70,7 +71,8 @@ class IntegratedGradients:
     ) -> Explanation:
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
-        paths = Paths.between(subject, score, self.baseline if baseline is None else baseline)
+        made = with_call(self, subject.inputs, baseline=baseline)
+        paths = Paths.between(subject, score, made.baseline)
         values = [torch.zeros_like(end) for end in paths.ends]  # (batch, …) each
         missed: set[int] = set()
         coarse: set[int] = set()
@@ -88,7 +90,7 @@ class IntegratedGradients:
             else warn_of_shortfalls(paths, missed, coarse - missed, f"after max_nodes={self.max_nodes} nodes")
         )
         notes = {"nodes": most, "baselines": paths.baselines}
-        return subject.explanation(self, score, values, paths.totals(), warnings=warnings, notes=notes)
+        return subject.explanation(made, score, values, paths.totals(), warnings=warnings, notes=notes)
 
     def _converge(self, paths: Paths, block: Tensor) -> tuple[list[Tensor], int, Tensor, Tensor]:
         """The values of each path, the most nodes used, and the paths that are not within tolerance: for want of

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.from_call import given_of
 from apportion.core.inputs import Inputs
 from apportion.core.numbers import holds
 from apportion.engines.substitution import HARMLESS, Gradients, Score, Substitute, Substitution
@@ -131,6 +132,7 @@ def baselines_of(
     subject: Gradients, score: Score, ends: list[Tensor], baseline: Inputs | float
 ) -> list[Tensor]:
     """One (baselines, batch or 1, …) tensor for each leaf."""
+    baseline = given_of(baseline)
     if isinstance(baseline, int | float) and math.isfinite(baseline):
         number = torch.tensor(baseline, dtype=torch.float64)
         return [_in_format_of(end, number).expand(1, *end[:1].shape) for end in ends]

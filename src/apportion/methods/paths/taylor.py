@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
+from apportion.core.content import ByContent
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target, pick
 from apportion.engines.substitution import Gradients, Score
@@ -73,6 +74,7 @@ class Taylor:
         score = subject.forward()
         ends = [leaf.detach() for leaf in score.leaves]
         check_samples(ends, subject.batch)
+        made = self._with_data(data)
         if data is None:
             roots, left = self._follow_gradient(subject, score, ends)
         else:
@@ -91,7 +93,14 @@ class Taylor:
         values = [(x - root) * g for x, root, g in zip(ends, roots, gradients, strict=True)]
         distance = _flatten([x - root for x, root in zip(ends, roots, strict=True)]).norm(dim=1).tolist()
         notes = {"root_score": tuple(left.tolist()), "distance": tuple(distance)}
-        return subject.explanation(self, score, values, value, notes=notes)
+        return subject.explanation(made, score, values, value, notes=notes)
+
+    def _with_data(self, data: Tensor | None) -> Taylor:
+        """The method that the result names, which knows the data of the call."""
+        if not isinstance(data, Tensor):
+            return self
+        own = {each.name: getattr(self, each.name) for each in fields(Taylor)}
+        return TaylorWithData(**own, data=data.detach().clone())
 
     def _follow_gradient(
         self, subject: Gradients, score: Score, ends: list[Tensor]
@@ -206,6 +215,23 @@ class Taylor:
             root[open_rows[better]], left[open_rows[better]] = points[better], found[better]
             open_rows = open_rows[~(found.abs() <= self.tolerance * own.abs())]
         return root, left
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TaylorWithData(ByContent, Taylor):
+    """`Taylor` with the `data=` of its call: what a result names, so that it explains the same again. Settings: that
+    below and those of [Taylor][apportion.methods.paths.taylor.Taylor].
+
+    Attributes:
+        data (Tensor): Samples in the form of the inputs.
+    """
+
+    data: Tensor = field(kw_only=True)
+
+    def __call__(
+        self, model: Model, inputs: Inputs, target: Target = None, *, data: Tensor | None = None
+    ) -> Explanation:
+        return super().__call__(model, inputs, target, data=self.data if data is None else data)
 
 
 def _widen(numbers: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
+from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute, Substitution, no_derivatives
@@ -55,7 +56,8 @@ class DeepLIFT:
         subject = Gradients(model, inputs, target, self.at)
         first = subject.forward(grad=False)
         ends = [leaf.detach() for leaf in first.leaves]
-        every = baselines_of(subject, first, ends, self.baseline if baseline is None else baseline)
+        made = with_call(self, subject.inputs, baseline=baseline)
+        every = baselines_of(subject, first, ends, made.baseline)
         values, total = [torch.zeros_like(end) for end in ends], torch.zeros_like(first.value)
         warnings: tuple[str, ...] = ()
         for one in zip(*every, strict=True):  # (batch or 1, …) for each leaf
@@ -70,7 +72,7 @@ class DeepLIFT:
             total += (score.value.detach() - at_reference) / len(every[0])
             warnings += met.warnings
         warnings = tuple(dict.fromkeys(warnings))
-        return subject.explanation(self, first, values, total=total, warnings=warnings)
+        return subject.explanation(made, first, values, total=total, warnings=warnings)
 
 
 @dataclass
