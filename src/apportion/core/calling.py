@@ -198,6 +198,15 @@ _DREW = (
 )
 
 
+def is_multi_label(model: Any) -> bool:
+    """Whether each class of a Hugging Face model is a question of its own, as its configuration says."""
+    configurations = (getattr(one, "config", None) for one in modules_behind(model))
+    return any(getattr(one, "problem_type", None) == _MULTI_LABEL for one in configurations)
+
+
+_MULTI_LABEL = "multi_label_classification"
+
+
 def is_training(model: Any) -> bool:
     """Whether any module of it is in training mode."""
     return any(module.training for one in modules_behind(model) for module in one.modules())
