@@ -658,3 +658,10 @@ def test_replacements_in_half_precision(dtype: torch.dtype) -> None:
     row = torch.rand(4, 5).to(dtype)
     found = hide(row, torch.zeros(4, 5).bool(), Quartiles(torch.rand(600, 5)))
     assert found.dtype == dtype
+
+
+def test_a_table_of_yes_and_no_is_explained_as_numbers() -> None:
+    table = np.array([[True, False, True], [False, True, True]])
+    weight = np.array([1.0, 2.0, 4.0])
+    found = ap.KernelSHAP()(lambda x: x @ weight, table, 0)
+    np.testing.assert_allclose(found.values.numpy(), table * weight, atol=1e-6)

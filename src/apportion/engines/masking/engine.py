@@ -45,7 +45,7 @@ class Masking(Subject):
         inputs (Tensor, tuple or dict of Tensor, or array): The inputs, the samples first.
         target (int, Tensor, callable, default None): The scalar explained; None: the predicted class.
         partition (Partition or label map, default None): Cuts the inputs into features; None: see `default_partition`,
-            for integers in a NumPy array columns, for what a tokenizer returned its words.
+            for integers and booleans in a NumPy array columns, for what a tokenizer returned its words.
         replacement (Replacement, default None): What stands in the place of hidden features; None: the token id `mask`
             or 0 for token ids, zero for numbers.
         features (sequence of Features, default None): Those of the domain, one for each sample.
@@ -76,6 +76,8 @@ class Masking(Subject):
         if mask is not None:
             check_whole(0, mask=mask)
         check_whole(0, seed=seed)
+        if isinstance(inputs, np.ndarray) and inputs.dtype == bool:  # a table of yes and no, and no mask
+            inputs = inputs.astype(np.float32)
         given = _as_tensor("inputs", inputs) if isinstance(inputs, np.ndarray) else inputs
         super().__init__(model, given, target)
         self.numpy = isinstance(inputs, np.ndarray) and not isinstance(self.model, torch.nn.Module)
