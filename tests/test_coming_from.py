@@ -164,3 +164,45 @@ def test_quantus_takes_the_map_as_it_is() -> None:
     )
     theirs = quantus.EffectiveComplexity(**{**settings, "abs": True})(**known)
     assert ap.EffectiveComplexity(partition=Pixels())(model, x, explanation).values.tolist() == theirs
+
+
+def test_numbers_of_each_sample_are_held_under_the_name_of_a_mask() -> None:
+    torch.manual_seed(0)
+    x, w = torch.randn(6, 6), torch.randn(6, 6)
+
+    def model(x: Tensor, attention_mask: Tensor) -> Tensor:
+        return (x * attention_mask).sum(1, keepdim=True)
+
+    for method in (ap.InputXGradient(), ap.IntegratedGradients(), ap.Occlusion(), ap.KernelSHAP(chunk=6)):
+        same(method(model, {"x": x, "attention_mask": w}, 0).values["x"], x * w, 1e-4)
+
+
+def test_captum_layers_start_at_what_a_zero_input_gives(captum: Any) -> None:
+    model, x = network(), rows()
+    theirs = captum.LayerIntegratedGradients(model, model[0]).attribute(x, target=1, n_steps=50)
+    ours = ap.IntegratedGradients(at="0", nodes=50)(model, x, target=1, baseline=torch.zeros_like(x))
+    same(ours.values, theirs)
+
+
+def test_an_occlusion_window_that_stands_out_is_shared_by_what_is_inside(captum: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(25, 2)).double()
+    x = torch.randn(1, 1, 5, 5, dtype=torch.float64)
+    theirs = captum.Occlusion(model).attribute(x, (1, 2, 2), strides=(1, 2, 2), target=0)
+    inside = torch.ones(5, 5, dtype=torch.float64)
+    inside[:4, :4], inside[4, :4], inside[:4, 4] = 4, 2, 2
+    same(ap.Occlusion(patch=2, stride=2)(model, x, 0).values * inside, theirs)
+
+
+@needs("zennit")
+def test_zennit_wsquare_without_the_bias() -> None:
+    from zennit.rules import WSquare
+
+    torch.manual_seed(0)
+    layer, x = nn.Linear(6, 3).double(), rows().requires_grad_()
+    ours = ap.LRP(ap.Composite(linear=ap.WSquare()))(layer, x.detach(), target=1)
+    handle = WSquare(zero_params="bias").register(layer)
+    score = layer(x)
+    (theirs,) = torch.autograd.grad(score, x, torch.eye(3, dtype=torch.float64)[1] * score.detach())
+    handle.remove()
+    same(ours.values, theirs)

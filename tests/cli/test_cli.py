@@ -4,6 +4,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -17,13 +18,17 @@ from rich.console import Console
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
+import apportion as ap
 from apportion import LRP, Explanation, InputError
 from apportion.cli.app import app
 from apportion.cli.lists import split
 from apportion.display import terminal
 from apportion.display.views import BarsView
+from apportion.engines.masking.engine import Masking
+from apportion.evaluation.curves import read_answers
 from apportion.models import SHIPPED, load
 from apportion.pipeline.given import read_tensors, recognise
+from apportion.results.result import decision
 
 SENTENCE = "The plot is thin, but the acting is superb."
 
@@ -651,6 +656,37 @@ def folders(tmp_path_factory):
     }
     (root / "vit" / "preprocessor_config.json").write_text(json.dumps(processor))
     return root
+
+
+@pytest.mark.parametrize("kind", ["TokenClassification", "CausalLM", "QuestionAnswering", "MaskedLM"])
+def test_folders_with_another_head_are_refused_by_what_they_hold(tmp_path, kind):
+    transformers = pytest.importorskip("transformers")
+    sizes = {"vocab_size": 11, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    name = "Bert" if kind in ("MaskedLM", "QuestionAnswering") else "Qwen2"
+    config = getattr(transformers, f"{name}Config")(intermediate_size=16, num_labels=3, **sizes)
+    if name == "Qwen2":
+        config.num_key_value_heads = 2
+    getattr(transformers, f"{name}For{kind}")(config).save_pretrained(tmp_path)
+    with pytest.raises(ap.InputError, match=rf"holds {name}For{kind}, .*; accepted: classifiers of texts"):
+        ap.load(str(tmp_path))
+
+
+def test_a_multi_label_folder_has_a_probability_for_each_class(tmp_path, folders):
+    transformers = pytest.importorskip("transformers")
+    shutil.copytree(folders / "bert", tmp_path / "many")
+    config = transformers.AutoConfig.from_pretrained(folders / "bert")
+    config.problem_type = "multi_label_classification"
+    config.save_pretrained(tmp_path / "many")
+    classifier = ap.load(str(tmp_path / "many"))
+    for method in (ap.LRP(), ap.Occlusion()):
+        found = ap.explain(classifier, "a funny movie", method)
+        chances = found.output[0].double().sigmoid().sort(descending=True).values.tolist()
+        assert [chance for _, _, chance in decision(found).ranking] == pytest.approx(chances)
+        assert decision(ap.Explanation.load(found.save(tmp_path / "e.safetensors"))).probability == chances[0]
+    inputs, _ = classifier.prepared("a funny movie")
+    masking = Masking(classifier, inputs)
+    read = read_answers(masking, masking.output, torch.arange(1))[1]
+    assert float(read) == pytest.approx(chances[0])
 
 
 def test_a_text_classifier_from_a_folder(here, folders):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from apportion.core.classifier import Classifier
 from apportion.core.inputs import Inputs, rekeyed
+from apportion.core.modules_behind import modules_behind
 from apportion.core.private_torch import BatchNorm, Dropout
 from apportion.core.progress import model_called
 from apportion.core.trees import keyed, map_tensors, tensors_in
@@ -96,7 +97,7 @@ def _ids_refused(model: Model, inputs: Inputs, error: str) -> str | None:
     if "index out of range in self" not in error:
         return None
     ids = [f"from {int(t.min())} to {int(t.max())}" for t in tensors_in(inputs) if not t.is_floating_point()]
-    modules = model.modules() if isinstance(model, torch.nn.Module) else ()
+    modules = [module for one in modules_behind(model) for module in one.modules()]
     rows = {str(m.num_embeddings): m for m in modules if isinstance(m, nn.Embedding | nn.EmbeddingBag)}
     known = f"; its embeddings have {', '.join(rows)} rows" if rows else ""
     return f"the model has no entry for one of the ids {', '.join(ids)} in {given}, or for its place{known}"
@@ -197,9 +198,18 @@ _DREW = (
 )
 
 
+def is_multi_label(model: Any) -> bool:
+    """Whether each class of a Hugging Face model is a question of its own, as its configuration says."""
+    configurations = (getattr(one, "config", None) for one in modules_behind(model))
+    return any(getattr(one, "problem_type", None) == _MULTI_LABEL for one in configurations)
+
+
+_MULTI_LABEL = "multi_label_classification"
+
+
 def is_training(model: Any) -> bool:
     """Whether any module of it is in training mode."""
-    return isinstance(model, nn.Module) and any(module.training for module in model.modules())
+    return any(module.training for one in modules_behind(model) for module in one.modules())
 
 
 def warn_about_training(model: Any) -> tuple[str, ...]:
@@ -208,7 +218,7 @@ def warn_about_training(model: Any) -> tuple[str, ...]:
     if not is_training(model):
         return ()
     found = []
-    for name, module in model.named_modules():
+    for name, module in (named for one in modules_behind(model) for named in one.named_modules()):
         kind = getattr(module, "original_name", "") if isinstance(module, torch.jit.ScriptModule) else ""
         if module.training and ("BatchNorm" in kind or "InstanceNorm" in kind):
             raise InputError(

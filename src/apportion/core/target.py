@@ -146,14 +146,15 @@ def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
     return value
 
 
-def probabilities(scores: Tensor) -> Tensor:
+def probabilities(scores: Tensor, each: bool = False) -> Tensor:
     """The (batch, classes) probabilities that scores stand for: their softmax, or the sigmoid of a single score.
-    Scores that are probabilities already, none below 0 and each row with the sum 1, stay as they are.
+    Scores that are probabilities already, none below 0 and each row with the sum 1, stay as they are. With `each`
+    every class is a question of its own, whose probability is the sigmoid of its score.
 
     >>> probabilities(torch.tensor([[0.2, 0.8]])), probabilities(torch.zeros(1, 2))
     (tensor([[0.2000, 0.8000]]), tensor([[0.5000, 0.5000]]))
     """
-    return scores if are_probabilities(scores) else squashed(scores)
+    return scores if are_probabilities(scores) and not each else squashed(scores, each)
 
 
 def are_probabilities(scores: Tensor) -> bool:
@@ -161,9 +162,9 @@ def are_probabilities(scores: Tensor) -> bool:
     return bool((scores.amin() >= 0) & ((scores.sum(1) - 1).abs().amax() < 1e-3)) and scores.shape[1] > 1
 
 
-def squashed(scores: Tensor) -> Tensor:
-    """The softmax of (batch, classes) scores, or the sigmoid of a single one."""
-    return scores.sigmoid() if scores.shape[1] == 1 else scores.softmax(1)
+def squashed(scores: Tensor, each: bool = False) -> Tensor:
+    """The softmax of (batch, classes) scores, or the sigmoid of a single one (or of `each`)."""
+    return scores.sigmoid() if each or scores.shape[1] == 1 else scores.softmax(1)
 
 
 def unsquashed(chances: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, behind, warn_about_training
+from apportion.core.calling import Model, behind, is_multi_label, warn_about_training
 from apportion.core.inputs import Inputs, Values, checked_inputs
 from apportion.core.target import Target, described
 from apportion.core.trees import all_finite, tensors_in
@@ -102,6 +102,8 @@ class Subject:
     ) -> R:
         """The result of a method: `values`, what they are to add up to, and the (batch, classes) scores. `made` is the
         kind of result, `more` are its other fields."""
+        if is_multi_label(self.model):
+            more["notes"] = {**more.get("notes", {}), "probabilities": "sigmoid"}
         return made(
             values=values,
             total=None if total is None else total.detach(),

@@ -214,6 +214,8 @@ def from_hugging_face(name: str, network: bool) -> Classifier:
         raise InputError(f"{what} is a folder without a config.json; accepted: what save_pretrained wrote")
     with _one_line(what):
         config = transformers.AutoConfig.from_pretrained(name, **options)
+    heads = " ".join(getattr(config, "architectures", None) or ())
+    _refuse_other_heads(what, heads)
     text, image = (
         type(config) in kind._model_mapping
         for kind in (
@@ -221,7 +223,6 @@ def from_hugging_face(name: str, network: bool) -> Classifier:
             transformers.AutoModelForImageClassification,
         )
     )
-    heads = " ".join(getattr(config, "architectures", None) or ())
     if text and not (image and "ImageClassification" in heads):
         domain, kind = "text", transformers.AutoModelForSequenceClassification
     elif image:
@@ -237,6 +238,27 @@ def from_hugging_face(name: str, network: bool) -> Classifier:
         )
     labels = tuple(config.id2label[i] for i in sorted(config.id2label))
     return _with_preparation(model.eval(), domain, labels, name, options)
+
+
+_OTHER_HEADS = {
+    "ForTokenClassification": "a class for each token",
+    "ForCausalLM": "a language model, which predicts the next token",
+    "LMHeadModel": "a language model, which predicts the next token",
+    "ForMaskedLM": "a language model, which predicts masked tokens",
+    "ForConditionalGeneration": "a sequence to sequence model",
+    "ForSeq2SeqLM": "a sequence to sequence model",
+    "ForQuestionAnswering": "a model that marks answers in a text",
+    "ForMultipleChoice": "a model that chooses among texts",
+}
+
+
+def _refuse_other_heads(what: str, heads: str) -> None:
+    """InputError if the folder says that it holds another head than a classifier's: the weights of some fit."""
+    if "Classification" in heads and "ForTokenClassification" not in heads:
+        return
+    for head, holds in _OTHER_HEADS.items():
+        if head in heads:
+            raise InputError(f"{what} holds {heads}, {holds}; accepted: classifiers of texts or of images")
 
 
 def _with_preparation(

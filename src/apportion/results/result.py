@@ -246,7 +246,7 @@ def decision(result: Result, index: int = 0, k: int = 5) -> Decision:
     """The k best classes of a sample, with their probabilities."""
     scores = result.output[index].detach().double().cpu()
     several = len(scores) > 1
-    chances = probabilities(scores[None])[0]
+    chances = probabilities(scores[None], each=result.notes.get("probabilities") == "sigmoid")[0]
     best = scores.argsort(descending=True, stable=True)[:k].tolist()
     ranking = tuple(
         (result.class_name(i), float(scores[i]), float(chances[i]) if several else None) for i in best

@@ -694,8 +694,6 @@ def test_numbers_that_do_not_fit_are_refused_or_told():
     data = torch.tensor([[20240121.0, 0.1]], dtype=torch.float64)
     with pytest.warns(UserWarning, match="rounded"):
         ap.Occlusion(replacement=ap.Background(data))(lambda x: x.sum(1), ids.float())
-    with pytest.raises(InputError, match="booleans"):
-        ap.Occlusion()(lambda x: x.sum(1), np.array([[True, False]]))
 
 
 def test_an_error_of_a_function_of_arrays_says_what_it_was_called_with():
@@ -748,3 +746,10 @@ def test_tokens_of_a_word_that_were_hidden_one_by_one_are_shown_one_by_one():
 def test_groups_that_are_none_are_told(partition, words):
     with pytest.raises(InputError, match=words):
         ap.LIME(partition=partition)
+
+
+def test_a_table_of_yes_and_no_is_explained_as_numbers() -> None:
+    table = np.array([[True, False, True], [False, True, True]])
+    weight = np.array([1.0, 2.0, 4.0])
+    found = ap.KernelSHAP()(lambda x: x @ weight, table, 0)
+    np.testing.assert_allclose(found.values.numpy(), table * weight, atol=1e-6)

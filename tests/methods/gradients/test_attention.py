@@ -282,3 +282,38 @@ def test_as_many_heads_as_samples(first: str, fused: bool) -> None:
         torch.testing.assert_close(found.values, expected[:, -1])
     rolled = ap.AttentionWeights(rollout=True)(model, ids(2)).values
     torch.testing.assert_close(rolled, ((weights.mean(1) + torch.eye(6)) / 2)[:, -1])
+
+
+class Towers(nn.Module):
+    """Attention over a picture's 2 x 2 patches, and over the words beside it, of as many tokens; the picture first or
+    last."""
+
+    def __init__(self, last: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patches, self.table = nn.Conv2d(3, 4, 4, 4), nn.Embedding(9, 4)
+        self.see, self.read = (nn.MultiheadAttention(4, 2, batch_first=True) for _ in range(2))
+        self.last = last
+
+    def forward(self, pixels: Tensor, ids: Tensor) -> Tensor:
+        seen, read = self.patches(pixels).flatten(2).transpose(1, 2), self.table(ids)
+        for tower in ("read", "see") if self.last == "see" else ("see", "read"):
+            if tower == "see":
+                seen = self.see(seen, seen, seen)[0]
+            else:
+                read = self.read(read, read, read)[0]
+        return (seen.mean(1) * read.mean(1)).sum(1)
+
+
+@pytest.mark.parametrize("last", ["see", "read"])
+def test_attention_goes_to_the_input_that_its_keys_were_computed_from(last: str) -> None:
+    model, inputs = Towers(last).eval(), {"pixels": torch.randn(2, 3, 8, 8), "ids": torch.randint(9, (2, 4))}
+    seen = model.patches(inputs["pixels"]).flatten(2).transpose(1, 2)
+    read = model.table(inputs["ids"])
+    for tower, tokens, key in (("see", seen, "pixels"), ("read", read, "ids")):
+        weights = getattr(model, tower)(tokens, tokens, tokens)[1].mean(1).detach()
+        found = ap.AttentionWeights(layer=tower)(model, inputs)
+        assert list(found.values) == [key]
+        if key == "ids":
+            torch.testing.assert_close(found.values[key], weights)
+    assert list(ap.AttentionWeights()(model, inputs).values) == ["pixels" if last == "see" else "ids"]

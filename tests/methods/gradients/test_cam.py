@@ -377,3 +377,85 @@ def test_the_tokens_of_a_volume() -> None:
 
     found = ap.GradCAM()(Tokens(), torch.randn(1, 1, 8, 12, 16), 0)
     assert found.notes == {"layer": "norm", "grid": [2, 3, 4]}
+
+
+class Pair(nn.Module):
+    """The similarity of a picture to a second one that is fixed, in either order."""
+
+    def __init__(self, first: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        )
+        self.first = first
+        self.other = torch.randn(1, 3, 12, 12).double()
+
+    def embedded(self, x: Tensor) -> Tensor:
+        return self.body(x).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = [x, self.other.expand(len(x), -1, -1, -1)]
+        both = [self.embedded(part) for part in (parts if self.first else parts[::-1])]
+        return F.cosine_similarity(*both)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("layer", [None, "body.2"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_only_calls_that_depend_on_the_picture_are_taken(
+    first: bool, layer: str | None, frozen: bool
+) -> None:
+    model, x = Pair(first).double().eval(), images()
+    if frozen:  # a stem without gradients leads on from the picture all the same
+        stem = model.body[0].forward
+        model.body[0].forward = torch.no_grad()(stem)
+    activation = model.body(x).detach().requires_grad_()
+    fixed = model.embedded(model.other).detach().expand(2, -1)
+    score = F.cosine_similarity(activation.mean((2, 3)), fixed).sum()
+    (gradient,) = torch.autograd.grad(score, activation)
+    coarse = (gradient.mean((2, 3), keepdim=True) * activation).sum(1, keepdim=True)
+    expected = F.interpolate(coarse.detach(), (12, 12), mode="bilinear")[:, 0]
+    found = ap.GradCAM(layer=layer, relu=False)(model, x)
+    torch.testing.assert_close(found.values.sum(1), expected)
+    assert found.warnings == ()
+
+
+def test_a_layer_that_does_not_depend_on_the_picture_is_refused() -> None:
+    class Towers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.see = nn.Conv2d(3, 4, 3, padding=1)
+            self.read = nn.Conv2d(2, 4, 3, padding=1)
+
+        def forward(self, picture, words):
+            grid = words.view(-1, 2, 6, 1).expand(-1, -1, -1, 6)  # of the shape of a picture's
+            return (self.see(picture).mean((2, 3)) * self.read(grid).mean((2, 3))).sum(1)
+
+    torch.manual_seed(0)
+    model, inputs = Towers().double(), (images(), torch.randn(2, 12).double())
+    assert ap.GradCAM()(model, inputs).notes["layer"] == "see"
+    with pytest.raises(InputError, match="does not depend on the picture"):
+        ap.GradCAM(layer="read")(model, inputs)
+
+
+def test_a_lost_way_from_the_picture_is_told() -> None:
+    @torch.jit.script
+    def unseen(x: Tensor) -> Tensor:
+        return x * 2.0
+
+    model = net()
+    whole = model.forward
+    model.forward = lambda x: whole(unseen(x))  # type: ignore[method-assign]
+    found = ap.GradCAM()(model, images(), 0)
+    torch.testing.assert_close(found.values, ap.GradCAM()(net(), 2 * images(), 0).values)
+    assert "cannot be seen" in found.warnings[0]
+
+
+def test_a_map_of_zeros_is_told() -> None:
+    model = net()
+    model.head.weight.data.abs_().neg_()
+    found = ap.GradCAM()(model, images(), 0)
+    assert not found.values.any()
+    assert "zero everywhere" in found.warnings[0]
+    assert ap.GradCAM(relu=False)(model, images(), 0).warnings == ()

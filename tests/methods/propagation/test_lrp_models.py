@@ -670,6 +670,72 @@ def test_a_function_that_cannot_be_seen_is_told_wherever_it_is(last: Callable[[T
         ap.LRP("epsilon", strict=True)(model, x, target=0)
 
 
+class Reversed(torch.autograd.Function):
+    """Gradient reversal as it is usually written: a view whose gradient is its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return -gradient
+
+
+class Returned(Reversed):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize("function", [Reversed, Returned])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_view_that_a_custom_autograd_function_makes_is_told(
+    function: Any, place: int, hooked: bool
+) -> None:
+    net = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 3)).double()
+    if hooked:  # whose views are no part of the model
+        for layer in net:
+            layer.register_full_backward_hook(lambda *_: None)
+        assert not [w for w in ap.LRP("epsilon")(net, vector(), target=0).warnings if "cannot be seen" in w]
+
+    def model(x: Tensor) -> Tensor:
+        for i, layer in enumerate([*net, nn.Identity()]):
+            x = layer(function.apply(x) if i == place else x)
+        return x
+
+    for method in (ap.LRP("epsilon"), ap.DeepLIFT(), ap.GuidedBackprop(), ap.Deconvnet()):
+        warnings = method(model, vector(), target=0).warnings
+        assert [w for w in warnings if f"cannot be seen ({function.__name__}Backward)" in w], method
+    with pytest.raises(InputError, match="cannot be seen"):
+        ap.LRP("epsilon", strict=True)(model, vector(), target=0)
+
+
+@pytest.mark.parametrize("method", [ap.LRP("epsilon"), ap.DeepLIFT(), ap.GuidedBackprop(), ap.Deconvnet()])
+def test_methods_that_replace_functions_do_not_pass_over_those_that_they_cannot_see(method: Any) -> None:
+    torch.manual_seed(0)
+    first, last = nn.Linear(6, 5).double(), nn.Linear(5, 3).double()
+
+    @torch.jit.script
+    def rectified(x: Tensor) -> Tensor:
+        return torch.relu(x) * 2.0
+
+    whole = nn.Sequential(first, nn.ReLU(), last)
+    for scripted in (torch.jit.script(whole), nn.Sequential(first, torch.jit.script(last))):
+        with pytest.raises(InputError, match="TorchScript, whose functions cannot be seen"):
+            method(scripted, vector(), target=0)
+    for unseen in (rectified, Unseen.apply):
+
+        def model(x: Tensor, unseen: Any = unseen) -> Tensor:
+            return last(unseen(first(x)))
+
+        told = method(model, vector(), target=0).warnings
+        assert [w for w in told if "cannot be seen" in w]
+        assert not [w for w in told if "has no ReLU" in w]
+    assert not [w for w in method(whole, vector(), target=0).warnings if "cannot be seen" in w]
+
+
 def test_attention_over_the_edges_of_a_graph_passes_relevance_to_the_messages() -> None:
     """However the softmax over the neighbours is written, and whatever is subtracted to keep it finite."""
     source, target = torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]])

@@ -127,7 +127,8 @@ def cut(
     ]
     if not chosen:
         raise InputError(
-            "there is no input whose features could be hidden, only masks or one integer a sample"
+            "there is no input whose features could be hidden, only masks (booleans, which are held constant) or one "
+            "integer a sample; accepted: numbers, such as x.float()"
         )
     if len(chosen) > 1 and partition is not None:
         names = ", ".join(repr(key) for key, _ in chosen)

@@ -46,7 +46,7 @@ class Masking(Subject):
         inputs (Tensor, tuple or dict of Tensor, or array): The inputs, the samples first.
         target (int, Tensor, callable, default None): The scalar explained; None: the predicted class.
         partition (Partition or label map, default None): Cuts the inputs into features; None: see `default_partition`,
-            for integers in a NumPy array columns, for what a tokenizer returned its words.
+            for integers and booleans in a NumPy array columns, for what a tokenizer returned its words.
         replacement (Replacement, default None): What stands in the place of hidden features; None: the token id `mask`
             or 0 for token ids, zero for numbers.
         features (sequence of Features, default None): Those of the domain, one for each sample.
@@ -77,7 +77,9 @@ class Masking(Subject):
         if mask is not None:
             check_whole(0, mask=mask)
         check_whole(0, seed=seed)
-        given = _of_array(inputs) if isinstance(inputs, np.ndarray) else inputs
+        if isinstance(inputs, np.ndarray) and inputs.dtype == bool:  # a table of yes and no, and no mask
+            inputs = inputs.astype(np.float32)
+        given = tensor_of("inputs", inputs) if isinstance(inputs, np.ndarray) else inputs
         super().__init__(model, given, target)
         self.numpy = isinstance(inputs, np.ndarray) and not isinstance(self.model, torch.nn.Module)
         columns = self.numpy and mask is None and not isinstance(partition, Tokens | Words)
@@ -338,16 +340,6 @@ class Masking(Subject):
             self._squashed, self._unseen = last.gave(scores), not last.seen
         self.ran(size)
         return scores
-
-
-def _of_array(array: np.ndarray) -> Tensor:
-    """The inputs that an array holds; booleans would be taken for masks."""
-    if array.dtype == bool:
-        raise InputError(
-            f"inputs of shape {array.shape} are booleans, which are read as masks; accepted: numbers, such as "
-            "x.astype(float)"
-        )
-    return tensor_of("inputs", array)
 
 
 def _call_with_array(model: Model, array: np.ndarray) -> Any:

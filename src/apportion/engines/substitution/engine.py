@@ -203,6 +203,9 @@ class Substitution(TorchFunctionMode):
         tensor = self.current(tensor)
         return self.arrived(self, tensor) if tensor.requires_grad and self.arrived is not None else tensor
 
+    def put(self, stand_in: Tensor, tensor: Tensor) -> None:
+        """Told that a tensor stands in the place of another from here on, for runs that follow it."""
+
     @cached_property
     def _names(self) -> dict[int, str]:
         """The dotted name of each module of the model, by identity."""

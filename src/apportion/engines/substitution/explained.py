@@ -10,6 +10,21 @@ from torch import Tensor
 from apportion.engines.substitution.tensor_notes import TensorNotes
 
 
+def leaves_before(tensor: Tensor) -> dict[int, Tensor]:
+    """The leaves of the graph that a tensor was computed from, by identity, itself if it is one."""
+    found = {id(tensor): tensor} if tensor.is_leaf else {}
+    seen, nodes = set(), [tensor.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (leaf := getattr(node, "variable", None)) is not None:
+            found[id(leaf)] = leaf
+        nodes.extend(before for before, _ in node.next_functions)
+    return found
+
+
 @dataclass(eq=False)
 class Explained:
     """The leaves of one run, by identity.

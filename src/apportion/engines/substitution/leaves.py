@@ -83,7 +83,9 @@ class Leaves:
             if is_side(key, tensor):
                 return tensor
             if tensor.is_floating_point():
-                return self._leaf(tensor, Slot(key))
+                leaf = self._leaf(tensor, Slot(key))
+                run.put(leaf, tensor)
+                return leaf
             if tensor.is_complex():
                 what = "the input" if key is None else f"input {key!r}"
                 raise InputError(f"{what} has type {tensor.dtype}; accepted: floating point or integers")
@@ -198,6 +200,7 @@ class Leaves:
             new = leaf.movedim(0, axis)
         else:
             new = self._leaf(settled, slot, axis)
+        self.run.put(new, settled)
         return map_tensors(output, lambda t: new if t is first else t)
 
     def complain(self) -> None:

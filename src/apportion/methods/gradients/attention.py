@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from inspect import signature
@@ -15,6 +16,7 @@ from apportion.core.calling import Model, with_gradients
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Score, Substitute, Substitution
+from apportion.engines.substitution.explained import leaves_before
 from apportion.engines.substitution.leaves import Slot
 from apportion.errors import InputError
 from apportion.methods.gradients.layer_grids import Grid, enlarge, grid_of
@@ -36,6 +38,13 @@ class AttentionMap:
     weights: Tensor
     output: Tensor
     batch_second: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Captured(AttentionMap):
+    """The same, with what its keys were made from where that is known (else what was made of the weights)."""
+
+    keys: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -91,10 +100,10 @@ class AttentionWeights:
             read = _find_read(subject, score, last).to(weights)
             token = torch.einsum("bq,bqk->bk", read / read.sum(1, keepdim=True), weights)
         notes = {"layer": last.layer, "layers": [m.layer for m in maps]}
-        slot, values = _place(score, token)
+        slot, values = _place(score, last, token)
         return subject.explanation(self, replace(score, slots=[slot]), [values], total=None, notes=notes)
 
-    def _choose(self, maps: list[AttentionMap]) -> int:
+    def _choose(self, maps: Sequence[AttentionMap]) -> int:
         names = [m.layer for m in maps]
         if isinstance(self.layer, int):
             if not -len(maps) <= self.layer < len(maps):
@@ -133,17 +142,19 @@ def attention_maps(model: Model, inputs: Inputs) -> list[AttentionMap]:
     return [AttentionMap(m.layer, m.weights.detach(), m.output.detach()) for m in maps]
 
 
-def _capture(subject: Gradients) -> tuple[Score, list[AttentionMap]]:
-    maps: list[AttentionMap] = []
+def _capture(subject: Gradients) -> tuple[Score, list[_Captured]]:
+    maps: list[_Captured] = []
     batch = subject.batch
 
-    def keep(call: Call, weights: Tensor, output: Tensor, batch_second: bool = False) -> None:
+    def keep(
+        call: Call, weights: Tensor, output: Tensor, keys: Tensor | None = None, batch_second: bool = False
+    ) -> None:
         # Heads may lie beside the samples where there are three axes; with more it is windows that do.
         own = weights.dim() == 3 or weights.shape[0] == batch
         if own and weights.shape[0] % batch == 0 and weights.shape[-1] > 1:
             whole = weights.detach()[:, None] if weights.dim() == 2 else weights.detach()
             whole = whole.reshape(batch, -1, *whole.shape[-2:])
-            maps.append(AttentionMap(call.run.where(), whole, output, batch_second))
+            maps.append(_Captured(call.run.where(), whole, output, batch_second, keys))
 
     def softmax(call: Call, input: Tensor, dim: int | None = None, *args: Any, **kwargs: Any) -> Any:
         result = call.native()
@@ -167,7 +178,7 @@ def _capture(subject: Gradients) -> tuple[Score, list[AttentionMap]]:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Any:
-        result = call.native()
+        result, keys = call.native(), key
         with torch.no_grad():
             if enable_gqa:
                 key = key.repeat_interleave(query.shape[-3] // key.shape[-3], -3)
@@ -180,7 +191,7 @@ def _capture(subject: Gradients) -> tuple[Score, list[AttentionMap]]:
             if attn_mask is not None:
                 bias = attn_mask
                 scores = scores.masked_fill(~bias, -torch.inf) if bias.dtype == torch.bool else scores + bias
-            keep(call, scores.softmax(-1), result)
+            keep(call, scores.softmax(-1), result, keys)
         return result
 
     def many_heads(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -188,7 +199,7 @@ def _capture(subject: Gradients) -> tuple[Score, list[AttentionMap]]:
         with torch.no_grad():
             asked = _MANY_HEADS.bind(*args, **kwargs).arguments
             weights = call.function(**{**asked, "need_weights": True, "average_attn_weights": False})[1]
-        keep(call, weights, result[0], batch_second=True)
+        keep(call, weights, result[0], asked["key"], batch_second=True)
         return result
 
     table: dict[str, Substitute] = {
@@ -199,11 +210,7 @@ def _capture(subject: Gradients) -> tuple[Score, list[AttentionMap]]:
     }
     score = subject.forward(Substitution(table, model=subject.model))
     decision = score.output.data_ptr()  # a softmax that is the model's answer weights nothing
-    maps = [
-        m
-        for m in maps
-        if _find_leaf(score, m.weights.shape[-1]) is not None and m.output.data_ptr() != decision
-    ]
+    maps = [m for m in maps if _find_leaf(score, m) is not None and m.output.data_ptr() != decision]
     if _are_heads_first(subject, score, maps):
         maps = [
             replace(m, weights=m.weights.transpose(0, 1), batch_second=True) if _is_square(m, batch) else m
@@ -223,7 +230,7 @@ def _is_square(found: AttentionMap, batch: int) -> bool:
     return not found.batch_second and len(shape) == 4 and shape[0] == shape[1] == batch
 
 
-def _are_heads_first(subject: Gradients, score: Score, maps: list[AttentionMap]) -> bool:
+def _are_heads_first(subject: Gradients, score: Score, maps: Sequence[AttentionMap]) -> bool:
     """True if the first sample's score reads all of the first axis, and one place of the second."""
     found = [m for m in maps if _is_square(m, subject.batch) and m.output.requires_grad]
     if subject.batch == 1 or not found or not score.value.requires_grad:
@@ -232,9 +239,15 @@ def _are_heads_first(subject: Gradients, score: Score, maps: list[AttentionMap])
     return gradient is not None and bool(gradient[1:].any()) and not bool(gradient[:, 1:].any())
 
 
-def _find_leaf(score: Score, tokens: int) -> tuple[int, Grid | None] | None:
-    """Find the leaf of so many tokens, and the grid of them if it is an image."""
+def _find_leaf(score: Score, found: _Captured) -> tuple[int, Grid | None] | None:
+    """Find the leaf whose tokens are the keys of an attention call, and the grid of them if it is an image: of as many
+    tokens, and one that the keys were computed from."""
+    tokens = found.weights.shape[-1]
+    source = found.output if found.keys is None or not found.keys.requires_grad else found.keys
+    before = leaves_before(source)
     for index, leaf in enumerate(score.leaves):
+        if id(leaf) not in before:
+            continue
         if leaf.dim() == 3 and leaf.shape[1] == tokens:
             return index, None
         if leaf.dim() == 4:
@@ -264,9 +277,9 @@ def _find_read(subject: Gradients, score: Score, found: AttentionMap) -> Tensor:
     return torch.where(read.any(1, keepdim=True), read.float(), every)
 
 
-def _place(score: Score, token: Tensor) -> tuple[Slot, Tensor]:
+def _place(score: Score, found: _Captured, token: Tensor) -> tuple[Slot, Tensor]:
     """The leaf that the tokens belong to, and their values in its shape."""
-    place = _find_leaf(score, token.shape[1])
+    place = _find_leaf(score, found)
     assert place is not None
     leaf, grid = score.leaves[place[0]], place[1]
     if grid is None:

@@ -32,8 +32,9 @@ class GradCAM:
     the last convolution.
 
     Attributes:
-        layer (str, default None): Dotted name of a module; None: the last whose output keeps a grid that the
-            score depends on, its channels first or last (of a vision transformer the grid of its patch tokens).
+        layer (str, default None): Dotted name of a module, taken at its last call that depends on the picture;
+            None: the last whose output depends on the picture and keeps a grid that the score depends on, its
+            channels first or last (of a vision transformer the grid of its patch tokens).
         relu (bool, default True): Hide what speaks against the class; False keeps it.
         guided (bool, default False): Multiply by `GuidedBackprop` (section 3.2 of the paper).
 
@@ -55,7 +56,10 @@ class GradCAM:
         subject = Gradients(model, inputs, target, self.layer)
         key, image = _find_image(subject.inputs, type(self).__name__)
         space = image.shape[2:]
-        found = last_layer(subject, space) if self.layer is None else at_layer(subject, self.layer, space)
+        if self.layer is None:
+            found = last_layer(subject, key, space)
+        else:
+            found = at_layer(subject, self.layer, key, space)
         coarse = self.weigh(found.grid.of(found.activation), found.grid.of(found.gradient))
         fine = enlarge(coarse.clamp(min=0) if self.relu else coarse, space)[:, None].to(image.dtype)
         values = (fine / image.shape[1]).expand_as(image).contiguous()
@@ -65,7 +69,8 @@ class GradCAM:
             values = fine * next(tensors_in(guide.values))
         notes = {"layer": found.layer, "grid": list(found.grid.sides)}
         score = replace(found.score, slots=[Slot(key)])
-        return subject.explanation(self, score, [values], total=None, notes=notes)
+        warnings = (*found.warnings, *_warn_of_empty(values, found.layer, self.relu))
+        return subject.explanation(self, score, [values], total=None, warnings=warnings, notes=notes)
 
     @staticmethod
     def weigh(activation: Tensor, gradient: Tensor) -> Tensor:
@@ -103,6 +108,17 @@ class LayerCAM(GradCAM):
     @staticmethod
     def weigh(activation: Tensor, gradient: Tensor) -> Tensor:
         return (gradient.clamp(min=0) * activation).sum(1)
+
+
+def _warn_of_empty(values: Tensor, layer: str, relu: bool) -> tuple[str, ...]:
+    empty = [i for i, value in enumerate(values) if not bool(value.any())]
+    if not empty:
+        return ()
+    some = f"{empty[:8]} and {len(empty) - 8} more" if len(empty) > 8 else str(empty)
+    hint = "; relu=False shows what speaks against the class" if relu else ""
+    return (
+        f"the map of samples {some} is zero everywhere: nothing at layer {layer!r} speaks for the score{hint}",
+    )
 
 
 def _find_image(inputs: Inputs, name: str) -> tuple[Any, Tensor]:

@@ -14,8 +14,11 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 
 from apportion.core.private_torch import Convolution, without_functions
-from apportion.engines.substitution import Gradients, Score, Substitution
+from apportion.core.trees import keyed, map_tensors
+from apportion.engines.substitution import Gradients, Score
 from apportion.engines.substitution.explained import Explained
+from apportion.engines.substitution.leaves import ordinary
+from apportion.engines.substitution.reached import Tracing
 from apportion.errors import InputError
 
 # A vision transformer puts at most so many tokens (class, distillation, registers) before those of the
@@ -110,12 +113,20 @@ class Found:
     score: Score
     activation: Tensor
     gradient: Tensor
+    warnings: tuple[str, ...] = ()
 
 
-def at_layer(subject: Gradients, layer: str, space: Sequence[int]) -> Found:
-    """The named layer, at its last call if it is called several times; the backward pass ends there."""
-    score = subject.forward()
-    output, name = score.leaves[-1], str(score.slots[-1].layer)
+def at_layer(subject: Gradients, layer: str, key: Any, space: Sequence[int]) -> Found:
+    """The named layer, at its last call that depends on the picture `key`; the backward pass ends there."""
+    run = Tracing(subject.model, _picture(subject, key))
+    score = subject.forward(run)
+    dependent = [place for place, reached in enumerate(run.stood_in) if reached]
+    if not dependent and run.ended:
+        raise InputError(
+            f"layer {layer!r} does not depend on the picture; accepted: a layer that is computed from it"
+        )
+    last = dependent[-1] if dependent else -1
+    output, name = score.leaves[last], str(score.slots[last].layer)
     shape = tuple(output.shape)
     known = _channels_at(subject.model, layer, shape) if len(shape) > 2 else None
     grid = grid_of(output, subject.batch, space, known)
@@ -128,7 +139,21 @@ def at_layer(subject: Gradients, layer: str, space: Sequence[int]) -> Found:
         raise InputError(
             f"the score does not depend on layer {layer!r}; accepted: a layer that it is computed from"
         )
-    return Found(name, grid, score, output.detach(), gradient)
+    return Found(name, grid, score, output.detach(), gradient, () if dependent else _unknown(name))
+
+
+def _picture(subject: Gradients, key: Any) -> Tensor:
+    """The picture itself, as the model is given it."""
+    subject.inputs = map_tensors(subject.inputs, ordinary)
+    picture: Tensor = dict(keyed(subject.inputs))[key]
+    return picture
+
+
+def _unknown(layer: str) -> tuple[str, ...]:
+    return (
+        f"it cannot be seen whether layer {layer!r} depends on the picture (compiled code or NumPy lies between): "
+        "if it does not, the map is of something else",
+    )
 
 
 def _channels_at(model: Any, layer: str, shape: Sequence[int]) -> LayerChannels | None:
@@ -139,8 +164,8 @@ def _channels_at(model: Any, layer: str, shape: Sequence[int]) -> LayerChannels 
     return next((found for found in known if found and found.many in (shape[1], shape[-1])), None)
 
 
-def last_layer(subject: Gradients, space: Sequence[int]) -> Found:
-    """The last layer whose output has a grid that the score depends on.
+def last_layer(subject: Gradients, key: Any, space: Sequence[int]) -> Found:
+    """The last layer whose output has a grid that depends on the picture `key` and that the score depends on.
 
     Of a network with convolutions it is most often the last of them or one that is called after it, so that nothing
     needs to be recorded before; if it is none of these, a second pass records from the first layer on.
@@ -151,14 +176,19 @@ def last_layer(subject: Gradients, space: Sequence[int]) -> Found:
     names = {id(module): name for name, module in modules if name}
     convolutions = [module for _, module in modules if isinstance(module, Convolution)]
     for begin in (*convolutions[-1:], None):
-        score, kept = _record(subject, space, names, begin)
+        run = Tracing(subject.model, _picture(subject, key), Explained(waiting=begin is not None))
+        score, kept = _record(subject, space, names, begin, run)
+        known = [item for item in kept if item.reached]
+        if known or run.ended:  # else the way from the picture was lost
+            kept = known
         # The last of all most often; a transformer may read its class token only there.
         rest = [item for item in kept[:-1] if not isinstance(item.module, _PARTS)]
         for items in (kept[-1:], rest):
             gradients = _differentiate(subject, score, [item.output for item in items]) if items else []
             for item, gradient in reversed(list(zip(items, gradients, strict=True))):
                 if gradient is not None and bool((item.grid.of(gradient) != 0).any()):
-                    return Found(item.name, item.grid, score, item.output.detach(), gradient)
+                    warnings = () if item.reached else _unknown(item.name)
+                    return Found(item.name, item.grid, score, item.output.detach(), gradient, warnings)
     if isinstance(subject.model, torch.fx.GraphModule | torch.jit.ScriptModule):
         raise InputError(
             "a model that was exported or scripted does not call its layers, so that none is found; accepted: the "
@@ -183,14 +213,18 @@ class _Kept:
     module: torch.nn.Module
     grid: Grid
     output: Tensor
+    reached: bool  # by the picture
 
 
 def _record(
-    subject: Gradients, space: Sequence[int], names: Mapping[int, str], begin: torch.nn.Module | None
+    subject: Gradients,
+    space: Sequence[int],
+    names: Mapping[int, str],
+    begin: torch.nn.Module | None,
+    run: Tracing,
 ) -> tuple[Score, list[_Kept]]:
     """A forward pass that is recorded from the layer `begin` on (None: from the start), and all outputs with a
     grid since then, in the order of the calls."""
-    run = Substitution(model=subject.model, explained=Explained(waiting=begin is not None))
     kept: list[_Kept] = []
     known: LayerChannels | None = None
     thread = threading.get_ident()  # the hook is for this thread and this call only
@@ -214,8 +248,10 @@ def _record(
             if kept and kept[-1].output is whole:  # what contains a layer and returns its output
                 kept.pop()
             elif not whole.requires_grad:
-                whole = run.explained.add(whole.detach().requires_grad_())
-            kept.append(_Kept(names[id(module)], module, grid, whole))
+                leaf = run.explained.add(whole.detach().requires_grad_())
+                run.put(leaf, whole)
+                whole = leaf
+            kept.append(_Kept(names[id(module)], module, grid, whole, whole in run))
         return (whole, *output[1:]) if several else whole
 
     hook = register_module_forward_hook(look)  # one for all modules: the model is not touched

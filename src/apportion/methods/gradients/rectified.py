@@ -13,6 +13,8 @@ from apportion.core.calling import Model
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitution, no_derivatives
+from apportion.engines.substitution.call import native
+from apportion.engines.substitution.unseen import Unseen, check_visible, describe_unseen
 from apportion.results.explanation import Explanation
 
 
@@ -112,7 +114,18 @@ def _explain_rectified(method: Any, subject: Gradients, guided: bool) -> Explana
             y = call.native()
         return _PassRectified.apply(call.actives[0], y)  # type: ignore[no-untyped-call]
 
+    hidden: list[str] = []
+
+    def met_unseen(run: Substitution, tensor: Tensor, maker: str) -> None:
+        text = f"{describe_unseen(maker, run.where())}: its gradient was used, also at a ReLU inside it"
+        if text not in hidden:
+            hidden.append(text)
+
+    check_visible(subject.model)
+    unseen = Unseen(met_unseen)
     table = {**HARMLESS, "grad": no_derivatives, **dict.fromkeys(_RELUS, rectify)}
-    score = subject.forward(Substitution(table, model=subject.model))
-    warnings = () if met else ("the model has no ReLU: this is its plain gradient",)
+    seen = {name: unseen.seen(function) for name, function in table.items()}
+    run = Substitution(seen, unseen.seen(native), subject.model, arrived=unseen.arrived)
+    score = subject.forward(run)
+    warnings = hidden if met or hidden else ["the model has no ReLU: this is its plain gradient"]
     return subject.explanation(method, score, score.gradients(), total=None, warnings=warnings)

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.core.private_torch import base_of
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution import Call, Substitute, Substitution
 from apportion.engines.substitution.explained import Explained
-from apportion.engines.substitution.tensor_notes import TensorNotes
+from apportion.engines.substitution.unseen import Unseen
 from apportion.errors import InputError
 from apportion.methods.contracts import Rule
 from apportion.methods.propagation._backward import evaluate_lazily, fold_relu, scales, settle
@@ -38,11 +37,14 @@ class Propagation:
     ledger: bool = False
     layers: int | None = None  # how many layers there are, where the composite treats the last one apart
     rows: dict[tuple[str, str, str], OpenRow] = field(default_factory=dict)
-    known: TensorNotes = field(default_factory=TensorNotes)
     seen_layers: int = 0
     types: dict[str, str] = field(default_factory=dict)
     row: OpenRow | None = None
+    unseen: Unseen = field(init=False)
     hidden: dict[tuple[str, str], OpenRow] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.unseen = Unseen(self._note_unseen)
 
     def substitution(
         self, model: Any, table: Mapping[str, Substitute], composed: Container[str], other: Substitute
@@ -56,7 +58,7 @@ class Propagation:
                 if isinstance(module, torch.fx.GraphModule):
                     self.types |= _find_exported_types(module)
         explained = Explained(probing=self.composite.first is not None)
-        return Substitution(measured, self._measure(other, True), model, self, explained, self.arrived)
+        return Substitution(measured, self._measure(other, True), model, self, explained, self.unseen.arrived)
 
     # ---- what is called ----
 
@@ -70,12 +72,9 @@ class Propagation:
                 outer, self.row = self.row, None
                 result = self._fill_row(function, call)
                 self.row = outer
-            for tensor in tensors_in(result):
-                if tensor.requires_grad:
-                    self.known[tensor] = True
             return result
 
-        return substitute
+        return self.unseen.seen(substitute)
 
     def _fill_row(self, function: Callable[..., Any], call: Call) -> Any:
         row = OpenRow(call.run.where(), call.name)
@@ -140,27 +139,7 @@ class Propagation:
 
     # ---- what is not seen ----
 
-    def arrived(self, run: Substitution, tensor: Tensor) -> Tensor:
-        """Notices tensors that come from functions which were not seen. What was computed from parameters before the
-        model was called is a constant."""
-        explained = run.explained
-        while tensor.grad_fn is not None and tensor.grad_fn.name() == "BackwardHookFunctionBackward":
-            tensor = run.met.given.get(tensor)  # a module's backward hooks are no part of the model
-        if not tensor.requires_grad or tensor in explained:
-            return tensor
-        depends = self.known.get(tensor)
-        if depends is None:
-            self.known[tensor] = depends = _is_explained(tensor, explained)
-            if depends:
-                self._note_unseen(run, tensor)
-        return tensor if depends else tensor.detach()
-
-    def _note_unseen(self, run: Substitution, tensor: Tensor) -> None:
-        maker = "unknown" if tensor.grad_fn is None else tensor.grad_fn.name()
-        base = base_of(tensor)
-        seen = base is not None and (self.known.get(base) or base in run.explained)
-        if seen or maker.startswith(("AsStrided", "torch::autograd::CopySlices")):
-            return
+    def _note_unseen(self, run: Substitution, tensor: Tensor, maker: str) -> None:
         where = run.where()
         if self.strict:
             raise InputError(
@@ -202,7 +181,7 @@ class Propagation:
         else:
             direct = getattr(rule, "direct", False)
             z = evaluate_lazily(x, probe if direct else None, layer, rule, value)
-        self.known[z] = True
+        self.unseen.known[z] = True
         out = settle(z, layer, rule, row)
         call.run.notes[out] = Tag(layer=layer, rule=rule, x=x, probe=probe, raw=z, row=row)
         return out
@@ -213,20 +192,6 @@ class Propagation:
         if note is None or note.raw is None or self.ledger:
             return torch.relu(input)
         return fold_relu(note.raw, note.rule)
-
-
-def _is_explained(tensor: Tensor, explained: Explained) -> bool:
-    """True if a tensor was computed from what is explained."""
-    seen, nodes = set(), [tensor.grad_fn]
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        if getattr(node, "variable", None) in explained:
-            return True
-        seen.add(node)
-        nodes.extend(before for before, _ in node.next_functions)
-    return False
 
 
 def _find_exported_types(program: torch.fx.GraphModule) -> dict[str, str]:

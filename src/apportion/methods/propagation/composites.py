@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any, Literal
 
 import torch
 
+from apportion.core.modules_behind import modules_behind
 from apportion.errors import InputError
 from apportion.methods.contracts import Rule
 from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma
@@ -80,27 +82,43 @@ COMPOSITES: dict[str, Composite] = {
 and gates are constants."""
 
 
-def find_composite(name: str | Composite | None, model: Any) -> tuple[str, Composite]:
-    """A composite by name; None picks by what the model is made of."""
+def find_composite(name: str | Composite | None, model: Any) -> tuple[dict[str, str], Composite]:
+    """A composite by name, and the notes of it; None picks by what the model is made of, and notes why."""
     if isinstance(name, Composite):
-        return repr(name), name
-    name = _choose_by_parts(model) if name is None else name
+        return {"composite": repr(name)}, name
+    notes = {}
+    if name is None:
+        name, why = _choose_by_parts(model)
+        notes = {"because": why}
     if name not in COMPOSITES:
         raise InputError(f"unknown composite {name!r}; accepted: {', '.join(COMPOSITES)}, or a Composite")
-    return name, COMPOSITES[name]
+    return {"composite": name, **notes}, COMPOSITES[name]
 
 
-def _choose_by_parts(model: Any) -> str:
-    if not isinstance(model, torch.nn.Module):
-        return "epsilon"
-    parts = [type(module).__name__.lower() for module in model.modules()]
-    if isinstance(model, torch.fx.GraphModule):
-        parts += [str(node.target).lower() for node in model.graph.nodes]
-    if any(isinstance(module, torch.nn.RNNBase) for module in model.modules()):
-        return "recurrent"
+def _choose_by_parts(model: Any) -> tuple[str, str]:
+    """The composite, and why it was chosen."""
+    held = modules_behind(model)
+    if not held:
+        return "epsilon", "no module was found behind the function"
+    modules = [module for one in held for module in one.modules()]
+    parts = [type(module).__name__.lower() for module in modules]
+    for one in held:
+        if isinstance(one, torch.fx.GraphModule):
+            parts += [str(node.target).lower() for node in one.graph.nodes]
+    name, what = _choose(modules, parts)
+    whose = ", ".join(dict.fromkeys(type(one).__name__ for one in held))
+    return name, what if held[0] is model else f"{what} in {whose}, found behind the function"
+
+
+def _choose(modules: Sequence[torch.nn.Module], parts: Sequence[str]) -> tuple[str, str]:
+    if any(isinstance(module, torch.nn.RNNBase) for module in modules):
+        return "recurrent", "recurrent layers"
     if any(word in part for part in parts for word in ("attention", "mixer", "transformer")):
-        return "transformer"
+        return "transformer", "attention"
     if any(word in part for part in parts for word in (".gru", ".lstm")):
-        return "recurrent"
-    pictures = any("conv" in part for part in parts) and not any("embedding" in part for part in parts)
-    return "epsilon-plus-flat" if pictures else "epsilon"
+        return "recurrent", "recurrent layers"
+    if not any("conv" in part for part in parts):
+        return "epsilon", "no convolutions, attention or recurrent layers"
+    if any("embedding" in part for part in parts):
+        return "epsilon", "convolutions of embeddings"
+    return "epsilon-plus-flat", "convolutions"

@@ -14,7 +14,9 @@ from apportion.core.calling import Model
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
+from apportion.core.trees import tensors_in
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute, Substitution, no_derivatives
+from apportion.engines.substitution.unseen import Unseen, check_visible, describe_unseen
 from apportion.methods.paths.paths import baselines_of
 from apportion.methods.propagation._deeplift_rules import COMPOSED, RULES, other
 from apportion.results.explanation import Explanation
@@ -54,6 +56,7 @@ class DeepLIFT:
         self, model: Model, inputs: Inputs, target: Target = None, *, baseline: Inputs | float | None = None
     ) -> Explanation:
         subject = Gradients(model, inputs, target, self.at)
+        check_visible(subject.model)
         first = subject.forward(grad=False)
         ends = [leaf.detach() for leaf in first.leaves]
         made = with_call(self, subject.inputs, baseline=baseline)
@@ -75,6 +78,9 @@ class DeepLIFT:
         return subject.explanation(made, first, values, total=total, warnings=warnings)
 
 
+_BY_GRADIENT = "its gradient was used, and what that misses is in the remainder"
+
+
 @dataclass
 class Met:
     """What each function was given at the reference, in the order of the calls, for the same calls at the input."""
@@ -86,17 +92,26 @@ class Met:
     def run(self, model: Model, table: dict[str, Substitute]) -> Substitution:
         """A substitution that also writes attention, recurrent layers and norms out in functions that have rules."""
         whole = {**HARMLESS, **COMPOSED, "grad": no_derivatives, **table}
-        return Substitution(whole, other, model, state=self)
+        unseen = Unseen(self._met_unseen)
+        seen = {name: unseen.seen(function) for name, function in whole.items()}
+        return Substitution(seen, unseen.seen(other), model, state=self, arrived=unseen.arrived)
+
+    def _met_unseen(self, run: Substitution, tensor: Tensor, maker: str) -> None:
+        self._warn(f"{describe_unseen(maker, run.where())}: {_BY_GRADIENT}")
 
     def unruled(self, call: Call) -> Any:
-        """What cannot be written out, such as an LSTM with projections."""
-        self.met_unruled(call)
-        return call.native()
+        """Use the gradient of a function without a rule, and name it."""
+        result = call.native()
+        if any(tensor.requires_grad for tensor in tensors_in(result)):  # else it has no gradient to be used
+            self.met_unruled(call)
+        return result
 
     def met_unruled(self, call: Call) -> None:
         """Name a function that passes its gradient on."""
         where = f"{call.name!r} in {call.run.where() or 'the model'!r}"
-        text = f"no rule for {where}: its gradient was used, and what that misses is in the remainder"
+        self._warn(f"no rule for {where}: {_BY_GRADIENT}")
+
+    def _warn(self, text: str) -> None:
         if self.ruled and text not in self.warnings:
             self.warnings += (text,)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from apportion.core.calling import Model
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
-from apportion.errors import InputError
+from apportion.engines.substitution.unseen import check_visible, describe_unseen
 from apportion.methods.propagation._relevance_pass import Propagation
 from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation.composites import Composite, find_composite
@@ -38,7 +37,7 @@ class LRP:
 
     Attributes:
         composite (str or Composite, default None): Which rule a layer gets; a name is one of `COMPOSITES`; None: by
-            what the model is made of.
+            what the model is made of, or the modules behind a function, as the notes say.
         ledger (bool, default False): Enter each operation's part of the remainder in `explanation.ledger`.
         strict (bool, default False): Raise InputError for an operation without a rule.
         at (str or list of str, default None): Modules whose outputs' relevance is wanted; None: the inputs'.
@@ -59,8 +58,8 @@ class LRP:
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Gradients(model, inputs, target, self.at)
-        _check_visible(subject.model)
-        name, composite = find_composite(self.composite, subject.model)
+        check_visible(subject.model)
+        notes, composite = find_composite(self.composite, subject.model)
         layers = None
         if composite.last is not None:
             counting = Propagation(composite)
@@ -79,7 +78,7 @@ class LRP:
             score.value,
             warnings=_warn_of_gaps(state),
             ledger=_fill_ledger(state, score, values) if self.ledger else None,
-            notes={"composite": name},
+            notes=notes,
         )
         return replace(
             made, warnings=(*made.warnings, *_warn_of_remainder(score.value.detach(), made.apportioned))
@@ -97,17 +96,6 @@ def _warn_of_remainder(total: Tensor, apportioned: Tensor) -> tuple[str, ...]:
     )
 
 
-def _check_visible(model: Any) -> None:
-    if not isinstance(model, torch.nn.Module):
-        return
-    for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise InputError(
-                f"{name or 'the model'} is TorchScript, whose functions cannot be seen; explain the original module "
-                "or a torch.export'ed program instead"
-            )
-
-
 def _warn_of_gaps(state: Propagation) -> tuple[str, ...]:
     found = []
     for row in state.rows.values():
@@ -118,10 +106,9 @@ def _warn_of_gaps(state: Propagation) -> tuple[str, ...]:
                 f"{closed.arrived:.4g} arrived and {closed.passed_on:.4g} was passed on"
             )
     for row in state.hidden.values():
-        place = f"before {row.module!r}" if row.module else "by the model"
         found.append(
-            f"a function that cannot be seen ({row.operation}) is called {place}: its "
-            f"gradient was used; relevance {row.sum_of('arrived'):.4g} arrived there"
+            f"{describe_unseen(row.operation, row.module)}: its gradient was used; relevance "
+            f"{row.sum_of('arrived'):.4g} arrived there"
         )
     return tuple(found)
 

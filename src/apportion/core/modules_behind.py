@@ -1,0 +1,78 @@
+"""The modules that a plain callable runs, where it can be seen that it has them."""
+
+from __future__ import annotations
+
+import dis
+from collections.abc import Iterator, Mapping
+from functools import partial
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from torch import nn
+
+_DEPTH = 4  # of callables that hold callables
+_MANY = 1000
+
+
+def modules_behind(model: Any) -> list[nn.Module]:
+    """The model itself if it is a module; else those that a function, a partial, a bound method or an object holds: in
+    its closure, its arguments, its attributes, or by the global names that it reads.
+
+    >>> net = nn.Linear(2, 1)
+    >>> modules_behind(lambda x: net(x))
+    [Linear(in_features=2, out_features=1, bias=True)]
+    """
+    found: list[nn.Module] = []
+    seen: set[int] = set()
+    level = [model]
+    for _ in range(_DEPTH):
+        after: list[Any] = []
+        for held in level:
+            if id(held) in seen:
+                continue
+            seen.add(id(held))
+            if isinstance(held, nn.Module):
+                found.append(held)
+            else:
+                after += _held_by(held)
+        level = after
+    return found
+
+
+def _held_by(holder: Any) -> Iterator[Any]:
+    if isinstance(holder, partial):
+        yield from (holder.func, *holder.args, *holder.keywords.values())
+    elif isinstance(holder, MethodType):
+        yield from (holder.__self__, holder.__func__)
+    elif isinstance(holder, FunctionType):
+        for cell in holder.__closure__ or ():
+            try:
+                yield cell.cell_contents
+            except ValueError:  # not filled yet
+                continue
+        yield from (*(holder.__defaults__ or ()), *(holder.__kwdefaults__ or {}).values())
+        names = holder.__globals__
+        read = (names[name] for name in _globals_of(holder.__code__) if name in names)
+        # What else a function calls is followed in its own file only, not into packages.
+        yield from (
+            one for one in read if getattr(one, "__module__", None) == holder.__module__ or _is_module(one)
+        )
+    elif isinstance(holder, Mapping | list | tuple):
+        if len(holder) <= _MANY:  # else it is data
+            yield from holder.values() if isinstance(holder, Mapping) else holder
+    elif not isinstance(holder, type | ModuleType):
+        yield from getattr(holder, "__dict__", {}).values()
+
+
+def _is_module(held: Any) -> bool:
+    return isinstance(held, nn.Module)
+
+
+def _globals_of(code: CodeType) -> Iterator[str]:
+    """The global names that a function reads, also in functions inside it."""
+    for step in dis.get_instructions(code):
+        if step.opname == "LOAD_GLOBAL":
+            yield str(step.argval)
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from _globals_of(inner)
