@@ -23,6 +23,10 @@ Array = npt.NDArray[np.float64]
 
 MOST_CLUSTERS = 8
 FEWEST = 4  # maps of a class
+SAME = (
+    0.8  # share of the mean cosine within two clusters that their maps have across, from which they are one
+)
+HALF = 8  # maps at which a cluster has half of the suspicion that as many as there may be would have
 MOST_MAPS = 2000  # of a class; the eigenvectors of more take minutes
 
 
@@ -39,10 +43,17 @@ class Cluster:
     others: float | None
 
     @property
+    def excess(self) -> float:
+        """How much more alike its maps are than all others of the class, in mean cosine."""
+        return 0.0 if self.others is None else mean_cosine(self.agreement, len(self.members)) - self.others**2
+
+    @property
     def suspicion(self) -> float:
-        """How much more alike its maps are than the others: near 1 for a watermark in pictures that share nothing
-        else."""
-        return 0.0 if self.others is None else self.agreement - self.others
+        """The mean cosine of different maps, times n / (n + 8), since a few maps are soon alike by chance: near 1 for a
+        watermark in many pictures that share nothing else, about 0 for maps with nothing in common, whatever n; 0 for
+        a class that is one cluster."""
+        many = len(self.members)
+        return 0.0 if self.others is None else many / (many + HALF) * mean_cosine(self.agreement, many)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +74,9 @@ def cluster(
 
     As in fig. 3 and methods there: maps are summed to cells (those of pictures of several sizes are put on one grid)
     and divided by their norm; the nearest neighbours of each (as many as the logarithm of their number) make a graph;
-    the eigenvectors of its normalised Laplacian are clustered by k-means (Ng et al. 2001). The class with the most
-    suspicious cluster comes first. Of more than 2000 maps of a class an even choice is taken.
+    the eigenvectors of its normalised Laplacian are clustered by k-means (Ng et al. 2001). Clusters whose maps are
+    about as alike to each other's as among themselves are joined, since the eigengap cuts a group that is not round.
+    The class with the most suspicious cluster comes first. Of more than 2000 maps of a class an even choice is taken.
 
     Raises InputError for a run without maps that have a height and a width, and for `least` below 4, which have no
     neighbours to speak of.
@@ -72,7 +84,8 @@ def cluster(
     Args:
         run (Run): The run.
         classes (sequence of str, default ()): Names or numbers of classes; (): all.
-        clusters (int, default None): Clusters of each class; None: as many as its largest eigengap says, up to 8.
+        clusters (int, default None): Clusters of each class; None: as many as its largest eigengap says, up to 8, less
+            those that are joined.
         side (int, default 16): Cells a side that maps are summed to at most.
         least (int, default 20): Maps below which a class is left out.
     """
@@ -109,9 +122,9 @@ def _cluster_class(run: Run, label: str, members: list[int], clusters: int | Non
     rows = vectors[:, :many]
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
     labels = import_module("sklearn.cluster").KMeans(many, n_init=10, random_state=0).fit_predict(rows)
+    groups = [np.flatnonzero(labels == number) for number in range(many)]
     made = []
-    for number in range(many):
-        inside = np.flatnonzero(labels == number)
+    for inside in _joined(flat, groups) if clusters is None else groups:
         mean, outside = flat[inside].mean(0), np.delete(flat, inside, 0)
         others = float(np.linalg.norm(outside.mean(0))) if len(outside) else None
         order = inside[np.argsort(-(flat[inside] @ mean), kind="stable")]
@@ -120,6 +133,34 @@ def _cluster_class(run: Run, label: str, members: list[int], clusters: int | Non
     made.sort(key=lambda found: -found.suspicion)
     overall = float(np.linalg.norm(flat.mean(0)))
     return Clustered(label, tuple(made), tuple(values[: MOST_CLUSTERS + 1].tolist()), overall)
+
+
+def mean_cosine(agreement: float, many: int) -> float:
+    """The mean cosine of each two of `many` maps of norm 1 whose mean has this norm.
+
+    >>> mean_cosine(1.0, 5), round(mean_cosine(5**-0.5, 5), 9)
+    (1.0, 0.0)
+    """
+    return (many * agreement**2 - 1) / (many - 1) if many > 1 else 0.0
+
+
+def _joined(flat: Array, groups: Sequence[npt.NDArray[np.intp]]) -> list[npt.NDArray[np.intp]]:
+    """The groups, the two most alike joined as long as their maps are about as alike as those of one."""
+    found = list(groups)
+    while len(found) > 1:
+        means = np.stack([flat[group].mean(0) for group in found])
+        own = np.array(
+            [mean_cosine(float(np.linalg.norm(m)), len(g)) for m, g in zip(means, found, strict=True)]
+        )
+        across = means @ means.T  # the mean cosine of a map of one and a map of the other
+        across[np.diag_indices(len(found))] = -np.inf
+        across[across < SAME * np.add.outer(own, own) / 2] = -np.inf
+        one, other = np.unravel_index(across.argmax(), across.shape)
+        if across[one, other] == -np.inf:
+            break
+        joined = np.sort(np.concatenate([found[one], found[other]]))
+        found = [group for place, group in enumerate(found) if place not in (one, other)] + [joined]
+    return found
 
 
 def _small(run: Run, place: int, side: int) -> torch.Tensor:

@@ -81,7 +81,7 @@ def _cluster(run: Run, cluster: Cluster, photo: Callable[[int], Pixels | None]) 
         values: Any = row["values"]
         values = (values.sum(0) if values.dim() == 3 else values).double().numpy()
         figures.append(_heat(values, photo(row["index"]), str(row["id"])))
-    alike = cluster.suspicion > SUSPICIOUS
+    alike = cluster.excess > SUSPICIOUS
     others = "" if cluster.others is None else f"; of the others {cluster.others:.2f}"
     remark = " – much more alike than the class" if alike else ""
     detail = f"agreement {cluster.agreement:.2f}{others}{remark}"

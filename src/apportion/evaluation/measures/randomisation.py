@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -26,8 +27,8 @@ class ParameterRandomisation(Test):
 
     Lower is better; a method that scores near 1 does not look at the weights. A weight is drawn from a normal
     distribution with its own mean and standard deviation, so that the model stays in its range. This happens in a
-    copy; the model given is not touched. Undefined where a map is constant. `notes["layers"]` has the mean of each
-    layer. Cost: one explanation a layer.
+    copy; the model given is not touched. A layer whose weights are all equal stays as it is and does not count.
+    Undefined where a map is constant. `notes["layers"]` has the mean of each layer. Cost: one explanation a layer.
 
     Attributes:
         way (str, default "cascading"): "cascading" randomises one layer after another from the output on (the last
@@ -121,27 +122,30 @@ def randomised_copies(
         raise InputError(
             f"the model is {type(model).__name__}; accepted: a torch module, whose weights can be randomised"
         )
-    layers = [
-        (name, [key for key, _ in module.named_parameters(recurse=False)])
-        for name, module in model.named_modules()
-        if next(module.parameters(recurse=False), None) is not None
-    ]
+    layers: dict[str, list[str]] = {}  # a parametrised weight belongs to the layer that has it
+    for key, _ in model.named_parameters():
+        layers.setdefault(re.sub(r"(^|\.)parametrizations\..*", "", key.rpartition(".")[0]), []).append(key)
     if not layers:
         raise InputError("the model has no weights to randomise")
     generator = torch.Generator().manual_seed(seed)
     changed = copy.deepcopy(model)
-    for name, keys in reversed(layers):
+    any_drawn = False
+    for name, keys in reversed(layers.items()):
         if way == "independent":
             changed = copy.deepcopy(model)
-        module = changed.get_submodule(name)
+        drawn_anew = False
         with torch.no_grad():
             for key in keys:
-                weight = getattr(module, key)
+                weight = changed.get_parameter(key)
                 drawn = torch.randn(weight.shape, generator=generator).to(weight)
                 spread = weight.std() if weight.numel() > 1 else weight.abs().mean()
+                drawn_anew = drawn_anew or bool(spread != 0)
                 weight.copy_(weight.mean() + spread * drawn)
-        if way != "all":
+        any_drawn = any_drawn or drawn_anew
+        if way != "all" and drawn_anew:  # constant weights, as of a fresh batch norm, stay what they are
             yield name, changed
+    if not any_drawn:
+        raise InputError("all weights of each layer are equal, so none would change by being drawn anew")
     if way == "all":
         yield "all", changed
 
