@@ -756,3 +756,14 @@ def test_attention_over_the_edges_of_a_graph_passes_relevance_to_the_messages() 
         assert plain.remainder.abs().max() < 1e-2 * plain.total.abs().max()
         for other in others:
             torch.testing.assert_close(other.values, plain.values)
+
+
+def test_a_sparse_matrix_passes_relevance_along_the_edges_of_a_graph() -> None:
+    torch.manual_seed(0)
+    edges, x = torch.eye(6, dtype=D) + torch.rand(6, 6, dtype=D).round(), torch.randn(6, 4, dtype=D)
+    sparse = edges.to_sparse()
+    found = ap.LRP("epsilon", strict=True)(lambda x: torch.sparse.mm(sparse, x), x, target=1)
+    assert not [warning for warning in found.warnings if "no rule" in warning]
+    expected = torch.zeros_like(x)  # of all nodes together, whose scores are added
+    expected[:, 1] = edges.sum(0) * x[:, 1]
+    torch.testing.assert_close(found.values, expected)

@@ -63,7 +63,9 @@ def other(call: Call, *args: Any, **kwargs: Any) -> Any:
         return result
     if name in SUMS and all(kind_of(call, t) == "positive" for t in call.actives):
         return tag(call, call.native(), "positive")
-    if name in HOMOGENEOUS or name.startswith(("fft_", "linalg_norm")):
+    # With a sparse matrix that is constant, as the edges of a graph.
+    sparse = name in ("_sparse_mm", "sparse_mm") and len(call.actives) == 1
+    if sparse or name in HOMOGENEOUS or name.startswith(("fft_", "linalg_norm")):
         return call.native()
     if name in _elementwise.ELEMENTWISE:
         return _elementwise.elementwise(call, *args, **kwargs)
