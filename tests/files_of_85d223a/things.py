@@ -172,4 +172,6 @@ def fingerprinted() -> dict[str, Any]:
 
 
 NEEDS_SETTINGS = frozenset({"Background", "Classifier", "Contrast", "Explanation", "InputError", "Interactions",
-                            "ProtoPNet", "Quartiles", "Scores"})  # fmt: skip
+                            "ProtoPNet", "Quartiles", "Scores",
+                            # public since then
+                            "Layer", "Method", "Partition", "Replacement", "Rule", "Test"})  # fmt: skip
