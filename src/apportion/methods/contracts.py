@@ -72,4 +72,4 @@ class Test(Protocol):
     higher_is_better: ClassVar[bool | None]
 
     def measure(self, case: Any, explanation: Any) -> Any:
-        """Return what was found for each sample of a `Case` as `Found(values)`, (batch,)."""
+        """Return what was found for each sample of a `Case` as `Measured(values)`, (batch,)."""
