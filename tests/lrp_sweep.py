@@ -40,9 +40,10 @@ amount."""
 
 WITH_CONSTANTS = frozenset(
     "add cat linear conv1d conv2d batch_norm layer_norm group_norm softmax exp sigmoid softplus".split()
-)
+) | {"tokens of the model's own"}
 """Operations that may absorb relevance: they have biases, shifts or constant operands, are expanded to first
-order, or are not zero at zero. If another did, it would be taken for something that it is not."""
+order, or are not zero at zero; and tokens such as a decoder's first, which are constants. If another did, it would be
+taken for something that it is not."""
 
 
 @dataclass

@@ -121,3 +121,16 @@ def test_tokens_of_the_models_own_stay_where_they_are(
     torch.testing.assert_close(found.total, total)
     torch.testing.assert_close(found.apportioned, total, rtol=1e-5, atol=1e-6)
     assert found.warnings == ()
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_the_ledger_says_what_went_to_tokens_of_the_models_own(
+    way: tuple[Callable[[Tensor], Tensor], list[int]],
+) -> None:
+    make, places = way
+    model = Reader(make).double().eval()
+    found = ap.LRP("epsilon", ledger=True)(model, IDS, target=1)
+    assert abs(found.ledger.residual) < 1e-9
+    absorbed = [row.bias for row in found.ledger if row.operation == "tokens of the model's own"]
+    assert len(absorbed) == (len(places) < model.way(IDS).shape[1])
+    assert all(absorbed)

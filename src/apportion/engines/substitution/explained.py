@@ -32,12 +32,13 @@ class Explained:
     `waiting` says that no leaf is there yet: until the output of a layer further on is one, nothing depends on what is
     explained. `origins` says of a tensor which feature each of its entries is (see `follow`): positions of token ids,
     and with `probing` also zero probes of floating-point inputs. `lookup(rows, positions)` is handed the embeddings of
-    token ids, and makes leaves of them.
+    token ids, and makes leaves of them; `constants` says of what it gives which rows are tokens of the model's own.
     """
 
     probing: bool = False
     waiting: bool = False
     origins: TensorNotes = field(default_factory=TensorNotes)
+    constants: TensorNotes = field(default_factory=TensorNotes)
     lookup: Callable[[Tensor, Tensor], Tensor] | None = None
     _leaves: dict[int, Tensor] = field(default_factory=dict)  # the tensors too, so that no id is given again
 

@@ -139,6 +139,7 @@ class Leaves:
         # Tokens of the model's own, such as a class token, are constants: whatever a method puts in their places (a
         # baseline, noise), the model gets what it asked for.
         constant = self.run.explained.add(torch.where(own[..., None], rows.detach(), handed))
+        self.run.explained.constants[constant] = own[..., None]
         if (probe := self.probes[-1]) is not None:
             self.run.explained.origins[constant] = (probe.movedim(0, axis) if axis else probe).masked_fill(
                 own[..., None], 0

@@ -92,6 +92,8 @@ class Propagation:
         def alias(t: Tensor) -> Tensor:
             if not t.requires_grad:
                 return t
+            if (own := call.run.explained.constants.get(t)) is not None:
+                self._count_constants(call, t, own)
             other = t.view_as(t)
             on_gradient(other, partial(row.add_product, "passed_on", t.detach()))
             for notes in (call.run.notes, call.run.explained.origins):
@@ -100,6 +102,20 @@ class Propagation:
             return other
 
         call.args, call.kwargs = map_tensors(call.args, alias), map_tensors(call.kwargs, alias)
+
+    def _count_constants(self, call: Call, tensor: Tensor, own: Tensor) -> None:
+        """Enter the relevance of tokens of the model's own, which goes to none of the input: once for each lookup."""
+        call.run.explained.constants[tensor] = None
+        row = OpenRow("", "tokens of the model's own", "constant")
+        row.layer = True  # so that all of it is put down to a constant
+        self._keep(row)
+
+        def count(gradient: Tensor) -> None:
+            there = torch.where(own, tensor.detach(), 0)
+            row.add_product("arrived", there, gradient)
+            row.add_product("bias", there, gradient)
+
+        on_gradient(tensor, count)
 
     def _watch(self, row: OpenRow, result: Any) -> None:
         """Enter in the row the relevance that arrives at the outputs of a call."""
