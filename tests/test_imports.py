@@ -41,6 +41,11 @@ def test_help_does_not_import_torch():
     assert python(code) == "False"
 
 
+def test_what_comes_before_a_command_imports_no_numpy():
+    code = "import sys\nimport apportion.core.memory as m, apportion.__main__\nm.keep_freed_memory()"
+    assert python(f"{code}\nprint('numpy' in sys.modules)") == "False"
+
+
 def test_import_time(capsys: pytest.CaptureFixture[str]):
     seconds = python(
         "import time, torch; t = time.perf_counter(); import apportion; print(time.perf_counter() - t)"

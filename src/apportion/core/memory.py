@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
-
 
 @cache
 def keep_freed_memory() -> None:
@@ -18,4 +16,6 @@ def keep_freed_memory() -> None:
     EfficientNet-Lite0 and of small networks on a CPU (`benchmarks/run.py freed-memory`). The threshold follows
     the largest block that was ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); this one is never written to.
     """
-    np.empty(31 << 20, dtype=np.uint8)  # not a tensor, whose size would be taken for one of the model's
+    bytes(
+        31 << 20
+    )  # by calloc, so that no page is touched; and without NumPy, which `--help` does not wait for

@@ -61,10 +61,8 @@ class Unseen:
         return tensor if depends else tensor.detach()
 
     def _is_view_of_seen(self, run: Substitution, tensor: Tensor) -> bool:
-        if isinstance(
-            tensor.grad_fn, BackwardCFunction
-        ):  # a view of its input, whose gradient is the function's own
-            return False
+        if isinstance(tensor.grad_fn, BackwardCFunction):
+            return False  # a view of its input, whose gradient is the function's own
         base = base_of(tensor)
         if base is not None and (self.known.get(base) or base in run.explained):
             return True

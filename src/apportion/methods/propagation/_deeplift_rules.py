@@ -167,6 +167,15 @@ def _logsumexp(call: Call, starts: list[Tensor], input: Tensor, dim: Any, keepdi
 # ---- extremes ----
 
 
+def _shares(x: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+    """What hands the change of an extreme on to its place, where the input moved; and, where it did not, the input
+    itself, whose gradient is the plain one."""
+    step = x.detach() - start
+    same = step == 0
+    share = (x / step.masked_fill(same, 1)).masked_fill(same, 0)
+    return share, torch.where(same, x, x.detach())
+
+
 def _extreme(call: Call, starts: list[Tensor], input: Tensor, *args: Any, **kwargs: Any) -> Any:
     """The largest (or smallest) along an axis, or of all: the change goes to where it was and where it is."""
     given = {**dict(zip(("dim", "keepdim"), args, strict=False)), **kwargs}
@@ -179,13 +188,10 @@ def _extreme(call: Call, starts: list[Tensor], input: Tensor, *args: Any, **kwar
     x, start = (sign * (t if dim is not None else t.flatten()) for t in (input, starts[0]))
     axis = 0 if dim is None else dim
     (end_y, here), (start_y, there) = x.detach().max(axis, keepdim=True), start.max(axis, keepdim=True)
-    step = x.detach() - start
-    same = step == 0
+    share, own = _shares(x, start)
     highest = torch.maximum(end_y, start_y)
-    share = (x / step.masked_fill(same, 1)).masked_fill(same, 0)
-    own = torch.where(same, x, x.detach()).gather(axis, here)
     moved = (highest - start_y) * share.gather(axis, here) + (end_y - highest) * share.gather(axis, there)
-    found = sign * (moved + own)
+    found = sign * (moved + own.gather(axis, here))
     result = call.native()
     value = result if isinstance(result, Tensor) else result[0]
     pinned = _pinned(value, found.view(value.shape) if dim is None or not keepdim else found)
@@ -200,16 +206,14 @@ def _max_pool(call: Call, starts: list[Tensor], input: Tensor, *args: Any, **kwa
         return getattr(F, name)(x, *args[:places], **{**kwargs, "return_indices": indices})
 
     (end_y, here), (start_y, there) = pool(input.detach()), pool(start)
-    step = input.detach() - start
-    same = step == 0
-    highest = torch.maximum(end_y, start_y)
-    share = (input / step.masked_fill(same, 1)).masked_fill(same, 0).flatten(-dims)
+    share, own = _shares(input, start)
+    highest, flat = torch.maximum(end_y, start_y), share.flatten(-dims)
 
     def at(places: Tensor) -> Tensor:
-        return share.gather(-1, places.flatten(-dims)).view(places.shape)
+        return flat.gather(-1, places.flatten(-dims)).view(places.shape)
 
-    own = pool(torch.where(same, input, input.detach()), indices=False)
-    found = _pinned(end_y, (highest - start_y) * at(here) + (end_y - highest) * at(there) + own)
+    moved = (highest - start_y) * at(here) + (end_y - highest) * at(there)
+    found = _pinned(end_y, moved + pool(own, indices=False))
     with torch.no_grad():
         return found if isinstance(call.native(), Tensor) else (found, here)
 

@@ -107,15 +107,8 @@ class Propagation:
         """Enter the relevance of tokens of the model's own, which goes to none of the input: once for each lookup."""
         call.run.explained.constants[tensor] = None
         row = OpenRow("", "tokens of the model's own", "constant")
-        row.layer = True  # so that all of it is put down to a constant
         self._keep(row)
-
-        def count(gradient: Tensor) -> None:
-            there = torch.where(own, tensor.detach(), 0)
-            row.add_product("arrived", there, gradient)
-            row.add_product("bias", there, gradient)
-
-        on_gradient(tensor, count)
+        on_gradient(tensor, partial(row.add_product, "arrived", torch.where(own, tensor.detach(), 0)))
 
     def _watch(self, row: OpenRow, result: Any) -> None:
         """Enter in the row the relevance that arrives at the outputs of a call."""
