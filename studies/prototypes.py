@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from apportion.models.prototypes.backbone_features import compute_grids
-from apportion.models.prototypes.images import images_of
-from apportion.models.prototypes.network import Backbone
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import apportion as ap
+from apportion.models.prototypes._backbone_features import compute_grids
+from apportion.models.prototypes._images import images_of
+from apportion.models.prototypes._network import Backbone
 from apportion.models.prototypes.settings import Fast, LastLayer, Paper
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))

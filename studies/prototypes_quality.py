@@ -20,7 +20,7 @@ from torch import Tensor
 import apportion as ap
 from apportion.engines.masking.partitions import Patches
 from apportion.evaluation.measures.flipping import PixelFlipping
-from apportion.models.prototypes.images import Images, images_of
+from apportion.models.prototypes._images import Images, images_of
 from apportion.models.prototypes.methods import PrototypeLRP, Upsampled
 from apportion.models.prototypes.quality import inside
 from prototypes import Line, in_folders, unpacked

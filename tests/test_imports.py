@@ -1,12 +1,17 @@
 """Importing the package is quick and brings only torch along."""
 
+import ast
+import importlib
 import subprocess
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
 import apportion
 
+ROOT = Path(__file__).parent.parent
 HEAVY = (
     "matplotlib",
     "transformers",
@@ -60,3 +65,18 @@ def test_every_public_name_is_there():
     assert set(apportion.__all__) <= set(dir(apportion))
     with pytest.raises(AttributeError, match="apportion attribute Nothing"):
         apportion.Nothing  # noqa: B018
+
+
+def test_scripts_beside_the_package_import_what_exists():
+    """Nothing runs the studies and benchmarks here, so a module that moved would be missed only there."""
+    scripts = [
+        file for room in ("studies", "benchmarks", "training", "docs") for file in ROOT.glob(f"{room}/*.py")
+    ]
+    assert len(scripts) > 20
+    for script in scripts:
+        for node in ast.walk(ast.parse(script.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "apportion":
+                module = importlib.import_module(node.module or "")
+                for name in node.names:
+                    found = hasattr(module, name.name) or find_spec(f"{node.module}.{name.name}")
+                    assert found, f"{script}:{node.lineno}: no {name.name} in {node.module}"
