@@ -157,7 +157,7 @@ function Tests({ card }: { card: Card }) {
 }
 
 function Ledger({ ledger }: { ledger: NonNullable<Card["ledger"]> }) {
-  const rows = ledger.rows.flatMap((row) => (["bias", "stabiliser", "unruled"] as const)
+  const rows = ledger.rows.flatMap((row) => (["bias", "stabiliser", "unruled", "softmax"] as const)
     .filter((cause) => row[cause]).map((cause) => [`${row.name} · ${cause}`, row[cause]] as const));
   const scale = largest(rows.map(([, value]) => value));
   return (

@@ -195,9 +195,10 @@ def _ledger_as_data(ledger: Any) -> page_data.Ledger:
             "bias": _seven_digits(row.bias),
             "stabiliser": _seven_digits(row.stabiliser),
             "unruled": _seven_digits(row.unruled),
+            "softmax": _seven_digits(row.softmax),
         }
         for row in ledger.largest(ROWS)
-        if row.bias or row.stabiliser or row.unruled
+        if row.bias or row.stabiliser or row.unruled or row.softmax
     ]
     return {"rows": rows, "left_out": max(0, len(ledger) - ROWS)}
 

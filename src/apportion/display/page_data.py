@@ -111,6 +111,7 @@ class LedgerRow(TypedDict):
     bias: float
     stabiliser: float
     unruled: float
+    softmax: float
 
 
 class Ledger(TypedDict):

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apportion.display.views import AGAINST, FOR, HeatView, TextView, View, scale_of, view
-from apportion.results.ledger import Ledger
+from apportion.results.ledger import CAUSES, Ledger
 from apportion.results.result import Result, decision
 from apportion.results.scores import Scores
 from apportion.results.words import describe_method, format_number, format_signed
@@ -132,13 +132,12 @@ def bars(shown: View, columns: int = 80) -> Table:
 
 def absorbed(ledger: Ledger) -> Table:
     """The operations that absorbed most of the remainder, and for what cause."""
-    causes = ("bias", "stabiliser", "unruled")
     rows = ledger.largest(ABSORBED)
-    largest = max((abs(getattr(row, cause)) for row in rows for cause in causes), default=0.0)
+    largest = max((abs(getattr(row, cause)) for row in rows for cause in CAUSES), default=0.0)
     table = Table.grid(padding=(0, 2))
     table.add_row(Text("the remainder, by operation", "bold"))
     for row in rows:
-        amounts = {cause: getattr(row, cause) for cause in causes}
+        amounts = {cause: getattr(row, cause) for cause in CAUSES}
         # What is a thousandth of the largest is rounding, or no news.
         said = [
             f"{cause} {format_signed(v, largest)}" for cause, v in amounts.items() if abs(v) > 1e-3 * largest

@@ -9,13 +9,18 @@ from typing import Any
 from apportion.results.display import display
 
 
+CAUSES = ("bias", "stabiliser", "unruled", "softmax")  # what can absorb relevance
+_LATER = ("softmax", "placed")
+
+
 @dataclass(frozen=True)
 class Row:
     """One operation in one module: relevance that arrived at its output, and what left for its inputs.
 
-    `arrived − passed_on = bias + stabiliser + unruled`: absorbed by constant terms (biases, offsets, what a
-    Taylor expansion leaves), by the stabiliser (or a rule that had nowhere to put it), or for lack of a rule.
-    All are sums over the batch.
+    `arrived − passed_on = bias + stabiliser + unruled + softmax + placed`: absorbed by constant terms (biases,
+    offsets), by the stabiliser (or a rule that had nowhere to put it), for lack of a rule, or by a softmax (what its
+    Taylor expansion leaves); or not absorbed, but shown in the map where the operation looks. All are sums over the
+    batch.
     """
 
     module: str
@@ -26,16 +31,28 @@ class Row:
     bias: float
     stabiliser: float
     unruled: float
+    softmax: float = 0.0
+    placed: float = 0.0
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        return self.arrived, self.passed_on, self.bias, self.stabiliser, self.unruled
+        return self.arrived, self.passed_on, *(getattr(self, what) for what in (*CAUSES, "placed"))
+
+    @property
+    def lost(self) -> float:
+        """What the operation absorbed, whatever the cause."""
+        return self.arrived - self.passed_on - self.placed
+
+    def to_json(self) -> dict[str, Any]:
+        """The entries; columns that came later only where there is something in them."""
+        return {name: value for name, value in asdict(self).items() if value or name not in _LATER}
 
 
 @dataclass(frozen=True)
 class Ledger:
     """The rows, in the order in which the model called the operations. They add up to the remainder: `total −
-    Σ values = Σ (bias + stabiliser + unruled)` within rounding; `residual` is what they miss of it."""
+    Σ values = Σ (bias + stabiliser + unruled + softmax)` within rounding; `residual` is what they miss of it. What was
+    `placed` is in the values."""
 
     rows: tuple[Row, ...]
     total: float
@@ -50,10 +67,12 @@ class Ledger:
     @property
     def absorbed(self) -> dict[str, float]:
         """How much each cause absorbed in all."""
-        return {
-            cause: sum(getattr(row, cause) for row in self.rows)
-            for cause in ("bias", "stabiliser", "unruled")
-        }
+        return {cause: sum(getattr(row, cause) for row in self.rows) for cause in CAUSES}
+
+    @property
+    def placed(self) -> float:
+        """How much of what was apportioned is what biases took, shown where they look."""
+        return sum(row.placed for row in self.rows)
 
     @property
     def residual(self) -> float:
@@ -62,11 +81,11 @@ class Ledger:
 
     def largest(self, k: int = 10) -> list[Row]:
         """The rows that absorbed most, largest first."""
-        return sorted(self.rows, key=lambda row: -abs(row.arrived - row.passed_on))[:k]
+        return sorted(self.rows, key=lambda row: -abs(row.lost))[:k]
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "rows": [asdict(row) for row in self.rows],
+            "rows": [row.to_json() for row in self.rows],
             "total": self.total,
             "apportioned": self.apportioned,
         }
@@ -81,9 +100,9 @@ class Ledger:
             [row.module or "(model)", row.operation, row.rule, *map("{:.4g}".format, row.numbers)]
             for row in self.rows
         ]
-        sums = map("{:.4g}".format, (self.total, self.apportioned, *self.absorbed.values()))
+        sums = map("{:.4g}".format, (self.total, self.apportioned, *self.absorbed.values(), self.placed))
         return [
-            ["module", "operation", "rule", "arrived", "passed on", "bias", "stabiliser", "unruled"],
+            ["module", "operation", "rule", "arrived", "passed on", *CAUSES, "placed"],
             *rows,
             ["total", "", "", *sums],
         ]

@@ -288,10 +288,10 @@ def ledger_bars(ledger: Ledger, ax: Any = None, k: int = 12) -> Any:
         from matplotlib.figure import Figure
 
         ax = Figure(figsize=(7, 0.35 * min(k, len(ledger)) + 1.2), layout="constrained").subplots()
-    most = max((abs(row.arrived - row.passed_on) for row in ledger.rows), default=0.0)
-    rows = [row for row in ledger.largest(k) if abs(row.arrived - row.passed_on) > 1e-3 * most][::-1]
+    most = max((abs(row.lost) for row in ledger.rows), default=0.0)
+    rows = [row for row in ledger.largest(k) if abs(row.lost) > 1e-3 * most][::-1]
     left_plus, left_minus = [0.0] * len(rows), [0.0] * len(rows)
-    colours = {"bias": "#4477aa", "stabiliser": "#ccbb44", "unruled": "#ee6677"}
+    colours = {"bias": "#4477aa", "stabiliser": "#ccbb44", "unruled": "#ee6677", "softmax": "#aa3377"}
     for cause, colour in colours.items():
         widths = [getattr(row, cause) for row in rows]
         starts = [p if w >= 0 else m for p, m, w in zip(left_plus, left_minus, widths, strict=True)]

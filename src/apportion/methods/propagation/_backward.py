@@ -34,7 +34,8 @@ def _pass_down(rule: Rule, z: Tensor, gradient: Tensor) -> Tensor:
 
 
 class Lazy(torch.autograd.Function):
-    """A layer whose rule is evaluated in the backward pass. What arrives there is the relevance of its output."""
+    """A layer whose rule is evaluated in the backward pass. What arrives there is the relevance of its output, to which
+    what is `placed` there is added."""
 
     @staticmethod
     def forward(
@@ -44,9 +45,10 @@ class Lazy(torch.autograd.Function):
         layer: Layer,
         rule: Rule,
         value: Callable[[], Tensor] | None,
+        placed: list[Tensor],
     ) -> Tensor:
         z = layer(x, layer.weight, layer.bias) if value is None else value()
-        ctx.layer, ctx.rule, ctx.probed = layer, rule, probe is not None
+        ctx.layer, ctx.rule, ctx.probed, ctx.placed = layer, rule, probe is not None, placed
         ctx.save_for_backward(x, z)
         return z
 
@@ -54,15 +56,15 @@ class Lazy(torch.autograd.Function):
     def backward(ctx: Any, R: Tensor) -> Any:
         layer, rule = ctx.layer, ctx.rule
         # Autocast, where the model uses it, is off by now, and its formats are those of the weights again.
-        x, z, R = (t.to(layer.weight.dtype) for t in (*ctx.saved_tensors, R))
+        x, z, R = (t.to(layer.weight.dtype) for t in (*ctx.saved_tensors, sum(ctx.placed, R)))
         found = rule(layer, x, z, R)  # (batch, inputs, …)
         if not getattr(rule, "direct", False):
-            return found, None, None, None, None
+            return found, None, None, None, None, None
         if not ctx.probed:
-            return torch.where(x == 0, torch.zeros_like(x), found / x), None, None, None, None
+            return torch.where(x == 0, torch.zeros_like(x), found / x), None, None, None, None, None
         if layer.row is not None:
             layer.row.add_product("passed_on", torch.ones_like(found), found)
-        return None, found, None, None, None
+        return None, found, None, None, None, None
 
 
 class Settle(torch.autograd.Function):
@@ -81,8 +83,8 @@ class Settle(torch.autograd.Function):
         layer, row = ctx.layer, ctx.row
         if row is not None:
             row.layer = True
-            if scales(ctx.rule) and layer.bias is not None:
-                row.add_product("bias", layer.along_channel(layer.bias, passed).expand_as(passed), passed)
+        if scales(ctx.rule):
+            layer.absorb(layer.bias, passed)
         return passed, None, None, None
 
 

@@ -22,6 +22,7 @@ from apportion.engines.substitution.unseen import Unseen
 from apportion.errors import InputError
 from apportion.methods.contracts import Rule
 from apportion.methods.propagation._backward import evaluate_lazily, fold_relu, scales, settle
+from apportion.methods.propagation._biases import WRAPPING, Ignoring, Looking, Places, Spreading
 from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation._tags import Tag
 from apportion.methods.propagation.composites import Composite
@@ -36,6 +37,7 @@ class Propagation:
     strict: bool = False
     ledger: bool = False
     layers: int | None = None  # how many layers there are, where the composite treats the last one apart
+    places: Places | None = None  # what constants took, where that is to be placed
     rows: dict[tuple[str, str, str], OpenRow] = field(default_factory=dict)
     seen_layers: int = 0
     types: dict[str, str] = field(default_factory=dict)
@@ -181,24 +183,46 @@ class Propagation:
         value: Callable[[], Tensor] | None = None,
     ) -> Tensor:
         """The same under a known rule; `value` makes the output where it need not be computed from `x`."""
-        row = self.row
+        row, places, placed = self.row, self.places, []
+        rule = rule.rule if isinstance(rule, Ignoring | Spreading) else rule
         if row is not None:
-            row.rule = _shorten(rule)
+            row.rule, row.placed = _shorten(rule), places is not None
             layer.row = row
+        if places is None:
+            if layer.bias is not None and self.composite.bias in WRAPPING:
+                rule = WRAPPING[self.composite.bias](rule)
+        elif places.carried is None:
+            layer.taken = None if layer.bias is None else places.next()
+        else:
+            rule = rule if getattr(rule, "direct", False) else Looking()
+            placed = [] if layer.bias is None else places.next()
         if scales(rule):
             z = layer(x, layer.weight, layer.bias) if value is None else value()
         else:
             direct = getattr(rule, "direct", False)
-            z = evaluate_lazily(x, probe if direct else None, layer, rule, value)
+            z = evaluate_lazily(x, probe if direct else None, layer, rule, value, placed)
         self.unseen.known[z] = True
         out = settle(z, layer, rule, row)
+        if places is not None:
+            places.reached.append(out)
         call.run.notes[out] = Tag(layer=layer, rule=rule, x=x, probe=probe, raw=z, row=row)
         return out
+
+    def shift(
+        self, y: Tensor, constant: Callable[[], Tensor], x: Tensor | None = None, along: int | None = None
+    ) -> Tensor:
+        """`y`, made of `x` (or the rest of it) and an added constant: what that takes is placed, if so wished, at the
+        entries of `x` along an axis, or at the same entry."""
+        if self.places is None:
+            return y
+        if self.row is not None:
+            self.row.placed = True
+        return self.places.shift(y, constant(), x, along, self.row)
 
     def relu(self, call: Call, input: Tensor) -> Tensor:
         """A ReLU; the rule of a layer before it is applied in its backward pass."""
         note = call.run.notes.get(input)
-        if note is None or note.raw is None or self.ledger:
+        if note is None or note.raw is None or self.ledger or self.places is not None:
             return torch.relu(input)
         return fold_relu(note.raw, note.rule)
 

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from apportion.results.ledger import Row
 
+SOFTMAX = frozenset("softmax log_softmax softmin special_log_softmax logsumexp logaddexp logcumsumexp".split())
+
 
 @dataclass(eq=False)
 class OpenRow:
@@ -20,6 +22,7 @@ class OpenRow:
     ruled: bool = True
     # What the bias of a layer did not absorb, its stabiliser did; other operations have no stabiliser.
     layer: bool = False
+    placed: bool = False  # what the bias took is shown where it looks
     sums: dict[str, list[Tensor]] = field(default_factory=dict)
 
     def add(self, what: str, amount: Tensor) -> None:
@@ -39,9 +42,13 @@ class OpenRow:
 
     def close(self) -> Row:
         arrived, passed_on, bias = self.sum_of("arrived"), self.sum_of("passed_on"), self.sum_of("bias")
-        lost = arrived - passed_on
+        placed = bias if self.placed else 0.0
+        lost = arrived - passed_on - placed
         if not self.ruled:
-            return Row(self.module, self.operation, self.rule, arrived, passed_on, 0.0, 0.0, lost)
-        if self.layer:
-            return Row(self.module, self.operation, self.rule, arrived, passed_on, bias, lost - bias, 0.0)
-        return Row(self.module, self.operation, self.rule, arrived, passed_on, lost, 0.0, 0.0)
+            cause = {"unruled": lost}
+        elif self.layer:
+            cause = {"bias": bias - placed, "stabiliser": lost - (bias - placed)}
+        else:
+            cause = {"softmax" if self.operation in SOFTMAX else "bias": lost}
+        causes = {"bias": 0.0, "stabiliser": 0.0, "unruled": 0.0, **cause}
+        return Row(self.module, self.operation, self.rule, arrived, passed_on, placed=placed, **causes)

@@ -46,6 +46,11 @@ class State(Unruled, Protocol):
     ) -> Tensor:
         """The same under a known rule; `value` makes the output where it need not be computed from `x`."""
 
+    def shift(
+        self, y: Tensor, constant: Callable[[], Tensor], x: Tensor | None = None, along: int | None = None
+    ) -> Tensor:
+        """`y`, made of `x` and an added constant, whose share of the relevance may be placed."""
+
     def relu(self, call: Call, input: Tensor) -> Tensor:
         """A ReLU; the rule of a layer before it is applied in its backward pass."""
 

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
+from apportion.core.content import repr_as_before
 from apportion.core.modules_behind import modules_behind
-from apportion.errors import InputError
+from apportion.errors import InputError, check
 from apportion.methods.contracts import Rule
 from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma
+
+
+Bias = Literal["absorb", "spread", "ignore", "place"]
+_ACCEPTED: dict[str, tuple[str, ...]] = {
+    "softmax": ("taylor", "constant"),
+    "pooling": ("winner", "proportional"),
+    "bias": get_args(Bias),
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,14 @@ class Composite:
         softmax (str, default "taylor"): Propagate through attention weights as AttnLRP does (Achtibat et al. 2024);
             "constant" lets the values take all.
         pooling (str, default "winner"): Give a max pool's relevance to its maximum; "proportional" shares it out.
+        bias (str, default "absorb"): What becomes of the relevance that biases take. "absorb": it is missing from the
+            values, and in the remainder. "spread": it is shared evenly over the inputs of the neuron that are not zero
+            (eq. 21 of the paper) and travels on. "ignore": denominators leave the bias out, so that it is shared as
+            the inputs contribute (zennit's `zero_params="bias"`). "place": it is carried straight down, in a second
+            pass, to where the neuron looks: over the receptive field of a convolution, at its token, over all inputs
+            of a dense layer, in proportion to `|xᵢ wᵢⱼ|` layer by layer (the bias maps of full gradients, Srinivas &
+            Fleuret 2019, shared out over what is below), so that the values add up and nothing is absorbed twice; the
+            shifts of norms and constants that are added (positions) are placed likewise.
 
     >>> Composite(first=Flat(), names=(("head*", Epsilon(0.1)),)).first
     Flat(eps=1e-06)
@@ -46,13 +63,14 @@ class Composite:
     types: tuple[tuple[str, Rule], ...] = ()
     softmax: Literal["taylor", "constant"] = "taylor"
     pooling: Literal["winner", "proportional"] = "winner"
+    bias: Bias = "absorb"
 
     def __post_init__(self) -> None:
-        for name, accepted in (("softmax", ("taylor", "constant")), ("pooling", ("winner", "proportional"))):
-            if getattr(self, name) not in accepted:
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; accepted: {', '.join(map(repr, accepted))}"
-                )
+        for name, accepted in _ACCEPTED.items():
+            check(name, getattr(self, name), accepted.__contains__, ", ".join(map(repr, accepted)))
+
+    def __repr__(self) -> str:
+        return repr_as_before(self, "bias")
 
     def rule(self, kind: str, module: str, module_type: str, first: bool, last: bool) -> Rule:
         """The rule of one layer; `kind` is "convolution", "linear" or "matmul"."""

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
+from apportion.core.content import repr_as_before
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
 from apportion.engines.substitution.unseen import check_visible, describe_unseen
 from apportion.methods.propagation._relevance_pass import Propagation
+from apportion.methods.propagation._biases import Places
 from apportion.methods.propagation._rows import OpenRow
-from apportion.methods.propagation.composites import Composite, find_composite
+from apportion.methods.propagation.composites import Bias, Composite, find_composite
 from apportion.methods.propagation.operations.table import COMPOSED, TABLE, other
+from apportion.methods.propagation.rules import Flat
 from apportion.results.explanation import Explanation
-from apportion.results.ledger import Ledger
+from apportion.results.ledger import Ledger, Row
 
 OPERATIONS = (TABLE, COMPOSED, other)
 
@@ -29,11 +33,11 @@ NEARLY_ALL = 0.9  # share of the score; a remainder above it is told in a warnin
 class LRP:
     """Propagate relevance layer by layer (Bach et al. 2015) through any PyTorch model as it is.
 
-    `total` is the explained score; what biases, the stabiliser and operations without a rule absorb is the
-    remainder. An operation without a rule passes relevance by its gradient and is named in the warnings with the
+    `total` is the explained score; what biases, softmax, the stabiliser and operations without a rule absorb is the
+    remainder. With `bias="place"` what biases took is shown where they look, and is in the remainder no more. An operation without a rule passes relevance by its gradient and is named in the warnings with the
     amount. A remainder of nearly the whole score is told in a warning, too. The notes say which composite was
     used. Cost: one forward and one backward pass (the rules other than LRP-0 and LRP-ε evaluate their layer once
-    or twice more).
+    or twice more), two of each where biases are placed.
 
     Attributes:
         composite (str or Composite, default None): Which rule a layer gets; a name is one of `COMPOSITES`; None: by
@@ -41,6 +45,8 @@ class LRP:
         ledger (bool, default False): Enter each operation's part of the remainder in `explanation.ledger`.
         strict (bool, default False): Raise InputError for an operation without a rule.
         at (str or list of str, default None): Modules whose outputs' relevance is wanted; None: the inputs'.
+        bias (str, default None): What becomes of the relevance that biases take: "absorb", "spread", "ignore" or
+            "place", as [Composite][apportion.Composite] says; None: what the composite has.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
     >>> e = LRP("epsilon", ledger=True)(model, torch.ones(1, 4), target=0)
@@ -52,37 +58,64 @@ class LRP:
     ledger: bool = False
     strict: bool = False
     at: str | Sequence[str] | None = None
+    bias: Bias | None = None
 
     def __post_init__(self) -> None:
-        find_composite(self.composite, None)
+        self._find(None)
+
+    def __repr__(self) -> str:
+        return repr_as_before(self, "bias")
+
+    def _find(self, model: Any) -> tuple[dict[str, str], Composite]:
+        notes, composite = find_composite(self.composite, model)
+        return (notes, composite) if self.bias is None else (notes, replace(composite, bias=self.bias))
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Gradients(model, inputs, target, self.at)
         check_visible(subject.model)
-        notes, composite = find_composite(self.composite, subject.model)
+        notes, composite = self._find(subject.model)
         layers = None
         if composite.last is not None:
             counting = Propagation(composite)
             subject.forward(counting.substitution(subject.model, *OPERATIONS))
             layers = counting.seen_layers
-        state = Propagation(composite, self.strict, self.ledger, layers)
+        places = Places() if composite.bias == "place" else None
+        state = Propagation(composite, self.strict, self.ledger, layers, places)
         score = subject.forward(state.substitution(subject.model, *OPERATIONS))
         gradients, direct = score.gradients_and_probes()
         values = [
             torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.leaves, gradients, direct, strict=True)
         ]
+        placed = 0.0
+        if places is not None:
+            for value, more in zip(values, _carry_down(subject, composite, places), strict=True):
+                value += more
+                placed += float(more.double().sum())
         made = subject.explanation(
             self,
             score,
             values,
             score.value,
             warnings=_warn_of_gaps(state),
-            ledger=_fill_ledger(state, score, values) if self.ledger else None,
+            ledger=_fill_ledger(state, score, values, placed) if self.ledger else None,
             notes=notes,
         )
         return replace(
             made, warnings=(*made.warnings, *_warn_of_remainder(score.value.detach(), made.apportioned))
         )
+
+
+def _carry_down(subject: Gradients, composite: Composite, places: Places) -> list[Tensor]:
+    """What constants took, placed at the inputs: a second pass in which nothing comes from the score."""
+    first = None if composite.first is None else Flat()
+    shares = Composite(first=first, softmax="constant", pooling=composite.pooling)
+    carrying = places.carrying()
+    score = subject.forward(
+        Propagation(shares, places=carrying).substitution(subject.model, *OPERATIONS)
+    )
+    nothing = sum((tensor.sum() * 0 for tensor in carrying.reached), score.value * 0)
+    gradients, direct = replace(score, value=nothing).gradients_and_probes()
+    return [torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.leaves, gradients, direct, strict=True)]
 
 
 def _warn_of_remainder(total: Tensor, apportioned: Tensor) -> tuple[str, ...]:
@@ -113,13 +146,18 @@ def _warn_of_gaps(state: Propagation) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _fill_ledger(state: Propagation, score: Score, values: Sequence[torch.Tensor]) -> Ledger:
+def _fill_ledger(state: Propagation, score: Score, values: Sequence[Tensor], placed: float) -> Ledger:
     rows = [row.close() for row in state.rows.values()]
     total = float(score.value.detach().double().sum())
     apportioned = sum(float(v.double().sum()) for v in values)
+    if state.places is not None:
+        nowhere = state.places.total - placed
+        rows.append(
+            Row("", "what was placed nowhere", "", nowhere, nowhere, nowhere, 0.0, 0.0, placed=-nowhere)
+        )
     if state.hidden:
         # What unseen functions absorbed cannot be measured there; it is what no other row accounts for.
-        rest = total - apportioned - sum(r.bias + r.stabiliser + r.unruled for r in rows)
+        rest = total - apportioned - sum(row.lost for row in rows)
         hidden = next(iter(state.hidden.values()))
         arrived = sum(row.sum_of("arrived") for row in state.hidden.values())
         whole = OpenRow(hidden.module, hidden.operation, hidden.rule, ruled=False)

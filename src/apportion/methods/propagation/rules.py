@@ -35,6 +35,8 @@ class Layer:
         groups (int, default None): Those of a transposed convolution, whose weight has its inputs first, (in,
             out / groups, …); None: any other layer.
         row (default None): The row of the ledger that is being filled in.
+        taken (list of Tensor, default None): Where to note what the bias takes of each output's relevance; None:
+            nowhere.
     """
 
     forward: Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -44,15 +46,15 @@ class Layer:
     adjoint: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
     groups: int | None = None
     row: Any = field(default=None)
+    taken: list[Tensor] | None = None
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return self.forward(x, weight, bias)
 
     def pull(self, x: Tensor, weight: Tensor, cotangent: Tensor, bias: Tensor | None = None) -> Tensor:
         """The adjoint of the layer with these weights, at a cotangent in the output's shape; the share that
-        falls to `bias` is entered in the ledger."""
-        if self.row is not None and bias is not None:
-            self.row.add("bias", (self.along_channel(bias, cotangent) * cotangent).sum())
+        falls to `bias` is noted."""
+        self.absorb(bias, cotangent)
         if self.adjoint is not None:
             return self.adjoint(cotangent, x, weight)
         with torch.enable_grad():
@@ -60,6 +62,17 @@ class Layer:
             out = self.forward(point, weight, None)
         (gradient,) = torch.autograd.grad(out, point, cotangent)
         return gradient
+
+    def absorb(self, bias: Tensor | None, cotangent: Tensor, times: float = 1) -> None:
+        """Note what a bias takes at this cotangent: its sum in the ledger, each output's part where it is wanted."""
+        if bias is None or (self.row is None and self.taken is None):
+            return
+        bias = self.along_channel(bias, cotangent).expand_as(cotangent)
+        cotangent = cotangent if times == 1 else cotangent * times  # (batch, outputs, …)
+        if self.row is not None:
+            self.row.add_product("bias", bias, cotangent)
+        if self.taken is not None:
+            self.taken.append(bias * cotangent)
 
     def dense(self, x: Tensor) -> bool:
         """True if `x` has samples as rows, and every output at a place reads the same of their entries."""
@@ -86,7 +99,7 @@ def _has_negative(x: Tensor) -> bool:
     return bool(x.amin() < 0) if x.numel() else False
 
 
-def _share_evenly(layer: Layer, x: Tensor, part: Tensor) -> Tensor:
+def share_evenly(layer: Layer, x: Tensor, part: Tensor) -> Tensor:
     """The gradient that shares `part` of each output's relevance evenly over its inputs that are not zero."""
     ones, present = torch.ones_like(layer.weight), (x != 0).to(x.dtype)
     share = layer.pull(x, ones, part / layer(present, ones).clamp(min=1))
@@ -150,7 +163,7 @@ class Epsilon(Stabilised):
         ratio = R / stabilised(z, self.eps)
         if not self.spread_bias or layer.bias is None:
             return layer.pull(x, layer.weight, ratio, layer.bias)
-        share = _share_evenly(layer, x, ratio * layer.along_channel(layer.bias, ratio))
+        share = share_evenly(layer, x, ratio * layer.along_channel(layer.bias, ratio))
         return layer.pull(x, layer.weight, ratio) + share
 
     def scaled(self, z: Tensor, gradient: Tensor, closed: bool = False) -> Tensor:
@@ -208,10 +221,8 @@ class Gamma(Stabilised):
         wn, bn = w.clamp(max=0), None if b is None else b.clamp(max=0)
         above = layer.pull(x, wp, a, bp) + layer.pull(x, wn, c, bn)
         below = layer.pull(x, wn, a) + layer.pull(x, wp, c)
-        if layer.row is not None and bp is not None and bn is not None:
-            # The pulls above counted b⁺ and b⁻ once; they count γ times.
-            share = (layer.along_channel(bp, a) * a + layer.along_channel(bn, c) * c).sum()
-            layer.row.add("bias", (g - 1) * share)
+        for bias, at in ((bp, a), (bn, c)):  # the pulls above counted b⁺ and b⁻ once; they count γ times
+            layer.absorb(bias, at, g - 1)
         return layer.pull(x, w, a + c, b).add_(torch.where(x > 0, above, below), alpha=g)
 
 

@@ -127,12 +127,21 @@ def threshold(call: Call, input: Tensor, threshold: float, value: float, inplace
 
 def add(call: Call, *args: Any, **kwargs: Any) -> Any:
     result = call.native()
+    if len(call.actives) == 1:
+        result = state_of(call).shift(result, lambda: _at_zero(call).expand_as(result))
     kinds = {kind_of(call, t) for t in tensors_in((call.args, call.kwargs)) if t.requires_grad}
     if kinds == {"tanh"} and len(call.actives) == 1:
         tag(call, result, "gate")
     elif kinds in ({"gate"}, {"scale"}) or (kinds == {"positive"} and call.name == "add"):
         tag(call, result, next(iter(kinds)))
     return result
+
+
+def _at_zero(call: Call) -> Tensor:
+    """What a function of one active tensor makes of zeros."""
+    zero = torch.zeros_like(call.actives[0])
+    args, kwargs = map_tensors((call.args, call.kwargs), lambda t: zero if t is call.actives[0] else t)
+    return call.function(*args, **kwargs)  # type: ignore[no-any-return]
 
 
 def divide(call: Call, *args: Any, **kwargs: Any) -> Any:

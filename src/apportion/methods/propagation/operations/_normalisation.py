@@ -47,7 +47,10 @@ def _normalise_by_deviation(
     dims: tuple[int, ...],
     eps: float,
     centred: bool = True,
+    bias: Tensor | None = None,
+    along: int | None = None,
 ) -> Tensor:
+    """`y` is the result with weight and bias; what the bias takes may be placed at the entries `along` an axis."""
     with torch.no_grad():
         spread = (
             x.detach().var(dims, correction=0, keepdim=True)
@@ -55,7 +58,8 @@ def _normalise_by_deviation(
             else x.detach().square().mean(dims, keepdim=True)
         )
         r = torch.rsqrt(spread + eps)  # 1 on each of `dims`
-    return normalise(x, y, r.to(x.dtype), weight, dims, centred)
+    y = normalise(x, y, r.to(x.dtype), weight, dims, centred)
+    return y if bias is None else state_of(call).shift(y, lambda: bias.expand_as(y), x, along)
 
 
 def layer_norm(
@@ -63,7 +67,9 @@ def layer_norm(
     bias: Tensor | None = None, eps: float = 1e-5, *_: Any, **__: Any,
 ) -> Any:  # fmt: skip
     y = torch.layer_norm(input.detach(), list(normalized_shape), weight, bias, eps)
-    return _normalise_by_deviation(call, input, y, weight, tuple(range(-len(normalized_shape), 0)), eps)
+    dims = tuple(range(-len(normalized_shape), 0))
+    along = -1 if len(dims) == 1 else None
+    return _normalise_by_deviation(call, input, y, weight, dims, eps, bias=bias, along=along)
 
 
 def rms_norm(
@@ -85,20 +91,20 @@ def group_norm(
     eps: float = 1e-5, *_: Any, **__: Any,
 ) -> Any:  # fmt: skip
     y = torch.group_norm(input.detach(), num_groups, weight, bias, eps)
-    return _normalise_groups(call, input, y, num_groups, weight, eps)
+    return _normalise_groups(call, input, y, num_groups, weight, bias, eps)
 
 
 def _normalise_groups(
-    call: Call, input: Tensor, y: Tensor, groups: int, weight: Tensor | None, eps: float
+    call: Call, input: Tensor, y: Tensor, groups: int, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
     shape = (input.shape[0], groups, input.shape[1] // groups, *input.shape[2:])
-    w = None
-    if weight is not None:
-        w = weight.view(1, groups, -1, *[1] * (input.dim() - 2))  # (1, groups, channels / groups, 1, …)
+    columns = (1, groups, -1, *[1] * (input.dim() - 2))  # (1, groups, channels / groups, 1, …)
+    w, b = (None if t is None else t.view(columns) for t in (weight, bias))
     dims = tuple(range(2, len(shape)))  # of (batch, groups, channels / groups, …)
-    return _normalise_by_deviation(call, input.reshape(shape), y.reshape(shape), w, dims, eps).reshape(
-        input.shape
+    found = _normalise_by_deviation(
+        call, input.reshape(shape), y.reshape(shape), w, dims, eps, bias=b, along=2
     )
+    return found.reshape(input.shape)
 
 
 def instance_norm(
@@ -111,7 +117,7 @@ def instance_norm(
         return _batch_norm(call, input, running_mean, running_var, weight, bias, False, eps)
     args, kwargs = without_running_updates(call.args, call.kwargs)
     y = call.function(*(a.detach() if isinstance(a, Tensor) else a for a in args), **kwargs)
-    return _normalise_groups(call, input, y.detach(), input.shape[1], weight, eps)
+    return _normalise_groups(call, input, y.detach(), input.shape[1], weight, bias, eps)
 
 
 def batch_norm(call: Call, *args: Any, **kwargs: Any) -> Any:
@@ -141,8 +147,8 @@ def _batch_norm(
     state = state_of(call)
     if training or running_mean is None:
         y = torch.batch_norm(input.detach(), weight, bias, None, None, True, 0.0, eps, False)
-        w = None if weight is None else _column(weight, input)
-        return _normalise_by_deviation(call, input, y, w, (0, *range(2, input.dim())), eps)
+        w, b = (None if t is None else _column(t, input) for t in (weight, bias))
+        return _normalise_by_deviation(call, input, y, w, (0, *range(2, input.dim())), eps, bias=b)
     scale = torch.rsqrt(running_var + eps)  # (channels,)
     scale = scale if weight is None else scale * weight
     shift = -running_mean * scale if bias is None else bias - running_mean * scale
@@ -202,7 +208,7 @@ def native_group_norm(
     call: Call, input: Tensor, weight: Any, bias: Any, n: int, c: int, hw: int, group: int, eps: float
 ) -> Any:
     y = torch.group_norm(input.detach(), group, weight, bias, eps)
-    return _normalise_groups(call, input, y, group, weight, eps), None, None
+    return _normalise_groups(call, input, y, group, weight, bias, eps), None, None
 
 
 def normalize(call: Call, input: Tensor, p: float = 2.0, dim: Any = 1, eps: float = 1e-12, **_: Any) -> Any:

@@ -1,0 +1,155 @@
+"""What becomes of the relevance that biases take: it is absorbed, spread over the neuron's inputs, left out of the
+denominators, or placed where the neuron looks.
+
+Placing needs two passes. The first notes what the constants of each call took of each output. The second carries that
+down to the input by shares that are never negative and add up to one, so that nothing is absorbed twice: a layer
+shares in proportion to `|xᵢ wᵢⱼ|`, and where there is no product with weights an entry hands on what it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from apportion.methods.contracts import Rule
+from apportion.methods.propagation.rules import Layer, share_evenly
+
+
+@dataclass(frozen=True)
+class Ignoring:
+    """A rule whose denominators leave the bias out: what it took goes to the inputs by their contributions."""
+
+    rule: Rule
+
+    @property
+    def direct(self) -> bool:
+        return getattr(self.rule, "direct", False)
+
+    def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        assert layer.bias is not None
+        found: Tensor = self.rule(
+            replace(layer, bias=None), x, z - layer.along_channel(layer.bias, z).to(z.dtype), R
+        )
+        return found
+
+
+@dataclass(frozen=True)
+class Spreading:
+    """A rule that shares what the bias takes evenly over the neuron's inputs that are not zero (Bach et al. 2015,
+    eq. 21)."""
+
+    rule: Rule
+
+    @property
+    def direct(self) -> bool:
+        return getattr(self.rule, "direct", False)
+
+    def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        taken: list[Tensor] = []
+        found: Tensor = self.rule(replace(layer, row=None, taken=taken), x, z, R)
+        return found + share_evenly(layer, x, sum(taken)) if taken else found  # type: ignore[arg-type]
+
+
+WRAPPING: dict[str, Callable[[Rule], Rule]] = {"ignore": Ignoring, "spread": Spreading}
+
+
+@dataclass(frozen=True)
+class Looking:
+    """Share what is placed over what the neuron looks at: `Rᵢ = Σⱼ |xᵢ wᵢⱼ| / Σₕ |xₕ wₕⱼ| · Rⱼ`."""
+
+    direct: ClassVar[bool] = False
+
+    def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
+        weight = layer.weight.abs()
+        sums = layer(x.abs(), weight)  # (batch, outputs, …)
+        return x.sign() * layer.pull(x, weight, torch.where(sums > _least(sums), R / sums, 0))
+
+
+def _least(like: Tensor) -> float:
+    """What is too little to divide by."""
+    return float(torch.finfo(like.dtype).tiny ** 0.5)
+
+
+@dataclass(eq=False)
+class Places:
+    """What the constants of each call took of each output, in the order of the model's calls.
+
+    The first pass fills `taken`; the second takes the sums out in the same order. `reached` are the outputs where it
+    does so, which a backward pass has to come by, even if nothing from the score leads there (keys of attention).
+    """
+
+    taken: list[list[Tensor]] = field(default_factory=list)
+    carried: Iterator[list[Tensor]] | None = None
+    reached: list[Tensor] = field(default_factory=list)
+
+    def carrying(self) -> Places:
+        """The same for the second pass."""
+        return Places(self.taken, iter(self.taken))
+
+    def next(self) -> list[Tensor]:
+        """Where the next call notes, or what it noted."""
+        if self.carried is not None:
+            return next(self.carried)
+        self.taken.append([])
+        return self.taken[-1]
+
+    @property
+    def total(self) -> float:
+        return sum(float(amount.double().sum()) for amounts in self.taken for amount in amounts)
+
+    def shift(self, y: Tensor, constant: Tensor, x: Tensor | None, along: int | None, row: Any) -> Tensor:
+        """`y`, made of `x` (or the rest of it) and an added constant. What is carried goes to the entries of `x` along
+        an axis by their size, or to the same entry."""
+        if self.carried is None:
+            return _note(y, constant, self.next(), row)
+        x = torch.where(constant.isfinite(), y - constant, 0) if x is None else x
+        self.reached.append(_carry(x, y.detach(), self.next(), along))
+        return self.reached[-1]
+
+
+class _Note(torch.autograd.Function):
+    """A tensor with a constant in it, which notes what the constant takes."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, constant: Tensor, taken: list[Tensor], row: Any) -> Tensor:
+        ctx.save_for_backward(constant)
+        ctx.taken, ctx.row = taken, row
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (constant,) = ctx.saved_tensors
+        # Where nothing arrives the constant may be infinite, as a mask is.
+        amount = torch.where(gradient == 0, 0, gradient * constant)
+        ctx.taken.append(amount)
+        if ctx.row is not None:
+            ctx.row.add("bias", amount.sum())
+        return gradient, None, None, None
+
+
+class _Carry(torch.autograd.Function):
+    """`y` with the gradient that hands the relevance of `y`, and what is placed there, on to `x`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, amounts: list[Tensor], along: int | None) -> Tensor:
+        ctx.save_for_backward(x, y)
+        ctx.amounts, ctx.along = amounts, along
+        return y.view_as(y)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        x, y = ctx.saved_tensors
+        R = torch.where(gradient == 0, 0, gradient * y) + sum(ctx.amounts)
+        if ctx.along is None:
+            return torch.where(x.abs() > _least(x), R / x, 0), None, None, None
+        sums = x.abs().sum(ctx.along, keepdim=True)
+        R = R.sum(ctx.along, keepdim=True)
+        return x.sign() * torch.where(sums > _least(x), R / sums, 0), None, None, None
+
+
+_note: Callable[..., Tensor] = _Note.apply
+_carry: Callable[..., Tensor] = _Carry.apply
