@@ -35,13 +35,6 @@ class ByContent:
         return f"{name}({', '.join(f'{key}={value!r}' for key, value in settings)})"
 
 
-def repr_as_before(settings: Any, *later: str) -> str:
-    """The repr of a dataclass, in which settings that came `later` stand only where they are set: caches, files and
-    begun runs go by reprs that know none."""
-    shown = [f for f in fields(settings) if f.name not in later or getattr(settings, f.name) != f.default]
-    return f"{type(settings).__name__}({', '.join(f'{f.name}={getattr(settings, f.name)!r}' for f in shown)})"
-
-
 class _Digest(str):
     """A tensor in a few words, which stand in a repr as they are."""
 

@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from apportion.core.content import repr_as_before
 from apportion.core.modules_behind import modules_behind
+from apportion.core.settings import Told, later
 from apportion.errors import InputError, check
 from apportion.methods.contracts import Rule
 from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma
@@ -24,8 +24,8 @@ _ACCEPTED: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Composite:
+@dataclass(frozen=True, repr=False)
+class Composite(Told):
     """Choose the rule of each layer: by the name of its module, then by the module's type, then by its depth, then
     by its kind.
 
@@ -63,14 +63,11 @@ class Composite:
     types: tuple[tuple[str, Rule], ...] = ()
     softmax: Literal["taylor", "constant"] = "taylor"
     pooling: Literal["winner", "proportional"] = "winner"
-    bias: Bias = "absorb"
+    bias: Bias = later("absorb")
 
     def __post_init__(self) -> None:
         for name, accepted in _ACCEPTED.items():
             check(name, getattr(self, name), accepted.__contains__, ", ".join(map(repr, accepted)))
-
-    def __repr__(self) -> str:
-        return repr_as_before(self, "bias")
 
     def rule(self, kind: str, module: str, module_type: str, first: bool, last: bool) -> Rule:
         """The rule of one layer; `kind` is "convolution", "linear" or "matmul"."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.content import repr_as_before
 from apportion.core.inputs import Inputs
+from apportion.core.settings import Told, later
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
 from apportion.engines.substitution.unseen import check_visible, describe_unseen
@@ -29,8 +29,8 @@ OPERATIONS = (TABLE, COMPOSED, other)
 NEARLY_ALL = 0.9  # share of the score; a remainder above it is told in a warning
 
 
-@dataclass(frozen=True)
-class LRP:
+@dataclass(frozen=True, repr=False)
+class LRP(Told):
     """Propagate relevance layer by layer (Bach et al. 2015) through any PyTorch model as it is.
 
     `total` is the explained score; what biases, softmax, the stabiliser and operations without a rule absorb is the
@@ -58,13 +58,10 @@ class LRP:
     ledger: bool = False
     strict: bool = False
     at: str | Sequence[str] | None = None
-    bias: Bias | None = None
+    bias: Bias | None = later(None)
 
     def __post_init__(self) -> None:
         self._find(None)
-
-    def __repr__(self) -> str:
-        return repr_as_before(self, "bias")
 
     def _find(self, model: Any) -> tuple[dict[str, str], Composite]:
         notes, composite = find_composite(self.composite, model)
