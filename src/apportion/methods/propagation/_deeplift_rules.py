@@ -16,12 +16,8 @@ from torch import Tensor
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution import Call, Substitute
 from apportion.engines.substitution.function_names import MOVES
+from apportion.methods.propagation._softmax import logarithmic_means, pinned
 from apportion.methods.propagation.operations import table as relevance
-
-
-def _pinned(value: Tensor, surrogate: Tensor) -> Tensor:
-    """The value of one and the gradient of the other."""
-    return value.detach() + (surrogate - surrogate.detach())
 
 
 class _Sloped(torch.autograd.Function):
@@ -61,7 +57,7 @@ def shared(
     """A bilinear function of two signals: each is multiplied by the other's mean of input and reference."""
     a, b = pair
     middle_a, middle_b = ((x.detach() + start) / 2 for x, start in zip(pair, starts, strict=True))
-    return _pinned(function(a, b), function(a, middle_b) + function(middle_a, b))
+    return pinned(function(a, b), function(a, middle_b) + function(middle_a, b))
 
 
 INVERSE = "inverse"  # what is noted of the inverse of a size, such as a norm's
@@ -91,7 +87,7 @@ def _absolute(call: Call, z: Tensor, start: Tensor) -> Tensor:
     """|z| of complex numbers: `|z| − |z′| = Re((z − z′)* (z + z′)) / (|z| + |z′|)`."""
     sizes = z.detach().abs() + start.abs()
     slope = torch.where(sizes > 0, (z.detach() + start) / sizes.clamp(min=torch.finfo(sizes.dtype).tiny), 0)
-    return _pinned(call.native(), (slope.conj() * z).real)
+    return pinned(call.native(), (slope.conj() * z).real)
 
 
 def _product(call: Call, starts: list[Tensor], *args: Any, **kwargs: Any) -> Any:
@@ -117,21 +113,10 @@ def _scaled(x: Tensor, scale: Tensor, x_start: Tensor, r_start: Tensor) -> Tenso
     the one with the smaller r, so that nothing explodes where one of the points is near zero and its r is huge."""
     here = scale.detach().abs() <= r_start.abs()
     r, other = torch.where(here, scale.detach(), r_start), torch.where(here, x_start, x.detach())
-    return _pinned(x * scale, x * r + other * scale)
+    return pinned(x * scale, x * r + other * scale)
 
 
 # ---- sums of exponentials ----
-
-
-def _weights(input: Tensor, start: Tensor, dims: Any) -> tuple[Tensor, Tensor]:
-    """The logarithmic means L of the probabilities here and at the reference, and L / Σ L. Since log p − log p′ is Δz
-    but for a shift, `p − p′ = L (Δz − Σⱼ wⱼ Δzⱼ)` and `Δ log Σ exp z = Σⱼ wⱼ Δzⱼ`: exact, blind to what is added to all
-    scores, and bounded, where exponentials one by one overflow."""
-    here, there = (z - z.logsumexp(dims, keepdim=True) for z in (input.detach(), start))
-    apart = (here - there).abs()
-    ratio = torch.where(apart > 0, -torch.expm1(-apart) / apart, 1.0)
-    mean = (torch.maximum(here, there).exp() * ratio).nan_to_num(0, 0, 0)  # of masked scores: 0
-    return mean, mean / mean.sum(dims, keepdim=True).clamp(min=torch.finfo(mean.dtype).tiny)
 
 
 def _finite(input: Tensor) -> Tensor:
@@ -143,9 +128,9 @@ def _softmax(
 ) -> Any:
     if dim is None:
         return unruled(call)
-    mean, weights = _weights(input, starts[0], dim)
+    mean, weights = logarithmic_means(input, starts[0], dim)
     scores = _finite(input)
-    return _pinned(call.native(), mean * (scores - (weights * scores).sum(dim, keepdim=True)))
+    return pinned(call.native(), mean * (scores - (weights * scores).sum(dim, keepdim=True)))
 
 
 def _log_softmax(
@@ -154,14 +139,14 @@ def _log_softmax(
     if dim is None:
         return unruled(call)
     scores = _finite(input)
-    return _pinned(
-        call.native(), scores - (_weights(input, starts[0], dim)[1] * scores).sum(dim, keepdim=True)
+    return pinned(
+        call.native(), scores - (logarithmic_means(input, starts[0], dim)[1] * scores).sum(dim, keepdim=True)
     )
 
 
 def _logsumexp(call: Call, starts: list[Tensor], input: Tensor, dim: Any, keepdim: bool = False) -> Any:
-    weights = _weights(input, starts[0], dim)[1]
-    return _pinned(call.native(), (weights * _finite(input)).sum(dim, keepdim=keepdim))
+    weights = logarithmic_means(input, starts[0], dim)[1]
+    return pinned(call.native(), (weights * _finite(input)).sum(dim, keepdim=keepdim))
 
 
 # ---- extremes ----
@@ -194,7 +179,7 @@ def _extreme(call: Call, starts: list[Tensor], input: Tensor, *args: Any, **kwar
     found = sign * (moved + own.gather(axis, here))
     result = call.native()
     value = result if isinstance(result, Tensor) else result[0]
-    pinned = _pinned(value, found.view(value.shape) if dim is None or not keepdim else found)
+    pinned = pinned(value, found.view(value.shape) if dim is None or not keepdim else found)
     return pinned if isinstance(result, Tensor) else type(result)((pinned, result[1]))
 
 
@@ -213,7 +198,7 @@ def _max_pool(call: Call, starts: list[Tensor], input: Tensor, *args: Any, **kwa
         return flat.gather(-1, places.flatten(-dims)).view(places.shape)
 
     moved = (highest - start_y) * at(here) + (end_y - highest) * at(there)
-    found = _pinned(end_y, moved + pool(own, indices=False))
+    found = pinned(end_y, moved + pool(own, indices=False))
     with torch.no_grad():
         return found if isinstance(call.native(), Tensor) else (found, here)
 

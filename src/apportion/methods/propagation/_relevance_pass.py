@@ -24,7 +24,7 @@ from apportion.methods.contracts import Rule
 from apportion.methods.propagation._backward import evaluate_lazily, fold_relu, scales, settle
 from apportion.methods.propagation._biases import WRAPPING, Ignoring, Looking, Places, Spreading
 from apportion.methods.propagation._rows import OpenRow
-from apportion.methods.propagation._tags import Tag
+from apportion.methods.propagation._tags import Tag, on_gradient
 from apportion.methods.propagation.composites import Composite
 from apportion.methods.propagation.rules import Layer
 
@@ -237,9 +237,3 @@ def _find_exported_types(program: torch.fx.GraphModule) -> dict[str, str]:
 def _shorten(rule: Rule) -> str:
     text = repr(rule)
     return text.replace("eps=", "ε=").replace(", spread_bias=False", "").replace("gamma=", "γ=")
-
-
-def on_gradient(tensor: Tensor, then: Callable[[Tensor], None]) -> None:
-    """Call `then` with the gradient that arrives at a tensor."""
-    register: Callable[..., Any] = tensor.register_hook
-    register(then)

@@ -43,7 +43,9 @@ class OpenRow:
     def close(self) -> Row:
         arrived, passed_on, bias = self.sum_of("arrived"), self.sum_of("passed_on"), self.sum_of("bias")
         placed = bias if self.placed else 0.0
-        lost = arrived - passed_on - placed
+        # What attention weights hand back to the values: what arrived at softmax for equal weights.
+        returned = self.sum_of("returned")
+        lost = arrived - passed_on - placed + returned
         if not self.ruled:
             cause = {"unruled": lost}
         elif self.layer:
@@ -51,4 +53,7 @@ class OpenRow:
         else:
             cause = {"softmax" if self.operation in SOFTMAX else "bias": lost}
         causes = {"bias": 0.0, "stabiliser": 0.0, "unruled": 0.0, **cause}
-        return Row(self.module, self.operation, self.rule, arrived, passed_on, placed=placed, **causes)
+        return Row(
+            self.module, self.operation, self.rule, arrived, passed_on,
+            **{**causes, "softmax": causes.get("softmax", 0.0) - returned}, placed=placed,
+        )  # fmt: skip

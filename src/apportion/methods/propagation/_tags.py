@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from apportion.core.trees import tensors_in
+from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution import Call
 from apportion.methods.contracts import Rule
 from apportion.methods.propagation._rows import OpenRow
@@ -73,6 +73,7 @@ class Tag:
     and its `raw` output, which expects what the rule expects rather than a gradient.
 
     `kind` is "gate" (values in [0, 1] that weigh), "scale" (a divisor or its inverse), "tanh", "positive", or "".
+    `uniform` is what attention weights would be if all scores were equal, where relevance goes by what differs from it.
     """
 
     kind: str = ""
@@ -82,6 +83,7 @@ class Tag:
     probe: Tensor | None = None
     raw: Tensor | None = None
     row: OpenRow | None = None
+    uniform: Tensor | None = None
 
 
 def kind_of(call: Call, tensor: Any) -> str:
@@ -100,6 +102,21 @@ def carry_kind(call: Call, result: Any) -> None:
     if len(kinds) == 1 and (kind := kinds.pop()):
         for tensor in tensors_in(result):
             tag(call, tensor, kind)
+        if isinstance(result, Tensor) and len(call.actives) == 1:
+            _carry_uniform(call, result)
+
+
+def uniform_of(call: Call, tensor: Any) -> Tensor | None:
+    known = call.run.notes.get(tensor) if isinstance(tensor, Tensor) else None
+    return None if known is None else known.uniform
+
+
+def _carry_uniform(call: Call, result: Tensor) -> None:
+    """Equal weights are moved as the weights are."""
+    (weights,) = call.actives
+    if (uniform := uniform_of(call, weights)) is not None:
+        args, kwargs = map_tensors((call.args, call.kwargs), lambda t: uniform if t is weights else t)
+        call.run.notes[result].uniform = call.function(*args, **kwargs)
 
 
 def operands(call: Call) -> tuple[Any, Any]:
@@ -117,3 +134,9 @@ def weigh(call: Call, *factors: Any) -> tuple[Any, ...]:
 
 def active(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
+
+
+def on_gradient(tensor: Tensor, then: Callable[[Tensor], None]) -> None:
+    """Call `then` with the gradient that arrives at a tensor."""
+    register: Callable[..., Any] = tensor.register_hook
+    register(then)

@@ -18,7 +18,7 @@ from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, G
 
 Bias = Literal["absorb", "spread", "ignore", "place"]
 _ACCEPTED: dict[str, tuple[str, ...]] = {
-    "softmax": ("taylor", "constant"),
+    "softmax": ("taylor", "constant", "difference"),
     "pooling": ("winner", "proportional"),
     "bias": get_args(Bias),
 }
@@ -38,8 +38,11 @@ class Composite(Told):
         last (Rule, default None): Rule of the layer that nothing is after; None: as others.
         names (tuple of pairs, default empty): Patterns of module names (`"layer3.*"`), each with a rule.
         types (tuple of pairs, default empty): Patterns of module types (`"Conv*"`), each with a rule.
-        softmax (str, default "taylor"): Propagate through attention weights as AttnLRP does (Achtibat et al. 2024);
-            "constant" lets the values take all.
+        softmax (str, default "taylor"): Propagate through attention weights as AttnLRP does (Achtibat et al. 2024):
+            half of what arrives goes to the scores by the gradient, and softmax absorbs most of it. "constant" lets
+            the values take all, which adds up. "difference" goes by what the weights differ from equal ones, exactly
+            (DeepLIFT's softmax from equal scores): the values take what equal weights would give and half of the
+            difference, the scores the other half, which adds up, too.
         pooling (str, default "winner"): Give a max pool's relevance to its maximum; "proportional" shares it out.
         bias (str, default "absorb"): What becomes of the relevance that biases take. "absorb": it is missing from the
             values, and in the remainder. "spread": it is shared evenly over the inputs of the neuron that are not zero
@@ -61,7 +64,7 @@ class Composite(Told):
     last: Rule | None = None
     names: tuple[tuple[str, Rule], ...] = ()
     types: tuple[tuple[str, Rule], ...] = ()
-    softmax: Literal["taylor", "constant"] = "taylor"
+    softmax: Literal["taylor", "constant", "difference"] = "taylor"
     pooling: Literal["winner", "proportional"] = "winner"
     bias: Bias = later("absorb")
 

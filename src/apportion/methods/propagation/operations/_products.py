@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,18 @@ from torch import Tensor
 
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution import Call
-from apportion.methods.propagation._tags import active, carry_kind, kind_of, operands, state_of, tag, weigh
+from apportion.methods.propagation._tags import (
+    active,
+    carry_kind,
+    kind_of,
+    on_gradient,
+    operands,
+    state_of,
+    tag,
+    uniform_of,
+    weigh,
+)
+from apportion.methods.propagation._softmax import pinned
 from apportion.methods.propagation.rules import Layer
 
 
@@ -60,6 +72,8 @@ def matmul(call: Call, *args: Any, **kwargs: Any) -> Any:
         return call.native()
     a, b = weigh(call, a, b)
     if active(a) and active(b):
+        if (found := _attended(call, torch.matmul, a, b)) is not None:
+            return found
         return (
             shared_product(a, b)
             if a.shape[:-2] == b.shape[:-2] and a.dim() > 1
@@ -70,6 +84,26 @@ def matmul(call: Call, *args: Any, **kwargs: Any) -> Any:
         return state_of(call).layer(call, layer, a, "matmul")
     layer = Layer(lambda x, w, bias: torch.matmul(w, x), a)
     return state_of(call).layer(call, layer, b, "matmul")
+
+
+def _attended(call: Call, function: Callable[..., Tensor], a: Tensor, b: Tensor) -> Tensor | None:
+    """Attention weights times values where relevance goes by what differs from equal weights u: `a v = u v + (a − u) v`,
+    and of the difference both take half. None for other products."""
+    uniform = uniform_of(call, a), uniform_of(call, b)
+    if (uniform[0] is None) == (uniform[1] is None):
+        return None
+    weights, values = (a, b) if uniform[0] is not None else (b, a)
+    equal = uniform[0] if uniform[0] is not None else uniform[1]
+    assert equal is not None
+    weights = weights.view_as(weights)
+    if (row := state_of(call).row) is not None:
+        on_gradient(weights, partial(row.add_product, "returned", equal.detach()))
+
+    def apply(w: Tensor, v: Tensor) -> Tensor:
+        return function(w, v) if uniform[0] is not None else function(v, w)
+
+    product = apply(weights, values.detach())
+    return pinned(product, apply((weights.detach() + equal) / 2, values) + product / 2)
 
 
 class SharedProduct(torch.autograd.Function):
@@ -92,11 +126,23 @@ class SharedProduct(torch.autograd.Function):
 shared_product: Callable[..., Tensor] = SharedProduct.apply
 
 
+def _of(call: Call, operands: Sequence[Tensor]) -> Callable[..., Tensor]:
+    """The call as a function of two of its operands."""
+
+    def function(a: Tensor, b: Tensor) -> Tensor:
+        swap = lambda t: a if t is operands[0] else b if t is operands[1] else t  # noqa: E731
+        return call.function(*map_tensors(call.args, swap), **map_tensors(call.kwargs, swap))  # type: ignore[no-any-return]
+
+    return function
+
+
 def einsum(call: Call, *args: Any, **kwargs: Any) -> Any:
     """A product of all operands; with one active operand it is a layer."""
     held = iter(weigh(call, *tensors_in((call.args, call.kwargs))))
     call.args, call.kwargs = map_tensors((call.args, call.kwargs), lambda _: next(held))
     actives = call.actives
+    if len(actives) == 2 and (found := _attended(call, _of(call, actives), *actives)) is not None:
+        return found
     if len(actives) > 1:
         return share_out(call.native(), len(actives))
     constants = [t for t in tensors_in((call.args, call.kwargs)) if not t.requires_grad]

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from apportion.engines.substitution import Call, Substitute, native, no_derivatives
 from apportion.engines.substitution.function_names import MOVES
-from apportion.methods.propagation._tags import carry_kind, kind_of, state_of, tag
+from apportion.methods.propagation._tags import Tag, carry_kind, kind_of, state_of, tag
+from apportion.methods.propagation._softmax import from_equal_scores
 from apportion.methods.propagation.operations import (
     _attention,
     _elementwise,
@@ -72,9 +73,15 @@ def other(call: Call, *args: Any, **kwargs: Any) -> Any:
     return state_of(call).unruled(call)
 
 
-def softmax(call: Call, *args: Any, **kwargs: Any) -> Any:
-    """Its own gradient (the Taylor form of AttnLRP); whether it is constant as a weight, the product knows."""
-    return tag(call, call.native(), "gate")
+def softmax(call: Call, input: Tensor, dim: int | None = None, *_: Any, **__: Any) -> Any:
+    """Its own gradient (the Taylor form of AttnLRP), or the slope between equal scores and these; whether it is
+    constant as a weight, the product knows."""
+    result = call.native()
+    if state_of(call).composite.softmax != "difference" or dim is None:
+        return tag(call, result, "gate")
+    result, uniform = from_equal_scores(input, result, dim)
+    call.run.notes[result] = Tag("gate", uniform=uniform)
+    return result
 
 
 def dropout(
