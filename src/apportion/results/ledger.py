@@ -8,7 +8,6 @@ from typing import Any
 
 from apportion.results.display import display
 
-
 CAUSES = ("bias", "stabiliser", "unruled", "softmax")  # what can absorb relevance
 _LATER = ("softmax", "placed")
 

@@ -74,6 +74,22 @@ CASES: dict[str, tuple[Composite, Any]] = {
         Composite(convolution=Gamma(0.25), linear=Gamma(0.25)),
         lambda r: (r.Gamma(0.25), r.Gamma(0.25), None),
     ),
+    "epsilon without biases": (
+        Composite(bias="ignore"),
+        lambda r: (*[r.Epsilon(1e-6, zero_params="bias")] * 2, None),
+    ),
+    "z+ without biases": (
+        Composite(convolution=AlphaBeta(1, 0), linear=AlphaBeta(1, 0), bias="ignore"),
+        lambda r: (*[r.ZPlus(zero_params="bias")] * 2, None),
+    ),
+    "alpha2beta1 without biases": (
+        Composite(convolution=AlphaBeta(2, 1), linear=AlphaBeta(2, 1), bias="ignore"),
+        lambda r: (*[r.AlphaBeta(2, 1, zero_params="bias")] * 2, None),
+    ),
+    "gamma without biases": (
+        Composite(convolution=Gamma(0.25), linear=Gamma(0.25), bias="ignore"),
+        lambda r: (*[r.Gamma(0.25, zero_params="bias")] * 2, None),
+    ),
     "flat": (Composite(first=Flat()), lambda r: (r.Epsilon(1e-6), r.Epsilon(1e-6), r.Flat())),
     "w2": (
         Composite(first=WSquare()),

@@ -231,7 +231,9 @@ def test_the_users_own_rule_is_a_few_lines() -> None:
         (lambda: Box((0, 0), (1, 0)), "low below high"),
         (lambda: Box((0, 0), (1, 1, 1)), "low below high"),
         (lambda: Gamma(-1), "gamma"),
-        (lambda: Composite(softmax="no"), "softmax"),  # type: ignore[arg-type]
+        (lambda: Composite(softmax="no"), "softmax is 'no'; accepted: 'taylor', 'constant', 'difference'"),  # type: ignore[arg-type]
+        (lambda: Composite(bias="no"), "bias is 'no'; accepted: 'absorb', 'spread', 'ignore', 'place'"),  # type: ignore[arg-type]
+        (lambda: ap.LRP(bias="zero"), "bias is 'zero'"),  # type: ignore[arg-type]
         (lambda: ap.LRP("epsilonn"), "unknown composite"),
     ],
 )
@@ -278,7 +280,7 @@ def test_the_ledger_accounts_for_the_remainder(seed: int, name: str) -> None:
     size = max(abs(row.arrived) + abs(row.passed_on) for row in e.ledger)
     assert abs(e.ledger.residual) <= 1e-9 * max(1.0, size)
     for row in e.ledger:
-        lost = row.bias + row.stabiliser + row.unruled
+        lost = row.bias + row.stabiliser + row.unruled + row.softmax + row.placed
         assert row.arrived - row.passed_on == pytest.approx(lost, abs=1e-9 * max(1.0, size))
 
 

@@ -179,8 +179,8 @@ def _extreme(call: Call, starts: list[Tensor], input: Tensor, *args: Any, **kwar
     found = sign * (moved + own.gather(axis, here))
     result = call.native()
     value = result if isinstance(result, Tensor) else result[0]
-    pinned = pinned(value, found.view(value.shape) if dim is None or not keepdim else found)
-    return pinned if isinstance(result, Tensor) else type(result)((pinned, result[1]))
+    found = pinned(value, found.view(value.shape) if dim is None or not keepdim else found)
+    return found if isinstance(result, Tensor) else type(result)((found, result[1]))
 
 
 def _max_pool(call: Call, starts: list[Tensor], input: Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from apportion.results.ledger import Row
 
-SOFTMAX = frozenset("softmax log_softmax softmin special_log_softmax logsumexp logaddexp logcumsumexp".split())
+SOFTMAX = frozenset(
+    "softmax log_softmax softmin special_log_softmax logsumexp logaddexp logcumsumexp".split()
+)
 
 
 @dataclass(eq=False)

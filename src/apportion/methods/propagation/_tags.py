@@ -103,7 +103,7 @@ def carry_kind(call: Call, result: Any) -> None:
         for tensor in tensors_in(result):
             tag(call, tensor, kind)
         if isinstance(result, Tensor) and len(call.actives) == 1:
-            _carry_uniform(call, result)
+            call.run.notes[result] = Tag(kind=kind, uniform=_moved_uniform(call))
 
 
 def uniform_of(call: Call, tensor: Any) -> Tensor | None:
@@ -111,12 +111,13 @@ def uniform_of(call: Call, tensor: Any) -> Tensor | None:
     return None if known is None else known.uniform
 
 
-def _carry_uniform(call: Call, result: Tensor) -> None:
-    """Equal weights are moved as the weights are."""
+def _moved_uniform(call: Call) -> Tensor | None:
+    """Equal weights, moved as this call moves the weights."""
     (weights,) = call.actives
-    if (uniform := uniform_of(call, weights)) is not None:
-        args, kwargs = map_tensors((call.args, call.kwargs), lambda t: uniform if t is weights else t)
-        call.run.notes[result].uniform = call.function(*args, **kwargs)
+    if (uniform := uniform_of(call, weights)) is None:
+        return None
+    args, kwargs = map_tensors((call.args, call.kwargs), lambda t: uniform if t is weights else t)
+    return call.function(*args, **kwargs)  # type: ignore[no-any-return]
 
 
 def operands(call: Call) -> tuple[Any, Any]:

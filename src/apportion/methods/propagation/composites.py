@@ -15,7 +15,6 @@ from apportion.errors import InputError, check
 from apportion.methods.contracts import Rule
 from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma
 
-
 Bias = Literal["absorb", "spread", "ignore", "place"]
 _ACCEPTED: dict[str, tuple[str, ...]] = {
     "softmax": ("taylor", "constant", "difference"),

@@ -15,8 +15,8 @@ from apportion.core.settings import Told, later
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
 from apportion.engines.substitution.unseen import check_visible, describe_unseen
-from apportion.methods.propagation._relevance_pass import Propagation
 from apportion.methods.propagation._biases import Places
+from apportion.methods.propagation._relevance_pass import Propagation
 from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation.composites import Bias, Composite, find_composite
 from apportion.methods.propagation.operations.table import COMPOSED, TABLE, other
@@ -34,10 +34,11 @@ class LRP(Told):
     """Propagate relevance layer by layer (Bach et al. 2015) through any PyTorch model as it is.
 
     `total` is the explained score; what biases, softmax, the stabiliser and operations without a rule absorb is the
-    remainder. With `bias="place"` what biases took is shown where they look, and is in the remainder no more. An operation without a rule passes relevance by its gradient and is named in the warnings with the
-    amount. A remainder of nearly the whole score is told in a warning, too. The notes say which composite was
-    used. Cost: one forward and one backward pass (the rules other than LRP-0 and LRP-ε evaluate their layer once
-    or twice more), two of each where biases are placed.
+    remainder. With `bias="place"` what biases took is shown where they look, and is no longer in the remainder. An
+    operation without a rule passes relevance by its gradient and is named in the warnings with the amount. A remainder
+    of nearly the whole score is told in a warning, too. The notes say which composite was used. Cost: one forward and
+    one backward pass (the rules other than LRP-0 and LRP-ε evaluate their layer once or twice more), two of each where
+    biases are placed.
 
     Attributes:
         composite (str or Composite, default None): Which rule a layer gets; a name is one of `COMPOSITES`; None: by
@@ -107,9 +108,7 @@ def _carry_down(subject: Gradients, composite: Composite, places: Places) -> lis
     first = None if composite.first is None else Flat()
     shares = Composite(first=first, softmax="constant", pooling=composite.pooling)
     carrying = places.carrying()
-    score = subject.forward(
-        Propagation(shares, places=carrying).substitution(subject.model, *OPERATIONS)
-    )
+    score = subject.forward(Propagation(shares, places=carrying).substitution(subject.model, *OPERATIONS))
     nothing = sum((tensor.sum() * 0 for tensor in carrying.reached), score.value * 0)
     gradients, direct = replace(score, value=nothing).gradients_and_probes()
     return [torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.leaves, gradients, direct, strict=True)]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution import Call
+from apportion.methods.propagation._softmax import pinned
 from apportion.methods.propagation._tags import (
     active,
     carry_kind,
@@ -23,7 +24,6 @@ from apportion.methods.propagation._tags import (
     uniform_of,
     weigh,
 )
-from apportion.methods.propagation._softmax import pinned
 from apportion.methods.propagation.rules import Layer
 
 
@@ -87,8 +87,8 @@ def matmul(call: Call, *args: Any, **kwargs: Any) -> Any:
 
 
 def _attended(call: Call, function: Callable[..., Tensor], a: Tensor, b: Tensor) -> Tensor | None:
-    """Attention weights times values where relevance goes by what differs from equal weights u: `a v = u v + (a − u) v`,
-    and of the difference both take half. None for other products."""
+    """Attention weights times values where relevance goes by what differs from equal weights u: of `a v = u v +
+    (a − u) v` the values take the first, and both half of the second. None for other products."""
     uniform = uniform_of(call, a), uniform_of(call, b)
     if (uniform[0] is None) == (uniform[1] is None):
         return None

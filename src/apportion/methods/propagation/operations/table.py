@@ -13,8 +13,8 @@ from torch import Tensor
 
 from apportion.engines.substitution import Call, Substitute, native, no_derivatives
 from apportion.engines.substitution.function_names import MOVES
-from apportion.methods.propagation._tags import Tag, carry_kind, kind_of, state_of, tag
 from apportion.methods.propagation._softmax import from_equal_scores
+from apportion.methods.propagation._tags import Tag, carry_kind, kind_of, state_of, tag
 from apportion.methods.propagation.operations import (
     _attention,
     _elementwise,
