@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -89,16 +90,17 @@ def made(name: str) -> tuple[Any, Tensor]:
     return model, ids
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("composite", [None, "epsilon", "epsilon-gamma-box"])
-def test_with_placed_biases_values_add_up(name: str, composite: str | None) -> None:
+@pytest.mark.parametrize(
+    ("name", "composite"),
+    [
+        *itertools.product(["folded", "norm first", "group norm"], ["epsilon-plus-flat", "epsilon-gamma-box"]),
+        ("table", "epsilon"), ("attention", "transformer"), ("attention", "constant"), ("attention", "difference"),
+        ("recurrent", "constant"),
+    ],
+)  # fmt: skip
+def test_with_placed_biases_values_add_up(name: str, composite: str) -> None:
     model, x = made(name)
-    if name in ("attention", "recurrent"):
-        if composite == "epsilon-gamma-box":
-            pytest.skip("has no picture")
-        rules = ap.Composite(softmax="difference" if name == "attention" else "constant")
-    else:
-        rules = COMPOSITES[composite] if composite else COMPOSITES["epsilon-plus-flat"]
+    rules = COMPOSITES[composite] if composite in COMPOSITES else ap.Composite(softmax=composite)  # type: ignore[arg-type]
     plain = ap.LRP(rules)(model, x, target=1)
     e = ap.LRP(rules, bias="place", ledger=True)(model, x, target=1)
     assert (e.remainder.abs() <= 2e-4 * e.total.abs().clamp(min=1)).all()
@@ -106,7 +108,7 @@ def test_with_placed_biases_values_add_up(name: str, composite: str | None) -> N
     # Nothing is absorbed twice: what is placed is what was missing.
     assert e.ledger.placed == pytest.approx(float((plain.remainder - e.remainder).sum()), abs=1e-9)
     assert abs(e.ledger.residual) < 1e-9
-    assert abs(e.ledger.absorbed["bias"]) < 1e-4
+    assert abs(e.ledger.absorbed["bias"]) + abs(e.ledger.absorbed["softmax"]) < 1e-4
     assert Ledger.from_json(e.ledger.to_json()) == e.ledger
 
 
@@ -232,3 +234,24 @@ def test_the_ledger_names_softmax() -> None:
     assert abs(absorbed["bias"]) < 1e-9
     assert absorbed["softmax"] == pytest.approx(float(e.remainder.sum()), abs=1e-4)
     assert {row.operation for row in e.ledger if row.softmax} == {"softmax"}
+
+
+def test_what_softmax_absorbs_is_placed_at_the_query() -> None:
+    model = shaken(Attention("matmul"))
+    ids = torch.arange(6)[None]
+
+    def third(y: Tensor) -> Tensor:
+        return y[:, 0]
+
+    class Third(nn.Module):
+        def forward(self, ids: Tensor) -> Tensor:
+            x = model.words(ids)
+            q, k, v = model.q(x), model.k(x), model.v(x)
+            return ((q @ k.mT).softmax(-1) @ v)[:, 2]  # type: ignore[no-any-return]
+
+    net = Third().double().eval()
+    absorb, place = (ap.LRP("epsilon", bias=b)(net, ids, target=third) for b in ("absorb", "place"))
+    moved = place.values - absorb.values
+    assert float(moved[0, 2]) == pytest.approx(float(absorb.remainder), abs=1e-4)
+    assert (moved[0, [0, 1, 3, 4, 5]].abs() < 1e-9).all()
+    assert abs(float(absorb.remainder)) > 1e-3

@@ -1,9 +1,10 @@
-"""What becomes of the relevance that biases take: it is absorbed, spread over the neuron's inputs, left out of the
-denominators, or placed where the neuron looks.
+"""What becomes of the relevance that biases (and softmax) take: it is absorbed, spread over the neuron's inputs, left
+out of the denominators, or placed where the neuron looks.
 
 Placing needs two passes. The first notes what the constants of each call took of each output. The second carries that
 down to the input by shares that are never negative and add up to one, so that nothing is absorbed twice: a layer
-shares in proportion to `|xᵢ wᵢⱼ|`, and where there is no product with weights an entry hands on what it has.
+shares in proportion to `|xᵢ wᵢⱼ|`, and where there is no product with weights an entry hands on what it has. Of
+attention the query takes all, so that a token's share stays at the token.
 """
 
 from __future__ import annotations
@@ -85,10 +86,11 @@ class Places:
     taken: list[list[Tensor]] = field(default_factory=list)
     carried: Iterator[list[Tensor]] | None = None
     reached: list[Tensor] = field(default_factory=list)
+    of_softmax: bool = True  # whether softmax takes anything
 
     def carrying(self) -> Places:
         """The same for the second pass."""
-        return Places(self.taken, iter(self.taken))
+        return Places(self.taken, iter(self.taken), of_softmax=self.of_softmax)
 
     def next(self) -> list[Tensor]:
         """Where the next call notes, or what it noted."""
@@ -108,6 +110,14 @@ class Places:
             return _note(y, constant, self.next(), row)
         x = torch.where(constant.isfinite(), y - constant, 0) if x is None else x
         self.reached.append(_carry(x, y.detach(), self.next(), along))
+        return self.reached[-1]
+
+    def softmax(self, p: Tensor, scores: Tensor, dim: int, row: Any) -> Tensor:
+        """Probabilities of scores. What is carried stays in its row."""
+        if self.carried is None:
+            return _note_softmax(p, scores.detach(), dim, self.next(), row)
+        seen = torch.where(p.detach() > 0, scores, 0)
+        self.reached.append(_carry(seen, p.detach(), self.next() if self.of_softmax else [], dim))
         return self.reached[-1]
 
 
@@ -131,6 +141,28 @@ class _Note(torch.autograd.Function):
         return gradient, None, None, None
 
 
+class _NoteSoftmax(torch.autograd.Function):
+    """Probabilities, which note what softmax takes of each row: what arrives, but for what the scores get."""
+
+    @staticmethod
+    def forward(ctx: Any, p: Tensor, scores: Tensor, dim: int, taken: list[Tensor], row: Any) -> Tensor:
+        ctx.save_for_backward(p, scores)
+        ctx.dim, ctx.taken, ctx.row = dim, taken, row
+        return p.view_as(p)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        p, scores = ctx.saved_tensors  # (…, queries, keys), if `dim` is the last
+        R = p * gradient
+        at_scores = R - p * R.sum(ctx.dim, keepdim=True)
+        passed = torch.where(at_scores == 0, 0, scores * at_scores)  # masked scores are infinite
+        amount = (R - passed).sum(ctx.dim, keepdim=True)
+        ctx.taken.append(amount)
+        if ctx.row is not None:
+            ctx.row.add("bias", amount.sum())
+        return gradient, None, None, None, None
+
+
 class _Carry(torch.autograd.Function):
     """`y` with the gradient that hands the relevance of `y`, and what is placed there, on to `x`."""
 
@@ -143,13 +175,15 @@ class _Carry(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         x, y = ctx.saved_tensors
-        R = torch.where(gradient == 0, 0, gradient * y) + sum(ctx.amounts)
+        parts = [torch.where(gradient == 0, 0, gradient * y), *ctx.amounts]
         if ctx.along is None:
-            return torch.where(x.abs() > _least(x), R / x, 0), None, None, None
+            return torch.where(x.abs() > _least(x), sum(parts) / x, 0), None, None, None
+        # Before they are added: what softmax took has one entry for each row.
+        R = sum(part.sum(ctx.along, keepdim=True) for part in parts)
         sums = x.abs().sum(ctx.along, keepdim=True)
-        R = R.sum(ctx.along, keepdim=True)
         return x.sign() * torch.where(sums > _least(x), R / sums, 0), None, None, None
 
 
 _note: Callable[..., Tensor] = _Note.apply
+_note_softmax: Callable[..., Tensor] = _NoteSoftmax.apply
 _carry: Callable[..., Tensor] = _Carry.apply

@@ -219,6 +219,13 @@ class Propagation:
             self.row.placed = True
         return self.places.shift(y, constant(), x, along, self.row)
 
+    def placed_softmax(self, p: Tensor, scores: Tensor, dim: int) -> Tensor:
+        """Probabilities of scores, whose share of the relevance is placed at the query."""
+        assert self.places is not None
+        if self.row is not None:
+            self.row.placed = True
+        return self.places.softmax(p, scores, dim, self.row)
+
     def relu(self, call: Call, input: Tensor) -> Tensor:
         """A ReLU; the rule of a layer before it is applied in its backward pass."""
         note = call.run.notes.get(input)

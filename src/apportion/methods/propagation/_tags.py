@@ -12,6 +12,7 @@ from torch import Tensor
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution import Call
 from apportion.methods.contracts import Rule
+from apportion.methods.propagation._biases import Places
 from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation.composites import Composite
 from apportion.methods.propagation.rules import Layer
@@ -29,6 +30,7 @@ class State(Unruled, Protocol):
 
     composite: Composite
     row: OpenRow | None
+    places: Places | None
 
     def layer(
         self, call: Call, layer: Layer, x: Tensor, kind: str, value: Callable[[], Tensor] | None = None
@@ -50,6 +52,9 @@ class State(Unruled, Protocol):
         self, y: Tensor, constant: Callable[[], Tensor], x: Tensor | None = None, along: int | None = None
     ) -> Tensor:
         """`y`, made of `x` and an added constant, whose share of the relevance may be placed."""
+
+    def placed_softmax(self, p: Tensor, scores: Tensor, dim: int) -> Tensor:
+        """Probabilities of scores, whose share of the relevance is placed at the query."""
 
     def relu(self, call: Call, input: Tensor) -> Tensor:
         """A ReLU; the rule of a layer before it is applied in its backward pass."""

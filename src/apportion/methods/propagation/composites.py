@@ -50,7 +50,8 @@ class Composite(Told):
             pass, to where the neuron looks: over the receptive field of a convolution, at its token, over all inputs
             of a dense layer, in proportion to `|xᵢ wᵢⱼ|` layer by layer (the bias maps of full gradients, Srinivas &
             Fleuret 2019, shared out over what is below), so that the values add up and nothing is absorbed twice; the
-            shifts of norms and constants that are added (positions) are placed likewise.
+            shifts of norms and constants that are added (positions) are placed likewise, and what softmax absorbs
+            ("taylor") at the query's own token.
 
     >>> Composite(first=Flat(), names=(("head*", Epsilon(0.1)),)).first
     Flat(eps=1e-06)

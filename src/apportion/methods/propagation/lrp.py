@@ -77,7 +77,7 @@ class LRP(Told):
             counting = Propagation(composite)
             subject.forward(counting.substitution(subject.model, *OPERATIONS))
             layers = counting.seen_layers
-        places = Places() if composite.bias == "place" else None
+        places = Places(of_softmax=composite.softmax != "difference") if composite.bias == "place" else None
         state = Propagation(composite, self.strict, self.ledger, layers, places)
         score = subject.forward(state.substitution(subject.model, *OPERATIONS))
         gradients, direct = score.gradients_and_probes()
@@ -106,7 +106,7 @@ class LRP(Told):
 def _carry_down(subject: Gradients, composite: Composite, places: Places) -> list[Tensor]:
     """What constants took, placed at the inputs: a second pass in which nothing comes from the score."""
     first = None if composite.first is None else Flat()
-    shares = Composite(first=first, softmax="constant", pooling=composite.pooling)
+    shares = Composite(first=first, pooling=composite.pooling)
     carrying = places.carrying()
     score = subject.forward(Propagation(shares, places=carrying).substitution(subject.model, *OPERATIONS))
     nothing = sum((tensor.sum() * 0 for tensor in carrying.reached), score.value * 0)

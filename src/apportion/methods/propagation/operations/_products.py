@@ -71,6 +71,13 @@ def matmul(call: Call, *args: Any, **kwargs: Any) -> Any:
     if not isinstance(b, Tensor) or not isinstance(a, Tensor):
         return call.native()
     a, b = weigh(call, a, b)
+    if (
+        active(a)
+        and active(b)
+        and (places := state_of(call).places) is not None
+        and places.carried is not None
+    ):
+        b = b.detach()  # of queries times keys, and of weights times values, the query takes all
     if active(a) and active(b):
         if (found := _attended(call, torch.matmul, a, b)) is not None:
             return found
@@ -141,6 +148,9 @@ def einsum(call: Call, *args: Any, **kwargs: Any) -> Any:
     held = iter(weigh(call, *tensors_in((call.args, call.kwargs))))
     call.args, call.kwargs = map_tensors((call.args, call.kwargs), lambda _: next(held))
     actives = call.actives
+    if len(actives) == 2 and (places := state_of(call).places) is not None and places.carried is not None:
+        layer = Layer(lambda x, w, bias: _of(call, actives)(x, w), actives[1].detach())
+        return state_of(call).layer(call, layer, actives[0], "matmul")
     if len(actives) == 2 and (found := _attended(call, _of(call, actives), *actives)) is not None:
         return found
     if len(actives) > 1:

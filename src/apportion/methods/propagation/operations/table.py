@@ -76,8 +76,10 @@ def other(call: Call, *args: Any, **kwargs: Any) -> Any:
 def softmax(call: Call, input: Tensor, dim: int | None = None, *_: Any, **__: Any) -> Any:
     """Its own gradient (the Taylor form of AttnLRP), or the slope between equal scores and these; whether it is
     constant as a weight, the product knows."""
-    result = call.native()
-    if state_of(call).composite.softmax != "difference" or dim is None:
+    result, state = call.native(), state_of(call)
+    if state.places is not None and dim is not None and state.composite.softmax != "difference":
+        result = state.placed_softmax(result, input, dim)
+    if state.composite.softmax != "difference" or dim is None:
         return tag(call, result, "gate")
     result, uniform = from_equal_scores(input, result, dim)
     call.run.notes[result] = Tag("gate", uniform=uniform)
