@@ -89,6 +89,7 @@ export type LedgerRow = {
   bias: number;
   stabiliser: number;
   unruled: number;
+  softmax: number;
 };
 
 /** The rows that absorbed most. */
