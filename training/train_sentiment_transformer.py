@@ -4,7 +4,7 @@
     python training/train_sentiment_transformer.py DATA_FOLDER
 
 DATA_FOLDER as for `train_sentiment.py`. Every matrix learns a difference of low rank (Hu et al. 2021), every bias and
-norm one of its own; the embeddings stay as they are. An epoch has all sentences that are not neutral and more
+norm one of its own; the embeddings stay as they are. An epoch has all sentences that are not neutral and nearly as many
 phrases drawn from inside the trees, with their mean label from 0 (very negative) to 4 as a soft target, so that what a
 few words do to each other is learned too. Validation and test are the whole sentences that are not neutral.
 """
@@ -27,7 +27,7 @@ from train_sentiment import read_trees
 from apportion.models.shipped.sentiment_transformer import WEIGHTS, pretrained, sentiment_transformer, tokenizer
 
 RANK, EPOCHS, TOKENS_PER_BATCH, RATE, CLIP = 32, 3, 800, 1e-3, 1.0
-PHRASES = 12_000  # an epoch
+PHRASES = 6_000  # an epoch
 WORDS_DROPPED = 0.1  # so that [MASK], which stands for a hidden word, is known to say nothing
 
 Example = tuple[list[int], float]
