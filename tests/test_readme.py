@@ -68,8 +68,12 @@ def test_there_are_commands():
 
 def test_the_model_is_right_on_every_sentence_that_is_shown():
     shown = [command for command in COMMANDS if "--model" not in command]
-    shown += re.findall(r"^\$ (apportion .*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    sentences = {word for command in shown for word in shlex.split(command)[2:] if re.search(r"\w \w+ \w", word)}
+    shown += re.findall(
+        r"^\$ (apportion .*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    sentences = {
+        word for command in shown for word in shlex.split(command)[2:] if re.search(r"\w \w+ \w", word)
+    }
     assert sentences == SAID.keys()
     classifier = ap.load("sentiment")
     for sentence in sentences:

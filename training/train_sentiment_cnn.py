@@ -2,8 +2,8 @@
 
     python training/train_sentiment_cnn.py DATA_FOLDER FILE
 
-Its size is the paper's: embeddings of 300, 100 filters each of 3, 4 and 5 words, maximum over the sentence, dropout of a
-half. Embeddings are learned, and examples are those of `train_sentiment.py`, which also says what is in DATA_FOLDER.
+Its size is the paper's: embeddings of 300, 100 filters each of 3, 4 and 5 words, maximum over the sentence, dropout of
+a half. Embeddings are learned, and examples are those of `train_sentiment.py`, which also says what is in DATA_FOLDER.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
-from train_sentiment import accuracy, batches, read_trees, sentences, training_examples
 
 from apportion.core.files import stored
 from apportion.domains.text import Vocabulary
+from train_sentiment import accuracy, batches, read_trees, sentences, training_examples
 
 EMBEDDING, FILTERS, WIDTHS, DROPOUT = 300, 100, (3, 4, 5), 0.5
 EPOCHS, RATE, WORDS_DROPPED = 2, 1e-3, 0.1

@@ -22,9 +22,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
-from train_sentiment import read_trees
 
-from apportion.models.shipped.sentiment_transformer import WEIGHTS, pretrained, sentiment_transformer, tokenizer
+from apportion.models.shipped.sentiment_transformer import (
+    WEIGHTS,
+    pretrained,
+    sentiment_transformer,
+    tokenizer,
+)
+from train_sentiment import read_trees
 
 RANK, EPOCHS, TOKENS_PER_BATCH, RATE, CLIP = 32, 3, 800, 1e-3, 1.0
 PHRASES = 6_000  # an epoch
@@ -113,7 +118,12 @@ def accuracy(model: Any, examples: list[Example]) -> float:
 
 
 def train(
-    model: Any, whole: list[Example], inside: list[Example], validation: list[Example], words: Any, epochs: int
+    model: Any,
+    whole: list[Example],
+    inside: list[Example],
+    validation: list[Example],
+    words: Any,
+    epochs: int,
 ) -> None:
     learned = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = torch.optim.AdamW(learned, lr=RATE, weight_decay=0.01)
@@ -137,7 +147,9 @@ def train(
             losses.append(float(loss.detach()))
             if len(losses) % 50 == 0:
                 print(f"{len(losses)} of {len(parts)}: loss {sum(losses[-50:]) / 50:.4f}", flush=True)
-        print(f"epoch {epoch + 1}/{epochs}: validation accuracy {accuracy(model, validation):.4f}", flush=True)
+        print(
+            f"epoch {epoch + 1}/{epochs}: validation accuracy {accuracy(model, validation):.4f}", flush=True
+        )
 
 
 def main() -> None:
@@ -162,7 +174,9 @@ def main() -> None:
     # Measured on what was written, not on what was trained: this is the model that ships.
     shipped = sentiment_transformer(arguments.out).model
     for part, name in (("dev", "validation"), ("test", "test")):
-        print(f"{name} accuracy as shipped: {accuracy(shipped, parts[part]):.4f} of {len(parts[part])} sentences")
+        print(
+            f"{name} accuracy as shipped: {accuracy(shipped, parts[part]):.4f} of {len(parts[part])} sentences"
+        )
     print(f"{arguments.out.name}: {arguments.out.stat().st_size} bytes")
 
 

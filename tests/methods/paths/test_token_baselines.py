@@ -8,6 +8,7 @@ from torch import nn
 
 import apportion as ap
 from apportion.core.features import TextFeatures
+from apportion.engines.substitution.leaves import Beside
 
 IDS = torch.tensor([[1, 5, 6, 2], [1, 7, 2, 0]])
 PATHS = (ap.IntegratedGradients(tolerance=1e-4), ap.IntegratedHessians(tolerance=1e-4), ap.DeepLIFT())
@@ -75,9 +76,13 @@ def test_the_default_is_the_first_that_the_model_is_known_to_know(method):
 def test_zero_by_choice_and_numbers_as_they_are(method):
     model = Reader(padding=3)
     by_name = method(model, IDS, 1, baseline="zero")
-    torch.testing.assert_close(by_name.total.float(), model.score_from(torch.zeros(2, 4, 4)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        by_name.total.float(), model.score_from(torch.zeros(2, 4, 4)), atol=1e-5, rtol=1e-5
+    )
     half = method(model, IDS, 1, baseline=0.5)
-    torch.testing.assert_close(half.total.float(), model.score_from(torch.full((2, 4, 4), 0.5)), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        half.total.float(), model.score_from(torch.full((2, 4, 4), 0.5)), atol=1e-5, rtol=1e-5
+    )
     numbers = method(nn.Sequential(nn.Linear(3, 2), nn.Tanh()), torch.ones(2, 3), 1)
     assert numbers.method.baseline == 0.0
 
@@ -101,10 +106,14 @@ def test_a_token_that_the_model_does_not_have_is_refused(method):
     def scores(ids):  # nothing says where it has its embeddings
         return nn.functional.embedding(ids, table).sum(1)
 
-    with pytest.raises(ap.InputError, match="baseline is 'mean', but the table of the model's embeddings was not found"):
+    with pytest.raises(
+        ap.InputError, match="baseline is 'mean', but the table of the model's embeddings was not found"
+    ):
         method()(scores, IDS, 1)
     method(baseline="zero")(scores, IDS, 1)
-    with pytest.raises(ap.InputError, match=r"baseline is 'mask', but no such token of the model is known; a Classifier"):
+    with pytest.raises(
+        ap.InputError, match=r"baseline is 'mask', but no such token of the model is known; a Classifier"
+    ):
         method(baseline="mask")(Reader(), IDS, 1)
     with pytest.raises(ap.InputError, match="baseline is 'end', but no such token"):
         method(baseline="end")(Reader(), IDS, 1)
@@ -114,3 +123,14 @@ def test_a_token_that_the_model_does_not_have_is_refused(method):
         method(baseline="padding")(Reader(), IDS, 1)
     with pytest.raises(ap.InputError, match=r"baseline is 'mean'; accepted: a finite number, or tensors"):
         method(baseline="mean")(nn.Linear(3, 2), torch.ones(1, 3), 1)
+
+
+@pytest.mark.parametrize("method", PATHS, ids=lambda m: type(m).__name__)
+def test_what_is_explained_beside_the_input_begins_at_the_same_token(method):
+    model = Reader(padding=3)
+    beside = Beside(model, lambda rows, positions, number: torch.full_like(rows, 1e-3))
+    found = method(beside, IDS, 1)
+    start = replaced(model, model.embedding.weight[3], torch.zeros(IDS.shape, dtype=torch.bool))
+    assert found.method.baseline == "pad"
+    torch.testing.assert_close(found.total.float(), model.score_from(start), atol=0.1, rtol=0)
+    assert (found.total.float() - model.score_from(start)).abs().max() > 1e-5

@@ -39,7 +39,9 @@ def test_the_difference_is_added_to_the_base() -> None:
 def test_what_ships_is_small_and_holds_no_weight_of_the_base_whole() -> None:
     difference = stored(shipped.WEIGHTS)[1]
     assert shipped.WEIGHTS.stat().st_size < 8e6
-    whole = {name for name, part in difference.items() if part.dim() == 2 and not name.endswith((".up", ".down"))}
+    whole = {
+        name for name, part in difference.items() if part.dim() == 2 and not name.endswith((".up", ".down"))
+    }
     assert whole == {"classifier.weight"}
 
 

@@ -23,8 +23,8 @@ from apportion.methods.interactions._smooth_functions import STAND_INS
 from apportion.methods.interactions.smoothing import TWICE, record_kinks, refuse, smoothing
 from apportion.methods.paths.integrated_gradients import check_accuracy, warn_of_shortfalls
 from apportion.methods.paths.paths import Paths
-from apportion.methods.paths.token_baselines import with_known_baseline
 from apportion.methods.paths.quadrature import MOST_LOG_NODES, panel
+from apportion.methods.paths.token_baselines import with_known_baseline
 from apportion.results.interactions import Interactions
 
 # A matrix larger than this is a mistake more often than a wish.

@@ -118,7 +118,9 @@ def _within(errors: Tensor, budget: Tensor, slot: Tensor) -> Tensor:
     sums = errors[order].cumsum(0)
     first = torch.searchsorted(slot[order], slot[order])  # where each path begins
     before = torch.where(first > 0, sums[first - 1], 0.0)
-    return torch.empty_like(order, dtype=torch.bool).index_copy(0, order, sums - before <= budget[slot[order]])
+    return torch.empty_like(order, dtype=torch.bool).index_copy(
+        0, order, sums - before <= budget[slot[order]]
+    )
 
 
 def _dot(gradient: Tensor, step: Tensor) -> Tensor:

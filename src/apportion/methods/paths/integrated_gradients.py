@@ -18,8 +18,8 @@ from apportion.engines.substitution import Gradients
 from apportion.errors import InputError, check, check_whole, did_you_mean
 from apportion.methods.paths.bisection import integrate_by_halves
 from apportion.methods.paths.paths import Paths, pieces
-from apportion.methods.paths.token_baselines import with_known_baseline
 from apportion.methods.paths.quadrature import RULES, Array
+from apportion.methods.paths.token_baselines import with_known_baseline
 from apportion.results.explanation import Explanation
 
 

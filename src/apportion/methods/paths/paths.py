@@ -145,8 +145,8 @@ def baselines_of(
     mask: int | None = None,
     features: Sequence[Features] = (),
 ) -> list[Tensor]:
-    """One (baselines, batch or 1, …) tensor for each leaf. `mask` is the token that a baseline called "mask" puts in the
-    place of those that `features` do not call special."""
+    """One (baselines, batch or 1, …) tensor for each leaf. `mask` is the token that a baseline called "mask" puts in
+    the place of those that `features` do not call special."""
     baseline = given_of(baseline)
     if isinstance(baseline, str):
         return starts_of(subject, score, ends, baseline, mask, features)

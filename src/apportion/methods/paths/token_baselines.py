@@ -24,6 +24,8 @@ Settings = TypeVar("Settings")
 # padding and the end of a text by the model's own account, the mean of its embeddings, and zero, only by choice.
 NAMES = ("mask", "pad", "end", "mean", "zero")
 
+_IN_CONFIGURATION = {"pad": "pad_token_id", "end": "eos_token_id"}
+
 # Tokens that a model of `transformers` begins and ends a text with; they stay where they are.
 _KEPT = ("bos_token_id", "cls_token_id", "sep_token_id", "eos_token_id")
 
@@ -74,14 +76,22 @@ def _row(subject: Gradients, name: str, mask: int | None, end: Tensor, positions
     table, token = _table(subject, end, positions), _token(subject, name, mask, end.shape[-1])
     instead = "accepted: token ids in the form of the inputs, an embedding, or baseline='zero'"
     if table is None:
-        raise InputError(f"baseline is {name!r}, but the table of the model's embeddings was not found; {instead}")
+        raise InputError(
+            f"baseline is {name!r}, but the table of the model's embeddings was not found; {instead}"
+        )
     if name == "mean":
         return table.detach().double().mean(0)
     if token is None:
-        from_whom = "a Classifier says its mask, or mask= in the call" if name == "mask" else "baseline='mean'"
-        raise InputError(f"baseline is {name!r}, but no such token of the model is known; {from_whom}; {instead}")
+        from_whom = (
+            "a Classifier says its mask, or mask= in the call" if name == "mask" else "baseline='mean'"
+        )
+        raise InputError(
+            f"baseline is {name!r}, but no such token of the model is known; {from_whom}; {instead}"
+        )
     if not 0 <= token < len(table):
-        raise InputError(f"baseline is {name!r}, token {token}, but the model has {len(table)} embeddings; {instead}")
+        raise InputError(
+            f"baseline is {name!r}, token {token}, but the model has {len(table)} embeddings; {instead}"
+        )
     return table.detach()[token]
 
 
@@ -89,18 +99,14 @@ def _token(subject: Gradients, name: str, mask: int | None, width: int) -> int |
     """The id of the token of this name, None where the model does not say."""
     if name == "mask":
         return mask
+    if name not in _IN_CONFIGURATION:
+        return None
     behind = modules_behind(subject.model)
-    for module in behind:
-        found = getattr(getattr(module, "config", None), {"pad": "pad_token_id", "end": "eos_token_id"}.get(name, ""), None)
-        if isinstance(found, list | tuple) and found:
-            found = found[0]
-        if isinstance(found, int) and found >= 0:
-            return found
+    told = [i for one in behind for i in _ids(one, (_IN_CONFIGURATION[name],))]
     if name == "pad":
-        for embedding in _embeddings(behind):
-            if embedding.padding_idx is not None and embedding.embedding_dim == width:
-                return int(embedding.padding_idx)
-    return None
+        embeddings = [one for one in _embeddings(behind) if one.embedding_dim == width]
+        told += [one.padding_idx for one in embeddings if one.padding_idx is not None]
+    return next((i for i in told if i >= 0), None)
 
 
 def _table(subject: Gradients, end: Tensor, positions: Tensor) -> Tensor | None:
@@ -108,11 +114,13 @@ def _table(subject: Gradients, end: Tensor, positions: Tensor) -> Tensor | None:
     flat = torch.cat([tensor.flatten() for _, tensor in offsets_of(subject.inputs).values()])
     own = positions >= 0
     ids, rows = flat.to(end.device)[positions[own]], end[own]
-    for embedding in _embeddings(modules_behind(subject.model)):
-        weight = embedding.weight
-        if weight.shape[1] == end.shape[-1] and int(ids.max()) < len(weight) and torch.equal(weight[ids], rows):
-            return weight
-    return None
+    found: dict[float, Tensor] = {}
+    for weight in (embedding.weight.detach() for embedding in _embeddings(modules_behind(subject.model))):
+        if weight.shape[1] == end.shape[-1] and int(ids.max()) < len(weight):
+            found.setdefault(float((weight[ids] - rows).abs().max()), weight)
+    # What is explained a little beside the input is a look-up but for how far it is moved.
+    near = min(found, default=None)
+    return None if near is None or (near and subject.moved is None) else found[near]
 
 
 def _embeddings(behind: Sequence[nn.Module]) -> list[nn.Embedding]:
@@ -121,7 +129,7 @@ def _embeddings(behind: Sequence[nn.Module]) -> list[nn.Embedding]:
 
 def _kept(subject: Gradients, features: Sequence[Features]) -> Tensor:
     """Which of all integers of the inputs, laid flat, are special tokens."""
-    ids = {i for one in modules_behind(subject.model) for i in _ids(getattr(one, "config", None))}
+    ids = {i for one in modules_behind(subject.model) for i in _ids(one, _KEPT)}
     parts = []
     for _, tensor in offsets_of(subject.inputs).values():
         kept = torch.isin(tensor, torch.tensor(sorted(ids), dtype=tensor.dtype, device=tensor.device))
@@ -134,6 +142,9 @@ def _kept(subject: Gradients, features: Sequence[Features]) -> Tensor:
     return torch.cat(parts)
 
 
-def _ids(config: Any) -> list[int]:
-    found = [getattr(config, name, None) for name in _KEPT]
-    return [i for one in found for i in (one if isinstance(one, list | tuple) else [one]) if isinstance(i, int)]
+def _ids(module: nn.Module, names: Sequence[str]) -> list[int]:
+    """The token ids that the configuration of a model of `transformers` has under these names."""
+    found = [getattr(getattr(module, "config", None), name, None) for name in names]
+    return [
+        i for one in found for i in (one if isinstance(one, list | tuple) else [one]) if isinstance(i, int)
+    ]

@@ -87,8 +87,12 @@ def pretrained() -> Any:
     )
     with torch.random.fork_rng(devices=[]):  # the initial weights are thrown away, and so are their draws
         model = transformers.BertForSequenceClassification(config)
-    weights = {f"bert.{name}": weight for name, weight in encoder.items() if name != "embeddings.position_ids"}
-    head = {name: torch.zeros_like(weight) for name, weight in model.classifier.named_parameters("classifier")}
+    weights = {
+        f"bert.{name}": weight for name, weight in encoder.items() if name != "embeddings.position_ids"
+    }
+    head = {
+        name: torch.zeros_like(weight) for name, weight in model.classifier.named_parameters("classifier")
+    }
     model.load_state_dict(weights | head)
     return model
 
@@ -97,7 +101,9 @@ def tokenizer() -> Any:
     """The encoder's own tokenizer."""
     transformers = _transformers()
     with base_file() as files:
-        pieces = importlib.import_module("tokenizers").Tokenizer.from_str(files.read("tokenizer.json").decode())
+        pieces = importlib.import_module("tokenizers").Tokenizer.from_str(
+            files.read("tokenizer.json").decode()
+        )
         special = json.loads(files.read("special_tokens_map.json"))
         limit = json.loads(files.read("tokenizer_config.json"))["model_max_length"]
     return transformers.PreTrainedTokenizerFast(tokenizer_object=pieces, model_max_length=limit, **special)
