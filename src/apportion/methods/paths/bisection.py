@@ -56,7 +56,7 @@ def integrate_by_halves(
         slot = panels.slot
         sums, scores = _integrate(paths, block, panels, each, chunk)
         reached = sum(_dot(s, step[slot.to(step.device)]) for s, step in zip(sums, steps, strict=True))
-        errors = panels.at_high - panels.at_low - reached  # type: ignore[operator]
+        errors = panels.at_high - panels.at_low - reached
         low, high = (
             bound.scatter_reduce(0, slot.expand(each, -1).flatten(), scores.flatten(), how)
             for bound, how in ((low, "amin"), (high, "amax"))
