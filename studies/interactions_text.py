@@ -22,10 +22,11 @@ from pathlib import Path
 from statistics import median
 
 import torch
+from matplotlib.figure import Figure
 
 import apportion as ap
 from apportion.core.features import TextFeatures
-from apportion.display.pictures.interactions import heatmap
+from apportion.display.pictures.interactions import arcs, heatmap
 from apportion.domains.text import Vocabulary, encode_words
 from apportion.results.statistics import interval_of_mean
 
@@ -74,7 +75,7 @@ def explain(
 # ---- four sentences ----
 
 
-def show(name: str, classifier: ap.Classifier, text: str, pictures: Path | None) -> None:
+def show(name: str, classifier: ap.Classifier, text: str) -> ap.Interactions:
     found, seconds = explain(classifier, text)
     names = found.names_of(0)
     margin = float(found.output[0, 1] - found.output[0, 0])
@@ -82,12 +83,25 @@ def show(name: str, classifier: ap.Classifier, text: str, pictures: Path | None)
     print(f"    {found.summary()}")
     alone = zip(names, found.main[0].tolist(), strict=True)
     print("    alone: " + ", ".join(f"{word} {value:+.2f}" for word, value in alone))
-    print("    pairs: " + ", ".join(f"{a} · {b} {value:+.2f}" for a, b, value in found.top(6)))
-    if pictures:
-        pictures.mkdir(parents=True, exist_ok=True)
-        stem = f"interactions_text_{name.lower()}_{TEXTS.index(text)}"
-        found.plot().figure.savefig(pictures / f"{stem}.png", dpi=120)
-        heatmap(found).figure.savefig(pictures / f"{stem}_matrix.png", dpi=120, bbox_inches="tight")
+    print("    pairs: " + ", ".join(f"{a} · {b} {value:+.2f}" for a, b, value in found.top(6)), flush=True)
+    return found
+
+
+def draw(found: dict[str, list[ap.Interactions]], folder: Path) -> None:
+    """Arcs of every model in a column each, and the matrices of the last one."""
+    figure = Figure((4.8 * len(found), 2.5 * len(TEXTS)), layout="constrained")
+    grid = figure.subplots(len(TEXTS), len(found), squeeze=False)
+    for column, (name, each) in enumerate(found.items()):
+        for row, one in enumerate(each):
+            arcs(one, ax=grid[row][column], most=6)
+            grid[row][column].set_title(name if row == 0 else "", fontsize=11)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / "interactions_text.png", dpi=90)
+    figure = Figure((4.2 * len(TEXTS), 3.6), layout="constrained")
+    for ax, one in zip(figure.subplots(1, len(TEXTS)), list(found.values())[-1], strict=True):
+        heatmap(one, ax=ax)
+        ax.set_title("")
+    figure.savefig(folder / "interactions_text_matrices.png", dpi=90)
 
 
 # ---- test sentences with a negation ----
@@ -174,9 +188,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     there = models(given.cnn)
-    for text in TEXTS:
-        for name, classifier in there.items():
-            show(name, classifier, text, given.pictures)
+    found = {name: [show(name, classifier, text) for text in TEXTS] for name, classifier in there.items()}
+    if given.pictures:
+        draw(found, given.pictures)
     if given.data_folder:
         every = cases(given.data_folder)
         chosen = random.Random(given.seed).sample(every, min(given.many, len(every)))

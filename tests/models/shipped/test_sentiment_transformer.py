@@ -86,7 +86,7 @@ def test_integrated_gradients_add_up_from_masked_words(classifier: ap.Classifier
     masked = inputs | {"input_ids": inputs["input_ids"].masked_fill(words, classifier.mask)}
     with torch.no_grad():
         total = (classifier(**inputs).logits - classifier(**masked).logits)[:, found.target[0]]
-    torch.testing.assert_close(found.total, total, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(found.total.float(), total, atol=1e-4, rtol=1e-4)
 
 
 @needs_base
