@@ -19,7 +19,7 @@ from apportion.errors import InputError, check, check_whole, did_you_mean
 from apportion.methods.paths.bisection import integrate_by_halves
 from apportion.methods.paths.paths import Paths, pieces
 from apportion.methods.paths.quadrature import RULES, Array
-from apportion.methods.paths.token_baselines import with_known_baseline
+from apportion.methods.paths.token_baselines import known_baseline, naming, note_of
 from apportion.results.explanation import Explanation
 
 
@@ -33,7 +33,7 @@ class IntegratedGradients:
     are doubled); a warning on the explanation says where that was not enough, or where the number format cannot tell
     so small a remainder from zero. A total near zero counts as 1 % of what the score spans along the path.
 
-    Token ids begin, by default, at a token that says nothing to the model, which the method of the result names:
+    Token ids begin, by default, at a token that says nothing to the model, named in `notes["baseline"]` of the result:
     "mask" (what a `Classifier` hides words with, or `mask=` in the call), else "pad" or "end" (as the model's
     configuration or its embedding says), else "mean" (of all embeddings). Special tokens stay as they are, where
     `features=` or the configuration says which these are. "zero" is the embedding of zeros.
@@ -87,8 +87,10 @@ class IntegratedGradients:
     ) -> Explanation:
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
-        made = with_known_baseline(with_call(self, subject.inputs, baseline=baseline), subject, score, mask)
-        paths = Paths.between(subject, score, made.baseline, mask, features)
+        made = with_call(self, subject.inputs, baseline=baseline)
+        begins = known_baseline(subject, score, made.baseline, mask)
+        made = naming(made, begins)
+        paths = Paths.between(subject, score, begins, mask, features)
         values = [torch.zeros_like(end) for end in paths.ends]  # (batch, …) each
         missed: set[int] = set()
         coarse: set[int] = set()
@@ -105,7 +107,7 @@ class IntegratedGradients:
             if self.nodes
             else warn_of_shortfalls(paths, missed, coarse - missed, f"after max_nodes={self.max_nodes} nodes")
         )
-        notes = {"nodes": most, "baselines": paths.baselines}
+        notes = {"nodes": most, "baselines": paths.baselines, **note_of(begins)}
         return subject.explanation(made, score, values, paths.totals(), warnings=warnings, notes=notes)
 
     def _converge(self, paths: Paths, block: Tensor) -> tuple[list[Tensor], int, Tensor, Tensor]:

@@ -35,14 +35,23 @@ def is_of_tokens(score: Score) -> bool:
     return all(slot.positions is not None for slot in score.slots)
 
 
-def with_known_baseline(method: Settings, subject: Gradients, score: Score, mask: int | None) -> Settings:
-    """The method with its baseline by name, where that is the default of 0 and token ids are explained."""
-    setting: Any = method.baseline  # type: ignore[attr-defined]
+def known_baseline(subject: Gradients, score: Score, setting: Any, mask: int | None) -> Any:
+    """The setting `baseline`, by name where it is the default of 0 and token ids are explained."""
     if not isinstance(setting, int | float) or setting or not is_of_tokens(score):
-        return method
+        return setting
     width = score.leaves[0].shape[-1]
     known = (name for name in NAMES[:-2] if _token(subject, name, mask, width) is not None)
-    return replace(method, baseline=next(known, "mean"))  # type: ignore[type-var]
+    return next(known, "mean")
+
+
+def naming(method: Settings, baseline: Any) -> Settings:
+    """The method that the result names: one that goes on from the mask of its call does not go on without it."""
+    return replace(method, baseline=baseline) if baseline == "mask" else method  # type: ignore[type-var]
+
+
+def note_of(baseline: Any) -> dict[str, Any]:
+    """What the result notes of a baseline by name."""
+    return {"baseline": baseline} if isinstance(baseline, str) else {}
 
 
 def starts_of(

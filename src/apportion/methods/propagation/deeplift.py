@@ -19,7 +19,7 @@ from apportion.core.trees import tensors_in
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute, Substitution, no_derivatives
 from apportion.engines.substitution.unseen import Unseen, check_visible, describe_unseen
 from apportion.methods.paths.paths import baselines_of
-from apportion.methods.paths.token_baselines import with_known_baseline
+from apportion.methods.paths.token_baselines import known_baseline, naming, note_of
 from apportion.methods.propagation._deeplift_rules import COMPOSED, RULES, other
 from apportion.results.explanation import Explanation
 
@@ -68,8 +68,10 @@ class DeepLIFT:
         check_visible(subject.model)
         first = subject.forward(grad=False)
         ends = [leaf.detach() for leaf in first.leaves]
-        made = with_known_baseline(with_call(self, subject.inputs, baseline=baseline), subject, first, mask)
-        every = baselines_of(subject, first, ends, made.baseline, mask, features)
+        made = with_call(self, subject.inputs, baseline=baseline)
+        begins = known_baseline(subject, first, made.baseline, mask)
+        made = naming(made, begins)
+        every = baselines_of(subject, first, ends, begins, mask, features)
         values, total = [torch.zeros_like(end) for end in ends], torch.zeros_like(first.value)
         warnings: tuple[str, ...] = ()
         for one in zip(*every, strict=True):  # (batch or 1, …) for each leaf
@@ -84,7 +86,7 @@ class DeepLIFT:
             total += (score.value.detach() - at_reference) / len(every[0])
             warnings += met.warnings
         warnings = tuple(dict.fromkeys(warnings))
-        return subject.explanation(made, first, values, total=total, warnings=warnings)
+        return subject.explanation(made, first, values, total=total, warnings=warnings, notes=note_of(begins))
 
 
 _BY_GRADIENT = "its gradient was used, and what that misses is in the remainder"
