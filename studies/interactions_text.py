@@ -101,6 +101,8 @@ def draw(found: dict[str, list[ap.Interactions]], folder: Path) -> None:
     for ax, one in zip(figure.subplots(1, len(TEXTS)), list(found.values())[-1], strict=True):
         heatmap(one, ax=ax)
         ax.set_title("")
+    for bar in figure.axes[len(TEXTS) :]:
+        bar.set_ylabel("")
     figure.savefig(folder / "interactions_text_matrices.png", dpi=90)
 
 
