@@ -85,7 +85,7 @@ def explain(
     """Explain one decision. Without INPUT: a sentence and a photo, by three methods.
 
     \b
-    apportion explain "a painfully funny movie"
+    apportion explain "The plot is thin, but the acting is superb."
     apportion explain photo.jpg --method gradcam --target "tiger cat"
     apportion explain rows.csv --row 3 --method "IntegratedGradients(nodes=64)" --json
     apportion explain "not a bad film" --method ih --html pairs.html
@@ -158,7 +158,7 @@ def compare(
     Each stands there with its tests. Methods that cannot explain this model are named and left out.
 
     \b
-    apportion compare "a painfully funny movie" --methods lrp,ig,lime
+    apportion compare "The plot is thin, but the acting is superb." --methods lrp,ig,lime
     apportion compare photo.jpg --methods lrp,gradcam,occlusion --html cat.html
     """
     with one_line_errors(quiet=as_json):
