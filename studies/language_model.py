@@ -2,7 +2,8 @@
 
     python studies/language_model.py FOLDER
 
-FOLDER holds a causal language model in the form of Hugging Face. The tables of `docs/lrp.md` are of SmolLM2-135M-Instruct.
+FOLDER holds a causal language model in the form of Hugging Face; the table in `docs/lrp.md` is of
+SmolLM2-135M-Instruct.
 """
 
 from __future__ import annotations

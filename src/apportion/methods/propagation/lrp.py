@@ -26,8 +26,6 @@ from apportion.results.ledger import Ledger, Row
 
 OPERATIONS = (TABLE, COMPOSED, other)
 
-NEARLY_ALL = 0.9  # share of the score; a remainder above it is told in a warning
-
 
 @dataclass(frozen=True, repr=False)
 class LRP(Told):
@@ -35,10 +33,9 @@ class LRP(Told):
 
     `total` is the explained score; what biases, softmax, the stabiliser and operations without a rule absorb is the
     remainder. With `bias="place"` what biases took is shown where they look, and is no longer in the remainder. An
-    operation without a rule passes relevance by its gradient and is named in the warnings with the amount. A remainder
-    of nearly the whole score is told in a warning, too. The notes say which composite was used. Cost: one forward and
-    one backward pass (the rules other than LRP-0 and LRP-ε evaluate their layer once or twice more), two of each where
-    biases are placed.
+    operation without a rule passes relevance by its gradient and is named in the warnings with the amount. The notes
+    say which composite was used. Cost: one forward and one backward pass (the rules other than LRP-0 and LRP-ε evaluate
+    their layer once or twice more), two of each where biases are placed.
 
     Attributes:
         composite (str or Composite, default None): Which rule a layer gets; a name is one of `COMPOSITES`; None: by
@@ -89,7 +86,7 @@ class LRP(Told):
             for value, more in zip(values, _carry_down(subject, composite, places), strict=True):
                 value += more
                 placed += float(more.double().sum())
-        made = subject.explanation(
+        return subject.explanation(
             self,
             score,
             values,
@@ -97,9 +94,6 @@ class LRP(Told):
             warnings=_warn_of_gaps(state),
             ledger=_fill_ledger(state, score, values, placed) if self.ledger else None,
             notes=notes,
-        )
-        return replace(
-            made, warnings=(*made.warnings, *_warn_of_remainder(score.value.detach(), made.apportioned))
         )
 
 
@@ -112,17 +106,6 @@ def _carry_down(subject: Gradients, composite: Composite, places: Places) -> lis
     nothing = sum((tensor.sum() * 0 for tensor in carrying.reached), score.value * 0)
     gradients, direct = replace(score, value=nothing).gradients_and_probes()
     return [torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.leaves, gradients, direct, strict=True)]
-
-
-def _warn_of_remainder(total: Tensor, apportioned: Tensor) -> tuple[str, ...]:
-    many = int(((total - apportioned).abs() > NEARLY_ALL * total.abs()).sum())
-    if not many:
-        return ()
-    whose = f" of {many} of {len(total)} samples" if len(total) > 1 else ""
-    return (
-        f"the remainder{whose} is nearly the whole score, or more: biases and stabilisers "
-        "took it, so the values say where, not how much (DeepLIFT and Integrated Gradients add up)",
-    )
 
 
 def _warn_of_gaps(state: Propagation) -> tuple[str, ...]:
