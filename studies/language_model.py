@@ -60,7 +60,7 @@ def main(folder: str) -> None:
         "LRP, Taylor, placed": ap.LRP(bias="place"),
         "LRP, constant": ap.LRP(ap.Composite(softmax="constant")),
         "LRP, difference": ap.LRP(ap.Composite(softmax="difference")),
-        "DeepLIFT": ap.DeepLIFT(),
+        "DeepLIFT": ap.DeepLIFT(baseline="zero"),
         "input × gradient": ap.InputXGradient(),
         "occlusion": ap.Occlusion(replacement=ap.Constant(pad)),
         "random": None,

@@ -221,7 +221,9 @@ def test_softmax_by_difference_adds_up_and_is_deeplift_from_zero(way: str) -> No
     rules = ap.Composite(linear=ap.Epsilon(1e-12), matmul=ap.Epsilon(1e-12), softmax="difference")
     e = ap.LRP(rules, ledger=True)(model, ids, target=1)
     assert e.remainder.abs().max() < 1e-7
-    torch.testing.assert_close(e.values, ap.DeepLIFT()(model, ids, target=1).values, rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(
+        e.values, ap.DeepLIFT(baseline="zero")(model, ids, target=1).values, rtol=1e-6, atol=1e-8
+    )
     assert abs(e.ledger.absorbed["softmax"]) < 1e-9
     assert abs(e.ledger.residual) < 1e-9
 
