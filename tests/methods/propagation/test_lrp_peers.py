@@ -86,10 +86,6 @@ CASES: dict[str, tuple[Composite, Any]] = {
         Composite(convolution=AlphaBeta(2, 1), linear=AlphaBeta(2, 1), bias="ignore"),
         lambda r: (*[r.AlphaBeta(2, 1, zero_params="bias")] * 2, None),
     ),
-    "gamma without biases": (
-        Composite(convolution=Gamma(0.25), linear=Gamma(0.25), bias="ignore"),
-        lambda r: (*[r.Gamma(0.25, zero_params="bias")] * 2, None),
-    ),
     "flat": (Composite(first=Flat()), lambda r: (r.Epsilon(1e-6), r.Epsilon(1e-6), r.Flat())),
     "w2": (
         Composite(first=WSquare()),

@@ -67,6 +67,12 @@ class Looking:
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         weight = layer.weight.abs()
         sums = layer(x.abs(), weight)  # (batch, outputs, …)
+        # A neuron all of whose inputs are zero looks at nothing: others at its place do for it, or in its sample.
+        for axes in ([layer.channel], list(range(1, R.dim()))):
+            dead = sums <= _least(sums)
+            whole = sums.sum(axes, keepdim=True)
+            moved = torch.where(dead & (whole > _least(sums)), R, 0)
+            R = R - moved + moved.sum(axes, keepdim=True) * sums / whole.clamp(min=_least(sums))
         return x.sign() * layer.pull(x, weight, torch.where(sums > _least(sums), R / sums, 0))
 
 
