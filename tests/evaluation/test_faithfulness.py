@@ -567,6 +567,36 @@ def test_roar_goes_on_where_it_was(tmp_path: Any, monkeypatch: pytest.MonkeyPatc
     assert len(trained) == 7  # other settings are other trainings
 
 
+class Scaled(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.layer, self.scale = nn.Linear(6, 2), scale
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.layer(rows) * self.scale
+
+
+class Shifted(Scaled):
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.layer(rows + self.scale)
+
+
+def test_finished_trainings_know_code_and_attributes_of_the_model(tmp_path: Any) -> None:
+    _, x, labels = columns()
+    folder = str(tmp_path)
+    settings: dict[str, Any] = {"shares": (0.5,), "epochs": 8, "rate": 0.05}
+    # The same class name and the same weights, but nothing of the input comes through the second.
+    other = type("Scaled", (Shifted,), {"forward": lambda self, rows: self.layer(rows * 0)})
+    means = []
+    for model in (Scaled(1.0), Scaled(0.0), other(1.0), Scaled(1.0)):
+        kept = ap.ROAR(**settings, folder=folder)(model, x, x, labels=labels)
+        fresh = ap.ROAR(**settings)(model, x, x, labels=labels)
+        torch.testing.assert_close(kept.values, fresh.values, equal_nan=True)
+        means.append(kept.notes["curves"]["accuracy"]["value"][0])
+    assert means[0] == means[3] > 0.8 > max(means[1:3])
+    assert len(list(tmp_path.iterdir())) == 3 * 2
+
+
 def test_what_cannot_be_trained() -> None:
     x, labels = torch.randn(8, 2), torch.arange(8) % 2
     with pytest.raises(InputError, match="a torch module, which can be trained"):

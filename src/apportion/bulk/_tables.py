@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apportion.bulk.fingerprints import file_fingerprint
+from apportion.core.fingerprints import file_fingerprint
 from apportion.errors import InputError
 
 ARROW = frozenset({".parquet", ".arrow", ".feather"})

@@ -17,9 +17,9 @@ from apportion.bulk._meter import Meter, interruptible
 from apportion.bulk._probing import settle_by_trial
 from apportion.bulk._shard_work import Job, load_model
 from apportion.bulk._shards import PRECISIONS
-from apportion.bulk.fingerprints import fingerprint, model_fingerprint
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.core.classifier import Classifier
+from apportion.core.fingerprints import fingerprint, model_fingerprint
 from apportion.core.registry import made_of
 from apportion.core.target import class_indices, is_class_number
 from apportion.errors import InputError, check_whole

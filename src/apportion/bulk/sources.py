@@ -16,7 +16,7 @@ from torch import Tensor
 
 from apportion.bulk._folders import Files, from_folder
 from apportion.bulk._tables import ARROW, LINES, ArrowRows, Choice, Lines, first_rows
-from apportion.bulk.fingerprints import file_fingerprint, fingerprint
+from apportion.core.fingerprints import file_fingerprint, fingerprint
 from apportion.errors import InputError
 from apportion.pipeline.given import PICTURES, TENSORS
 

@@ -241,6 +241,10 @@ class LabelMap(ByContent):
             raise InputError(f"the label map has type {labels.dtype}; accepted: integers")
         object.__setattr__(self, "labels", labels)
 
+    @property
+    def fingerprinted(self) -> Tensor:
+        return self.labels  # which is what the setting held at first
+
     def __call__(self, x: Tensor, features: Sequence[Features] | None = None) -> Tensor:
         return from_labels(self.labels, x)
 
