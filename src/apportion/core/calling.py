@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from apportion.core.classifier import Classifier
 from apportion.core.inputs import Inputs, rekeyed
-from apportion.core.modules_behind import modules_behind
+from apportion.core.modules_behind import estimators_behind, modules_behind
 from apportion.core.private_torch import BatchNorm, Dropout
 from apportion.core.progress import model_called
 from apportion.core.trees import keyed, map_tensors, tensors_in
@@ -200,11 +200,32 @@ _DREW = (
 
 def is_multi_label(model: Any) -> bool:
     """Whether each class of a Hugging Face model is a question of its own, as its configuration says."""
-    configurations = (getattr(one, "config", None) for one in modules_behind(model))
-    return any(getattr(one, "problem_type", None) == _MULTI_LABEL for one in configurations)
+    return "multi_label_classification" in _problem_types(model)
 
 
-_MULTI_LABEL = "multi_label_classification"
+def is_regression(model: Any) -> bool:
+    """Whether its scores are numbers and no classes: the configuration of a Hugging Face model says so, or the estimator
+    of scikit-learn behind it is a regressor."""
+    if "regression" in _problem_types(model):
+        return True
+    estimators = estimators_behind(model)
+    return bool(estimators) and all(map(_is_regressor, estimators))
+
+
+def _problem_types(model: Any) -> set[Any]:
+    return {getattr(getattr(one, "config", None), "problem_type", None) for one in modules_behind(model)}
+
+
+def _is_regressor(estimator: Any) -> bool:
+    if getattr(estimator, "_estimator_type", None) == "regressor":  # of other packages and older versions
+        return True
+    base = sys.modules.get("sklearn.base")
+    return base is not None and isinstance(estimator, base.BaseEstimator) and bool(base.is_regressor(estimator))
+
+
+def is_classifier(model: Any) -> bool:
+    """Whether an estimator of scikit-learn behind it has classes."""
+    return any(hasattr(estimator, "classes_") for estimator in estimators_behind(model))
 
 
 def is_training(model: Any) -> bool:

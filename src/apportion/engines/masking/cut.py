@@ -32,25 +32,29 @@ from apportion.errors import InputError, check
 class Ordered:
     """Masks that hide the first features of an order, or all others, made where they are needed.
 
-    `rank` (batch, features) is the place of each feature in the order of its sample, `first` (rows, masks)
-    how many are the first of it, and `kept` (rows, masks) whether these are kept, and not hidden; stands for
-    (rows, masks, features) masks.
+    `rank` (batch, orders, features) is the place of each feature in the orders of its sample, `order` (rows, masks) the
+    one of these, `first` (rows, masks) how many are the first of it, and `kept` (rows, masks) whether these are kept,
+    and not hidden; stands for (rows, masks, features) masks.
     """
 
     rank: Tensor
+    order: Tensor
     first: Tensor
     kept: Tensor
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return (*self.first.shape, self.rank.shape[1])
+        return (*self.first.shape, self.rank.shape[2])
 
     def chosen(self, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
         """What each call keeps, (calls, features)."""
         device = self.rank.device
         at = calls.to(device), masks_at.to(device)
         first, kept = self.first[at].to(self.rank)[:, None], self.kept[at][:, None]
-        return (self.rank.index_select(0, where.to(device)) >= first).logical_xor_(kept)
+        ranks = self.rank.flatten(0, 1).index_select(
+            0, where.to(device) * self.rank.shape[1] + self.order[at].to(device)
+        )
+        return (ranks >= first).logical_xor_(kept)
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, call_model, is_training, same_random_state, warned
+from apportion.core.calling import (
+    Model,
+    call_model,
+    is_multi_label,
+    is_regression,
+    is_training,
+    same_random_state,
+    warned,
+)
 from apportion.core.features import Features, TabularFeatures, as_cut
 from apportion.core.inputs import Inputs, Values, rows_of
 from apportion.core.numbers import is_frame, is_series, tensor_of
@@ -24,7 +32,7 @@ from apportion.core.target import Target, are_probabilities, pick, resolve, scor
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.masking.chunk_size import Largest, rows_a_chunk
 from apportion.engines.masking.cut import Ordered, counts, cut, fit_formats, misread, spread
-from apportion.engines.masking.ends_in_softmax import LastSquash
+from apportion.engines.masking.ends_in_softmax import Kind, LastSquash
 from apportion.engines.masking.padding import is_needless, without_padding
 from apportion.engines.masking.partitions import Columns, Partition, Tokens, Words, as_partition, words_of
 from apportion.engines.masking.replacements import Replacement
@@ -106,7 +114,7 @@ class Masking(Subject):
         self._random = torch.Generator().manual_seed(seed)
         self._guarded: bool | None = None
         self._largest = Largest()
-        self._squashed = self._unseen = False
+        self._squashed_by, self._unseen = "", False
         self._same_shapes = self.parts[0].replacement.keeps_shape
         if not (self.numpy and self._same_shapes):
             _ = self.score
@@ -123,11 +131,25 @@ class Masking(Subject):
     @cached_property
     def gives_probabilities(self) -> bool:
         """Whether the scores are probabilities already: the model ends in a softmax or sigmoid, the scores of each
-        input add up to 1, or the one score of a model that does not compute with torch functions (NumPy, a scripted
-        module) lies between 0 and 1 for all inputs."""
+        input add up to 1, or those of a model that does not compute with torch functions (NumPy, a scripted module) lie
+        between 0 and 1 for all inputs."""
         scores = self.output
-        between = self._unseen and scores.shape[1] == 1 and bool(((scores >= 0) & (scores <= 1)).all())
-        return self._squashed or between or are_probabilities(scores)
+        between = self._unseen and bool(((scores >= 0) & (scores <= 1)).all())
+        return bool(self._squashed_by) or between or are_probabilities(scores)
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What the scores are, as far as it can be seen. Probabilities are of labels, each of which is there or not, where
+        there are several that do not add up to 1, of a model that does not end in a softmax."""
+        if is_regression(self.model):
+            return "numbers"
+        several = self.output.shape[1] > 1
+        if self.gives_probabilities:
+            alone = several and self._squashed_by != "softmax" and not are_probabilities(self.output)
+            return "labels" if alone else "classes"
+        if is_multi_label(self.model):
+            return "logits of labels"
+        return "logits" if several else "logit"
 
     @cached_property
     def resolved(self) -> Tensor | Callable[[Tensor], Tensor]:
@@ -337,7 +359,7 @@ class Masking(Subject):
         except InputError as error:
             raise error if self.rows_run == 0 else InputError(f"with features hidden, {error}") from None
         if isinstance(last, LastSquash):
-            self._squashed, self._unseen = last.gave(scores), not last.seen
+            self._squashed_by, self._unseen = last.name if last.gave(scores) else "", not last.seen
         self.ran(size)
         return scores
 
