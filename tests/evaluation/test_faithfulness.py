@@ -420,6 +420,67 @@ def test_sensitivity_of_a_text_does_not_depend_on_its_padding(embedded: bool) ->
     assert found[1] == pytest.approx(found[0])
 
 
+class Mean(nn.Module):
+    """Of nonlinear embeddings, weighted by words that stand beside each other, where there is no padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        rows = self.embedding(input_ids) * attention_mask[..., None]
+        return self.head((rows[:, 1:] * rows[:, :-1]).tanh().sum(1))
+
+
+@pytest.mark.parametrize("method", [ap.Saliency(), ap.InputXGradient()])
+def test_sensitivity_of_a_text_does_not_depend_on_padding_on_the_left(method: Any) -> None:
+    model, texts, found = Mean(), torch.randint(1, 9, (3, 4), generator=small.seeded(6)), []
+    for before, after in ((0, 0), (0, 3), (3, 0), (2, 2)):
+        ids = nn.functional.pad(texts, (before, after))
+        given = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+        explanation = method(model, given)
+        found.append(
+            torch.stack([test()(model, given, explanation).values for test in (ap.MaxSensitivity, ap.LocalLipschitz)])
+        )
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0])
+    rows = nn.functional.pad(model.embedding(texts).detach(), (0, 0, 3, 0))
+
+    def of_rows(inputs_embeds: Tensor, attention_mask: Tensor) -> Tensor:
+        kept = inputs_embeds * attention_mask[..., None]
+        return model.head((kept[:, 1:] * kept[:, :-1]).tanh().sum(1))
+
+    mask = nn.functional.pad(torch.ones_like(texts), (3, 0))
+    left, whole = ({"inputs_embeds": rows[:, k:], "attention_mask": mask[:, k:]} for k in (0, 3))
+    one, other = (ap.MaxSensitivity()(of_rows, given, method(of_rows, given)).values for given in (left, whole))
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("test", [ap.MaxSensitivity, ap.LocalLipschitz])
+def test_sensitivity_explains_again_with_the_label_map_of_each_sample(test: Any) -> None:
+    """A map that differs from sample to sample goes with its sample, also where one is taken from the batch."""
+    model, x = nn.Linear(6, 2), torch.randn(3, 6, generator=small.seeded(4))
+    model = nn.Sequential(model, nn.Tanh(), nn.Linear(2, 2))
+    labels = torch.tensor([[0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 2], [0, 1, 1, 1, 1, 2]])
+    whole = ap.Occlusion(partition=labels)(model, x)
+    found = test(samples=3)(model, x, whole).values
+    for row in range(3):
+        alone = ap.Occlusion(partition=labels[row])(model, x[row : row + 1], int(whole.target[row]))
+        expected = test(samples=3)(model, x[row : row + 1], alone).values
+        torch.testing.assert_close(found[row : row + 1], expected)
+        cut = whole[row]
+        torch.testing.assert_close(test(samples=3)(model, x[row : row + 1], cut).values, expected)
+        assert torch.equal(cut.method.partition.labels, labels[row : row + 1])
+    pictures = torch.randn(2, 3, 4, 4, generator=small.seeded(5))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 2), nn.Tanh())
+    grids = torch.stack([torch.arange(16).view(4, 4) // 4, torch.arange(16).view(4, 4) % 4])
+    whole = ap.Occlusion(partition=grids)(net, pictures)
+    found = test(samples=3)(net, pictures, whole).values
+    for row in range(2):
+        alone = ap.Occlusion(partition=grids[row])(net, pictures[row : row + 1], int(whole.target[row]))
+        torch.testing.assert_close(test(samples=3)(net, pictures[row : row + 1], alone).values, found[row : row + 1])
+
+
 def test_sensitivity_of_token_ids_asks_for_a_method_that_sees_embeddings() -> None:
     model, ids = small.lstm()
     with pytest.raises(InputError, match=r"Occlusion\(.*hides tokens and does not see them; accepted"):

@@ -148,7 +148,8 @@ class Case:
         counted as the test's cost."""
         asked = signature(method).parameters
         if rows > 1:
-            method = for_samples(method, lambda given: given.repeated(rows))
+            shape = self.masking().parts[0].x.shape
+            method = for_samples(method, lambda given: given.repeated(rows, shape))
         known = {name: getattr(self, name) for name in ("features", "mask") if name in asked}
         if rows > 1 and known.get("features"):
             known["features"] = [feature for feature in known["features"] for _ in range(rows)]

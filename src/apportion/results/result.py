@@ -72,9 +72,10 @@ class Result:
         """The fields that differ from sample to sample, cut to one of them."""
         notes = {key: note[part] if isinstance(note, tuple) else note for key, note in self.notes.items()}
         cut = {name: map_tensors(getattr(self, name), lambda t: t[part]) for name in ("values", *_TENSORS)}
+        shape = next(tensors_in(self.values)).shape
         return {
             **cut,
-            "method": for_samples(self.method, lambda given: given.cut(part)),
+            "method": for_samples(self.method, lambda given: given.cut(part, shape)),
             "features": None if self.features is None else self.features[part],
             "notes": notes,
         }

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.content import ByContent
+from apportion.core.from_call import OfSamples
 from apportion.core.features import Features, ImageFeatures, TabularFeatures, TextFeatures
 from apportion.core.numbers import is_frame
 from apportion.errors import InputError, check, check_whole
@@ -216,7 +217,7 @@ def words_of(inputs: Any) -> Tensor | None:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LabelMap(ByContent):
+class LabelMap(OfSamples, ByContent):
     """Make the features that a map of the user's says; `partition=` takes it as a tensor, an array or a list.
 
     Attributes:
@@ -244,6 +245,18 @@ class LabelMap(ByContent):
     @property
     def fingerprinted(self) -> Tensor:
         return self.labels  # which is what the setting held at first
+
+    def repeated(self, rows: int, shape: Sequence[int]) -> LabelMap:
+        return LabelMap(self.labels.repeat_interleave(rows, 0)) if self._is_of_samples(shape) else self
+
+    def cut(self, part: slice, shape: Sequence[int]) -> LabelMap:
+        return LabelMap(self.labels[part]) if self._is_of_samples(shape) else self
+
+    def _is_of_samples(self, shape: Sequence[int]) -> bool:
+        """Whether there is one map for each sample of inputs of this shape, as `from_labels` reads it."""
+        mine = tuple(self.labels.shape)
+        each = len(mine) == len(shape) and mine[0] == shape[0]
+        return each or (len(shape) > 2 and mine == (shape[0], *shape[2:]))
 
     def __call__(self, x: Tensor, features: Sequence[Features] | None = None) -> Tensor:
         return from_labels(self.labels, x)
