@@ -17,7 +17,7 @@ from apportion.core.files import read_tensors, write_tensors, written
 from apportion.core.from_call import for_samples
 from apportion.core.registry import is_listed, recorded
 from apportion.core.target import probabilities
-from apportion.core.trees import map_tensors
+from apportion.core.trees import map_tensors, tensors_in
 from apportion.errors import InputError
 from apportion.results.cost import Cost
 from apportion.results.display import display
