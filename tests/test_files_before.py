@@ -218,7 +218,9 @@ def test_a_begun_study_of_texts_goes_on_where_it_was(copy, monkeypatch):
     for test, maps in said.items():
         assert scores[test].keys() == maps.keys()
         ordered = test in ("deletion rate", "comprehensiveness", "sufficiency")
-        for name in maps.keys() - ({"Uniform"} if ordered else set()):  # equal values had one order, and have several
+        for name in maps.keys() - (
+            {"Uniform"} if ordered else set()
+        ):  # equal values had one order, and have several
             assert close(scores[test][name], maps[name])
 
 

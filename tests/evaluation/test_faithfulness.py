@@ -22,7 +22,13 @@ from apportion.engines.masking.replacements import Blur, Delete, Mean
 from apportion.errors import InputError
 from apportion.evaluation._curve_limits import aopc_limits
 from apportion.evaluation.case import Case
-from apportion.evaluation.curves import ORDERS, Order, counts_at_shares, even_steps, open_places, rank_features
+from apportion.evaluation.curves import (
+    Order,
+    counts_at_shares,
+    even_steps,
+    open_places,
+    rank_features,
+)
 from apportion.evaluation.measures.randomisation import randomised_copies, similarity_in_rows
 from apportion.evaluation.reference_maps import Reversed
 
@@ -440,7 +446,9 @@ def test_sensitivity_of_a_text_does_not_depend_on_padding_on_the_left(method: An
         given = {"input_ids": ids, "attention_mask": (ids > 0).long()}
         explanation = method(model, given)
         found.append(
-            torch.stack([test()(model, given, explanation).values for test in (ap.MaxSensitivity, ap.LocalLipschitz)])
+            torch.stack(
+                [test()(model, given, explanation).values for test in (ap.MaxSensitivity, ap.LocalLipschitz)]
+            )
         )
     for each in found[1:]:
         torch.testing.assert_close(each, found[0])
@@ -452,15 +460,17 @@ def test_sensitivity_of_a_text_does_not_depend_on_padding_on_the_left(method: An
 
     mask = nn.functional.pad(torch.ones_like(texts), (3, 0))
     left, whole = ({"inputs_embeds": rows[:, k:], "attention_mask": mask[:, k:]} for k in (0, 3))
-    one, other = (ap.MaxSensitivity()(of_rows, given, method(of_rows, given)).values for given in (left, whole))
+    one, other = (
+        ap.MaxSensitivity()(of_rows, given, method(of_rows, given)).values for given in (left, whole)
+    )
     torch.testing.assert_close(one, other)
 
 
 @pytest.mark.parametrize("test", [ap.MaxSensitivity, ap.LocalLipschitz])
 def test_sensitivity_explains_again_with_the_label_map_of_each_sample(test: Any) -> None:
     """A map that differs from sample to sample goes with its sample, also where one is taken from the batch."""
-    model, x = nn.Linear(6, 2), torch.randn(3, 6, generator=small.seeded(4))
-    model = nn.Sequential(model, nn.Tanh(), nn.Linear(2, 2))
+    model = nn.Sequential(nn.Linear(6, 2), nn.Tanh(), nn.Linear(2, 2)).double()
+    x = torch.randn(3, 6, generator=small.seeded(4)).double()
     labels = torch.tensor([[0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 2], [0, 1, 1, 1, 1, 2]])
     whole = ap.Occlusion(partition=labels)(model, x)
     found = test(samples=3)(model, x, whole).values
@@ -471,14 +481,16 @@ def test_sensitivity_explains_again_with_the_label_map_of_each_sample(test: Any)
         cut = whole[row]
         torch.testing.assert_close(test(samples=3)(model, x[row : row + 1], cut).values, expected)
         assert torch.equal(cut.method.partition.labels, labels[row : row + 1])
-    pictures = torch.randn(2, 3, 4, 4, generator=small.seeded(5))
-    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 2), nn.Tanh())
+    pictures = torch.randn(2, 3, 4, 4, generator=small.seeded(5)).double()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 2), nn.Tanh()).double()
     grids = torch.stack([torch.arange(16).view(4, 4) // 4, torch.arange(16).view(4, 4) % 4])
     whole = ap.Occlusion(partition=grids)(net, pictures)
     found = test(samples=3)(net, pictures, whole).values
     for row in range(2):
         alone = ap.Occlusion(partition=grids[row])(net, pictures[row : row + 1], int(whole.target[row]))
-        torch.testing.assert_close(test(samples=3)(net, pictures[row : row + 1], alone).values, found[row : row + 1])
+        torch.testing.assert_close(
+            test(samples=3)(net, pictures[row : row + 1], alone).values, found[row : row + 1]
+        )
 
 
 def test_sensitivity_of_token_ids_asks_for_a_method_that_sees_embeddings() -> None:

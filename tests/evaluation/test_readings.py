@@ -132,7 +132,9 @@ def labelled() -> tuple[nn.Module, Tensor, Tensor]:
     model = nn.Linear(6, 4).double()
     with torch.no_grad():
         model.weight.copy_(torch.randn(4, 6, dtype=torch.float64, generator=small.seeded(1)))
-        model.bias.copy_(torch.tensor([3.0, 3.0, 0.5, 3.0], dtype=torch.float64))  # the third is never the highest
+        model.bias.copy_(
+            torch.tensor([3.0, 3.0, 0.5, 3.0], dtype=torch.float64)
+        )  # the third is never the highest
     x = torch.randn(12, 6, dtype=torch.float64, generator=small.seeded(2))
     return model, x, x * model.weight[2].detach()
 
@@ -215,7 +217,10 @@ def test_regressors_that_can_be_known_are_read_as_the_numbers_that_they_predict(
         for model in models:
             for test in (ap.PixelFlipping(), ap.Comprehensiveness(), ap.Infidelity(), ap.SoftSufficiency()):
                 found = test(model, x, values)
-                assert found.notes["reading"] in ("the scores as they are: numbers of a regression", "the score")
+                assert found.notes["reading"] in (
+                    "the scores as they are: numbers of a regression",
+                    "the score",
+                )
             torch.testing.assert_close(ap.PixelFlipping()(model, x, values).values, expected.values)
             with pytest.raises(ap.InputError, match="a regression has none; accepted: tests of its score"):
                 ap.DeletionRate()(model, x, values)

@@ -50,7 +50,9 @@ def test_a_uniform_map_has_the_mean_of_all_orders(test: Any) -> None:
 @pytest.mark.parametrize("test", [ap.Comprehensiveness, ap.Sufficiency])
 def test_a_uniform_map_favours_no_column_at_single_shares(test: Any) -> None:
     """A third of the features, drawn at random, is a third of the score in the mean."""
-    x = torch.ones(600, 6, dtype=torch.float64) + torch.arange(600)[:, None] * 1e-9  # so that each has its own orders
+    x = (
+        torch.ones(600, 6, dtype=torch.float64) + torch.arange(600)[:, None] * 1e-9
+    )  # so that each has its own orders
     found = test((1 / 3,), of="score")(linear, x, torch.ones_like(x), 0).values
     hidden = 1 / 3 if test is ap.Comprehensiveness else 2 / 3
     error = float(found.std()) / 600**0.5
@@ -72,7 +74,11 @@ def test_pixel_flipping_of_a_tie_in_the_middle_is_the_mean_of_its_orders() -> No
 def test_columns_in_another_order_do_not_change_a_uniform_score() -> None:
     x, ones = rows(), torch.ones(5, 6)
     turned = WEIGHTS.flip(0)
-    for test in (ap.PixelFlipping(of="score"), ap.Insertion(of="score"), ap.Comprehensiveness((0.5,), of="score")):
+    for test in (
+        ap.PixelFlipping(of="score"),
+        ap.Insertion(of="score"),
+        ap.Comprehensiveness((0.5,), of="score"),
+    ):
         one = test(lambda x: x @ WEIGHTS, x, ones, 0).values
         torch.testing.assert_close(test(lambda x: x @ turned, x.flip(1), ones, 0).values, one)
 
@@ -96,7 +102,9 @@ def test_each_sample_has_its_own_orders_whatever_is_beside_it() -> None:
 
     both = Order(Masking(called, masks, 0), torch.ones(2, 5))
     single = {"input_ids": padded[:1, 2:], "attention_mask": torch.ones(1, 3, dtype=torch.long)}
-    assert Order(Masking(called, single, 0), torch.ones(1, 3)).rank[0].tolist() == both.rank[0, :, :3].tolist()
+    assert (
+        Order(Masking(called, single, 0), torch.ones(1, 3)).rank[0].tolist() == both.rank[0, :, :3].tolist()
+    )
 
 
 def test_deletion_rate_of_equal_values_is_the_mean_of_the_rates() -> None:
@@ -110,7 +118,9 @@ def test_deletion_rate_of_equal_values_is_the_mean_of_the_rates() -> None:
     order = Order(Masking(model, x), torch.ones_like(x))
     torch.testing.assert_close(found.values, (order.rank[:, :, 2] + 1).double().mean(1) / 6)
     assert float(found.mean) == pytest.approx(7 / 12)  # an order and its reverse have the places k and 7 − k
-    assert ap.DeletionRate()(model, x, torch.arange(6.0).expand_as(x)).values.unique().tolist() == pytest.approx([4 / 6])
+    assert ap.DeletionRate()(
+        model, x, torch.arange(6.0).expand_as(x)
+    ).values.unique().tolist() == pytest.approx([4 / 6])
     assert found.notes["orders"] == ORDERS
 
 

@@ -220,7 +220,9 @@ def _is_regressor(estimator: Any) -> bool:
     if getattr(estimator, "_estimator_type", None) == "regressor":  # of other packages and older versions
         return True
     base = sys.modules.get("sklearn.base")
-    return base is not None and isinstance(estimator, base.BaseEstimator) and bool(base.is_regressor(estimator))
+    return (
+        base is not None and isinstance(estimator, base.BaseEstimator) and bool(base.is_regressor(estimator))
+    )
 
 
 def is_classifier(model: Any) -> bool:

@@ -161,7 +161,11 @@ def _name_all(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str,
             raise InputError(f"{name!r} is there twice")
     first: dict[str, str] = {}
     for name, own in zip(names, made, strict=True):
-        if is_dataclass(own) and not isinstance(own, Explanation) and first.setdefault(repr(own), name) != name:
+        if (
+            is_dataclass(own)
+            and not isinstance(own, Explanation)
+            and first.setdefault(repr(own), name) != name
+        ):
             raise InputError(f"{name!r} is the same as {first[repr(own)]!r}; accepted: each of them once")
     return dict(zip(names, made, strict=True))
 

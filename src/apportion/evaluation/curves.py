@@ -81,7 +81,9 @@ class Order:
         ranks = [rank_features(relevance, self.counts, chance.expand_as(relevance)) for chance in orders]
         self.rank = torch.stack(ranks, 1).int()  # (batch, orders, features), read for every masked input
         every = torch.arange(masking.batch, device=device)
-        self._keys = self._key(every, torch.zeros_like(every), "morf", torch.zeros_like(every))  # (calls,), sorted
+        self._keys = self._key(
+            every, torch.zeros_like(every), "morf", torch.zeros_like(every)
+        )  # (calls,), sorted
         self._answers = read_answers(masking, masking.output, every).to(device)  # (4, calls)
         self._asked: list[Tensor] = []
 

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from apportion.core.content import ByContent
-from apportion.core.from_call import OfSamples
 from apportion.core.features import Features, ImageFeatures, TabularFeatures, TextFeatures
+from apportion.core.from_call import OfSamples
 from apportion.core.numbers import is_frame
 from apportion.errors import InputError, check, check_whole
 

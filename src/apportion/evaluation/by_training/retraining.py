@@ -207,7 +207,9 @@ class FFidelity(Test):
 def _check_classes(masking: Masking, test: object) -> None:
     if masking.kind in ("numbers", "labels", "logits of labels"):
         what = "predicts numbers" if masking.kind == "numbers" else "has a score for each label by itself"
-        raise InputError(f"{type(test).__name__} trains a model of classes, and this one {what}; accepted: another test")
+        raise InputError(
+            f"{type(test).__name__} trains a model of classes, and this one {what}; accepted: another test"
+        )
 
 
 def _check_labels(case: Case, test: object, classes: int = 2) -> Tensor:

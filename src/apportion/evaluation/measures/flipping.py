@@ -191,7 +191,10 @@ class DeletionRate(CurveTest):
         if not isinstance(target, Tensor):
             wanted, why = first, ""
         elif alone:
-            wanted, why = torch.ones_like(first), "the explained label is not there: its probability is not above ½"
+            wanted, why = (
+                torch.ones_like(first),
+                "the explained label is not there: its probability is not above ½",
+            )
         elif several:
             wanted, why = target.to(device), "the explained class is not the predicted one"
         else:
