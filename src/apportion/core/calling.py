@@ -204,8 +204,8 @@ def is_multi_label(model: Any) -> bool:
 
 
 def is_regression(model: Any) -> bool:
-    """Whether its scores are numbers and no classes: the configuration of a Hugging Face model says so, or the estimator
-    of scikit-learn behind it is a regressor."""
+    """Whether its scores are numbers and no classes: the configuration of a Hugging Face model says so, or the
+    estimator of scikit-learn behind it is a regressor."""
     if "regression" in _problem_types(model):
         return True
     estimators = estimators_behind(model)

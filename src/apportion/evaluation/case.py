@@ -75,7 +75,8 @@ class Case:
                 if features is not None and not (len(features) == 1 and same_input(features[0], known)):
                     raise InputError("the explanation is of another input than the one given")
                 features = (known,) if features is None else features
-            model, self._names_classes = model.model, len(model.labels) > 1
+            self._names_classes = len(model.labels) > 1
+            model = model.model
         self.model: Model = model
         self.inputs: Inputs = inputs
         self.target = target
@@ -279,9 +280,9 @@ class CurveTest:
         partition (Partition or Tensor, default None): How the inputs are cut into features; None: as `Masking` does.
         replacement (Replacement, default None): What stands in the place of hidden features; None: as `Masking`
             chooses.
-        of (str, default "probability"): What is read off: the "probability" of the target, its "score" before softmax,
-            or the "sigmoid" of that score, for a model whose scores are logits of labels that are there or not. What was
-            read is in `notes["reading"]` of the scores.
+        of (str, default "probability"): What is read off: the "probability" of the target, its "score" before
+            softmax, or the "sigmoid" of that score, for a model whose scores are logits of labels that are there or
+            not. What was read is in `notes["reading"]` of the scores.
     """
 
     partition: Partition | Tensor | None = field(default=None, kw_only=True)

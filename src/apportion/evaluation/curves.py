@@ -57,10 +57,11 @@ class Curve:
 class Order:
     """The features of each sample from the most to the least relevant, and the model's answers along the way.
 
-    `relevance` is (batch, features). Equal values are hidden in several random orders, `ORDERS`, each sample in its own:
-    by position would favour whatever begins at the top left. They are drawn from `seed` and the sample's input, so they
-    do not depend on the batch, and each comes with its reverse. The way "morf" hides the most relevant first, "lerf" the
-    least relevant, in exactly the opposite order. An answer is computed once, however many tests and orders ask for it.
+    `relevance` is (batch, features). Equal values are hidden in several random orders, `ORDERS`, each sample in its
+    own: by position would favour whatever begins at the top left. They are drawn from `seed` and the sample's input,
+    so they do not depend on the batch, and each comes with its reverse. The way "morf" hides the most relevant first,
+    "lerf" the least relevant, in exactly the opposite order. An answer is computed once, however many tests and orders
+    ask for it.
 
     >>> masking = Masking(lambda x: x @ torch.tensor([[1.0], [2.0], [4.0]]), torch.ones(1, 3))
     >>> Order(masking, torch.tensor([[1.0, 2.0, 4.0]])).curve(torch.tensor([[0, 1, 3]])).score.tolist()

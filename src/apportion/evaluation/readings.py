@@ -46,8 +46,8 @@ def guessed(of: Reading, masking: Masking) -> str:
     if not asked or masking.kind != "logit" or is_classifier(masking.model):
         return ""
     return (
-        "the one score of the model is read as the logit of class 1: its probability by a sigmoid, the class by its sign; "
-        "for a regression say of='score'"
+        "the one score of the model is read as the logit of class 1: its probability by a sigmoid, the class by its "
+        "sign; for a regression say of='score'"
     )
 
 

@@ -137,7 +137,8 @@ class Field:
         return next((Field(self.path, v, name) for k, v in pairs if k.value == name), None)
 
     def each(self, read: Callable[[Field], T], same: Callable[[T], Any] | None = None) -> tuple[T, ...]:
-        """The items of a list, none of them twice, as they are or as `same` has them; a single value is a list of one."""
+        """The items of a list, none of them twice, as they are or as `same` has them; a single value is a list of
+        one."""
         if not isinstance(self.node, yaml.SequenceNode):
             return (read(self),)
         if not self.node.value:

@@ -139,8 +139,8 @@ class Masking(Subject):
 
     @cached_property
     def kind(self) -> Kind:
-        """What the scores are, as far as it can be seen. Probabilities are of labels, each of which is there or not, where
-        there are several that do not add up to 1, of a model that does not end in a softmax."""
+        """What the scores are, as far as it can be seen. Probabilities are of labels, each of which is there or not,
+        where there are several that do not add up to 1, of a model that does not end in a softmax."""
         if is_regression(self.model):
             return "numbers"
         several = self.output.shape[1] > 1

@@ -45,7 +45,8 @@ class ROAR(CurveTest):
     So nothing is asked of a model that it was not trained for, which pixel flipping may be blamed for. Needs the true
     `labels`; the samples are those to train on, and all that are not held out are undefined. The model is trained in
     copies with Adam, its weights drawn anew by `reset_parameters`. Cost: a training for each share, for none hidden,
-    and each seed. Features of equal value are hidden in one random order, each sample in its own. Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
+    and each seed. Features of equal value are hidden in one random order, each sample in its own. Settings: those below
+    and those of [CurveTest][apportion.evaluation.case.CurveTest].
 
     Attributes:
         shares (tuple of float, default (0.1, 0.3, 0.5, 0.7, 0.9)): Shares of the features that are hidden.

@@ -147,13 +147,13 @@ class DeletionRate(CurveTest):
     Features are hidden one by one, the most relevant first; the score is hidden / all, and 1 if the label never
     changes. Lower is better.
 
-    What is no feature (padding, special tokens) is never hidden and not counted. With equal values, the score is the mean
-    over several random orders. The label that must change is the *predicted* one, right or wrong; a map that explains
-    another class is undefined. So is one of a single score that predicts class 0, since it speaks for class 1; the target
-    `lambda scores: scores[:, 0].abs()` explains what is predicted. Where each score is a label of its own, it must fall
-    to ½, and a label that is not above is undefined. InputError for a regression, which has no label. Samples whose label
-    has changed are not run further. Cost: at most as many forward passes as there are features. Settings: those below and
-    those of [CurveTest][apportion.evaluation.case.CurveTest].
+    What is no feature (padding, special tokens) is never hidden and not counted. With equal values, the score is the
+    mean over several random orders. The label that must change is the *predicted* one, right or wrong; a map that
+    explains another class is undefined. So is one of a single score that predicts class 0, since it speaks for class 1;
+    the target `lambda scores: scores[:, 0].abs()` explains what is predicted. Where each score is a label of its own,
+    its probability must fall to ½, and a label that is not above is undefined. InputError for a regression, which has
+    no label. Samples whose label has changed are not run further. Cost: at most as many forward passes as there are
+    features (and orders). Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
 
     Attributes:
         block (int, default 4): Steps that run at once at first; each further block is twice as long.
