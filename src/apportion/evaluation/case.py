@@ -67,7 +67,7 @@ class Case:
         mask: int | None = None,
         chunk: int | None = None,
     ) -> None:
-        self._names_classes = False
+        self.names_classes = False
         if isinstance(model, Classifier):
             mask = model.mask if mask is None else mask
             if not (is_encoded(inputs) and model.is_encoded(inputs)):
@@ -75,7 +75,7 @@ class Case:
                 if features is not None and not (len(features) == 1 and same_input(features[0], known)):
                     raise InputError("the explanation is of another input than the one given")
                 features = (known,) if features is None else features
-            self._names_classes = len(model.labels) > 1
+            self.names_classes = len(model.labels) > 1
             model = model.model
         self.model: Model = model
         self.inputs: Inputs = inputs
@@ -219,7 +219,7 @@ class Case:
             masking = self.masking(getattr(test, "partition", None), getattr(test, "replacement", None))
             found["reading"] = say_reading(of, masking)
             guess = guessed(of, masking)
-            known = self._names_classes or self.labels is not None
+            known = self.names_classes or self.labels is not None
             if guess and not known and not self._told:
                 self._told = bool(warned([guess]))
         if isinstance(test, CurveTest) and test.ranks:

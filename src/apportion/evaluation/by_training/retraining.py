@@ -199,6 +199,7 @@ class FFidelity(Test):
             mask=case.mask,
             chunk=case.chunk,
         )
+        again.names_classes = case.names_classes
         self.test.ask(again, explanation)
         found: Measured = self.test.measure(again, explanation)
         case.forwards += again.passes[0]
