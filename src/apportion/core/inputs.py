@@ -68,6 +68,8 @@ def checked_inputs(inputs: Any) -> Inputs:
 
 def _as_numbers(given: Any) -> str:
     """How what was given becomes tensors, where that is known."""
+    if isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], str)):
+        return "; a text for a function of texts goes to apportion.explain(function, text, method), one at a time"
     if hasattr(given, "columns") and hasattr(given, "iloc"):
         return "; a function of arrays, as of a forest, takes frame.to_numpy(), one that wants a frame makes it itself"
     if hasattr(given, "iloc"):
