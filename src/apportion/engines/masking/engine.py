@@ -59,6 +59,8 @@ class Masking(Subject):
     [[7.0, 6.0]]
     """
 
+    takes_missing = True
+
     def __init__(
         self,
         model: Model,
