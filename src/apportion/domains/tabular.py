@@ -448,7 +448,8 @@ def _is_missing(value: Any) -> bool:
 def _is_absent(column: Column, value: Any) -> bool:
     """Whether a cell of this column has no value; a category may be called "NA"."""
     known = column.column if isinstance(column, OrMissing) else column
-    return _is_missing(value) and not (isinstance(known, Categorical) and _text(value) in known.categories)
+    named = isinstance(known, Categorical) and isinstance(value, str) and _text(value) in known.categories
+    return _is_missing(value) and not named
 
 
 def _text(value: Any) -> str:
