@@ -275,8 +275,9 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def parse_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows of a CSV file, which may differ in length."""
+def parse_csv(path: Path, by_number: bool = False) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a CSV file, which may differ in length. With `by_number` the columns are called 0, 1,
+    …, and the first line is a row, unless it calls them so itself."""
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a CSV file")
     if not path.exists():
@@ -296,6 +297,9 @@ def parse_csv(path: Path) -> tuple[list[str], list[list[str]]]:
         lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator, strict=True) if line]
     except csv.Error as error:
         raise InputError(f"{path} is not a CSV file: {error}") from None
+    numbers = [str(i) for i in range(len(lines[0]))] if lines else []
+    if by_number and lines and [name.strip() for name in lines[0]] != numbers:
+        lines = [numbers, *lines]
     if len(lines) < 2:
         raise InputError(f"{path} has {'no rows below its header' if lines else 'no content'}")
     header = [name.strip() for name in lines[0]]
