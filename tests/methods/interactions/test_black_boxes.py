@@ -103,6 +103,9 @@ def test_groups_missing_values_and_texts():
     with pytest.raises(InputError, match="feature 3 is in no group"):
         ap.ShapleyInteractions(groups=[[0, 1], [2]])(TREES.predict_proba, ROWS[:1], 1)
 
+    with pytest.raises(InputError, match="baseline is 'mask'; accepted: a finite number, a Background"):
+        ap.ShapleyInteractions(baseline="mask")(TREES.predict_proba, ROWS[:1], 1)
+
     def both(texts):
         return [1.0 * ("not" in text.split()) * ("bad" in text.split()) for text in texts]
 

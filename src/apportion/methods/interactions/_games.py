@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from apportion.engines.masking.partitions import LabelMap, Partition, Patches
 from apportion.engines.masking.replacements import Background, Replacement
 from apportion.engines.subject import Subject
 from apportion.engines.substitution import Gradients
-from apportion.errors import InputError
+from apportion.errors import InputError, check
 from apportion.methods.interactions._groups import Groups, GroupsLike, groups_of, number_groups
 from apportion.methods.paths.paths import Paths, pieces, stack_baselines
 
@@ -155,6 +155,7 @@ def _starting(x: Tensor, baseline: Any, array: bool) -> tuple[Tensor, _Starts]:
     elif isinstance(baseline, Tensor | np.ndarray):
         given = tensor_of("the baseline", baseline)
     else:
+        check("baseline", baseline, isfinite, "a finite number, a Background, or tensors like the inputs")
         whole = float(baseline).is_integer()
         given = torch.tensor(baseline, dtype=torch.int64 if whole else torch.float64)
     if array and given.dim() and not holds(x.dtype, given, True):
