@@ -71,9 +71,10 @@ def explain_dataset(
         precision (str, default "float16"): "float16" with a scale for each map, or "float32".
         pool (int, default None): Cells a side that a map is summed to at most; None: maps stay as they are.
         channels (bool, default False): Keep the channels of a picture apart.
-        column (str, default None): Column of a table with the text or picture; None: it is found.
+        column (str, default None): Column of a table with the text or picture, of a CSV file without a header its
+            number from 0; None: it is found.
         id_column (str, default None): Column of a table with the id of each input, each of them once; None: the file
-            name, or the number.
+            name, the index of a frame where it has each once, or the number.
         fingerprint (str, default None): Your own name for this state of the data: for data too large to be looked at,
             or that never reads the same twice; None: its content is looked at.
         batch (int, default None, inputs): Inputs explained at once; None: measured.

@@ -33,8 +33,8 @@ def is_side(key: Any, tensor: Tensor) -> bool:
     return known or tensor.dtype == torch.bool
 
 
-def checked_inputs(inputs: Any) -> Inputs:
-    """Tensors with one batch dimension in common, detached from any graph."""
+def checked_inputs(inputs: Any, missing: bool = False) -> Inputs:
+    """Tensors with one batch dimension in common, detached from any graph; with `missing`, NaN is a value."""
     if hasattr(inputs, "data") and isinstance(inputs, Mapping) and not isinstance(inputs, dict):
         inputs = dict(inputs)
     if not isinstance(inputs, Tensor | tuple | Mapping):
@@ -58,16 +58,26 @@ def checked_inputs(inputs: Any) -> Inputs:
             f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample"
         )
     for key, tensor in explained:
-        if not all_finite(tensor):
+        if not all_finite(tensor) and not (missing and not bool(tensor.isinf().any())):
             what = "inputs contain" if key is None else f"input {key!r} contains"
-            raise InputError(f"{what} NaN or infinite numbers")
+            raise InputError(
+                f"{what} {'' if missing else 'NaN or '}infinite numbers{'' if missing else _MISSING}"
+            )
     return rekeyed(
         inputs, lambda _, t: t.detach() if len(t) == batch else t.detach().expand(batch, *t.shape[1:])
     )
 
 
+_MISSING = (
+    "; missing values as NaN are taken from functions that are no torch module, such as a forest's predict_proba, by "
+    "methods that hide features: Occlusion, LIME, KernelSHAP"
+)
+
+
 def _as_numbers(given: Any) -> str:
     """How what was given becomes tensors, where that is known."""
+    if isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], str)):
+        return "; a text for a function of texts goes to apportion.explain(function, text, method), one at a time"
     if hasattr(given, "columns") and hasattr(given, "iloc"):
         return "; a function of arrays, as of a forest, takes frame.to_numpy(), one that wants a frame makes it itself"
     if hasattr(given, "iloc"):

@@ -57,7 +57,7 @@ def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
     if found.dim() != 2 or found.shape[0] != batch:
         raise InputError(
             f"the model returned scores of shape {tuple(found.shape)} for a batch of {batch}; accepted: "
-            f"({batch}, classes) or ({batch},)"
+            f"({batch}, classes) or ({batch},){_OF_STEPS if found.dim() > 2 and len(found) == batch else ''}"
         )
     if found.shape[1] == 0:
         raise InputError(f"the model returned scores of shape {tuple(found.shape)}: there are no classes")
@@ -71,6 +71,9 @@ def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
     return found
 
 
+_OF_STEPS = (
+    "; of scores for each step or place, one is explained at a time: lambda x: model(x)[:, -1] is the last"
+)
 _HINT = "; a function that returns several is wrapped to return one, as lambda x: model(x)[0]"
 
 
@@ -142,6 +145,11 @@ def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise InputError(
             f"the target callable returned {got} for {scores.shape[0]} samples; accepted: one score each"
+        )
+    if not all_finite(value):
+        raise InputError(
+            "the target callable gives NaN or infinite values for scores that are finite; accepted: a finite score for "
+            "each sample, also where features are hidden"
         )
     return value
 

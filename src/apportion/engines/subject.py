@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,6 +35,8 @@ class Subject:
     """
 
     resolved: Any = None
+    takes_missing: ClassVar[bool] = False
+    """Whether NaN is a value like another for what is computed here, if the model takes it."""
 
     def __init__(
         self, model: Model, inputs: Inputs, target: Target = None, *, start: float | None = None
@@ -45,7 +47,9 @@ class Subject:
             accepted = "a module or any callable" + "".join(f", such as its {name}" for name in offers[:1])
             raise InputError(f"model is {type(model).__name__}; accepted: {accepted}")
         self.model: Model = behind(model)
-        self.inputs = checked_inputs(inputs)
+        self.inputs = checked_inputs(
+            inputs, self.takes_missing and not isinstance(self.model, torch.nn.Module)
+        )
         self.batch: int = next(tensors_in(self.inputs)).shape[0]
         self.target = target
         self.warnings = warn_about_training(self.model)

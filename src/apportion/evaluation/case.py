@@ -21,6 +21,7 @@ from apportion.core.from_call import for_samples
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
+from apportion.domains.raw_text import read_as
 from apportion.engines.masking.cut import gathered
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, as_partition, keep_label_map
@@ -68,6 +69,7 @@ class Case:
         chunk: int | None = None,
     ) -> None:
         self.names_classes = False
+        model = read_as(model, inputs)
         if isinstance(model, Classifier):
             mask = model.mask if mask is None else mask
             if not (is_encoded(inputs) and model.is_encoded(inputs)):

@@ -210,7 +210,9 @@ def misread(parts: Sequence[Part], module: bool) -> list[str]:
     `module` of torch has its channels first."""
     grids = [part.x.shape for part in parts if isinstance(part.way, Pixels | Patches | Superpixels)]
     last = [shape for shape in grids if len(shape) == 4 and shape[3] in (1, 3, 4) and min(shape[1:3]) > 4]
-    none = [shape for shape in grids if len(shape) == 3 and shape[1] == shape[2] > 4]
+    flat = [shape for shape in grids if len(shape) == 3 and min(shape[1:]) > 4]
+    none = [shape for shape in flat if shape[1] == shape[2] or min(shape[1:]) > max(8, max(shape[1:]) / 2)]
+    one = [shape for shape in grids if len(shape) == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) > 4]
     return [
         *(
             f"inputs of shape {tuple(shape)} are read as (batch, channels, height, width); if the channels are last, "
@@ -220,8 +222,13 @@ def misread(parts: Sequence[Part], module: bool) -> list[str]:
         ),
         *(
             f"inputs of shape {tuple(shape)} are read as (batch, channels, length); if they are pictures without "
-            "channels, explain x[:, None] with a function that takes them out again for the model"
+            "channels, explain x[:, None] with a function that takes them out for the model; one picture is x[None]"
             for shape in none
+        ),
+        *(
+            f"inputs of shape {tuple(shape)} are read as {shape[0]} samples (channels, length); if it is one picture "
+            "with channels last, explain x.movedim(-1, 0)[None]"
+            for shape in one
         ),
     ]
 

@@ -67,6 +67,8 @@ class Masking(Subject):
     [[7.0, 6.0]]
     """
 
+    takes_missing = True
+
     def __init__(
         self,
         model: Model,
@@ -234,12 +236,6 @@ class Masking(Subject):
             )
 
     @property
-    def _why_not_finite(self) -> str:
-        if isinstance(self.resolved, Tensor):
-            return "the model's scores are too large here"
-        return "the target callable gives such for these scores, or the scores are too large"
-
-    @property
     def _keeps_whole(self) -> bool:
         """Whether an input of which nothing is hidden stays as it is."""
         return all(type(part.replacement).keeps_whole for part in self.parts)
@@ -258,7 +254,7 @@ class Masking(Subject):
 
     def explanation(self, method: Any, values: Values, total: Tensor | None, **more: Any) -> Explanation:
         """The result of a method, with the model calls made so far as its cost."""
-        self.check_finite(method, values, self._why_not_finite)
+        self.check_finite(method, values, "the model's scores are too large here")
         features = self._features_as_cut()
         return self.result(Explanation, method, values, total, self.output, features=features, **more)
 

@@ -400,4 +400,9 @@ def _floating(replacement: Replacement, x: Tensor) -> Tensor:
         raise InputError(
             f"{type(replacement).__name__} needs floating point inputs; for token ids: Constant, Delete"
         )
+    if bool(x.isnan().any()):
+        raise InputError(
+            f"{type(replacement).__name__} computes with numbers of the input, some missing (NaN); accepted "
+            "here: Constant, or Background with rows of data"
+        )
     return x

@@ -209,7 +209,8 @@ class Leaves:
         if self.layers:
             raise InputError(f"no layer of {self.layers} was called in the forward pass")
         raise InputError(
-            "the inputs are integers, but none of them was looked up in an embedding"
+            "the inputs are integers, but none of them was looked up in an embedding; a function of texts or ids is "
+            "explained by methods that hide features, such as Occlusion, LIME or KernelSHAP"
             if self.integers
             else "there is no floating point or token id input to explain"
         )

@@ -170,11 +170,11 @@ def baselines_of(
             raise InputError("baseline contains NaN or infinite numbers")
     direct = len(ends) == 1 and len(given) == 1
     if direct and score.slots[0].positions is not None and next(iter(given.values())).is_floating_point():
-        return [_stack_baselines(next(iter(given.values())), ends[0], "the embedding")]
+        return [stack_baselines(next(iter(given.values())), ends[0], "the embedding")]
     if not subject.layers and all(slot.positions is None for slot in score.slots):
         keys = [slot.key for slot in score.slots]
         found = [
-            _stack_baselines(given.get(k, inputs[k]), e, "the input") for k, e in zip(keys, ends, strict=True)
+            stack_baselines(given.get(k, inputs[k]), e, "the input") for k, e in zip(keys, ends, strict=True)
         ]
         most = max(start.shape[0] for start in found)
         if any(start.shape[0] not in (1, most) for start in found):
@@ -190,7 +190,7 @@ def _look_up(
 ) -> list[Tensor]:
     """Baselines that must pass through the model first: token ids, or inputs below an inner layer."""
     wide = {
-        k: _stack_baselines(given.get(k, t), t, "the input").expand(-1, subject.batch, *t.shape[1:])
+        k: stack_baselines(given.get(k, t), t, "the input").expand(-1, subject.batch, *t.shape[1:])
         for k, t in inputs.items()
     }
     most = max(t.shape[0] for t in wide.values())
@@ -218,7 +218,7 @@ def _by_key(inputs: Inputs) -> dict[object, Tensor]:
     return dict(enumerate(inputs)) if isinstance(inputs, tuple) else {key: inputs[key] for key in inputs}
 
 
-def _stack_baselines(baseline: Tensor, end: Tensor, what: str) -> Tensor:
+def stack_baselines(baseline: Tensor, end: Tensor, what: str) -> Tensor:
     """As (baselines, batch or 1, …): what broadcasts to `end`, or has one dimension more."""
     several = baseline.dim() > end.dim()
     one = baseline if several else baseline[None]
