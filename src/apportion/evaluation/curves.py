@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import is_multi_label
-from apportion.core.target import squashed
+from apportion.core.target import classes_of, squashed
 from apportion.engines.masking.cut import Ordered
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError, check
@@ -122,7 +122,7 @@ def read_answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
     if not isinstance(target, Tensor):
         score = target(scores).to(wide)
         return torch.stack([score, torch.full_like(score, torch.nan), label.to(wide)])
-    chosen = target[rows.to(target.device)].to(wide.device)[:, None]  # (calls, 1)
+    chosen = classes_of(target)[rows.to(target.device)].to(wide.device)[:, None]  # (calls, 1)
     chances = wide if ready else squashed(wide, each=is_multi_label(masking.model))
     score, probability = (each.gather(1, chosen)[:, 0] for each in (wide, chances))
     return torch.stack([score, probability, label.to(wide)])

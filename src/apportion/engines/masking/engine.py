@@ -7,7 +7,7 @@ NumPy arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +19,9 @@ from apportion.core.calling import Model, call_model, is_training, same_random_s
 from apportion.core.features import Features, TabularFeatures, as_cut
 from apportion.core.inputs import Inputs, Values, rows_of
 from apportion.core.numbers import is_frame, is_series, tensor_of
+from apportion.core.places import samples_first, taking
 from apportion.core.progress import progress
-from apportion.core.target import Target, are_probabilities, pick, resolve, scores_of
+from apportion.core.target import Target, are_probabilities, classes_of, pick, resolve
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.masking.chunk_size import Largest, rows_a_chunk
 from apportion.engines.masking.cut import Ordered, counts, cut, fit_formats, misread, spread
@@ -132,7 +133,8 @@ class Masking(Subject):
     @cached_property
     def resolved(self) -> Tensor | Callable[[Tensor], Tensor]:
         """The class of each sample, (batch,), or the given target."""
-        return resolve(self.target, self.output)
+        output = self.output
+        return resolve(self.target, output, self.places)
 
     @cached_property
     def score(self) -> Tensor:
@@ -150,7 +152,7 @@ class Masking(Subject):
         if not isinstance(self.resolved, Tensor):
             value = pick(self.resolved, scores)[:, None]
             return value if value.is_floating_point() else value.to(scores.dtype)
-        return scores.gather(1, self.resolved[samples.to(self.resolved.device), None])
+        return scores.gather(1, classes_of(self.resolved)[samples.to(self.resolved.device), None])
 
     def scores(self, masks: Tensor | Ordered, rows: Tensor | None = None) -> Tensor:
         """The scores of all classes under each mask, (batch, masks, classes).
@@ -178,8 +180,9 @@ class Masking(Subject):
         result: Tensor | None = None
         for calls in progress(self._batches(masks, rows, total), total, "masked inputs"):
             hidden = self._hidden(masks, rows, calls, None if drawn is None else drawn[calls])
-            scores = self.run(hidden) if "output" in vars(self) else self._first_run(hidden)
-            scores = kept(scores, rows[self._where(calls, many)[0]])
+            samples = rows[self._where(calls, many)[0]]
+            scores = self.run(hidden, samples) if "output" in vars(self) else self._first_run(hidden, samples)
+            scores = kept(scores, samples)
             if result is None:
                 result = scores.new_empty(total, scores.shape[1])
             result[calls.to(scores.device)] = scores
@@ -296,50 +299,64 @@ class Masking(Subject):
 
     # ---- running the model ----
 
-    def run(self, inputs: Inputs) -> Tensor:
-        """The (rows, classes) scores of ready inputs."""
+    def run(self, inputs: Inputs, samples: Tensor | None = None) -> Tensor:
+        """The (rows, classes) scores of ready inputs; `samples` says whose rows they are, where a target asks."""
         size = next(tensors_in(inputs)).shape[0]
         try:
-            return self._run_once(inputs, size)
+            return self._run_once(inputs, size, samples)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
         halves = torch.arange(size).tensor_split(2)
-        return torch.cat([self.run(rows_of(inputs, half)) for half in halves])
+        whose = [None if samples is None else samples[half] for half in halves]
+        return torch.cat([self.run(rows_of(inputs, h), s) for h, s in zip(halves, whose, strict=True)])
 
-    def _first_run(self, hidden: Inputs) -> Tensor:
+    def _first_run(self, hidden: Inputs, samples: Tensor) -> Tensor:
         """The scores of masked rows, which the inputs themselves run along with."""
         try:
-            both = self.run(torch.cat([self.inputs, hidden]))  # type: ignore[list-item]
+            whose = torch.cat([torch.arange(self.batch), samples])
+            both = self.run(torch.cat([self.inputs, hidden]), whose)  # type: ignore[list-item]
         except InputError:  # is it the inputs or what was hidden?
             _ = self.output
-            return self.run(hidden)
+            return self.run(hidden, samples)
         self.output = both[: self.batch]
         return both[self.batch :]
 
-    def _run_once(self, inputs: Inputs, size: int) -> Tensor:
+    def _run_once(self, inputs: Inputs, size: int, samples: Tensor | None) -> Tensor:
         guard = Substitution(model=self.model) if self._guarded is not False else None
         first = self._guarded is None
         sizes, last = (self._largest, LastSquash()) if first else (nullcontext(), nullcontext())
         same = same_random_state(inputs)
-        with torch.no_grad(), same as told, guard or nullcontext(), sizes, last:
+        met: list[Tensor] = []
+        with torch.no_grad(), same as told, self._reading(met), guard or nullcontext(), sizes, last:
             given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
             output = _call_with_array(self.model, given) if self.numpy else call_model(self.model, given)
         self.warnings = self.warnings or warned(told)
         if guard is not None:
-            output = map_tensors(output, guard.current)
+            output, met = map_tensors(output, guard.current), map_tensors(met, guard.current)
             # Only a model that writes into what outlives its run must be guarded in every later one.
             self._guarded = bool(guard.writes) or guard.met.spared or is_training(self.model)
         if isinstance(output, np.ndarray | list | float) or is_frame(output) or is_series(output):
             output = tensor_of("what the model returned", output)
         try:
-            scores = scores_of(output, size, "sample" if self.rows_run == 0 else "masked row")
+            scores = self.read_scores(
+                output, met, size, samples, "sample" if self.rows_run == 0 else "masked row"
+            )
         except InputError as error:
             raise error if self.rows_run == 0 else InputError(f"with features hidden, {error}") from None
         if isinstance(last, LastSquash):
             self._squashed, self._unseen = last.gave(scores), not last.seen
         self.ran(size)
         return scores
+
+    def _reading(self, met: list[Tensor]) -> AbstractContextManager[None]:
+        """Gather what the layer of an explained neuron returns."""
+
+        def take(name: str, module: torch.nn.Module, tensor: Tensor) -> Tensor:
+            met.append(samples_first(module, tensor))
+            return tensor
+
+        return nullcontext() if self.neuron is None else taking(self.model, (self.neuron.layer,), take)
 
 
 def _call_with_array(model: Model, array: np.ndarray) -> Any:

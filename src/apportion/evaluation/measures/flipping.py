@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from apportion.core.target import classes_of
 from apportion.engines.masking.partitions import Partition, Pixels
 from apportion.engines.masking.replacements import NoisyLinear, Replacement
 from apportion.errors import InputError, check_whole
@@ -179,6 +180,7 @@ class DeletionRate(CurveTest):
         target = order.masking.resolved
         other, why = torch.zeros_like(rate, dtype=torch.bool), "the explained class is not the predicted one"
         if isinstance(target, Tensor):
+            target = classes_of(target)
             several = order.masking.output.shape[1] > 1
             other = (target if several else torch.ones_like(target)).to(device) != first[:, 0]
             why = why if several else "the one score speaks for class 1, and class 0 is predicted"

@@ -185,7 +185,9 @@ def _look_up(
         if isinstance(subject.inputs, tuple)
         else {str(k): t for k, t in flat.items()}
     )
-    other = Gradients(subject.model, form, lambda scores: scores[:, 0], subject.at)
+    wanted = subject.resolved
+    target = wanted.repeat(most, *[1] * (wanted.dim() - 1)) if isinstance(wanted, Tensor) else wanted
+    other = Gradients(subject.model, form, target, subject.at)
     leaves = [leaf.detach() for leaf in other.forward(grad=False).leaves]
     subject.ran(len(leaves[0]))
     if [leaf.shape[1:] for leaf in leaves] != [end.shape[1:] for end in ends]:
