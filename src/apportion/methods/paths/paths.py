@@ -145,7 +145,7 @@ def baselines_of(
     for key, tensor in given.items():
         if not isinstance(tensor, Tensor):
             raise InputError(
-                f"baseline holds {type(tensor).__name__}; accepted: a number, or tensors like the inputs"
+                f"baseline holds {type(tensor).__name__}; accepted: a number, or tensors like the inputs and numbers"
             )
         if key not in inputs:
             raise InputError(f"baseline names input {key!r}; the inputs are {list(inputs)}")
@@ -165,6 +165,11 @@ def baselines_of(
                 f"baselines number {[s.shape[0] for s in found]}; accepted: as many for each input"
             )
         return [start.expand(most, *start.shape[1:]) for start in found]
+    for key, tensor in given.items():
+        if not tensor.dim() and not inputs[key].is_floating_point():
+            raise InputError(
+                f"baseline of input {key!r} is a number; accepted: token ids, or one number for all inputs"
+            )
     return _look_up(subject, inputs, given, ends)
 
 
