@@ -19,6 +19,7 @@ from apportion.core.calling import Model, call_model, is_training, same_random_s
 from apportion.core.features import Features, TabularFeatures, as_cut
 from apportion.core.inputs import Inputs, Values, rows_of
 from apportion.core.numbers import is_frame, is_series, tensor_of
+from apportion.core.per_input import PerInput
 from apportion.core.places import samples_first, taking
 from apportion.core.progress import progress
 from apportion.core.target import Target, are_probabilities, classes_of, pick, resolve
@@ -28,7 +29,7 @@ from apportion.engines.masking.cut import Ordered, counts, cut, fit_formats, mis
 from apportion.engines.masking.ends_in_softmax import LastSquash
 from apportion.engines.masking.padding import is_needless, without_padding
 from apportion.engines.masking.partitions import Columns, Partition, Tokens, Words, as_partition, words_of
-from apportion.engines.masking.replacements import Replacement
+from apportion.engines.masking.replacements import Background, Replacement
 from apportion.engines.subject import Subject
 from apportion.engines.substitution import Substitution
 from apportion.errors import InputError, check_whole
@@ -67,7 +68,7 @@ class Masking(Subject):
         target: Target = None,
         *,
         partition: Partition | Tensor | np.ndarray | None = None,
-        replacement: Replacement | None = None,
+        replacement: Replacement | PerInput | tuple[Any, ...] | Mapping[str, Any] | None = None,
         features: Sequence[Features] | None = None,
         mask: int | None = None,
         chunk: int | None = None,
@@ -80,6 +81,8 @@ class Masking(Subject):
         check_whole(0, seed=seed)
         if isinstance(inputs, np.ndarray) and inputs.dtype == bool:  # a table of yes and no, and no mask
             inputs = inputs.astype(np.float32)
+        if isinstance(replacement, tuple | Mapping):
+            replacement = PerInput.of_given(replacement)
         given = tensor_of("inputs", inputs) if isinstance(inputs, np.ndarray) else inputs
         super().__init__(model, given, target)
         self.numpy = isinstance(inputs, np.ndarray) and not isinstance(self.model, torch.nn.Module)
@@ -103,6 +106,7 @@ class Masking(Subject):
             raise InputError(
                 "an input has no feature that may be hidden (an empty text, or special tokens only)"
             )
+        self._backgrounds = _drawn_together([part.replacement for part in self.parts])
         self.draws = max(part.replacement.draws for part in self.parts)
         self._random = torch.Generator().manual_seed(seed)
         self._guarded: bool | None = None
@@ -265,7 +269,7 @@ class Masking(Subject):
 
     def _background_rows(self, total: int) -> Tensor | None:
         """Which row of the background each model call draws from."""
-        rows = (part.replacement.rows_of_calls(total, self._random) for part in self.parts)
+        rows = (how.rows_of_calls(total, self._random) for how in self._backgrounds)
         return next((found for found in rows if found is not None), None)
 
     def _where(self, calls: Tensor, many: int) -> tuple[Tensor, Tensor]:
@@ -357,6 +361,18 @@ class Masking(Subject):
             return tensor
 
         return nullcontext() if self.neuron is None else taking(self.model, (self.neuron.layer,), take)
+
+
+def _drawn_together(replacements: Sequence[Replacement]) -> list[Replacement]:
+    """The replacements, those first that say which row all inputs draw from. InputError where they do not agree."""
+    several = [how for how in replacements if isinstance(how, Background) and len(how.data) > 1]
+    if len({(len(how.data), how.many) for how in several}) > 1:
+        rows = [len(how.data) for how in several]
+        raise InputError(
+            f"the backgrounds of the inputs have {rows} rows; accepted: as many for each, since they are drawn "
+            "together, or one row"
+        )
+    return [*several, *replacements]
 
 
 def _call_with_array(model: Model, array: np.ndarray) -> Any:
