@@ -1,7 +1,7 @@
 """What the suites of other packages expect of small models, derived anew: every number here follows from its comment.
 
-The model adds up its inputs, s = x₀ + x₁ + x₂, and returns (s − 10)⁺ + 3 (s + 1)⁺ − 1, and the same + 1: four neurons, of
-which the first is dead until s is 10.
+The model adds up its inputs, s = x₀ + x₁ + x₂, and returns (s − 10)⁺ + 3 (s + 1)⁺ − 1, and the same + 1: four neurons,
+of which the first is dead until s is 10.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ FINE: dict[str, Any] = {"nodes": 1000, "rule": "midpoint"}  # a node on each sid
         # The slope of the first ReLU between −10 and 90 is 90 / 100.
         (ap.DeepLIFT(), 0, [0, 390, 0]),
         (ap.DeepLIFT(multiply_by_inputs=False), 0, [3.9, 3.9, 3.9]),
-        (ap.DeepLIFT(at="four"), 0, [90, 100, 100, 100]),
+        # Without a baseline the layer starts at zero, and not at what it returns for zero.
+        (ap.DeepLIFT(at="four"), 0, [90, 101, 101, 101]),
         (ap.DeepLIFT(), ap.Neuron("relu", 0), [0, 90, 0]),
         (ap.InputXGradient(at="four:input"), 0, [0, 400, 0]),
     ],
@@ -93,7 +94,7 @@ def test_a_path_through_neurons_of_which_one_is_dead_at_first(
         (ap.Occlusion(partition=torch.tensor([0, 0, 1])), [140, 140, 120]),
         # Windows of two: 280 less without x₀ and x₁, 320 less without x₁ and x₂; each half to an entry, and their mean.
         (ap.Occlusion(patch=2, stride=1), [140, 150, 160]),
-        # The row of the background keeps s at 10, where 4 s − 10 is 30 − 40 + … : f falls from 4 s − 8 to 32.
+        # With x₀ = 10 hidden at the least s is 10 or more, where f is 4 s − 8: 4 (xᵢ − bᵢ).
         (
             ap.KernelSHAP(replacement=ap.Background(torch.tensor([[10.0, 0, 0]], dtype=torch.float64))),
             [40, 200, 120],
