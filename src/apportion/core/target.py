@@ -91,14 +91,20 @@ def places_of(target: Target, batch: int) -> Tensor | None:
     """The (batch, axes) class and place of each sample that a target names for a model that returns more axes than
     classes; None if it names none. A tuple of numbers may also be one class a sample, of a model that does not."""
     if isinstance(target, Tensor):
-        named = target.dim() == 2 and len(target) == batch and target.shape[1] > 1
-        return target.detach().cpu().long() if named and not target.is_floating_point() else None
-    if isinstance(target, tuple) and len(target) > 1 and all(isinstance(i, Integral) for i in target):
+        whole = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
+        named = whole and target.dim() == 2 and len(target) == batch and target.shape[1] > 1
+        return target.detach().cpu().long() if named else None
+    if isinstance(target, tuple) and _is_place(target):
         return torch.tensor([int(i) for i in target]).expand(batch, -1)
-    if not isinstance(target, list | tuple) or len(target) != batch:
+    if not isinstance(target, list | tuple) or len(target) != batch or not all(map(_is_place, target)):
         return None
-    each = all(isinstance(one, tuple | list) and len(one) == len(target[0]) > 1 for one in target)
-    return torch.as_tensor(target).long() if each else None
+    each = [[int(i) for i in one] for one in target]  # type: ignore[union-attr]
+    return torch.tensor(each) if len({len(one) for one in each}) == 1 else None
+
+
+def _is_place(given: Any) -> bool:
+    """Whether this is a class and where it is."""
+    return isinstance(given, tuple | list) and len(given) > 1 and all(isinstance(i, Integral) for i in given)
 
 
 def classes_of(resolved: Tensor) -> Tensor:

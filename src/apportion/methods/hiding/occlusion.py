@@ -104,7 +104,7 @@ class Occlusion(Hiding):
         effects = masking.score.new_zeros(masking.batch, masking.many, dtype=precise)
         for part in masking.parts:
             cells = torch.unique(part.labels[part.labels >= 0])
-            effects[:, cells] += (
+            effects[:, cells.to(effects.device)] += (
                 self._measure_part(masking, part, cells).to(precise)
                 if self._has_windows(part.key)
                 else self._measure_alone(masking, cells).to(precise)
