@@ -98,7 +98,7 @@ def places_of(target: Target, batch: int) -> Tensor | None:
         return torch.tensor([int(i) for i in target]).expand(batch, -1)
     if not isinstance(target, list | tuple) or len(target) != batch or not all(map(_is_place, target)):
         return None
-    each = [[int(i) for i in one] for one in target]  # type: ignore[union-attr]
+    each = [[int(i) for i in one] for one in target]
     return torch.tensor(each) if len({len(one) for one in each}) == 1 else None
 
 

@@ -11,14 +11,17 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
+from apportion.core.features import Features
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
 from apportion.core.settings import Told, later
 from apportion.core.target import Neuron, Target
 from apportion.engines.substitution import Gradients, Score
 from apportion.errors import InputError, check, check_whole, did_you_mean
+from apportion.methods.paths.bisection import integrate_by_halves
 from apportion.methods.paths.paths import Paths, pieces
 from apportion.methods.paths.quadrature import RULES, Array
+from apportion.methods.paths.token_baselines import known_baseline, naming, note_of
 from apportion.results.explanation import Explanation
 
 
@@ -27,10 +30,15 @@ class IntegratedGradients(Told):
     """Integrate the gradient on the line from a baseline to the input (Sundararajan et al. 2017):
     `φᵢ = (xᵢ − x′ᵢ) ∫₀¹ ∂ᵢf(x′ + α(x − x′)) dα`.
 
-    The values add up to `total`, `f(x) − f(x′)`. Nodes are doubled, from 8, for the paths whose |remainder| is
-    above the tolerance; a warning on the explanation says where that was not enough, or where the number format
-    cannot tell so small a remainder from zero. A total near zero counts as 1 % of what the score spans along the
-    path.
+    The values add up to `total`, `f(x) − f(x′)`. A path whose |remainder| at 8 nodes is above the tolerance is divided
+    into panels, and those again where the gradient is hard to integrate (by the rules other than Gauss, the nodes
+    are doubled); a warning on the explanation says where that was not enough, or where the number format cannot tell
+    so small a remainder from zero. A total near zero counts as 1 % of what the score spans along the path.
+
+    Token ids begin, by default, at a token that says nothing to the model, named in `notes["baseline"]` of the result:
+    "mask" (what a `Classifier` hides words with, or `mask=` in the call), else "pad" or "end" (as the model's
+    configuration or its embedding says), else "mean" (of all embeddings). Special tokens stay as they are, where
+    `features=` or the configuration says which these are. "zero" is the embedding of zeros.
 
     In the call, `baseline=` takes tensors in the form of the inputs (token ids too; a dict may name some inputs
     only, and a number stands for a tensor of it), or with one more leading dimension for several: then the values
@@ -47,7 +55,8 @@ class IntegratedGradients(Told):
     `path="inputs"` another forward pass, with `through` two more backward passes.
 
     Attributes:
-        baseline (float, default 0.0): The x′ of every entry (of every embedding entry for token ids).
+        baseline (float or str, default 0.0): The x′ of every entry (of every embedding entry for token ids), or one of
+            the names above; 0.0: for token ids, the first of them that is known.
         nodes (int, default None): Nodes of each path, used as they are; None: as many as the tolerance needs.
         tolerance (float, default 0.01, share of |total|): Largest |remainder| of a path.
         max_nodes (int, default 512): Most nodes of a path.
@@ -64,7 +73,7 @@ class IntegratedGradients(Told):
     [[3.0, 3.0]]
     """
 
-    baseline: float = 0.0
+    baseline: float | str = 0.0
     nodes: int | None = None
     tolerance: float = 1e-2
     max_nodes: int = 512
@@ -91,14 +100,23 @@ class IntegratedGradients(Told):
             raise InputError("through and at are both given; accepted: one of them")
 
     def __call__(
-        self, model: Model, inputs: Inputs, target: Target = None, *, baseline: Inputs | float | None = None
+        self,
+        model: Model,
+        inputs: Inputs,
+        target: Target = None,
+        *,
+        baseline: Inputs | float | str | None = None,
+        mask: int | None = None,
+        features: Sequence[Features] = (),
     ) -> Explanation:
         along = self.path == "inputs"
         via = self.at if along else self.through.layer if self.through is not None else ()
         subject = Gradients(model, inputs, target, None if along else self.at, via=via or ())
         score = subject.forward()
         made = with_call(self, subject.inputs, baseline=baseline)
-        paths = Paths.between(subject, score, made.baseline)
+        begins = known_baseline(subject, score, made.baseline, mask)
+        made = naming(made, begins)
+        paths = Paths.between(subject, score, begins, mask, features)
         chained = _computed_from_another(score)
         ends = [place.detach() for place in score.passed] if along else paths.ends
         values = [torch.zeros_like(end) for end in ends]  # (batch, …) each
@@ -117,7 +135,7 @@ class IntegratedGradients(Told):
             if self.nodes
             else warn_of_shortfalls(paths, missed, coarse - missed, f"after max_nodes={self.max_nodes} nodes")
         )
-        notes = {"nodes": most, "baselines": paths.baselines}
+        notes = {"nodes": most, "baselines": paths.baselines, **note_of(begins)}
         total = paths.totals() if self.multiply_by_inputs and self.through is None else None
         subject.chained = subject.chained or chained
         slots = score.via_slots if along else score.slots
@@ -132,6 +150,15 @@ class IntegratedGradients(Told):
         What does not pass through a layer or neuron is not in its values, whatever the nodes: there, the change from
         half as many nodes tells as well, times four to be on the safe side.
         """
+        plain = self.path == "layer" and self.through is None
+        if plain and not self.nodes and self.rule == "gauss-legendre":
+            means, most, short, rough = integrate_by_halves(
+                paths, block, self.tolerance, self.max_nodes, self.chunk
+            )
+            if not self.multiply_by_inputs:
+                return means, most, short, rough
+            steps = paths.steps(block)
+            return [mean * step for mean, step in zip(means, steps, strict=True)], most, short, rough
         values = [torch.zeros_like(end[block % paths.batch]) for end in ends]  # (paths, …) each
         still = torch.arange(len(block))
         rounded: list[Tensor] = []
@@ -146,7 +173,7 @@ class IntegratedGradients(Told):
             total = paths.at_ends[which] - paths.at_starts[which]  # (paths,)
             reached = sum(v.reshape(len(v), -1).double().sum(1) for v in found.attributions).cpu()  # type: ignore[union-attr]
             gap = (total - reached).abs()
-            if self.path == "inputs" or self.through is not None:
+            if not plain:
                 change = torch.full_like(gap, torch.inf) if before is None else 4 * (reached - before).abs()
                 gap = change if self.through is not None else gap.minimum(change)
             wide, fine = paths.judge(which, gap, self.tolerance, found.low, found.high)
