@@ -17,7 +17,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache, partial
 from pathlib import Path
@@ -32,6 +32,7 @@ from torch.utils.data import Dataset
 from apportion.core.classifier import Classifier
 from apportion.core.content import ByContent
 from apportion.core.lasting_names import CACHES, lasting_name
+from apportion.core.settings import told
 
 PLAIN = (bool, int, float, complex, str, Enum, type(None))
 DEEPEST = 100  # levels of nesting; what is below goes by its type
@@ -181,9 +182,7 @@ def _dataclass(value: Any) -> Iterable[Any]:
     kind: Any = type(value)
     yield kind
     at_first = CACHES.get(_name(kind), {})
-    for field in fields(value):
-        if field.name not in at_first:
-            yield field.name, getattr(value, field.name, None)
+    yield from ((name, setting) for name, setting in told(value) if name not in at_first)
     yield from at_first.items()
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from apportion.core.content import ByContent, digest
@@ -81,7 +82,11 @@ def with_call(method: Settings, inputs: Inputs, **given: Any) -> Settings:
 
 
 def from_call(value: Any, inputs: Inputs) -> Any:
-    """What was given, as it can be kept: numbers as they are, tensors by their content."""
+    """What was given, as it can be kept: one number as it is, tensors, and numbers beside them, by their content."""
+    if isinstance(value, tuple):
+        value = tuple(map(_as_tensor, value))
+    elif isinstance(value, Mapping):
+        value = {key: _as_tensor(each) for key, each in value.items()}
     items = keyed(value) if isinstance(value, Tensor | tuple | Mapping) else []
     if not items or not all(isinstance(tensor, Tensor) for _, tensor in items):
         return value
@@ -94,6 +99,11 @@ def from_call(value: Any, inputs: Inputs) -> Any:
         if axis in (0, 1) and tensor.shape[axis] == len(like) > 1:
             axes[key] = axis
     return FromCall(rekeyed(value, lambda _, t: t.detach().clone()), axes)
+
+
+def _as_tensor(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return torch.tensor(value, dtype=torch.float64) if number else value
 
 
 def given_of(setting: Any) -> Any:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model, behind, is_multi_label, warn_about_training
 from apportion.core.inputs import Inputs, Values, checked_inputs
-from apportion.core.target import Target, described
+from apportion.core.target import Neuron, Target, described, places_of, scores_of, tensor_of_scores
 from apportion.core.trees import all_finite, tensors_in
 from apportion.errors import InputError
 from apportion.results.cost import Cost
@@ -52,8 +52,45 @@ class Subject:
         )
         self.batch: int = next(tensors_in(self.inputs)).shape[0]
         self.target = target
+        self.places = places_of(
+            target, self.batch
+        )  # of a model that returns more than a score for each class
         self.warnings = warn_about_training(self.model)
         self.rows_run = self.rows_differentiated = 0
+
+    # ---- the scores ----
+
+    @property
+    def neuron(self) -> Neuron | None:
+        """The neuron that is explained instead of a score of the model."""
+        return self.target if isinstance(self.target, Neuron) else None
+
+    def read_scores(
+        self,
+        output: Any,
+        met: Sequence[Tensor],
+        rows: int,
+        samples: Tensor | None = None,
+        row: str = "sample",
+    ) -> Tensor:
+        """The (rows, classes) scores of what the model returned for so many rows: those at the place that the target
+        names, or the one neuron that it names, in what was `met` at its layer. `samples` says whose rows these are
+        (default: all samples in their order); errors call them `row`."""
+        if self.neuron is not None:
+            return self.neuron.of(met, rows)
+        if self.places is not None and tensor_of_scores(output).dim() <= 2:
+            self.places = None  # the target is one class a sample
+        places = self.places
+        if places is not None:
+            if samples is not None:
+                places = places[samples.cpu()]
+            elif bool((places == places[0]).all()):
+                places = places[:1].expand(rows, -1)
+            elif rows != self.batch:
+                raise InputError(
+                    "the target names a place for each sample, but other rows than these are run here"
+                )
+        return scores_of(output, rows, row, places)
 
     # ---- what it took ----
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import is_classifier
-from apportion.core.target import squashed
+from apportion.core.target import classes_of, squashed
 from apportion.engines.masking.ends_in_softmax import Kind
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError
@@ -66,7 +66,7 @@ def read_answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
         score = target(scores).to(wide)
         chance = score if kind == "numbers" else torch.full_like(score, torch.nan)
         return torch.stack([score, chance, chance, label.to(wide)])
-    chosen = target[rows.to(target.device)].to(wide.device)[:, None]  # (calls, 1)
+    chosen = classes_of(target)[rows.to(target.device)].to(wide.device)[:, None]  # (calls, 1)
     chances = wide if ready else squashed(wide, each=kind == "logits of labels")
     score, probability = (each.gather(1, chosen)[:, 0] for each in (wide, chances))
     alone = score if ready else score.sigmoid()

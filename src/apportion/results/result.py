@@ -113,7 +113,10 @@ class Result:
 
     def label(self, index: int = 0) -> str:
         """The explained class of a sample, by name where names are known."""
-        return self.target if isinstance(self.target, str) else self.class_name(int(self.target[index]))
+        if isinstance(self.target, str):
+            return self.target
+        number, *place = self.target[index].reshape(-1).tolist()
+        return self.class_name(number) + (f" at {tuple(place)}" if place else "")
 
     def class_name(self, number: int) -> str:
         """A class by name where names are known."""

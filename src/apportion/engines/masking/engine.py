@@ -7,7 +7,7 @@ NumPy arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -27,15 +27,17 @@ from apportion.core.calling import (
 from apportion.core.features import Features, TabularFeatures, as_cut
 from apportion.core.inputs import Inputs, Values, rows_of
 from apportion.core.numbers import is_frame, is_series, tensor_of
+from apportion.core.per_input import PerInput
+from apportion.core.places import samples_first, taking
 from apportion.core.progress import progress
-from apportion.core.target import Target, are_probabilities, pick, resolve, scores_of
+from apportion.core.target import Target, are_probabilities, classes_of, pick, resolve
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.masking.chunk_size import Largest, rows_a_chunk
 from apportion.engines.masking.cut import Ordered, counts, cut, fit_formats, misread, spread
 from apportion.engines.masking.ends_in_softmax import Kind, LastSquash
 from apportion.engines.masking.padding import is_needless, without_padding
 from apportion.engines.masking.partitions import Columns, Partition, Tokens, Words, as_partition, words_of
-from apportion.engines.masking.replacements import Replacement
+from apportion.engines.masking.replacements import Background, Replacement
 from apportion.engines.subject import Subject
 from apportion.engines.substitution import Substitution
 from apportion.errors import InputError, check_whole
@@ -76,7 +78,7 @@ class Masking(Subject):
         target: Target = None,
         *,
         partition: Partition | Tensor | np.ndarray | None = None,
-        replacement: Replacement | None = None,
+        replacement: Replacement | PerInput | tuple[Any, ...] | Mapping[str, Any] | None = None,
         features: Sequence[Features] | None = None,
         mask: int | None = None,
         chunk: int | None = None,
@@ -89,6 +91,8 @@ class Masking(Subject):
         check_whole(0, seed=seed)
         if isinstance(inputs, np.ndarray) and inputs.dtype == bool:  # a table of yes and no, and no mask
             inputs = inputs.astype(np.float32)
+        if isinstance(replacement, tuple | Mapping):
+            replacement = PerInput.of_given(replacement)
         given = tensor_of("inputs", inputs) if isinstance(inputs, np.ndarray) else inputs
         super().__init__(model, given, target)
         self.numpy = isinstance(inputs, np.ndarray) and not isinstance(self.model, torch.nn.Module)
@@ -112,6 +116,7 @@ class Masking(Subject):
             raise InputError(
                 "an input has no feature that may be hidden (an empty text, or special tokens only)"
             )
+        self._backgrounds = _drawn_together([part.replacement for part in self.parts])
         self.draws = max(part.replacement.draws for part in self.parts)
         self._random = torch.Generator().manual_seed(seed)
         self._guarded: bool | None = None
@@ -156,7 +161,8 @@ class Masking(Subject):
     @cached_property
     def resolved(self) -> Tensor | Callable[[Tensor], Tensor]:
         """The class of each sample, (batch,), or the given target."""
-        return resolve(self.target, self.output)
+        output = self.output
+        return resolve(self.target, output, self.places)
 
     @cached_property
     def score(self) -> Tensor:
@@ -174,7 +180,7 @@ class Masking(Subject):
         if not isinstance(self.resolved, Tensor):
             value = pick(self.resolved, scores)[:, None]
             return value if value.is_floating_point() else value.to(scores.dtype)
-        return scores.gather(1, self.resolved[samples.to(self.resolved.device), None])
+        return scores.gather(1, classes_of(self.resolved)[samples.to(self.resolved.device), None])
 
     def scores(self, masks: Tensor | Ordered, rows: Tensor | None = None) -> Tensor:
         """The scores of all classes under each mask, (batch, masks, classes).
@@ -202,8 +208,9 @@ class Masking(Subject):
         result: Tensor | None = None
         for calls in progress(self._batches(masks, rows, total), total, "masked inputs"):
             hidden = self._hidden(masks, rows, calls, None if drawn is None else drawn[calls])
-            scores = self.run(hidden) if "output" in vars(self) else self._first_run(hidden)
-            scores = kept(scores, rows[self._where(calls, many)[0]])
+            samples = rows[self._where(calls, many)[0]]
+            scores = self.run(hidden, samples) if "output" in vars(self) else self._first_run(hidden, samples)
+            scores = kept(scores, samples)
             if result is None:
                 result = scores.new_empty(total, scores.shape[1])
             result[calls.to(scores.device)] = scores
@@ -280,7 +287,7 @@ class Masking(Subject):
 
     def _background_rows(self, total: int) -> Tensor | None:
         """Which row of the background each model call draws from."""
-        rows = (part.replacement.rows_of_calls(total, self._random) for part in self.parts)
+        rows = (how.rows_of_calls(total, self._random) for how in self._backgrounds)
         return next((found for found in rows if found is not None), None)
 
     def _where(self, calls: Tensor, many: int) -> tuple[Tensor, Tensor]:
@@ -314,50 +321,76 @@ class Masking(Subject):
 
     # ---- running the model ----
 
-    def run(self, inputs: Inputs) -> Tensor:
-        """The (rows, classes) scores of ready inputs."""
+    def run(self, inputs: Inputs, samples: Tensor | None = None) -> Tensor:
+        """The (rows, classes) scores of ready inputs; `samples` says whose rows they are, where a target asks."""
         size = next(tensors_in(inputs)).shape[0]
         try:
-            return self._run_once(inputs, size)
+            return self._run_once(inputs, size, samples)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
         halves = torch.arange(size).tensor_split(2)
-        return torch.cat([self.run(rows_of(inputs, half)) for half in halves])
+        whose = [None if samples is None else samples[half] for half in halves]
+        return torch.cat([self.run(rows_of(inputs, h), s) for h, s in zip(halves, whose, strict=True)])
 
-    def _first_run(self, hidden: Inputs) -> Tensor:
+    def _first_run(self, hidden: Inputs, samples: Tensor) -> Tensor:
         """The scores of masked rows, which the inputs themselves run along with."""
         try:
-            both = self.run(torch.cat([self.inputs, hidden]))  # type: ignore[list-item]
+            whose = torch.cat([torch.arange(self.batch), samples])
+            both = self.run(torch.cat([self.inputs, hidden]), whose)  # type: ignore[list-item]
         except InputError:  # is it the inputs or what was hidden?
             _ = self.output
-            return self.run(hidden)
+            return self.run(hidden, samples)
         self.output = both[: self.batch]
         return both[self.batch :]
 
-    def _run_once(self, inputs: Inputs, size: int) -> Tensor:
+    def _run_once(self, inputs: Inputs, size: int, samples: Tensor | None) -> Tensor:
         guard = Substitution(model=self.model) if self._guarded is not False else None
         first = self._guarded is None
         sizes, last = (self._largest, LastSquash()) if first else (nullcontext(), nullcontext())
         same = same_random_state(inputs)
-        with torch.no_grad(), same as told, guard or nullcontext(), sizes, last:
+        met: list[Tensor] = []
+        with torch.no_grad(), same as told, self._reading(met), guard or nullcontext(), sizes, last:
             given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
             output = _call_with_array(self.model, given) if self.numpy else call_model(self.model, given)
         self.warnings = self.warnings or warned(told)
         if guard is not None:
-            output = map_tensors(output, guard.current)
+            output, met = map_tensors(output, guard.current), map_tensors(met, guard.current)
             # Only a model that writes into what outlives its run must be guarded in every later one.
             self._guarded = bool(guard.writes) or guard.met.spared or is_training(self.model)
         if isinstance(output, np.ndarray | list | float) or is_frame(output) or is_series(output):
             output = tensor_of("what the model returned", output)
         try:
-            scores = scores_of(output, size, "sample" if self.rows_run == 0 else "masked row")
+            scores = self.read_scores(
+                output, met, size, samples, "sample" if self.rows_run == 0 else "masked row"
+            )
         except InputError as error:
             raise error if self.rows_run == 0 else InputError(f"with features hidden, {error}") from None
         if isinstance(last, LastSquash):
             self._squashed_by, self._unseen = last.name if last.gave(scores) else "", not last.seen
         self.ran(size)
         return scores
+
+    def _reading(self, met: list[Tensor]) -> AbstractContextManager[None]:
+        """Gather what the layer of an explained neuron returns."""
+
+        def take(name: str, module: torch.nn.Module, tensor: Tensor) -> Tensor:
+            met.append(samples_first(module, tensor))
+            return tensor
+
+        return nullcontext() if self.neuron is None else taking(self.model, (self.neuron.layer,), take)
+
+
+def _drawn_together(replacements: Sequence[Replacement]) -> list[Replacement]:
+    """The replacements, those first that say which row all inputs draw from. InputError where they do not agree."""
+    several = [how for how in replacements if isinstance(how, Background) and len(how.data) > 1]
+    if len({(len(how.data), how.many) for how in several}) > 1:
+        rows = [len(how.data) for how in several]
+        raise InputError(
+            f"the backgrounds of the inputs have {rows} rows; accepted: as many for each, since they are drawn "
+            "together, or one row"
+        )
+    return [*several, *replacements]
 
 
 def _call_with_array(model: Model, array: np.ndarray) -> Any:

@@ -307,7 +307,7 @@ class Background(ByContent, Replacement):
 
     def hide(self, x: Tensor, keep: Tensor, prepared: Tensor, draw: Tensor | None = None) -> Tensor:
         assert draw is not None
-        rows = self.data[draw.to(self.data.device)].to(x)
+        rows = self.data[draw.to(self.data.device) % len(self.data)].to(x)
         return super().hide(x, keep, rows)
 
 

@@ -95,7 +95,8 @@ class Infidelity(CurveTest):
             many = min(together, self.samples - begin)
             drawn = torch.from_numpy(random.standard_normal((many, *x.shape[1:]), dtype=np.float32)).to(x)
             drawn = drawn * self.noise  # (many, …), the same for all samples
-            scores = masking.run((x[:, None] - drawn).flatten(0, 1))  # (batch · many, classes)
+            samples = torch.arange(masking.batch).repeat_interleave(many)
+            scores = masking.run((x[:, None] - drawn).flatten(0, 1), samples)  # (batch · many, classes)
             done.append(self._score_fall(masking, scores.view(masking.batch, many, -1)))
             said.append(values[None].flatten(1) @ drawn.flatten(1).to(values[None]).T)  # (batch, many)
         return torch.cat(said, 1), torch.cat(done, 1)

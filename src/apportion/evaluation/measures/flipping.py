@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from apportion.core.target import classes_of
 from apportion.engines.masking.partitions import Partition, Pixels
 from apportion.engines.masking.replacements import NoisyLinear, Replacement
 from apportion.errors import InputError, check_whole
@@ -176,6 +177,7 @@ class DeletionRate(CurveTest):
         order = self.ordered(case, explanation)
         counts, device, masking = order.counts, order.counts.device, order.masking
         target, kind = masking.resolved, masking.kind
+        target = classes_of(target) if isinstance(target, Tensor) else target
         if kind == "numbers" or (kind == "logit" and self.of == "score" and isinstance(target, Tensor)):
             raise InputError(
                 "DeletionRate asks when the predicted label changes, and a regression has none; accepted: tests of its "

@@ -102,7 +102,7 @@ def _explain_perturbed(test: _Perturbing, case: Case, explanation: Map) -> Itera
         moved = _Perturbations(test, masking, range(begin, min(begin + together, test.samples)))
         many = len(moved.draws)
         there = rekeyed(masking.inputs, moved.perturb_input)
-        repeated = target.repeat_interleave(many) if isinstance(target, Tensor) else target
+        repeated = target.repeat_interleave(many, 0) if isinstance(target, Tensor) else target
         beside = Beside(masking.model, moved.perturb_embeddings)
         made = case.explain(method, repeated, beside, there, many)
         if isinstance(method, RandomMap | UniformMap) and not moved.squares:  # they look at nothing

@@ -46,6 +46,10 @@ class Surrogate(Hiding):
         pictures = isinstance(inputs, Tensor) and inputs.dim() == 4 and min(inputs.shape[2:]) >= 32
         return Superpixels() if self.partition is None and pictures else as_partition(self.partition)
 
+    def read(self, masking: Masking, scores: Tensor) -> Numbers:
+        """What is fitted, of the scores under masks."""
+        return as_numbers(scores)
+
     def fit(
         self, masking: Masking, mass: Callable[[int], Numbers], solve: Solve, exact: int = 0
     ) -> tuple[Fit, int, tuple[str, ...]]:
@@ -68,7 +72,7 @@ class Surrogate(Hiding):
                     torch.from_numpy(masks), (0, many - masks.shape[1]), value=True
                 )
                 values = masking.values(full.repeat(times, 1), torch.from_numpy(where))
-                return as_numbers(values).reshape(len(where), times, -1)
+                return self.read(masking, values).reshape(len(where), times, -1)
 
             while True:
                 before = runs[0].size

@@ -162,7 +162,7 @@ def baselines_of(
     for key, tensor in given.items():
         if not isinstance(tensor, Tensor):
             raise InputError(
-                f"baseline holds {type(tensor).__name__}; accepted: a number, or tensors like the inputs"
+                f"baseline holds {type(tensor).__name__}; accepted: a number, or tensors like the inputs and numbers"
             )
         if key not in inputs:
             raise InputError(f"baseline names input {key!r}; the inputs are {list(inputs)}")
@@ -182,6 +182,11 @@ def baselines_of(
                 f"baselines number {[s.shape[0] for s in found]}; accepted: as many for each input"
             )
         return [start.expand(most, *start.shape[1:]) for start in found]
+    for key, tensor in given.items():
+        if not tensor.dim() and not inputs[key].is_floating_point():
+            raise InputError(
+                f"baseline of input {key!r} is a number; accepted: token ids, or one number for all inputs"
+            )
     return _look_up(subject, inputs, given, ends)
 
 
@@ -202,7 +207,9 @@ def _look_up(
         if isinstance(subject.inputs, tuple)
         else {str(k): t for k, t in flat.items()}
     )
-    other = Gradients(subject.model, form, lambda scores: scores[:, 0], subject.at)
+    wanted = subject.resolved
+    target = wanted.repeat(most, *[1] * (wanted.dim() - 1)) if isinstance(wanted, Tensor) else wanted
+    other = Gradients(subject.model, form, target, subject.at)
     leaves = [leaf.detach() for leaf in other.forward(grad=False).leaves]
     subject.ran(len(leaves[0]))
     if [leaf.shape[1:] for leaf in leaves] != [end.shape[1:] for end in ends]:

@@ -14,6 +14,7 @@ from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
+from apportion.core.settings import Told, later
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute, Substitution, no_derivatives
@@ -24,8 +25,8 @@ from apportion.methods.propagation._deeplift_rules import COMPOSED, RULES, other
 from apportion.results.explanation import Explanation
 
 
-@dataclass(frozen=True)
-class DeepLIFT:
+@dataclass(frozen=True, repr=False)
+class DeepLIFT(Told):
     """Pass the difference to a reference back (Shrikumar et al. 2017, rescale rule, eq. 11-12): at each element-wise
     non-linearity the multiplier is `(y − y′) / (z − z′)`, its slope between the reference and the input.
 
@@ -45,6 +46,8 @@ class DeepLIFT:
     Attributes:
         baseline (float or str, default 0.0): The reference of every entry, as the baseline of IntegratedGradients.
         at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
+        multiply_by_inputs (bool, default True): Multiply by the difference to the reference; False: the multipliers,
+            which do not claim to add up.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     >>> bool(DeepLIFT()(model, torch.ones(1, 3)).remainder.abs() < 1e-5)
@@ -53,6 +56,7 @@ class DeepLIFT:
 
     baseline: float | str = 0.0
     at: str | Sequence[str] | None = None
+    multiply_by_inputs: bool = later(True)
 
     def __call__(
         self,
@@ -82,11 +86,14 @@ class DeepLIFT:
             del reference  # and its graph
             score = subject.forward(met.run(subject.model, met.table()), leaves=ends)
             for value, end, start, gradient in zip(values, ends, starts, score.gradients(), strict=True):
-                value += (end - start) * gradient / len(every[0])
+                value += (end - start if self.multiply_by_inputs else 1) * gradient / len(every[0])
             total += (score.value.detach() - at_reference) / len(every[0])
             warnings += met.warnings
         warnings = tuple(dict.fromkeys(warnings))
-        return subject.explanation(made, first, values, total=total, warnings=warnings, notes=note_of(begins))
+        claimed = total if self.multiply_by_inputs else None
+        return subject.explanation(
+            made, first, values, total=claimed, warnings=warnings, notes=note_of(begins)
+        )
 
 
 _BY_GRADIENT = "its gradient was used, and what that misses is in the remainder"
