@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 import re
 import sys
 import warnings
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -160,9 +163,12 @@ def no_checkpoints() -> Iterator[None]:
 
 @contextmanager
 def same_random_state(inputs: Inputs) -> Iterator[list[str]]:
-    """Put the global random states back if the model drew from them, and say so in the list that is given."""
+    """Put the global random states (PyTorch's, NumPy's, Python's) back if the model drew from them, and say so in the
+    list that is given."""
     devices = {t.device for t in tensors_in(inputs) if t.is_cuda}
     before, on_devices = torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in devices}
+    of_numpy, of_python = np.random.get_state(legacy=False), random.getstate()
+    numbers = pickle.dumps(of_numpy)  # of whichever generator is the global one
     told: list[str] = []
     try:
         yield told
@@ -170,6 +176,12 @@ def same_random_state(inputs: Inputs) -> Iterator[list[str]]:
         drew = not torch.equal(before, torch.get_rng_state())
         if drew:
             torch.set_rng_state(before)
+        if pickle.dumps(np.random.get_state(legacy=False)) != numbers:
+            np.random.set_state(of_numpy)
+            drew = True
+        if random.getstate() != of_python:
+            random.setstate(of_python)
+            drew = True
         for device, state in on_devices.items():
             drew |= not torch.equal(state, torch.cuda.get_rng_state(device))
             torch.cuda.set_rng_state(state, device)
@@ -194,7 +206,7 @@ def _caller() -> int:
 
 _DREW = (
     "the model drew random numbers, as dropout does in training mode: its output is not the same each time; call "
-    "model.eval() first"
+    "model.eval() first, or let it return a mean if it draws in evaluation mode too"
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, behind, is_multi_label, warn_about_training
+from apportion.core.calling import Model, behind, is_multi_label, warn_about_training, warned
 from apportion.core.inputs import Inputs, Values, checked_inputs
 from apportion.core.target import Target, described
 from apportion.core.trees import all_finite, tensors_in
@@ -48,6 +48,7 @@ class Subject:
         self.batch: int = next(tensors_in(self.inputs)).shape[0]
         self.target = target
         self.warnings = warn_about_training(self.model)
+        self._unsteady = bool(self.warnings)
         self.rows_run = self.rows_differentiated = 0
 
     # ---- what it took ----
@@ -87,6 +88,31 @@ class Subject:
         """Count what another method took that explained the same."""
         self.rows_run += cost.forwards * self.batch
         self.rows_differentiated += cost.backwards * self.batch
+
+    # ---- whether the model is a function of one row ----
+
+    def tell_unsteady(self, told: Sequence[str]) -> None:
+        """Warn, once, of a model whose scores are not those of a function of one row."""
+        if told and not self._unsteady:
+            self._unsteady = True
+            self.warnings += warned(told)
+
+    def compare(self, first: Tensor, again: Tensor, output: Tensor) -> None:
+        """Warn if scores of the same rows, which must agree, differ by more than the rounding of an `output`."""
+        if self._unsteady or not first.numel():
+            return
+        rounding = max(1e-4, torch.finfo(output.dtype).eps ** 0.5) * float(output.detach().abs().amax())
+        first, again = first.detach().flatten(), again.detach().to(first).flatten()
+        apart = (first - again).abs()
+        if float(apart.amax()) > rounding:
+            worst = int(apart.argmax())
+            self.tell_unsteady(
+                [
+                    f"the model scores the same input differently each time, such as {float(first[worst]):.6g} and then "
+                    f"{float(again[worst]):.6g}, as where it draws random numbers, keeps something from call to call "
+                    "or depends on the other rows of the batch: the values do not add up to its output"
+                ]
+            )
 
     # ---- the result ----
 

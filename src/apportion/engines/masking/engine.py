@@ -195,21 +195,20 @@ class Masking(Subject):
         self, masks: Tensor, rows: Tensor, found: Tensor, kept: Callable[[Tensor, Tensor], Tensor]
     ) -> None:
         """Warn if the inputs themselves, with nothing hidden, are not scored as they were alone."""
-        whole = masks.all(-1).expand(len(rows), masks.shape[-2]).to(found.device)
-        if self.warnings or not self._keeps_whole or not bool(whole.any()):
+        if not self._keeps_whole:
+            return
+        whole = masks.all(-1).expand(len(rows), masks.shape[-2])
+        if int(self.counts[rows].min()) < self.many:  # a mask may hide what a sample does not have
+            has = (torch.arange(self.many) < self.counts[rows][:, None]).to(masks.device, torch.float32)
+            hidden = (~masks).float() @ (has.T if masks.dim() == 2 else has[:, :, None])
+            whole = hidden.T == 0 if masks.dim() == 2 else hidden[:, :, 0] == 0
+        whole = whole.to(found.device)
+        if not bool(whole.any()):
             return
         row, mask = whole.nonzero().T
         samples = rows.to(row.device)[row].cpu()
-        alone = kept(self.output.index_select(0, samples.to(self.output.device)), samples).to(found)
-        rounding = max(1e-4, torch.finfo(self.output.dtype).eps ** 0.5) * float(self.output.abs().amax())
-        apart = float((found[row, mask] - alone).abs().amax())
-        if apart > rounding:
-            self.warnings += warned(
-                [
-                    f"the model scores the same input differently each time, by up to {apart:.3g}, as where it draws "
-                    "random numbers or depends on the other rows of the batch: the values do not add up to its output"
-                ]
-            )
+        alone = kept(self.output.index_select(0, samples.to(self.output.device)), samples)
+        self.compare(alone, found[row, mask], self.output)
 
     @property
     def _why_not_finite(self) -> str:
@@ -325,8 +324,9 @@ class Masking(Subject):
         with torch.no_grad(), same as told, guard or nullcontext(), sizes, last:
             given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
             output = _call_with_array(self.model, given) if self.numpy else call_model(self.model, given)
-        self.warnings = self.warnings or warned(told)
+        self.tell_unsteady(told)
         if guard is not None:
+            self.tell_unsteady(sorted(guard.met.of_batch))
             output = map_tensors(output, guard.current)
             # Only a model that writes into what outlives its run must be guarded in every later one.
             self._guarded = bool(guard.writes) or guard.met.spared or is_training(self.model)

@@ -18,7 +18,6 @@ from apportion.core.calling import (
     map_tensors_of,
     no_checkpoints,
     same_random_state,
-    warned,
     with_gradients,
 )
 from apportion.core.inputs import Inputs, Values, offsets_of, placed
@@ -120,6 +119,7 @@ class Gradients(Subject):
         model = model.model if isinstance(model, Beside) else model
         super().__init__(original_of(behind(model)), inputs, target)
         self.at = at
+        self._first: Tensor | None = None  # the scores of the inputs themselves
         self.chained = ""  # a layer that is explained and is computed from another one that is
         names = (at,) if isinstance(at, str) else at or ()
         check("at", names, _are_names, "the name of a module, or several")
@@ -162,6 +162,9 @@ class Gradients(Subject):
         if not begun.made and not waiting:
             begun.complain()
         self._warn_after(run, told, begun)
+        if leaves is None and rows is None:
+            self._first = scores.detach() if self._first is None else self._first
+            self.compare(self._first, scores, scores)
         if self.chained and leaves is not None:
             raise InputError(
                 f"layer {self.chained!r} is computed from another one that is explained, or from an earlier call; "
@@ -180,7 +183,7 @@ class Gradients(Subject):
 
     def _warn_after(self, run: Substitution, told: Sequence[str], begun: Leaves) -> None:
         self.chained = self.chained or begun.chained
-        self.warnings = self.warnings or warned(told)
+        self.tell_unsteady([*told, *sorted(run.met.of_batch)])
         if run.met.transformed and not any("torch.func" in warning for warning in self.warnings):
             self.warnings += (
                 f"the model calls {', '.join(sorted(run.met.transformed))} under torch.func (as by vmap), where no "

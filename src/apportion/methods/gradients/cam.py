@@ -66,6 +66,7 @@ class GradCAM:
         if self.guided:
             guide = GuidedBackprop()(subject.model, inputs, subject.resolved)
             subject.include(guide.cost)
+            subject.compare(found.score.output, guide.output, guide.output)
             values = fine * next(tensors_in(guide.values))
         notes = {"layer": found.layer, "grid": list(found.grid.sides)}
         score = replace(found.score, slots=[Slot(key)])
