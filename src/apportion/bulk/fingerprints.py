@@ -15,7 +15,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache, partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from torch.utils.data import Dataset
 import apportion
 from apportion.bulk.lasting_names import CACHES, lasting_name
 from apportion.core.classifier import Classifier
+from apportion.core.settings import told
 from apportion.engines.masking.partitions import LabelMap
 
 PLAIN = (bool, int, float, complex, str, Enum, type(None))
@@ -153,9 +154,7 @@ def _dataclass(value: Any) -> Iterable[Any]:
     kind: Any = type(value)
     yield kind
     at_first = CACHES.get(_name(kind), {})
-    for field in fields(value):
-        if field.name not in at_first:
-            yield field.name, getattr(value, field.name, None)
+    yield from ((name, setting) for name, setting in told(value) if name not in at_first)
     yield from at_first.items()
 
 

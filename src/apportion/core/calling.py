@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from apportion.core.classifier import Classifier
-from apportion.core.inputs import Inputs, rekeyed
+from apportion.core.inputs import Inputs, rekeyed, unmarked
 from apportion.core.modules_behind import modules_behind
-from apportion.core.private_torch import BatchNorm, Dropout
+from apportion.core.private_torch import BatchNorm, Dropout, without_functions
 from apportion.core.progress import model_called
 from apportion.core.trees import keyed, map_tensors, tensors_in
 from apportion.errors import InputError, nearest
@@ -51,6 +51,8 @@ def call_model(model: Model, inputs: Inputs) -> Any:
 
 
 def _called(model: Model, inputs: Inputs) -> Any:
+    with without_functions():
+        inputs = rekeyed(inputs, lambda _, tensor: unmarked(tensor))
     if isinstance(inputs, Tensor):
         return model(inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)

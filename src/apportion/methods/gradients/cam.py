@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Inputs, is_side
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Gradients
@@ -128,7 +128,7 @@ def _find_image(inputs: Inputs, name: str) -> tuple[Any, Tensor]:
         items: list[tuple[Any, Tensor]] = [(None, inputs)]
     else:
         items = list(inputs.items()) if isinstance(inputs, Mapping) else list(enumerate(inputs))
-    found = [(key, x) for key, x in items if x.is_floating_point() and 3 <= x.dim() <= 5]
+    found = [(k, x) for k, x in items if x.is_floating_point() and 3 <= x.dim() <= 5 and not is_side(k, x)]
     if len(found) != 1:
         came = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for _, x in items)
         raise InputError(

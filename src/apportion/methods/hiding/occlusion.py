@@ -10,7 +10,7 @@ from math import gcd
 import torch
 from torch import Tensor
 
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Inputs, explained_alone
 from apportion.core.progress import progress
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, Patches, as_partition, sides_of
@@ -58,9 +58,10 @@ class Occlusion(Hiding):
     def cut(self, inputs: Inputs) -> Partition | None:
         if self.patch is None and self.stride is None:
             return as_partition(self.partition)
-        if not isinstance(inputs, Tensor) or inputs.dim() < 3:
+        x = explained_alone(inputs)
+        if x is None or x.dim() < 3:
             raise InputError("patch and stride need one tensor with a grid, (batch, channels, …)")
-        return Patches(tuple(map(gcd, *self._sides(inputs))))
+        return Patches(tuple(map(gcd, *self._sides(x))))
 
     def explain(self, masking: Masking) -> Explanation:
         effects = (

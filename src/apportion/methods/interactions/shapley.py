@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, with_gradients
+from apportion.core.calling import Model, same_random_state, with_gradients
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
@@ -88,7 +88,8 @@ class ShapleyInteractions:
                 return (torch.cat(parts) - paths.at_starts[sample]).numpy()
 
             sampler = approximators.SHAPIQ(n=many, max_order=2, index=self.index, random_state=self.seed)
-            found = sampler.approximate(budget=min(self.budget, 2**many), game=game)
+            with same_random_state(subject.inputs):  # shapiq seeds those of Python and NumPy
+                found = sampler.approximate(budget=min(self.budget, 2**many), game=game)
             for members, value in found.dict_values.items():
                 if len(members) == 1:
                     values[sample, members[0], members[0]] = value

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.from_call import given_of
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Held, Inputs, unmarked
 from apportion.core.numbers import holds
 from apportion.core.trees import keyed
 from apportion.engines.substitution import HARMLESS, Gradients, Score, Substitute, Substitution
@@ -171,6 +171,8 @@ def baselines_of(
             raise InputError(f"baseline names input {key!r}; the inputs are {list(inputs)}")
         if not bool(torch.isfinite(tensor).all()):
             raise InputError("baseline contains NaN or infinite numbers")
+        if isinstance(inputs[key], Held) and not torch.equal(unmarked(tensor), unmarked(inputs[key])):
+            raise InputError(f"baseline names input {key!r}, which is held; accepted: one of what is explained")
     direct = len(ends) == 1 and len(given) == 1
     if direct and score.slots[0].positions is not None and next(iter(given.values())).is_floating_point():
         return [_stack_baselines(next(iter(given.values())), ends[0], "the embedding")]
