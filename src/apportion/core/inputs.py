@@ -45,7 +45,9 @@ def held(tensor: Tensor | np.ndarray) -> Tensor:
         tensor = torch.from_numpy(tensor)
     if not isinstance(tensor, Tensor) or not tensor.dim():
         came = "a number" if isinstance(tensor, Tensor) else type(tensor).__name__
-        raise InputError(f"held got {came}; accepted: a tensor or an array with one row a sample, or one for all")
+        raise InputError(
+            f"held got {came}; accepted: a tensor or an array with one row a sample, or one for all"
+        )
     return tensor.detach().as_subclass(Held)
 
 

@@ -106,11 +106,12 @@ class Subject:
         apart = (first - again).abs()
         if float(apart.amax()) > rounding:
             worst = int(apart.argmax())
+            pair = f"{float(first[worst]):.6g} and then {float(again[worst]):.6g}"
             self.tell_unsteady(
                 [
-                    f"the model scores the same input differently each time, such as {float(first[worst]):.6g} and then "
-                    f"{float(again[worst]):.6g}, as where it draws random numbers, keeps something from call to call "
-                    "or depends on the other rows of the batch: the values do not add up to its output"
+                    f"the model scores the same input differently each time, such as {pair}, as where it draws random "
+                    "numbers, keeps something from call to call or depends on the other rows of the batch: the values "
+                    "do not add up to its output"
                 ]
             )
 

@@ -235,9 +235,8 @@ class Met:
 
 
 _OF_BATCH = (
-    "a batch norm in {!r} takes the statistics of the batch, also in evaluation mode: a score depends on the other rows "
-    "that are run with it, so the values depend on them too; accepted: running statistics, as of "
-    "track_running_stats=True"
+    "a batch norm in {!r} takes the statistics of the batch, also in evaluation mode: a score depends on the rows that "
+    "are run with it, so the values depend on them too; accepted: running statistics, as of track_running_stats=True"
 )
 
 

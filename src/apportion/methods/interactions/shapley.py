@@ -87,8 +87,8 @@ class ShapleyInteractions:
                 ]
                 return (torch.cat(parts) - paths.at_starts[sample]).numpy()
 
-            sampler = approximators.SHAPIQ(n=many, max_order=2, index=self.index, random_state=self.seed)
             with same_random_state(subject.inputs):  # shapiq seeds those of Python and NumPy
+                sampler = approximators.SHAPIQ(n=many, max_order=2, index=self.index, random_state=self.seed)
                 found = sampler.approximate(budget=min(self.budget, 2**many), game=game)
             for members, value in found.dict_values.items():
                 if len(members) == 1:

@@ -82,7 +82,9 @@ class Paths:
         score = self.subject.forward(run, points, which % self.batch, grad)
         for place, known in ((0.0, self.at_starts), (1.0, self.at_ends)):
             if len(known) and bool((here := places == place).any()):
-                self.subject.compare(known[which[here]], score.value[here.to(score.value.device)], score.output)
+                self.subject.compare(
+                    known[which[here]], score.value[here.to(score.value.device)], score.output
+                )
         return score
 
     def _compare_starts(self, score: Score) -> None:
@@ -172,7 +174,9 @@ def baselines_of(
         if not bool(torch.isfinite(tensor).all()):
             raise InputError("baseline contains NaN or infinite numbers")
         if isinstance(inputs[key], Held) and not torch.equal(unmarked(tensor), unmarked(inputs[key])):
-            raise InputError(f"baseline names input {key!r}, which is held; accepted: one of what is explained")
+            raise InputError(
+                f"baseline names input {key!r}, which is held; accepted: one of what is explained"
+            )
     direct = len(ends) == 1 and len(given) == 1
     if direct and score.slots[0].positions is not None and next(iter(given.values())).is_floating_point():
         return [_stack_baselines(next(iter(given.values())), ends[0], "the embedding")]

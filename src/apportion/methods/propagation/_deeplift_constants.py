@@ -97,7 +97,7 @@ class Constants:
             made.register_hook(partial(row.add_product, "missed", here - there))
 
     def warnings(self, size: float, dtype: torch.dtype) -> tuple[str, ...]:
-        """What is told once the multipliers are known: amounts that are more than the rounding of scores of a `size`."""
+        """What is told once the multipliers are known: amounts that are more than the rounding of scores of a size."""
         told = []
         if self.lost or self.given:
             where = self.lost or f"the last {self.given[-1][0]!r}"
@@ -153,5 +153,7 @@ def _equal(a: Any, b: Any) -> bool:
         if a is b or a.shape != b.shape or a.dtype != b.dtype:
             return a is b
         return torch.equal(a, b) or bool(((a == b) | ((a != a) & (b != b))).all())
-    known = isinstance(a, int | float | complex | str | None) and isinstance(b, int | float | complex | str | None)
+    known = isinstance(a, int | float | complex | str | None) and isinstance(
+        b, int | float | complex | str | None
+    )
     return bool(a == b or (a != a and b != b)) if known else (a is _NOTHING) == (b is _NOTHING)

@@ -94,10 +94,10 @@ def _warn_of_remainder(found: Explanation) -> tuple[str, ...]:
     if not bool(missed.any()):
         return ()
     worst = int(found.remainder.abs().argmax())
+    sums = f"{float(found.apportioned[worst]):.4g} and not to {float(found.total[worst]):.4g}"
     return (
-        f"every function has a rule, and yet the values of sample {worst} add up to {float(found.apportioned[worst]):.4g}"
-        f" and not to {float(found.total[worst]):.4g}, as where the model depends on the other rows of the batch or "
-        "keeps something from call to call",
+        f"every function has a rule, and yet the values of sample {worst} add up to {sums}, as where the model depends "
+        "on the other rows of the batch or keeps something from call to call",
     )
 
 
