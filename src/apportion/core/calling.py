@@ -20,6 +20,7 @@ from apportion.core.inputs import Inputs, rekeyed, unmarked
 from apportion.core.modules_behind import modules_behind
 from apportion.core.private_torch import BatchNorm, Dropout, without_functions
 from apportion.core.progress import model_called
+from apportion.core.target import one_number
 from apportion.core.trees import keyed, map_tensors, tensors_in
 from apportion.errors import InputError, nearest
 
@@ -75,6 +76,13 @@ def _in_batches(model: Model, inputs: Inputs, size: int) -> Any:
         )
     parts = zip(*(t.split(size) for t in tensors_in(inputs)), strict=True)
     return _joined([_called(model, _of_form(inputs, part)) for part in parts])
+
+
+def one_by_one(model: Model, inputs: Inputs) -> Tensor:
+    """The number that a model returns for each row alone, (rows,), of one that returns one number a call."""
+    model_called()
+    parts = zip(*(t.split(1) for t in tensors_in(inputs)), strict=True)
+    return torch.stack([one_number(_called(model, _of_form(inputs, part))).reshape(()) for part in parts])
 
 
 def _of_form(inputs: Inputs, tensors: Sequence[Tensor]) -> Inputs:
@@ -145,15 +153,16 @@ def with_gradients() -> Iterator[None]:
 
 
 _CHECKPOINTS = (
-    "the model uses torch.utils.checkpoint, which runs a part of it again in the backward pass, where nothing is "
-    "recorded or replaced; switch it off for explanations, as by memory_efficient=False or "
-    "gradient_checkpointing_disable()"
+    "the model uses torch.utils.checkpoint with use_reentrant=True, or around a custom autograd function, which runs a "
+    "part of it again in the backward pass, where nothing is recorded or replaced; accepted: use_reentrant=False, or "
+    "switch it off for explanations, as by memory_efficient=False or gradient_checkpointing_disable()"
 )
 
 
 @contextmanager
 def no_checkpoints() -> Iterator[None]:
-    """Refuse models that use `torch.utils.checkpoint`, in a forward or in a backward pass."""
+    """Refuse to run a part of a model again in a backward pass, as `torch.utils.checkpoint` does with what was not seen
+    in the forward pass (which keeps what it sees itself)."""
     try:
         with torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTS):
             yield

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,6 +43,13 @@ class Contrast:
 def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
     """The (batch, classes) scores in what a model returned: a tensor, an object with `.logits`, a mapping
     with "logits", or a tuple that begins with one of these; errors call its rows `row`."""
+    if is_one_number(output):
+        if batch > 1:
+            raise InputError(
+                f"the model returned one number for a batch of {batch}; accepted: one for each sample, ({batch},) or "
+                f"({batch}, classes), or one sample at a time, each row of which is then run alone"
+            )
+        return _checked(one_number(output).reshape(1, 1), row)
     found = output
     if isinstance(found, tuple | list) and found and not hasattr(found, "logits"):
         found = found[0]
@@ -61,6 +69,10 @@ def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
         )
     if found.shape[1] == 0:
         raise InputError(f"the model returned scores of shape {tuple(found.shape)}: there are no classes")
+    return _checked(found, row)
+
+
+def _checked(found: Tensor, row: str) -> Tensor:
     if not found.is_floating_point():
         raise InputError(f"the model returned {found.dtype} scores; accepted: floating point scores")
     if not all_finite(found):
@@ -69,6 +81,24 @@ def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
             f"the model returned NaN or infinite scores for {row} {where[:5]}; nothing to explain"
         )
     return found
+
+
+def is_one_number(output: Any) -> bool:
+    """Whether a model returned one number without an axis of samples: of Python or NumPy, or a tensor of it."""
+    if isinstance(output, Tensor | np.ndarray):
+        return output.ndim == 0
+    return isinstance(output, int | float | np.number) and not isinstance(output, bool)
+
+
+def one_number(output: Any) -> Tensor:
+    """That number as a tensor; whole ones of Python as a fraction."""
+    if isinstance(output, Tensor):
+        return output
+    if not is_one_number(output):
+        raise InputError(
+            f"the model returned one number for one row, and {type(output).__name__} for another"
+        )
+    return torch.tensor(float(output), dtype=torch.float64)
 
 
 _HINT = "; a function that returns several is wrapped to return one, as lambda x: model(x)[0]"

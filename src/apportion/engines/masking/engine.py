@@ -15,12 +15,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, call_model, is_training, same_random_state, warned
+from apportion.core.calling import Model, call_model, is_training, one_by_one, same_random_state, warned
 from apportion.core.features import Features, TabularFeatures, as_cut
 from apportion.core.inputs import Inputs, Values, rows_of
 from apportion.core.numbers import is_frame, is_series, tensor_of
 from apportion.core.progress import progress
-from apportion.core.target import Target, are_probabilities, pick, resolve, scores_of
+from apportion.core.target import (
+    Target,
+    are_probabilities,
+    is_one_number,
+    one_number,
+    pick,
+    resolve,
+    scores_of,
+)
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.masking.chunk_size import Largest, rows_a_chunk
 from apportion.engines.masking.cut import Ordered, counts, cut, fit_formats, misread, spread
@@ -105,6 +113,7 @@ class Masking(Subject):
         self.draws = max(part.replacement.draws for part in self.parts)
         self._random = torch.Generator().manual_seed(seed)
         self._guarded: bool | None = None
+        self._each_alone = False
         self._largest = Largest()
         self._squashed = self._unseen = False
         self._same_shapes = self.parts[0].replacement.keeps_shape
@@ -316,6 +325,15 @@ class Masking(Subject):
         self.output = both[: self.batch]
         return both[self.batch :]
 
+    def _called(self, given: Any) -> Any:
+        return _call_with_array(self.model, given) if self.numpy else call_model(self.model, given)
+
+    def _alone(self, given: Any, size: int) -> Tensor:
+        """The number of each row, of a model that returns one number a call."""
+        if not self.numpy:
+            return one_by_one(self.model, given)
+        return torch.stack([one_number(self._called(given[i : i + 1])) for i in range(size)])
+
     def _run_once(self, inputs: Inputs, size: int) -> Tensor:
         guard = Substitution(model=self.model) if self._guarded is not False else None
         first = self._guarded is None
@@ -323,7 +341,10 @@ class Masking(Subject):
         same = same_random_state(inputs)
         with torch.no_grad(), same as told, guard or nullcontext(), sizes, last:
             given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
-            output = _call_with_array(self.model, given) if self.numpy else call_model(self.model, given)
+            output = self._alone(given, size) if self._each_alone else self._called(given)
+            if size > self.batch == 1 and is_one_number(output):
+                self._each_alone = True
+                output = self._alone(given, size)
         self.tell_unsteady(told)
         if guard is not None:
             self.tell_unsteady(sorted(guard.met.of_batch))

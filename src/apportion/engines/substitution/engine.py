@@ -15,9 +15,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from apportion.core.private_torch import module_of_line, set_grad_enabled, transform_level, unwrapped
+from apportion.core.private_torch import (
+    keeps_as_it_is,
+    module_of_line,
+    set_grad_enabled,
+    transform_level,
+    unwrapped,
+)
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution.call import Call, Substitute, native
 from apportion.engines.substitution.explained import Explained
@@ -68,6 +75,16 @@ class Substitution(TorchFunctionMode):
         identity = identify(func)
         if identity.passive:
             return self._ask(func, identity, args, kwargs)
+        if keeps_as_it_is():
+            return self._replaced(func, identity, args, kwargs)
+        # Inside a checkpoint, which would run this again in the backward pass, where nothing is replaced.
+        with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
+            return self._replaced(func, identity, args, kwargs)
+
+    def _replaced(
+        self, func: Function, identity: Identity, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A call that computes, with its substitute in its place."""
         if identity.name == "batch_norm" and takes_statistics(args, kwargs):
             self.met.of_batch.add(_OF_BATCH.format(self.where() or "the model"))
         if transform_level() is not None:

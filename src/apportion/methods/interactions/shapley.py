@@ -118,7 +118,8 @@ def _score_coalitions(paths: Paths, groups: Groups, sample: int, masks: Tensor) 
 
 def _import_shapiq() -> ModuleType:
     try:
-        import shapiq.approximator
+        with same_random_state(()):  # what it imports draws
+            import shapiq.approximator
     except ImportError as error:
         raise InputError(
             f"ShapleyInteractions needs shapiq ({error}); install it with: pip install 'apportion[interactions]'"
