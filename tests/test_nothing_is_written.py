@@ -68,19 +68,19 @@ def with_a_scripted_child() -> nn.Sequential:
 
 
 class Deep(nn.Module):
-    """A norm in training mode three levels down, whose parents are in evaluation mode, beside embeddings that shrink."""
+    """A norm in training mode three levels down, its parents in evaluation mode, beside embeddings that shrink."""
 
     def __init__(self) -> None:
         super().__init__()
         self.words = nn.Embedding(20, 6, max_norm=0.5)
         self.kinds = nn.EmbeddingBag(20, 6, max_norm=0.5, mode="sum")
         self.block = nn.Sequential(
-            nn.Sequential(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.Dropout(0.5)), nn.Tanh()
+            nn.Sequential(nn.Conv1d(6, 6, 1), nn.BatchNorm1d(6), nn.Dropout(0.5)), nn.Tanh()
         )
         self.head = nn.Linear(6, 3)
 
     def forward(self, ids: Tensor) -> Tensor:
-        return self.head(self.block(self.words(ids).mean(1) + self.kinds(ids)))
+        return self.head(self.block(self.words(ids).transpose(1, 2)).mean(2) + self.kinds(ids))
 
 
 def deep() -> Deep:
