@@ -737,3 +737,13 @@ def test_vmap_of_what_does_not_depend_on_the_input_is_nothing_to_tell():
         return x @ mask
 
     assert ap.LRP("epsilon")(model, X, 0).warnings == ()
+
+
+@pytest.mark.parametrize("method", [*AGAIN[:-1], ap.IntegratedGradients(), ap.LRP(at="0")], ids=repr)
+def test_weights_that_were_made_under_inference_mode_are_constants(method):
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        made = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2)).eval()
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2)).eval()
+    model.load_state_dict(made.state_dict())
+    assert torch.equal(method(made, X, 0).values, method(model, X, 0).values)

@@ -148,6 +148,8 @@ class Substitution(TorchFunctionMode):
             nonlocal active
             if redirected:
                 tensor = self.current(tensor)
+            if graph and tensor.is_inference():  # a weight made under `inference_mode`, which no graph may hold
+                return tensor.detach().clone()
             if not tensor.requires_grad:
                 return tensor
             if tensor.is_leaf and tensor not in self.explained:
