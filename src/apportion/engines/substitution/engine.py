@@ -148,7 +148,7 @@ class Substitution(TorchFunctionMode):
             nonlocal active
             if redirected:
                 tensor = self.current(tensor)
-            if graph and tensor.is_inference():  # a weight made under `inference_mode`, which no graph may hold
+            if graph and tensor.is_inference():  # a weight made there, which no graph may hold
                 return tensor.detach().clone()
             if not tensor.requires_grad:
                 return tensor
