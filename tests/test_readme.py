@@ -54,8 +54,31 @@ def relative(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+# What a person says of the sentences that are shown with the model that is taken by default.
+SAID = {
+    "The plot is thin, but the acting is superb.": "positive",
+    "A warm, funny and beautifully acted film.": "positive",
+    "a dull and painfully slow movie": "negative",
+}
+
+
 def test_there_are_commands():
-    assert 'apportion explain "a painfully funny movie"' in COMMANDS
+    assert 'apportion explain "The plot is thin, but the acting is superb."' in COMMANDS
+
+
+def test_the_model_is_right_on_every_sentence_that_is_shown():
+    shown = [command for command in COMMANDS if "--model" not in command]
+    shown += re.findall(
+        r"^\$ (apportion .*)$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    sentences = {
+        word for command in shown for word in shlex.split(command)[2:] if re.search(r"\w \w+ \w", word)
+    }
+    assert sentences == SAID.keys()
+    classifier = ap.load("sentiment")
+    for sentence in sentences:
+        inputs, _ = classifier.encode(sentence)
+        assert classifier.labels[int(classifier(inputs).argmax())] == SAID[sentence], sentence
 
 
 @pytest.mark.parametrize("command", COMMANDS)

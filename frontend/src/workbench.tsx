@@ -7,7 +7,7 @@ import { Controls, Header, SectionView, Versions } from "./report";
 import { saveHtml, saveJson } from "./save";
 
 type Step = { done: number; total: number | null; what: string; state: "waits" | "runs" | "tests" | "done" | "failed" };
-const AT_FIRST = ["lrp", "inputxgradient"]; // quick on every model
+const AT_FIRST = ["auto", "lrp"]; // quick on every model
 
 export function Workbench() {
   const [catalog, setCatalog] = useState<Catalog | null>(null);

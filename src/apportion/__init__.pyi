@@ -53,6 +53,7 @@ from .evaluation.measures.shuffle import ShuffleTVD as ShuffleTVD
 from .evaluation.measures.soft import SoftComprehensiveness as SoftComprehensiveness
 from .evaluation.measures.soft import SoftSufficiency as SoftSufficiency
 from .evaluation.reference_maps import references as references
+from .methods.auto import Auto as Auto
 from .methods.contracts import Method as Method
 from .methods.contracts import Partition as Partition
 from .methods.contracts import Rule as Rule

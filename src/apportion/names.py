@@ -7,6 +7,7 @@ is one file and one line here.
 
 # Short name → "module:class", below `apportion`.
 METHODS = {
+    "auto": "methods.auto:Auto",
     "saliency": "methods.gradients.gradient:Saliency",
     "inputxgradient": "methods.gradients.gradient:InputXGradient",
     "smoothgrad": "methods.gradients.noise:SmoothGrad",

@@ -121,8 +121,10 @@ def test_a_sentence(here):
     assert "total " in result.stdout
     assert " = apportioned " in result.stdout
     assert "remainder " in result.stdout
-    assert "LRP(" in result.stdout
-    assert "1 forward and 1 backward pass" in result.stdout
+    assert "0 % left over: adds up" in result.stdout
+    assert "DeepLIFT(" in result.stdout
+    assert "chosen: faithful on networks" in result.stdout
+    assert "3 forward and 1 backward pass" in result.stdout
     assert not Path("apportion-out").exists()
     assert result.stderr == ""
 
@@ -446,7 +448,21 @@ def test_warnings_of_an_explanation_stand_below_its_balance():
         model.bias += 100
     terminal.show(LRP()(model, torch.rand(1, 2), 0), console, "linear")
     below = console.export_text().split("total ")[1].splitlines()[1]
-    assert below.startswith("warning: the remainder is nearly the whole score, or more:")
+    assert below.startswith("warning: left over: 9")
+
+
+def test_a_limit_of_what_is_left_over_is_an_exit_status(here):
+    result = run("explain", SENTENCE, "--method", "lrp", "--max-remainder", 0.05)
+    assert result.exit_code == 3
+    assert result.stderr.startswith(
+        "apportion: error: 1 of 1 explanations leave more than --max-remainder 0.05"
+    )
+    assert result.stdout  # it is shown all the same
+    assert run("explain", SENTENCE, "--max-remainder", 0.05).exit_code == 0
+    tested = ("test", SENTENCE, "--tests", "complexity", "--methods")
+    assert run(*tested, "auto,lrp", "--max-remainder", 0.05).exit_code == 3
+    assert run(*tested, "auto,saliency", "--max-remainder", 0.05).exit_code == 0
+    assert "is not in the range" in run("explain", SENTENCE, "--max-remainder", -1).stderr
 
 
 # ---- recognising what was typed ----

@@ -13,6 +13,7 @@ from apportion.core.features import ImageFeatures, TabularFeatures, TextFeatures
 from apportion.core.files import write_whole
 from apportion.core.registry import from_repr
 from apportion.engines.masking.replacements import Background
+from apportion.engines.subject import Subject
 from apportion.errors import InputError
 from apportion.results.explanation import Explanation
 from apportion.results.result import SCHEMA
@@ -273,3 +274,61 @@ def test_a_method_whose_settings_hold_data_comes_back_as_a_record(tmp_path):
 def test_methods_of_one_kind_of_model_go_by_either_name():
     assert repr(from_repr("prototypes")) == "Prototypes()"
     assert from_repr("kerneldecomposition") == from_repr("KernelDecomposition") == ap.KernelDecomposition()
+
+
+# ---- what is left over ----
+
+
+def left_over_by(shares: list[float], total: float = 2.0) -> ap.Explanation:
+    """An explanation that leaves these shares of its totals."""
+
+    def method(model, x, target=None):
+        subject = Subject(model, x, target)
+        values = total * (1 - torch.tensor(shares))[:, None]
+        return subject.result(ap.Explanation, method, values, torch.full((len(shares),), total), model(x))
+
+    return method(lambda x: x, torch.ones(len(shares), 1))
+
+
+def test_what_is_left_over_is_a_share_and_a_word():
+    e = left_over_by([0.0, 0.005, 0.1, 0.5, 1.25])
+    assert e.left_over.tolist() == pytest.approx([0.0, 0.005, 0.1, 0.5, 1.25], abs=1e-6)
+    assert [e.verdict(i) for i in range(5)] == [
+        "0 % left over: adds up",
+        "0.5 % left over: adds up",
+        "10 % left over: nearly adds up",
+        "50 % left over: does not add up",
+        "125 % left over: does not add up",
+    ]
+    assert e.account(3) == "total 2.00 = apportioned 1.00 + remainder 1.00 (50 % left over: does not add up)"
+
+
+def test_the_warning_is_of_the_samples_that_it_is_about():
+    e = left_over_by([0.0, 0.3, 0.5])
+    (told,) = e.warnings
+    assert told.startswith("left over: 50 % of the total at most, and more than 20 % in 2 of 3 samples")
+    assert [len(e[i].warnings) for i in range(3)] == [0, 1, 1]
+    assert e[1].warnings[0].startswith("left over: 30 % of the total:")
+    assert not left_over_by([0.0, 0.1]).warnings
+
+
+def test_the_share_to_warn_from_can_be_set():
+    e = left_over_by([0.3, 0.1])
+    assert not e.warn_from(0.4).warnings
+    asked = e.warn_from(0.05)
+    assert "more than 5 % in 2 of 2 samples" in asked.warnings[0]
+    assert asked[1].warnings[0].startswith("left over: 10 %")
+    model = torch.nn.Linear(2, 1)
+    e = ap.explain(model, torch.ones(1, 2), "lrp", warn_from=1e-9)
+    assert e.warnings[0].startswith("left over: ")
+    for wrong in (0, -1, float("nan"), "much"):
+        with pytest.raises(InputError, match="warn_from"):
+            e.warn_from(wrong)
+
+
+def test_a_total_of_zero_leaves_nothing_or_all():
+    assert left_over_by([0.0], total=0.0).verdict() == "0 % left over: adds up"
+    e = ap.InputXGradient()(lambda x: x - 1, torch.ones(1, 1))
+    assert e.verdict() == "more than 10000 % left over: does not add up"
+    assert e.warnings
+    assert ap.Saliency()(lambda x: x - 1, torch.ones(1, 1)).verdict() == ""

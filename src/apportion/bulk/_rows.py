@@ -55,6 +55,7 @@ def table_rows(
     rows = []
     for place, (sample, target, prediction, output, total, sum_, remainder) in enumerate(columns):
         names, relevance = _named(explanation, place)
+        one = explanation[place]
         rows.append(
             {
                 "id": source.id(sample.number),
@@ -68,8 +69,8 @@ def table_rows(
                 "remainder": remainder,
                 "features": names,
                 "relevance": relevance,
-                "warnings": list(explanation.warnings),
-                "method": manifest.method,
+                "warnings": list(one.warnings),
+                "method": repr(one.method),
                 "model": manifest.model_fingerprint,
             }
         )

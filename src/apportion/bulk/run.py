@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def explain_dataset(
     model: Any,
     data: Any,
-    method: Any = "lrp",
+    method: Any = "auto",
     out: str | Path = "apportion-run",
     *,
     target: Any = None,
@@ -64,7 +64,7 @@ def explain_dataset(
             tensors.
         data (path or Dataset or list or Tensor or DataFrame): A folder of pictures or texts, a Parquet, Arrow, CSV,
             JSON lines, .npy or .safetensors file, or any PyTorch dataset, list, tensor or pandas frame.
-        method (str or method, default "lrp"): A method, its short name or repr.
+        method (str or method, default "auto"): A method, its short name or repr.
         out (path, default "apportion-run"): Folder to write into.
         target (int or sequence of int, default None): A class, or one class for each input; None: the predicted
             class.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -49,6 +50,37 @@ def warn_of_left_out(why: Mapping[str, str]) -> None:
     """One warning for each method that cannot explain what was given, with its reason."""
     for name, reason in why.items():
         warnings.warn(f"left out: {name}: {reason}", stacklevel=2)
+
+
+MaxRemainder = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0,
+        help="Exit with status 3 if more than this share of a total is left over, such as 0.05.",
+    ),
+]
+
+
+def hold_to(most: float | None, remainders: Iterable[tuple[str, float, float]]) -> None:
+    """Exit with status 3 if more than the share `most` of a total is left over; of each result there is whose it is,
+    the remainder and the total."""
+    if most is None:
+        return
+    shares = [
+        (abs(left / total) if total else math.inf if left else 0.0, whose)
+        for whose, left, total in remainders
+    ]
+    over = [found for found in shares if found[0] > most]
+    if over:
+        from apportion.results.words import write_share
+
+        share, whose = max(over)
+        say(
+            "error",
+            f"{len(over)} of {len(shares)} explanations leave more than --max-remainder {most:g} over; "
+            f"{write_share(share)} of {whose}",
+        )
+        raise typer.Exit(3)
 
 
 def _relevant(warning: warnings.WarningMessage) -> bool:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from apportion.cli._messages import make_console, one_line_errors
+from apportion.cli._messages import MaxRemainder, hold_to, make_console, one_line_errors
 from apportion.cli.lists import Json
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def bulk(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write into, or to go on with.")],
-    method: Annotated[str, typer.Option(help="A short name (see `apportion methods`) or a repr.")] = "lrp",
+    method: Annotated[str, typer.Option(help="A short name (see `apportion methods`) or a repr.")] = "auto",
     target: Annotated[
         str | None, typer.Option(help="The class to explain. Default: the predicted one.")
     ] = None,
@@ -85,6 +85,7 @@ def bulk(
         int, typer.Option(min=0, help="Make every N-th shard from this one on only …")
     ] = 0,
     num_shards: Annotated[int, typer.Option(min=1, help="… where this is N, the number of such jobs.")] = 1,
+    max_remainder: MaxRemainder = None,
 ) -> None:
     """Explain a whole data set. Stopped or killed, the same command goes on where it was."""
     with one_line_errors():
@@ -118,6 +119,10 @@ def bulk(
                 f"apportion: warning: {_inputs(run.failed)} failed, see {run.folder}/errors.jsonl",
                 file=sys.stderr,
             )
+        hold_to(
+            max_remainder,
+            ((row["id"], row["remainder"], row["total"]) for row in run.rows() if row["total"] is not None),
+        )
 
 
 def cluster(
@@ -179,6 +184,7 @@ def summary(
         from apportion.bulk.reading import open_run
         from apportion.bulk.summaries import summarise
         from apportion.core.files import write_whole
+        from apportion.results.words import describe_left_over
 
         run = open_run(folder)
         found = summarise(run, least)
@@ -196,7 +202,7 @@ def summary(
         table = _table("class", "inputs", "mean |remainder| / mean |total|")
         for label, many in found.counts.items():
             share = found.remainder[label]
-            table.add_row(escape(label), str(many), "" if share is None else f"{share:.2%}")
+            table.add_row(escape(label), str(many), "" if share is None else describe_left_over(share))
         make_console().print(table)
         for what, by_class in (("feature", found.features), ("pair", found.pairs)):
             for label, means in by_class.items():

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apportion.cli._messages import make_console, one_line_errors, warn_of_left_out
+from apportion.cli._messages import MaxRemainder, hold_to, make_console, one_line_errors, warn_of_left_out
 from apportion.cli.lists import Json, show, split
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from apportion.results.result import Result
     from apportion.results.table import Table
 
-METHODS = "lrp,IntegratedGradients(nodes=24),inputxgradient"
+METHODS = "auto,lrp,IntegratedGradients(nodes=24),inputxgradient"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,17 +47,19 @@ def put_to_test(
     ] = False,
     as_json: Json = False,
     out: Annotated[Path | None, typer.Option(help="Write the table here, as JSON.")] = None,
+    max_remainder: MaxRemainder = None,
 ) -> None:
     """Test explanations: methods beside random, uniform and reversed maps, with intervals."""
     with one_line_errors(quiet=as_json):
         names = None if tests is None else split(tests)
-        table = _table(inputs, split(methods), names, model, target, rows, panel)
+        table, explained = _table(inputs, split(methods), names, model, target, rows, panel)
         if out is not None:
             table.save(out)
         if as_json:
             typer.echo(json.dumps(table.to_dict(), indent=2, ensure_ascii=False))
         else:
             make_console().print(table)
+        hold_to(max_remainder, _remainders(explained))
 
 
 def list_tests(as_json: Json = False) -> None:
@@ -82,7 +87,8 @@ def _table(
     target: str | None,
     rows: int,
     panel: bool,
-) -> Table:
+) -> tuple[Table, list[Mapping[str, Result]]]:
+    """The table, and the explanations of each input by method."""
     from apportion.core.registry import from_repr
     from apportion.evaluation.compare import QUICK_TESTS, compare
     from apportion.pipeline.given import recognise
@@ -101,7 +107,7 @@ def _table(
     if set(methods) <= set(why):
         raise InputError("no method can explain all of the inputs: " + "; ".join(dict.fromkeys(why.values())))
     warn_of_left_out(why)
-    return join_tables(
+    table = join_tables(
         [
             compare(
                 ready.classifier,
@@ -115,3 +121,13 @@ def _table(
             for i, (ready, made, _) in enumerate(explained)
         ]
     )
+    return table, [made for _, made, _ in explained]
+
+
+def _remainders(explained: list[Mapping[str, Result]]) -> Iterator[tuple[str, float, float]]:
+    """What `hold_to` asks for, of each input and method that claims to add up."""
+    for made in explained:
+        for name, result in made.items():
+            if result.total is not None and result.remainder is not None:
+                whose = f"{name} of {result.input_name}" if result.input_name else name
+                yield whose, float(result.remainder[0]), float(result.total[0])

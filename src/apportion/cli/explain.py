@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apportion.cli._messages import make_console, name_files, one_line_errors, warn_of_left_out
+from apportion.cli._messages import (
+    MaxRemainder,
+    hold_to,
+    make_console,
+    name_files,
+    one_line_errors,
+    warn_of_left_out,
+)
 from apportion.cli.lists import Json, complete_methods, complete_models, split
 from apportion.errors import InputError
 
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
 
 OUT = Path("apportion-out")
 # Nodes are fixed: to its tolerance the integral takes hundreds of passes on a photo.
-COMPARED = "lrp,IntegratedGradients(nodes=24),inputxgradient,occlusion"
+COMPARED = "auto,lrp,IntegratedGradients(nodes=24),inputxgradient,occlusion"
 
 Model = Annotated[
     str | None,
@@ -59,9 +66,10 @@ def explain(
     method: Annotated[
         str,
         typer.Option(
-            help="A short name (see `apportion methods`) or a repr.", autocompletion=complete_methods
+            help="A short name (see `apportion methods`) or a repr; auto: by the kind of model.",
+            autocompletion=complete_methods,
         ),
-    ] = "lrp",
+    ] = "auto",
     target: Target = None,
     layer: Layer = None,
     row: Row = 0,
@@ -72,11 +80,12 @@ def explain(
         Path | None,
         typer.Option(help="Write page, picture and explanation into this folder.  [pictures: apportion-out]"),
     ] = None,
+    max_remainder: MaxRemainder = None,
 ) -> None:
     """Explain one decision. Without INPUT: a sentence and a photo, by three methods.
 
     \b
-    apportion explain "a painfully funny movie"
+    apportion explain "The plot is thin, but the acting is superb."
     apportion explain photo.jpg --method gradcam --target "tiger cat"
     apportion explain rows.csv --row 3 --method "IntegratedGradients(nodes=64)" --json
     apportion explain "not a bad film" --method ih --html pairs.html
@@ -120,6 +129,10 @@ def explain(
             typer.echo(json.dumps(summary(explanation), indent=2, ensure_ascii=False))
         else:
             name_files(console, [path for path in (html, png) if path is not None])
+        if explanation.total is not None and explanation.remainder is not None:
+            hold_to(
+                max_remainder, [(what.name, float(explanation.remainder[0]), float(explanation.total[0]))]
+            )
     return None
 
 
@@ -145,7 +158,7 @@ def compare(
     Each stands there with its tests. Methods that cannot explain this model are named and left out.
 
     \b
-    apportion compare "a painfully funny movie" --methods lrp,ig,lime
+    apportion compare "The plot is thin, but the acting is superb." --methods lrp,ig,lime
     apportion compare photo.jpg --methods lrp,gradcam,occlusion --html cat.html
     """
     with one_line_errors(quiet=as_json):

@@ -111,7 +111,7 @@ def _card(member: Member, shown: View) -> Card:
         "method": describe_method(explanation.method),
         "repr": repr(explanation.method),
         "target": explanation.label(index),
-        "balance": explanation.balance(index),
+        "balance": explanation.account(index),
         "share": None if total is None else _share(float(total[index]), apportioned),
         "cost": str(explanation.cost),
         "warnings": list(explanation.warnings),

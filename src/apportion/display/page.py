@@ -34,7 +34,7 @@ def page(
     found = sections(explanations, tests)
     data = Report(kind="report", sections=found, versions=versions(), same_scale=same_scale)
     plain = [
-        f"{e.notes.get('input', f'sample {i}')}: {e.label(i)}: {e.balance(i)}"
+        f"{e.notes.get('input', f'sample {i}')}: {e.label(i)}: {e.account(i)}"
         for e in explanations
         for i in range(len(e))
     ]
@@ -54,7 +54,7 @@ def summary(explanation: Result, index: int = 0) -> dict[str, Any]:
     shown = view(explanation, index)
     made = decision(explanation, index)
     target = explanation.target
-    remainder = explanation.remainder
+    remainder, left_over = explanation.remainder, explanation.left_over
     return {
         **{key: value for key, value in explanation.notes.items() if key in ("model", "input")},
         "method": repr(explanation.method),
@@ -65,6 +65,7 @@ def summary(explanation: Result, index: int = 0) -> dict[str, Any]:
         "total": None if explanation.total is None else float(explanation.total[index]),
         "apportioned": float(explanation.apportioned[index]),
         "remainder": None if remainder is None else float(remainder[index]),
+        "left_over": None if left_over is None else float(left_over[index]),
         "kind": KINDS[type(shown)],
         "features": _list_features(shown),
         "warnings": list(explanation.warnings),

@@ -32,13 +32,15 @@ def show(explanation: Result, console: Console, name: str, index: int = 0) -> No
     """Print the decision, the picture of why, and the balance."""
     console.print(heading(explanation, name, index))
     console.print(Padding(body(explanation, console, index), (1, 0)))
-    console.print(Text(explanation.balance(index), style="bold"), soft_wrap=True)
+    console.print(Text(explanation.account(index), style="bold"), soft_wrap=True)
     for told in explanation.warnings:
         console.print(Text(f"warning: {told}", style="yellow"), soft_wrap=True)
     ledger = getattr(explanation, "ledger", None)
     if ledger is not None:
         console.print(Padding(absorbed(ledger), (1, 0)))
-    console.print(Text(f"{explanation.method!r} · {explanation.cost}", style="dim"), soft_wrap=True)
+    how = f"{explanation.method!r} · {explanation.cost}"
+    chosen = explanation.notes.get("chosen")
+    console.print(Text(f"{how} · chosen: {chosen}" if chosen else how, style="dim"), soft_wrap=True)
 
 
 def heading(explanation: Result, name: str, index: int = 0) -> Text:
@@ -156,7 +158,7 @@ def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]]
         largest = [
             f"{' '.join(name.split()):.30} {format_signed(value, abs(top[0][1]))}" for name, value in top
         ]
-        lines = [Text(explanation.balance()), Text(" · ".join(largest) or "every value is zero", "dim")]
+        lines = [Text(explanation.account()), Text(" · ".join(largest) or "every value is zero", "dim")]
         if scores:
             said = [
                 f"{s.test.split('(')[0]} {format_number(s.mean, abs(s.mean))} ({s.direction})" for s in scores

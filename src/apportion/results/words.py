@@ -63,6 +63,34 @@ def write_sum(total: float, parts: Mapping[str, float]) -> str:
     return f"total {texts[0]} = {' '.join(terms)}"
 
 
+def write_share(share: float) -> str:
+    """A share in percent, to two digits below ten percent.
+
+    >>> write_share(0.0), write_share(0.00031), write_share(0.024), write_share(1.254)
+    ('0 %', '0.031 %', '2.4 %', '125 %')
+    """
+    percent = 100 * share
+    if percent and percent < 0.01:
+        return "less than 0.01 %"
+    if percent >= 1e4:
+        return "more than 10000 %"
+    return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
+
+
+ADDS_UP = 0.01  # share of |total| up to which an explanation is said to add up
+WARN_FROM = 0.2  # share of |total| from which a remainder is told in a warning
+
+
+def describe_left_over(share: float) -> str:
+    """The share of a total that is left over, as a number and as a word.
+
+    >>> describe_left_over(0.0), describe_left_over(0.5)
+    ('0 % left over: adds up', '50 % left over: does not add up')
+    """
+    word = "adds up" if share <= ADDS_UP else "nearly adds up" if share <= WARN_FROM else "does not add up"
+    return f"{write_share(share)} left over: {word}"
+
+
 def _exact(left: float, scale: float) -> float:
     """What is left of numbers of this scale, without what adding floats leaves."""
     return left if abs(left) > 1e-9 * scale else 0.0

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
+from apportion.core.features import Features
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
@@ -23,6 +24,7 @@ from apportion.methods.interactions.smoothing import TWICE, record_kinks, refuse
 from apportion.methods.paths.integrated_gradients import check_accuracy, warn_of_shortfalls
 from apportion.methods.paths.paths import Paths
 from apportion.methods.paths.quadrature import MOST_LOG_NODES, panel
+from apportion.methods.paths.token_baselines import known_baseline, naming, note_of
 from apportion.results.interactions import Interactions
 
 # A matrix larger than this is a mistake more often than a wish.
@@ -52,7 +54,7 @@ class IntegratedHessians:
     and one double-backward pass for each group; plus three passes per node for finding the panels.
 
     Attributes:
-        baseline (float, default 0.0): The x′ of every entry (of every embedding entry for token ids).
+        baseline (float or str, default 0.0): The x′ of every entry, as in IntegratedGradients.
         groups (int or list of lists of int, default None): One feature of several entries: the side of square
             patches, or lists of flat entries (or tokens); in the call `groups=` also takes a tensor with the group
             of each. None: each entry of a floating point input, each token of a text.
@@ -76,7 +78,7 @@ class IntegratedHessians:
     [[[1.5, 1.5], [1.5, 1.5]]]
     """
 
-    baseline: float = 0.0
+    baseline: float | str = 0.0
     groups: int | Sequence[Sequence[int]] | None = None
     pairs: Sequence[int | tuple[int, int]] | None = None
     tolerance: float = 1e-2
@@ -105,14 +107,18 @@ class IntegratedHessians:
         inputs: Inputs,
         target: Target = None,
         *,
-        baseline: Inputs | float | None = None,
+        baseline: Inputs | float | str | None = None,
         groups: GroupsLike = None,
+        mask: int | None = None,
+        features: Sequence[Features] = (),
     ) -> Interactions:
         subject = Gradients(model, inputs, target, self.at)
         met: set[str] = set()
         score = subject.forward(Substitution(record_kinks(met), model=subject.model))
         made = with_call(self, subject.inputs, baseline=baseline, groups=groups)
-        paths = Paths.between(subject, score, made.baseline)
+        begins = known_baseline(subject, score, made.baseline, mask)
+        made = naming(made, begins)
+        paths = Paths.between(subject, score, begins, mask, features)
         grouped = groups_of(subject, score, paths.steps(torch.arange(paths.many)), made.groups)
         if len(grouped) ** 2 * subject.batch > MOST_ENTRIES:
             raise InputError(
@@ -161,6 +167,7 @@ class IntegratedHessians:
             notes={
                 "nodes": max(int((r.second != 0).sum()) for r in sums.rules),
                 "baselines": paths.baselines,
+                **note_of(begins),
                 "smoothed": smoothed,
                 "beta": tuple(min(beta, BETAS[-1]) for beta in betas) if smoothed else None,
             },

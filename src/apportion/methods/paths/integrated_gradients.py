@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
+from apportion.core.features import Features
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients
 from apportion.errors import InputError, check, check_whole, did_you_mean
+from apportion.methods.paths.bisection import integrate_by_halves
 from apportion.methods.paths.paths import Paths, pieces
 from apportion.methods.paths.quadrature import RULES, Array
+from apportion.methods.paths.token_baselines import known_baseline, naming, note_of
 from apportion.results.explanation import Explanation
 
 
@@ -25,10 +28,15 @@ class IntegratedGradients:
     """Integrate the gradient on the line from a baseline to the input (Sundararajan et al. 2017):
     `φᵢ = (xᵢ − x′ᵢ) ∫₀¹ ∂ᵢf(x′ + α(x − x′)) dα`.
 
-    The values add up to `total`, `f(x) − f(x′)`. Nodes are doubled, from 8, for the paths whose |remainder| is
-    above the tolerance; a warning on the explanation says where that was not enough, or where the number format
-    cannot tell so small a remainder from zero. A total near zero counts as 1 % of what the score spans along the
-    path.
+    The values add up to `total`, `f(x) − f(x′)`. A path whose |remainder| at 8 nodes is above the tolerance is divided
+    into panels, and those again where the gradient is hard to integrate (by the rules other than Gauss, the nodes
+    are doubled); a warning on the explanation says where that was not enough, or where the number format cannot tell
+    so small a remainder from zero. A total near zero counts as 1 % of what the score spans along the path.
+
+    Token ids begin, by default, at a token that says nothing to the model, named in `notes["baseline"]` of the result:
+    "mask" (what a `Classifier` hides words with, or `mask=` in the call), else "pad" or "end" (as the model's
+    configuration or its embedding says), else "mean" (of all embeddings). Special tokens stay as they are, where
+    `features=` or the configuration says which these are. "zero" is the embedding of zeros.
 
     In the call, `baseline=` takes tensors in the form of the inputs (token ids too; a dict may name some inputs
     only), or with one more leading dimension for several: then the values are the mean over the baselines
@@ -37,7 +45,8 @@ class IntegratedGradients:
     node and baseline.
 
     Attributes:
-        baseline (float, default 0.0): The x′ of every entry (of every embedding entry for token ids).
+        baseline (float or str, default 0.0): The x′ of every entry (of every embedding entry for token ids), or one of
+            the names above; 0.0: for token ids, the first of them that is known.
         nodes (int, default None): Nodes of each path, used as they are; None: as many as the tolerance needs.
         tolerance (float, default 0.01, share of |total|): Largest |remainder| of a path.
         max_nodes (int, default 512): Most nodes of a path.
@@ -51,7 +60,7 @@ class IntegratedGradients:
     [[3.0, 3.0]]
     """
 
-    baseline: float = 0.0
+    baseline: float | str = 0.0
     nodes: int | None = None
     tolerance: float = 1e-2
     max_nodes: int = 512
@@ -67,12 +76,21 @@ class IntegratedGradients:
         RULES[self.rule](self.nodes or 8)  # a rule says itself how few nodes it can do with
 
     def __call__(
-        self, model: Model, inputs: Inputs, target: Target = None, *, baseline: Inputs | float | None = None
+        self,
+        model: Model,
+        inputs: Inputs,
+        target: Target = None,
+        *,
+        baseline: Inputs | float | str | None = None,
+        mask: int | None = None,
+        features: Sequence[Features] = (),
     ) -> Explanation:
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         made = with_call(self, subject.inputs, baseline=baseline)
-        paths = Paths.between(subject, score, made.baseline)
+        begins = known_baseline(subject, score, made.baseline, mask)
+        made = naming(made, begins)
+        paths = Paths.between(subject, score, begins, mask, features)
         values = [torch.zeros_like(end) for end in paths.ends]  # (batch, …) each
         missed: set[int] = set()
         coarse: set[int] = set()
@@ -89,12 +107,18 @@ class IntegratedGradients:
             if self.nodes
             else warn_of_shortfalls(paths, missed, coarse - missed, f"after max_nodes={self.max_nodes} nodes")
         )
-        notes = {"nodes": most, "baselines": paths.baselines}
+        notes = {"nodes": most, "baselines": paths.baselines, **note_of(begins)}
         return subject.explanation(made, score, values, paths.totals(), warnings=warnings, notes=notes)
 
     def _converge(self, paths: Paths, block: Tensor) -> tuple[list[Tensor], int, Tensor, Tensor]:
         """The values of each path, the most nodes used, and the paths that are not within tolerance: for want of
         nodes, and for want of digits."""
+        if not self.nodes and self.rule == "gauss-legendre":
+            means, most, short, rough = integrate_by_halves(
+                paths, block, self.tolerance, self.max_nodes, self.chunk
+            )
+            steps = paths.steps(block)
+            return [mean * step for mean, step in zip(means, steps, strict=True)], most, short, rough
         values = [torch.zeros_like(end[block % paths.batch]) for end in paths.ends]  # (paths, …) each
         still = torch.arange(len(block))
         rounded: list[Tensor] = []

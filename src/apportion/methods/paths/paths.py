@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.features import Features
 from apportion.core.from_call import given_of
 from apportion.core.inputs import Held, Inputs, unmarked
 from apportion.core.numbers import holds
 from apportion.core.trees import keyed
 from apportion.engines.substitution import HARMLESS, Gradients, Score, Substitute, Substitution
 from apportion.errors import InputError
+from apportion.methods.paths.token_baselines import starts_of
 
 # A remainder is compared with |total|, but with no less than this share of what the score spans along the
 # path: where f(x) equals f(x′) no finite accuracy would be a share of the total.
@@ -44,10 +46,17 @@ class Paths:
     at_ends: Tensor = field(default_factory=lambda: torch.empty(0))
 
     @classmethod
-    def between(cls, subject: Gradients, score: Score, baseline: Inputs | float) -> Paths:
+    def between(
+        cls,
+        subject: Gradients,
+        score: Score,
+        baseline: Inputs | float | str,
+        mask: int | None = None,
+        features: Sequence[Features] = (),
+    ) -> Paths:
         """The paths to the leaves of `score`, from what the caller gave as `baseline`."""
         ends = [leaf.detach() for leaf in score.leaves]
-        paths = cls(subject, baselines_of(subject, score, ends, baseline), ends)
+        paths = cls(subject, baselines_of(subject, score, ends, baseline, mask, features), ends)
         at_ends = score.value.detach().double().cpu().repeat(paths.baselines)
         at_starts = paths.values(torch.arange(paths.many), torch.zeros(paths.many))
         paths = replace(paths, at_starts=at_starts, at_ends=at_ends)
@@ -151,10 +160,18 @@ def pieces(rows: Tensor, chunk: int) -> list[Tensor]:
 
 
 def baselines_of(
-    subject: Gradients, score: Score, ends: list[Tensor], baseline: Inputs | float
+    subject: Gradients,
+    score: Score,
+    ends: list[Tensor],
+    baseline: Inputs | float | str,
+    mask: int | None = None,
+    features: Sequence[Features] = (),
 ) -> list[Tensor]:
-    """One (baselines, batch or 1, …) tensor for each leaf."""
+    """One (baselines, batch or 1, …) tensor for each leaf. `mask` is the token that a baseline called "mask" puts in
+    the place of those that `features` do not call special."""
     baseline = given_of(baseline)
+    if isinstance(baseline, str):
+        return starts_of(subject, score, ends, baseline, mask, features)
     if isinstance(baseline, int | float) and math.isfinite(baseline):
         number = torch.tensor(baseline, dtype=torch.float64)
         return [_in_format_of(end, number).expand(1, *end[:1].shape) for end in ends]

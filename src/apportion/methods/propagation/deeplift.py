@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
+from apportion.core.features import Features
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
@@ -18,6 +19,7 @@ from apportion.core.trees import tensors_in
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute, Substitution, no_derivatives
 from apportion.engines.substitution.unseen import Unseen, check_visible, describe_unseen
 from apportion.methods.paths.paths import baselines_of
+from apportion.methods.paths.token_baselines import known_baseline, naming, note_of
 from apportion.methods.propagation._deeplift_constants import Constants
 from apportion.methods.propagation._deeplift_rules import COMPOSED, RULES, other
 from apportion.results.explanation import Explanation
@@ -44,7 +46,7 @@ class DeepLIFT:
     InputError for shapes that do not fit. Cost: one forward pass, and for each baseline two more and a backward pass.
 
     Attributes:
-        baseline (float, default 0.0): The reference of every entry, of every embedding entry for token ids.
+        baseline (float or str, default 0.0): The reference of every entry, as the baseline of IntegratedGradients.
         at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
@@ -52,18 +54,27 @@ class DeepLIFT:
     True
     """
 
-    baseline: float = 0.0
+    baseline: float | str = 0.0
     at: str | Sequence[str] | None = None
 
     def __call__(
-        self, model: Model, inputs: Inputs, target: Target = None, *, baseline: Inputs | float | None = None
+        self,
+        model: Model,
+        inputs: Inputs,
+        target: Target = None,
+        *,
+        baseline: Inputs | float | str | None = None,
+        mask: int | None = None,
+        features: Sequence[Features] = (),
     ) -> Explanation:
         subject = Gradients(model, inputs, target, self.at)
         check_visible(subject.model)
         first = subject.forward(grad=False)
         ends = [leaf.detach() for leaf in first.leaves]
         made = with_call(self, subject.inputs, baseline=baseline)
-        every = baselines_of(subject, first, ends, made.baseline)
+        begins = known_baseline(subject, first, made.baseline, mask)
+        made = naming(made, begins)
+        every = baselines_of(subject, first, ends, begins, mask, features)
         values, total = [torch.zeros_like(end) for end in ends], torch.zeros_like(first.value)
         warnings: tuple[str, ...] = ()
         for one in zip(*every, strict=True):  # (batch or 1, …) for each leaf
@@ -82,7 +93,8 @@ class DeepLIFT:
             size = score.value.detach().abs() + at_reference.abs()
             warnings += met.told(float(size.sum()), first.dtype)
         warnings = tuple(dict.fromkeys(warnings))
-        found = subject.explanation(made, first, values, total=total, warnings=warnings)
+        notes = note_of(begins)
+        found = subject.explanation(made, first, values, total=total, warnings=warnings, notes=notes)
         return found if found.warnings else replace(found, warnings=_warn_of_remainder(found))
 
 

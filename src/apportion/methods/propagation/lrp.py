@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from apportion.core.calling import Model
 from apportion.core.inputs import Inputs
@@ -22,8 +21,6 @@ from apportion.results.ledger import Ledger
 
 OPERATIONS = (TABLE, COMPOSED, other)
 
-NEARLY_ALL = 0.9  # share of the score; a remainder above it is told in a warning
-
 
 @dataclass(frozen=True)
 class LRP:
@@ -31,9 +28,8 @@ class LRP:
 
     `total` is the explained score; what biases, the stabiliser and operations without a rule absorb is the
     remainder. An operation without a rule passes relevance by its gradient and is named in the warnings with the
-    amount. A remainder of nearly the whole score is told in a warning, too. The notes say which composite was
-    used. Cost: one forward and one backward pass (the rules other than LRP-0 and LRP-ε evaluate their layer once
-    or twice more).
+    amount. The notes say which composite was used. Cost: one forward and one backward pass (the rules other than
+    LRP-0 and LRP-ε evaluate their layer once or twice more).
 
     Attributes:
         composite (str or Composite, default None): Which rule a layer gets; a name is one of `COMPOSITES`; None: by
@@ -71,7 +67,7 @@ class LRP:
         values = [
             torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.leaves, gradients, direct, strict=True)
         ]
-        made = subject.explanation(
+        return subject.explanation(
             self,
             score,
             values,
@@ -80,20 +76,6 @@ class LRP:
             ledger=_fill_ledger(state, score, values) if self.ledger else None,
             notes=notes,
         )
-        return replace(
-            made, warnings=(*made.warnings, *_warn_of_remainder(score.value.detach(), made.apportioned))
-        )
-
-
-def _warn_of_remainder(total: Tensor, apportioned: Tensor) -> tuple[str, ...]:
-    many = int(((total - apportioned).abs() > NEARLY_ALL * total.abs()).sum())
-    if not many:
-        return ()
-    whose = f" of {many} of {len(total)} samples" if len(total) > 1 else ""
-    return (
-        f"the remainder{whose} is nearly the whole score, or more: biases and stabilisers "
-        "took it, so the values say where, not how much (DeepLIFT and Integrated Gradients add up)",
-    )
 
 
 def _warn_of_gaps(state: Propagation) -> tuple[str, ...]:

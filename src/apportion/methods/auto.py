@@ -1,0 +1,82 @@
+"""The default: the method that was found to be faithful and to add up on models of this kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from inspect import signature
+from typing import Any
+
+import numpy as np
+
+from apportion.core.calling import Model
+from apportion.core.features import Features
+from apportion.core.inputs import Inputs
+from apportion.core.modules_behind import modules_behind
+from apportion.core.target import Target
+from apportion.errors import InputError
+from apportion.methods.hiding.kernelshap import KernelSHAP
+from apportion.methods.propagation.deeplift import DeepLIFT
+from apportion.results.explanation import Explanation
+
+_LANGUAGE_MODELS = ("causallm", "lmhead")
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Explain by the method that is faithful and adds up on such a model, as the bench of trained models found.
+
+    Networks are explained by DeepLIFT, whose values add up to the score minus that of the reference (zero, or zero
+    embeddings) in three forward passes and one backward; language models and what leaves PyTorch, such as a forest, by
+    Kernel SHAP, whose values add up to the score minus that of the input with all features hidden. Where the first
+    choice cannot be had, the next is taken. `method` of the explanation is the method that was used, and its notes
+    say why (`chosen`). Cost: that of the method; a choice that could not be had may have run the model once or twice.
+
+    Attributes:
+        at (str or list of str, default None): Modules to explain instead of the inputs, by DeepLIFT; None: the inputs.
+
+    >>> import torch
+    >>> Auto()(torch.nn.Linear(3, 2), torch.ones(1, 3), target=0).method
+    DeepLIFT(baseline=0.0, at=None)
+    """
+
+    at: str | Sequence[str] | None = None
+
+    def __call__(
+        self,
+        model: Model,
+        inputs: Inputs,
+        target: Target = None,
+        *,
+        features: Sequence[Features] | None = None,
+        mask: int | None = None,
+    ) -> Explanation:
+        known = {"features": features, "mask": mask}
+        refused: list[InputError] = []
+        for method, why in _candidates(model, inputs, self.at):
+            asked = signature(method).parameters
+            try:
+                made = method(
+                    model, inputs, target, **{name: it for name, it in known.items() if name in asked}
+                )
+            except InputError as error:
+                refused.append(error)
+                continue
+            before = "".join(f"; not the first choice: {error}" for error in refused)
+            explained: Explanation = replace(made, notes={**made.notes, "chosen": why + before})
+            return explained
+        # What is wrong with the model or the inputs is told by every method alike.
+        raise refused[0]
+
+
+def _candidates(model: Model, inputs: Any, at: str | Sequence[str] | None) -> Iterator[tuple[Any, str]]:
+    """Methods in the order of the bench, and what speaks for each."""
+    if at is not None:
+        yield DeepLIFT(at=at), "it explains layers, and it adds up"
+        return
+    modules = [module for one in modules_behind(model) for module in one.modules()]
+    if any(word in type(module).__name__.lower() for module in modules for word in _LANGUAGE_MODELS):
+        yield KernelSHAP(samples=256, exact=8), "the most faithful on language models, and it adds up"
+    if not isinstance(inputs, np.ndarray):
+        yield DeepLIFT(), "faithful on networks, and it adds up"
+    yield KernelSHAP(), "its values add up, and it needs no gradient"

@@ -1,0 +1,69 @@
+"""The default: which method it takes, and that it adds up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import apportion as ap
+import small
+from apportion.errors import InputError
+from apportion.methods.auto import Auto
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "bert"])
+def test_networks_are_explained_by_deeplift_and_the_values_add_up(name: str):
+    made = getattr(small, name)()
+    model, inputs = made[:2]
+    found = ap.explain(model, inputs, target=0)
+    assert isinstance(found.method, ap.DeepLIFT)
+    assert found.notes["chosen"] == "faithful on networks, and it adds up"
+    assert float(found.left_over.max()) <= 0.01
+    again = found.method(model, inputs, 0)
+    assert torch.equal(again.apportioned, found.apportioned)
+
+
+def test_what_leaves_pytorch_is_explained_by_kernel_shap_and_the_reason_is_kept():
+    def forest(rows: np.ndarray) -> np.ndarray:
+        return np.stack([rows[:, 0] * rows[:, 1], rows[:, 2]], 1)
+
+    rows = np.array([[2.0, 3.0, 5.0]])
+    by_arrays = ap.explain(forest, rows, target=0)
+    by_tensors = ap.explain(lambda x: torch.from_numpy(forest(x.numpy())), torch.from_numpy(rows), target=0)
+    for found in (by_arrays, by_tensors):
+        assert isinstance(found.method, ap.KernelSHAP)
+        assert found.values[0].tolist() == pytest.approx([3.0, 3.0, 0.0])
+    assert "needs no gradient" in by_arrays.notes["chosen"]
+    assert "not the first choice: the model leaves PyTorch" in by_tensors.notes["chosen"]
+
+
+class ToyForCausalLM(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.head = nn.Embedding(7, 4), nn.Linear(4, 7)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.head(self.embedding(ids).cumsum(1).tanh()[:, -1])
+
+
+def test_language_models_are_explained_by_kernel_shap_over_their_tokens():
+    model = ToyForCausalLM().eval()
+    found = Auto()(model, torch.tensor([[1, 2, 3]]), 4)
+    assert isinstance(found.method, ap.KernelSHAP)
+    assert "language models" in found.notes["chosen"]
+    assert float(found.left_over) <= 1e-6
+
+
+def test_a_layer_is_explained_by_deeplift_and_by_nothing_else():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    assert Auto(at="0")(model, torch.ones(1, 3), 0).method == ap.DeepLIFT(at="0")
+    with pytest.raises(InputError, match="nearest"):
+        Auto(at="00")(model, torch.ones(1, 3), 0)
+
+
+def test_what_is_wrong_with_the_input_is_told_as_by_the_first_choice():
+    with pytest.raises(InputError, match="target is class 5, but the model has 2"):
+        ap.explain(nn.Linear(3, 2), torch.ones(1, 3), target=5)
