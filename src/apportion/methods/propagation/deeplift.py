@@ -95,7 +95,8 @@ class DeepLIFT:
         warnings = tuple(dict.fromkeys(warnings))
         notes = note_of(begins)
         found = subject.explanation(made, first, values, total=total, warnings=warnings, notes=notes)
-        return found if found.warnings else replace(found, warnings=_warn_of_remainder(found))
+        told = () if warnings or subject.warnings else _warn_of_remainder(found)
+        return replace(found, warnings=(*told, *found.warnings))
 
 
 def _warn_of_remainder(found: Explanation) -> tuple[str, ...]:
