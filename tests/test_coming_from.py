@@ -166,7 +166,7 @@ def test_quantus_takes_the_map_as_it_is() -> None:
     assert ap.EffectiveComplexity(partition=Pixels())(model, x, explanation).values.tolist() == theirs
 
 
-def test_numbers_of_each_sample_are_held_under_the_name_of_a_mask() -> None:
+def test_numbers_of_each_sample_are_held_by_a_mark_or_the_name_of_a_mask() -> None:
     torch.manual_seed(0)
     x, w = torch.randn(6, 6), torch.randn(6, 6)
 
@@ -175,6 +175,7 @@ def test_numbers_of_each_sample_are_held_under_the_name_of_a_mask() -> None:
 
     for method in (ap.InputXGradient(), ap.IntegratedGradients(), ap.Occlusion(), ap.KernelSHAP(chunk=6)):
         same(method(model, {"x": x, "attention_mask": w}, 0).values["x"], x * w, 1e-4)
+        same(method(model, (x, ap.held(w)), 0).values[0], x * w, 1e-4)
 
 
 def test_captum_layers_start_at_what_a_zero_input_gives(captum: Any) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -116,6 +117,13 @@ def scores_of(output: Any, batch: int, row: str = "sample", places: Tensor | Non
     """The (batch, classes) scores in what a model returned: a tensor, an object with `.logits`, a mapping
     with "logits", or a tuple that begins with one of these; errors call its rows `row`. Of a model that returns more
     axes they are those at the `places`, (batch, axes): the class, which is of no account here, and where it is."""
+    if is_one_number(output):
+        if batch > 1:
+            raise InputError(
+                f"the model returned one number for a batch of {batch}; accepted: one for each sample, ({batch},) or "
+                f"({batch}, classes), or one sample at a time, each row of which is then run alone"
+            )
+        return _checked(one_number(output).reshape(1, 1), row)
     found = tensor_of_scores(output)
     if found.dim() == 1:
         found = found.unsqueeze(1)
@@ -131,6 +139,10 @@ def scores_of(output: Any, batch: int, row: str = "sample", places: Tensor | Non
         )
     if found.shape[1] == 0:
         raise InputError(f"the model returned scores of shape {tuple(found.shape)}: there are no classes")
+    return _checked(found, row)
+
+
+def _checked(found: Tensor, row: str) -> Tensor:
     if not found.is_floating_point():
         raise InputError(f"the model returned {found.dtype} scores; accepted: floating point scores")
     if not all_finite(found):
@@ -173,6 +185,24 @@ def _at(places: Tensor, found: Tensor) -> Tensor:
         )
     rows = torch.arange(len(found), device=found.device)
     return found[(rows, slice(None), *where.T)]
+
+
+def is_one_number(output: Any) -> bool:
+    """Whether a model returned one number without an axis of samples: of Python or NumPy, or a tensor of it."""
+    if isinstance(output, Tensor | np.ndarray):
+        return output.ndim == 0
+    return isinstance(output, int | float | np.number) and not isinstance(output, bool)
+
+
+def one_number(output: Any) -> Tensor:
+    """That number as a tensor; whole ones of Python as a fraction."""
+    if isinstance(output, Tensor):
+        return output
+    if not is_one_number(output):
+        raise InputError(
+            f"the model returned one number for one row, and {type(output).__name__} for another"
+        )
+    return torch.tensor(float(output), dtype=torch.float64)
 
 
 _HINT = "; a function that returns several is wrapped to return one, as lambda x: model(x)[0]"

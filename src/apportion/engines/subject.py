@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, behind, is_multi_label, warn_about_training
+from apportion.core.calling import Model, behind, is_multi_label, warn_about_training, warned
 from apportion.core.inputs import Inputs, Values, checked_inputs
 from apportion.core.target import Neuron, Target, described, places_of, scores_of, tensor_of_scores
 from apportion.core.trees import all_finite, tensors_in
@@ -56,6 +56,7 @@ class Subject:
             target, self.batch
         )  # of a model that returns more than a score for each class
         self.warnings = warn_about_training(self.model)
+        self._unsteady = bool(self.warnings)
         self.rows_run = self.rows_differentiated = 0
 
     # ---- the scores ----
@@ -129,6 +130,32 @@ class Subject:
         """Count what another method took that explained the same."""
         self.rows_run += cost.forwards * self.batch
         self.rows_differentiated += cost.backwards * self.batch
+
+    # ---- whether the model is a function of one row ----
+
+    def tell_unsteady(self, told: Sequence[str]) -> None:
+        """Warn, once, of a model whose scores are not those of a function of one row."""
+        if told and not self._unsteady:
+            self._unsteady = True
+            self.warnings += warned(told)
+
+    def compare(self, first: Tensor, again: Tensor, output: Tensor) -> None:
+        """Warn if scores of the same rows, which must agree, differ by more than the rounding of an `output`."""
+        if self._unsteady or not first.numel():
+            return
+        rounding = max(1e-4, torch.finfo(output.dtype).eps ** 0.5) * float(output.detach().abs().amax())
+        first, again = first.detach().flatten(), again.detach().to(first).flatten()
+        apart = (first - again).abs()
+        if float(apart.amax()) > rounding:
+            worst = int(apart.argmax())
+            pair = f"{float(first[worst]):.6g} and then {float(again[worst]):.6g}"
+            self.tell_unsteady(
+                [
+                    f"the model scores the same input differently each time, such as {pair}, as where it draws random "
+                    "numbers, keeps something from call to call or depends on the other rows of the batch: the values "
+                    "do not add up to its output"
+                ]
+            )
 
     # ---- the result ----
 

@@ -21,6 +21,7 @@ from apportion.core.calling import (
     is_multi_label,
     is_regression,
     is_training,
+    one_by_one,
     same_random_state,
     warned,
 )
@@ -30,7 +31,15 @@ from apportion.core.numbers import is_frame, is_series, tensor_of
 from apportion.core.per_input import PerInput
 from apportion.core.places import samples_first, taking
 from apportion.core.progress import progress
-from apportion.core.target import Target, are_probabilities, classes_of, pick, resolve
+from apportion.core.target import (
+    Target,
+    are_probabilities,
+    classes_of,
+    is_one_number,
+    one_number,
+    pick,
+    resolve,
+)
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.masking.chunk_size import Largest, rows_a_chunk
 from apportion.engines.masking.cut import Ordered, counts, cut, fit_formats, misread, spread
@@ -120,6 +129,7 @@ class Masking(Subject):
         self.draws = max(part.replacement.draws for part in self.parts)
         self._random = torch.Generator().manual_seed(seed)
         self._guarded: bool | None = None
+        self._each_alone = False
         self._largest = Largest()
         self._squashed_by, self._unseen = "", False
         self._same_shapes = self.parts[0].replacement.keeps_shape
@@ -226,21 +236,20 @@ class Masking(Subject):
         self, masks: Tensor, rows: Tensor, found: Tensor, kept: Callable[[Tensor, Tensor], Tensor]
     ) -> None:
         """Warn if the inputs themselves, with nothing hidden, are not scored as they were alone."""
-        whole = masks.all(-1).expand(len(rows), masks.shape[-2]).to(found.device)
-        if self.warnings or not self._keeps_whole or not bool(whole.any()):
+        if not self._keeps_whole:
+            return
+        whole = masks.all(-1).expand(len(rows), masks.shape[-2])
+        if int(self.counts[rows].min()) < self.many:  # a mask may hide what a sample does not have
+            has = (torch.arange(self.many) < self.counts[rows][:, None]).to(masks.device, torch.float32)
+            hidden = (~masks).float() @ (has.T if masks.dim() == 2 else has[:, :, None])
+            whole = hidden.T == 0 if masks.dim() == 2 else hidden[:, :, 0] == 0
+        whole = whole.to(found.device)
+        if not bool(whole.any()):
             return
         row, mask = whole.nonzero().T
         samples = rows.to(row.device)[row].cpu()
-        alone = kept(self.output.index_select(0, samples.to(self.output.device)), samples).to(found)
-        rounding = max(1e-4, torch.finfo(self.output.dtype).eps ** 0.5) * float(self.output.abs().amax())
-        apart = float((found[row, mask] - alone).abs().amax())
-        if apart > rounding:
-            self.warnings += warned(
-                [
-                    f"the model scores the same input differently each time, by up to {apart:.3g}, as where it draws "
-                    "random numbers or depends on the other rows of the batch: the values do not add up to its output"
-                ]
-            )
+        alone = kept(self.output.index_select(0, samples.to(self.output.device)), samples)
+        self.compare(alone, found[row, mask], self.output)
 
     @property
     def _keeps_whole(self) -> bool:
@@ -344,6 +353,15 @@ class Masking(Subject):
         self.output = both[: self.batch]
         return both[self.batch :]
 
+    def _called(self, given: Any) -> Any:
+        return _call_with_array(self.model, given) if self.numpy else call_model(self.model, given)
+
+    def _alone(self, given: Any, size: int) -> Tensor:
+        """The number of each row, of a model that returns one number a call."""
+        if not self.numpy:
+            return one_by_one(self.model, given)
+        return torch.stack([one_number(self._called(given[i : i + 1])) for i in range(size)])
+
     def _run_once(self, inputs: Inputs, size: int, samples: Tensor | None) -> Tensor:
         guard = Substitution(model=self.model) if self._guarded is not False else None
         first = self._guarded is None
@@ -352,9 +370,13 @@ class Masking(Subject):
         met: list[Tensor] = []
         with torch.no_grad(), same as told, self._reading(met), guard or nullcontext(), sizes, last:
             given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
-            output = _call_with_array(self.model, given) if self.numpy else call_model(self.model, given)
-        self.warnings = self.warnings or warned(told)
+            output = self._alone(given, size) if self._each_alone else self._called(given)
+            if size > self.batch == 1 and is_one_number(output):
+                self._each_alone = True
+                output = self._alone(given, size)
+        self.tell_unsteady(told)
         if guard is not None:
+            self.tell_unsteady(sorted(guard.met.of_batch))
             output, met = map_tensors(output, guard.current), map_tensors(met, guard.current)
             # Only a model that writes into what outlives its run must be guarded in every later one.
             self._guarded = bool(guard.writes) or guard.met.spared or is_training(self.model)

@@ -17,14 +17,14 @@ from apportion.core.calling import (
     call_model,
     map_tensors_of,
     no_checkpoints,
+    one_by_one,
     same_random_state,
-    warned,
     with_gradients,
 )
 from apportion.core.inputs import Inputs, Values, offsets_of, placed
 from apportion.core.private_torch import original_of, without_functions
-from apportion.core.target import Target, pick, resolve
-from apportion.core.trees import map_tensors
+from apportion.core.target import Target, is_one_number, pick, resolve
+from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.subject import Subject
 from apportion.engines.substitution.engine import Substitution
 from apportion.engines.substitution.leaves import Beside, Leaves, Slot, ordinary
@@ -132,6 +132,8 @@ class Gradients(Subject):
         model = model.model if isinstance(model, Beside) else model
         super().__init__(original_of(behind(model)), inputs, target)
         self.at = at
+        self._alone = False  # whether a row must be run alone, since the model returns one number a call
+        self._first: Tensor | None = None  # the scores of the inputs themselves
         self.chained = ""  # a layer that is explained and is computed from another one that is
         names = (at,) if isinstance(at, str) else at or ()
         check("at", names, _are_names, "the name of a module, or several")
@@ -161,7 +163,6 @@ class Gradients(Subject):
             rows = torch.arange(self.batch, device=leaves[0].device).repeat(leaves[0].shape[0] // self.batch)
         with ExitStack() as stack:
             stack.enter_context(with_gradients())
-            stack.enter_context(no_checkpoints())
             inputs = map_tensors(self.inputs, lambda t: ordinary(t if rows is None else t[rows.to(t.device)]))
             read = "" if self.neuron is None else self.neuron.layer
             begun = Leaves(run, inputs, self.layers, leaves, grad, self.moved, self.via, read)
@@ -169,7 +170,7 @@ class Gradients(Subject):
             stack.enter_context(torch.set_grad_enabled(grad))
             stack.enter_context(begun.hooks())
             stack.enter_context(run)
-            output = call_model(self.model, begun.inputs)
+            output = self._called(begun)
             with without_functions():
                 output = map_tensors_of(output, run.settled)
                 scores = self.read_scores(output, begun.met, begun.batch, rows)
@@ -178,6 +179,9 @@ class Gradients(Subject):
         if not begun.made and not waiting:
             begun.complain()
         self._warn_after(run, told, begun)
+        if leaves is None and rows is None:
+            self._first = scores.detach() if self._first is None else self._first
+            self.compare(self._first, scores, scores)
         if self.chained and leaves is not None:
             raise InputError(
                 f"layer {self.chained!r} is computed from another one that is explained, or from an earlier call; "
@@ -185,6 +189,19 @@ class Gradients(Subject):
             )
         passed, via = begun.passed, begun.via_slots
         return Score(self, begun.made, begun.probes, begun.slots, scores.detach(), value, run, passed, via)
+
+    def _called(self, begun: Leaves) -> Any:
+        """What the model returns; of one that returns one number a call, that of each row of a sample."""
+        if not self._alone or begun.batch == 1:
+            output = call_model(self.model, begun.inputs)
+            self._alone = self.batch == 1 and is_one_number(output)
+            return output
+        if self.layers or any(not t.is_floating_point() for t in tensors_in(begun.inputs)):
+            raise InputError(
+                f"the model returned one number for a whole batch, and {begun.batch} rows are to be run at once; "
+                f"accepted: chunk=1, or a model that returns one for each row, ({begun.batch},)"
+            )
+        return one_by_one(self.model, begun.inputs)
 
     def _explained(self, scores: Tensor, rows: Tensor | None) -> Tensor:
         """The explained scalar of each row, (rows,)."""
@@ -197,7 +214,7 @@ class Gradients(Subject):
 
     def _warn_after(self, run: Substitution, told: Sequence[str], begun: Leaves) -> None:
         self.chained = self.chained or begun.chained
-        self.warnings = self.warnings or warned(told)
+        self.tell_unsteady([*told, *sorted(run.met.of_batch)])
         if run.met.transformed and not any("torch.func" in warning for warning in self.warnings):
             self.warnings += (
                 f"the model calls {', '.join(sorted(run.met.transformed))} under torch.func (as by vmap), where no "

@@ -135,7 +135,9 @@ def copy_model(model: Any) -> nn.Module:
             f"the model is {type(model).__name__}; accepted: a torch module, which can be trained"
         )
     try:
-        return copy.deepcopy(model).train().eval().requires_grad_()
+        with torch.no_grad():  # else the copy of a scripted child depends on the child
+            copied = copy.deepcopy(model)
+        return copied.train().eval().requires_grad_()
     except NotImplementedError:
         raise InputError(
             "the model is an exported program, which cannot be trained; accepted: the module that it was made of"

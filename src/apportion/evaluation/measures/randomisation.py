@@ -143,7 +143,7 @@ def randomised_copies(
         drawn_anew = False
         with torch.no_grad():
             for key in keys:
-                weight = changed.get_parameter(key)
+                weight = dict(changed.named_parameters())[key]  # also of scripted children
                 drawn = torch.randn(weight.shape, generator=generator).to(weight)
                 spread = weight.std() if weight.numel() > 1 else weight.abs().mean()
                 drawn_anew = drawn_anew or bool(spread != 0)

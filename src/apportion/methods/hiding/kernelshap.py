@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.core.settings import Told, later
+from apportion.core.settings import later
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition
 from apportion.errors import InputError, check, check_whole
@@ -27,7 +27,7 @@ from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True, repr=False)
-class KernelSHAP(Told, Surrogate):
+class KernelSHAP(Surrogate):
     """Estimate Shapley values by weighted least squares over coalitions (Lundberg & Lee 2017, theorem 2).
 
     A coalition of s of M features has the weight `(M − 1) / (C(M, s) s (M − s))`, and the values are made to add

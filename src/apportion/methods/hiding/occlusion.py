@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Inputs, is_side
 from apportion.core.per_input import PerInput
 from apportion.core.progress import progress
 from apportion.core.trees import keyed
@@ -72,7 +72,8 @@ class Occlusion(Hiding):
     def cut(self, inputs: Inputs) -> Partition | None:
         if self.patch is None and self.stride is None:
             return as_partition(self.partition)
-        items = keyed(inputs)
+        every = keyed(inputs)
+        items = [(key, x) for key, x in every if not is_side(key, x)]
         keys = [key for key, _ in items]
         for name in ("patch", "stride"):
             given = getattr(self, name)
@@ -88,7 +89,9 @@ class Occlusion(Hiding):
         }
         if isinstance(inputs, Tensor):
             return cells[None]
-        return as_partition(cells if isinstance(inputs, Mapping) else tuple(map(cells.get, keys)))
+        return as_partition(
+            cells if isinstance(inputs, Mapping) else tuple(cells.get(key) for key, _ in every)
+        )
 
     def explain(self, masking: Masking) -> Explanation:
         places, windows = torch.arange(masking.many), self.stride is not None

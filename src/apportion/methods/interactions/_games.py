@@ -86,7 +86,10 @@ def _score_coalitions(paths: Paths, groups: Groups, path: int, masks: Tensor) ->
         kept = masks.to(step.device)[:, ids[sample % len(ids)]].view(step.shape)
         points.append(start[path // paths.batch, sample % start.shape[1]] + step * kept)
     score = paths.subject.forward(leaves=points, rows=which % paths.batch, grad=False)
-    return score.value.detach().double().cpu()
+    found = score.value.detach().double().cpu()
+    for here, known in ((masks.all(1), paths.at_ends), (~masks.any(1), paths.at_starts)):
+        paths.subject.compare(known[which[here]], found[here], score.output)
+    return found
 
 
 def _of_function(

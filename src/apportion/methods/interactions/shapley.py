@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, with_gradients
+from apportion.core.calling import Model, same_random_state, with_gradients
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
@@ -85,8 +85,9 @@ class ShapleyInteractions:
                 masks = torch.as_tensor(np.asarray(coalitions, dtype=bool)).view(-1, many)
                 return (game.score(sample, masks) - none).numpy()
 
-            sampler = approximators.SHAPIQ(n=many, max_order=2, index=self.index, random_state=self.seed)
-            found = sampler.approximate(budget=min(self.budget, 2**many), game=play)
+            with same_random_state(game.subject.inputs):  # shapiq seeds those of Python and NumPy
+                sampler = approximators.SHAPIQ(n=many, max_order=2, index=self.index, random_state=self.seed)
+                found = sampler.approximate(budget=min(self.budget, 2**many), game=play)
             for members, value in found.dict_values.items():
                 if len(members) == 1:
                     values[sample, members[0], members[0]] = value
@@ -102,7 +103,8 @@ class ShapleyInteractions:
 
 def _import_shapiq() -> ModuleType:
     try:
-        import shapiq.approximator
+        with same_random_state(()):  # what it imports draws
+            import shapiq.approximator
     except ImportError as error:
         raise InputError(
             f"ShapleyInteractions needs shapiq ({error}); install it with: pip install 'apportion[interactions]'"

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from apportion.core.features import Features
 from apportion.core.from_call import given_of
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Held, Inputs, unmarked
 from apportion.core.numbers import holds
+from apportion.core.trees import keyed
 from apportion.engines.substitution import HARMLESS, Gradients, Score, Substitute, Substitution
 from apportion.errors import InputError
 from apportion.methods.paths.token_baselines import starts_of
@@ -58,7 +59,9 @@ class Paths:
         paths = cls(subject, baselines_of(subject, score, ends, baseline, mask, features), ends)
         at_ends = score.value.detach().double().cpu().repeat(paths.baselines)
         at_starts = paths.values(torch.arange(paths.many), torch.zeros(paths.many))
-        return replace(paths, at_starts=at_starts, at_ends=at_ends)
+        paths = replace(paths, at_starts=at_starts, at_ends=at_ends)
+        paths._compare_starts(score)
+        return paths
 
     @property
     def batch(self) -> int:
@@ -85,7 +88,26 @@ class Paths:
             part = places.to(end).view(-1, *[1] * (end.dim() - 1))  # (rows, 1, …)
             points.append(torch.lerp(self._start_of(start, row), end[row % self.batch], part))  # (rows, …)
         run = Substitution(self.table, model=self.subject.model)
-        return self.subject.forward(run, points, which % self.batch, grad)
+        score = self.subject.forward(run, points, which % self.batch, grad)
+        for place, known in ((0.0, self.at_starts), (1.0, self.at_ends)):
+            if len(known) and bool((here := places == place).any()):
+                self.subject.compare(
+                    known[which[here]], score.value[here.to(score.value.device)], score.output
+                )
+        return score
+
+    def _compare_starts(self, score: Score) -> None:
+        """Samples that have the start in common, and no input beside it, have one score there for each target."""
+        inputs = keyed(self.subject.inputs)
+        alone = not self.subject.layers and all(slot.positions is None for slot in score.slots)
+        shared = all(start.shape[1] == 1 for start in self.starts)
+        if not (alone and shared and len(score.slots) == len(inputs)):
+            return
+        target = self.subject.resolved
+        kind = target.tolist() if isinstance(target, Tensor) else [0] * self.batch
+        first = torch.tensor([kind.index(one) for one in kind])
+        found = self.at_starts.view(self.baselines, self.batch)
+        self.subject.compare(found[:, first], found, score.output)
 
     def values(self, which: Tensor, places: Tensor, chunk: int = 32) -> Tensor:
         """The scores at these places: (rows,) in double precision on the CPU."""
@@ -168,6 +190,10 @@ def baselines_of(
             raise InputError(f"baseline names input {key!r}; the inputs are {list(inputs)}")
         if not bool(torch.isfinite(tensor).all()):
             raise InputError("baseline contains NaN or infinite numbers")
+        if isinstance(inputs[key], Held) and not torch.equal(unmarked(tensor), unmarked(inputs[key])):
+            raise InputError(
+                f"baseline names input {key!r}, which is held; accepted: one of what is explained"
+            )
     direct = len(ends) == 1 and len(given) == 1
     if direct and score.slots[0].positions is not None and next(iter(given.values())).is_floating_point():
         return [stack_baselines(next(iter(given.values())), ends[0], "the embedding")]

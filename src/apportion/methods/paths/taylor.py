@@ -89,7 +89,9 @@ class Taylor:
                 f"no root point was found; closest came {near}. Try more steps, other bounds, or a score "
                 "that changes sign, such as target=Contrast(predicted class, another class)"
             )
-        gradients = subject.forward(leaves=roots).gradients()
+        at_roots = subject.forward(leaves=roots)
+        subject.compare(left, at_roots.value, score.output)
+        gradients = at_roots.gradients()
         values = [(x - root) * g for x, root, g in zip(ends, roots, gradients, strict=True)]
         distance = _flatten([x - root for x, root in zip(ends, roots, strict=True)]).norm(dim=1).tolist()
         notes = {"root_score": tuple(left.tolist()), "distance": tuple(distance)}
