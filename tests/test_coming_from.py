@@ -166,7 +166,7 @@ def test_quantus_takes_the_map_as_it_is() -> None:
     assert ap.EffectiveComplexity(partition=Pixels())(model, x, explanation).values.tolist() == theirs
 
 
-def test_numbers_of_each_sample_are_held_under_the_name_of_a_mask() -> None:
+def test_numbers_of_each_sample_are_held_by_a_mark_or_the_name_of_a_mask() -> None:
     torch.manual_seed(0)
     x, w = torch.randn(6, 6), torch.randn(6, 6)
 
@@ -175,6 +175,7 @@ def test_numbers_of_each_sample_are_held_under_the_name_of_a_mask() -> None:
 
     for method in (ap.InputXGradient(), ap.IntegratedGradients(), ap.Occlusion(), ap.KernelSHAP(chunk=6)):
         same(method(model, {"x": x, "attention_mask": w}, 0).values["x"], x * w, 1e-4)
+        same(method(model, (x, ap.held(w)), 0).values[0], x * w, 1e-4)
 
 
 def test_captum_layers_start_at_what_a_zero_input_gives(captum: Any) -> None:
@@ -206,3 +207,118 @@ def test_zennit_wsquare_without_the_bias() -> None:
     (theirs,) = torch.autograd.grad(score, x, torch.eye(3, dtype=torch.float64)[1] * score.detach())
     handle.remove()
     same(ours.values, theirs)
+
+
+def test_captum_places_of_layers_and_neurons(captum: Any) -> None:
+    model, x, baseline = network(), rows(), rows()
+    layer, at = model[1], {"baselines": baseline, "target": 1}
+    path = ap.IntegratedGradients(at="1", path="inputs", nodes=50)
+    theirs = captum.LayerConductance(model, layer).attribute(x, n_steps=2000, **at)
+    same(ap.IntegratedGradients(at="1", path="inputs")(model, x, 1, baseline=baseline).values, theirs, 2e-3)
+    theirs = captum.InternalInfluence(model, layer).attribute(x, n_steps=50, **at)
+    influence = ap.IntegratedGradients(at="1", path="inputs", nodes=50, multiply_by_inputs=False)
+    same(influence(model, x, 1, baseline=baseline).values, theirs)
+    assert path(model, x, 1, baseline=baseline).total is not None
+    theirs = captum.NeuronConductance(model, layer).attribute(x, neuron_selector=2, n_steps=50, **at)
+    through = ap.IntegratedGradients(through=ap.Neuron("1", 2), nodes=50)
+    same(through(model, x, 1, baseline=baseline).values, theirs)
+    neuron = ap.Neuron("1", 2)
+    theirs = captum.NeuronIntegratedGradients(model, layer).attribute(x, 2, baselines=baseline, n_steps=50)
+    same(ap.IntegratedGradients(nodes=50)(model, x, neuron, baseline=baseline).values, theirs)
+    theirs = captum.NeuronGradient(model, layer).attribute(x, 2)
+    same(ap.SmoothGrad(samples=1, noise=0)(model, x, neuron).values, theirs)
+    theirs = captum.NeuronFeatureAblation(model, layer).attribute(x, 2)
+    same(ap.Occlusion()(model, x, neuron).values, theirs)
+    theirs = captum.LayerIntegratedGradients(model, layer).attribute(
+        x, attribute_to_layer_input=True, n_steps=50, **at
+    )
+    given = ap.IntegratedGradients(at="1:input", nodes=50)
+    same(given(model, x, 1, baseline=baseline).values, theirs)
+
+
+def test_captum_without_the_factor_and_over_many_baselines(captum: Any) -> None:
+    model, x, data = network(), rows(), rows(4)
+    for made, theirs in (
+        (ap.IntegratedGradients(nodes=50, multiply_by_inputs=False), captum.IntegratedGradients),
+        (ap.DeepLIFT(multiply_by_inputs=False), captum.DeepLift),
+    ):
+        found = theirs(model, multiply_by_inputs=False).attribute(x, baselines=data[:2], target=1)
+        same(made(model, x, 1, baseline=data[:2]).values, found)
+    found = captum.LayerDeepLiftShap(model, model[1]).attribute(x, baselines=data, target=1)
+    same(ap.DeepLIFT(at="1")(model, x, 1, baseline=data[:, None]).values, found)
+    found = captum.NeuronDeepLiftShap(model, model[1]).attribute(x, 2, baselines=data)
+    same(ap.DeepLIFT()(model, x, ap.Neuron("1", 2), baseline=data[:, None]).values, found)
+
+
+def test_captum_deep_lift_at_the_input_of_a_nonlinearity_does_not_add_up(captum: Any) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+    x, baseline = rows(), rows()
+    fall = (model(x) - model(baseline))[:, 1].detach()
+    theirs = captum.LayerDeepLift(model, model[1]).attribute(
+        x, baselines=baseline, target=1, attribute_to_layer_input=True
+    )
+    assert (theirs.sum(1) - fall).abs().max() > 0.01
+    same(ap.DeepLIFT(at="1:input")(model, x, 1, baseline=baseline).values.sum(1), fall)
+
+
+class Both(nn.Module):
+    """A picture and a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.grid, self.row, self.head = nn.Conv2d(1, 2, 3), nn.Linear(4, 2), nn.Linear(2, 2)
+        self.double()
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return self.head((self.grid(a).tanh().mean((2, 3)) + self.row(b)).tanh())
+
+
+def test_captum_several_inputs(captum: Any) -> None:
+    model = Both()
+    a, b = torch.randn(2, 1, 6, 6, dtype=torch.float64), torch.randn(2, 4, dtype=torch.float64)
+    picture = torch.zeros(6, 6, dtype=torch.long)
+    picture[3:] = 1
+    row = torch.tensor([0, 1, 1, 2])  # 0 and 1 span both
+    many = torch.cat([picture.flatten(), row]).bincount().double()
+    start = torch.randn(1, 4, dtype=torch.float64)
+    maps = {"target": 1, "feature_mask": (picture[None, None], row[None])}
+    theirs = captum.FeatureAblation(model).attribute((a, b), baselines=(0.5, start), **maps)
+    put = (ap.Constant(0.5), ap.Background(start))
+    ours = ap.Occlusion(partition=(picture, row), replacement=put)(model, (a, b), 1).values
+    for value, label, found in zip(ours, (picture, row), theirs, strict=True):
+        same(value * many[label], found)
+    theirs = captum.ShapleyValues(model).attribute((a, b), **maps)
+    ours = ap.KernelSHAP(partition=(picture, row))(model, (a, b), 1).values
+    for value, label, found in zip(ours, (picture, row), theirs, strict=True):
+        same(value * many[label], found)
+    theirs = captum.Occlusion(model).attribute((a, b), ((1, 4, 4), (2,)), strides=((1, 2, 2), (1,)), target=1)
+    ours = ap.Occlusion(patch=((4, 4), 2), stride=((2, 2), 1))(model, (a, b), 1).values
+    for value, size, found in zip(ours, (16, 2), theirs, strict=True):
+        same(value * size, found)
+    theirs = captum.IntegratedGradients(model).attribute((a, b), baselines=(0.5, start), target=1)
+    ours = ap.IntegratedGradients(nodes=50)(model, (a, b), 1, baseline=(0.5, start)).values
+    for value, found in zip(ours, theirs, strict=True):
+        same(value, found)
+
+
+def test_captum_dense_targets(captum: Any) -> None:
+    torch.manual_seed(0)
+    dense = nn.Conv2d(1, 4, 3, padding=1).double()
+    x = torch.randn(2, 1, 5, 5, dtype=torch.float64)
+    for target in ((1, 2, 3), [(1, 2, 3), (0, 4, 4)]):
+        theirs = captum.Saliency(dense).attribute(x, target=target)
+        same(ap.Saliency()(dense, x, target).values, theirs)
+
+
+@needs("shap")
+def test_shap_log_odds() -> None:
+    weight, random = np.array([1.0, -2.0, 0.5]), np.random.default_rng(0)
+
+    def model(x: Any) -> Any:
+        return 1 / (1 + np.exp(-(x @ weight) - x[:, 0] * x[:, 1]))
+
+    x, data = random.normal(size=(2, 3)), random.normal(size=(5, 3))
+    theirs = peers.shap().KernelExplainer(model, data, link="logit").shap_values(x, silent=True)
+    same(ap.KernelSHAP(link="logit", replacement=ap.Background(data))(model, x).values, theirs)

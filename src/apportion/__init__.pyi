@@ -3,7 +3,10 @@
 from .bulk.reading import open_run as open_run
 from .bulk.run import explain_dataset as explain_dataset
 from .core.classifier import Classifier as Classifier
+from .core.inputs import held as held
 from .core.target import Contrast as Contrast
+from .core.target import Neuron as Neuron
+from .domains.raw_text import RawText as RawText
 from .engines.masking.binned import Quartiles as Quartiles
 from .engines.masking.partitions import Channels as Channels
 from .engines.masking.partitions import Columns as Columns

@@ -80,6 +80,8 @@ RULES = {
     "Proportional": "methods.propagation.rules:Proportional",
 }
 
+TARGETS = {"Neuron": "core.target:Neuron"}
+
 COMPOSITES = {"Composite": "methods.propagation.composites:Composite"}
 
 PARTITIONS = {

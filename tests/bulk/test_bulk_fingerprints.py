@@ -16,9 +16,9 @@ from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 import apportion as ap
 from apportion import InputError
-from apportion.bulk import fingerprints
-from apportion.bulk.fingerprints import file_fingerprint, fingerprint, model_fingerprint
-from apportion.bulk.lasting_names import lasting_name
+from apportion.core import fingerprints
+from apportion.core.fingerprints import file_fingerprint, fingerprint, model_fingerprint
+from apportion.core.lasting_names import lasting_name
 from apportion.engines.masking.replacements import Background
 
 DATA = torch.randn(40, 30, 50, generator=torch.Generator().manual_seed(0))  # elided in its repr
@@ -214,6 +214,12 @@ def with_helper(x):
     return helper(x)
 
 
+def alike(module):
+    for weight in module.parameters():
+        nn.init.ones_(weight)
+    return module
+
+
 MODELS = {
     "constants": (lambda x: 2 * x, lambda x: 2 * x, lambda x: 3 * x),
     "closures": (times(A.T), times(A.T.clone()), times(B.T)),
@@ -223,6 +229,13 @@ MODELS = {
     "mode": (nn.Dropout(), nn.Dropout(), nn.Dropout().eval()),
     "methods": (Scaled(2.0).forward, Scaled(2.0).forward, Scaled(3.0).forward),
     "nested": tuple(nn.Sequential(Scaled(a)) for a in (2, 2, 3)),
+    "settings of torch's own modules": tuple(alike(nn.MultiheadAttention(8, a)) for a in (2, 2, 4)),
+    "flags of torch's own modules": tuple(
+        alike(nn.TransformerEncoderLayer(8, 2, norm_first=a)) for a in (False, False, True)
+    ),
+    "functions in torch's own modules": tuple(
+        alike(nn.TransformerEncoderLayer(8, 2, activation=a)) for a in ("relu", "relu", "gelu")
+    ),
 }
 
 
@@ -231,6 +244,42 @@ def test_models_are_told_apart_by_code_and_content(name):
     model, same, other = map(model_fingerprint, MODELS[name])
     assert model == same
     assert model != other
+
+
+def test_a_configuration_of_a_package_belongs_to_its_model():
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 20}
+
+    def bert(heads=2, **more):
+        config = transformers.BertConfig(**sizes, num_attention_heads=heads, **more)
+        return alike(transformers.BertForSequenceClassification(config).eval())
+
+    before = model_fingerprint(bert())
+    assert model_fingerprint(bert(name_or_path="elsewhere")) == before
+    for other in (bert(heads=4), bert(layer_norm_eps=0.1), bert(problem_type="multi_label_classification")):
+        assert model_fingerprint(other) != before
+    model = bert()
+    model(torch.ones(1, 3, dtype=torch.long))
+    assert model_fingerprint(model) == before
+
+
+def test_a_run_that_knew_less_of_its_model_goes_on_and_one_that_knew_more_is_refused(tmp_path, monkeypatch):
+    def layer(heads):
+        return alike(nn.Sequential(nn.TransformerEncoderLayer(8, heads), nn.Linear(8, 2))).eval()
+
+    def run(folder, heads):
+        data = torch.rand(6, 8, generator=torch.Generator().manual_seed(0))
+        return ap.explain_dataset(layer(heads), data, "saliency", folder, progress=False)
+
+    assert run(tmp_path / "now", 2).complete
+    with pytest.raises(InputError, match="model fingerprint was"):
+        run(tmp_path / "now", 4)
+    with monkeypatch.context() as before:
+        before.setattr(fingerprints, "_unseen_settings", lambda module: [])
+        assert run(tmp_path / "then", 2).complete
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "then").rglob("*") if path.is_file()}
+    assert run(tmp_path / "then", 2).complete
+    assert {path: path.stat().st_mtime_ns for path in written} == written
 
 
 def test_what_a_function_calls_belongs_to_it(monkeypatch):

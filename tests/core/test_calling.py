@@ -95,3 +95,24 @@ def test_a_batch_that_an_exported_program_cannot_take_is_said() -> None:
         InputError, match=r"takes batches of 2, but 3 rows are to be run; accepted: .*dynamic_shapes"
     ):
         ap.Saliency()(program, torch.randn(3, 4))
+
+
+@pytest.mark.parametrize(
+    "method", ["saliency", "ig", "lrp", "occlusion", "kernelshap", "shapleyinteractions"]
+)
+def test_a_target_that_gives_nan_is_named_by_every_engine(method: str) -> None:
+    if method == "shapleyinteractions":
+        pytest.importorskip("shapiq")
+    model, x = torch.nn.Linear(4, 3), torch.ones(2, 4)
+    with pytest.raises(
+        InputError, match="the target callable gives NaN or infinite values for scores that are finite"
+    ):
+        ap.explain(model, x, method, lambda scores: scores[:, 0] * torch.nan)
+
+
+def test_scores_of_each_step_are_refused_with_advice() -> None:
+    for method in ("ig", "occlusion"):
+        with pytest.raises(
+            InputError, match=r"shape \(2, 5, 1\) .* one is explained at a time: lambda x: model\(x\)"
+        ):
+            ap.explain(lambda x: x[:, :, :1], torch.ones(2, 5, 4), method)

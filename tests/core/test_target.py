@@ -98,7 +98,7 @@ def test_one_score_per_sample_is_one_class():
         ({"scores": SCORES}, "the model returned dict"),
         (SCORES[:1], r"scores of shape \(1, 3\) for a batch of 2"),
         (SCORES[:, :, None], r"shape \(2, 3, 1\)"),
-        (SCORES.sum(), r"shape \(\)"),
+        (SCORES.sum(), r"one number for a batch of 2; accepted: one for each sample, \(2,\)"),
         (SCORES.long(), "int64 scores"),
         (SCORES[:, :0], "no classes"),
         (SCORES / 0, "NaN or infinite scores for sample \\[0, 1\\]"),

@@ -1,14 +1,17 @@
 import json
 import re
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
-from apportion import LRP, Saliency
+from apportion import LRP, Explanation, KernelSHAP, Saliency
 from apportion.core.features import TabularFeatures
+from apportion.display import terminal
 from apportion.display.cards import sections
 from apportion.display.page import frame, page, summary
 from apportion.results.cost import Cost
@@ -295,3 +298,33 @@ def test_a_notebook_frame_draws(browser, tmp_path):
         if (pixels.max(-1) - pixels.min(-1) > 60).sum() > 500:
             return
     pytest.fail("the frame stayed empty")
+
+
+def test_a_text_that_no_file_takes_is_drawn_written_and_stored(tmp_path):
+    """A lone half of a surrogate pair, as from a damaged file, is a sign that stands for it wherever it is shown."""
+    explanation = words("so \ud800bad here")
+    assert [name for name, _ in explanation.top(3)] == ["here", "so", "\ufffdbad"]
+    explanation.to_html(tmp_path / "page.html")
+    assert "\ufffdbad" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert json.dumps(summary(explanation), ensure_ascii=False).encode()
+    explanation.plot()
+    with (tmp_path / "terminal.txt").open("w", encoding="utf-8") as file:
+        terminal.show(explanation, Console(file=file), "words")
+    explanation.save(tmp_path / "saved.safetensors")
+    again = Explanation.load(tmp_path / "saved.safetensors")
+    assert again.features[0].text == "so \ud800bad here"
+
+
+def test_the_terminal_names_settings_that_differ_and_a_score_once():
+    def shown(explanation):
+        text = StringIO()
+        terminal.show(explanation, Console(file=text, width=200), "mass")
+        return text.getvalue().splitlines()
+
+    one = row(
+        output=torch.tensor([[3306.25]]), target=torch.tensor([0]), labels=None, method=KernelSHAP(samples=60)
+    )
+    lines = shown(one)
+    assert lines[0] == "mass: score 3306.25"
+    assert lines[-1].startswith("KernelSHAP(samples=60) · ")
+    assert shown(row(method=KernelSHAP()))[-1].startswith("KernelSHAP · ")

@@ -117,6 +117,8 @@ def test_tables_of_several_inputs_are_joined(table: Any) -> None:
         ([], ["sufficiency"], "methods is empty"),
         (["saliency"], [], "tests is empty"),
         (["saliency", "saliency"], ["sufficiency"], "there twice"),
+        (["saliency", "Saliency()"], ["sufficiency"], r"'Saliency\(\)' is the same as 'saliency'"),
+        (["saliency"], ["sufficiency", "Sufficiency(of='probability')"], "is the same as 'sufficiency'"),
         (["saliency"], [ap.IoU()], "in no table"),
         (["salience"], ["sufficiency"], "did you mean 'saliency'"),
         (None, ["sufficiency"], "no list but NoneType"),

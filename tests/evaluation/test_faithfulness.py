@@ -22,7 +22,13 @@ from apportion.engines.masking.replacements import Blur, Delete, Mean
 from apportion.errors import InputError
 from apportion.evaluation._curve_limits import aopc_limits
 from apportion.evaluation.case import Case
-from apportion.evaluation.curves import Order, counts_at_shares, even_steps, rank_features
+from apportion.evaluation.curves import (
+    Order,
+    counts_at_shares,
+    even_steps,
+    open_places,
+    rank_features,
+)
 from apportion.evaluation.measures.randomisation import randomised_copies, similarity_in_rows
 from apportion.evaluation.reference_maps import Reversed
 
@@ -183,13 +189,17 @@ def test_a_callable_target_has_no_probability(table: Any) -> None:
 @given(values_of_maps)
 def test_ranks_are_a_permutation_best_first(values: list[int]) -> None:
     map_ = torch.tensor([values], dtype=torch.float64)
-    rank = rank_features(map_, torch.tensor([len(values)]))
+    chance = torch.from_numpy(np.random.default_rng(0).random(len(values) + 3))[None]
+    rank = rank_features(map_, torch.tensor([len(values)]), chance[:, : len(values)])
     assert sorted(rank[0].tolist()) == list(range(len(values)))
     ordered = map_[0][rank[0].argsort()]
     assert bool((ordered[:-1] >= ordered[1:]).all())
     # Features that come after do not change the order of these.
     longer = torch.cat([map_, torch.full((1, 3), 9.0, dtype=torch.float64)], 1)
-    assert torch.equal(rank_features(longer, torch.tensor([len(values)]))[:, : len(values)], rank)
+    assert torch.equal(rank_features(longer, torch.tensor([len(values)]), chance)[:, : len(values)], rank)
+    open_ = open_places(map_, torch.tensor([len(values)]))[0].tolist()
+    best = sorted(values, reverse=True)
+    assert open_ == [0 < k < len(best) and best[k - 1] == best[k] for k in range(len(best) + 1)]
 
 
 @given(values_of_maps, st.floats(0.5, 100))
@@ -416,6 +426,73 @@ def test_sensitivity_of_a_text_does_not_depend_on_its_padding(embedded: bool) ->
     assert found[1] == pytest.approx(found[0])
 
 
+class Mean(nn.Module):
+    """Of nonlinear embeddings, weighted by words that stand beside each other, where there is no padding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        rows = self.embedding(input_ids) * attention_mask[..., None]
+        return self.head((rows[:, 1:] * rows[:, :-1]).tanh().sum(1))
+
+
+@pytest.mark.parametrize("method", [ap.Saliency(), ap.InputXGradient()])
+def test_sensitivity_of_a_text_does_not_depend_on_padding_on_the_left(method: Any) -> None:
+    model, texts, found = Mean(), torch.randint(1, 9, (3, 4), generator=small.seeded(6)), []
+    for before, after in ((0, 0), (0, 3), (3, 0), (2, 2)):
+        ids = nn.functional.pad(texts, (before, after))
+        given = {"input_ids": ids, "attention_mask": (ids > 0).long()}
+        explanation = method(model, given)
+        found.append(
+            torch.stack(
+                [test()(model, given, explanation).values for test in (ap.MaxSensitivity, ap.LocalLipschitz)]
+            )
+        )
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0])
+    rows = nn.functional.pad(model.embedding(texts).detach(), (0, 0, 3, 0))
+
+    def of_rows(inputs_embeds: Tensor, attention_mask: Tensor) -> Tensor:
+        kept = inputs_embeds * attention_mask[..., None]
+        return model.head((kept[:, 1:] * kept[:, :-1]).tanh().sum(1))
+
+    mask = nn.functional.pad(torch.ones_like(texts), (3, 0))
+    left, whole = ({"inputs_embeds": rows[:, k:], "attention_mask": mask[:, k:]} for k in (0, 3))
+    one, other = (
+        ap.MaxSensitivity()(of_rows, given, method(of_rows, given)).values for given in (left, whole)
+    )
+    torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("test", [ap.MaxSensitivity, ap.LocalLipschitz])
+def test_sensitivity_explains_again_with_the_label_map_of_each_sample(test: Any) -> None:
+    """A map that differs from sample to sample goes with its sample, also where one is taken from the batch."""
+    model = nn.Sequential(nn.Linear(6, 2), nn.Tanh(), nn.Linear(2, 2)).double()
+    x = torch.randn(3, 6, generator=small.seeded(4)).double()
+    labels = torch.tensor([[0, 0, 1, 1, 2, 2], [0, 1, 2, 0, 1, 2], [0, 1, 1, 1, 1, 2]])
+    whole = ap.Occlusion(partition=labels)(model, x)
+    found = test(samples=3)(model, x, whole).values
+    for row in range(3):
+        alone = ap.Occlusion(partition=labels[row])(model, x[row : row + 1], int(whole.target[row]))
+        expected = test(samples=3)(model, x[row : row + 1], alone).values
+        torch.testing.assert_close(found[row : row + 1], expected)
+        cut = whole[row]
+        torch.testing.assert_close(test(samples=3)(model, x[row : row + 1], cut).values, expected)
+        assert torch.equal(cut.method.partition.labels, labels[row : row + 1])
+    pictures = torch.randn(2, 3, 4, 4, generator=small.seeded(5)).double()
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 2), nn.Tanh()).double()
+    grids = torch.stack([torch.arange(16).view(4, 4) // 4, torch.arange(16).view(4, 4) % 4])
+    whole = ap.Occlusion(partition=grids)(net, pictures)
+    found = test(samples=3)(net, pictures, whole).values
+    for row in range(2):
+        alone = ap.Occlusion(partition=grids[row])(net, pictures[row : row + 1], int(whole.target[row]))
+        torch.testing.assert_close(
+            test(samples=3)(net, pictures[row : row + 1], alone).values, found[row : row + 1]
+        )
+
+
 def test_sensitivity_of_token_ids_asks_for_a_method_that_sees_embeddings() -> None:
     model, ids = small.lstm()
     with pytest.raises(InputError, match=r"Occlusion\(.*hides tokens and does not see them; accepted"):
@@ -530,9 +607,9 @@ def test_roar_sees_which_column_matters() -> None:
         assert good.undefined == "the sample was trained on"
         assert good.notes["curves"]["accuracy"]["value"][0] > 0.85
         assert good.mean < worse if worse else good.mean > 0.85
-        # Without the sixth column nothing is lost.
-        wrong = test(model, x, right.flip(1), labels=labels)
-        assert wrong.mean > 0.85
+        # Without the sixth column nothing is lost; without the first all is, and that is the least relevant here.
+        wrong = test(model, x, torch.arange(6.0).expand_as(x), labels=labels)
+        assert wrong.mean > 0.85 if worse else wrong.mean < 0.7
 
 
 def test_roar_goes_on_where_it_was(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -565,6 +642,36 @@ def test_roar_goes_on_where_it_was(tmp_path: Any, monkeypatch: pytest.MonkeyPatc
     assert torch.equal(once_more.values.nan_to_num(9), found.values.nan_to_num(9))
     ap.ROAR(shares=(0.2,), epochs=3, folder=str(tmp_path))(model, x, x, labels=labels)
     assert len(trained) == 7  # other settings are other trainings
+
+
+class Scaled(nn.Module):
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.layer, self.scale = nn.Linear(6, 2), scale
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.layer(rows) * self.scale
+
+
+class Shifted(Scaled):
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.layer(rows + self.scale)
+
+
+def test_finished_trainings_know_code_and_attributes_of_the_model(tmp_path: Any) -> None:
+    _, x, labels = columns()
+    folder = str(tmp_path)
+    settings: dict[str, Any] = {"shares": (0.5,), "epochs": 8, "rate": 0.05}
+    # The same class name and the same weights, but nothing of the input comes through the second.
+    other = type("Scaled", (Shifted,), {"forward": lambda self, rows: self.layer(rows * 0)})
+    means = []
+    for model in (Scaled(1.0), Scaled(0.0), other(1.0), Scaled(1.0)):
+        kept = ap.ROAR(**settings, folder=folder)(model, x, x, labels=labels)
+        fresh = ap.ROAR(**settings)(model, x, x, labels=labels)
+        torch.testing.assert_close(kept.values, fresh.values, equal_nan=True)
+        means.append(kept.notes["curves"]["accuracy"]["value"][0])
+    assert means[0] == means[3] > 0.8 > max(means[1:3])
+    assert len(list(tmp_path.iterdir())) == 3 * 2
 
 
 def test_what_cannot_be_trained() -> None:

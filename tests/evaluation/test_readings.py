@@ -3,6 +3,7 @@ regressions, low precision, padding, label maps."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from apportion.engines.masking.engine import Masking
 from apportion.evaluation.case import Case
 from apportion.evaluation.curves import Order
 from apportion.evaluation.measures.randomisation import histogram_entropy
+from apportion.names import TESTS
 
 # ---- what a model's scores are ----
 
@@ -120,6 +122,148 @@ def test_a_regression_read_as_a_logit_is_told() -> None:
     with pytest.warns(UserWarning, match="for a regression, or to see more, use of='score'"):
         assert ap.PixelFlipping()(model, x, torch.from_numpy(x)).mean == 0
     assert ap.PixelFlipping(of="score")(model, x, torch.from_numpy(x)).mean != 0
+
+
+# ---- labels that are there or not, and regressions ----
+
+
+def labelled() -> tuple[nn.Module, Tensor, Tensor]:
+    """Logits of four labels, each by itself, rows, and the exact map of the third label."""
+    model = nn.Linear(6, 4).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(4, 6, dtype=torch.float64, generator=small.seeded(1)))
+        model.bias.copy_(
+            torch.tensor([3.0, 3.0, 0.5, 3.0], dtype=torch.float64)
+        )  # the third is never the highest
+    x = torch.randn(12, 6, dtype=torch.float64, generator=small.seeded(2))
+    return model, x, x * model.weight[2].detach()
+
+
+def fall_to_half(model: nn.Module, x: Tensor, values: Tensor, label: int) -> float:
+    """The share of features, most relevant first, without which the label's logit is not above zero."""
+    if float(model(x[None])[0, label]) <= 0:
+        return float("nan")
+    order = values.argsort(descending=True)
+    for k in range(1, 7):
+        hidden = x.clone()
+        hidden[order[:k]] = 0
+        if float(model(hidden[None])[0, label]) <= 0:
+            return k / 6
+    return 1.0
+
+
+def as_a_transformer(model: nn.Module, kind: str) -> nn.Module:
+    """The same with a configuration that says what its scores are, as of Hugging Face."""
+    made = nn.Sequential(model)
+    made.config = type("Config", (), {"problem_type": kind})()  # type: ignore[assignment]
+    return made
+
+
+def test_labels_that_are_there_or_not_are_read_one_by_one() -> None:
+    model, x, values = labelled()
+    weight, bias = model.weight.detach().numpy(), model.bias.detach().numpy()
+    ways: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+        "ends in sigmoids": (nn.Sequential(model, nn.Sigmoid()), x, {}),
+        "NumPy": (lambda rows: 1 / (1 + np.exp(-(rows @ weight.T + bias))), x.numpy(), {}),
+        "configuration": (as_a_transformer(model, "multi_label_classification"), x, {}),
+        "asked": (model, x, {"of": "sigmoid"}),
+    }
+    rates = torch.tensor([fall_to_half(model, row, v, 2) for row, v in zip(x, values, strict=True)])
+    assert 0 < int(rates.isnan().sum()) < 12
+    chances = [model(x)[:, 2].sigmoid()]
+    for k in range(1, 7):
+        hidden = x.scatter(1, values.argsort(1, descending=True)[:, :k], 0.0)
+        chances.append(model(hidden)[:, 2].sigmoid())
+    flipping = (chances[0] - torch.stack(chances)).mean(0).detach()
+    for name, (one, given, settings) in ways.items():
+        found = ap.PixelFlipping(**settings)(one, given, values, 2)
+        torch.testing.assert_close(found.values, flipping)
+        assert "each by itself" in found.notes["reading"] or "of each label" in found.notes["reading"], name
+        rate = ap.DeletionRate(**settings)(one, given, values, 2)
+        torch.testing.assert_close(rate.values.float(), rates, equal_nan=True)
+        assert rate.undefined == "the explained label is not there: its probability is not above ½"
+    by_softmax = ap.PixelFlipping()(model, x, values, 2)
+    assert by_softmax.notes["reading"] == "the softmax of the scores"
+    assert not torch.allclose(by_softmax.values, flipping)
+    for one, settings in ((ways["ends in sigmoids"][0], {}), (model, {"of": "sigmoid"})):
+        with pytest.raises(ap.InputError, match="is a label of its own, and a callable target says none"):
+            ap.DeletionRate(**settings)(one, x, values, lambda scores: scores[:, 2])
+    with pytest.raises(ap.InputError, match="has a score for each label by itself"):
+        ap.FFidelity()(ways["ends in sigmoids"][0], x, values, 2)
+
+
+def regression(rows: Any) -> Any:
+    """Predictions about 1, as of a standardised target."""
+    return 0.2 * (rows @ np.array([1.0, -0.5, 0.3, 0.0, 2.0])) + 1.0
+
+
+def test_regressors_that_can_be_known_are_read_as_the_numbers_that_they_predict() -> None:
+    from sklearn.linear_model import LinearRegression
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.pipeline import make_pipeline
+
+    x = np.random.default_rng(0).standard_normal((8, 5))
+    values = torch.from_numpy(x * np.array([0.2, -0.1, 0.06, 0.0, 0.4]))
+    expected = ap.PixelFlipping(of="score")(regression, x, values)
+    fitted = [e.fit(x, regression(x)) for e in (LinearRegression(), make_pipeline(LinearRegression()))]
+    fitted.append(GridSearchCV(LinearRegression(), {"fit_intercept": [True]}, cv=2).fit(x, regression(x)))
+    linear = nn.Linear(5, 1).double()
+    with torch.no_grad():
+        linear.weight.copy_(torch.tensor([[0.2, -0.1, 0.06, 0.0, 0.4]]))
+        linear.bias.fill_(1.0)
+    models: list[Any] = [each.predict for each in fitted] + [lambda rows: fitted[0].predict(rows)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for model in models:
+            for test in (ap.PixelFlipping(), ap.Comprehensiveness(), ap.Infidelity(), ap.SoftSufficiency()):
+                found = test(model, x, values)
+                assert found.notes["reading"] in (
+                    "the scores as they are: numbers of a regression",
+                    "the score",
+                )
+            torch.testing.assert_close(ap.PixelFlipping()(model, x, values).values, expected.values)
+            with pytest.raises(ap.InputError, match="a regression has none; accepted: tests of its score"):
+                ap.DeletionRate()(model, x, values)
+        module = as_a_transformer(linear, "regression")
+        found = ap.PixelFlipping()(module, torch.from_numpy(x), values)
+        torch.testing.assert_close(found.values, expected.values, rtol=1e-6, atol=1e-6)
+    with pytest.raises(ap.InputError, match="trains a model of classes, and this one predicts numbers"):
+        ap.FFidelity()(module, torch.from_numpy(x), values)
+    table = ap.compare(fitted[0].predict, x, {"exact": values}, ["pixel-flipping", "deletion-rate"])
+    assert table.scores["exact"]["pixel-flipping"].mean == pytest.approx(expected.mean)
+    assert "regression has none" in table.scores["exact"]["deletion-rate"].refusal
+
+
+def test_one_score_of_which_nothing_is_known_is_told_to_be_read_as_a_logit() -> None:
+    x = np.random.default_rng(0).standard_normal((6, 5))
+    values = torch.from_numpy(x)
+    for test in (ap.PixelFlipping(), ap.DeletionRate(), ap.Sufficiency(), ap.SoftSufficiency()):
+        with pytest.warns(UserWarning, match="read as the logit of class 1.*for a regression say of='score'"):
+            found = test(regression, x, values)
+        assert found.notes["reading"] == "the sigmoid of the one score, the logit of class 1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ap.PixelFlipping(of="score")(regression, x, values)
+        ap.PixelFlipping(of="sigmoid")(regression, x, values)
+        ap.Infidelity()(regression, x, values)
+        labels = torch.arange(6) % 2
+        assert ap.PixelFlipping()(regression, x, values, labels=labels).n == 6
+    with pytest.raises(ap.InputError, match="a regression has none"):
+        ap.DeletionRate(of="score")(regression, x, values)
+
+
+def test_a_numpy_model_is_tested_without_a_warning_of_numpy() -> None:
+    from sklearn.ensemble import RandomForestClassifier
+
+    x = np.random.default_rng(0).standard_normal((8, 4))
+    forest = RandomForestClassifier(3, random_state=0).fit(x, x[:, 0] > 0)
+    explanation = ap.KernelSHAP()(forest.predict_proba, x)
+    skipped = ("roar", "kar", "f-fidelity", "shuffle-tvd", "road", "parameter-randomisation")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in TESTS:
+            if name not in skipped:
+                from_repr(name, "test")(forest.predict_proba, x, explanation)
 
 
 @pytest.mark.parametrize("end", ["score", "sigmoid"])

@@ -126,6 +126,14 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path) -> None:
         train(model(), TRAIN, VALID, Training(epochs=2), checkpoint)
     with pytest.raises(InputError, match="is of another training"):
         train(model(), made(120, 5), VALID, Training(epochs=1), checkpoint)
+    with pytest.raises(InputError, match="is of another training"):
+        train(model(), TRAIN, made(60, 7), Training(epochs=1), checkpoint)
+    other = model()
+    other.forward_count = 0  # an attribute of one of ours says nothing
+    train(other, TRAIN, VALID, Training(epochs=1), checkpoint)
+    other.__class__ = type("AttentionClassifier", (AttentionClassifier,), {"width": 3})
+    with pytest.raises(InputError, match="is of another training"):
+        train(other, TRAIN, VALID, Training(epochs=1), checkpoint)
 
 
 def test_the_global_random_state_is_as_it_was() -> None:

@@ -69,6 +69,8 @@ def test_what_a_file_says(file):
         ("title: Short reviews", "title: [a]", "line 1: title: this is a list; accepted: a text"),
         ("models: sentiment", "models: []", "line 2: models: the list is empty"),
         ("models: sentiment", "models: [a, a]", "line 2: models[1]: this is there twice"),
+        ("methods: [lrp", "methods: [lrp, LRP()", "line 9: methods[1]: this is the same as lrp"),
+        (", deletion-rate]", ", PixelFlipping(steps=20)]", "line 10: tests[1]: this is the same as pixel-flipping"),
         ("tests: [pixel-flipping, deletion-rate]\n", "", "the field 'tests' is missing"),
         ("    texts:", "    path: none.csv\n    texts:", "line 4: data[0]: accepted: either path or texts"),
         ("data:\n", "data:\n  - none.csv\n", "line 4: data[0]: no such file or folder: none.csv"),

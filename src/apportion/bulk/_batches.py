@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from apportion.bulk.sources import Source
+from apportion.core.calling import behind
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs, checked_inputs
@@ -76,7 +77,7 @@ def encode_samples(model: Any, raw: Any) -> tuple[Inputs, Features | None]:
     weight = weight_of(model)
     if weight is not None:
         inputs = map_tensors(inputs, lambda t: t.to(weight.dtype) if t.is_floating_point() else t)
-    return checked_inputs(inputs), features
+    return checked_inputs(inputs, missing=not isinstance(behind(model), torch.nn.Module)), features
 
 
 def read_ahead(read: Callable[[int], Result], indices: Iterable[int], threads: int) -> Iterator[Result]:

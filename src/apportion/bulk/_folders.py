@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.bulk._tables import ARROW, ArrowRows, Choice
-from apportion.bulk.fingerprints import file_fingerprint, fingerprint
 from apportion.core.files import write_whole
+from apportion.core.fingerprints import file_fingerprint, fingerprint
 from apportion.errors import InputError
 from apportion.pipeline.given import PICTURES
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from apportion.core.files import write_whole
+from apportion.core.fingerprints import is_same_model
 from apportion.errors import InputError
 
 SCHEMA = 1
@@ -71,6 +73,7 @@ class Manifest:
             and not (theirs is None and field.name in ("table", "batch", "shard"))
             # A later version may print the same method in other words.
             and not (field.name == "method" and self.method_fingerprint == wanted.method_fingerprint)
+            and not (field.name == "model_fingerprint" and is_same_model(mine, theirs))
         ]
         if different:
             raise InputError(
@@ -82,7 +85,7 @@ class Manifest:
 
 def _short(value: Any) -> str:
     text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
+    return re.sub("^([0-9a-f]{12})[0-9a-f]{52}(?=-|$)", r"\1…", text)
 
 
 def read(folder: Path) -> Manifest | None:

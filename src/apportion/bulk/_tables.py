@@ -16,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apportion.bulk.fingerprints import file_fingerprint
+from apportion.core.fingerprints import file_fingerprint
 from apportion.errors import InputError
 
 ARROW = frozenset({".parquet", ".arrow", ".feather"})
@@ -62,6 +62,11 @@ class Choice:
             return self
         return replace(self, column=self.name_in(names))
 
+    @property
+    def by_number(self) -> bool:
+        """Whether columns are named by their numbers, as in a file without a header."""
+        return any(name is not None and name.isdecimal() for name in (self.column, self.id_column))
+
     def name_in(self, row: Mapping[str, Any]) -> str:
         """The name of the input's column."""
         usual = (self.column,) if self.column is not None else USUAL.get(self.domain or "", ())
@@ -79,7 +84,8 @@ class Choice:
 
 
 def _known(row: Mapping[str, Any]) -> str:
-    return f"name one of: {', '.join(map(str, row))}" if row else "the data have no columns"
+    known = f"name one of: {', '.join(map(str, row))}" if row else "the data have no columns"
+    return f"{known}; of a CSV file without a header, the number of the column, from 0"
 
 
 def first_rows(row: Callable[[int], Any], many: int) -> Iterator[Any]:
@@ -105,7 +111,7 @@ class Lines:
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
 
     def head(self) -> Iterable[Any]:
-        header = _lines(self.path)[0]
+        header = self._lines[0]
         return first_rows(self._row, len(self)) if header is None else [dict.fromkeys(header)]
 
     def ids(self) -> Iterator[str]:
@@ -114,7 +120,11 @@ class Lines:
                 yield self.id(index)
 
     def __len__(self) -> int:
-        return len(_lines(self.path)[1])
+        return len(self._lines[1])
+
+    @property
+    def _lines(self) -> tuple[list[str] | None, list[Any]]:
+        return _lines(self.path, self.choice.by_number)
 
     def id(self, index: int) -> str:
         return str(index) if self.choice.id_column is None else self.choice.id(self._row(index))
@@ -124,7 +134,7 @@ class Lines:
         return self.choice.input(row, self.path.parent) if isinstance(row, Mapping) else row
 
     def _row(self, index: int) -> Any:
-        header, lines = _lines(self.path)
+        header, lines = self._lines
         line = lines[index]
         if header is not None:
             if len(line) != len(header):
@@ -139,13 +149,13 @@ class Lines:
 
 
 @lru_cache(2)
-def _lines(path: Path) -> tuple[list[str] | None, list[Any]]:
+def _lines(path: Path, by_number: bool) -> tuple[list[str] | None, list[Any]]:
     """The header of a CSV file, and the rows: cells, or lines that are not blank."""
     try:
         if _kind(path) in (".csv", ".tsv"):
             from apportion.domains.tabular import parse_csv
 
-            return parse_csv(path)
+            return parse_csv(path, by_number)
         data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
         lines = data.decode("utf-8-sig").split("\n")  # not splitlines, which breaks inside texts
         return None, [line for line in lines if line.strip()]

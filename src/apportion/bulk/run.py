@@ -17,9 +17,9 @@ from apportion.bulk._meter import Meter, interruptible
 from apportion.bulk._probing import settle_by_trial
 from apportion.bulk._shard_work import Job, load_model
 from apportion.bulk._shards import PRECISIONS
-from apportion.bulk.fingerprints import fingerprint, model_fingerprint
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.core.classifier import Classifier
+from apportion.core.fingerprints import fingerprint, model_fingerprint
 from apportion.core.registry import made_of
 from apportion.core.target import class_indices, is_class_number
 from apportion.errors import InputError, check_whole
@@ -71,9 +71,10 @@ def explain_dataset(
         precision (str, default "float16"): "float16" with a scale for each map, or "float32".
         pool (int, default None): Cells a side that a map is summed to at most; None: maps stay as they are.
         channels (bool, default False): Keep the channels of a picture apart.
-        column (str, default None): Column of a table with the text or picture; None: it is found.
+        column (str, default None): Column of a table with the text or picture, of a CSV file without a header its
+            number from 0; None: it is found.
         id_column (str, default None): Column of a table with the id of each input, each of them once; None: the file
-            name, or the number.
+            name, the index of a frame where it has each once, or the number.
         fingerprint (str, default None): Your own name for this state of the data: for data too large to be looked at,
             or that never reads the same twice; None: its content is looked at.
         batch (int, default None, inputs): Inputs explained at once; None: measured.

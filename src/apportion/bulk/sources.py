@@ -16,7 +16,8 @@ from torch import Tensor
 
 from apportion.bulk._folders import Files, from_folder
 from apportion.bulk._tables import ARROW, LINES, ArrowRows, Choice, Lines, first_rows
-from apportion.bulk.fingerprints import file_fingerprint, fingerprint
+from apportion.core.fingerprints import file_fingerprint, fingerprint
+from apportion.core.numbers import is_frame, is_series
 from apportion.errors import InputError
 from apportion.pipeline.given import PICTURES, TENSORS
 
@@ -164,12 +165,14 @@ def _from_object(data: Any, choice: Choice) -> Source:
             raise InputError("data is a dict of tensors that differ in their first dimension")
         columns = {key: torch.as_tensor(value) for key, value in data.items()}
         data = [{key: value[i] for key, value in columns.items()} for i in range(sizes.pop())]
-    if hasattr(data, "columns") and hasattr(data, "iloc"):  # a pandas frame
-        data = data.to_dict("records")
+    names = None
+    if is_frame(data) or is_series(data):
+        names = tuple(map(str, data.index)) if data.index.is_unique else None
+        data = data.to_dict("records") if is_frame(data) else data.tolist()
     if isinstance(data, np.ndarray):
         data = torch.from_numpy(data)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
-        return Items(data, choice)
+        return Items(data, choice, names)
     if hasattr(data, "__iter__") and not isinstance(data, Iterator):
         return Items(Stream(data), choice)
     raise InputError(f"data is {type(data).__name__}; accepted: {KINDS}")
@@ -181,6 +184,7 @@ class Items:
 
     items: Any
     choice: Choice
+    names: tuple[str, ...] | None = None  # the index of a frame
 
     @property
     def name(self) -> str:
@@ -222,7 +226,9 @@ class Items:
         return len(self.items)
 
     def id(self, index: int) -> str:
-        return str(index) if self.choice.id_column is None else self.choice.id(self._row(index))
+        if self.choice.id_column is not None:
+            return self.choice.id(self._row(index))
+        return str(index) if self.names is None else self.names[index]
 
     def read(self, index: int) -> Any:
         row = self._row(index)

@@ -49,7 +49,8 @@ def bulk(
         str | None, typer.Option(help="The class to explain. Default: the predicted one.")
     ] = None,
     column: Annotated[
-        str | None, typer.Option(help="The column of a table with the text or picture.")
+        str | None,
+        typer.Option(help="The column of a table with the text or picture; without a header its number."),
     ] = None,
     id_column: Annotated[str | None, typer.Option("--id", help="The column of a table with the id.")] = None,
     fingerprint: Annotated[

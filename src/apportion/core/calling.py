@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 import re
 import sys
 import warnings
@@ -9,14 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from apportion.core.classifier import Classifier
-from apportion.core.inputs import Inputs, rekeyed
-from apportion.core.modules_behind import modules_behind
-from apportion.core.private_torch import BatchNorm, Dropout
+from apportion.core.inputs import Inputs, rekeyed, unmarked
+from apportion.core.modules_behind import estimators_behind, modules_behind
+from apportion.core.private_torch import BatchNorm, Dropout, without_functions
 from apportion.core.progress import model_called
+from apportion.core.target import one_number
 from apportion.core.trees import keyed, map_tensors, tensors_in
 from apportion.errors import InputError, nearest
 
@@ -48,6 +52,8 @@ def call_model(model: Model, inputs: Inputs) -> Any:
 
 
 def _called(model: Model, inputs: Inputs) -> Any:
+    with without_functions():
+        inputs = rekeyed(inputs, lambda _, tensor: unmarked(tensor))
     if isinstance(inputs, Tensor):
         return model(inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)
@@ -70,6 +76,13 @@ def _in_batches(model: Model, inputs: Inputs, size: int) -> Any:
         )
     parts = zip(*(t.split(size) for t in tensors_in(inputs)), strict=True)
     return _joined([_called(model, _of_form(inputs, part)) for part in parts])
+
+
+def one_by_one(model: Model, inputs: Inputs) -> Tensor:
+    """The number that a model returns for each row alone, (rows,), of one that returns one number a call."""
+    model_called()
+    parts = zip(*(t.split(1) for t in tensors_in(inputs)), strict=True)
+    return torch.stack([one_number(_called(model, _of_form(inputs, part))).reshape(()) for part in parts])
 
 
 def _of_form(inputs: Inputs, tensors: Sequence[Tensor]) -> Inputs:
@@ -140,15 +153,16 @@ def with_gradients() -> Iterator[None]:
 
 
 _CHECKPOINTS = (
-    "the model uses torch.utils.checkpoint, which runs a part of it again in the backward pass, where nothing is "
-    "recorded or replaced; switch it off for explanations, as by memory_efficient=False or "
-    "gradient_checkpointing_disable()"
+    "the model uses torch.utils.checkpoint with use_reentrant=True, or around a custom autograd function, which runs a "
+    "part of it again in the backward pass, where nothing is recorded or replaced; accepted: use_reentrant=False, or "
+    "switch it off for explanations, as by memory_efficient=False or gradient_checkpointing_disable()"
 )
 
 
 @contextmanager
 def no_checkpoints() -> Iterator[None]:
-    """Refuse models that use `torch.utils.checkpoint`, in a forward or in a backward pass."""
+    """Refuse to run a part of a model again in a backward pass, as `torch.utils.checkpoint` does with what was not seen
+    in the forward pass (which keeps what it sees itself)."""
     try:
         with torch.autograd.graph.disable_saved_tensors_hooks(_CHECKPOINTS):
             yield
@@ -160,9 +174,12 @@ def no_checkpoints() -> Iterator[None]:
 
 @contextmanager
 def same_random_state(inputs: Inputs) -> Iterator[list[str]]:
-    """Put the global random states back if the model drew from them, and say so in the list that is given."""
+    """Put the global random states (PyTorch's, NumPy's, Python's) back if the model drew from them, and say so in the
+    list that is given."""
     devices = {t.device for t in tensors_in(inputs) if t.is_cuda}
     before, on_devices = torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in devices}
+    of_numpy, of_python = np.random.get_state(legacy=False), random.getstate()
+    numbers = pickle.dumps(of_numpy)  # of whichever generator is the global one
     told: list[str] = []
     try:
         yield told
@@ -170,6 +187,12 @@ def same_random_state(inputs: Inputs) -> Iterator[list[str]]:
         drew = not torch.equal(before, torch.get_rng_state())
         if drew:
             torch.set_rng_state(before)
+        if pickle.dumps(np.random.get_state(legacy=False)) != numbers:
+            np.random.set_state(of_numpy)
+            drew = True
+        if random.getstate() != of_python:
+            random.setstate(of_python)
+            drew = True
         for device, state in on_devices.items():
             drew |= not torch.equal(state, torch.cuda.get_rng_state(device))
             torch.cuda.set_rng_state(state, device)
@@ -194,17 +217,40 @@ def _caller() -> int:
 
 _DREW = (
     "the model drew random numbers, as dropout does in training mode: its output is not the same each time; call "
-    "model.eval() first"
+    "model.eval() first, or let it return a mean if it draws in evaluation mode too"
 )
 
 
 def is_multi_label(model: Any) -> bool:
     """Whether each class of a Hugging Face model is a question of its own, as its configuration says."""
-    configurations = (getattr(one, "config", None) for one in modules_behind(model))
-    return any(getattr(one, "problem_type", None) == _MULTI_LABEL for one in configurations)
+    return "multi_label_classification" in _problem_types(model)
 
 
-_MULTI_LABEL = "multi_label_classification"
+def is_regression(model: Any) -> bool:
+    """Whether its scores are numbers and no classes: the configuration of a Hugging Face model says so, or the
+    estimator of scikit-learn behind it is a regressor."""
+    if "regression" in _problem_types(model):
+        return True
+    estimators = estimators_behind(model)
+    return bool(estimators) and all(map(_is_regressor, estimators))
+
+
+def _problem_types(model: Any) -> set[Any]:
+    return {getattr(getattr(one, "config", None), "problem_type", None) for one in modules_behind(model)}
+
+
+def _is_regressor(estimator: Any) -> bool:
+    if getattr(estimator, "_estimator_type", None) == "regressor":  # of other packages and older versions
+        return True
+    base = sys.modules.get("sklearn.base")
+    return (
+        base is not None and isinstance(estimator, base.BaseEstimator) and bool(base.is_regressor(estimator))
+    )
+
+
+def is_classifier(model: Any) -> bool:
+    """Whether an estimator of scikit-learn behind it has classes."""
+    return any(hasattr(estimator, "classes_") for estimator in estimators_behind(model))
 
 
 def is_training(model: Any) -> bool:

@@ -61,7 +61,8 @@ class Classifier:
         if in_double is None or isinstance(self.model, nn.Module):
             return inputs, features
         double = in_double(raw)
-        if self._takes_double is None and not torch.equal(inputs.double(), double):  # type: ignore[union-attr]
+        rounded = inputs.double() != double  # type: ignore[union-attr]
+        if self._takes_double is None and bool((rounded & ~double.isnan()).any()):
             vars(self)["_takes_double known"] = self._try(double)
         if self._takes_double is False and not holds(torch.float32, double, False):
             warnings.warn(

@@ -24,6 +24,11 @@ class ByContent:
             (name, digest(v) if isinstance(v, Tensor) else v) for name, v in settings
         )
 
+    @property
+    def fingerprinted(self) -> Any:
+        """What a fingerprint is taken of in the place of this."""
+        return self
+
     def __eq__(self, other: object) -> bool:
         return self._content == other._content if isinstance(other, ByContent) else NotImplemented
 

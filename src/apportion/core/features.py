@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,13 +29,13 @@ class TextFeatures:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """One name for each word, as it stands in the text."""
+        """One name for each word, as it stands in the text, where that can be written."""
         spans: dict[int, tuple[int, int]] = {}
         for word, (start, end) in zip(self.words, self.offsets, strict=True):
             if word is not None:
                 first, last = spans.get(word, (start, end))
                 spans[word] = (min(first, start), max(last, end))
-        return tuple(self.text[start:end] for _, (start, end) in sorted(spans.items()))
+        return tuple(writable(self.text[start:end]) for _, (start, end) in sorted(spans.items()))
 
     @property
     def groups(self) -> tuple[int, ...]:
@@ -74,6 +75,15 @@ class TabularFeatures:
     def names(self) -> tuple[str, ...]:
         """Each column with its value."""
         return tuple(f"{column} = {cell}" for column, cell in zip(self.columns, self.cells, strict=True))
+
+
+def writable(text: str) -> str:
+    """The text with a sign for each half of a surrogate pair, which no file, terminal or picture takes.
+
+    >>> writable("so\\ud800").encode()
+    b'so\\xef\\xbf\\xbd'
+    """
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 Features = TextFeatures | ImageFeatures | TabularFeatures

@@ -26,15 +26,47 @@ _SIDE_INPUTS = frozenset(
 )
 
 
+class Held(Tensor):
+    """A tensor that is marked as `held`; so is what is cut, repeated or put together of such."""
+
+
+def held(tensor: Tensor | np.ndarray) -> Tensor:
+    """Mark an input that is held constant: the model gets it as it is, with the samples that are run.
+
+    Masks need no mark, nor do whole numbers by the names of positions or types. What is held is not explained, not
+    hidden and not moved to a baseline; it has one row a sample, or one for all.
+
+    >>> import apportion as ap
+    >>> x, weights = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 10.0], [100.0, 0.0]])
+    >>> ap.Occlusion()(lambda x, w: (x * w).sum(1), (x, ap.held(weights))).values[0].tolist()
+    [[1.0, 20.0], [300.0, 0.0]]
+    """
+    if isinstance(tensor, np.ndarray):
+        tensor = torch.from_numpy(tensor)
+    if not isinstance(tensor, Tensor) or not tensor.dim():
+        came = "a number" if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise InputError(
+            f"held got {came}; accepted: a tensor or an array with one row a sample, or one for all"
+        )
+    return tensor.detach().as_subclass(Held)
+
+
+def unmarked(tensor: Tensor) -> Tensor:
+    """The same tensor without a mark, as a model is given it."""
+    return tensor.as_subclass(Tensor) if isinstance(tensor, Held) else tensor
+
+
 def is_side(key: Any, tensor: Tensor) -> bool:
-    """Whether an input is held constant: masks (booleans, or floating-point ones by their names), and
-    integers that go by the names of positions, types or labels."""
+    """Whether an input is held constant: what is marked so, masks (booleans, or floating-point ones by their names),
+    and integers that go by the names of positions, types or labels."""
+    if isinstance(tensor, Held):
+        return True
     known = key in _SIDE_INPUTS and (key.endswith("mask") or not tensor.is_floating_point())
     return known or tensor.dtype == torch.bool
 
 
-def checked_inputs(inputs: Any) -> Inputs:
-    """Tensors with one batch dimension in common, detached from any graph."""
+def checked_inputs(inputs: Any, missing: bool = False) -> Inputs:
+    """Tensors with one batch dimension in common, detached from any graph; with `missing`, NaN is a value."""
     if hasattr(inputs, "data") and isinstance(inputs, Mapping) and not isinstance(inputs, dict):
         inputs = dict(inputs)
     if not isinstance(inputs, Tensor | tuple | Mapping):
@@ -58,16 +90,26 @@ def checked_inputs(inputs: Any) -> Inputs:
             f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample"
         )
     for key, tensor in explained:
-        if not all_finite(tensor):
+        if not all_finite(tensor) and not (missing and not bool(tensor.isinf().any())):
             what = "inputs contain" if key is None else f"input {key!r} contains"
-            raise InputError(f"{what} NaN or infinite numbers")
+            raise InputError(
+                f"{what} {'' if missing else 'NaN or '}infinite numbers{'' if missing else _MISSING}"
+            )
     return rekeyed(
         inputs, lambda _, t: t.detach() if len(t) == batch else t.detach().expand(batch, *t.shape[1:])
     )
 
 
+_MISSING = (
+    "; missing values as NaN are taken from functions that are no torch module, such as a forest's predict_proba, by "
+    "methods that hide features: Occlusion, LIME, KernelSHAP"
+)
+
+
 def _as_numbers(given: Any) -> str:
     """How what was given becomes tensors, where that is known."""
+    if isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[0], str)):
+        return "; a text for a function of texts goes to apportion.explain(function, text, method), one at a time"
     if hasattr(given, "columns") and hasattr(given, "iloc"):
         return "; a function of arrays, as of a forest, takes frame.to_numpy(), one that wants a frame makes it itself"
     if hasattr(given, "iloc"):
@@ -81,6 +123,15 @@ def _as_numbers(given: Any) -> str:
         if isinstance(given, list)
         else ""
     )
+
+
+def explained_alone(inputs: Any) -> Tensor | None:
+    """The one tensor of some inputs that is explained; None if there are others."""
+    if isinstance(inputs, Tensor):
+        return inputs
+    items = keyed(inputs) if isinstance(inputs, tuple | Mapping) else []
+    found = [t for key, t in items if isinstance(t, Tensor) and not is_side(key, t)]
+    return found[0] if len(found) == 1 else None
 
 
 def rekeyed(inputs: Inputs, change: Callable[[Any, Tensor], Tensor]) -> Inputs:

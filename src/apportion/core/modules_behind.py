@@ -1,4 +1,4 @@
-"""The modules that a plain callable runs, where it can be seen that it has them."""
+"""The modules and estimators that a plain callable runs, where it can be seen that it has them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,29 @@ def modules_behind(model: Any) -> list[nn.Module]:
     >>> modules_behind(lambda x: net(x))
     [Linear(in_features=2, out_features=1, bias=True)]
     """
-    found: list[nn.Module] = []
+    return [found for found in _behind(model) if isinstance(found, nn.Module)]
+
+
+def estimators_behind(model: Any) -> list[Any]:
+    """The same for estimators in the form of scikit-learn's, not those that another is made of."""
+    return [found for found in _behind(model) if not isinstance(found, nn.Module)]
+
+
+def _behind(model: Any) -> list[Any]:
+    found: list[Any] = []
     seen: set[int] = set()
-    level = [model]
+    level = [(model, False)]
     for _ in range(_DEPTH):
-        after: list[Any] = []
-        for held in level:
+        after: list[tuple[Any, bool]] = []
+        for held, within in level:
             if id(held) in seen:
                 continue
             seen.add(id(held))
-            if isinstance(held, nn.Module):
+            estimator = _is_estimator(held)
+            if isinstance(held, nn.Module) or (estimator and not within):
                 found.append(held)
-            else:
-                after += _held_by(held)
+            if not isinstance(held, nn.Module):
+                after += [(one, within or estimator) for one in _held_by(held)]
         level = after
     return found
 
@@ -55,7 +65,11 @@ def _held_by(holder: Any) -> Iterator[Any]:
         read = (names[name] for name in _globals_of(holder.__code__) if name in names)
         # What else a function calls is followed in its own file only, not into packages.
         yield from (
-            one for one in read if getattr(one, "__module__", None) == holder.__module__ or _is_module(one)
+            one
+            for one in read
+            if getattr(one, "__module__", None) == holder.__module__
+            or isinstance(one, nn.Module)
+            or _is_estimator(one)
         )
     elif isinstance(holder, Mapping | list | tuple):
         if len(holder) <= _MANY:  # else it is data
@@ -64,8 +78,8 @@ def _held_by(holder: Any) -> Iterator[Any]:
         yield from getattr(holder, "__dict__", {}).values()
 
 
-def _is_module(held: Any) -> bool:
-    return isinstance(held, nn.Module)
+def _is_estimator(held: Any) -> bool:
+    return hasattr(type(held), "get_params") and hasattr(type(held), "predict")
 
 
 def _globals_of(code: CodeType) -> Iterator[str]:

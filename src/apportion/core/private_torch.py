@@ -22,6 +22,7 @@ __all__ = [
     "Dropout",  # the same of dropouts
     "Operator",  # one overload of an operator, as exported programs call them
     "base_of",
+    "keeps_as_it_is",
     "module_of_line",
     "named_operator",
     "original_of",
@@ -36,6 +37,15 @@ __all__ = [
 
 # Inside `vmap` and `grad` of torch.func a mode sees wrapped tensors that do not say what they depend on.
 transform_level = _functorch.maybe_current_level
+
+# What autograd saves is handed to somebody, as in a checkpoint, who gives it back later.
+_saved_for = torch._C._autograd._top_saved_tensors_default_hooks
+
+
+def keeps_as_it_is() -> bool:
+    """Whether autograd keeps what it saves for the backward pass itself."""
+    return _saved_for(False) is None
+
 
 # What is called inside it is seen by no mode, our own included.
 without_functions = torch._C.DisableTorchFunction

@@ -24,6 +24,7 @@ LISTED: Mapping[str, Mapping[str, str]] = {"method": METHODS, "test": names.TEST
 SETTINGS: Mapping[str, Mapping[str, str]] = {
     "rule": names.RULES,
     "composite": names.COMPOSITES,
+    "target": names.TARGETS,
     "partition": names.PARTITIONS,
     "replacement": names.REPLACEMENTS,
 }

@@ -5,17 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from apportion.core.trees import all_finite
 from apportion.errors import InputError
 
-Target = int | Sequence[int] | Tensor | Callable[[Tensor], Tensor] | None
+Target = int | Sequence[int] | Sequence[tuple[int, ...]] | Tensor | Callable[[Tensor], Tensor] | None
 """None: the predicted class of each sample; an int or one int per sample: that class; a callable maps the
-(batch, classes) scores to a (batch,) score, row by row."""
+(batch, classes) scores to a (batch,) score, row by row. Where the model returns more axes, (batch, classes, …), a tuple
+is the class and its place, as `(3, 10, 12)`; a list of tuples, or a tensor (batch, axes), has one for each sample."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +42,107 @@ class Contrast:
         return scores[:, self.positive] - scores[:, self.negative]
 
 
-def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
-    """The (batch, classes) scores in what a model returned: a tensor, an object with `.logits`, a mapping
-    with "logits", or a tuple that begins with one of these; errors call its rows `row`."""
-    found = output
-    if isinstance(found, tuple | list) and found and not hasattr(found, "logits"):
-        found = found[0]
-    if not isinstance(found, Tensor):
-        found = found.get("logits") if isinstance(found, Mapping) else getattr(found, "logits", None)
-    if not isinstance(found, Tensor):
-        raise InputError(
-            f"the model returned {type(output).__name__}; accepted: a (batch, classes) tensor, or an object "
-            f"or mapping with `logits`{_HINT if isinstance(output, tuple | list) else ''}"
+@dataclass(frozen=True)
+class Neuron:
+    """Explain one neuron of a layer instead of a score of the model, as a target.
+
+    Attributes:
+        layer (str): The module, by its name; `"layer3:input"` for what it is given, `"lstm:1"` for the second tensor
+            that it returns.
+        index (int or tuple of int): The neuron in the layer's output, without the axis of the samples.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    >>> import apportion as ap
+    >>> e = ap.InputXGradient()(model, torch.ones(1, 2), target=Neuron("0", 2))
+    >>> torch.allclose(e.values, model[0].weight[2:])
+    True
+    """
+
+    layer: str
+    index: int | tuple[int, ...]
+
+    def of(self, met: Sequence[Tensor], batch: int) -> Tensor:
+        """The neuron of each row, (rows, 1), in what the layer returned at each of its calls."""
+        if len(met) != 1:
+            times = f"{len(met)} times" if met else "not"
+            raise InputError(
+                f"layer {self.layer!r} was called {times} in the forward pass; accepted as the layer of a neuron: one "
+                "that is called once"
+            )
+        index = self.index if isinstance(self.index, tuple) else (self.index,)
+        shape = tuple(met[0].shape)
+        fits = len(index) == len(shape) - 1 and all(
+            -n <= i < n for i, n in zip(index, shape[1:], strict=True)
         )
+        if not fits or shape[0] != batch:
+            raise InputError(
+                f"index is {self.index!r}, but layer {self.layer!r} has shape {shape} for {batch} samples; accepted: a "
+                f"place in {shape[1:]}"
+            )
+        found = met[0]
+        for i in index:
+            found = found[:, i]
+        return found.unsqueeze(1)
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        return scores[:, 0]
+
+
+def places_of(target: Target, batch: int) -> Tensor | None:
+    """The (batch, axes) class and place of each sample that a target names for a model that returns more axes than
+    classes; None if it names none. A tuple of numbers may also be one class a sample, of a model that does not."""
+    if isinstance(target, Tensor):
+        whole = not (target.is_floating_point() or target.is_complex() or target.dtype == torch.bool)
+        named = whole and target.dim() == 2 and len(target) == batch and target.shape[1] > 1
+        return target.detach().cpu().long() if named else None
+    if isinstance(target, tuple) and _is_place(target):
+        return torch.tensor([int(i) for i in target]).expand(batch, -1)
+    if not isinstance(target, list | tuple) or len(target) != batch or not all(map(_is_place, target)):
+        return None
+    each = [[int(i) for i in one] for one in target]
+    return torch.tensor(each) if len({len(one) for one in each}) == 1 else None
+
+
+def _is_place(given: Any) -> bool:
+    """Whether this is a class and where it is."""
+    return isinstance(given, tuple | list) and len(given) > 1 and all(isinstance(i, Integral) for i in given)
+
+
+def classes_of(resolved: Tensor) -> Tensor:
+    """The class of each sample, (batch,), in a resolved target that may also name a place."""
+    return resolved[:, 0] if resolved.dim() == 2 else resolved
+
+
+def scores_of(output: Any, batch: int, row: str = "sample", places: Tensor | None = None) -> Tensor:
+    """The (batch, classes) scores in what a model returned: a tensor, an object with `.logits`, a mapping
+    with "logits", or a tuple that begins with one of these; errors call its rows `row`. Of a model that returns more
+    axes they are those at the `places`, (batch, axes): the class, which is of no account here, and where it is."""
+    if is_one_number(output):
+        if batch > 1:
+            raise InputError(
+                f"the model returned one number for a batch of {batch}; accepted: one for each sample, ({batch},) or "
+                f"({batch}, classes), or one sample at a time, each row of which is then run alone"
+            )
+        return _checked(one_number(output).reshape(1, 1), row)
+    found = tensor_of_scores(output)
     if found.dim() == 1:
         found = found.unsqueeze(1)
+    if found.dim() > 2 and found.shape[0] == batch and places is not None:
+        found = _at(places, found)
     if found.dim() != 2 or found.shape[0] != batch:
+        dense = found.dim() > 2 and found.shape[0] == batch
+        names = ", ".join(["class", "row", "column"][: found.dim() - 1]) if found.dim() < 5 else "class, …"
         raise InputError(
             f"the model returned scores of shape {tuple(found.shape)} for a batch of {batch}; accepted: "
             f"({batch}, classes) or ({batch},)"
+            + (f", or as the target a class and its place, ({names}){_OF_STEPS}" if dense else "")
         )
     if found.shape[1] == 0:
         raise InputError(f"the model returned scores of shape {tuple(found.shape)}: there are no classes")
+    return _checked(found, row)
+
+
+def _checked(found: Tensor, row: str) -> Tensor:
     if not found.is_floating_point():
         raise InputError(f"the model returned {found.dtype} scores; accepted: floating point scores")
     if not all_finite(found):
@@ -71,12 +153,72 @@ def scores_of(output: Any, batch: int, row: str = "sample") -> Tensor:
     return found
 
 
+_OF_STEPS = (
+    "; of scores for each step or place, one is explained at a time: lambda x: model(x)[:, -1] is the last"
+)
+
+
+def tensor_of_scores(output: Any) -> Tensor:
+    """The tensor of scores in what a model returned, of whatever shape."""
+    found = output
+    if isinstance(found, tuple | list) and found and not hasattr(found, "logits"):
+        found = found[0]
+    if not isinstance(found, Tensor):
+        found = found.get("logits") if isinstance(found, Mapping) else getattr(found, "logits", None)
+    if not isinstance(found, Tensor):
+        raise InputError(
+            f"the model returned {type(output).__name__}; accepted: a (batch, classes) tensor, or an object "
+            f"or mapping with `logits`{_HINT if isinstance(output, tuple | list) else ''}"
+        )
+    return found
+
+
+def _at(places: Tensor, found: Tensor) -> Tensor:
+    """The scores of all classes at the place of each row: (rows, classes) of (rows, classes, …)."""
+    space = tuple(found.shape[2:])
+    where = places[:, 1:].to(found.device)
+    size = torch.tensor(space, device=found.device)
+    if where.shape[1] != len(space) or bool(((where < -size) | (where >= size)).any()):
+        raise InputError(
+            f"target is {tuple(places[0].tolist())}, but the model returned scores of shape {tuple(found.shape)}; "
+            f"accepted: a class and its place in {space}"
+        )
+    rows = torch.arange(len(found), device=found.device)
+    return found[(rows, slice(None), *where.T)]
+
+
+def is_one_number(output: Any) -> bool:
+    """Whether a model returned one number without an axis of samples: of Python or NumPy, or a tensor of it."""
+    if isinstance(output, Tensor | np.ndarray):
+        return output.ndim == 0
+    return isinstance(output, int | float | np.number) and not isinstance(output, bool)
+
+
+def one_number(output: Any) -> Tensor:
+    """That number as a tensor; whole ones of Python as a fraction."""
+    if isinstance(output, Tensor):
+        return output
+    if not is_one_number(output):
+        raise InputError(
+            f"the model returned one number for one row, and {type(output).__name__} for another"
+        )
+    return torch.tensor(float(output), dtype=torch.float64)
+
+
 _HINT = "; a function that returns several is wrapped to return one, as lambda x: model(x)[0]"
 
 
-def resolve(target: Target, scores: Tensor) -> Tensor | Callable[[Tensor], Tensor]:
-    """Fix the target: class indices of shape (batch,), or the given callable."""
+def resolve(
+    target: Target, scores: Tensor, places: Tensor | None = None
+) -> Tensor | Callable[[Tensor], Tensor]:
+    """Fix the target: class indices of shape (batch,), or the given callable; (batch, axes) if the scores are those at
+    these `places`."""
     batch, classes = scores.shape
+    if places is not None:
+        for label in places[:, 0].tolist():
+            _check_class(label, classes)
+        classes_first = (places[:, :1] % classes, places[:, 1:])
+        return torch.cat(classes_first, 1).to(scores.device)
     if target is None:
         return scores.detach().argmax(1)
     if isinstance(target, bool):
@@ -127,6 +269,7 @@ def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
     """The (batch,) scalars that a resolved target names; class indices are repeated if `scores` has a
     multiple of their number of rows."""
     if isinstance(target, Tensor):
+        target = classes_of(target)
         index = target.repeat(scores.shape[0] // target.shape[0])
         return scores.gather(1, index.unsqueeze(1)).squeeze(1)
     try:
@@ -142,6 +285,11 @@ def pick(target: Tensor | Callable[[Tensor], Tensor], scores: Tensor) -> Tensor:
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise InputError(
             f"the target callable returned {got} for {scores.shape[0]} samples; accepted: one score each"
+        )
+    if not all_finite(value):
+        raise InputError(
+            "the target callable gives NaN or infinite values for scores that are finite; accepted: a finite score for "
+            "each sample, also where features are hidden"
         )
     return value
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from apportion.core.features import Features, TextFeatures
+from apportion.core.features import Features, TextFeatures, writable
 from apportion.display import page_data
 from apportion.display.html import PHOTO, data_uri
 from apportion.display.page_data import Card, Chart, LedgerRow, Piece, Section, Shown, TestScore
@@ -83,7 +83,7 @@ def _section(group: Sequence[Member]) -> Section:
     if heat is not None and heat.photo is not None:
         photo = data_uri(heat.photo, PHOTO)
     made = decision(explanation, index)
-    text = features.text if isinstance(features, TextFeatures) else None
+    text = writable(features.text) if isinstance(features, TextFeatures) else None
     return {
         "title": str(explanation.notes.get("input", text or f"sample {index}")),
         "text": text,

@@ -60,7 +60,7 @@ def summary(explanation: Result, index: int = 0) -> dict[str, Any]:
         "method": repr(explanation.method),
         "prediction": {"label": made.label, "score": made.score, "probability": made.probability},
         "classes": [{"label": label, "score": score, "probability": p} for label, score, p in made.ranking],
-        "target": target if isinstance(target, str) else int(target[index]),
+        "target": target if isinstance(target, str) else target[index].tolist(),
         "target_label": explanation.label(index),
         "total": None if explanation.total is None else float(explanation.total[index]),
         "apportioned": float(explanation.apportioned[index]),

@@ -38,7 +38,7 @@ def show(explanation: Result, console: Console, name: str, index: int = 0) -> No
     ledger = getattr(explanation, "ledger", None)
     if ledger is not None:
         console.print(Padding(absorbed(ledger), (1, 0)))
-    how = f"{explanation.method!r} · {explanation.cost}"
+    how = f"{describe_method(explanation.method)} · {explanation.cost}"
     chosen = explanation.notes.get("chosen")
     console.print(Text(f"{how} · chosen: {chosen}" if chosen else how, style="dim"), soft_wrap=True)
 
@@ -46,7 +46,8 @@ def show(explanation: Result, console: Console, name: str, index: int = 0) -> No
 def heading(explanation: Result, name: str, index: int = 0) -> Text:
     """`imagenet: tabby cat  score 7.10, probability 55.2 %`, and what is explained if it is not that."""
     made, target = decision(explanation, index), explanation.label(index)
-    text = Text.assemble((f"{name}: ", "dim"), (made.label, "bold"), f"  score {format_number(made.score)}")
+    text = Text.assemble((f"{name}: ", "dim"), (made.label, "bold"))
+    text.append(f"{' ' if made.label == 'score' else '  score '}{format_number(made.score)}")
     if made.probability is not None:
         text.append(f", probability {made.probability:.1%}")
     if target != made.label:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from apportion.core.features import Features, TabularFeatures, TextFeatures
+from apportion.core.features import Features, TabularFeatures, TextFeatures, writable
 from apportion.results.explanation import Explanation, entry_name, feature_sums
 from apportion.results.interactions import Interactions
 from apportion.results.result import Result
@@ -228,15 +228,15 @@ def _pieces(features: TextFeatures, values: Sequence[float]) -> tuple[Piece, ...
     ):
         if group < 0:
             if value:
-                pieces.append(Piece(token, value, special=True))
+                pieces.append(Piece(writable(token), value, special=True))
         elif group not in seen:
             seen.add(group)
             if start > at:
-                pieces.append(Piece(features.text[at:start]))
+                pieces.append(Piece(writable(features.text[at:start])))
             pieces.append(Piece(names[group], sums[group]))
             at = start + len(names[group])
     if at < len(features.text):
-        pieces.append(Piece(features.text[at:]))
+        pieces.append(Piece(writable(features.text[at:])))
     return tuple(pieces)
 
 

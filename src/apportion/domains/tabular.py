@@ -11,6 +11,7 @@ import io
 import json
 import math
 import re
+import warnings
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +25,10 @@ from torch import Tensor
 from apportion.core.features import TabularFeatures
 from apportion.errors import InputError, nearest
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "<na>"})
+# In a file these say that a value is missing. In a frame the first may as well be a category that was kept, such as
+# Namibia, and the others are what missing values become as texts.
+_MAYBE_MISSING = frozenset({"na", "n/a", "null"})
+MISSING = _MAYBE_MISSING | {"", "nan", "<na>"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,38 @@ class Categorical:
         return tuple(float(text == category) for category in self.categories)
 
 
-Column = Numeric | Categorical
+@dataclass(frozen=True)
+class OrMissing:
+    """A column that may have no value, which is a value like another: NaN for a number, or a category of its own.
+
+    Attributes:
+        column (Numeric or Categorical): The column.
+
+    >>> OrMissing(Numeric("mass", 4000, 500)).inputs(None)
+    (nan,)
+    >>> OrMissing(Categorical("sex", ("female", "male"))).inputs("NA")
+    (0.0, 0.0, 1.0)
+    """
+
+    column: Numeric | Categorical
+
+    @property
+    def name(self) -> str:
+        return self.column.name
+
+    @property
+    def size(self) -> int:
+        return self.column.size + isinstance(self.column, Categorical)
+
+    def inputs(self, value: Any) -> tuple[float, ...]:
+        absent = _is_absent(self.column, value)
+        if isinstance(self.column, Numeric):
+            return (math.nan,) if absent else self.column.inputs(value)
+        known = (0.0,) * self.column.size if absent else self.column.inputs(value)
+        return (*known, float(absent))
+
+
+Column = Numeric | Categorical | OrMissing
 
 
 @dataclass(frozen=True)
@@ -106,7 +141,8 @@ class TabularPreparation:
         names = [column.name for column in self.columns]
         if not names or len(set(names)) < len(names):
             raise InputError(f"a preparation needs columns with different names, not {names}")
-        for column in self.columns:
+        for each in self.columns:
+            column = each.column if isinstance(each, OrMissing) else each
             if isinstance(column, Numeric) and not (column.std > 0 and math.isfinite(column.mean)):
                 raise InputError(
                     f"column {column.name!r}: mean {column.mean} and std {column.std} are no scale"
@@ -117,7 +153,10 @@ class TabularPreparation:
         inputs = [column.inputs(cells[column.name]) for column in self.columns]
         features = TabularFeatures(
             columns=tuple(column.name for column in self.columns),
-            cells=tuple(_text(cells[column.name]) for column in self.columns),
+            cells=tuple(
+                "missing" if _is_absent(column, cells[column.name]) else _text(cells[column.name])
+                for column in self.columns
+            ),
             groups=tuple(index for index, block in enumerate(inputs) for _ in block),
         )
         single = torch.tensor([[value for block in inputs for value in block]], dtype=torch.float64).float()
@@ -144,24 +183,36 @@ class TabularPreparation:
             raise InputError(
                 f"the row has no column {_join_names(absent)}; it has {_join_names(list(cells))}"
             )
-        for name in names:
-            if _is_missing(cells[name]):
-                raise InputError(f"column {name!r}: the value is missing ({cells[name]!r})")
+        for column in self.columns:
+            value = cells[column.name]
+            if not isinstance(column, OrMissing) and _is_absent(column, value):
+                raise InputError(
+                    f"column {column.name!r}: the value is missing ({value!r}); for a model that takes missing values: "
+                    "TabularPreparation.fit(table, missing=True)"
+                )
         return cells
 
     @classmethod
     def fit(
-        cls, table: Any, *, categorical: Iterable[str] = (), exclude: Iterable[str] = ()
+        cls,
+        table: Any,
+        *,
+        categorical: Iterable[str] = (),
+        exclude: Iterable[str] = (),
+        missing: bool = False,
     ) -> TabularPreparation:
         """Learn means, population standard deviations and categories (sorted) from a table.
 
-        A column is numeric if all its values are numbers. Missing values are skipped. A constant column keeps std 1.
+        A column is numeric if all its values are numbers. A constant column keeps std 1. The texts "NA", "N/A" and
+        "null" are missing values in a file, and categories beside other texts in a frame.
 
         Args:
             table (DataFrame or path): A pandas frame, or a CSV file.
             categorical (iterable of str, default ()): Columns that are categories though all their values are
                 numbers.
             exclude (iterable of str, default ()): Columns to leave out (the label, an id).
+            missing (bool, default False): Take missing values of the columns that have some here, for a model that
+                is fitted with them (`OrMissing`). False: they are skipped here, and refused in a row.
 
         >>> import pandas
         >>> frame = pandas.DataFrame({"mass": [1.0, 3.0], "island": ["Dream", "Biscoe"]})
@@ -176,13 +227,16 @@ class TabularPreparation:
                 f"the table has no column {_join_names(unknown)}; it has {_join_names(list(data))}"
             )
         return cls(
-            tuple(_fit_column(name, data[name], name in forced) for name in data if name not in left_out)
+            tuple(
+                _fit_column(name, data[name], name in forced, missing, isinstance(table, str | Path))
+                for name in data
+                if name not in left_out
+            )
         )
 
     def to_json(self) -> str:
         """All of it as JSON; `from_json` gives an equal preparation."""
-        kinds = {Numeric: "numeric", Categorical: "categorical"}
-        return json.dumps([{"kind": kinds[type(column)], **asdict(column)} for column in self.columns])
+        return json.dumps([_fields(column) for column in self.columns])
 
     @classmethod
     def from_json(cls, text: str) -> TabularPreparation:
@@ -221,8 +275,9 @@ def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def parse_csv(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header and the rows of a CSV file, which may differ in length."""
+def parse_csv(path: Path, by_number: bool = False) -> tuple[list[str], list[list[str]]]:
+    """The header and the rows of a CSV file, which may differ in length. With `by_number` the columns are called 0, 1,
+    …, and the first line is a row, unless it calls them so itself."""
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a CSV file")
     if not path.exists():
@@ -242,6 +297,9 @@ def parse_csv(path: Path) -> tuple[list[str], list[list[str]]]:
         lines = [line for line in csv.reader(io.StringIO(text), delimiter=separator, strict=True) if line]
     except csv.Error as error:
         raise InputError(f"{path} is not a CSV file: {error}") from None
+    numbers = [str(i) for i in range(len(lines[0]))] if lines else []
+    if by_number and lines and [name.strip() for name in lines[0]] != numbers:
+        lines = [numbers, *lines]
     if len(lines) < 2:
         raise InputError(f"{path} has {'no rows below its header' if lines else 'no content'}")
     header = [name.strip() for name in lines[0]]
@@ -298,8 +356,23 @@ def _columns(table: Any) -> dict[str, list[Any]]:
     raise InputError(f"a table is a pandas frame or the path of a CSV file, not {type(table).__name__}")
 
 
-def _fit_column(name: str, values: list[Any], categorical: bool) -> Column:
+def _fit_column(name: str, values: list[Any], categorical: bool, missing: bool, of_file: bool) -> Column:
     present = [value for value in values if not _is_missing(value)]
+    maybe = [value for value in values if isinstance(value, str) and value.strip().lower() in _MAYBE_MISSING]
+    if maybe and (categorical or not present or any(_number(value) is None for value in present)):
+        if of_file and present:
+            warnings.warn(
+                f"column {name!r}: {maybe[0]!r} is taken for a missing value; if it is a category (Namibia), give a "
+                "frame: pandas.read_csv(path, keep_default_na=False)",
+                stacklevel=4,
+            )
+        elif not of_file:
+            present += maybe
+    column = _column_of(name, present, categorical)
+    return OrMissing(column) if missing and len(present) < len(values) else column
+
+
+def _column_of(name: str, present: list[Any], categorical: bool) -> Numeric | Categorical:
     if not present:
         raise InputError(f"column {name!r} has no values; exclude it")
     numbers = [_number(value) for value in present]
@@ -338,12 +411,21 @@ def _refuse_disguised(name: str, present: list[Any], texts: list[str]) -> None:
         )
 
 
+def _fields(column: Column) -> dict[str, Any]:
+    if isinstance(column, OrMissing):
+        return {**_fields(column.column), "missing": True}
+    return {"kind": "numeric" if isinstance(column, Numeric) else "categorical", **asdict(column)}
+
+
 def _column(fields: dict[str, Any]) -> Column:
+    column: Numeric | Categorical
     if fields["kind"] == "categorical":
-        return Categorical(str(fields["name"]), tuple(map(str, fields["categories"])))
-    if fields["kind"] != "numeric":
+        column = Categorical(str(fields["name"]), tuple(map(str, fields["categories"])))
+    elif fields["kind"] == "numeric":
+        column = Numeric(str(fields["name"]), float(fields["mean"]), float(fields["std"]))
+    else:
         raise KeyError(fields["kind"])
-    return Numeric(str(fields["name"]), float(fields["mean"]), float(fields["std"]))
+    return OrMissing(column) if fields.get("missing") else column
 
 
 def _names(names: Iterable[str], argument: str) -> tuple[str, ...]:
@@ -365,6 +447,13 @@ def _number(value: Any) -> float | None:
 
 def _is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ == "NaTType" or _text(value).lower() in MISSING
+
+
+def _is_absent(column: Column, value: Any) -> bool:
+    """Whether a cell of this column has no value; a category may be called "NA"."""
+    known = column.column if isinstance(column, OrMissing) else column
+    named = isinstance(known, Categorical) and isinstance(value, str) and _text(value) in known.categories
+    return _is_missing(value) and not named
 
 
 def _text(value: Any) -> str:

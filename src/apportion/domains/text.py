@@ -162,7 +162,7 @@ def encode_words(text: str, vocabulary: Vocabulary) -> tuple[Tensor, TextFeature
     >>> ids.tolist(), features.tokens, features.offsets
     ([[2, 3, 1]], ('not', 'dull', '<unk>'), ((0, 3), (4, 8), (8, 9)))
     """
-    _check(text)
+    check_text(text)
     tokens = tokenise(text)
     ids = [vocabulary[normalise(token.surface)] for token in tokens]
     features = TextFeatures(
@@ -181,7 +181,7 @@ def encode_subwords(text: str, tokenizer: Any) -> tuple[dict[str, Tensor], TextF
     space is between them. A text beyond the model's length is an error, never cut.
     A tokenizer without offsets ("slow") has its tokens searched for in the text.
     """
-    _check(text)
+    check_text(text)
     fast = tokenizer.is_fast
     encoding = tokenizer(
         text,
@@ -287,7 +287,7 @@ def _plain(text: str) -> str:
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
-def _check(text: object) -> None:
+def check_text(text: object) -> None:
     if not isinstance(text, str):
         raise InputError(f"text: expected one str, received {type(text).__name__}: {text!r:.80}")
     if not text or text.isspace():

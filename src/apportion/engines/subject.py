@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, behind, is_multi_label, warn_about_training
+from apportion.core.calling import Model, behind, is_multi_label, warn_about_training, warned
 from apportion.core.inputs import Inputs, Values, checked_inputs
-from apportion.core.target import Target, described
+from apportion.core.target import Neuron, Target, described, places_of, scores_of, tensor_of_scores
 from apportion.core.trees import all_finite, tensors_in
 from apportion.errors import InputError
 from apportion.results.cost import Cost
@@ -35,6 +35,8 @@ class Subject:
     """
 
     resolved: Any = None
+    takes_missing: ClassVar[bool] = False
+    """Whether NaN is a value like another for what is computed here, if the model takes it."""
 
     def __init__(
         self, model: Model, inputs: Inputs, target: Target = None, *, start: float | None = None
@@ -45,11 +47,51 @@ class Subject:
             accepted = "a module or any callable" + "".join(f", such as its {name}" for name in offers[:1])
             raise InputError(f"model is {type(model).__name__}; accepted: {accepted}")
         self.model: Model = behind(model)
-        self.inputs = checked_inputs(inputs)
+        self.inputs = checked_inputs(
+            inputs, self.takes_missing and not isinstance(self.model, torch.nn.Module)
+        )
         self.batch: int = next(tensors_in(self.inputs)).shape[0]
         self.target = target
+        self.places = places_of(
+            target, self.batch
+        )  # of a model that returns more than a score for each class
         self.warnings = warn_about_training(self.model)
+        self._unsteady = bool(self.warnings)
         self.rows_run = self.rows_differentiated = 0
+
+    # ---- the scores ----
+
+    @property
+    def neuron(self) -> Neuron | None:
+        """The neuron that is explained instead of a score of the model."""
+        return self.target if isinstance(self.target, Neuron) else None
+
+    def read_scores(
+        self,
+        output: Any,
+        met: Sequence[Tensor],
+        rows: int,
+        samples: Tensor | None = None,
+        row: str = "sample",
+    ) -> Tensor:
+        """The (rows, classes) scores of what the model returned for so many rows: those at the place that the target
+        names, or the one neuron that it names, in what was `met` at its layer. `samples` says whose rows these are
+        (default: all samples in their order); errors call them `row`."""
+        if self.neuron is not None:
+            return self.neuron.of(met, rows)
+        if self.places is not None and tensor_of_scores(output).dim() <= 2:
+            self.places = None  # the target is one class a sample
+        places = self.places
+        if places is not None:
+            if samples is not None:
+                places = places[samples.cpu()]
+            elif bool((places == places[0]).all()):
+                places = places[:1].expand(rows, -1)
+            elif rows != self.batch:
+                raise InputError(
+                    "the target names a place for each sample, but other rows than these are run here"
+                )
+        return scores_of(output, rows, row, places)
 
     # ---- what it took ----
 
@@ -88,6 +130,32 @@ class Subject:
         """Count what another method took that explained the same."""
         self.rows_run += cost.forwards * self.batch
         self.rows_differentiated += cost.backwards * self.batch
+
+    # ---- whether the model is a function of one row ----
+
+    def tell_unsteady(self, told: Sequence[str]) -> None:
+        """Warn, once, of a model whose scores are not those of a function of one row."""
+        if told and not self._unsteady:
+            self._unsteady = True
+            self.warnings += warned(told)
+
+    def compare(self, first: Tensor, again: Tensor, output: Tensor) -> None:
+        """Warn if scores of the same rows, which must agree, differ by more than the rounding of an `output`."""
+        if self._unsteady or not first.numel():
+            return
+        rounding = max(1e-4, torch.finfo(output.dtype).eps ** 0.5) * float(output.detach().abs().amax())
+        first, again = first.detach().flatten(), again.detach().to(first).flatten()
+        apart = (first - again).abs()
+        if float(apart.amax()) > rounding:
+            worst = int(apart.argmax())
+            pair = f"{float(first[worst]):.6g} and then {float(again[worst]):.6g}"
+            self.tell_unsteady(
+                [
+                    f"the model scores the same input differently each time, such as {pair}, as where it draws random "
+                    "numbers, keeps something from call to call or depends on the other rows of the batch: the values "
+                    "do not add up to its output"
+                ]
+            )
 
     # ---- the result ----
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError
-from apportion.evaluation.curves import Reading, pick_reading, read_answers
+from apportion.evaluation.readings import Reading, pick_reading, read_answers
 
 _MOST_FEATURES = 128
 
@@ -68,7 +68,5 @@ def _repeated(sets: Tensor) -> Tensor:
 
 def _read_sets(masking: Masking, of: Reading, scores: Tensor, rows: Tensor) -> Tensor:
     """What a test looks at, (rows, masks), in (rows, masks, classes) scores of these samples."""
-    score, probability, _ = read_answers(
-        masking, scores.flatten(0, 1), rows.repeat_interleave(scores.shape[1])
-    )
-    return pick_reading(of, score, probability).view(scores.shape[:2])
+    found = read_answers(masking, scores.flatten(0, 1), rows.repeat_interleave(scores.shape[1]))
+    return pick_reading(of, *found[:3]).view(scores.shape[:2])

@@ -8,26 +8,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model
+from apportion.core.calling import Model, warned
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, same_input
 from apportion.core.from_call import for_samples
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
+from apportion.domains.raw_text import read_as
 from apportion.engines.masking.cut import gathered
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, as_partition, keep_label_map
 from apportion.engines.masking.replacements import Replacement
 from apportion.errors import InputError
-from apportion.evaluation.curves import Curve, Order, Reading, Way
-from apportion.evaluation.reference_maps import Map, target_of, values_of
+from apportion.evaluation.curves import Curve, Order, Way
+from apportion.evaluation.readings import ACCEPTED, Reading, guessed, say_reading
+from apportion.evaluation.reference_maps import Map, UniformMap, target_of, values_of
 from apportion.results.cost import Cost
 from apportion.results.explanation import Explanation
 from apportion.results.scores import Scores, refused_scores
@@ -66,6 +68,8 @@ class Case:
         mask: int | None = None,
         chunk: int | None = None,
     ) -> None:
+        self.names_classes = False
+        model = read_as(model, inputs)
         if isinstance(model, Classifier):
             mask = model.mask if mask is None else mask
             if not (is_encoded(inputs) and model.is_encoded(inputs)):
@@ -73,11 +77,13 @@ class Case:
                 if features is not None and not (len(features) == 1 and same_input(features[0], known)):
                     raise InputError("the explanation is of another input than the one given")
                 features = (known,) if features is None else features
+            self.names_classes = len(model.labels) > 1
             model = model.model
         self.model: Model = model
         self.inputs: Inputs = inputs
         self.target = target
         self.labels, self.features, self.mask, self.chunk = labels, features, mask, chunk
+        self._told = False  # that a reading is a guess
         self.forwards = self.backwards = 0.0
         self._maskings: dict[Any, Masking] = {}
         self._orders: dict[Any, tuple[Map, Order]] = {}
@@ -120,7 +126,10 @@ class Case:
         key = (id(explanation), partition, replacement)
         if key not in self._orders:
             masking = self.masking(partition, replacement)
-            order = Order(masking, self.relevance(explanation, masking))
+            relevance = self.relevance(explanation, masking)
+            if isinstance(getattr(explanation, "method", None), UniformMap):
+                relevance = torch.zeros_like(relevance)  # the sums would rank features by their size
+            order = Order(masking, relevance)
             self._orders[key] = (explanation, order)  # the map is kept, so that its id stays its own
         return self._orders[key][1]
 
@@ -142,7 +151,8 @@ class Case:
         counted as the test's cost."""
         asked = signature(method).parameters
         if rows > 1:
-            method = for_samples(method, lambda given: given.repeated(rows))
+            shape = self.masking().parts[0].x.shape
+            method = for_samples(method, lambda given: given.repeated(rows, shape))
         known = {name: getattr(self, name) for name in ("features", "mask") if name in asked}
         if rows > 1 and known.get("features"):
             known["features"] = [feature for feature in known["features"] for _ in range(rows)]
@@ -195,7 +205,7 @@ class Case:
                 test.higher_is_better,
                 undefined=measured.undefined,
                 cost=Cost(forwards, backwards, end - start),
-                notes=dict(measured.notes),
+                notes={**measured.notes, **self.said(test, explanation)},
             )
             start, before = end, after
         return {name: found[name] for name in tests}
@@ -203,6 +213,22 @@ class Case:
     def score(self, test: Any, explanation: Map) -> Scores:
         """Run one test on one map."""
         return self.scores({"": test}, explanation)[""]
+
+    def said(self, test: Any, explanation: Map) -> dict[str, Any]:
+        """How the test read the outputs, and in how many orders it hid features of equal value."""
+        found: dict[str, Any] = {}
+        if (of := getattr(test, "of", None)) is not None:
+            masking = self.masking(getattr(test, "partition", None), getattr(test, "replacement", None))
+            found["reading"] = say_reading(of, masking)
+            guess = guessed(of, masking)
+            known = self.names_classes or self.labels is not None
+            if guess and not known and not self._told:
+                self._told = bool(warned([guess]))
+        if isinstance(test, CurveTest) and test.ranks:
+            order = test.ordered(self, explanation)
+            if bool(order.tied.any()):
+                found["orders"] = order.rank.shape[1]
+        return found
 
 
 def is_encoded(inputs: Any) -> bool:
@@ -256,8 +282,9 @@ class CurveTest:
         partition (Partition or Tensor, default None): How the inputs are cut into features; None: as `Masking` does.
         replacement (Replacement, default None): What stands in the place of hidden features; None: as `Masking`
             chooses.
-        of (str, default "probability"): What is read off: the "probability" of the target, or its "score" before
-            softmax.
+        of (str, default "probability"): What is read off: the "probability" of the target, its "score" before
+            softmax, or the "sigmoid" of that score, for a model whose scores are logits of labels that are there or
+            not. What was read is in `notes["reading"]` of the scores.
     """
 
     partition: Partition | Tensor | None = field(default=None, kw_only=True)
@@ -265,12 +292,13 @@ class CurveTest:
     of: Reading = field(default="probability", kw_only=True)
 
     blind: ClassVar[bool] = False
+    ranks: ClassVar[bool] = True
 
     __call__ = score_map
 
     def __post_init__(self) -> None:
-        if self.of not in ("probability", "score"):
-            raise InputError(f"of is {self.of!r}; accepted: 'probability', 'score'")
+        if self.of not in get_args(Reading):
+            raise InputError(f"of is {self.of!r}; accepted: {ACCEPTED}")
         keep_label_map(self)
 
     def ordered(self, case: Case, explanation: Map) -> Order:

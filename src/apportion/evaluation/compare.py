@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -159,6 +159,14 @@ def _name_all(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str,
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"{name!r} is there twice")
+    first: dict[str, str] = {}
+    for name, own in zip(names, made, strict=True):
+        if (
+            is_dataclass(own)
+            and not isinstance(own, Explanation)
+            and first.setdefault(repr(own), name) != name
+        ):
+            raise InputError(f"{name!r} is the same as {first[repr(own)]!r}; accepted: each of them once")
     return dict(zip(names, made, strict=True))
 
 

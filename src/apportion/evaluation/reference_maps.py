@@ -129,7 +129,7 @@ class RandomMap:
 
 @dataclass(frozen=True)
 class UniformMap:
-    """The same number everywhere: a map that does not choose. Tests that need an order break its ties at random."""
+    """The same number everywhere: a map that does not choose. Tests that need an order take the mean over several."""
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         return _make_explanation(self, model, inputs, target)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apportion.core.checksummed import seal, unseal
+from apportion.core.fingerprints import code_fingerprint
 from apportion.core.progress import progress
 from apportion.errors import InputError, check, check_whole
 from apportion.learning.documents import Documents, batches_by_length, shuffled_batches
@@ -85,7 +86,7 @@ def train(
         if len(given.labels.unique()) < 2:
             raise InputError(f"the {len(given)} {name} texts are not of at least two classes")
     optimiser = _optimiser(model, settings)
-    state = _State(model, optimiser, settings, documents, checkpoint)
+    state = _State(model, optimiser, settings, documents, validation, checkpoint)
     state.resume()
     while not state.finished():
         number = len(state.history)
@@ -172,6 +173,7 @@ class _State:
         optimiser: torch.optim.Optimizer,
         settings: Training,
         documents: Documents,
+        validation: Documents,
         path: Path | None,
     ) -> None:
         self.model, self.optimiser, self.settings, self.path = model, optimiser, settings, path
@@ -182,6 +184,8 @@ class _State:
             "documents": documents.fingerprint,
             "weights": {name: list(tensor.shape) for name, tensor in model.state_dict().items()},
         }
+        # A checkpoint of before says nothing of these, and goes on.
+        self.since = {"code": code_fingerprint(model), "validation": validation.fingerprint}
 
     def finished(self) -> bool:
         epochs, patience = len(self.history), self.settings.patience
@@ -197,7 +201,10 @@ class _State:
             tensors |= {f"best/{name}": t for name, t in self.best.items()}
             for index, entry in self.optimiser.state_dict()["state"].items():
                 tensors |= {f"optimiser/{index}/{name}": t for name, t in entry.items()}
-            numbers = {"identity": self.identity, "history": [asdict(epoch) for epoch in self.history]}
+            numbers = {
+                "identity": self.identity | self.since,
+                "history": [asdict(epoch) for epoch in self.history],
+            }
             seal(self.path, numbers, tensors)
 
     def resume(self) -> None:
@@ -208,7 +215,7 @@ class _State:
         except InputError as error:
             warnings.warn(f"{error}; training starts anew", stacklevel=3)
             return
-        if numbers["identity"] != self.identity:
+        if self.since | numbers["identity"] != self.identity | self.since:
             raise InputError(
                 f"checkpoint {self.path} is of another training; accepted: one of {self.settings!r}, "
                 "or a file that does not exist"

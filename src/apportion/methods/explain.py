@@ -16,6 +16,7 @@ from apportion.core.features import Features, TabularFeatures
 from apportion.core.inputs import Inputs
 from apportion.core.registry import made_of
 from apportion.core.target import Target, is_class_number
+from apportion.domains.raw_text import read_as
 from apportion.errors import InputError, nearest
 from apportion.results.explanation import Explanation
 from apportion.results.words import WARN_FROM
@@ -31,6 +32,8 @@ def explain(
 ) -> Explanation:
     """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
 
+    A sentence may also go to a function of strings or an estimator of scikit-learn as it is; see `RawText`.
+
     Args:
         model (callable or Classifier): The model, or a model with the preparation of its inputs.
         inputs (raw input or tensors): One raw input for a Classifier; otherwise the tensors of a batch.
@@ -45,6 +48,7 @@ def explain(
     torch.Size([1, 2])
     """
     method = made_of(method)
+    model = read_as(model, inputs)
     if not isinstance(model, Classifier):
         if isinstance(target, str):
             raise InputError(

@@ -104,7 +104,7 @@ def read_tensors(path: Path, row: int = 0) -> Inputs:
     except Exception as error:  # whatever a damaged file makes its reader raise
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"cannot read tensors from {path}: {first:.200}") from error
-    inputs = checked_inputs(tuple(found) if isinstance(found, list) else found)
+    inputs = checked_inputs(tuple(found) if isinstance(found, list) else found, missing=True)
     batch = next(tensors_in(inputs)).shape[0]
     if not 0 <= row < batch:
         raise InputError(

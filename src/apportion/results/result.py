@@ -17,7 +17,7 @@ from apportion.core.files import read_tensors, write_tensors, written
 from apportion.core.from_call import for_samples
 from apportion.core.registry import is_listed, recorded
 from apportion.core.target import probabilities
-from apportion.core.trees import map_tensors
+from apportion.core.trees import map_tensors, tensors_in
 from apportion.errors import InputError, check
 from apportion.results.cost import Cost
 from apportion.results.display import display
@@ -88,9 +88,10 @@ class Result:
         """The fields that differ from sample to sample, cut to one of them."""
         notes = {key: note[part] if isinstance(note, tuple) else note for key, note in self.notes.items()}
         cut = {name: map_tensors(getattr(self, name), lambda t: t[part]) for name in ("values", *_TENSORS)}
+        shape = next(tensors_in(self.values)).shape
         return {
             **cut,
-            "method": for_samples(self.method, lambda given: given.cut(part)),
+            "method": for_samples(self.method, lambda given: given.cut(part, shape)),
             "features": None if self.features is None else self.features[part],
             "notes": notes,
         }
@@ -112,7 +113,10 @@ class Result:
 
     def label(self, index: int = 0) -> str:
         """The explained class of a sample, by name where names are known."""
-        return self.target if isinstance(self.target, str) else self.class_name(int(self.target[index]))
+        if isinstance(self.target, str):
+            return self.target
+        number, *place = self.target[index].reshape(-1).tolist()
+        return self.class_name(number) + (f" at {tuple(place)}" if place else "")
 
     def class_name(self, number: int) -> str:
         """A class by name where names are known."""

@@ -15,7 +15,7 @@ from apportion.core.extras import EXTRAS, missing
 from apportion.core.progress import progress, watched
 from apportion.core.registry import from_repr
 from apportion.display.cards import chart, sections, test_as_data
-from apportion.domains.tabular import Categorical, TabularPreparation
+from apportion.domains.tabular import Categorical, OrMissing, TabularPreparation
 from apportion.errors import InputError
 from apportion.evaluation.curves import WAYS, even_steps
 from apportion.models import SHIPPED, load
@@ -68,7 +68,8 @@ class Models:
         """Class names, the columns of a table with a value for each, an example of a text, and the methods that are
         for this model only, of which the first is chosen."""
         model = self[name]
-        columns = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
+        known = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
+        columns = [c.column if isinstance(c, OrMissing) else c for c in known]
         return {
             "labels": list(model.labels),
             "columns": [

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from apportion.bulk.fingerprints import model_fingerprint
 from apportion.bulk.sources import Source, column_of, open_source
 from apportion.core.classifier import Classifier
+from apportion.core.fingerprints import model_fingerprint
 from apportion.core.progress import progress
 from apportion.core.registry import from_repr
 from apportion.errors import InputError

@@ -136,20 +136,23 @@ class Field:
         pairs = self.node.value if isinstance(self.node, yaml.MappingNode) else ()
         return next((Field(self.path, v, name) for k, v in pairs if k.value == name), None)
 
-    def each(self, read: Callable[[Field], T]) -> tuple[T, ...]:
-        """The items of a list, none of them twice; a single value is a list of one."""
+    def each(self, read: Callable[[Field], T], same: Callable[[T], Any] | None = None) -> tuple[T, ...]:
+        """The items of a list, none of them twice, as they are or as `same` has them; a single value is a list of
+        one."""
         if not isinstance(self.node, yaml.SequenceNode):
             return (read(self),)
         if not self.node.value:
             raise self.wrong("the list is empty; accepted: at least one")
         items = [Field(self.path, n, f"{self.name}[{i}]") for i, n in enumerate(self.node.value)]
-        found: list[T] = []
+        found: dict[Any, T] = {}
         for item in items:
             value = read(item)
-            if value in found:
-                raise item.wrong("this is there twice")
-            found.append(value)
-        return tuple(found)
+            key = value if same is None else same(value)
+            if key in found:
+                twice = "this is there twice" if found[key] == value else f"this is the same as {found[key]}"
+                raise item.wrong(twice)
+            found[key] = value
+        return tuple(found.values())
 
     def text(self) -> str:
         if not isinstance(self.node, yaml.ScalarNode) or not self.node.value.strip():
@@ -204,8 +207,11 @@ def _comparison(field: Field, text: str) -> Study:
         title=fields["title"].text() if "title" in fields else field.path.stem,
         models=fields["models"].each(Field.text),
         data=data,
-        methods=fields["methods"].each(lambda one: one.checked(from_repr)),
-        tests=fields["tests"].each(lambda one: one.checked(lambda text: from_repr(text, "test"))),
+        methods=fields["methods"].each(lambda one: one.checked(from_repr), lambda one: repr(from_repr(one))),
+        tests=fields["tests"].each(
+            lambda one: one.checked(lambda text: from_repr(text, "test")),
+            lambda one: repr(from_repr(one, "test")),
+        ),
         samples=fields["samples"].whole(1) if "samples" in fields else 20,
         seed=fields["seed"].whole(0) if "seed" in fields else 0,
         text=text,

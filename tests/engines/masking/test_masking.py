@@ -753,3 +753,12 @@ def test_a_table_of_yes_and_no_is_explained_as_numbers() -> None:
     weight = np.array([1.0, 2.0, 4.0])
     found = ap.KernelSHAP()(lambda x: x @ weight, table, 0)
     np.testing.assert_allclose(found.values.numpy(), table * weight, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"),
+    [((48, 64, 3), "channels last"), ((5, 28, 24), "without channels"), ((3, 48, 64), "one picture is")],
+)  # fmt: skip
+def test_pictures_without_a_batch_or_channels_are_told(shape, words):
+    with pytest.warns(UserWarning, match=words):
+        ap.Occlusion()(lambda x: x.reshape(len(x), -1)[:, :2], torch.rand(shape))

@@ -418,15 +418,60 @@ def test_output_object_with_logits():
     torch.testing.assert_close(found.output, model(**inputs).logits.detach())
 
 
+AGAIN = [
+    ap.Saliency(),
+    ap.LRP(),
+    ap.SmoothGrad(),
+    ap.DeepLIFT(),
+    ap.IntegratedHessians(),
+    ap.InputXGradient(at="2"),
+]
+
+
 @pytest.mark.filterwarnings("ignore:None of the inputs")  # of the model that is run without gradients
+@pytest.mark.parametrize("method", AGAIN, ids=repr)
+def test_parts_that_would_be_run_again_in_the_backward_pass_are_kept(method):
+    """Then a checkpoint changes nothing, whatever is replaced, written into or looked up inside it."""
+    torch.manual_seed(0)
+
+    class Parts(nn.Sequential):
+        again = True
+
+        def inside(self, x):
+            y = self[1](self[0](x).mean(1))
+            y += 1
+            return self[3](self[2](y))
+
+        def forward(self, x):
+            return checkpoint(self.inside, x, use_reentrant=False) if self.again else self.inside(x)
+
+    ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
+    model = Parts(nn.Embedding(9, 4), nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    once = method(model, ids, 1).values
+    model.again = False
+    assert torch.equal(method(model, ids, 1).values, once)
+
+
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 3 * ctx.saved_tensors[0] ** 2 * gradient
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs")
 @pytest.mark.parametrize("reentrant", [True, False])
-@pytest.mark.parametrize("method", [ap.Saliency(), ap.LRP(), ap.SmoothGrad(), ap.IntegratedHessians()])
-def test_parts_that_are_run_again_in_the_backward_pass(method, reentrant):
-    head = nn.Linear(3, 2)
+@pytest.mark.parametrize("method", [ap.Saliency(), ap.LRP(), ap.SmoothGrad()], ids=repr)
+def test_parts_that_are_run_again_unseen_are_refused(method, reentrant):
+    head = nn.Linear(3, 2) if reentrant else Cube.apply
 
     def model(x):
         return checkpoint(
-            head, checkpoint(torch.sigmoid, 2 * x, use_reentrant=reentrant), use_reentrant=reentrant
+            head, checkpoint(torch.sigmoid, 2 * x, use_reentrant=False), use_reentrant=reentrant
         )
 
     with pytest.raises(InputError, match=r"the model uses torch\.utils\.checkpoint.*switch it off"):
@@ -692,3 +737,13 @@ def test_vmap_of_what_does_not_depend_on_the_input_is_nothing_to_tell():
         return x @ mask
 
     assert ap.LRP("epsilon")(model, X, 0).warnings == ()
+
+
+@pytest.mark.parametrize("method", [*AGAIN[:-1], ap.IntegratedGradients(), ap.LRP(at="0")], ids=repr)
+def test_weights_that_were_made_under_inference_mode_are_constants(method):
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        made = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2)).eval()
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2)).eval()
+    model.load_state_dict(made.state_dict())
+    assert torch.equal(method(made, X, 0).values, method(model, X, 0).values)

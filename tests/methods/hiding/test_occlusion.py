@@ -121,7 +121,7 @@ def test_bad_input() -> None:
         (lambda: ap.Occlusion(patch=2, partition=Constant()), "one or the other"),
         (lambda: ap.Occlusion(patch=2, stride=3)(lambda z: z.sum((1, 2, 3)), x), "larger than the patch"),
         (lambda: ap.Occlusion(patch=0)(lambda z: z.sum((1, 2, 3)), x), "patch is 0"),
-        (lambda: ap.Occlusion(patch=2)(lambda z: z.sum(1), torch.ones(1, 3)), "need one tensor with a grid"),
+        (lambda: ap.Occlusion(patch=2)(lambda z: z, torch.ones(3)), "need numbers with a grid"),
     ):
         with pytest.raises(InputError, match=message):
             make()

@@ -161,7 +161,7 @@ def test_bad_settings(settings, message):
         (torch.zeros(3, 7), r"baseline has shape \(3, 7\); accepted: \(4, 6\) as the input"),
         (torch.full((6,), torch.nan), "NaN"),
         ({"y": torch.zeros(6)}, "names input 'y'"),
-        ((0.0,), "baseline holds float"),
+        ((0.0,), "baseline names input 0; the inputs are"),
         ("mean", "baseline is 'mean'; accepted: a finite number, or tensors"),
         ([0.0, 1.0], r"baseline is \[0.0, 1.0\]; accepted"),
         (torch.nan, "baseline is nan; accepted: a finite number"),

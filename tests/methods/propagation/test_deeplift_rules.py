@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -73,7 +74,7 @@ def test_values_add_up(function: Function) -> None:
 
 @pytest.mark.parametrize(("name", "function"), NAMED.items(), ids=NAMED)
 def test_a_function_without_a_rule_is_named(name: str, function: Function) -> None:
-    (warning,) = ap.DeepLIFT()(function, X, 0).warnings
+    warning, *_ = ap.DeepLIFT()(function, X, 0).warnings
     assert warning.startswith(f"no rule for '{name}' in 'the model': its gradient was used")
 
 
@@ -142,3 +143,73 @@ def test_the_baseline_of_a_layer_is_an_input_of_the_model() -> None:
         torch.testing.assert_close(found.total, (SMOOTH(X) - SMOOTH(baseline))[:, 1].detach())
     with pytest.raises(InputError, match=r"baseline has shape \(1, 16\); accepted: \(4, 6\) as the input"):
         ap.DeepLIFT(at="0")(SMOOTH, X, 1, baseline=torch.zeros(1, 16).double())
+
+
+def written(z: Tensor) -> Tensor:
+    z[z > 0.5] = 7.0
+    return z
+
+
+W = torch.randn(6, 3, generator=generator).double()
+# What no gradient leads through, and the function that is given it.
+CONSTANT: dict[str, tuple[Function, str]] = {
+    "condition": (lambda x: torch.where(x > 0.3, 2 * x, x - 1) @ W, "where"),
+    "comparison as a factor": (lambda x: (x * (x > 0.1).double()) @ W, "mul"),
+    "mask": (lambda x: x.masked_fill(x < 0.2, 5.0) @ W, "masked_fill"),
+    "written under a mask": (lambda x: written(x.clone()) @ W, "setitem"),
+    "index of a gather": (lambda x: (torch.arange(6) * x).gather(1, (3 * x).argsort(1)) @ W, "gather"),
+    "one-hot": (lambda x: x @ W + F.one_hot(x.argmax(1), 6).double() @ W, "add"),
+    "embedding of computed ids": (lambda x: x @ W + F.embedding(x.argmax(1), W), "add"),
+    "rounding passed straight through": (lambda x: (x + (x.round() - x).detach()) @ W, "add"),
+    "detached size": (lambda x: (x / (1 + x.norm(dim=1, keepdim=True).detach())) @ W, "div"),
+    "number of Python": (lambda x: (x * float(x.detach().norm())) @ W, "mul"),
+    "place of the largest": (lambda x: (x[:, int(x[0].argmax())][:, None] * torch.ones(6)) @ W, "getitem"),
+    "largest first, by its index": (
+        lambda x: x.gather(1, x.detach().sort(1, descending=True).indices) @ W,
+        "gather",
+    ),
+}
+
+
+@pytest.mark.parametrize(("function", "operation"), CONSTANT.values(), ids=CONSTANT)
+@pytest.mark.parametrize("baseline", [0.4, -1.0])
+def test_what_no_gradient_leads_through_is_named_with_its_amount(
+    function: Function, operation: str, baseline: float
+) -> None:
+    """All else is linear, so that the amount is all of the remainder."""
+    reference = torch.full_like(X, baseline) + torch.arange(6) * 0.01  # whose order is known
+    found = ap.DeepLIFT()(function, X, 1, baseline=reference)
+    warning, *_ = found.warnings
+    assert warning.startswith(f"at {operation!r} in 'the model' a condition, an index or another number")
+    amount = float(re.findall(r"what that changes \((\S+) of the scores\)", warning)[0])
+    assert amount == pytest.approx(float(found.remainder.sum()), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["round", "floor", "ceil", "trunc", "sign"])
+def test_steps_pass_their_difference_on(name: str) -> None:
+    found = ap.DeepLIFT(baseline=0.3)(lambda x: getattr(torch, name)(3 * x) @ W, X, 1)
+    assert found.warnings == ()
+    torch.testing.assert_close(found.remainder, torch.zeros(4, dtype=torch.float64))
+    steps = getattr(torch, name)(3 * X) - getattr(torch, name)(torch.tensor(0.9))
+    torch.testing.assert_close(found.values, steps * W[:, 1])
+
+
+def test_what_is_added_on_another_way_is_told() -> None:
+    found = ap.DeepLIFT()(lambda x: x @ W + 1 if bool(x[0, 0] != 0) else x @ W, X, 1)
+    warning, *_ = found.warnings
+    assert warning.startswith("at 'add' in 'the model' the model took another way for the reference")
+    torch.testing.assert_close(found.remainder, torch.ones(4, dtype=torch.float64))
+
+
+def test_constants_that_change_nothing_are_not_told() -> None:
+    """A weight made anew in each pass, and a mask of the model's own."""
+    mask = torch.arange(6) > 2
+    found = ap.DeepLIFT(baseline=0.4)(lambda x: torch.where(mask, x, 0.0) @ (W * 2).tanh(), X, 1)
+    assert found.warnings == ()
+
+
+def test_values_that_do_not_add_up_although_all_functions_have_rules_are_told() -> None:
+    found = ap.DeepLIFT()(lambda x: (x - x.mean(0)) @ W, X, 1)
+    warning, *_ = found.warnings
+    worst = int(found.remainder.abs().argmax())
+    assert f"add up to {found.apportioned[worst]:.4g} and not to {found.total[worst]:.4g}" in warning

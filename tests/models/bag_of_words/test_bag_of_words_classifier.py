@@ -494,6 +494,23 @@ def test_settings_that_make_no_sense(settings, message):
         BagOfWords(**{"words": 10, "features": SMALL, **settings}).fit(*data())
 
 
+@pytest.mark.parametrize("kernel", ["intersection", "chi2", ("linear", "intersection")])
+def test_kernels_for_histograms_are_refused_for_signed_mappings_before_any_picture_is_read(kernel):
+    def unread(picture):
+        raise AssertionError("a picture was read")
+
+    with pytest.raises(InputError, match="for numbers from zero on, but the weights of Fisher"):
+        BagOfWords(kernel=kernel, mapping="fisher", features=unread).fit(*data())
+
+
+def test_a_search_over_bags_of_words_is_seen_through():
+    pictures, labels = data()
+    search = GridSearchCV(BagOfWords(words=10, features=SMALL), {"C": [1.0]}, cv=2).fit(pictures, labels)
+    x = torch.rand(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))
+    found, expected = (KernelDecomposition()(model, x) for model in (search, search.best_estimator_))
+    assert torch.equal(found.values, expected.values)
+
+
 def test_labels_must_fit():
     pictures, _ = data()
     with pytest.raises(InputError, match="one for each of 15 images"):

@@ -166,6 +166,13 @@ def test_a_run_that_is_over_is_not_done_again(tmp_path: Path):
     assert (tmp_path / "run").stat().st_mtime_ns == written
 
 
+class Doubled(torch.nn.Sequential):
+    """With the weights of what it is made of."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(x)
+
+
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path):
     path = tmp_path / "run"
     first = ap.ProtoPNet(backbone(), 3, recipe=QUICK)
@@ -179,6 +186,8 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path: Path):
         "seed is 0 there and 1 here": (ap.ProtoPNet(backbone(), 3, recipe=QUICK, seed=1), x, labels),
         "labels is": (ap.ProtoPNet(backbone(), 3, recipe=QUICK), x, labels.flip(0)),
         "first image is": (ap.ProtoPNet(backbone(), 3, recipe=QUICK), x + 1, labels),
+        "images is": (ap.ProtoPNet(backbone(), 3, recipe=QUICK), torch.cat([x[:1], x[1:] + 1]), labels),
+        "backbone's code is": (ap.ProtoPNet(Doubled(*backbone()), 3, recipe=QUICK), x, labels),
     }
     for said, (model, images, truth) in others.items():
         with pytest.raises(InputError, match=f"another configuration: {said}"):

@@ -219,6 +219,16 @@ def test_a_class_whose_files_cannot_be_read(folder: Path):
         model.fit(folder)
 
 
+def test_an_empty_class_is_not_blamed_on_the_files_of_another(folder: Path):
+    (folder / "nothing").mkdir()
+    gone = next(iter(sorted((folder / "class <1>").iterdir())))
+    gone.write_bytes(b"gone")
+    model = ap.ProtoPNet(backbone(), 2, recipe="fast", preparation=GREY)
+    said = "class nothing has no image; accepted: at least one for every class"
+    with pytest.warns(UserWarning, match="could not be read"), pytest.raises(InputError, match=said):
+        model.fit(folder)
+
+
 def test_bad_questions_to_a_fitted_model():
     model = fitted()
     x = data()[0]

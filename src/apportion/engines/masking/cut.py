@@ -13,15 +13,18 @@ from torch import Tensor
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs, Values, is_side, placed, rekeyed
 from apportion.core.numbers import common_format, holds
+from apportion.core.per_input import PerInput
 from apportion.core.trees import keyed
 from apportion.engines.masking.padding import attended
 from apportion.engines.masking.partitions import (
     Channels,
+    LabelMap,
     Partition,
     Patches,
     Pixels,
     Superpixels,
     default_partition,
+    fitted_labels,
     renumbered,
 )
 from apportion.engines.masking.replacements import Replacement, default_replacement
@@ -32,25 +35,29 @@ from apportion.errors import InputError, check
 class Ordered:
     """Masks that hide the first features of an order, or all others, made where they are needed.
 
-    `rank` (batch, features) is the place of each feature in the order of its sample, `first` (rows, masks)
-    how many are the first of it, and `kept` (rows, masks) whether these are kept, and not hidden; stands for
-    (rows, masks, features) masks.
+    `rank` (batch, orders, features) is the place of each feature in the orders of its sample, `order` (rows, masks) the
+    one of these, `first` (rows, masks) how many are the first of it, and `kept` (rows, masks) whether these are kept,
+    and not hidden; stands for (rows, masks, features) masks.
     """
 
     rank: Tensor
+    order: Tensor
     first: Tensor
     kept: Tensor
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return (*self.first.shape, self.rank.shape[1])
+        return (*self.first.shape, self.rank.shape[2])
 
     def chosen(self, calls: Tensor, masks_at: Tensor, where: Tensor) -> Tensor:
         """What each call keeps, (calls, features)."""
         device = self.rank.device
         at = calls.to(device), masks_at.to(device)
         first, kept = self.first[at].to(self.rank)[:, None], self.kept[at][:, None]
-        return (self.rank.index_select(0, where.to(device)) >= first).logical_xor_(kept)
+        ranks = self.rank.flatten(0, 1).index_select(
+            0, where.to(device) * self.rank.shape[1] + self.order[at].to(device)
+        )
+        return (ranks >= first).logical_xor_(kept)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +122,7 @@ class Part:
 def cut(
     inputs: Inputs,
     partition: Partition | None,
-    replacement: Replacement | None,
+    replacement: Replacement | PerInput | None,
     features: Sequence[Features] | None,
     mask: int | None,
 ) -> list[Part]:
@@ -130,36 +137,38 @@ def cut(
             "there is no input whose features could be hidden, only masks (booleans, which are held constant) or one "
             "integer a sample; accepted: numbers, such as x.float()"
         )
-    if len(chosen) > 1 and partition is not None:
-        names = ", ".join(repr(key) for key, _ in chosen)
-        raise InputError(f"one partition was given for the inputs {names}; accepted: none, or a single input")
-    check(
-        "replacement",
-        replacement,
-        lambda v: v is None or isinstance(v, Replacement),
-        "a replacement such as Constant(0.5) or Blur()",
-    )
-    if len(chosen) > 1 and replacement is not None and not replacement.keeps_shape:
-        name = type(replacement).__name__
-        raise InputError(f"{name} needs one input of token ids, but several inputs are explained")
-    parts, begin = [], torch.zeros(1, dtype=torch.long, device=chosen[0][1].device)  # in each sample
-    for key, x in chosen:
-        if not x.numel():
-            raise InputError(
-                f"an input has shape {tuple(x.shape)}, so there is nothing to hide (an empty text?)"
-            )
-        known = features if len(chosen) == 1 else None
-        way = default_partition(x, known) if partition is None else partition
-        seen = attended(inputs, x)
-        if partition is None and seen.dim() > 2:
-            way = Channels()  # one for each token
-        labels = way(x, known)
-        if not bool(seen.all()):
-            labels = labels.expand(torch.broadcast_shapes(labels.shape, seen.shape)).masked_fill(~seen, -1)
-            labels = torch.stack([renumbered(row) for row in labels])
-        labels = torch.where(labels >= 0, labels + begin.view(-1, *[1] * (labels.dim() - 1)), labels)
+    keys = [key for key, _ in keyed(inputs)]
+    explained = [key for key, _ in chosen]
+    for name, setting in (("partition", partition), ("replacement", replacement)):
+        if isinstance(setting, PerInput):
+            setting.check(name, keys, explained)
+    if len(chosen) > 1 and partition is not None and not isinstance(partition, PerInput):
+        names = ", ".join(map(repr, explained))
+        raise InputError(
+            f"one partition was given for the inputs {names}; accepted: none, a single input, or one for each, as a "
+            "tuple or a dict"
+        )
+    begun = [
+        _begin_part(inputs, key, x, partition, features if len(chosen) == 1 else None) for key, x in chosen
+    ]
+    # What two maps of the user's call by one number is one feature, which spans both inputs.
+    maps = [i for i, (way, _, _) in enumerate(begun) if isinstance(way, LabelMap)]
+    joint = _renumber_together([begun[i][1] for i in maps])
+    labelled = dict(zip(maps, joint, strict=True))
+    begin = torch.zeros(1, dtype=torch.long, device=chosen[0][1].device)  # in each sample
+    for labels in joint:
         begin = torch.maximum(begin, _rows(labels).amax(1) + 1)
-        how = default_replacement(x, mask) if replacement is None else replacement
+    parts = []
+    for i, ((key, x), (way, raw, seen)) in enumerate(zip(chosen, begun, strict=True)):
+        labels = labelled.get(i, raw)
+        if i not in labelled:
+            labels = labels if bool(seen.all()) else torch.stack([renumbered(row) for row in labels])
+            labels = torch.where(labels >= 0, labels + begin.view(-1, *[1] * (labels.dim() - 1)), labels)
+            begin = torch.maximum(begin, _rows(labels).amax(1) + 1)
+        how = _replacement_of(key, replacement) or default_replacement(x, mask)
+        if len(chosen) > 1 and not how.keeps_shape:
+            name = type(how).__name__
+            raise InputError(f"{name} needs one input of token ids, but several inputs are explained")
         each = len(chosen) == 1 and torch.equal(
             labels.flatten(), torch.arange(labels.numel(), device=labels.device)
         )
@@ -169,26 +178,69 @@ def cut(
     return parts
 
 
-def fit_formats(inputs: Inputs, replacement: Replacement | None, columns: bool) -> tuple[Inputs, list[str]]:
+def _begin_part(
+    inputs: Inputs, key: Any, x: Tensor, partition: Partition | None, known: Sequence[Features] | None
+) -> tuple[Partition, Tensor, Tensor]:
+    """How one input is cut, its labels as the partition gives them (-1 where the model does not look), and where it
+    looks."""
+    if not x.numel():
+        raise InputError(f"an input has shape {tuple(x.shape)}, so there is nothing to hide (an empty text?)")
+    given = partition.of(key) if isinstance(partition, PerInput) else partition
+    way = default_partition(x, known) if given is None else given
+    seen = attended(inputs, x)
+    if given is None and seen.dim() > 2:
+        way = Channels()  # one for each token
+    labels = fitted_labels(way.labels, x) if isinstance(way, LabelMap) else way(x, known)
+    if not bool(seen.all()):
+        labels = labels.expand(torch.broadcast_shapes(labels.shape, seen.shape)).masked_fill(~seen, -1)
+    return way, labels, seen
+
+
+def _renumber_together(maps: Sequence[Tensor]) -> list[Tensor]:
+    """The same maps with the labels of each sample 0, 1, …, the same ones in all maps."""
+    if not maps:
+        return []
+    many = max(len(labels) for labels in maps)
+    rows = [_rows(labels).expand(many, -1) for labels in maps]
+    whole = torch.stack([renumbered(row) for row in torch.cat(rows, 1)])
+    parts = whole.split([row.shape[1] for row in rows], 1)
+    return [part.reshape(many, *labels.shape[1:]) for part, labels in zip(parts, maps, strict=True)]
+
+
+def _replacement_of(key: Any, replacement: Replacement | PerInput | None) -> Replacement | None:
+    found = replacement.of(key) if isinstance(replacement, PerInput) else replacement
+    check(
+        "replacement",
+        found,
+        lambda v: v is None or isinstance(v, Replacement),
+        "a replacement such as Constant(0.5) or Blur()",
+    )
+    return found
+
+
+def fit_formats(
+    inputs: Inputs, replacement: Replacement | PerInput | None, columns: bool
+) -> tuple[Inputs, list[str]]:
     """The inputs in a number format that also holds what stands for hidden features, and warnings of what it rounds.
 
     Only `columns`, numbers for a function of arrays, change their format; token ids and what goes into a module of
     torch have the one that they need. InputError for numbers that would be cut or wrapped around.
     """
-    given = replacement.numbers() if isinstance(replacement, Replacement) else None
-    if given is None:
-        return inputs, []
     told = []
-    exactly = columns and given.dim() > 0  # a number of Python has no format of its own
 
     def fit(key: Any, x: Tensor) -> Tensor:
+        how = replacement.of(key) if isinstance(replacement, PerInput) else replacement
+        given = how.numbers() if isinstance(how, Replacement) else None
+        if given is None:
+            return x
+        exactly = columns and given.dim() > 0  # a number of Python has no format of its own
         explained = not is_side(key, x) and (x.dim() > 1 or x.is_floating_point())
         if not explained or holds(x.dtype, given, exactly):
             return x
         wide = common_format(x.dtype, given.dtype)
         if columns and holds(wide, x, True) and holds(wide, given, True):
             return x.to(wide)
-        what = f"{type(replacement).__name__} has numbers that the inputs' {x.dtype} does not hold"
+        what = f"{type(how).__name__} has numbers that the inputs' {x.dtype} does not hold"
         if x.is_floating_point() and bool(
             given.to(x.dtype).isinf().logical_not().logical_or(given.isinf()).all()
         ):
@@ -206,7 +258,9 @@ def misread(parts: Sequence[Part], module: bool) -> list[str]:
     `module` of torch has its channels first."""
     grids = [part.x.shape for part in parts if isinstance(part.way, Pixels | Patches | Superpixels)]
     last = [shape for shape in grids if len(shape) == 4 and shape[3] in (1, 3, 4) and min(shape[1:3]) > 4]
-    none = [shape for shape in grids if len(shape) == 3 and shape[1] == shape[2] > 4]
+    flat = [shape for shape in grids if len(shape) == 3 and min(shape[1:]) > 4]
+    none = [shape for shape in flat if shape[1] == shape[2] or min(shape[1:]) > max(8, max(shape[1:]) / 2)]
+    one = [shape for shape in grids if len(shape) == 3 and shape[2] in (1, 3, 4) and min(shape[:2]) > 4]
     return [
         *(
             f"inputs of shape {tuple(shape)} are read as (batch, channels, height, width); if the channels are last, "
@@ -216,8 +270,13 @@ def misread(parts: Sequence[Part], module: bool) -> list[str]:
         ),
         *(
             f"inputs of shape {tuple(shape)} are read as (batch, channels, length); if they are pictures without "
-            "channels, explain x[:, None] with a function that takes them out again for the model"
+            "channels, explain x[:, None] with a function that takes them out for the model; one picture is x[None]"
             for shape in none
+        ),
+        *(
+            f"inputs of shape {tuple(shape)} are read as {shape[0]} samples (channels, length); if it is one picture "
+            "with channels last, explain x.movedim(-1, 0)[None]"
+            for shape in one
         ),
     ]
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from apportion.core.private_torch import storage_of
 from apportion.engines.substitution.function_names import MOVES, identify
+
+Kind = Literal["classes", "labels", "logits", "logit", "logits of labels", "numbers"]
+"""What a model's scores are: probabilities of classes or of labels, logits of these, or numbers of a regression."""
 
 # What moves numbers between a model of another kind and tensors.
 _ONLY_MOVES = MOVES | {"detach", "tensor", "as_tensor", "from_numpy", "asarray"}
@@ -25,13 +28,14 @@ class LastSquash(TorchFunctionMode):
     """
 
     result: Tensor | None = None
+    name = ""
     seen = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         called = identify(func)
         if called.name in ("sigmoid", "softmax"):
-            self.result = result
+            self.result, self.name = result, called.name
         self.seen |= not called.passive and called.name not in _ONLY_MOVES
         return result
 

@@ -7,7 +7,7 @@ NumPy arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -15,19 +15,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, call_model, is_training, same_random_state, warned
+from apportion.core.calling import (
+    Model,
+    call_model,
+    is_multi_label,
+    is_regression,
+    is_training,
+    one_by_one,
+    same_random_state,
+    warned,
+)
 from apportion.core.features import Features, TabularFeatures, as_cut
 from apportion.core.inputs import Inputs, Values, rows_of
 from apportion.core.numbers import is_frame, is_series, tensor_of
+from apportion.core.per_input import PerInput
+from apportion.core.places import samples_first, taking
 from apportion.core.progress import progress
-from apportion.core.target import Target, are_probabilities, pick, resolve, scores_of
+from apportion.core.target import (
+    Target,
+    are_probabilities,
+    classes_of,
+    is_one_number,
+    one_number,
+    pick,
+    resolve,
+)
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.masking.chunk_size import Largest, rows_a_chunk
 from apportion.engines.masking.cut import Ordered, counts, cut, fit_formats, misread, spread
-from apportion.engines.masking.ends_in_softmax import LastSquash
+from apportion.engines.masking.ends_in_softmax import Kind, LastSquash
 from apportion.engines.masking.padding import is_needless, without_padding
 from apportion.engines.masking.partitions import Columns, Partition, Tokens, Words, as_partition, words_of
-from apportion.engines.masking.replacements import Replacement
+from apportion.engines.masking.replacements import Background, Replacement
 from apportion.engines.subject import Subject
 from apportion.engines.substitution import Substitution
 from apportion.errors import InputError, check_whole
@@ -59,6 +78,8 @@ class Masking(Subject):
     [[7.0, 6.0]]
     """
 
+    takes_missing = True
+
     def __init__(
         self,
         model: Model,
@@ -66,7 +87,7 @@ class Masking(Subject):
         target: Target = None,
         *,
         partition: Partition | Tensor | np.ndarray | None = None,
-        replacement: Replacement | None = None,
+        replacement: Replacement | PerInput | tuple[Any, ...] | Mapping[str, Any] | None = None,
         features: Sequence[Features] | None = None,
         mask: int | None = None,
         chunk: int | None = None,
@@ -79,6 +100,8 @@ class Masking(Subject):
         check_whole(0, seed=seed)
         if isinstance(inputs, np.ndarray) and inputs.dtype == bool:  # a table of yes and no, and no mask
             inputs = inputs.astype(np.float32)
+        if isinstance(replacement, tuple | Mapping):
+            replacement = PerInput.of_given(replacement)
         given = tensor_of("inputs", inputs) if isinstance(inputs, np.ndarray) else inputs
         super().__init__(model, given, target)
         self.numpy = isinstance(inputs, np.ndarray) and not isinstance(self.model, torch.nn.Module)
@@ -102,11 +125,13 @@ class Masking(Subject):
             raise InputError(
                 "an input has no feature that may be hidden (an empty text, or special tokens only)"
             )
+        self._backgrounds = _drawn_together([part.replacement for part in self.parts])
         self.draws = max(part.replacement.draws for part in self.parts)
         self._random = torch.Generator().manual_seed(seed)
         self._guarded: bool | None = None
+        self._each_alone = False
         self._largest = Largest()
-        self._squashed = self._unseen = False
+        self._squashed_by, self._unseen = "", False
         self._same_shapes = self.parts[0].replacement.keeps_shape
         if not (self.numpy and self._same_shapes):
             _ = self.score
@@ -123,16 +148,31 @@ class Masking(Subject):
     @cached_property
     def gives_probabilities(self) -> bool:
         """Whether the scores are probabilities already: the model ends in a softmax or sigmoid, the scores of each
-        input add up to 1, or the one score of a model that does not compute with torch functions (NumPy, a scripted
-        module) lies between 0 and 1 for all inputs."""
+        input add up to 1, or those of a model that does not compute with torch functions (NumPy, a scripted module) lie
+        between 0 and 1 for all inputs."""
         scores = self.output
-        between = self._unseen and scores.shape[1] == 1 and bool(((scores >= 0) & (scores <= 1)).all())
-        return self._squashed or between or are_probabilities(scores)
+        between = self._unseen and bool(((scores >= 0) & (scores <= 1)).all())
+        return bool(self._squashed_by) or between or are_probabilities(scores)
+
+    @cached_property
+    def kind(self) -> Kind:
+        """What the scores are, as far as it can be seen. Probabilities are of labels, each of which is there or not,
+        where there are several that do not add up to 1, of a model that does not end in a softmax."""
+        if is_regression(self.model):
+            return "numbers"
+        several = self.output.shape[1] > 1
+        if self.gives_probabilities:
+            alone = several and self._squashed_by != "softmax" and not are_probabilities(self.output)
+            return "labels" if alone else "classes"
+        if is_multi_label(self.model):
+            return "logits of labels"
+        return "logits" if several else "logit"
 
     @cached_property
     def resolved(self) -> Tensor | Callable[[Tensor], Tensor]:
         """The class of each sample, (batch,), or the given target."""
-        return resolve(self.target, self.output)
+        output = self.output
+        return resolve(self.target, output, self.places)
 
     @cached_property
     def score(self) -> Tensor:
@@ -150,7 +190,7 @@ class Masking(Subject):
         if not isinstance(self.resolved, Tensor):
             value = pick(self.resolved, scores)[:, None]
             return value if value.is_floating_point() else value.to(scores.dtype)
-        return scores.gather(1, self.resolved[samples.to(self.resolved.device), None])
+        return scores.gather(1, classes_of(self.resolved)[samples.to(self.resolved.device), None])
 
     def scores(self, masks: Tensor | Ordered, rows: Tensor | None = None) -> Tensor:
         """The scores of all classes under each mask, (batch, masks, classes).
@@ -178,8 +218,9 @@ class Masking(Subject):
         result: Tensor | None = None
         for calls in progress(self._batches(masks, rows, total), total, "masked inputs"):
             hidden = self._hidden(masks, rows, calls, None if drawn is None else drawn[calls])
-            scores = self.run(hidden) if "output" in vars(self) else self._first_run(hidden)
-            scores = kept(scores, rows[self._where(calls, many)[0]])
+            samples = rows[self._where(calls, many)[0]]
+            scores = self.run(hidden, samples) if "output" in vars(self) else self._first_run(hidden, samples)
+            scores = kept(scores, samples)
             if result is None:
                 result = scores.new_empty(total, scores.shape[1])
             result[calls.to(scores.device)] = scores
@@ -195,27 +236,20 @@ class Masking(Subject):
         self, masks: Tensor, rows: Tensor, found: Tensor, kept: Callable[[Tensor, Tensor], Tensor]
     ) -> None:
         """Warn if the inputs themselves, with nothing hidden, are not scored as they were alone."""
-        whole = masks.all(-1).expand(len(rows), masks.shape[-2]).to(found.device)
-        if self.warnings or not self._keeps_whole or not bool(whole.any()):
+        if not self._keeps_whole:
+            return
+        whole = masks.all(-1).expand(len(rows), masks.shape[-2])
+        if int(self.counts[rows].min()) < self.many:  # a mask may hide what a sample does not have
+            has = (torch.arange(self.many) < self.counts[rows][:, None]).to(masks.device, torch.float32)
+            hidden = (~masks).float() @ (has.T if masks.dim() == 2 else has[:, :, None])
+            whole = hidden.T == 0 if masks.dim() == 2 else hidden[:, :, 0] == 0
+        whole = whole.to(found.device)
+        if not bool(whole.any()):
             return
         row, mask = whole.nonzero().T
         samples = rows.to(row.device)[row].cpu()
-        alone = kept(self.output.index_select(0, samples.to(self.output.device)), samples).to(found)
-        rounding = max(1e-4, torch.finfo(self.output.dtype).eps ** 0.5) * float(self.output.abs().amax())
-        apart = float((found[row, mask] - alone).abs().amax())
-        if apart > rounding:
-            self.warnings += warned(
-                [
-                    f"the model scores the same input differently each time, by up to {apart:.3g}, as where it draws "
-                    "random numbers or depends on the other rows of the batch: the values do not add up to its output"
-                ]
-            )
-
-    @property
-    def _why_not_finite(self) -> str:
-        if isinstance(self.resolved, Tensor):
-            return "the model's scores are too large here"
-        return "the target callable gives such for these scores, or the scores are too large"
+        alone = kept(self.output.index_select(0, samples.to(self.output.device)), samples)
+        self.compare(alone, found[row, mask], self.output)
 
     @property
     def _keeps_whole(self) -> bool:
@@ -236,7 +270,7 @@ class Masking(Subject):
 
     def explanation(self, method: Any, values: Values, total: Tensor | None, **more: Any) -> Explanation:
         """The result of a method, with the model calls made so far as its cost."""
-        self.check_finite(method, values, self._why_not_finite)
+        self.check_finite(method, values, "the model's scores are too large here")
         features = self._features_as_cut()
         return self.result(Explanation, method, values, total, self.output, features=features, **more)
 
@@ -262,7 +296,7 @@ class Masking(Subject):
 
     def _background_rows(self, total: int) -> Tensor | None:
         """Which row of the background each model call draws from."""
-        rows = (part.replacement.rows_of_calls(total, self._random) for part in self.parts)
+        rows = (how.rows_of_calls(total, self._random) for how in self._backgrounds)
         return next((found for found in rows if found is not None), None)
 
     def _where(self, calls: Tensor, many: int) -> tuple[Tensor, Tensor]:
@@ -296,50 +330,89 @@ class Masking(Subject):
 
     # ---- running the model ----
 
-    def run(self, inputs: Inputs) -> Tensor:
-        """The (rows, classes) scores of ready inputs."""
+    def run(self, inputs: Inputs, samples: Tensor | None = None) -> Tensor:
+        """The (rows, classes) scores of ready inputs; `samples` says whose rows they are, where a target asks."""
         size = next(tensors_in(inputs)).shape[0]
         try:
-            return self._run_once(inputs, size)
+            return self._run_once(inputs, size, samples)
         except torch.OutOfMemoryError:
             if size == 1:
                 raise
         halves = torch.arange(size).tensor_split(2)
-        return torch.cat([self.run(rows_of(inputs, half)) for half in halves])
+        whose = [None if samples is None else samples[half] for half in halves]
+        return torch.cat([self.run(rows_of(inputs, h), s) for h, s in zip(halves, whose, strict=True)])
 
-    def _first_run(self, hidden: Inputs) -> Tensor:
+    def _first_run(self, hidden: Inputs, samples: Tensor) -> Tensor:
         """The scores of masked rows, which the inputs themselves run along with."""
         try:
-            both = self.run(torch.cat([self.inputs, hidden]))  # type: ignore[list-item]
+            whose = torch.cat([torch.arange(self.batch), samples])
+            both = self.run(torch.cat([self.inputs, hidden]), whose)  # type: ignore[list-item]
         except InputError:  # is it the inputs or what was hidden?
             _ = self.output
-            return self.run(hidden)
+            return self.run(hidden, samples)
         self.output = both[: self.batch]
         return both[self.batch :]
 
-    def _run_once(self, inputs: Inputs, size: int) -> Tensor:
+    def _called(self, given: Any) -> Any:
+        return _call_with_array(self.model, given) if self.numpy else call_model(self.model, given)
+
+    def _alone(self, given: Any, size: int) -> Tensor:
+        """The number of each row, of a model that returns one number a call."""
+        if not self.numpy:
+            return one_by_one(self.model, given)
+        return torch.stack([one_number(self._called(given[i : i + 1])) for i in range(size)])
+
+    def _run_once(self, inputs: Inputs, size: int, samples: Tensor | None) -> Tensor:
         guard = Substitution(model=self.model) if self._guarded is not False else None
         first = self._guarded is None
         sizes, last = (self._largest, LastSquash()) if first else (nullcontext(), nullcontext())
         same = same_random_state(inputs)
-        with torch.no_grad(), same as told, guard or nullcontext(), sizes, last:
+        met: list[Tensor] = []
+        with torch.no_grad(), same as told, self._reading(met), guard or nullcontext(), sizes, last:
             given: Any = inputs.numpy() if self.numpy and isinstance(inputs, Tensor) else inputs
-            output = _call_with_array(self.model, given) if self.numpy else call_model(self.model, given)
-        self.warnings = self.warnings or warned(told)
+            output = self._alone(given, size) if self._each_alone else self._called(given)
+            if size > self.batch == 1 and is_one_number(output):
+                self._each_alone = True
+                output = self._alone(given, size)
+        self.tell_unsteady(told)
         if guard is not None:
-            output = map_tensors(output, guard.current)
+            self.tell_unsteady(sorted(guard.met.of_batch))
+            output, met = map_tensors(output, guard.current), map_tensors(met, guard.current)
             # Only a model that writes into what outlives its run must be guarded in every later one.
             self._guarded = bool(guard.writes) or guard.met.spared or is_training(self.model)
         if isinstance(output, np.ndarray | list | float) or is_frame(output) or is_series(output):
             output = tensor_of("what the model returned", output)
         try:
-            scores = scores_of(output, size, "sample" if self.rows_run == 0 else "masked row")
+            scores = self.read_scores(
+                output, met, size, samples, "sample" if self.rows_run == 0 else "masked row"
+            )
         except InputError as error:
             raise error if self.rows_run == 0 else InputError(f"with features hidden, {error}") from None
         if isinstance(last, LastSquash):
-            self._squashed, self._unseen = last.gave(scores), not last.seen
+            self._squashed_by, self._unseen = last.name if last.gave(scores) else "", not last.seen
         self.ran(size)
         return scores
+
+    def _reading(self, met: list[Tensor]) -> AbstractContextManager[None]:
+        """Gather what the layer of an explained neuron returns."""
+
+        def take(name: str, module: torch.nn.Module, tensor: Tensor) -> Tensor:
+            met.append(samples_first(module, tensor))
+            return tensor
+
+        return nullcontext() if self.neuron is None else taking(self.model, (self.neuron.layer,), take)
+
+
+def _drawn_together(replacements: Sequence[Replacement]) -> list[Replacement]:
+    """The replacements, those first that say which row all inputs draw from. InputError where they do not agree."""
+    several = [how for how in replacements if isinstance(how, Background) and len(how.data) > 1]
+    if len({(len(how.data), how.many) for how in several}) > 1:
+        rows = [len(how.data) for how in several]
+        raise InputError(
+            f"the backgrounds of the inputs have {rows} rows; accepted: as many for each, since they are drawn "
+            "together, or one row"
+        )
+    return [*several, *replacements]
 
 
 def _call_with_array(model: Model, array: np.ndarray) -> Any:

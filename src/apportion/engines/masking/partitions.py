@@ -6,8 +6,8 @@ hidden.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Any, Literal
 
@@ -17,7 +17,9 @@ from torch import Tensor
 
 from apportion.core.content import ByContent
 from apportion.core.features import Features, ImageFeatures, TabularFeatures, TextFeatures
+from apportion.core.from_call import OfSamples
 from apportion.core.numbers import is_frame
+from apportion.core.per_input import PerInput
 from apportion.errors import InputError, check, check_whole
 
 Partition = Callable[[Tensor, Sequence[Features] | None], Tensor]
@@ -54,7 +56,7 @@ class Channels:
 class Patches:
     """Make features of squares, all channels together; those at the far edges are cut off.
 
-    The grid may have any number of dimensions (a time series, a volume).
+    The grid may have any number of dimensions (a time series, a volume); with a size, rows are cut into neighbours.
 
     Attributes:
         size (int or tuple of int, default None, entries): Side of a square, or one for each dimension of the grid;
@@ -67,13 +69,14 @@ class Patches:
     size: int | tuple[int, ...] | None = None
 
     def __call__(self, x: Tensor, features: Sequence[Features] | None = None) -> Tensor:
-        space = _grid(self, x)
+        rows = x.dim() == 2 and x.is_floating_point() and self.size is not None
+        space = x.shape[1:] if rows else _grid(self, x)
         sides = sides_of(self.size, space, "size")
         labels = torch.zeros(space, dtype=torch.long, device=x.device)
         for axis, (length, side) in enumerate(zip(space, sides, strict=True)):
             row = torch.arange(length, device=x.device) // side
             labels = labels * -(-length // side) + row.view(-1, *[1] * (len(space) - axis - 1))
-        return labels[None, None]
+        return labels[None] if rows else labels[None, None]
 
 
 def sides_of(size: int | tuple[int, ...] | None, space: Sequence[int], name: str) -> tuple[int, ...]:
@@ -216,7 +219,7 @@ def words_of(inputs: Any) -> Tensor | None:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LabelMap(ByContent):
+class LabelMap(OfSamples, ByContent):
     """Make the features that a map of the user's says; `partition=` takes it as a tensor, an array or a list.
 
     Attributes:
@@ -241,12 +244,32 @@ class LabelMap(ByContent):
             raise InputError(f"the label map has type {labels.dtype}; accepted: integers")
         object.__setattr__(self, "labels", labels)
 
+    @property
+    def fingerprinted(self) -> Tensor:
+        return self.labels  # which is what the setting held at first
+
+    def repeated(self, rows: int, shape: Sequence[int]) -> LabelMap:
+        return LabelMap(self.labels.repeat_interleave(rows, 0)) if self._is_of_samples(shape) else self
+
+    def cut(self, part: slice, shape: Sequence[int]) -> LabelMap:
+        return LabelMap(self.labels[part]) if self._is_of_samples(shape) else self
+
+    def _is_of_samples(self, shape: Sequence[int]) -> bool:
+        """Whether there is one map for each sample of inputs of this shape, as `from_labels` reads it."""
+        mine = tuple(self.labels.shape)
+        each = len(mine) == len(shape) and mine[0] == shape[0]
+        return each or (len(shape) > 2 and mine == (shape[0], *shape[2:]))
+
     def __call__(self, x: Tensor, features: Sequence[Features] | None = None) -> Tensor:
         return from_labels(self.labels, x)
 
 
 def as_partition(given: Any) -> Partition | None:
-    """A partition as it is, or the one that a label map stands for. InputError for anything else."""
+    """A partition as it is, or the one that a label map stands for; one for each input in a tuple or dict of them.
+    InputError for anything else."""
+    if isinstance(given, Mapping) or (isinstance(given, tuple) and any(map(_is_partition, given))):
+        parts = PerInput.of_given(given)
+        return replace(parts, values=tuple(map(as_partition, parts.values)))
     if is_frame(given):
         given = given.to_numpy()
     if isinstance(given, list | tuple) and _are_groups(given):
@@ -256,6 +279,11 @@ def as_partition(given: Any) -> Partition | None:
     accepted = "a partition such as Patches(4), or a label map of integers"
     check("partition", given, lambda v: v is None or (callable(v) and not isinstance(v, type)), accepted)
     return given  # type: ignore[no-any-return]
+
+
+def _is_partition(given: Any) -> bool:
+    """Whether this stands for one of several inputs, and not for a row or a number in a label map."""
+    return given is None or isinstance(given, Tensor | np.ndarray) or callable(given)
 
 
 def _are_groups(given: Sequence[Any]) -> bool:
@@ -286,9 +314,12 @@ def _labels_of(groups: Sequence[Sequence[int]]) -> Tensor:
 
 
 def keep_label_map(settings: Any) -> None:
-    """Let the `partition` of frozen settings, where they have one, be what its label map stands for."""
+    """Let the `partition` of frozen settings, where they have one, be what its label map stands for, and what is there
+    for each input be one setting."""
     if (given := getattr(settings, "partition", None)) is not None:
         object.__setattr__(settings, "partition", as_partition(given))
+    if isinstance(given := getattr(settings, "replacement", None), tuple | Mapping):
+        object.__setattr__(settings, "replacement", PerInput.of_given(given))
 
 
 def from_labels(labels: Tensor, x: Tensor) -> Tensor:
@@ -299,6 +330,11 @@ def from_labels(labels: Tensor, x: Tensor) -> Tensor:
     >>> from_labels(torch.tensor([[5, 5], [9, -3]]), torch.zeros(1, 3, 2, 2)).tolist()
     [[[[0, 0], [1, -1]]]]
     """
+    return torch.stack([renumbered(row) for row in fitted_labels(labels, x)])
+
+
+def fitted_labels(labels: Tensor, x: Tensor) -> Tensor:
+    """The same map with its own numbers, in a shape that broadcasts to the input."""
     if x.dim() > 3 and x.shape[0] == x.shape[1] > 1 and labels.shape == x.shape[1:]:
         raise InputError(
             f"the label map has shape {tuple(labels.shape)}, which may be one map per sample or one per channel of "
@@ -314,7 +350,7 @@ def from_labels(labels: Tensor, x: Tensor) -> Tensor:
             f"the label map has shape {tuple(labels.shape)}, but the inputs have {tuple(x.shape)}; accepted: "
             f"{grid}, or one such map per sample"
         )
-    return torch.stack([renumbered(row) for row in found.long()]).to(x.device)
+    return found.long().to(x.device)
 
 
 def renumbered(labels: Tensor) -> Tensor:

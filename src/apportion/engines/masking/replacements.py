@@ -307,7 +307,7 @@ class Background(ByContent, Replacement):
 
     def hide(self, x: Tensor, keep: Tensor, prepared: Tensor, draw: Tensor | None = None) -> Tensor:
         assert draw is not None
-        rows = self.data[draw.to(self.data.device)].to(x)
+        rows = self.data[draw.to(self.data.device) % len(self.data)].to(x)
         return super().hide(x, keep, rows)
 
 
@@ -399,5 +399,10 @@ def _floating(replacement: Replacement, x: Tensor) -> Tensor:
     if not x.is_floating_point():
         raise InputError(
             f"{type(replacement).__name__} needs floating point inputs; for token ids: Constant, Delete"
+        )
+    if bool(x.isnan().any()):
+        raise InputError(
+            f"{type(replacement).__name__} computes with numbers of the input, some missing (NaN); accepted "
+            "here: Constant, or Background with rows of data"
         )
     return x

@@ -15,15 +15,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.overrides import TorchFunctionMode
 
-from apportion.core.private_torch import module_of_line, set_grad_enabled, transform_level, unwrapped
+from apportion.core.private_torch import (
+    keeps_as_it_is,
+    module_of_line,
+    set_grad_enabled,
+    transform_level,
+    unwrapped,
+)
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.substitution.call import Call, Substitute, native
 from apportion.engines.substitution.explained import Explained
 from apportion.engines.substitution.follow import embed, follow
 from apportion.engines.substitution.function_names import MOVES, Function, Identity, identify
-from apportion.engines.substitution.harmless import HARMLESS, NORMS, without_running_updates
+from apportion.engines.substitution.harmless import HARMLESS, NORMS, takes_statistics, without_running_updates
 from apportion.engines.substitution.tensor_notes import TensorNotes
 from apportion.engines.substitution.writes import Writes
 from apportion.errors import InputError
@@ -68,6 +75,18 @@ class Substitution(TorchFunctionMode):
         identity = identify(func)
         if identity.passive:
             return self._ask(func, identity, args, kwargs)
+        if keeps_as_it_is():
+            return self._replaced(func, identity, args, kwargs)
+        # Inside a checkpoint, which would run this again in the backward pass, where nothing is replaced.
+        with saved_tensors_hooks(lambda saved: saved, lambda saved: saved):
+            return self._replaced(func, identity, args, kwargs)
+
+    def _replaced(
+        self, func: Function, identity: Identity, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A call that computes, with its substitute in its place."""
+        if identity.name == "batch_norm" and takes_statistics(args, kwargs):
+            self.met.of_batch.add(_OF_BATCH.format(self.where() or "the model"))
         if transform_level() is not None:
             return self._transformed(func, identity, args, kwargs)
         # `out=` is written into, too, but read by none: `source` below is what the call reads and then writes.
@@ -129,6 +148,8 @@ class Substitution(TorchFunctionMode):
             nonlocal active
             if redirected:
                 tensor = self.current(tensor)
+            if graph and tensor.is_inference():  # a weight made there, which no graph may hold
+                return tensor.detach().clone()
             if not tensor.requires_grad:
                 return tensor
             if tensor.is_leaf and tensor not in self.explained:
@@ -224,11 +245,18 @@ class Substitution(TorchFunctionMode):
 class Met:
     """What a run met that no substitute could see: the names of functions under `torch.func`, and what a custom
     autograd function was given, by the view of it that it returned. `spared` says that a function would have written
-    into weights or buffers, and got copies of them."""
+    into weights or buffers, and got copies of them; `of_batch` what makes a row's scores depend on the others."""
 
     transformed: set[str] = field(default_factory=set)
     given: TensorNotes = field(default_factory=TensorNotes)
     spared: bool = False
+    of_batch: set[str] = field(default_factory=set)
+
+
+_OF_BATCH = (
+    "a batch norm in {!r} takes the statistics of the batch, also in evaluation mode: a score depends on the rows that "
+    "are run with it, so the values depend on them too; accepted: running statistics, as of track_running_stats=True"
+)
 
 
 _LEAVES_TORCH = frozenset({"numpy", "__array__"})

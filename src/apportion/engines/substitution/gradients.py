@@ -17,14 +17,14 @@ from apportion.core.calling import (
     call_model,
     map_tensors_of,
     no_checkpoints,
+    one_by_one,
     same_random_state,
-    warned,
     with_gradients,
 )
 from apportion.core.inputs import Inputs, Values, offsets_of, placed
 from apportion.core.private_torch import original_of, without_functions
-from apportion.core.target import Target, pick, resolve, scores_of
-from apportion.core.trees import map_tensors
+from apportion.core.target import Target, is_one_number, pick, resolve
+from apportion.core.trees import map_tensors, tensors_in
 from apportion.engines.subject import Subject
 from apportion.engines.substitution.engine import Substitution
 from apportion.engines.substitution.leaves import Beside, Leaves, Slot, ordinary
@@ -43,6 +43,8 @@ class Score:
     output: Tensor
     value: Tensor
     run: Substitution
+    passed: list[Tensor]
+    via_slots: list[Slot]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -53,6 +55,10 @@ class Score:
         """The gradient of each sample's scalar at each leaf, in the leaf's shape (one backward pass)."""
         return self._backward(self.leaves, value, create_graph)
 
+    def gradients_on_the_way(self) -> list[Tensor]:
+        """The gradient of each sample's scalar at each tensor passed on the way from the leaves; the graph is kept."""
+        return self._backward(self.passed, None, False, retain_graph=True)
+
     def gradients_and_probes(self) -> tuple[list[Tensor], list[Tensor]]:
         """Also the gradient at each probe (zero where no function asked for one), in the same pass."""
         probes = [probe for probe in self.probes if probe is not None]
@@ -62,13 +68,17 @@ class Score:
         at_probes = [torch.zeros_like(leaf) if probe is None else next(given) for leaf, probe in pairs]
         return found[: len(self.leaves)], at_probes
 
-    def _backward(self, at: Sequence[Tensor], value: Tensor | None, create_graph: bool) -> list[Tensor]:
+    def _backward(
+        self, at: Sequence[Tensor], value: Tensor | None, create_graph: bool, **how: Any
+    ) -> list[Tensor]:
         value = self.value if value is None else value
         if not value.requires_grad:
             raise InputError(_not_differentiable(self.subject.layers))
         try:
             with with_gradients(), no_checkpoints():
-                found = self.subject.derivatives(value, list(at), len(value), create_graph=create_graph)
+                found = self.subject.derivatives(
+                    value, list(at), len(value), create_graph=create_graph, **how
+                )
         except RuntimeError as error:  # as of a // b
             if not (str(error).startswith("derivative for") and "is not implemented" in str(error)):
                 raise
@@ -103,6 +113,7 @@ class Gradients(Subject):
         target (int, Tensor, callable, default None): The scalar explained; None: the predicted class.
         at (str or list of str, default None): Modules whose outputs are explained, the samples on their first axis;
             None: the inputs.
+        via (str or list of str, default ()): Modules whose outputs are `passed` on the way from what is explained.
 
     >>> score = Gradients(torch.nn.Linear(2, 1), torch.ones(3, 2)).forward()
     >>> [gradient.shape for gradient in score.gradients()]
@@ -115,15 +126,20 @@ class Gradients(Subject):
         inputs: Inputs,
         target: Target = None,
         at: str | Sequence[str] | None = None,
+        via: str | Sequence[str] = (),
     ) -> None:
         self.moved = model.moved if isinstance(model, Beside) else None
         model = model.model if isinstance(model, Beside) else model
         super().__init__(original_of(behind(model)), inputs, target)
         self.at = at
+        self._alone = False  # whether a row must be run alone, since the model returns one number a call
+        self._first: Tensor | None = None  # the scores of the inputs themselves
         self.chained = ""  # a layer that is explained and is computed from another one that is
         names = (at,) if isinstance(at, str) else at or ()
         check("at", names, _are_names, "the name of a module, or several")
         self.layers: tuple[str, ...] = tuple(names)
+        self.via_given = via
+        self.via = (via,) if isinstance(via, str) else tuple(via)
 
     # ---- forward ----
 
@@ -147,32 +163,50 @@ class Gradients(Subject):
             rows = torch.arange(self.batch, device=leaves[0].device).repeat(leaves[0].shape[0] // self.batch)
         with ExitStack() as stack:
             stack.enter_context(with_gradients())
-            stack.enter_context(no_checkpoints())
             inputs = map_tensors(self.inputs, lambda t: ordinary(t if rows is None else t[rows.to(t.device)]))
-            begun = Leaves(run, inputs, self.layers, leaves, grad, self.moved)
+            read = "" if self.neuron is None else self.neuron.layer
+            begun = Leaves(run, inputs, self.layers, leaves, grad, self.moved, self.via, read)
             told = stack.enter_context(same_random_state(inputs))
             stack.enter_context(torch.set_grad_enabled(grad))
             stack.enter_context(begun.hooks())
             stack.enter_context(run)
-            output = call_model(self.model, begun.inputs)
+            output = self._called(begun)
             with without_functions():
-                scores = scores_of(map_tensors_of(output, run.settled), begun.batch)
+                output = map_tensors_of(output, run.settled)
+                scores = self.read_scores(output, begun.met, begun.batch, rows)
                 self.ran(self._whole(begun.batch))
                 value = self._explained(scores, rows)
         if not begun.made and not waiting:
             begun.complain()
         self._warn_after(run, told, begun)
+        if leaves is None and rows is None:
+            self._first = scores.detach() if self._first is None else self._first
+            self.compare(self._first, scores, scores)
         if self.chained and leaves is not None:
             raise InputError(
                 f"layer {self.chained!r} is computed from another one that is explained, or from an earlier call; "
                 "accepted by methods that put others in their place: layers of which none leads to another"
             )
-        return Score(self, begun.made, begun.probes, begun.slots, scores.detach(), value, run)
+        passed, via = begun.passed, begun.via_slots
+        return Score(self, begun.made, begun.probes, begun.slots, scores.detach(), value, run, passed, via)
+
+    def _called(self, begun: Leaves) -> Any:
+        """What the model returns; of one that returns one number a call, that of each row of a sample."""
+        if not self._alone or begun.batch == 1:
+            output = call_model(self.model, begun.inputs)
+            self._alone = self.batch == 1 and is_one_number(output)
+            return output
+        if self.layers or any(not t.is_floating_point() for t in tensors_in(begun.inputs)):
+            raise InputError(
+                f"the model returned one number for a whole batch, and {begun.batch} rows are to be run at once; "
+                f"accepted: chunk=1, or a model that returns one for each row, ({begun.batch},)"
+            )
+        return one_by_one(self.model, begun.inputs)
 
     def _explained(self, scores: Tensor, rows: Tensor | None) -> Tensor:
         """The explained scalar of each row, (rows,)."""
         if self.resolved is None:
-            self.resolved = resolve(self.target, scores)
+            self.resolved = resolve(self.target, scores, self.places)
         wanted = self.resolved
         if rows is not None and isinstance(wanted, Tensor):
             wanted = wanted[rows.to(wanted.device)]
@@ -180,7 +214,7 @@ class Gradients(Subject):
 
     def _warn_after(self, run: Substitution, told: Sequence[str], begun: Leaves) -> None:
         self.chained = self.chained or begun.chained
-        self.warnings = self.warnings or warned(told)
+        self.tell_unsteady([*told, *sorted(run.met.of_batch)])
         if run.met.transformed and not any("torch.func" in warning for warning in self.warnings):
             self.warnings += (
                 f"the model calls {', '.join(sorted(run.met.transformed))} under torch.func (as by vmap), where no "
@@ -197,10 +231,12 @@ class Gradients(Subject):
         total: Tensor | None,
         reduce: Literal["sum", "norm"] = "sum",
         warnings: Sequence[str] = (),
+        slots: Sequence[Slot] | None = None,
         **more: Any,
     ) -> Explanation:
         """Gather per-leaf values into the shape of the inputs. The values of a token are the sum over its
-        embedding (`reduce="sum"`) or their Euclidean norm (`"norm"`)."""
+        embedding (`reduce="sum"`) or their Euclidean norm (`"norm"`). `slots` says where the values belong (default:
+        to the leaves)."""
         if self.chained and total is not None:
             total = None
             warnings = (
@@ -208,14 +244,15 @@ class Gradients(Subject):
                 f"layer {self.chained!r} is computed from another one that is explained, or from an earlier call: each "
                 "adds up by itself, and not all together",
             )
-        gathered = self._gathered(score.slots, [value.detach() for value in values], reduce)
+        gathered = self._gathered(slots or score.slots, [value.detach() for value in values], reduce)
         self.check_finite(method, gathered, "the model's gradients are not finite here")
         return self.result(Explanation, method, gathered, total, score.output, warnings=warnings, **more)
 
     def _gathered(self, slots: Sequence[Slot], values: Sequence[Tensor], reduce: str) -> Values:
         if slots[0].layer is not None:
             named = {str(slot.layer): value for slot, value in zip(slots, values, strict=True)}
-            return named[str(slots[0].layer)] if isinstance(self.at, str) and len(named) == 1 else named
+            one = isinstance(self.at or self.via_given, str) and len(named) == 1
+            return named[str(slots[0].layer)] if one else named
         found: dict[Any, Tensor] = {}
         offsets = offsets_of(self.inputs)
         for slot, value in zip(slots, values, strict=True):

@@ -18,7 +18,7 @@ def without_running_updates(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a batch or instance norm with copies of the running statistics, which training mode
     writes into."""
-    if not (kwargs.get("training") or kwargs.get("use_input_stats") or True in args[5:6]):
+    if not takes_statistics(args, kwargs):
         return args, kwargs
     copied = tuple(
         a.clone() if i in (1, 2, 3, 4) and isinstance(a, Tensor) else a for i, a in enumerate(args)
@@ -26,6 +26,11 @@ def without_running_updates(
     return copied, {
         k: v.clone() if k.startswith("running") and v is not None else v for k, v in kwargs.items()
     }
+
+
+def takes_statistics(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a batch or instance norm measures what it is given, as in training mode or without running statistics."""
+    return bool(kwargs.get("training") or kwargs.get("use_input_stats") or True in args[5:6])
 
 
 def _normalise(call: Call, *args: Any, **kwargs: Any) -> Any:

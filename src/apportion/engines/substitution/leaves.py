@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from apportion.core.calling import Model, module_named
+from apportion.core.calling import Model
 from apportion.core.inputs import Inputs, is_side, offsets_of, rekeyed
+from apportion.core.places import axis_of_samples, place_named, samples_first, taking
 from apportion.core.private_torch import without_functions
-from apportion.core.trees import map_tensors, tensors_in
+from apportion.core.trees import tensors_in
 from apportion.engines.substitution.engine import Substitution
 from apportion.errors import InputError
 
@@ -50,7 +50,8 @@ class Leaves:
 
     `layers` names the modules whose outputs are the leaves; by default they are the floating-point `inputs`, and the
     embeddings of token ids. `given` are numbers to put into the leaves, in their order. With `grad=False` nothing is
-    recorded. `inputs` is what the model is to be called with.
+    recorded. `inputs` is what the model is to be called with. `via` names modules whose outputs are no leaves, and are
+    only passed on the way from them; `read` names one whose outputs are `met`, each time it is called.
 
     After the pass `made`, `slots` and `probes` have one entry for each leaf, and `chained` names a layer that is a leaf
     and is computed from another one.
@@ -64,8 +65,14 @@ class Leaves:
         given: Sequence[Tensor] | None = None,
         grad: bool = True,
         moved: Moved | None = None,
+        via: Sequence[str] = (),
+        read: str = "",
     ) -> None:
         self.run, self.layers, self.grad, self.moved = run, layers, grad, moved
+        self.via, self.read = via, read
+        self.passed: list[Tensor] = []
+        self.via_slots: list[Slot] = []
+        self.met: list[Tensor] = []
         self.given = None if given is None else list(given)
         self.made: list[Tensor] = []
         self.probes: list[Tensor | None] = []
@@ -160,56 +167,52 @@ class Leaves:
 
     # ---- layers ----
 
-    @contextmanager
-    def hooks(self) -> Iterator[None]:
-        """Forward hooks on the modules of `layers`, for this thread and this call only."""
-        with ExitStack() as stack:
-            thread = threading.get_ident()
-            for name in self.layers:
-                module = module_named(self.run.model, name)
+    def hooks(self) -> AbstractContextManager[None]:
+        """Forward hooks on the modules of `layers`, of `via` and of `read`, for this thread and this call only."""
+        places = dict.fromkeys((*self.layers, *self.via, *([self.read] if self.read else ())))
+        return taking(self.run.model, tuple(places), self._at_place)
 
-                def take(module: torch.nn.Module, _: Any, output: Any, name: str = name) -> Any:
-                    if threading.get_ident() != thread:
-                        return None
-                    with without_functions():
-                        return self._layer_output(output, name, module)
+    def _at_place(self, name: str, module: nn.Module, tensor: Tensor) -> Tensor:
+        with without_functions():
+            new = self._at_layer(name, module, tensor) if name in (*self.layers, *self.via) else tensor
+            if name == self.read:
+                self.met.append(samples_first(module, self.run.settled(new)))
+            return new
 
-                stack.callback(module.register_forward_hook(take).remove)
-            yield
-
-    def _layer_output(self, output: Any, name: str, module: torch.nn.Module) -> Any:
-        first = next((t for t in tensors_in(output) if t.is_floating_point()), None)
-        if first is None:
-            raise InputError(
-                f"layer {name!r} returns {type(output).__name__} without a floating point tensor"
-            )
-        calls = sum(str(slot.layer).split("#")[0] == name for slot in self.slots)
+    def _at_layer(self, name: str, module: nn.Module, tensor: Tensor) -> Tensor:
+        slots = self.via_slots if name in self.via else self.slots
+        calls = sum(str(slot.layer).split("#")[0] == name for slot in slots)
         slot = Slot(None, layer=name if calls == 0 else f"{name}#{calls + 1}")
-        settled = self.run.settled(first)
-        axis = int(settled.dim() == 3 and getattr(module, "batch_first", True) is False)
+        settled = self.run.settled(tensor)
+        axis = axis_of_samples(module, settled)
         if settled.dim() <= axis or settled.shape[axis] != self.batch:
             raise InputError(
-                f"layer {name!r} returns shape {tuple(settled.shape)} for {self.batch} samples; accepted: a layer "
-                "whose first axis is that of the samples"
+                f"layer {name!r} {'is given' if place_named(name).given else 'returns'} shape {tuple(settled.shape)} "
+                f"for {self.batch} samples; accepted: a layer whose first axis is that of the samples"
             )
-        if settled.requires_grad:
-            self.chained = str(slot.layer)
-            leaf = settled.movedim(axis, 0)  # so that whatever reads it reads this, not what it was made from
-            self.made.append(leaf)
-            self.probes.append(None)
-            self.slots.append(slot)
+        if name in self.via or settled.requires_grad:
+            # A view, so that whatever reads it reads this, and not what it was made from.
+            leaf = settled.view_as(settled).movedim(axis, 0)
+            if name in self.via:
+                self.passed.append(leaf)
+            else:
+                self.chained = str(slot.layer)
+                self.made.append(leaf)
+                self.probes.append(None)
+            slots.append(slot)
             new = leaf.movedim(0, axis)
         else:
             new = self._leaf(settled, slot, axis)
         self.run.put(new, settled)
-        return map_tensors(output, lambda t: new if t is first else t)
+        return new
 
     def complain(self) -> None:
         """Say why there is no leaf."""
         if self.layers:
             raise InputError(f"no layer of {self.layers} was called in the forward pass")
         raise InputError(
-            "the inputs are integers, but none of them was looked up in an embedding"
+            "the inputs are integers, but none of them was looked up in an embedding; a function of texts or ids is "
+            "explained by methods that hide features, such as Occlusion, LIME or KernelSHAP"
             if self.integers
             else "there is no floating point or token id input to explain"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apportion.core.calling import behind, call_model
+from apportion.core.fingerprints import fingerprint, model_fingerprint
 from apportion.core.inputs import Inputs, rows_of
 from apportion.core.target import scores_of, unsquashed
 from apportion.core.trees import tensors_in
@@ -135,7 +135,9 @@ def copy_model(model: Any) -> nn.Module:
             f"the model is {type(model).__name__}; accepted: a torch module, which can be trained"
         )
     try:
-        return copy.deepcopy(model).train().eval().requires_grad_()
+        with torch.no_grad():  # else the copy of a scripted child depends on the child
+            copied = copy.deepcopy(model)
+        return copied.train().eval().requires_grad_()
     except NotImplementedError:
         raise InputError(
             "the model is an exported program, which cannot be trained; accepted: the module that it was made of"
@@ -146,13 +148,8 @@ def copy_model(model: Any) -> nn.Module:
 
 
 def training_digest(settings: str, model: nn.Module, inputs: Inputs, labels: Tensor, rows: Tensor) -> str:
-    """A name for a training: what it starts from, on what, and how."""
-    digest = hashlib.sha256(f"{settings} {type(model).__qualname__} {model}".encode())
-    for tensor in (*model.state_dict().values(), *tensors_in(inputs), labels, rows):
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(f"{plain.dtype} {tuple(plain.shape)}".encode())
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]
+    """A name for a training: what it starts from, code included, on what, and how."""
+    return fingerprint(settings, model_fingerprint(model), inputs, labels, rows)[:32]
 
 
 def load_finished(path: Path) -> Tensor | None:

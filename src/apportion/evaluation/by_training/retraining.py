@@ -24,9 +24,10 @@ from apportion.evaluation.by_training._training import (
     training_digest,
 )
 from apportion.evaluation.case import Case, CurveTest, Measured, Test
-from apportion.evaluation.curves import check_shares, counts_at_shares, read_answers
+from apportion.evaluation.curves import check_shares, counts_at_shares
 from apportion.evaluation.measures.fidelity import random_subsets
 from apportion.evaluation.measures.rationales import Comprehensiveness
+from apportion.evaluation.readings import read_answers
 from apportion.evaluation.reference_maps import Map
 from apportion.results.scores import Scores
 
@@ -44,7 +45,8 @@ class ROAR(CurveTest):
     So nothing is asked of a model that it was not trained for, which pixel flipping may be blamed for. Needs the true
     `labels`; the samples are those to train on, and all that are not held out are undefined. The model is trained in
     copies with Adam, its weights drawn anew by `reset_parameters`. Cost: a training for each share, for none hidden,
-    and each seed. Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
+    and each seed. Features of equal value are hidden in one random order, each sample in its own. Settings: those below
+    and those of [CurveTest][apportion.evaluation.case.CurveTest].
 
     Attributes:
         shares (tuple of float, default (0.1, 0.3, 0.5, 0.7, 0.9)): Shares of the features that are hidden.
@@ -74,6 +76,8 @@ class ROAR(CurveTest):
         check("held_out", self.held_out, lambda v: 0 < v < 1, "a share between 0 and 1")
         check_seeds(self.seeds)
 
+    ranks: ClassVar[bool] = False
+
     @property
     def higher_is_better(self) -> bool:
         return self.keep
@@ -81,8 +85,10 @@ class ROAR(CurveTest):
     def measure(self, case: Case, explanation: Map) -> Measured:
         labels = _check_labels(case, self)
         order = self.ordered(case, explanation)
+        _check_classes(order.masking, self)
         counts = order.counts[:, None]
-        place = counts - 1 - order.rank if self.keep else order.rank
+        rank = order.rank[:, 0]  # another order of equal values would be another training
+        place = counts - 1 - rank if self.keep else rank
         shuffled = torch.from_numpy(np.random.default_rng(0).permutation(len(labels)))
         held, known = shuffled.tensor_split([max(1, round(self.held_out * len(labels)))])
         hidden = torch.cat([torch.zeros_like(counts), counts_at_shares(order.counts, self.shares)], 1)
@@ -171,7 +177,8 @@ class FFidelity(Test):
     def measure(self, case: Case, explanation: Map) -> Measured:
         masking = case.masking(self.test.partition, self.test.replacement)
         every = torch.arange(masking.batch)
-        own = read_answers(masking, masking.output, every)[2].long()
+        _check_classes(masking, self)
+        own = read_answers(masking, masking.output, every)[3].long()
         labels = own if case.labels is None else _check_labels(case, self, classes=1)
         made = copy_model(case.model)
         masks = random_subsets(masking.counts, masking.many, self.epochs * 8, self.seed, self.share)
@@ -192,10 +199,19 @@ class FFidelity(Test):
             mask=case.mask,
             chunk=case.chunk,
         )
+        again.names_classes = case.names_classes
         self.test.ask(again, explanation)
         found: Measured = self.test.measure(again, explanation)
         case.forwards += again.passes[0]
-        return found
+        return found._replace(notes={**found.notes, **again.said(self.test, explanation)})
+
+
+def _check_classes(masking: Masking, test: object) -> None:
+    if masking.kind in ("numbers", "labels", "logits of labels"):
+        what = "predicts numbers" if masking.kind == "numbers" else "has a score for each label by itself"
+        raise InputError(
+            f"{type(test).__name__} trains a model of classes, and this one {what}; accepted: another test"
+        )
 
 
 def _check_labels(case: Case, test: object, classes: int = 2) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError, check, check_whole
 from apportion.evaluation.case import Case, CurveTest, Measured, nan_where
-from apportion.evaluation.curves import Reading, pick_reading, read_answers
+from apportion.evaluation.readings import Reading, pick_reading, read_answers
 from apportion.evaluation.reference_maps import Map, values_in_rows, values_of
 from apportion.results.explanation import Explanation
 
@@ -26,7 +26,7 @@ class Infidelity(CurveTest):
     those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
 
     Attributes:
-        of (str, default "score"): What is read off: the "probability" of the target, or its "score" before softmax.
+        of (str, default "score"): What is read off: "probability", "score" or "sigmoid", as in `CurveTest`.
         samples (int, default 100): Perturbations.
         perturbation (str, default "hide"): "hide" hides random features, from one to all but one of them, and φ says
             the sum of their values: for maps that apportion a score (Input×Gradient, LRP, Integrated Gradients).
@@ -50,6 +50,7 @@ class Infidelity(CurveTest):
     seed: int = 0
 
     higher_is_better: ClassVar[bool] = False
+    ranks: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,7 +95,8 @@ class Infidelity(CurveTest):
             many = min(together, self.samples - begin)
             drawn = torch.from_numpy(random.standard_normal((many, *x.shape[1:]), dtype=np.float32)).to(x)
             drawn = drawn * self.noise  # (many, …), the same for all samples
-            scores = masking.run((x[:, None] - drawn).flatten(0, 1))  # (batch · many, classes)
+            samples = torch.arange(masking.batch).repeat_interleave(many)
+            scores = masking.run((x[:, None] - drawn).flatten(0, 1), samples)  # (batch · many, classes)
             done.append(self._score_fall(masking, scores.view(masking.batch, many, -1)))
             said.append(values[None].flatten(1) @ drawn.flatten(1).to(values[None]).T)  # (batch, many)
         return torch.cat(said, 1), torch.cat(done, 1)
@@ -104,8 +106,8 @@ class Infidelity(CurveTest):
         rows = torch.arange(masking.batch)
         before = read_answers(masking, masking.output, rows)
         after = read_answers(masking, scores.flatten(0, 1), rows.repeat_interleave(scores.shape[1]))
-        whole = pick_reading(self.of, before[0], before[1])
-        return whole[:, None] - pick_reading(self.of, after[0], after[1]).view(scores.shape[:2])
+        whole = pick_reading(self.of, *before[:3])
+        return whole[:, None] - pick_reading(self.of, *after[:3]).view(scores.shape[:2])
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Completeness(CurveTest):
     Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
 
     Attributes:
-        of (str, default "score"): What is read off: the "probability" of the target, or its "score" before softmax.
+        of (str, default "score"): What is read off: "probability", "score" or "sigmoid", as in `CurveTest`.
 
     >>> model, x = torch.nn.Linear(4, 1), torch.ones(1, 4)
     >>> Completeness()(model, x, x * model.weight.detach()).mean < 1e-6
@@ -127,6 +129,7 @@ class Completeness(CurveTest):
     of: Reading = field(default="score", kw_only=True)
 
     higher_is_better: ClassVar[bool] = False
+    ranks: ClassVar[bool] = False
 
     def measure(self, case: Case, explanation: Map) -> Measured:
         masking = case.masking(self.partition, self.replacement)
@@ -134,7 +137,7 @@ class Completeness(CurveTest):
         if total is None:
             curve = self.ordered(case, explanation).curve(masking.counts[:, None])
             first = read_answers(masking, masking.output, torch.arange(masking.batch))
-            total = pick_reading(self.of, first[0], first[1]) - curve.read(self.of)[:, 0].to(first)
+            total = pick_reading(self.of, *first[:3]) - curve.read(self.of)[:, 0].to(first)
             values = case.relevance(explanation, masking)  # what is never hidden is not in the total
         else:
             values = values_in_rows(explanation, masking.inputs)

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from apportion.core.target import classes_of
 from apportion.engines.masking.partitions import Partition, Pixels
 from apportion.engines.masking.replacements import NoisyLinear, Replacement
 from apportion.errors import InputError, check_whole
@@ -147,12 +148,13 @@ class DeletionRate(CurveTest):
     Features are hidden one by one, the most relevant first; the score is hidden / all, and 1 if the label never
     changes. Lower is better.
 
-    What is no feature (padding, special tokens) is never hidden and not counted. Ties are broken by one random order.
-    The label that must change is the *predicted* one, right or wrong; a map that explains another class is undefined.
-    So is one of a single score that predicts class 0, since it speaks for class 1; the target `lambda scores:
-    scores[:, 0].abs()` explains what is predicted. Samples whose label has changed are not run further. Cost: at most
-    as many forward passes as there are features. Settings: those below and those of
-    [CurveTest][apportion.evaluation.case.CurveTest].
+    What is no feature (padding, special tokens) is never hidden and not counted. With equal values, the score is the
+    mean over several random orders. The label that must change is the *predicted* one, right or wrong; a map that
+    explains another class is undefined. So is one of a single score that predicts class 0, since it speaks for class 1;
+    the target `lambda scores: scores[:, 0].abs()` explains what is predicted. Where each score is a label of its own,
+    its probability must fall to ½, and a label that is not above is undefined. InputError for a regression, which has
+    no label. Samples whose label has changed are not run further. Cost: at most as many forward passes as there are
+    features (and orders). Settings: those below and those of [CurveTest][apportion.evaluation.case.CurveTest].
 
     Attributes:
         block (int, default 4): Steps that run at once at first; each further block is twice as long.
@@ -173,26 +175,53 @@ class DeletionRate(CurveTest):
 
     def measure(self, case: Case, explanation: Map) -> Measured:
         order = self.ordered(case, explanation)
-        counts, device = order.counts, order.counts.device
-        first = order.curve(torch.zeros_like(counts)[:, None]).label  # (batch, 1)
-        rate = torch.ones(len(counts), dtype=torch.float64, device=device)
-        target = order.masking.resolved
-        other, why = torch.zeros_like(rate, dtype=torch.bool), "the explained class is not the predicted one"
-        if isinstance(target, Tensor):
-            several = order.masking.output.shape[1] > 1
-            other = (target if several else torch.ones_like(target)).to(device) != first[:, 0]
-            why = why if several else "the one score speaks for class 1, and class 0 is predicted"
-        going, done, block = (~other).nonzero().flatten(), 0, self.block
+        counts, device, masking = order.counts, order.counts.device, order.masking
+        target, kind = masking.resolved, masking.kind
+        target = classes_of(target) if isinstance(target, Tensor) else target
+        if kind == "numbers" or (kind == "logit" and self.of == "score" and isinstance(target, Tensor)):
+            raise InputError(
+                "DeletionRate asks when the predicted label changes, and a regression has none; accepted: tests of its "
+                "score, such as PixelFlipping(of='score')"
+            )
+        alone = kind in ("labels", "logits of labels") or self.of == "sigmoid"
+        if alone and not isinstance(target, Tensor):
+            raise InputError(
+                "each score of the model is a label of its own, and a callable target says none; accepted: its number"
+            )
+        first = self._labels(order.curve(torch.zeros_like(counts)[:, None]), alone)[:, 0]  # (batch,)
+        several = masking.output.shape[1] > 1
+        if not isinstance(target, Tensor):
+            wanted, why = first, ""
+        elif alone:
+            wanted, why = (
+                torch.ones_like(first),
+                "the explained label is not there: its probability is not above ½",
+            )
+        elif several:
+            wanted, why = target.to(device), "the explained class is not the predicted one"
+        else:
+            wanted, why = torch.ones_like(first), "the one score speaks for class 1, and class 0 is predicted"
+        other = wanted != first
+        rate = torch.ones(order.rank.shape[:2], dtype=torch.float64, device=device)  # (batch, orders)
+        along = torch.arange(rate.shape[1], device=device) == 0
+        # Along one order where the values say it, along all where they are equal.
+        going, which = ((along | order.tied[:, None]) & ~other[:, None]).nonzero().T
+        done, block = 0, self.block
         while len(going):
             hidden = torch.arange(done + 1, done + block + 1, device=device).expand(len(going), -1)
-            curve = order.curve(hidden, going)
-            changed = (curve.label != first[going]) & curve.own  # (going, block)
+            curve = order.curve(hidden, going, order=which)
+            changed = (self._labels(curve, alone) != first[going, None]) & curve.own  # (going, block)
             flipped = changed.any(1)
             where = changed.int().argmax(1, keepdim=True)  # (going, 1)
-            rate[going[flipped]] = curve.share.gather(1, where)[flipped, 0].to(rate)
+            rate[going[flipped], which[flipped]] = curve.share.gather(1, where)[flipped, 0].to(rate)
             done, block = done + block, 2 * block
-            going = going[~flipped & (counts[going] > done)]
-        return nan_where(other, rate, why)
+            on = ~flipped & (counts[going] > done)
+            going, which = going[on], which[on]
+        return nan_where(other, torch.where(order.tied, rate.mean(1), rate[:, 0]), why)
+
+    def _labels(self, curve: Curve, alone: bool) -> Tensor:
+        """The predicted class, or whether the explained label is there, (rows, steps)."""
+        return (curve.alone > 0.5).long() if alone else curve.label
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from apportion.core.target import classes_of
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError, check_whole
 from apportion.evaluation.case import Case, Measured, Test, nan_where
@@ -108,10 +109,16 @@ class RandomLogit(Test):
             raise InputError("RandomLogit needs a class as its target, and a model with at least two of them")
         # One shift for all samples, so that a score does not depend on which others are in the batch.
         shift = int(torch.randint(1, classes, (), generator=torch.Generator().manual_seed(self.seed)))
-        made = case.explain(method, (target + shift) % classes)
+        made = case.explain(method, _shifted(target, shift, classes))
         (here, inside), (there, _) = (entries_in_rows(e, masking) for e in (explanation, made))
         values = similarity_in_rows(here, there, self.similarity, self.absolute, inside)
         return nan_where(values.isnan(), values, _CONSTANT)
+
+
+def _shifted(target: Tensor, shift: int, classes: int) -> Tensor:
+    """Other classes, at the same places where a target has one."""
+    other = (classes_of(target) + shift) % classes
+    return other if target.dim() == 1 else torch.cat([other[:, None], target[:, 1:]], 1)
 
 
 def randomised_copies(
@@ -136,7 +143,7 @@ def randomised_copies(
         drawn_anew = False
         with torch.no_grad():
             for key in keys:
-                weight = changed.get_parameter(key)
+                weight = dict(changed.named_parameters())[key]  # also of scripted children
                 drawn = torch.randn(weight.shape, generator=generator).to(weight)
                 spread = weight.std() if weight.numel() > 1 else weight.abs().mean()
                 drawn_anew = drawn_anew or bool(spread != 0)

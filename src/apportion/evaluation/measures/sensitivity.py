@@ -102,7 +102,7 @@ def _explain_perturbed(test: _Perturbing, case: Case, explanation: Map) -> Itera
         moved = _Perturbations(test, masking, range(begin, min(begin + together, test.samples)))
         many = len(moved.draws)
         there = rekeyed(masking.inputs, moved.perturb_input)
-        repeated = target.repeat_interleave(many) if isinstance(target, Tensor) else target
+        repeated = target.repeat_interleave(many, 0) if isinstance(target, Tensor) else target
         beside = Beside(masking.model, moved.perturb_embeddings)
         made = case.explain(method, repeated, beside, there, many)
         if isinstance(method, RandomMap | UniformMap) and not moved.squares:  # they look at nothing
@@ -136,7 +136,7 @@ class _Perturbations:
             return x.repeat_interleave(len(self.draws), 0)
         number, part = self.parts[key]
         inside = (part.labels >= 0).expand(x.shape)
-        added = self._draw(number, x.shape[1:], x) * inside[:, None]
+        added = self._draw(number, x.shape[1:], x, inside) * inside[:, None]
         self._measure(key, added)
         return (x[:, None] + added).flatten(0, 1)
 
@@ -148,7 +148,7 @@ class _Perturbations:
             if key not in self.parts:
                 continue
             labels = self.parts[key][1].labels.expand(len(ids) // len(self.draws), *ids.shape[1:])
-            added = self._draw(number, (*ids.shape[1:], rows.shape[-1]), rows)
+            added = self._draw(number, (*ids.shape[1:], rows.shape[-1]), rows, labels >= 0)
             added = added * (labels >= 0)[:, None, ..., None]
             self._measure((key, number), added)
             place = positions - begin
@@ -156,10 +156,16 @@ class _Perturbations:
             found[here] = added.flatten(0, -2)[place[here]]
         return found
 
-    def _draw(self, number: int, shape: Sequence[int], like: Tensor) -> Tensor:
-        """The perturbations of one sample, (many, …)."""
+    def _draw(self, number: int, shape: Sequence[int], like: Tensor, inside: Tensor) -> Tensor:
+        """The perturbations of each sample, (batch or 1, many, …): the first drawn is that of its first token `inside`,
+        wherever that stands."""
         chance = random_draws("random", shape, self.draws, self.test.seed, number)
-        return ((2 * chance - 1) * self.test.radius).to(like)
+        drawn = ((2 * chance - 1) * self.test.radius).to(like)[None]  # (1, many, …)
+        here = inside.flatten(2).any(2) if inside.dim() > 2 else inside  # (batch, tokens)
+        if here.dim() < 2 or bool(here.all()):
+            return drawn
+        place = (here.long().cumsum(1) - 1).clamp(min=0).view(len(here), 1, -1, *[1] * (drawn.dim() - 3))
+        return drawn.take_along_dim(place, 2)
 
     def _measure(self, key: Any, added: Tensor) -> None:
         wide = added if added.dtype == torch.float64 else added.float()

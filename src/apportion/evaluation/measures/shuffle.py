@@ -89,7 +89,7 @@ class ShuffleTVD(Test):
             for rows in torch.arange(len(ids), device=ids.device).split(width):
                 distances[rows] = _median_distances(model, states[rows], maps[rows], many[rows], keys)
         case.forwards += 1
-        return Measured(distances)
+        return Measured(distances, notes={"reading": "the softmax of the scores, or the sigmoid of one"})
 
     def _keys(self, tokens: int, like: Tensor) -> Tensor:
         """Random numbers `(permutations, tokens)`; those of the first tokens do not depend on how many there

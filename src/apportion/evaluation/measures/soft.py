@@ -17,7 +17,7 @@ from apportion.engines.substitution import Gradients, Score
 from apportion.engines.substitution.leaves import Slot
 from apportion.errors import check_whole
 from apportion.evaluation.case import Case, Measured, Test, nan_where, random_draws
-from apportion.evaluation.curves import pick_reading, read_answers
+from apportion.evaluation.readings import Reading, pick_reading, read_answers
 from apportion.evaluation.reference_maps import Map
 
 _NO_FALL = "an input of zeros is no less probable"
@@ -31,6 +31,7 @@ class _Soft(Test):
     seed: int = 0
     partition: Partition | None = field(default=None, kw_only=True)
 
+    of: ClassVar[Reading] = "probability"
     higher_is_better: ClassVar[bool] = True
     blind: ClassVar[bool] = False
 
@@ -94,7 +95,7 @@ def _relative_fall(test: _Soft, case: Case, explanation: Map, drop_relevant: boo
     def probability(leaves: list[Tensor]) -> Tensor:
         output = subject.forward(leaves=leaves, grad=False).output
         read = read_answers(masking, output, torch.arange(subject.batch).repeat(len(output) // subject.batch))
-        return pick_reading("probability", read[0], read[1]).view(-1, subject.batch)  # (draws, batch)
+        return pick_reading(test.of, *read[:3]).view(-1, subject.batch)  # (draws, batch)
 
     draws: list[Tensor] = []
     together = max(1, masking.chunk // subject.batch)

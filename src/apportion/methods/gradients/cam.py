@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Inputs, is_side
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Gradients
@@ -66,6 +66,7 @@ class GradCAM:
         if self.guided:
             guide = GuidedBackprop()(subject.model, inputs, subject.resolved)
             subject.include(guide.cost)
+            subject.compare(found.score.output, guide.output, guide.output)
             values = fine * next(tensors_in(guide.values))
         notes = {"layer": found.layer, "grid": list(found.grid.sides)}
         score = replace(found.score, slots=[Slot(key)])
@@ -127,7 +128,7 @@ def _find_image(inputs: Inputs, name: str) -> tuple[Any, Tensor]:
         items: list[tuple[Any, Tensor]] = [(None, inputs)]
     else:
         items = list(inputs.items()) if isinstance(inputs, Mapping) else list(enumerate(inputs))
-    found = [(key, x) for key, x in items if x.is_floating_point() and 3 <= x.dim() <= 5]
+    found = [(k, x) for k, x in items if x.is_floating_point() and 3 <= x.dim() <= 5 and not is_side(k, x)]
     if len(found) != 1:
         came = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for _, x in items)
         raise InputError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import warned
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Inputs, explained_alone
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, Superpixels, as_partition
 from apportion.errors import check, check_whole
@@ -43,8 +43,13 @@ class Surrogate(Hiding):
 
     def cut(self, inputs: Inputs) -> Partition | None:
         """Superpixels for pictures that are large enough to have some."""
-        pictures = isinstance(inputs, Tensor) and inputs.dim() == 4 and min(inputs.shape[2:]) >= 32
+        x = explained_alone(inputs)
+        pictures = x is not None and x.dim() == 4 and min(x.shape[2:]) >= 32
         return Superpixels() if self.partition is None and pictures else as_partition(self.partition)
+
+    def read(self, masking: Masking, scores: Tensor) -> Numbers:
+        """What is fitted, of the scores under masks."""
+        return as_numbers(scores)
 
     def fit(
         self, masking: Masking, mass: Callable[[int], Numbers], solve: Solve, exact: int = 0
@@ -68,7 +73,7 @@ class Surrogate(Hiding):
                     torch.from_numpy(masks), (0, many - masks.shape[1]), value=True
                 )
                 values = masking.values(full.repeat(times, 1), torch.from_numpy(where))
-                return as_numbers(values).reshape(len(where), times, -1)
+                return self.read(masking, values).reshape(len(where), times, -1)
 
             while True:
                 before = runs[0].size

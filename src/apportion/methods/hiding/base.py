@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
+from apportion.core.settings import Told
 from apportion.core.target import Target
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, keep_label_map
@@ -16,8 +17,8 @@ from apportion.errors import check_whole
 from apportion.results.explanation import Explanation
 
 
-@dataclass(frozen=True)
-class Hiding:
+@dataclass(frozen=True, repr=False)
+class Hiding(Told):
     """Hide features and see what the score becomes: the base of all methods that do so.
 
     A method says how inputs are `cut` into features, and how the answers of the model under masks become an
@@ -28,14 +29,20 @@ class Hiding:
             token ids (id 0 where none is known), zero for numbers.
         seed (int, default 0): Fixes random replacements and random masks.
         chunk (int, default None, rows): Rows that run at once; None: by the size of the model.
+        mask (int, default None): Id of the mask token, which the call may give; None: 0.
     """
 
     replacement: Replacement | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     chunk: int | None = field(default=None, kw_only=True)
+    mask: int | None = field(default=None, kw_only=True, metadata={"later": True})
+
+    def __init_subclass__(cls) -> None:
+        if "__repr__" not in vars(cls):
+            cls.__repr__ = Told.__repr__  # type: ignore[method-assign]  # which a dataclass keeps
 
     def __post_init__(self) -> None:
-        check_whole(0, seed=self.seed)
+        check_whole(0, seed=self.seed, mask=0 if self.mask is None else self.mask)
         keep_label_map(self)
 
     def __call__(
@@ -47,7 +54,11 @@ class Hiding:
         features: Sequence[Features] | None = None,
         mask: int | None = None,
     ) -> Explanation:
-        """`features` are those of the domain, one for each sample; `mask` is the id of a mask token."""
+        """`features` are those of the domain, one for each sample; `mask` is the id of a mask token, which the result
+        keeps with its method."""
+        if mask is not None and mask != self.mask:
+            check_whole(0, mask=mask)
+            return replace(self, mask=mask)(model, inputs, target, features=features)
         return self.explain(
             Masking(
                 model,
@@ -56,7 +67,7 @@ class Hiding:
                 partition=self.cut(inputs),
                 replacement=self.replacement,
                 features=features,
-                mask=mask,
+                mask=self.mask,
                 chunk=self.chunk,
                 seed=self.seed,
             )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.settings import later
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition
-from apportion.errors import check_whole
+from apportion.errors import InputError, check, check_whole
 from apportion.methods.hiding._coalitions import Masks, Numbers
 from apportion.methods.hiding._regression import Fit, constrained
 from apportion.methods.hiding._surrogates import (
@@ -24,7 +26,7 @@ from apportion.methods.hiding._surrogates import (
 from apportion.results.explanation import Explanation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KernelSHAP(Surrogate):
     """Estimate Shapley values by weighted least squares over coalitions (Lundberg & Lee 2017, theorem 2).
 
@@ -33,7 +35,8 @@ class KernelSHAP(Surrogate):
     Shapley values; otherwise coalitions are drawn without repeats.
 
     `Background(data)` as the replacement averages over rows of the data (the interventional Shapley values),
-    `Background(data, many=1)` draws one for each coalition. `notes` has for each input the weighted `r2`, the score
+    `Background(data, many=1)` draws one for each coalition. With `link="logit"` the values are those of the log-odds
+    of the mean probability, and add up to its change. `notes` has for each input the weighted `r2`, the score
     with all hidden as `intercept`, the `coefficients` and their `standard_errors` (zero where exact). Cost: one
     forward pass per coalition (times the background rows), and three more, or an eighth more where the replacement
     is random.
@@ -49,6 +52,8 @@ class KernelSHAP(Surrogate):
         max_samples (int, default 32000): Most coalitions that a tolerance may ask for.
         partition (Partition or Tensor, default None): The features; None: superpixels of an image, words of a
             text, columns of a row, patches of other grids.
+        link (str, default "identity"): What is apportioned: the score itself, or "logit", the log-odds of a
+            probability.
 
     >>> model = lambda x: x[:, 0] * x[:, 1] + x[:, 2]
     >>> KernelSHAP()(model, torch.tensor([[2.0, 3.0, 5.0]])).values.round(decimals=4).tolist()
@@ -61,10 +66,31 @@ class KernelSHAP(Surrogate):
     tolerance: float | None = None
     max_samples: int = 32000
     partition: Partition | Tensor | None = None
+    link: Literal["identity", "logit"] = later("identity")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole(0, exact=self.exact)
+        check("link", self.link, ("identity", "logit").__contains__, "'identity', 'logit'")
+
+    def read(self, masking: Masking, scores: Tensor) -> Numbers:
+        """The scores, or their log-odds: of the mean over a background, as it is the mean that is a probability."""
+        if self.link == "identity":
+            return as_numbers(scores)
+        if has_random_scores(masking):
+            raise InputError(
+                "link='logit' is of the mean over a background, which a random replacement does not run; accepted: "
+                "Background(data) with all its rows"
+            )
+        found = as_numbers(scores)
+        if not ((found > 0) & (found < 1)).all():
+            low, high = found.min(), found.max()
+            raise InputError(
+                f"link='logit' needs probabilities between 0 and 1, but the scores are from {low:.4g} to {high:.4g}; "
+                "accepted: a model that returns probabilities, or link='identity'"
+            )
+        log_odds: Numbers = np.log(found) - np.log1p(-found)
+        return log_odds
 
     def explain(self, masking: Masking) -> Explanation:
         ends = torch.stack([torch.zeros(masking.many), torch.ones(masking.many)]).bool()
@@ -77,7 +103,7 @@ class KernelSHAP(Surrogate):
             share = max(runs[0].size, self.samples or 2048) // 16
             more = (2 + share if random else 1) - found.shape[1]
             if more > 0:
-                new = as_numbers(masking.values(ends.repeat(more, 1), torch.from_numpy(where)))
+                new = self.read(masking, masking.values(ends.repeat(more, 1), torch.from_numpy(where)))
                 found = np.concatenate([found, new.reshape(len(where), more, 2)], 1)
                 known[where[0]] = found
             (base, whole), unsure = found.mean(1).T, variance_of_mean(found)  # (rows,) each, (rows, 2)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Inputs, explained_alone
 from apportion.core.progress import progress
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Pixels, sides_of
@@ -52,7 +52,8 @@ class RISE(Hiding):
         check("shown", self.shown, lambda v: 0 < v < 1, "a probability between 0 and 1")
 
     def cut(self, inputs: Inputs) -> Pixels:
-        if not isinstance(inputs, Tensor) or not 3 <= inputs.dim() <= 5 or not inputs.is_floating_point():
+        x = explained_alone(inputs)
+        if x is None or not 3 <= x.dim() <= 5 or not x.is_floating_point():
             raise InputError("RISE needs one floating point tensor with a grid, (batch, channels, …)")
         return Pixels()
 

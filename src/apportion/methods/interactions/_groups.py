@@ -51,9 +51,7 @@ def groups_of(subject: Gradients, score: Score, steps: Sequence[Tensor], groups:
     if groups is None:
         return Groups([t.clamp(min=0) for t in tokens], names)
     chosen = (
-        _cut_patches(groups, score)
-        if isinstance(groups, int)
-        else _number_groups(groups, many, subject.batch)
+        _cut_patches(groups, score) if isinstance(groups, int) else number_groups(groups, many, subject.batch)
     )
     if int(chosen.max()) > 2**24:
         raise InputError(f"groups names group {int(chosen.max())}; accepted: numbers from 0, without gaps")
@@ -125,7 +123,7 @@ def _cut_patches(side: int, score: Score) -> Tensor:
     return patches.expand(shape).reshape(1, -1)
 
 
-def _number_groups(groups: GroupsLike, many: int, batch: int) -> Tensor:
+def number_groups(groups: GroupsLike, many: int, batch: int) -> Tensor:
     """The group of each feature, (batch or 1, features); -1 for none."""
     if isinstance(groups, Tensor | Mapping) or (
         isinstance(groups, tuple) and isinstance(next(iter(groups), 0), Tensor)

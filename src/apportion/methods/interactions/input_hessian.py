@@ -70,7 +70,8 @@ class InputHessian:
         # The point itself is the end of the path from zero: one node there, with weights of one.
         ends = [leaf.detach() for leaf in score.leaves]
         zeros = [torch.zeros_like(end[:1])[None] for end in ends]
-        paths = Paths(subject, zeros, ends, smoothing(self.beta) if kinks else TWICE)
+        known = torch.empty(0) if kinks else score.value.detach().double().cpu()
+        paths = Paths(subject, zeros, ends, smoothing(self.beta) if kinks else TWICE, at_ends=known)
         every = list(range(paths.many))
         made = with_call(self, subject.inputs, groups=groups)
         grouped = groups_of(subject, score, ends, made.groups)

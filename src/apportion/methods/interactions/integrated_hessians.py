@@ -204,7 +204,13 @@ def _smooth_paths(paths: Paths, which: Tensor, beta: float) -> Paths:
     """The same paths through the model smoothed with `beta`, its scores known at the ends of `which`."""
     if not beta:
         return replace(paths, table=TWICE)
-    smooth = replace(paths, table=smoothing(min(beta, BETAS[-1]) if beta == math.inf else beta))
+    unknown = torch.empty(0)
+    smooth = replace(
+        paths,
+        table=smoothing(min(beta, BETAS[-1]) if beta == math.inf else beta),
+        at_starts=unknown,
+        at_ends=unknown,
+    )
     ends = []
     for known, place in ((paths.at_starts, 0.0), (paths.at_ends, 1.0)):
         values = smooth.values(which, torch.full((len(which),), place))

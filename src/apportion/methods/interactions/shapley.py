@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model, with_gradients
-from apportion.core.from_call import with_call
+from apportion.core.calling import Model, same_random_state, with_gradients
+from apportion.core.features import Features
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
-from apportion.engines.substitution import Gradients
+from apportion.engines.masking.replacements import Background
 from apportion.errors import InputError, check_whole
-from apportion.methods.interactions._groups import Groups, GroupsLike, groups_of
-from apportion.methods.paths.paths import Paths, pieces
+from apportion.methods.interactions._games import game_of
+from apportion.methods.interactions._groups import GroupsLike
 from apportion.results.interactions import Interactions
 
 
@@ -27,17 +27,19 @@ class ShapleyInteractions:
     """Sample Shapley interactions of pairs with the package `shapiq` (Muschalik et al. 2024).
 
     The values add up to `f(x) − f(x′)` as the sampling converges. A feature outside a coalition has its baseline's
-    value. Values of pairs are halved into both entries of the matrix, the diagonal holds the effects alone. Cost:
-    `budget` forward passes a sample; beside them, sharing out each run among all pairs takes 1 s for 50 features,
-    20 s for 150: give `groups` where there are more. Needs `pip install 'apportion[interactions]'`; raises
-    InputError without it.
+    value. The model may be any function, as for methods that hide features: NumPy arrays, missing values and texts go
+    to functions without a torch module in them, whose hidden token ids are the mask token. Values of pairs are halved
+    into both entries of the matrix, the diagonal holds the effects alone. Cost: `budget` forward passes a sample and
+    baseline; beside them, sharing out each run among all pairs takes 1 s for 50 features, 20 s for 150: give `groups`
+    where there are more. Needs `pip install 'apportion[interactions]'`; raises InputError without it.
 
     Attributes:
         index (str, default "k-SII"): Aggregated Shapley interactions, or "STII", the Shapley-Taylor index
             (Sundararajan, Dhamdhere & Agarwal 2020).
         budget (int, default 2048): Coalitions that are run for each sample.
         seed (int, default 0): Fixes the coalitions.
-        baseline (float, default 0.0): The x′ of every entry; in the call `baseline=` also takes tensors.
+        baseline (float, default 0.0): The x′ of every entry, or a `Background` with rows of data, over which the scores
+            are averaged; in the call `baseline=` also takes tensors.
         groups (int or list of lists of int, default None): One feature of several entries: the side of square
             patches, or lists of flat entries (or tokens); in the call `groups=` also takes a tensor with the group
             of each. None: each entry of a floating point input, each token of a text.
@@ -48,7 +50,7 @@ class ShapleyInteractions:
     index: str = "k-SII"
     budget: int = 2048
     seed: int = 0
-    baseline: float = 0.0
+    baseline: float | Background = 0.0
     groups: int | Sequence[Sequence[int]] | None = None
     chunk: int = 256
     at: str | Sequence[str] | None = None
@@ -62,33 +64,30 @@ class ShapleyInteractions:
     def __call__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: Inputs | np.ndarray,
         target: Target = None,
         *,
-        baseline: Inputs | float | None = None,
+        baseline: Inputs | float | Background | None = None,
         groups: GroupsLike = None,
+        features: Sequence[Features] | None = None,
+        mask: int | None = None,
     ) -> Interactions:
+        """`features` and `mask` are those of the domain, of functions of texts."""
         approximators = _import_shapiq()
-        subject = Gradients(model, inputs, target, self.at)
-        score = subject.forward()
-        made = with_call(self, subject.inputs, baseline=baseline, groups=groups)
-        paths = Paths.between(subject, score, made.baseline)
-        if paths.baselines > 1:
-            raise InputError(f"{paths.baselines} baselines were given; accepted by ShapleyInteractions: one")
-        grouped = groups_of(subject, score, paths.steps(torch.arange(paths.many)), made.groups)
-        many = len(grouped)
-        values = torch.zeros(subject.batch, many, many, dtype=torch.float64)
-        for sample in range(subject.batch):
+        told = {"baseline": baseline, "groups": groups}
+        game = game_of(self, model, inputs, target, told, features, mask)
+        many, batch = len(game.names), len(game.total)
+        values = torch.zeros(batch, many, many, dtype=torch.float64)
+        for sample in range(batch):
+            none = game.score(sample, torch.zeros(1, many, dtype=torch.bool))
 
-            def game(coalitions: Any, sample: int = sample) -> Any:
+            def play(coalitions: Any, sample: int = sample, none: Tensor = none) -> Any:
                 masks = torch.as_tensor(np.asarray(coalitions, dtype=bool)).view(-1, many)
-                parts = [
-                    _score_coalitions(paths, grouped, sample, part) for part in pieces(masks, self.chunk)
-                ]
-                return (torch.cat(parts) - paths.at_starts[sample]).numpy()
+                return (game.score(sample, masks) - none).numpy()
 
-            sampler = approximators.SHAPIQ(n=many, max_order=2, index=self.index, random_state=self.seed)
-            found = sampler.approximate(budget=min(self.budget, 2**many), game=game)
+            with same_random_state(game.subject.inputs):  # shapiq seeds those of Python and NumPy
+                sampler = approximators.SHAPIQ(n=many, max_order=2, index=self.index, random_state=self.seed)
+                found = sampler.approximate(budget=min(self.budget, 2**many), game=play)
             for members, value in found.dict_values.items():
                 if len(members) == 1:
                     values[sample, members[0], members[0]] = value
@@ -96,25 +95,16 @@ class ShapleyInteractions:
                     values[sample, members[0], members[1]] = values[sample, members[1], members[0]] = (
                         value / 2
                     )
-        total = paths.totals().to(score.dtype)
-        values = values.to(score.output.device, score.dtype)
-        return subject.result(Interactions, made, values, total, score.output, names=(grouped.names,))
-
-
-def _score_coalitions(paths: Paths, groups: Groups, sample: int, masks: Tensor) -> Tensor:
-    """The score of a sample with only the features in each mask: (masks,) in double precision on the CPU."""
-    which = torch.full((len(masks),), sample)
-    points = []
-    for start, step, ids in zip(paths.starts, paths.steps(which), groups.ids, strict=True):
-        kept = masks.to(step.device)[:, ids[sample % len(ids)]].view(step.shape)
-        points.append(start[0, sample % start.shape[1]] + step * kept)
-    score = paths.subject.forward(leaves=points, rows=which % paths.batch, grad=False)
-    return score.value.detach().double().cpu()
+        values = values.to(game.output.device, game.total.dtype)
+        return game.subject.result(
+            Interactions, game.made, values, game.total, game.output, names=(game.names,)
+        )
 
 
 def _import_shapiq() -> ModuleType:
     try:
-        import shapiq.approximator
+        with same_random_state(()):  # what it imports draws
+            import shapiq.approximator
     except ImportError as error:
         raise InputError(
             f"ShapleyInteractions needs shapiq ({error}); install it with: pip install 'apportion[interactions]'"

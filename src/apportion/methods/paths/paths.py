@@ -12,8 +12,9 @@ from torch import Tensor
 
 from apportion.core.features import Features
 from apportion.core.from_call import given_of
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Held, Inputs, unmarked
 from apportion.core.numbers import holds
+from apportion.core.trees import keyed
 from apportion.engines.substitution import HARMLESS, Gradients, Score, Substitute, Substitution
 from apportion.errors import InputError
 from apportion.methods.paths.token_baselines import starts_of
@@ -58,7 +59,9 @@ class Paths:
         paths = cls(subject, baselines_of(subject, score, ends, baseline, mask, features), ends)
         at_ends = score.value.detach().double().cpu().repeat(paths.baselines)
         at_starts = paths.values(torch.arange(paths.many), torch.zeros(paths.many))
-        return replace(paths, at_starts=at_starts, at_ends=at_ends)
+        paths = replace(paths, at_starts=at_starts, at_ends=at_ends)
+        paths._compare_starts(score)
+        return paths
 
     @property
     def batch(self) -> int:
@@ -85,7 +88,26 @@ class Paths:
             part = places.to(end).view(-1, *[1] * (end.dim() - 1))  # (rows, 1, …)
             points.append(torch.lerp(self._start_of(start, row), end[row % self.batch], part))  # (rows, …)
         run = Substitution(self.table, model=self.subject.model)
-        return self.subject.forward(run, points, which % self.batch, grad)
+        score = self.subject.forward(run, points, which % self.batch, grad)
+        for place, known in ((0.0, self.at_starts), (1.0, self.at_ends)):
+            if len(known) and bool((here := places == place).any()):
+                self.subject.compare(
+                    known[which[here]], score.value[here.to(score.value.device)], score.output
+                )
+        return score
+
+    def _compare_starts(self, score: Score) -> None:
+        """Samples that have the start in common, and no input beside it, have one score there for each target."""
+        inputs = keyed(self.subject.inputs)
+        alone = not self.subject.layers and all(slot.positions is None for slot in score.slots)
+        shared = all(start.shape[1] == 1 for start in self.starts)
+        if not (alone and shared and len(score.slots) == len(inputs)):
+            return
+        target = self.subject.resolved
+        kind = target.tolist() if isinstance(target, Tensor) else [0] * self.batch
+        first = torch.tensor([kind.index(one) for one in kind])
+        found = self.at_starts.view(self.baselines, self.batch)
+        self.subject.compare(found[:, first], found, score.output)
 
     def values(self, which: Tensor, places: Tensor, chunk: int = 32) -> Tensor:
         """The scores at these places: (rows,) in double precision on the CPU."""
@@ -162,19 +184,23 @@ def baselines_of(
     for key, tensor in given.items():
         if not isinstance(tensor, Tensor):
             raise InputError(
-                f"baseline holds {type(tensor).__name__}; accepted: a number, or tensors like the inputs"
+                f"baseline holds {type(tensor).__name__}; accepted: a number, or tensors like the inputs and numbers"
             )
         if key not in inputs:
             raise InputError(f"baseline names input {key!r}; the inputs are {list(inputs)}")
         if not bool(torch.isfinite(tensor).all()):
             raise InputError("baseline contains NaN or infinite numbers")
+        if isinstance(inputs[key], Held) and not torch.equal(unmarked(tensor), unmarked(inputs[key])):
+            raise InputError(
+                f"baseline names input {key!r}, which is held; accepted: one of what is explained"
+            )
     direct = len(ends) == 1 and len(given) == 1
     if direct and score.slots[0].positions is not None and next(iter(given.values())).is_floating_point():
-        return [_stack_baselines(next(iter(given.values())), ends[0], "the embedding")]
+        return [stack_baselines(next(iter(given.values())), ends[0], "the embedding")]
     if not subject.layers and all(slot.positions is None for slot in score.slots):
         keys = [slot.key for slot in score.slots]
         found = [
-            _stack_baselines(given.get(k, inputs[k]), e, "the input") for k, e in zip(keys, ends, strict=True)
+            stack_baselines(given.get(k, inputs[k]), e, "the input") for k, e in zip(keys, ends, strict=True)
         ]
         most = max(start.shape[0] for start in found)
         if any(start.shape[0] not in (1, most) for start in found):
@@ -182,6 +208,11 @@ def baselines_of(
                 f"baselines number {[s.shape[0] for s in found]}; accepted: as many for each input"
             )
         return [start.expand(most, *start.shape[1:]) for start in found]
+    for key, tensor in given.items():
+        if not tensor.dim() and not inputs[key].is_floating_point():
+            raise InputError(
+                f"baseline of input {key!r} is a number; accepted: token ids, or one number for all inputs"
+            )
     return _look_up(subject, inputs, given, ends)
 
 
@@ -190,7 +221,7 @@ def _look_up(
 ) -> list[Tensor]:
     """Baselines that must pass through the model first: token ids, or inputs below an inner layer."""
     wide = {
-        k: _stack_baselines(given.get(k, t), t, "the input").expand(-1, subject.batch, *t.shape[1:])
+        k: stack_baselines(given.get(k, t), t, "the input").expand(-1, subject.batch, *t.shape[1:])
         for k, t in inputs.items()
     }
     most = max(t.shape[0] for t in wide.values())
@@ -202,7 +233,9 @@ def _look_up(
         if isinstance(subject.inputs, tuple)
         else {str(k): t for k, t in flat.items()}
     )
-    other = Gradients(subject.model, form, lambda scores: scores[:, 0], subject.at)
+    wanted = subject.resolved
+    target = wanted.repeat(most, *[1] * (wanted.dim() - 1)) if isinstance(wanted, Tensor) else wanted
+    other = Gradients(subject.model, form, target, subject.at)
     leaves = [leaf.detach() for leaf in other.forward(grad=False).leaves]
     subject.ran(len(leaves[0]))
     if [leaf.shape[1:] for leaf in leaves] != [end.shape[1:] for end in ends]:
@@ -218,7 +251,7 @@ def _by_key(inputs: Inputs) -> dict[object, Tensor]:
     return dict(enumerate(inputs)) if isinstance(inputs, tuple) else {key: inputs[key] for key in inputs}
 
 
-def _stack_baselines(baseline: Tensor, end: Tensor, what: str) -> Tensor:
+def stack_baselines(baseline: Tensor, end: Tensor, what: str) -> Tensor:
     """As (baselines, batch or 1, …): what broadcasts to `end`, or has one dimension more."""
     several = baseline.dim() > end.dim()
     one = baseline if several else baseline[None]

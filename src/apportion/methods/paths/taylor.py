@@ -11,7 +11,7 @@ from torch import Tensor
 from apportion.core.calling import Model
 from apportion.core.content import ByContent
 from apportion.core.inputs import Inputs
-from apportion.core.target import Target, pick
+from apportion.core.target import Target, classes_of, pick
 from apportion.engines.substitution import Gradients, Score
 from apportion.engines.substitution.leaves import check_samples
 from apportion.errors import InputError, check, check_whole
@@ -89,7 +89,9 @@ class Taylor:
                 f"no root point was found; closest came {near}. Try more steps, other bounds, or a score "
                 "that changes sign, such as target=Contrast(predicted class, another class)"
             )
-        gradients = subject.forward(leaves=roots).gradients()
+        at_roots = subject.forward(leaves=roots)
+        subject.compare(left, at_roots.value, score.output)
+        gradients = at_roots.gradients()
         values = [(x - root) * g for x, root, g in zip(ends, roots, gradients, strict=True)]
         distance = _flatten([x - root for x, root in zip(ends, roots, strict=True)]).norm(dim=1).tolist()
         notes = {"root_score": tuple(left.tolist()), "distance": tuple(distance)}
@@ -164,7 +166,12 @@ class Taylor:
         data = self._keep_inside(data.detach().to(ends[0]))
         x, value = ends[0], score.value.detach()
         # Nothing but the leaf goes into a model that reads one tensor of numbers: its scores hold for every sample.
-        whole = not subject.layers and isinstance(subject.inputs, Tensor) and score.slots[0].positions is None
+        whole = (
+            not subject.layers
+            and subject.places is None
+            and isinstance(subject.inputs, Tensor)
+            and score.slots[0].positions is None
+        )
         scores = self._score_once(subject, data) if whole else self._score_each(subject, data)
         other = scores * value[:, None] <= 0
         lost = ((value != 0) & ~other.any(1)).nonzero().flatten()
@@ -187,7 +194,7 @@ class Taylor:
         parts = zip(data.split(self.chunk), zero.split(self.chunk), strict=True)
         outputs = torch.cat([subject.forward(leaves=[d], rows=z, grad=False).output for d, z in parts])
         if isinstance(subject.resolved, Tensor):
-            return outputs[:, subject.resolved.to(outputs.device)].T
+            return outputs[:, classes_of(subject.resolved).to(outputs.device)].T
         return pick(subject.resolved, outputs).expand(subject.batch, -1)
 
     def _score_each(self, subject: Gradients, data: Tensor) -> Tensor:

@@ -323,7 +323,7 @@ ELEMENTWISE = frozenset(
     """relu relu6 hardtanh leaky_relu elu selu celu gelu silu mish softplus sigmoid tanh hardsigmoid hardswish
     hardshrink softshrink tanhshrink softsign logsigmoid log_sigmoid threshold exp exp2 expm1 log log1p log2 log10 sqrt
     rsqrt square pow reciprocal abs clamp clamp_min clamp_max maximum minimum fmax fmin erf erfc sin cos rtruediv
-    prelu""".split()
+    prelu floor ceil round trunc sign""".split()
 )
 
 RULES: dict[str, Callable[..., Any]] = {
@@ -372,8 +372,8 @@ def other(call: Call, *args: Any, **kwargs: Any) -> Any:
     return call.native() if fine else unruled(call)
 
 
-# Nothing passes these: comparisons, roundings and the like.
+# Nothing passes these: comparisons, places and the like (see `Constants` for what they change further on).
 _FLAT = frozenset(
-    "eq ne lt le gt ge argmax argmin argsort floor ceil round trunc sign isnan isinf isfinite any all bincount "
+    "eq ne lt le gt ge argmax argmin argsort isnan isinf isfinite any all bincount "
     "searchsorted bucketize one_hot nonzero logical_not logical_and logical_or isclose allclose equal".split()
 )

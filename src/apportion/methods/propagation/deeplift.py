@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,18 +14,20 @@ from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
+from apportion.core.settings import Told, later
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute, Substitution, no_derivatives
 from apportion.engines.substitution.unseen import Unseen, check_visible, describe_unseen
 from apportion.methods.paths.paths import baselines_of
 from apportion.methods.paths.token_baselines import known_baseline, naming, note_of
+from apportion.methods.propagation._deeplift_constants import Constants
 from apportion.methods.propagation._deeplift_rules import COMPOSED, RULES, other
 from apportion.results.explanation import Explanation
 
 
-@dataclass(frozen=True)
-class DeepLIFT:
+@dataclass(frozen=True, repr=False)
+class DeepLIFT(Told):
     """Pass the difference to a reference back (Shrikumar et al. 2017, rescale rule, eq. 11-12): at each element-wise
     non-linearity the multiplier is `(y − y′) / (z − z′)`, its slope between the reference and the input.
 
@@ -35,7 +37,9 @@ class DeepLIFT:
     recurrent layers, quotients, variances and norms are taken apart into these. `total` is `f(x) − f(x′)`, and the
     values add up to it; any other function passes its gradient on, is named in a warning, and what that misses is in
     the remainder. A model that takes another way at the reference than at the input (calls other functions, or the
-    same with other shapes) passes its gradient on there too, and a warning says where.
+    same with other shapes) passes its gradient on there too, and a warning says where. What no gradient leads through
+    (a condition, an index, a rounded weight that is computed from the input) is the input's own in the whole pass; a
+    warning names the function that was given another at the reference, and the amount in the remainder.
 
     In the call, `baseline=` takes tensors in the form of the inputs (token ids too; a dict may name some inputs only),
     or with one more leading dimension for several: then the values are the mean over them (DeepLiftShap, Lundberg &
@@ -45,6 +49,8 @@ class DeepLIFT:
     Attributes:
         baseline (float or str, default 0.0): The reference of every entry, as the baseline of IntegratedGradients.
         at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
+        multiply_by_inputs (bool, default True): Multiply by the difference to the reference; False: the multipliers,
+            which do not claim to add up.
 
     >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
     >>> bool(DeepLIFT()(model, torch.ones(1, 3)).remainder.abs() < 1e-5)
@@ -53,6 +59,7 @@ class DeepLIFT:
 
     baseline: float | str = 0.0
     at: str | Sequence[str] | None = None
+    multiply_by_inputs: bool = later(True)
 
     def __call__(
         self,
@@ -80,15 +87,40 @@ class DeepLIFT:
             reference = subject.forward(met.run(subject.model, met.recording()), leaves=starts)
             at_reference = reference.value.detach()
             del reference  # and its graph
+            met.constants.at_reference = False
             score = subject.forward(met.run(subject.model, met.table()), leaves=ends)
+            subject.compare(first.output, score.output, score.output)
             for value, end, start, gradient in zip(values, ends, starts, score.gradients(), strict=True):
-                value += (end - start) * gradient / len(every[0])
-            total += (score.value.detach() - at_reference) / len(every[0])
-            warnings += met.warnings
+                value += (end - start if self.multiply_by_inputs else 1) * gradient / len(every[0])
+            change = score.value.detach() - at_reference
+            total += change / len(every[0])
+            size = score.value.detach().abs() + at_reference.abs()
+            warnings += met.told(float(size.sum()), first.dtype)
         warnings = tuple(dict.fromkeys(warnings))
-        return subject.explanation(made, first, values, total=total, warnings=warnings, notes=note_of(begins))
+        claimed = total if self.multiply_by_inputs else None
+        notes = note_of(begins)
+        found = subject.explanation(made, first, values, total=claimed, warnings=warnings, notes=notes)
+        told = () if warnings or subject.warnings else _warn_of_remainder(found)
+        return replace(found, warnings=(*told, *found.warnings))
 
 
+def _warn_of_remainder(found: Explanation) -> tuple[str, ...]:
+    """Each function of the model has a rule that adds up, and yet the whole does not."""
+    if found.remainder is None or found.total is None:
+        return ()
+    missed = found.remainder.abs() > NOTICEABLE * torch.maximum(found.total.abs(), found.output.abs().amax(1))
+    if not bool(missed.any()):
+        return ()
+    worst = int(found.remainder.abs().argmax())
+    sums = f"{float(found.apportioned[worst]):.4g} and not to {float(found.total[worst]):.4g}"
+    return (
+        f"every function has a rule, and yet the values of sample {worst} add up to {sums}, as where the model depends "
+        "on the other rows of the batch or keeps something from call to call",
+    )
+
+
+NOTICEABLE = 0.05  # share of the scores; what rounding leaves of many differences is below it
+_ANOTHER_WAY = "another way"
 _BY_GRADIENT = "its gradient was used, and what that misses is in the remainder"
 
 
@@ -97,15 +129,24 @@ class Met:
     """What each function was given at the reference, in the order of the calls, for the same calls at the input."""
 
     calls: deque[tuple[str, list[Tensor]]] = field(default_factory=deque)
+    constants: Constants = field(default_factory=Constants)
     warnings: tuple[str, ...] = ()
     ruled: bool = False  # at the input, and no longer at the reference
 
     def run(self, model: Model, table: dict[str, Substitute]) -> Substitution:
         """A substitution that also writes attention, recurrent layers and norms out in functions that have rules."""
+        self.constants.of(model)
         whole = {**HARMLESS, **COMPOSED, "grad": no_derivatives, **table}
         unseen = Unseen(self._met_unseen)
-        seen = {name: unseen.seen(function) for name, function in whole.items()}
-        return Substitution(seen, unseen.seen(other), model, state=self, arrived=unseen.arrived)
+        seen = {name: unseen.seen(self.constants.watched(function)) for name, function in whole.items()}
+        default = unseen.seen(self.constants.watched(other))
+        return Substitution(seen, default, model, state=self, arrived=unseen.arrived)
+
+    def told(self, size: float, dtype: torch.dtype) -> tuple[str, ...]:
+        """The warnings, once the multipliers are known."""
+        found = self.constants.warnings(size, dtype)
+        lost = any(_ANOTHER_WAY in warning for warning in self.warnings)
+        return self.warnings + tuple(text for text in found if not (lost and _ANOTHER_WAY in text))
 
     def _met_unseen(self, run: Substitution, tensor: Tensor, maker: str) -> None:
         self._warn(f"{describe_unseen(maker, run.where())}: {_BY_GRADIENT}")
@@ -152,7 +193,7 @@ class Met:
         if name != call.name:
             self.calls.clear()  # out of step, so that all that follows has lost its reference
         where = f"{call.name!r} in {call.run.where() or 'the model'!r}"
-        what = "other shapes" if name == call.name else "another way"
+        what = "other shapes" if name == call.name else _ANOTHER_WAY
         if not any(what in warning for warning in self.warnings):
             self.warnings += (f"at {where} the model took {what} for the reference: its gradient was used",)
         return None

@@ -62,6 +62,12 @@ def make_plan(bow: Any) -> Plan:
         raise InputError(f"C is {bow.C!r}; accepted: a positive number")
     extractors = tuple(choose(each, EXTRACTORS, "features") for each in as_tuple(bow.features))
     kernels = [choose(each, KERNELS, "kernel") for each in as_tuple(bow.kernel)]
+    for kernel in kernels:
+        if getattr(mapping, "signed", False) and getattr(kernel, "nonnegative", False):
+            raise InputError(
+                f"kernel is {kernel!r}, for numbers from zero on, but the weights of {mapping!r} may be negative; "
+                "accepted: a kernel such as linear, rbf or laplacian"
+            )
     if len(kernels) == 1 or len(extractors) == 1:
         pairs = [(kernel, number) for kernel in kernels for number in range(len(extractors))]
     elif len(kernels) == len(extractors):

@@ -75,6 +75,8 @@ class KernelDecomposition:
 
     def __call__(self, model: Any, inputs: Any, target: Target = None) -> Explanation:
         start = time.perf_counter()
+        best = getattr(model, "best_estimator_", None)
+        model = best if hasattr(best, "bags") else model
         if not hasattr(model, "bags"):
             return self._rows(model, inputs, target, start)
         bags = model.bags(inputs)

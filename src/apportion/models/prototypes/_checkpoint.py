@@ -12,16 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from apportion.core.checksummed import seal, unseal
+from apportion.core.fingerprints import fingerprint, model_fingerprint
 from apportion.errors import InputError
+from apportion.models.prototypes._backbone_features import CHUNK
 from apportion.models.prototypes._images import Images, labels_of
 from apportion.models.prototypes._network import Backbone, PrototypeNet
+
+_SINCE = ("images", "backbone's code")
 
 Resumed = tuple[int, list[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The file of a run of one configuration: what was asked for, and digests of the data and the backbone."""
+    """The file of a run of one configuration: what was asked for, and digests of the data and the backbone.
+
+    What a file of before says nothing of, the other images and the backbone's code, is not compared with it.
+    """
 
     path: Path
     configuration: dict[str, Any]
@@ -48,7 +55,8 @@ class Checkpoint:
             return None
         header, tensors = unseal(self.path)
         theirs = header.get("configuration", {})
-        other = [name for name, mine in self.configuration.items() if theirs.get(name) != mine]
+        known = [name for name in self.configuration if name in theirs or name not in _SINCE]
+        other = [name for name in known if theirs.get(name) != self.configuration[name]]
         if other:
             name = other[0]
             raise InputError(
@@ -78,6 +86,8 @@ def checkpoint_of(
         "labels": digest([labels_of(data)]),
         "first image": digest([data.read(torch.zeros(1, dtype=torch.long))]),
         "backbone": backbone_digest(backbone),
+        "images": digest(x for _, x in data.batches(CHUNK, "images compared")),
+        "backbone's code": fingerprint(model_fingerprint(backbone)),
     }
     return Checkpoint(path, {**asked, "tune": tune, **found}, tune)
 

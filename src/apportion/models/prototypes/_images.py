@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -263,7 +264,8 @@ def check_for_training(images: Images) -> None:
     many = labels_of(images).bincount(minlength=len(images.classes)).tolist()
     empty = [str(label) for label, count in zip(images.classes, many, strict=True) if not count]
     if empty:
-        lost = f" that can be read ({'; '.join(images.skipped[:3])})" if images.skipped else ""
+        own = [said for said in images.skipped if said.startswith(tuple(f"{name}{os.sep}" for name in empty))]
+        lost = f" that can be read ({'; '.join(own[:3])})" if own else ""
         raise InputError(
             f"class {', '.join(empty)} has no image{lost}; accepted: at least one for every class"
         )

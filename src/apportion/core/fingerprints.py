@@ -3,12 +3,14 @@
 Numbers, texts, tensors, arrays and pictures are hashed whole, with lists, dicts and settings made of them; a
 model by its structure, weights, buffers and own attributes; the user's functions and classes by their bytecode,
 with the closures and globals that it names. What comes with an installed package goes by its name, since its
-insides may hold caches and counters; what is ours by a name that stays when its file is moved. Not seen: what code
+insides may hold caches and counters, and of its modules by their plain settings; what is ours by a name that stays
+when its file is moved. Not seen: what code
 reads when it runs, and another version of a package.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import re
@@ -19,7 +21,7 @@ from dataclasses import is_dataclass
 from enum import Enum
 from functools import cache, partial
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -27,18 +29,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-import apportion
-from apportion.bulk.lasting_names import CACHES, lasting_name
 from apportion.core.classifier import Classifier
+from apportion.core.content import ByContent
+from apportion.core.lasting_names import CACHES, lasting_name
 from apportion.core.settings import told
-from apportion.engines.masking.partitions import LabelMap
 
 PLAIN = (bool, int, float, complex, str, Enum, type(None))
 DEEPEST = 100  # levels of nesting; what is below goes by its type
 WINDOW = 1 << 20
 
 _TORCHS_OWN = frozenset(vars(nn.Module()))
-_INSTALLED = (sysconfig.get_path("stdlib"), str(Path(apportion.__file__).parent), "<frozen")
+_SHOWS_NONE = nn.Module.extra_repr
+_INSTALLED = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<frozen")
 
 
 def fingerprint(*values: Any) -> str:
@@ -52,10 +54,33 @@ def fingerprint(*values: Any) -> str:
 
 
 def model_fingerprint(model: Any) -> str:
-    """Of a model, and of a classifier's preparation; not of its name."""
+    """Of a model, and of a classifier's preparation; not of its name. Settings of installed modules that no repr shows,
+    such as heads of attention, are in a part of its own behind a dash, so that what was known before stays what it was.
+
+    >>> heads = [model_fingerprint(nn.MultiheadAttention(4, many)).partition("-")[2] for many in (1, 2)]
+    >>> heads[0] == heads[1]
+    False
+    """
+    walk = _Walk()
     if isinstance(model, Classifier):
-        return fingerprint(model.domain, model.labels, model.mask, model.encode, model.model)
-    return fingerprint(model)
+        found = walk.digest((model.domain, model.labels, model.mask, model.encode, model.model)).hex()
+    else:
+        found = walk.digest((model,)).hex()
+    return f"{found}-{fingerprint(walk.settings)[:16]}" if walk.settings else found
+
+
+def code_fingerprint(model: nn.Module) -> str:
+    """Of a module's code, attributes and shapes, whatever its weights, buffers and mode are."""
+    made = copy.deepcopy(model).train()
+    with torch.no_grad():
+        for tensor in (*made.parameters(), *made.buffers()):
+            tensor.zero_()
+    return model_fingerprint(made)
+
+
+def is_same_model(before: str, now: str) -> bool:
+    """Whether two fingerprints of models are of the same one; one of before has no settings of installed modules."""
+    return before == now or before == now.partition("-")[0]
 
 
 def file_fingerprint(path: str | Path, window: int = WINDOW) -> str:
@@ -78,12 +103,13 @@ class _Walk:
     def __init__(self) -> None:
         self.known: dict[int, tuple[Any, bytes]] = {}  # with the object, so that its id is not given again
         self.depth = 0
+        self.settings: list[Any] = []  # of installed modules, where their repr does not show them
 
     def digest(self, value: Any) -> bytes:
         if isinstance(value, PLAIN):
             return _hash(type(value).__name__, repr(value).encode(errors="backslashreplace"))
-        if isinstance(value, LabelMap):
-            value = value.labels  # which is what the setting held at first
+        if isinstance(value, ByContent):
+            value = value.fingerprinted
         if isinstance(value, bytes):
             return _hash("bytes", value)
         if isinstance(value, Tensor):
@@ -91,6 +117,8 @@ class _Walk:
         if id(value) in self.known:
             return self.known[id(value)][1]
         self.known[id(value)] = value, b"a cycle"
+        if isinstance(value, nn.Module):
+            self.settings += _unseen_settings(value)
         self.depth += 1
         parts = [self.digest(part) for part in (_parts(value) if self.depth < DEEPEST else ())]
         self.depth -= 1
@@ -189,6 +217,37 @@ def _module(module: nn.Module) -> Iterable[Any]:
                 for name, value in vars(part).items()
                 if name not in _TORCHS_OWN and getattr(value, "grad_fn", None) is None
             }
+
+
+def _unseen_settings(module: nn.Module) -> Iterator[Any]:
+    """The settings of modules of other packages whose repr shows none: numbers, texts, functions, configurations."""
+    for name, part in module.named_modules():
+        kind = type(part)
+        if (
+            not _installed(kind)
+            or kind.__module__.startswith("apportion.")
+            or kind.extra_repr is not _SHOWS_NONE
+        ):
+            continue
+        found = {
+            key: value
+            for key, value in vars(part).items()
+            if key not in _TORCHS_OWN and _is_setting(key, value)
+        }
+        if (config := getattr(getattr(part, "config", None), "to_dict", None)) is not None:
+            found["config"] = {key: v for key, v in config().items() if _is_setting(key, v)}
+        if found:
+            yield name, found
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    if name.startswith("_") or name in ("name_or_path", "transformers_version"):
+        return False
+    if isinstance(value, list | tuple):
+        return all(_is_setting("", each) for each in value)
+    if isinstance(value, dict):
+        return all(_is_setting("", each) for pair in value.items() for each in pair)
+    return isinstance(value, (*PLAIN, FunctionType, BuiltinFunctionType))
 
 
 def _class(cls: type) -> Iterable[Any]:
