@@ -56,7 +56,9 @@ FLIPPING = {
 }
 ON_PHOTOS: dict[str, Any] = {
     "lrp": ap.LRP(),
+    "lrp, biases placed": ap.LRP(bias="place"),
     "lrp γ": ap.LRP("epsilon-gamma-box"),
+    "lrp γ, biases placed": ap.LRP("epsilon-gamma-box", bias="place"),
     "deeplift": ap.DeepLIFT(),
     "ig (16 nodes)": ap.IntegratedGradients(nodes=16),
     "input × gradient": ap.InputXGradient(),
@@ -66,8 +68,11 @@ ON_PHOTOS: dict[str, Any] = {
 }
 ON_TEXTS: dict[str, Any] = {
     "lrp": ap.LRP(),
+    "lrp, biases placed": ap.LRP(bias="place"),
     "lrp, attention constant": ap.LRP(ap.Composite(softmax="constant")),
+    "lrp, softmax by difference, placed": ap.LRP(ap.Composite(softmax="difference", bias="place")),
     "deeplift": ap.DeepLIFT(),
+    "deeplift, from zero": ap.DeepLIFT("zero"),
     "ig (32 nodes)": ap.IntegratedGradients(nodes=32),
     "input × gradient": ap.InputXGradient(),
     "occlusion": ap.Occlusion(),
@@ -75,6 +80,7 @@ ON_TEXTS: dict[str, Any] = {
 }
 ON_ROWS: dict[str, Any] = {
     "lrp": ap.LRP(),
+    "lrp, biases placed": ap.LRP(bias="place"),
     "deeplift": ap.DeepLIFT(),
     "ig (16 nodes)": ap.IntegratedGradients(nodes=16),
     "input × gradient": ap.InputXGradient(),
@@ -156,7 +162,8 @@ def sentiment(data: Path) -> Bench:
 
 
 def sentiment_transformer(data: Path) -> Bench:
-    return Bench(ap.load("sentiment-transformer"), sentences(data), FLIPPING["text"], ON_TEXTS)
+    quicker = {"kernel shap (words)": ap.KernelSHAP(samples=512)}
+    return Bench(ap.load("sentiment-transformer"), sentences(data), FLIPPING["text"], ON_TEXTS | quicker)
 
 
 def breast_cancer(data: Path) -> Bench:
@@ -257,7 +264,7 @@ class NextToken(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        scores: Tensor = self.model(input_ids, use_cache=False).logits[:, -1]
+        scores: Tensor = self.model(input_ids, use_cache=False, logits_to_keep=1).logits[:, -1]
         return scores
 
 
@@ -278,17 +285,9 @@ def smollm2(data: Path) -> Bench:
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     classifier = Classifier(model, encode, (), "text", "smollm2", mask=pad)
     own = {
-        "deeplift (from pad)": from_ids(ap.DeepLIFT(), pad),
         "kernel shap (words)": ap.KernelSHAP(samples=128),
     }
     return Bench(classifier, ((text, text) for text in PROMPTS), FLIPPING["text"], ON_TEXTS | own)
-
-
-def from_ids(method: Any, id: int) -> Map:
-    """A method whose reference is this token everywhere."""
-    return lambda case: method(
-        case.model, case.inputs, case.target, baseline=torch.full_like(case.inputs, id)
-    )
 
 
 MODELS: dict[str, Callable[[Path], Bench]] = {

@@ -448,7 +448,7 @@ def test_warnings_of_an_explanation_stand_below_its_balance():
         model.bias += 100
     terminal.show(LRP()(model, torch.rand(1, 2), 0), console, "linear")
     below = console.export_text().split("total ")[1].splitlines()[1]
-    assert below.startswith("warning: left over: 9")
+    assert below.startswith("warning: left over: 100 % of the total: ")
 
 
 def test_a_limit_of_what_is_left_over_is_an_exit_status(here):
@@ -462,7 +462,7 @@ def test_a_limit_of_what_is_left_over_is_an_exit_status(here):
     tested = ("test", SENTENCE, "--tests", "complexity", "--methods")
     assert run(*tested, "auto,lrp", "--max-remainder", 0.05).exit_code == 3
     assert run(*tested, "auto,saliency", "--max-remainder", 0.05).exit_code == 0
-    assert "is not in the range" in run("explain", SENTENCE, "--max-remainder", -1).stderr
+    assert "greater than or equal to 0" in run("explain", SENTENCE, "--max-remainder", -1).stderr
 
 
 # ---- recognising what was typed ----

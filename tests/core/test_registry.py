@@ -31,7 +31,7 @@ KINDS = {
 )
 def test_a_name_of_another_kind_as_a_method_is_one_line(name: str, kind: str) -> None:
     for text in (name, f"{name}()"):
-        with pytest.raises(InputError, match=f"'{name}' is {kind}, not a method; accepted: saliency"):
+        with pytest.raises(InputError, match=f"'{name}' is {kind}, not a method; accepted: auto"):
             from_repr(text)
 
 

@@ -322,7 +322,7 @@ def test_dropping_a_picture_shows_a_heat_map(bench, tmp_path):
     bench.choose("[name=model]", "imagenet")
     bench.wait("!document.querySelector('[name=method-Prototypes]')")
     bench.wait(READY)
-    bench.click("[name=method-inputxgradient]")
+    bench.click("[name=method-auto]")
     bench.click("[type=submit]")
     bench.wait("document.querySelector('canvas.heat')", 60)
     pixels = "document.querySelector('canvas.heat').getContext('2d').getImageData(0, 0, 112, 112).data"
@@ -375,7 +375,7 @@ def test_cancel_stops_and_what_was_found_stays(bench):
     bench.choose("[name=model]", "mine.py:slow")
     bench.fill("[name=text]", "good " * 9)
     bench.wait(READY)
-    bench.click("[name=method-inputxgradient]")
+    bench.click("[name=method-auto]")
     bench.fill("[name=others]", "LIME(samples=5000, chunk=1)")
     bench.click("[type=submit]")
     bench.wait("document.querySelector('.steps')?.textContent.includes('masked inputs')")

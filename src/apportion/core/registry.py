@@ -37,7 +37,7 @@ def class_named(name: str, kind: Kind = "method") -> Any:
     'DeletionRate'
     >>> class_named("Epsilon")
     Traceback (most recent call last):
-    apportion.errors.InputError: 'Epsilon' is a rule, not a method; accepted: saliency, ...
+    apportion.errors.InputError: 'Epsilon' is a rule, not a method; accepted: auto, ...
     """
     listed = LISTED[kind]
     by_class = {place.split(":")[1].lower(): short for short, place in listed.items()}

@@ -51,7 +51,7 @@ class Auto:
         features: Sequence[Features] | None = None,
         mask: int | None = None,
     ) -> Explanation:
-        known = {"features": features, "mask": mask}
+        known = {name: it for name, it in (("features", features), ("mask", mask)) if it is not None}
         refused: list[InputError] = []
         for method, why in _candidates(model, inputs, self.at):
             asked = signature(method).parameters

@@ -106,7 +106,7 @@ def test_the_value_of_a_token_is_that_of_its_place(way: tuple[Callable[[Tensor],
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 @pytest.mark.parametrize(
-    "method", [ap.IntegratedGradients(tolerance=1e-6), ap.DeepLIFT()], ids=["ig", "deeplift"]
+    "method", [ap.IntegratedGradients("zero", tolerance=1e-6), ap.DeepLIFT("zero")], ids=["ig", "deeplift"]
 )
 def test_tokens_of_the_models_own_stay_where_they_are(
     way: tuple[Callable[[Tensor], Tensor], list[int]], method: ap.IntegratedGradients | ap.DeepLIFT
