@@ -173,7 +173,7 @@ def check_result(name: str, model: str, explanation: Any) -> None:
         assert explanation.total.shape == (batch,)
         sums = sum(v.flatten(1).sum(1) for v in numbers(explanation)).double()
         torch.testing.assert_close(explanation.remainder, explanation.total - sums)
-    assert type(method(name, model)).__name__ in repr(explanation)
+    assert type(explanation.method).__name__ in repr(explanation)
     assert len(explanation.top(2)) == 2
 
 

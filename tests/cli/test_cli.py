@@ -173,7 +173,7 @@ def test_json_and_nothing_else(here):
         "explain", SENTENCE, "--json", "--method", "IntegratedGradients(nodes=4)", "--target", "negative"
     )
     found = json.loads(result.stdout)
-    assert found["method"].startswith("IntegratedGradients(baseline=0.0, nodes=4")
+    assert found["method"].startswith("IntegratedGradients(baseline='mask', nodes=4")
     assert found["target_label"] == "negative"
     assert found["prediction"]["label"] == "positive"
     assert found["total"] == pytest.approx(found["apportioned"] + found["remainder"])
@@ -336,7 +336,7 @@ def test_without_scikit_image_the_demo_says_how_to_get_it(here, monkeypatch):
         (("explain", SENTENCE, "--png", "map.pdf"), "a name that ends in .png"),
         (("explain", SENTENCE, "--method", "LRP(composite='epsilom')"), "epsilon"),
         (("explain", SENTENCE, "--method", "LIME(sampels=9)"), "no setting 'sampels'; did you mean 'samples'? "),
-        (("explain", SENTENCE, "--method", "LRP(1,2,3,4,5)"), "too many positional arguments; accepted: composite"),
+        (("explain", SENTENCE, "--method", "LRP(1,2,3,4,5,6)"), "too many positional arguments; accepted: composite"),
         (("test", SENTENCE, "--tests", "pixel"), "did you mean 'pixel-flipping'?"),
         (("test", SENTENCE, "--tests", "iou"), "unknown test 'iou'"),
         (("test", SENTENCE, "--methods", "gradcam,layercam"), "LayerCAM needs one picture-like input"),
@@ -796,7 +796,7 @@ def test_the_shell_completes_names():
 
     assert complete_methods("gradcamp") == ["gradcamplusplus"]
     assert complete_methods("lrp,li") == ["lrp,lime"]
-    assert complete_models("s") == ["sentiment"]
+    assert complete_models("s") == ["sentiment", "sentiment-transformer"]
     typed = {
         "_APPORTION_COMPLETE": "complete_bash",
         "COMP_WORDS": "apportion explain x --method oc",

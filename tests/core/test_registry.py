@@ -80,7 +80,9 @@ def test_a_file_that_names_no_method_is_refused() -> None:
 
 
 def test_lists_and_dicts_are_read() -> None:
-    assert from_repr("LIME(replacement={'a': [Mean(), None]})").replacement == {"a": [ap.Mean(), None]}
+    read = from_repr("LIME(replacement={'a': [Mean(), None]})").replacement
+    assert read.of("a") == [ap.Mean(), None]
+    assert repr(read) == "{'a': [Mean(), None]}"
 
 
 def test_a_hopelessly_nested_text_is_one_line() -> None:

@@ -89,7 +89,9 @@ def test_what_a_card_says():
     card = section["cards"][0]
     assert section["label"] == "yes"
     assert section["ranking"][0][:2] == ("yes", 3.0)
-    assert card["balance"] == "total 3.00 = apportioned 2.00 + remainder 1.00 (33 % left over: does not add up)"
+    assert (
+        card["balance"] == "total 3.00 = apportioned 2.00 + remainder 1.00 (33 % left over: does not add up)"
+    )
     assert card["warnings"] == ["not within tolerance"]
     assert card["repr"] == "InputXGradient(at=None)"
     assert card["cost"] == "3 forward and 2 backward passes, 0.25 s"

@@ -149,7 +149,7 @@ def test_each_input_has_its_own_class_label_and_random_map() -> None:
     texts, target = ["a good film", "a bad film", "not a bad film"], [0, 1, 0]
     table = ap.compare(classifier, texts, ["lrp"], ["infidelity"], target=target, labels=[1, 0, 1])
     for i, (text, goal) in enumerate(zip(texts, target, strict=True)):
-        explanation = ap.explain(classifier, text, target=goal)
+        explanation = ap.explain(classifier, text, "lrp", target=goal)
         for row, values in {
             "lrp": explanation,
             "random": ap.references(explanation, seed=i)["random"],

@@ -52,7 +52,7 @@ def table_rows(
         listed(explanation.remainder),
         strict=True,
     )
-    rows = []
+    rows, chooses = [], "chosen" in explanation.notes
     for place, (sample, target, prediction, output, total, sum_, remainder) in enumerate(columns):
         names, relevance = _named(explanation, place)
         one = explanation[place]
@@ -70,7 +70,8 @@ def table_rows(
                 "features": names,
                 "relevance": relevance,
                 "warnings": list(one.warnings),
-                "method": repr(one.method),
+                # Of a method that chooses another one, the chosen one.
+                "method": repr(one.method) if chooses else manifest.method,
                 "model": manifest.model_fingerprint,
             }
         )

@@ -18,7 +18,8 @@ app = typer.Typer(
     rich_markup_mode=None,  # help in boxes takes half as long again, and breaks the lines of examples
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Explanations that add up: what a model decided, why, and what the explanation leaves out.",
-    epilog="Exit status: 0 done, 1 a bug (with a traceback), 2 something to mend (in one line), 130 interrupted.",
+    epilog="Exit status: 0 done, 1 a bug (with a traceback), 2 something to mend (in one line), 3 more left over than "
+    "--max-remainder, 130 interrupted.",
 )
 app.add_typer(study, name="study")
 

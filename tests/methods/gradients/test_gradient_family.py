@@ -242,8 +242,12 @@ def test_deeplift_says_where_the_model_took_another_way() -> None:
         return torch.tanh(z[:, z[0] > 0]).sum(1) + torch.sigmoid(z).sum(1)
 
     fewer = ap.DeepLIFT()(positive_alone, x)
-    assert fewer.warnings == ("at 'tanh' in 'the model' the model took other shapes for the reference: its "
-                              "gradient was used",)  # fmt: skip
+    way, condition, left_over = fewer.warnings
+    assert way == (
+        "at 'tanh' in 'the model' the model took other shapes for the reference: its gradient was used"
+    )
+    assert condition.startswith("at 'getitem' in 'the model' a condition, an index or another number")
+    assert left_over.startswith("left over: ")
     found = ap.DeepLIFT()(
         lambda z: (torch.relu(z) if z.sum() == 0 and z[0, 0] > 0 else torch.tanh(z)).sum(1), x
     )

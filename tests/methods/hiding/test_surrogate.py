@@ -138,7 +138,7 @@ def test_tolerance_repeats_all_masks_there_are(method) -> None:
     data, x = torch.from_numpy(rng.normal(size=(400, 4))), np.full((1, 4), 3.0)
     for replacement in (Background(data, many=1), Quartiles(data)):
         found = method(samples=100, tolerance=0.05, replacement=replacement)(noisy, x)
-        assert not found.warnings
+        assert not [told for told in found.warnings if not told.startswith("left over")]
         assert max(found.notes["standard_errors"][0]) <= 0.05 * found.values.abs().max()
         assert found.notes["samples"] > 100
         stopped = method(samples=100, tolerance=1e-4, max_samples=400, replacement=replacement)(noisy, x)

@@ -74,7 +74,8 @@ def test_values_add_up(function: Function) -> None:
 
 @pytest.mark.parametrize(("name", "function"), NAMED.items(), ids=NAMED)
 def test_a_function_without_a_rule_is_named(name: str, function: Function) -> None:
-    warning, *_ = ap.DeepLIFT()(function, X, 0).warnings
+    warning, *others = ap.DeepLIFT()(function, X, 0).warnings
+    assert all(told.startswith("left over: ") for told in others)
     assert warning.startswith(f"no rule for '{name}' in 'the model': its gradient was used")
 
 
@@ -179,7 +180,8 @@ def test_what_no_gradient_leads_through_is_named_with_its_amount(
     """All else is linear, so that the amount is all of the remainder."""
     reference = torch.full_like(X, baseline) + torch.arange(6) * 0.01  # whose order is known
     found = ap.DeepLIFT()(function, X, 1, baseline=reference)
-    warning, *_ = found.warnings
+    warning, *others = found.warnings
+    assert all(told.startswith("left over: ") for told in others)
     assert warning.startswith(f"at {operation!r} in 'the model' a condition, an index or another number")
     amount = float(re.findall(r"what that changes \((\S+) of the scores\)", warning)[0])
     assert amount == pytest.approx(float(found.remainder.sum()), rel=1e-3)
@@ -196,7 +198,8 @@ def test_steps_pass_their_difference_on(name: str) -> None:
 
 def test_what_is_added_on_another_way_is_told() -> None:
     found = ap.DeepLIFT()(lambda x: x @ W + 1 if bool(x[0, 0] != 0) else x @ W, X, 1)
-    warning, *_ = found.warnings
+    warning, *others = found.warnings
+    assert all(told.startswith("left over: ") for told in others)
     assert warning.startswith("at 'add' in 'the model' the model took another way for the reference")
     torch.testing.assert_close(found.remainder, torch.ones(4, dtype=torch.float64))
 
@@ -210,6 +213,7 @@ def test_constants_that_change_nothing_are_not_told() -> None:
 
 def test_values_that_do_not_add_up_although_all_functions_have_rules_are_told() -> None:
     found = ap.DeepLIFT()(lambda x: (x - x.mean(0)) @ W, X, 1)
-    warning, *_ = found.warnings
+    warning, *others = found.warnings
+    assert all(told.startswith("left over: ") for told in others)
     worst = int(found.remainder.abs().argmax())
     assert f"add up to {found.apportioned[worst]:.4g} and not to {found.total[worst]:.4g}" in warning

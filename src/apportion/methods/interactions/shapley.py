@@ -79,7 +79,8 @@ class ShapleyInteractions:
         many, batch = len(game.names), len(game.total)
         values = torch.zeros(batch, many, many, dtype=torch.float64)
         for sample in range(batch):
-            none = game.score(sample, torch.zeros(1, many, dtype=torch.bool))
+            ends = torch.tensor([[False], [True]]).expand(2, many)  # two rows: some models take no single one
+            none = game.score(sample, ends)[:1]
 
             def play(coalitions: Any, sample: int = sample, none: Tensor = none) -> Any:
                 masks = torch.as_tensor(np.asarray(coalitions, dtype=bool)).view(-1, many)

@@ -16,6 +16,7 @@ from apportion.core.inputs import Held, Inputs, unmarked
 from apportion.core.numbers import holds
 from apportion.core.trees import keyed
 from apportion.engines.substitution import HARMLESS, Gradients, Score, Substitute, Substitution
+from apportion.engines.substitution.leaves import check_samples
 from apportion.errors import InputError
 from apportion.methods.paths.token_baselines import starts_of
 
@@ -56,6 +57,7 @@ class Paths:
     ) -> Paths:
         """The paths to the leaves of `score`, from what the caller gave as `baseline`."""
         ends = [leaf.detach() for leaf in score.leaves]
+        check_samples(ends, subject.batch)
         paths = cls(subject, baselines_of(subject, score, ends, baseline, mask, features), ends)
         at_ends = score.value.detach().double().cpu().repeat(paths.baselines)
         at_starts = paths.values(torch.arange(paths.many), torch.zeros(paths.many))
