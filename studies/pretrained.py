@@ -14,6 +14,7 @@ import gzip
 import io
 import json
 import re
+import sys
 import tarfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -325,13 +326,17 @@ def measured(bench: Bench, name: str, raw: Any) -> dict[str, Any]:
     return row
 
 
-def zennit_composites(data: Path) -> dict[str, Map]:
+def zennit_composites() -> dict[str, Map]:
     """zennit's two composites for photos, where it is installed, through EfficientNet-Lite0 with its norms merged."""
+    sys.path.append(str(Path(__file__).parent.parent / "tests"))
+    import peers
+
     try:
-        from zennit import canonizers, composites
-        from zennit.attribution import Gradient
+        package = peers.zennit()
     except ImportError:
         return {}
+    canonizers, composites = package.canonizers, package.composites
+    Gradient = package.attribution.Gradient
 
     def run(composite: Any) -> Map:
         def explained(case: Case) -> Tensor:
@@ -401,6 +406,7 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--many", type=int, default=50)
+    parser.add_argument("--without", default="", help="methods to leave out, such as slow ones, by commas")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     tables = []
@@ -411,7 +417,9 @@ if __name__ == "__main__":
             print(f"{name} is left out: {error or 'its files are not in ' + str(given.data)}")
             continue
         if name == "imagenet":
-            bench = bench._replace(methods={**bench.methods, **zennit_composites(given.data)})
+            bench = bench._replace(methods={**bench.methods, **zennit_composites()})
+        left_out = given.without.split(",")
+        bench = bench._replace(methods={n: how for n, how in bench.methods.items() if n not in left_out})
         tables.append(table(name, bench.test, run(bench, given.many, given.out / f"{name}.jsonl")))
         print(tables[-1], flush=True)
     (given.out / "tables.md").write_text("\n".join(tables))

@@ -24,6 +24,7 @@ from apportion.core.registry import from_repr
 from apportion.core.target import Contrast
 from apportion.errors import InputError
 from apportion.methods.propagation.deeplift import DeepLIFT
+from apportion.methods.propagation.lrp import LRP
 from apportion.names import INTERACTIONS, METHODS
 from apportion.results.result import SCHEMA
 
@@ -155,7 +156,7 @@ def check_result(name: str, model: str, explanation: Any) -> None:
     assert torch.equal(explanation.target, explanation.output.argmax(1))
     # What chooses a method is not the method that was used.
     if name == "auto":
-        assert isinstance(explanation.method, DeepLIFT)
+        assert isinstance(explanation.method, LRP if model == "cnn" else DeepLIFT)
     else:
         assert explanation.method == method(name, model)
     assert explanation.cost.forwards >= 1

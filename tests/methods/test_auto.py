@@ -13,7 +13,7 @@ from apportion.errors import InputError
 from apportion.methods.auto import Auto
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "lstm", "bert"])
+@pytest.mark.parametrize("name", ["mlp", "lstm", "bert"])
 def test_networks_are_explained_by_deeplift_and_the_values_add_up(name: str):
     made = getattr(small, name)()
     model, inputs = made[:2]
@@ -23,6 +23,15 @@ def test_networks_are_explained_by_deeplift_and_the_values_add_up(name: str):
     assert float(found.left_over.max()) <= 0.01
     again = found.method(model, inputs, 0)
     assert torch.equal(again.apportioned, found.apportioned)
+
+
+def test_convolutional_networks_are_explained_by_lrp_whose_biases_are_placed():
+    model, inputs = small.cnn()
+    found = ap.explain(model, inputs, target=0)
+    assert found.method == ap.LRP(bias="place")
+    assert "convolutional" in found.notes["chosen"]
+    assert float(found.left_over.max()) <= 0.01
+    torch.testing.assert_close(found.total, model(inputs)[:, 0])
 
 
 def test_what_leaves_pytorch_is_explained_by_kernel_shap_and_the_reason_is_kept():

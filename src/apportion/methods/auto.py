@@ -8,6 +8,7 @@ from inspect import signature
 from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
 from apportion.core.calling import Model
 from apportion.core.features import Features
@@ -17,6 +18,7 @@ from apportion.core.target import Target
 from apportion.errors import InputError
 from apportion.methods.hiding.kernelshap import KernelSHAP
 from apportion.methods.propagation.deeplift import DeepLIFT
+from apportion.methods.propagation.lrp import LRP
 from apportion.results.explanation import Explanation
 
 _LANGUAGE_MODELS = ("causallm", "lmhead")
@@ -26,10 +28,11 @@ _LANGUAGE_MODELS = ("causallm", "lmhead")
 class Auto:
     """Explain by the method that is faithful and adds up on such a model, as the bench of trained models found.
 
-    Networks are explained by DeepLIFT, whose values add up to the score minus that of the reference (zero, or zero
-    embeddings) in three forward passes and one backward; language models and what leaves PyTorch, such as a forest, by
-    Kernel SHAP, whose values add up to the score minus that of the input with all features hidden. Where the first
-    choice cannot be had, the next is taken. `method` of the explanation is the method that was used, and its notes
+    Convolutional networks of pictures are explained by LRP whose biases are placed, which adds up to the score in two
+    forward and two backward passes; other networks by DeepLIFT, which adds up to the score minus that of its reference
+    in three forward passes and one backward; language models and what leaves PyTorch, such as a forest, by Kernel SHAP,
+    which adds up to the score minus that of the input with all features hidden. Where the first choice cannot be had,
+    the next is taken. `method` of the explanation is the method that was used, and its notes
     say why (`chosen`). Cost: that of the method; a choice that could not be had may have run the model once or twice.
 
     Attributes:
@@ -77,6 +80,8 @@ def _candidates(model: Model, inputs: Any, at: str | Sequence[str] | None) -> It
     modules = [module for one in modules_behind(model) for module in one.modules()]
     if any(word in type(module).__name__.lower() for module in modules for word in _LANGUAGE_MODELS):
         yield KernelSHAP(samples=256, exact=8), "the most faithful on language models, and it adds up"
+    if isinstance(inputs, Tensor) and inputs.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in modules):
+        yield LRP(bias="place"), "as faithful as any on convolutional networks, clear, and it adds up"
     if not isinstance(inputs, np.ndarray):
         yield DeepLIFT(), "faithful on networks, and it adds up"
     yield KernelSHAP(), "its values add up, and it needs no gradient"

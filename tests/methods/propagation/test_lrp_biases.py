@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import apportion as ap
+import small
 from apportion.methods.propagation.composites import COMPOSITES
 from apportion.results.ledger import Ledger
 
@@ -257,3 +258,12 @@ def test_what_softmax_absorbs_is_placed_at_the_query() -> None:
     assert float(moved[0, 2]) == pytest.approx(float(absorb.remainder), abs=1e-4)
     assert (moved[0, [0, 1, 3, 4, 5]].abs() < 1e-9).all()
     assert abs(float(absorb.remainder)) > 1e-3
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_biases_are_placed_without_a_graph_of_the_callers(mode) -> None:
+    model, x = small.cnn()
+    expected = ap.LRP(bias="place")(model, x, 0)
+    with mode():
+        found = ap.LRP(bias="place")(model, x.clone(), 0)
+    torch.testing.assert_close(found.values, expected.values)

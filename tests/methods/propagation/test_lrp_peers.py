@@ -150,7 +150,7 @@ def test_zennit(case: str, net: str, dtype: torch.dtype, tolerance: float) -> No
     found = ap.LRP(composite)(ours, x, target=2).values
     expected = with_zennit(theirs, x, 2, rules)
     if "without biases" in case and dtype == torch.float32:
-        tolerance = 2e-4  # denominators come near zero, and enlarge what float32 rounds; float64 shows that they agree
+        tolerance = 1e-3  # denominators come near zero, and enlarge what float32 rounds; float64 shows that they agree
     assert float((found - expected).abs().max()) <= tolerance * float(expected.abs().max())
 
 

@@ -32,9 +32,9 @@ class Ignoring:
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         assert layer.bias is not None
-        bare = replace(layer, bias=None)
-        # Evaluated again: taking the bias off the output would cancel what is small beside it.
-        found: Tensor = self.rule(bare, x, bare(x, bare.weight).to(z.dtype), R)
+        found: Tensor = self.rule(
+            replace(layer, bias=None), x, z - layer.along_channel(layer.bias, z).to(z.dtype), R
+        )
         return found
 
 

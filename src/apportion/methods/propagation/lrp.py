@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.core.calling import Model
+from apportion.core.calling import Model, with_gradients
 from apportion.core.inputs import Inputs
 from apportion.core.settings import Told, later
 from apportion.core.target import Target
@@ -97,6 +97,7 @@ class LRP(Told):
         )
 
 
+@with_gradients()
 def _carry_down(subject: Gradients, composite: Composite, places: Places) -> list[Tensor]:
     """What constants took, placed at the inputs: a second pass in which nothing comes from the score."""
     first = None if composite.first is None else Flat()
