@@ -61,8 +61,8 @@ def digit_under_every_composite() -> None:
 def cat_by_three_methods() -> None:
     imagenet = ap.load("imagenet")
     methods = {
-        "LRP": ap.LRP(),
-        "Integrated Gradients": ap.IntegratedGradients(nodes=24),
+        "the default: LRP, biases placed": ap.LRP(bias="place"),
+        "LRP, biases absorbed": ap.LRP(),
         "Kernel SHAP, superpixels": ap.KernelSHAP(samples=400),
     }
     figure = Figure(figsize=(11, 3.1), layout="constrained")

@@ -78,6 +78,7 @@ def write_share(share: float) -> str:
 
 
 ADDS_UP = 0.01  # share of |total| up to which an explanation is said to add up
+NEARLY = 0.05  # share up to which it is said to do so nearly
 WARN_FROM = 0.2  # share of |total| from which a remainder is told in a warning
 
 
@@ -87,7 +88,7 @@ def describe_left_over(share: float) -> str:
     >>> describe_left_over(0.0), describe_left_over(0.5)
     ('0 % left over: adds up', '50 % left over: does not add up')
     """
-    word = "adds up" if share <= ADDS_UP else "nearly adds up" if share <= WARN_FROM else "does not add up"
+    word = "adds up" if share <= ADDS_UP else "nearly adds up" if share <= NEARLY else "does not add up"
     return f"{write_share(share)} left over: {word}"
 
 
