@@ -114,7 +114,7 @@ def _explain(result: Swept, made: Made) -> None:
     wanted = input_times_gradient(made)
     e = ap.LRP(ledger=True)(made.model, made.inputs, target=1)
     result.ledger, result.composite = e.ledger, str(e.notes["composite"])
-    result.warnings = tuple(told for told in e.warnings if not told.startswith("the remainder"))
+    result.warnings = tuple(told for told in e.warnings if not told.startswith("left over: "))
     quick = ap.LRP()(made.model, made.inputs, target=1)
     if not _close(e.output, made.logits, rtol):
         result.wrong.append(f"the model's output changed by {_distance(e.output, made.logits):.1e}")
