@@ -6,9 +6,9 @@ from dataclasses import Field, field, fields
 from typing import Any
 
 
-def later(default: Any) -> Any:
+def later(default: Any, kw_only: bool = False) -> Any:
     """A field of frozen settings that older files do not know."""
-    return field(default=default, metadata={"later": True})
+    return field(default=default, kw_only=kw_only, metadata={"later": True})
 
 
 def told(settings: Any) -> list[tuple[str, Any]]:
@@ -22,16 +22,20 @@ def _is_as_before(each: Field[Any], value: Any) -> bool:
 
 
 class Told:
-    """Base of frozen dataclasses (with `repr=False`) some of whose settings came later.
+    """Base of frozen dataclasses some of whose settings came later.
 
     >>> from dataclasses import dataclass
-    >>> @dataclass(frozen=True, repr=False)
+    >>> @dataclass(frozen=True)
     ... class Draw(Told):
     ...     samples: int = 4
     ...     paired: bool = later(True)
     >>> Draw(), Draw(paired=False)
     (Draw(samples=4), Draw(samples=4, paired=False))
     """
+
+    def __init_subclass__(cls) -> None:
+        if "__repr__" not in vars(cls):  # a dataclass writes its own where its class has none
+            cls.__repr__ = Told.__repr__  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         shown = {each.name for each in fields(self) if each.repr}  # type: ignore[arg-type]

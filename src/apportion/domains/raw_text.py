@@ -66,33 +66,24 @@ class RawText:
     def __call__(self, text: str) -> tuple[Tensor, TextFeatures]:
         """The ids `(1, characters)` of a text, and the piece of each character."""
         check_text(text)
-        ids, tokens, offsets, words, end = (
-            list[int](),
-            list[str](),
-            list[tuple[int, int]](),
-            list[int | None](),
-            0,
-        )
+        tokens: list[tuple[int, str, tuple[int, int], int | None]] = []  # id, character, offsets, word
+        end = 0
 
         def take(begin: int, stop: int, word: int | None, ink: int) -> None:
             for place in range(begin, stop):
-                ids.append(ord(text[place]) + _FIRST)
-                tokens.append(text[place])
-                offsets.append((0, 0) if word is None else (max(place, ink), max(place + 1, ink)))
-                words.append(word)
+                offsets = (0, 0) if word is None else (max(place, ink), max(place + 1, ink))
+                tokens.append((ord(text[place]) + _FIRST, text[place], offsets, word))
 
         for number, (start, stop) in enumerate(self._spans(text)):
             begin = start if self.hidden else end + len(text[end:start].rstrip())
             take(end, begin, None, 0)
             take(begin, stop, number, start)
             if self.hidden:
-                ids.append(_END)
-                tokens.append("")
-                offsets.append((0, 0))
-                words.append(None)
+                tokens.append((_END, "", (0, 0), None))
             end = stop
         take(end, len(text), None, 0)
-        return torch.tensor([ids]), TextFeatures(text, tuple(tokens), tuple(offsets), tuple(words))
+        ids, *features = zip(*tokens, strict=True)
+        return torch.tensor([ids]), TextFeatures(text, *features)
 
     def _spans(self, text: str) -> list[tuple[int, int]]:
         """Where the pieces stand."""

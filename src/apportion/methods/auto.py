@@ -32,8 +32,8 @@ class Auto:
     forward and two backward passes; other networks by DeepLIFT, which adds up to the score minus that of its reference
     in three forward passes and one backward; language models and what leaves PyTorch, such as a forest, by Kernel SHAP,
     which adds up to the score minus that of the input with all features hidden. Where the first choice cannot be had,
-    the next is taken. `method` of the explanation is the method that was used, and its notes
-    say why (`chosen`). Cost: that of the method; a choice that could not be had may have run the model once or twice.
+    the next is taken. `method` of the explanation is the method that was used, and its notes say why (`chosen`). Cost:
+    that of the method; a choice that could not be had may have run the model once or twice.
 
     Attributes:
         at (str or list of str, default None): Modules to explain instead of the inputs, by DeepLIFT; None: the inputs.

@@ -60,7 +60,8 @@ class Result:
         """`total` minus the sum of the values of each sample; None where the method does not add up."""
         if self.total is None:
             return None
-        return self.total.to(self.apportioned.dtype) - self.apportioned
+        apportioned = self.apportioned
+        return self.total.to(apportioned.dtype) - apportioned
 
     @property
     def left_over(self) -> Tensor | None:
@@ -68,10 +69,10 @@ class Result:
         method does not add up."""
         if self.total is None or (remainder := self.remainder) is None:
             return None
-        total = self.total.abs().to(remainder.dtype)
+        total = self.total.to(remainder.dtype)
         eps = torch.finfo(self.total.dtype).eps if self.total.is_floating_point() else 0.0
-        rounding = 64 * eps * torch.maximum(total, self.apportioned.abs())
-        return torch.where(remainder.abs() <= rounding, 0.0, remainder.abs() / total)
+        rounding = 64 * eps * torch.maximum(total.abs(), (total - remainder).abs())
+        return torch.where(remainder.abs() <= rounding, 0.0, remainder.abs() / total.abs())
 
     def __len__(self) -> int:
         return self.output.shape[0]

@@ -48,6 +48,11 @@ class Call:
         return self.function(*self.args, **self.kwargs)
 
     @property
+    def place(self) -> str:
+        """The function and whose code calls it, in words."""
+        return f"{self.name!r} in {self.run.where() or 'the model'!r}"
+
+    @property
     def actives(self) -> list[Tensor]:
         return [t for t in tensors_in((self.args, self.kwargs)) if t.requires_grad]
 

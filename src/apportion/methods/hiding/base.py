@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
-from apportion.core.settings import Told
+from apportion.core.settings import Told, later
 from apportion.core.target import Target
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, keep_label_map
@@ -17,7 +17,7 @@ from apportion.errors import check_whole
 from apportion.results.explanation import Explanation
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Hiding(Told):
     """Hide features and see what the score becomes: the base of all methods that do so.
 
@@ -35,11 +35,7 @@ class Hiding(Told):
     replacement: Replacement | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     chunk: int | None = field(default=None, kw_only=True)
-    mask: int | None = field(default=None, kw_only=True, metadata={"later": True})
-
-    def __init_subclass__(cls) -> None:
-        if "__repr__" not in vars(cls):
-            cls.__repr__ = Told.__repr__  # type: ignore[method-assign]  # which a dataclass keeps
+    mask: int | None = later(None, kw_only=True)
 
     def __post_init__(self) -> None:
         check_whole(0, seed=self.seed, mask=0 if self.mask is None else self.mask)

@@ -26,7 +26,7 @@ from apportion.methods.hiding._surrogates import (
 from apportion.results.explanation import Explanation
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class KernelSHAP(Surrogate):
     """Estimate Shapley values by weighted least squares over coalitions (Lundberg & Lee 2017, theorem 2).
 

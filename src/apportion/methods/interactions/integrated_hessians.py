@@ -24,7 +24,7 @@ from apportion.methods.interactions.smoothing import TWICE, record_kinks, refuse
 from apportion.methods.paths.integrated_gradients import check_accuracy, warn_of_shortfalls
 from apportion.methods.paths.paths import Paths
 from apportion.methods.paths.quadrature import MOST_LOG_NODES, panel
-from apportion.methods.paths.token_baselines import known_baseline, naming, note_of
+from apportion.methods.paths.token_baselines import known_baseline, note_of
 from apportion.results.interactions import Interactions
 
 # A matrix larger than this is a mistake more often than a wish.
@@ -116,8 +116,7 @@ class IntegratedHessians:
         met: set[str] = set()
         score = subject.forward(Substitution(record_kinks(met), model=subject.model))
         made = with_call(self, subject.inputs, baseline=baseline, groups=groups)
-        begins = known_baseline(subject, score, made.baseline, mask)
-        made = naming(made, begins)
+        made, begins = known_baseline(made, subject, score, mask)
         paths = Paths.between(subject, score, begins, mask, features)
         grouped = groups_of(subject, score, paths.steps(torch.arange(paths.many)), made.groups)
         if len(grouped) ** 2 * subject.batch > MOST_ENTRIES:

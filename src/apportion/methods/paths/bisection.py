@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apportion.methods.paths.paths import Paths, pieces
+from apportion.methods.paths.paths import Paths
 from apportion.methods.paths.quadrature import gauss_legendre
 
 # Gauss nodes of the undivided path, and of each panel once it is divided.
@@ -89,15 +89,8 @@ def _integrate(
     at = (panels.low + width * places[:, None]).flatten()  # (nodes · panels,)
     weight = (width * weights[:, None]).flatten()
     panel = torch.arange(len(width)).repeat(nodes)
-    sums = [torch.zeros_like(end[panels.slot % paths.batch]) for end in paths.ends]
-    met = []
-    for rows in pieces(torch.arange(len(at)), chunk):
-        score = paths.forward(block[panels.slot[panel[rows]]], at[rows])
-        met.append(score.value.detach().double().cpu())
-        for total, gradient in zip(sums, score.gradients(), strict=True):
-            column = weight[rows].to(gradient).view(-1, *[1] * (gradient.dim() - 1))
-            total.index_add_(0, panel[rows].to(gradient.device), gradient * column)
-    return sums, torch.cat(met).view(nodes, -1)
+    sums, scores = paths.weigh_gradients(block[panels.slot], panel, at, weight, chunk)
+    return sums, scores.view(nodes, -1)
 
 
 def _halve(paths: Paths, block: Tensor, panels: Panels, chunk: int) -> Panels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -21,11 +22,11 @@ from apportion.errors import InputError, check, check_whole, did_you_mean
 from apportion.methods.paths.bisection import integrate_by_halves
 from apportion.methods.paths.paths import Paths, pieces
 from apportion.methods.paths.quadrature import RULES, Array
-from apportion.methods.paths.token_baselines import known_baseline, naming, note_of
+from apportion.methods.paths.token_baselines import known_baseline, note_of
 from apportion.results.explanation import Explanation
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class IntegratedGradients(Told):
     """Integrate the gradient on the line from a baseline to the input (Sundararajan et al. 2017):
     `φᵢ = (xᵢ − x′ᵢ) ∫₀¹ ∂ᵢf(x′ + α(x − x′)) dα`.
@@ -114,8 +115,7 @@ class IntegratedGradients(Told):
         subject = Gradients(model, inputs, target, None if along else self.at, via=via or ())
         score = subject.forward()
         made = with_call(self, subject.inputs, baseline=baseline)
-        begins = known_baseline(subject, score, made.baseline, mask)
-        made = naming(made, begins)
+        made, begins = known_baseline(made, subject, score, mask)
         paths = Paths.between(subject, score, begins, mask, features)
         chained = _computed_from_another(score)
         ends = [place.detach() for place in score.passed] if along else paths.ends
@@ -206,17 +206,9 @@ def integrate(
     places, weights = (torch.as_tensor(np.asarray(a)) for a in rule)
     slots = torch.arange(len(which)).repeat(len(places))  # (nodes · paths,): the path of each row
     places, weights = (a.repeat_interleave(len(which)) for a in (places, weights))
-    sums = [torch.zeros_like(end[which.to(end.device) % paths.batch]) for end in paths.ends]  # (paths, …)
-    met = []
-    parts = (pieces(a, chunk) for a in (slots, places, weights))
-    for slot, place, weight in zip(*parts, strict=True):
-        score = paths.forward(which[slot], place)
-        met.append(score.value.detach().double().cpu())
-        gradients = score.gradients() if through is None else _gradients_through(through, score)
-        for total, gradient in zip(sums, gradients, strict=True):
-            column = weight.to(gradient).view(-1, *[1] * (gradient.dim() - 1))  # (rows, 1, …)
-            total.index_add_(0, slot.to(gradient.device), gradient * column)
-    grid = torch.cat(met).view(-1, len(which))  # (nodes, paths)
+    of = Score.gradients if through is None else partial(_gradients_through, through)
+    sums, scores = paths.weigh_gradients(which, slots, places, weights, chunk, of)
+    grid = scores.view(-1, len(which))  # (nodes, paths)
     moved = [s * step for s, step in zip(sums, paths.steps(which), strict=True)]
     return Integral(sums, moved, grid.amin(0), grid.amax(0))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -117,6 +117,28 @@ class Paths:
         # Only what could have a gradient is substituted, so a table that replaces needs a graph.
         graph = self.table is not HARMLESS
         return torch.cat([self.forward(w, u, grad=graph).value.detach().double().cpu() for w, u in parts])
+
+    def weigh_gradients(
+        self,
+        which: Tensor,
+        slot: Tensor,
+        places: Tensor,
+        weights: Tensor,
+        chunk: int,
+        of: Callable[[Score], Sequence[Tensor]] = Score.gradients,
+    ) -> tuple[list[Tensor], Tensor]:
+        """Sums of weighted gradients, (len(which), …) for each leaf, and the scores met, (rows,) in double precision on
+        the CPU. Sum `i` is over the rows whose `slot` is `i`, at their `places` of path `which[i]`; all but `which` are
+        (rows,)."""
+        sums = [torch.zeros_like(end[which.to(end.device) % self.batch]) for end in self.ends]
+        met = []
+        for rows in pieces(torch.arange(len(slot)), chunk):
+            score = self.forward(which[slot[rows]], places[rows])
+            met.append(score.value.detach().double().cpu())
+            for total, gradient in zip(sums, of(score), strict=True):
+                column = weights[rows].to(gradient).view(-1, *[1] * (gradient.dim() - 1))  # (rows, 1, …)
+                total.index_add_(0, slot[rows].to(gradient.device), gradient * column)
+        return sums, torch.cat(met)
 
     def steps(self, which: Tensor) -> list[Tensor]:
         """`x − x′` of the paths `which`, one tensor for each leaf."""

@@ -35,18 +35,17 @@ def is_of_tokens(score: Score) -> bool:
     return all(slot.positions is not None for slot in score.slots)
 
 
-def known_baseline(subject: Gradients, score: Score, setting: Any, mask: int | None) -> Any:
-    """The setting `baseline`, by name where it is the default of 0 and token ids are explained."""
-    if not isinstance(setting, int | float) or setting or not is_of_tokens(score):
-        return setting
-    width = score.leaves[0].shape[-1]
-    known = (name for name in NAMES[:-2] if _token(subject, name, mask, width) is not None)
-    return next(known, "mean")
-
-
-def naming(method: Settings, baseline: Any) -> Settings:
-    """The method that the result names: one that goes on from the mask of its call does not go on without it."""
-    return replace(method, baseline=baseline) if baseline == "mask" else method  # type: ignore[type-var]
+def known_baseline(
+    method: Settings, subject: Gradients, score: Score, mask: int | None
+) -> tuple[Settings, Any]:
+    """The method that the result names, and its setting `baseline`, by name where it is the default of 0 and token ids
+    are explained. A method that goes on from the mask of its call does not go on without it."""
+    setting = method.baseline  # type: ignore[attr-defined]
+    if isinstance(setting, int | float) and not setting and is_of_tokens(score):
+        width = score.leaves[0].shape[-1]
+        known = (name for name in NAMES[:-2] if _token(subject, name, mask, width) is not None)
+        setting = next(known, "mean")
+    return (replace(method, baseline=setting) if setting == "mask" else method), setting  # type: ignore[type-var]
 
 
 def note_of(baseline: Any) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Constants:
     def _next(self, call: Call) -> Any:
         name, before = self.given.popleft() if self.given else ("", None)
         if name != call.name:
-            self.lost = self.lost or _place(call)
+            self.lost = self.lost or call.place
             self.given.clear()
             return None
         return before
@@ -78,7 +78,7 @@ class Constants:
     def _measure(self, call: Call, before: Any, result: Any) -> None:
         """Follow what the other constants change: the function of what was explained at the reference, with the
         constants of the input and with those of the reference. A hook learns how that counts."""
-        row = self.changed.setdefault(_place(call), OpenRow(call.run.where(), call.name, ruled=False))
+        row = self.changed.setdefault(call.place, OpenRow(call.run.where(), call.name, ruled=False))
         known = list(zip(_flat((call.args, call.kwargs)), _flat(before), strict=False))
         starts = [old for new, old in known if _active(new)]
         if any(new.shape != old.shape for new, old in known if _active(new)):
@@ -116,10 +116,6 @@ class Constants:
 
 
 _RESHAPED = "results of another shape"
-
-
-def _place(call: Call) -> str:
-    return f"{call.name!r} in {call.run.where() or 'the model'!r}"
 
 
 def _active(leaf: Any) -> bool:

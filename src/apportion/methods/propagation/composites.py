@@ -23,7 +23,7 @@ _ACCEPTED: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Composite(Told):
     """Choose the rule of each layer: by the name of its module, then by the module's type, then by its depth, then
     by its kind.

@@ -20,13 +20,13 @@ from apportion.core.trees import tensors_in
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute, Substitution, no_derivatives
 from apportion.engines.substitution.unseen import Unseen, check_visible, describe_unseen
 from apportion.methods.paths.paths import baselines_of
-from apportion.methods.paths.token_baselines import known_baseline, naming, note_of
+from apportion.methods.paths.token_baselines import known_baseline, note_of
 from apportion.methods.propagation._deeplift_constants import Constants
 from apportion.methods.propagation._deeplift_rules import COMPOSED, RULES, other
 from apportion.results.explanation import Explanation
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class DeepLIFT(Told):
     """Pass the difference to a reference back (Shrikumar et al. 2017, rescale rule, eq. 11-12): at each element-wise
     non-linearity the multiplier is `(y − y′) / (z − z′)`, its slope between the reference and the input.
@@ -76,8 +76,7 @@ class DeepLIFT(Told):
         first = subject.forward(grad=False)
         ends = [leaf.detach() for leaf in first.leaves]
         made = with_call(self, subject.inputs, baseline=baseline)
-        begins = known_baseline(subject, first, made.baseline, mask)
-        made = naming(made, begins)
+        made, begins = known_baseline(made, subject, first, mask)
         every = baselines_of(subject, first, ends, begins, mask, features)
         values, total = [torch.zeros_like(end) for end in ends], torch.zeros_like(first.value)
         warnings: tuple[str, ...] = ()
@@ -160,8 +159,7 @@ class Met:
 
     def met_unruled(self, call: Call) -> None:
         """Name a function that passes its gradient on."""
-        where = f"{call.name!r} in {call.run.where() or 'the model'!r}"
-        self._warn(f"no rule for {where}: {_BY_GRADIENT}")
+        self._warn(f"no rule for {call.place}: {_BY_GRADIENT}")
 
     def _warn(self, text: str) -> None:
         if self.ruled and text not in self.warnings:
@@ -192,8 +190,9 @@ class Met:
             return starts
         if name != call.name:
             self.calls.clear()  # out of step, so that all that follows has lost its reference
-        where = f"{call.name!r} in {call.run.where() or 'the model'!r}"
         what = "other shapes" if name == call.name else _ANOTHER_WAY
         if not any(what in warning for warning in self.warnings):
-            self.warnings += (f"at {where} the model took {what} for the reference: its gradient was used",)
+            self.warnings += (
+                f"at {call.place} the model took {what} for the reference: its gradient was used",
+            )
         return None

@@ -27,7 +27,7 @@ from apportion.results.ledger import Ledger, Row
 OPERATIONS = (TABLE, COMPOSED, other)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class LRP(Told):
     """Propagate relevance layer by layer (Bach et al. 2015) through any PyTorch model as it is.
 
