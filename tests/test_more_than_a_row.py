@@ -184,3 +184,19 @@ def test_the_states_of_numpy_and_python_are_put_back_between_passes() -> None:
     with pytest.warns(UserWarning, match="drew random numbers"):
         found = ap.Occlusion(chunk=1)(model, torch.ones(2, 3, dtype=torch.float64))
     torch.testing.assert_close(found.values, torch.full((2, 3), factor, dtype=torch.float64))
+
+
+class Standardised(nn.Linear):
+    """A layer whose weights are standardised by a batch norm, as in BiT (Kolesnikov et al. 2020)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = nn.functional.batch_norm(self.weight[None], None, None, training=True)
+        return nn.functional.linear(x, weight[0], self.bias)
+
+
+@pytest.mark.parametrize("name", ["saliency", "lrp", "deeplift", "ig", "occlusion", "kernelshap"])
+def test_a_batch_norm_of_weights_is_none_of_the_batch(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(Standardised(4, 5), nn.Tanh(), nn.Linear(5, 2)).double().eval()
+    found = from_repr(name)(model, torch.randn(3, 4, dtype=torch.float64), 1)
+    assert not [told for told in found.warnings if "batch norm" in told]

@@ -85,7 +85,8 @@ class Substitution(TorchFunctionMode):
         self, func: Function, identity: Identity, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """A call that computes, with its substitute in its place."""
-        if identity.name == "batch_norm" and takes_statistics(args, kwargs):
+        # Weights are standardised by the same function, laid out as one row.
+        if identity.name == "batch_norm" and takes_statistics(args, kwargs) and _is_of_rows(args, kwargs):
             self.met.of_batch.add(_OF_BATCH.format(self.where() or "the model"))
         if transform_level() is not None:
             return self._transformed(func, identity, args, kwargs)
@@ -251,6 +252,11 @@ class Met:
     given: TensorNotes = field(default_factory=TensorNotes)
     spared: bool = False
     of_batch: set[str] = field(default_factory=set)
+
+
+def _is_of_rows(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a function of the first axis is given more than one row."""
+    return len(args[0] if args else kwargs["input"]) > 1
 
 
 _OF_BATCH = (
