@@ -16,6 +16,7 @@ from apportion.core.features import Features, TabularFeatures
 from apportion.core.inputs import Inputs
 from apportion.core.registry import made_of
 from apportion.core.target import Target, is_class_number
+from apportion.domains.frames import read_frame
 from apportion.domains.raw_text import read_as
 from apportion.errors import InputError, nearest
 from apportion.results.explanation import Explanation
@@ -48,7 +49,7 @@ def explain(
     torch.Size([1, 2])
     """
     method = made_of(method)
-    model = read_as(model, inputs)
+    model = read_frame(read_as(model, inputs), inputs)
     if not isinstance(model, Classifier):
         if isinstance(target, str):
             raise InputError(
@@ -59,7 +60,7 @@ def explain(
     if model.is_encoded(inputs) and model.domain != "tabular":
         return explain_encoded(model, inputs, (), method, target).warn_from(warn_from)
     encoded, features = model.prepared(inputs)
-    return explain_encoded(model, encoded, (features,), method, target).warn_from(warn_from)
+    return explain_encoded(model, encoded, features, method, target).warn_from(warn_from)
 
 
 def explain_encoded(
@@ -72,7 +73,11 @@ def explain_encoded(
     mask = {"mask": model.mask} if "mask" in asked else {}
     known = {"features": tuple(features)} if features and "features" in asked else {}
     columns = _group_columns(method, features) if "groups" in asked else {}
-    return name_features(method(model.model, inputs, number, **mask, **known, **columns), model, *features)
+    explanation = method(model.model, inputs, number, **mask, **known, **columns)
+    if isinstance(model.mask, Tensor):  # what is hidden takes its values from data
+        background = getattr(model.encode, "about", f"{len(model.mask)} rows")
+        explanation = replace(explanation, notes={**explanation.notes, "background": background})
+    return name_features(explanation, model, *features)
 
 
 def _group_columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:

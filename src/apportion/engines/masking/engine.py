@@ -89,13 +89,13 @@ class Masking(Subject):
         partition: Partition | Tensor | np.ndarray | None = None,
         replacement: Replacement | PerInput | tuple[Any, ...] | Mapping[str, Any] | None = None,
         features: Sequence[Features] | None = None,
-        mask: int | None = None,
+        mask: int | Tensor | None = None,
         chunk: int | None = None,
         seed: int = 0,
     ) -> None:
         if chunk is not None:
             check_whole(1, chunk=chunk)
-        if mask is not None:
+        if mask is not None and not isinstance(mask, Tensor):
             check_whole(0, mask=mask)
         check_whole(0, seed=seed)
         if isinstance(inputs, np.ndarray) and inputs.dtype == bool:  # a table of yes and no, and no mask
