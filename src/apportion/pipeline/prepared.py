@@ -22,7 +22,7 @@ from apportion.errors import InputError
 from apportion.evaluation.case import Case
 from apportion.evaluation.reference_maps import target_of
 from apportion.methods.explain import class_number, explain_encoded
-from apportion.models import SHIPPED, load
+from apportion.models import SHIPPED, load_classifier
 from apportion.pipeline.given import DEFAULT_MODEL, Given, read_tensors
 from apportion.results.explanation import Explanation
 from apportion.results.result import Result
@@ -73,7 +73,7 @@ def _load_and_prepare(what: Given, model: str | None, target: str | None, row: i
     name = model or DEFAULT_MODEL.get(what.kind)
     if name is None:
         raise InputError(f"{what.name} holds tensors; say with --model which model takes them")
-    classifier = load(name)
+    classifier = load_classifier(name)
     check_target(classifier, target)
     try:
         return prepare(what, classifier, row)
