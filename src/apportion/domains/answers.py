@@ -144,7 +144,8 @@ class AnswerScores(nn.Module):
     def _last(self, many: int, **given: Any) -> Tensor:
         if self._keeps:
             given["logits_to_keep"] = many
-        logits: Tensor = self.language_model(**given, **self._plain).logits
+        language_model: Any = self.language_model
+        logits: Tensor = language_model(**given, **self._plain).logits
         return logits[:, -many:]
 
 
@@ -154,16 +155,16 @@ class DecoderScores(AnswerScores):
     `start` is the token that the decoder begins with.
     """
 
-    def __init__(
-        self, model: nn.Module, start: int, answer: Sequence[int], goals: Sequence[Goal]
-    ) -> None:
+    def __init__(self, model: nn.Module, start: int, answer: Sequence[int], goals: Sequence[Goal]) -> None:
         super().__init__(model, 1, answer, goals)
         instead = next((goal.instead for goal in goals if goal.instead), ())
+        self.start = start
         written = torch.tensor([[start, *answer[:-1], *instead[:-1]]])
+        self.written: Tensor
         self.register_buffer("written", written.to(next(model.parameters()).device), persistent=False)
 
     def for_goals(self, goals: Sequence[Goal]) -> DecoderScores:
-        return DecoderScores(self.language_model, int(self.written[0, 0]), self.answer, goals)
+        return DecoderScores(self.language_model, self.start, self.answer, goals)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         def next_tokens(ids: Tensor, first: int, many: int) -> Tensor:

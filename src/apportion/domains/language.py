@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -86,14 +86,17 @@ class LanguageModel:
         read = _read(self, prompt)
         ids = torch.tensor([read.ids], device=_device(self.model))
         if not hasattr(self.model, "generate"):
-            raise InputError(f"{type(self.model).__name__} has no generate; accepted: answer=, the text of one")
+            raise InputError(
+                f"{type(self.model).__name__} has no generate; accepted: answer=, the text of one"
+            )
         settings = {"do_sample": seed is not None, "pad_token_id": self.mask, **how}
         devices = [ids.device] if ids.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices, enabled=seed is not None):
             if seed is not None:
                 check_whole(0, seed=seed)
                 torch.manual_seed(seed)
-            made = self.model.generate(
+            writer: Any = self.model
+            made = writer.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, **settings
             )
         found = made[0, 1 if self.decodes else len(read.ids) :].tolist()
@@ -104,7 +107,9 @@ class LanguageModel:
             while text and text in self.decoded(found):
                 found = found[:-1]
         if not found:
-            raise InputError("the model's answer is empty: it ends at once; accepted: answer=, the text of one")
+            raise InputError(
+                "the model's answer is empty: it ends at once; accepted: answer=, the text of one"
+            )
         return tuple(found)
 
     def decoded(self, ids: Sequence[int]) -> str:
@@ -116,7 +121,7 @@ class LanguageModel:
         self,
         prompt: str | Messages,
         answer: str | Sequence[int] | None = None,
-        target: Answer | int | str | tuple[int, int] | None = None,
+        target: Any = None,
         unit: Unit = "word",
         max_new_tokens: int = 20,
         **how: Any,
@@ -184,6 +189,8 @@ class _Prompt:
 
 
 def _read(lm: LanguageModel, prompt: Any) -> _Prompt:
+    text: str
+    parts: tuple[tuple[str, int, int], ...]
     if isinstance(prompt, str):
         check_text(prompt)
         text, parts = prompt, (("prompt", 0, len(prompt)),)
@@ -197,10 +204,14 @@ def _read(lm: LanguageModel, prompt: Any) -> _Prompt:
         if token in special or not any(begin <= start < stop for _, begin, stop in parts):
             offsets[i], words[i] = (0, 0), None
     tokens = features.tokens
-    while not lm.decodes and len(ids) > 1 and features.words[len(ids) - 1] is None and isinstance(prompt, str):
+    while (
+        not lm.decodes and len(ids) > 1 and features.words[len(ids) - 1] is None and isinstance(prompt, str)
+    ):
         ids.pop()  # the end of a text, after which nothing is written
     if all(word is None for word in words[: len(ids)]):
-        raise InputError("the prompt has no word that may be hidden; accepted: a prompt with at least one word")
+        raise InputError(
+            "the prompt has no word that may be hidden; accepted: a prompt with at least one word"
+        )
     many = len(ids)
     _check_length(lm, many)
     return _Prompt(text, tuple(ids), tokens[:many], tuple(offsets[:many]), tuple(words[:many]), parts)
@@ -268,7 +279,9 @@ def _starts(text: str, part: tuple[str, int, int], unit: Unit) -> Iterator[int]:
 def _ids_of_answer(lm: LanguageModel, answer: Any) -> tuple[int, ...]:
     if isinstance(answer, str):
         if not answer:
-            raise InputError("answer is empty; accepted: a text of at least one token, or None to generate one")
+            raise InputError(
+                "answer is empty; accepted: a text of at least one token, or None to generate one"
+            )
         return tuple(lm.tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
     many = _vocabulary(lm)
     whole = isinstance(answer, Sequence) and all(isinstance(i, int) and 0 <= i < many for i in answer)
@@ -302,13 +315,21 @@ def _asked(lm: LanguageModel, read: _Prompt, ids: tuple[int, ...], wanted: Answe
     instead: tuple[int, ...] = ()
     if wanted.rather_than is not None:
         if wanted.each and last - first > 1:
-            raise InputError("rather_than is of one part, but each of its tokens is asked for; accepted: each=False")
+            raise InputError(
+                "rather_than is of one part, but each of its tokens is asked for; accepted: each=False"
+            )
         instead = _ids_of_answer(lm, wanted.rather_than)
         if instead == ids[first:last]:
-            raise InputError(f"rather_than is {wanted.rather_than!r:.60}, which is what the answer says there")
+            raise InputError(
+                f"rather_than is {wanted.rather_than!r:.60}, which is what the answer says there"
+            )
     spans = [(i, i + 1) for i in range(first, last)] if wanted.each else [(first, last)]
     goals = [Goal(begin, end, wanted.score, instead) for begin, end in spans]
     named = ["".join(pieces[begin:end]) for begin, end in spans]
+    named = [
+        name.strip() or name.replace("\n", "↵") or f"token {i}"
+        for name, (i, _) in zip(named, spans, strict=True)
+    ]
     labels = tuple(f"{name} rather than {wanted.rather_than}" if instead else name for name in named)
     own = (*ids[:-1], *instead[:-1])
     if not lm.decodes:

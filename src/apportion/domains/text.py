@@ -206,8 +206,7 @@ def encode_subwords(
         own = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
         spans = _find(text, tokens, own, tokenizer)
         labels = [
-            None if hidden else text[start].isalnum()
-            for hidden, (start, _) in zip(own, spans, strict=True)
+            None if hidden else text[start].isalnum() for hidden, (start, _) in zip(own, spans, strict=True)
         ]
     words = _words(text, labels, spans)
     if all(word is None for word in words):

@@ -16,6 +16,7 @@ from apportion.core.features import Features, TabularFeatures
 from apportion.core.inputs import Inputs
 from apportion.core.registry import made_of
 from apportion.core.target import Target, is_class_number
+from apportion.domains.answers import Answer
 from apportion.domains.language import LanguageModel, Question
 from apportion.domains.raw_text import read_as
 from apportion.errors import InputError, nearest
@@ -27,10 +28,10 @@ from apportion.results.words import WARN_FROM
 
 
 def explain(
-    model: Model | Classifier,
+    model: Model | Classifier | LanguageModel,
     inputs: Any,
     method: Any = "auto",
-    target: Target | str = None,
+    target: Target | str | Answer = None,
     *,
     warn_from: float = WARN_FROM,
     **asked: Any,
@@ -61,9 +62,12 @@ def explain(
     method = made_of(method)
     if isinstance(model, LanguageModel):
         question = inputs if isinstance(inputs, Question) else model.question(inputs, target=target, **asked)
-        return explain_answer(question, method).warn_from(warn_from)
+        explained: Explanation = explain_answer(question, method).warn_from(warn_from)
+        return explained
     if asked:
         raise InputError(f"{', '.join(asked)} is for a LanguageModel; the model is {type(model).__name__}")
+    if isinstance(target, Answer):
+        raise InputError(f"target is {target!r}, which is of a LanguageModel; accepted: a class index")
     model = read_as(model, inputs)
     if not isinstance(model, Classifier):
         if isinstance(target, str):

@@ -38,7 +38,7 @@ def explain_given(
 ) -> tuple[Prepared, list[Result]]:
     """The input ready for its model, and one explanation of it by each method."""
     made = [
-        _at_layer(from_repr(name), layer) for name in methods
+        at_layer(from_repr(name), layer) for name in methods
     ]  # a wrong name is told before a model is loaded
     ready = _load_and_prepare(what, model, target, row)
     return ready, [ready.explain(method, target) for method in made]
@@ -136,7 +136,8 @@ def prepare(what: Given, classifier: Classifier, row: int = 0) -> Prepared:
     return Prepared(classifier, what.raw, inputs, known, {"model": classifier.name, "input": place})
 
 
-def _at_layer(method: Any, layer: str | None) -> Any:
+def at_layer(method: Any, layer: str | None) -> Any:
+    """The method, for a layer instead of the inputs if one is named."""
     if layer is None:
         return method
     settings, name = {field.name for field in fields(method)}, type(method).__name__

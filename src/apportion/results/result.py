@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -272,9 +273,8 @@ def joined(results: Sequence[R]) -> R:
         if isinstance(parts[0], Tensor):
             found[name] = torch.cat(parts)
         elif name == "values":
-            many = [list(tensors_in(part)) for part in parts]
-            whole = iter([torch.cat(each) for each in zip(*many, strict=True)])
-            found[name] = map_tensors(parts[0], lambda _, whole=whole: next(whole))
+            whole = map(torch.cat, zip(*map(tensors_in, parts), strict=True))
+            found[name] = map_tensors(parts[0], partial(_next_of, whole))
         elif name == "features" and parts[0] is not None:
             found[name] = tuple(feature for part in parts for feature in part)
         elif name == "warnings":
@@ -287,6 +287,10 @@ def joined(results: Sequence[R]) -> R:
                 for key, note in parts[0].items()
             }
     return replace(first, **found)
+
+
+def _next_of(tensors: Iterator[Tensor], _: Tensor) -> Tensor:
+    return next(tensors)
 
 
 def _warn_of_left_over(left_over: Tensor | None, share: float) -> tuple[str, ...]:
