@@ -7,6 +7,9 @@ from .core.inputs import held as held
 from .core.target import Contrast as Contrast
 from .core.target import Neuron as Neuron
 from .domains.frames import Tabular as Tabular
+from .domains.answers import Answer as Answer
+from .domains.language import LanguageModel as LanguageModel
+from .domains.language import Question as Question
 from .domains.raw_text import RawText as RawText
 from .engines.masking.binned import Quartiles as Quartiles
 from .engines.masking.partitions import Channels as Channels
