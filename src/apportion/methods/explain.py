@@ -18,6 +18,7 @@ from apportion.core.registry import made_of
 from apportion.core.target import Target, is_class_number
 from apportion.domains.raw_text import read_as
 from apportion.errors import InputError, nearest
+from apportion.methods._texts_needed import check_budget, is_of_texts, remote_of, texts_needed
 from apportion.results.explanation import Explanation
 from apportion.results.words import WARN_FROM
 
@@ -32,7 +33,8 @@ def explain(
 ) -> Explanation:
     """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
 
-    A sentence may also go to a function of strings or an estimator of scikit-learn as it is; see `RawText`.
+    A sentence, or chat messages, may also go to a function of strings, a `Remote` or an estimator of scikit-learn as
+    it is; see `RawText`.
 
     Args:
         model (callable or Classifier): The model, or a model with the preparation of its inputs.
@@ -59,7 +61,31 @@ def explain(
     if model.is_encoded(inputs) and model.domain != "tabular":
         return explain_encoded(model, inputs, (), method, target).warn_from(warn_from)
     encoded, features = model.prepared(inputs)
+    if (remote := remote_of(model)) is not None:
+        check_budget(remote, model, lambda asked: explain_encoded(asked, encoded, (features,), method, target))
     return explain_encoded(model, encoded, (features,), method, target).warn_from(warn_from)
+
+
+def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str = None) -> int:
+    """Count the texts that `explain` would ask a function for, without asking: each once, those that a `Remote` knows
+    left out. With a tolerance it is the largest number that may be asked.
+
+    Args:
+        model (callable or Classifier): A function of strings, a `Remote`, or a classifier of `RawText`.
+        inputs (str or chat messages): The text.
+        method (method or str, default "auto"): The method.
+        target (int, str, Contrast or callable, default None): The explained score.
+
+    >>> forecast(lambda texts: [0.5] * len(texts), "a slow but funny film", "occlusion")
+    6
+    """
+    model, method = read_as(model, inputs), made_of(method)
+    if not isinstance(model, Classifier) or not is_of_texts(model):
+        raise InputError("only for functions of texts can be told what is asked; accepted: one, and a text")
+    encoded, features = model.prepared(inputs)
+    return texts_needed(
+        model, lambda asked: explain_encoded(asked, encoded, (features,), method, target)
+    )
 
 
 def explain_encoded(
