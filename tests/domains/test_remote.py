@@ -69,7 +69,7 @@ def test_with_a_tolerance_the_forecast_is_the_most_that_may_be_asked():
 
 def test_more_than_the_budget_is_refused_before_anything_is_asked():
     asked = Asked()
-    with pytest.raises(InputError, match="budget is 50 texts, of which 50 are left, but this explanation asks for 4096"):
+    with pytest.raises(InputError, match="of which 50 are left, but this explanation asks for 4096"):
         ap.explain(ap.Remote(asked, budget=50), TEXT)
     assert not asked.calls
     remote = ap.Remote(asked, budget=13)
@@ -142,7 +142,7 @@ def test_a_call_that_raises_is_tried_again_and_the_last_error_is_named():
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
-        (lambda texts: [0.5] * (len(texts) + 1), r"scores of shape \(2,\) for 1 texts; accepted: \(1,\) or \(1, classes"),
+        (lambda texts: [0.5] * (len(texts) + 1), r"shape \(2,\) for 1 texts; accepted: \(1,\) or \(1, classes"),
         (lambda texts: [0.5][len(texts) :], r"scores of shape \(0,\) for 1 texts"),
         (lambda texts: [float("nan")] * len(texts), r"returned \[nan\] for \"It's a SLOW.*; accepted: finite numbers"),
         (lambda texts: [[0.5, -np.inf]] * len(texts), r"returned \[0\.5, -inf\] for"),
@@ -255,8 +255,10 @@ def test_labels_and_name_are_those_of_what_is_asked():
     from sklearn.naive_bayes import MultinomialNB
     from sklearn.pipeline import make_pipeline
 
-    fitted = make_pipeline(CountVectorizer(), MultinomialNB()).fit(["a dull film", "a warm film"], ["dull", "warm"])
+    fitted = make_pipeline(CountVectorizer(), MultinomialNB()).fit(
+        ["a dull film", "a warm film"], ["dull", "warm"]
+    )
     found = ap.explain(ap.Remote(fitted.predict_proba), "a warm film", "occlusion", target="warm")
     assert found.labels == ("dull", "warm")
-    with pytest.raises(InputError, match="function is Pipeline; accepted: .*predict_proba"):
+    with pytest.raises(InputError, match=r"function is Pipeline; accepted: .*predict_proba"):
         ap.Remote(fitted)

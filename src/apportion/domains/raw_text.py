@@ -38,9 +38,9 @@ class RawText:
     """Explain functions of strings, such as `pipeline.predict_proba`, on the text itself.
 
     The text is cut into pieces where it stands, and given whole it is the original string, character by character. A
-    hidden piece is taken out with the white space before it. No piece begins with a combining mark, or within characters
-    that are joined to one sign. Of chat messages, a list of `{"role": …, "content": …}`, pieces of the contents are
-    hidden; the function is given a list of such lists.
+    hidden piece is taken out with the white space before it. No piece begins with a combining mark, or within
+    characters that are joined to one sign. Of chat messages, a list of `{"role": …, "content": …}`, pieces of the
+    contents are hidden; the function is given a list of such lists.
 
     Attributes:
         split (str or callable, default None): A regular expression that matches the pieces, or a function from the text
@@ -261,7 +261,9 @@ def _joined(row: np.ndarray) -> str:
 def read_as(model: Any, inputs: Any) -> Any:
     """The model, or a classifier of texts if it is a function of strings: one that is given a text, or chat messages,
     and no encoding."""
-    messages = isinstance(inputs, list) and bool(inputs) and all(isinstance(each, Mapping) for each in inputs)
+    messages = isinstance(inputs, list) and any(
+        isinstance(each, Mapping) and "role" in each for each in inputs
+    )
     plain = (isinstance(inputs, str) or messages) and not isinstance(model, Classifier | nn.Module)
     return RawText().classifier(model) if plain else model
 

@@ -141,7 +141,9 @@ class Remote:
                 for begin in range(0, len(new), _LOOK):
                     some = new[begin : begin + _LOOK]
                     marks = ", ".join("?" * len(some))
-                    for key, text in database.execute(f"SELECT key, row FROM answers WHERE key IN ({marks})", some):
+                    for key, text in database.execute(
+                        f"SELECT key, row FROM answers WHERE key IN ({marks})", some
+                    ):
                         known[key] = self._read(text)
         return {key: known[key] for key in keys if key in known}
 
@@ -151,7 +153,9 @@ class Remote:
         except (TypeError, ValueError, RecursionError):
             row = ()
         if not row or not all(map(math.isfinite, row)):
-            raise InputError(f"cache {self.cache} holds an answer that is no row of finite numbers: {text!r:.60}")
+            raise InputError(
+                f"cache {self.cache} holds an answer that is no row of finite numbers: {text!r:.60}"
+            )
         return row
 
     def _keep(self, keys: Sequence[str], rows: Sequence[Row]) -> None:

@@ -62,7 +62,9 @@ def explain(
         return explain_encoded(model, inputs, (), method, target).warn_from(warn_from)
     encoded, features = model.prepared(inputs)
     if (remote := remote_of(model)) is not None:
-        check_budget(remote, model, lambda asked: explain_encoded(asked, encoded, (features,), method, target))
+        check_budget(
+            remote, model, lambda asked: explain_encoded(asked, encoded, (features,), method, target)
+        )
     return explain_encoded(model, encoded, (features,), method, target).warn_from(warn_from)
 
 
@@ -83,9 +85,7 @@ def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str
     if not isinstance(model, Classifier) or not is_of_texts(model):
         raise InputError("only for functions of texts can be told what is asked; accepted: one, and a text")
     encoded, features = model.prepared(inputs)
-    return texts_needed(
-        model, lambda asked: explain_encoded(asked, encoded, (features,), method, target)
-    )
+    return texts_needed(model, lambda asked: explain_encoded(asked, encoded, (features,), method, target))
 
 
 def explain_encoded(
