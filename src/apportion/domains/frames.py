@@ -52,7 +52,7 @@ class Tabular(Classifier):
     >>> model = Tabular(lambda rows: (rows["size"] + 10 * (rows.colour == "red")).to_numpy(), frame)
     >>> import apportion as ap
     >>> ap.explain(model, {"size": 5, "colour": "red"}, "kernelshap").top()
-    (('colour = red', 5.0), ('size = 5', 3.0))
+    [('colour = red', 5.0), ('size = 5', 3.0)]
     """
 
     def __init__(

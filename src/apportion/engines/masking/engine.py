@@ -138,6 +138,7 @@ class Masking(Subject):
         one = max(sum(part.x[0].numel() for part in self.parts), -(-self._largest.numbers // self.batch))
         self._any_chunk = chunk is None
         fitting = rows_a_chunk(one, self.parts[0].x.device, self.numpy)
+        fitting = getattr(self.model, "rows_at_once", None) or fitting
         self.chunk = fitting if chunk is None else chunk
 
     @cached_property
