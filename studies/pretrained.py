@@ -339,7 +339,7 @@ def measured(bench: Bench, raw: Any, methods: Mapping[str, Any]) -> dict[str, An
             continue
         found = row[method] = {"score": score}
         if total is not None:
-            found["share"] = abs(1 - float(made.double().sum() / total))
+            found["share"] = abs(1 - float(made.detach().double().sum() / total))
         elif isinstance(made, ap.Explanation):
             if made.total is not None:
                 found["share"] = abs(float(made.remainder / made.total))

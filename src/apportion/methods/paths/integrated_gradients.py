@@ -22,7 +22,7 @@ from apportion.errors import InputError, check, check_whole, did_you_mean
 from apportion.methods.paths.bisection import integrate_by_halves
 from apportion.methods.paths.paths import Paths, pieces
 from apportion.methods.paths.quadrature import RULES, Array
-from apportion.methods.paths.token_baselines import known_baseline, note_of
+from apportion.methods.paths.token_baselines import is_of_tokens, known_baseline, note_of
 from apportion.results.explanation import Explanation
 
 
@@ -137,6 +137,8 @@ class IntegratedGradients(Told):
         )
         notes = {"nodes": most, "baselines": paths.baselines, **note_of(begins)}
         total = paths.totals() if self.multiply_by_inputs and self.through is None else None
+        if total is not None and is_of_tokens(score):
+            warnings = (*warnings, *_warn_of_nothing_apportioned(values, total))
         subject.chained = subject.chained or chained
         slots = score.via_slots if along else score.slots
         return subject.explanation(made, score, values, total, warnings=warnings, notes=notes, slots=slots)
@@ -187,6 +189,18 @@ class IntegratedGradients(Told):
         if self.path == "inputs":
             return integrate_on_the_way(paths, which, rule, self.chunk)
         return integrate(paths, which, rule, self.chunk, self.through)
+
+
+def _warn_of_nothing_apportioned(values: Sequence[Tensor], total: Tensor) -> tuple[str, ...]:
+    """A warning for samples of token ids whose remainder is more than what there was to apportion."""
+    reached = sum(value.reshape(len(value), -1).double().sum(1) for value in values)
+    beyond = (total - reached).abs() > total.abs()
+    if not bool(beyond.any()):
+        return ()
+    return (
+        f"samples {_list_samples(set(beyond.nonzero()[:, 0].tolist()))}: more than the total is left over, so these "
+        "values are no shares of the score; KernelSHAP(), which hides words, and LRP(bias='place') add up",
+    )
 
 
 class Integral(NamedTuple):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from apportion.core.features import Features
 from apportion.core.inputs import offsets_of
-from apportion.core.modules_behind import modules_behind
+from apportion.core.modules_behind import is_language_model, modules_behind
 from apportion.engines.substitution import Gradients, Score
 from apportion.errors import InputError, did_you_mean
 
@@ -36,12 +36,16 @@ def is_of_tokens(score: Score) -> bool:
 
 
 def known_baseline(
-    method: Settings, subject: Gradients, score: Score, mask: int | None
+    method: Settings, subject: Gradients, score: Score, mask: int | None, of_language: str = ""
 ) -> tuple[Settings, Any]:
     """The method that the result names, and its setting `baseline`, by name where it is the default of 0 and token ids
-    are explained. A method that goes on from the mask of its call does not go on without it."""
+    are explained: in a language model `of_language`, if that is given. A method that goes on from the mask of its call
+    does not go on without it."""
     setting = method.baseline  # type: ignore[attr-defined]
-    if isinstance(setting, int | float) and not setting and is_of_tokens(score):
+    by_default = isinstance(setting, int | float) and not setting and is_of_tokens(score)
+    if by_default and of_language and is_language_model(subject.model):
+        setting = of_language
+    elif by_default:
         width = score.leaves[0].shape[-1]
         known = (name for name in NAMES[:-2] if _token(subject, name, mask, width) is not None)
         setting = next(known, "mean")
