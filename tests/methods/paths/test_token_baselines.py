@@ -169,7 +169,7 @@ def test_a_path_of_tokens_that_leaves_more_than_the_total_is_said_to_apportion_n
         def forward(self, ids):
             return (40 * self.embedding(ids).sum((1, 2))).sin()[:, None]
 
-    told = "more than the total is left over, so these values are no shares of the score; KernelSHAP()"
+    told = "more than the total is left over, so the values are no shares of the score; KernelSHAP()"
     coarse = ap.IntegratedGradients("zero", nodes=1)(Wild(), torch.tensor([[1]]), 0)
     x = torch.tensor(80.0, dtype=torch.float64)
     torch.testing.assert_close(float(coarse.apportioned), float(80 * (x / 2).cos()), rtol=1e-4, atol=1e-4)

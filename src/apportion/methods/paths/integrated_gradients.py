@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -137,11 +137,11 @@ class IntegratedGradients(Told):
         )
         notes = {"nodes": most, "baselines": paths.baselines, **note_of(begins)}
         total = paths.totals() if self.multiply_by_inputs and self.through is None else None
-        if total is not None and is_of_tokens(score):
-            warnings = (*warnings, *_warn_of_nothing_apportioned(values, total))
         subject.chained = subject.chained or chained
         slots = score.via_slots if along else score.slots
-        return subject.explanation(made, score, values, total, warnings=warnings, notes=notes, slots=slots)
+        result = subject.explanation(made, score, values, total, warnings=warnings, notes=notes, slots=slots)
+        told = _warn_of_nothing_apportioned(result.left_over) if is_of_tokens(score) else ()
+        return replace(result, warnings=(*told, *result.warnings))
 
     def _converge(
         self, paths: Paths, ends: Sequence[Tensor], block: Tensor
@@ -189,18 +189,6 @@ class IntegratedGradients(Told):
         if self.path == "inputs":
             return integrate_on_the_way(paths, which, rule, self.chunk)
         return integrate(paths, which, rule, self.chunk, self.through)
-
-
-def _warn_of_nothing_apportioned(values: Sequence[Tensor], total: Tensor) -> tuple[str, ...]:
-    """A warning for samples of token ids whose remainder is more than what there was to apportion."""
-    reached = sum(value.reshape(len(value), -1).double().sum(1) for value in values)
-    beyond = (total - reached).abs() > total.abs()
-    if not bool(beyond.any()):
-        return ()
-    return (
-        f"samples {_list_samples(set(beyond.nonzero()[:, 0].tolist()))}: more than the total is left over, so these "
-        "values are no shares of the score; KernelSHAP(), which hides words, and LRP(bias='place') add up",
-    )
 
 
 class Integral(NamedTuple):
@@ -291,6 +279,17 @@ def warn_of_shortfalls(paths: Paths, missed: set[int], coarse: set[int], why: st
         (coarse, f"in {paths.dtype}, whose rounding is larger; a wider number format would tell"),
     )
     return tuple(f"samples {_list_samples(s)} are not within tolerance {why}" for s, why in reasons if s)
+
+
+def _warn_of_nothing_apportioned(left_over: Tensor | None) -> tuple[str, ...]:
+    """A warning for samples of token ids whose remainder is more than what there was to apportion."""
+    if left_over is None or not bool((left_over > 1).any()):
+        return ()
+    beyond = set((left_over > 1).nonzero()[:, 0].tolist())
+    return (
+        f"samples {_list_samples(beyond)}: more than the total is left over, so the values are no shares of the score; "
+        "KernelSHAP(), which hides words, and LRP(bias='place') add up",
+    )
 
 
 def _list_samples(samples: set[int]) -> str:

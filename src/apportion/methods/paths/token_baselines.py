@@ -5,7 +5,8 @@ An embedding of zeros is nothing that such a model has met, and its norms divide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from apportion.core.features import Features
 from apportion.core.inputs import offsets_of
 from apportion.core.modules_behind import is_language_model, modules_behind
 from apportion.engines.substitution import Gradients, Score
-from apportion.errors import InputError, did_you_mean
+from apportion.errors import InputError, NotFiniteError, did_you_mean
 
 Settings = TypeVar("Settings")
 
@@ -55,6 +56,21 @@ def known_baseline(
 def note_of(baseline: Any) -> dict[str, Any]:
     """What the result notes of a baseline by name."""
     return {"baseline": baseline} if isinstance(baseline, str) else {}
+
+
+@contextmanager
+def scored_at(baseline: Any) -> Iterator[None]:
+    """Say of a baseline at which the model has no scores that it is the baseline, and not the input."""
+    try:
+        yield
+    except NotFiniteError as error:
+        named = (
+            f"baseline is {baseline!r}" if isinstance(baseline, str | int | float) else "baseline was given"
+        )
+        raise InputError(
+            f"{named}, where the model's scores are NaN or infinite, as where a norm divides by zero; accepted: "
+            "another one, such as 0.01, or for token ids 'mean'"
+        ) from error
 
 
 def starts_of(

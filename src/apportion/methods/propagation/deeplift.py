@@ -20,7 +20,7 @@ from apportion.core.trees import tensors_in
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute, Substitution, no_derivatives
 from apportion.engines.substitution.unseen import Unseen, check_visible, describe_unseen
 from apportion.methods.paths.paths import baselines_of
-from apportion.methods.paths.token_baselines import known_baseline, note_of
+from apportion.methods.paths.token_baselines import known_baseline, note_of, scored_at
 from apportion.methods.propagation._deeplift_constants import Constants
 from apportion.methods.propagation._deeplift_rules import COMPOSED, RULES, other
 from apportion.results.explanation import Explanation
@@ -84,7 +84,8 @@ class DeepLIFT(Told):
         for one in zip(*every, strict=True):  # (batch or 1, …) for each leaf
             starts = [start.expand_as(end) for start, end in zip(one, ends, strict=True)]
             met = Met()
-            reference = subject.forward(met.run(subject.model, met.recording()), leaves=starts)
+            with scored_at(begins):
+                reference = subject.forward(met.run(subject.model, met.recording()), leaves=starts)
             at_reference = reference.value.detach()
             del reference  # and its graph
             met.constants.at_reference = False
