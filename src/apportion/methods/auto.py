@@ -13,15 +13,13 @@ from torch import Tensor, nn
 from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
-from apportion.core.modules_behind import modules_behind
+from apportion.core.modules_behind import is_language_model, modules_behind
 from apportion.core.target import Target
 from apportion.errors import InputError
 from apportion.methods.hiding.kernelshap import KernelSHAP
 from apportion.methods.propagation.deeplift import DeepLIFT
 from apportion.methods.propagation.lrp import LRP
 from apportion.results.explanation import Explanation
-
-_LANGUAGE_MODELS = ("causallm", "lmhead")
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,9 @@ def _candidates(
     if at is not None:
         yield DeepLIFT(at=at), "it explains layers, and it adds up"
         return
-    modules = [module for one in modules_behind(model) for module in one.modules()]
-    if any(word in type(module).__name__.lower() for module in modules for word in _LANGUAGE_MODELS):
+    if is_language_model(model):
         yield KernelSHAP(samples=256, exact=8), "the most faithful on language models, and it adds up"
+    modules = [module for one in modules_behind(model) for module in one.modules()]
     if isinstance(inputs, Tensor) and inputs.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in modules):
         yield LRP(bias="place"), "as faithful as any on convolutional networks, clear, and it adds up"
     if not isinstance(inputs, np.ndarray) and not isinstance(
