@@ -312,9 +312,9 @@ class FrameModel:
                 f"the model was called with a frame of {len(frame)} rows and {frame.shape[1]} columns"
             )
             raise
-        return (
-            output if isinstance(output, Tensor) else tensor_of("what the model returned for a frame", output)
-        )
+        told = "what the model returned for a frame"
+        scores = output if isinstance(output, Tensor) else tensor_of(told, output)
+        return scores if scores.is_floating_point() else scores.double()
 
 
 def read_frame(model: Any, inputs: Any) -> Any:
