@@ -10,6 +10,7 @@ import torch
 
 import apportion as ap
 import small_language_models as small
+from apportion.domains import answers
 from apportion.domains.answers import Kind, scored
 
 PROMPT, ANSWER = "The capital of France is", " Paris . The"
@@ -133,6 +134,27 @@ def test_what_is_linear_in_the_score_is_linear_over_the_answer(lm: ap.LanguageMo
         each = ap.explain(lm, PROMPT, method, answer=ANSWER)
         whole = ap.explain(lm, PROMPT, method, ap.Answer(), answer=ANSWER)
         assert torch.allclose(each.values.sum(0), whole.values[0], atol=1e-6)
+
+
+def test_masked_prompts_that_share_a_beginning_run_it_once_and_score_the_same(
+    lm: ap.LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = "He said she sat . He said she was Paris . The capital of France is"
+    method = ap.Occlusion(chunk=2)
+    tokens: list[int] = []
+    taken = lm.model.register_forward_pre_hook(
+        lambda _, __, given: tokens.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        cached = ap.explain(lm, prompt, method, answer=ANSWER)
+        few = sum(tokens)
+        tokens.clear()
+        monkeypatch.setattr(answers, "LEAST_SHARED", 10**6)
+        plain = ap.explain(lm, prompt, method, answer=ANSWER)
+    finally:
+        taken.remove()
+    assert few < 0.8 * sum(tokens)
+    assert torch.allclose(cached.values, plain.values, atol=1e-10)
 
 
 # ---- features ----

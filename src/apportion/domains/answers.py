@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from apportion.core.private_torch import is_watched
 from apportion.errors import InputError, check
 
 Kind = Literal["log-probability", "logit", "probability", "logit of probability"]
@@ -94,6 +95,10 @@ class Goal:
     instead: tuple[int, ...] = ()
 
 
+LEAST_SHARED = 8
+"""Tokens that all rows of a run must begin with for them to be run once."""
+
+
 class AnswerScores(nn.Module):
     """A causal language model whose classes are `goals`.
 
@@ -107,6 +112,7 @@ class AnswerScores(nn.Module):
         self.prompt, self.answer, self.goals = prompt, tuple(answer), tuple(goals)
         asked = inspect.signature(model.forward).parameters
         self._keeps = "logits_to_keep" in asked
+        self._caches = "past_key_values" in asked and hasattr(model, "generate")
         self._plain = {"use_cache": False} if "use_cache" in asked or "kwargs" in asked else {}
         self.train(model.training)
 
@@ -139,14 +145,37 @@ class AnswerScores(nn.Module):
 
     def next_tokens(self, ids: Tensor, first: int, many: int) -> Tensor:
         """The logits of the `many` tokens after the places `first` and on, (rows, many, vocabulary)."""
-        return self._last(many, input_ids=ids[:, : first + many])
+        ids = ids[:, : first + many]
+        # Where functions are watched, other embeddings may stand in the place of the same ids.
+        plain = torch.is_grad_enabled() or is_watched() or len(ids) < 2 or not self._caches
+        shared = 0 if plain else min(_same_columns(ids), first)
+        if shared < LEAST_SHARED:
+            return self._last(many, input_ids=ids)
+        # What all rows begin with is run once: under causal attention its keys and values are the same in each of them.
+        language_model: Any = self.language_model
+        begun = language_model(input_ids=ids[:1, :shared], use_cache=True).past_key_values
+        if type(begun).__name__ != "DynamicCache":
+            self._caches = False
+            return self._last(many, input_ids=ids)
+        begun.batch_repeat_interleave(len(ids))
+        return self._last(many, input_ids=ids[:, shared:], past_key_values=begun, use_cache=True)
 
     def _last(self, many: int, **given: Any) -> Tensor:
         if self._keeps:
             given["logits_to_keep"] = many
         language_model: Any = self.language_model
-        logits: Tensor = language_model(**given, **self._plain).logits
+        logits: Tensor = language_model(**{**self._plain, **given}).logits
         return logits[:, -many:]
+
+
+def _same_columns(ids: Tensor) -> int:
+    """How many of the first columns are the same in all rows.
+
+    >>> _same_columns(torch.tensor([[4, 5, 6], [4, 5, 7]]))
+    2
+    """
+    same = (ids == ids[:1]).all(0)
+    return int(same.long().cumprod(0).sum())
 
 
 class DecoderScores(AnswerScores):
