@@ -17,9 +17,11 @@ from apportion.core.inputs import Inputs
 from apportion.core.registry import made_of
 from apportion.core.target import Target, is_class_number
 from apportion.domains.answers import Answer
+from apportion.domains.frames import read_frame
 from apportion.domains.language import LanguageModel, Question
 from apportion.domains.raw_text import read_as
 from apportion.errors import InputError, nearest
+from apportion.methods._texts_needed import check_budget, is_of_texts, remote_of, texts_needed
 from apportion.methods.auto import Auto
 from apportion.methods.hiding.base import Hiding
 from apportion.results.explanation import Explanation
@@ -38,7 +40,8 @@ def explain(
 ) -> Explanation:
     """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
 
-    A sentence may also go to a function of strings or an estimator of scikit-learn as it is; see `RawText`. A prompt
+    A sentence, or chat messages, may also go to a function of strings, a `Remote` or an estimator of scikit-learn as
+    it is, and a data frame of several rows to a function of frames or an estimator; see `RawText`, `Tabular`. A prompt
     for a `LanguageModel` is explained by the answer to it, each of whose tokens is a sample of the explanation.
 
     Args:
@@ -68,7 +71,7 @@ def explain(
         raise InputError(f"{', '.join(asked)} is for a LanguageModel; the model is {type(model).__name__}")
     if isinstance(target, Answer):
         raise InputError(f"target is {target!r}, which is of a LanguageModel; accepted: a class index")
-    model = read_as(model, inputs)
+    model = read_frame(read_as(model, inputs), inputs)
     if not isinstance(model, Classifier):
         if isinstance(target, str):
             raise InputError(
@@ -79,7 +82,29 @@ def explain(
     if model.is_encoded(inputs) and model.domain != "tabular":
         return explain_encoded(model, inputs, (), method, target).warn_from(warn_from)
     encoded, features = model.prepared(inputs)
-    return explain_encoded(model, encoded, (features,), method, target).warn_from(warn_from)
+    if (remote := remote_of(model)) is not None:
+        check_budget(remote, model, lambda asked: explain_encoded(asked, encoded, features, method, target))
+    return explain_encoded(model, encoded, features, method, target).warn_from(warn_from)
+
+
+def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str = None) -> int:
+    """Count the texts that `explain` would ask a function for, without asking: each once, those that a `Remote` knows
+    left out. With a tolerance it is the largest number that may be asked.
+
+    Args:
+        model (callable or Classifier): A function of strings, a `Remote`, or a classifier of `RawText`.
+        inputs (str or chat messages): The text.
+        method (method or str, default "auto"): The method.
+        target (int, str, Contrast or callable, default None): The explained score.
+
+    >>> forecast(lambda texts: [0.5] * len(texts), "a slow but funny film", "occlusion")
+    6
+    """
+    model, method = read_as(model, inputs), made_of(method)
+    if not isinstance(model, Classifier) or not is_of_texts(model):
+        raise InputError("only for functions of texts can be told what is asked; accepted: one, and a text")
+    encoded, features = model.prepared(inputs)
+    return texts_needed(model, lambda asked: explain_encoded(asked, encoded, features, method, target))
 
 
 def explain_answer(question: Question, method: Any) -> Any:
@@ -120,7 +145,11 @@ def explain_encoded(
     mask = {"mask": model.mask} if "mask" in asked else {}
     known = {"features": tuple(features)} if features and "features" in asked else {}
     columns = _group_columns(method, features) if "groups" in asked else {}
-    return name_features(method(model.model, inputs, number, **mask, **known, **columns), model, *features)
+    explanation = method(model.model, inputs, number, **mask, **known, **columns)
+    if isinstance(model.mask, Tensor):  # what is hidden takes its values from data
+        background = getattr(model.encode, "about", f"{len(model.mask)} rows")
+        explanation = replace(explanation, notes={**explanation.notes, "background": background})
+    return name_features(explanation, model, *features)
 
 
 def _group_columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:

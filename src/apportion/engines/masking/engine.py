@@ -89,13 +89,13 @@ class Masking(Subject):
         partition: Partition | Tensor | np.ndarray | None = None,
         replacement: Replacement | PerInput | tuple[Any, ...] | Mapping[str, Any] | None = None,
         features: Sequence[Features] | None = None,
-        mask: int | None = None,
+        mask: int | Tensor | None = None,
         chunk: int | None = None,
         seed: int = 0,
     ) -> None:
         if chunk is not None:
             check_whole(1, chunk=chunk)
-        if mask is not None:
+        if mask is not None and not isinstance(mask, Tensor):
             check_whole(0, mask=mask)
         check_whole(0, seed=seed)
         if isinstance(inputs, np.ndarray) and inputs.dtype == bool:  # a table of yes and no, and no mask
@@ -138,6 +138,7 @@ class Masking(Subject):
         one = max(sum(part.x[0].numel() for part in self.parts), -(-self._largest.numbers // self.batch))
         self._any_chunk = chunk is None
         fitting = rows_a_chunk(one, self.parts[0].x.device, self.numpy)
+        fitting = getattr(self.model, "rows_at_once", None) or fitting
         self.chunk = fitting if chunk is None else chunk
 
     @cached_property
