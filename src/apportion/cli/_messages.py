@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import warnings
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apportion.core.extras import EXTRAS, missing
-from apportion.core.visible import visible
+from apportion.core.visible import visible, visible_json
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
@@ -118,6 +119,11 @@ def make_console(stderr: bool = False) -> Console:
 def echo(text: str) -> None:
     """A line of a result, control characters left out."""
     typer.echo(visible(text))
+
+
+def echo_json(found: Any) -> None:
+    """A result as JSON, control characters by their numbers."""
+    typer.echo(visible_json(json.dumps(found, indent=2, ensure_ascii=False)))
 
 
 def name_files(console: Console, paths: Iterable[Path]) -> None:

@@ -15,3 +15,12 @@ def visible(text: str) -> str:
     '[2Jcat\\n'
     """
     return _CONTROLS.sub("", text)
+
+
+def visible_json(text: str) -> str:
+    """JSON with these characters in the form of their numbers, which says the same.
+
+    >>> print(visible_json('["\x9b2J"]'))
+    ["\\u009b2J"]
+    """
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

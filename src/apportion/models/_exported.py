@@ -139,9 +139,7 @@ def _is_small(exponent: list[ast.expr]) -> bool:
 
 
 _READ = frozenset({"size", "stride", "storage_offset", "ndimension", "dim"})
-_COMPUTE = frozenset(
-    {"max", "min", "abs", "int", "float", "bool", "math.floor", "math.ceil", "math.trunc", "math.sqrt"}
-)
+_COMPUTE = frozenset("max min abs int float bool math.floor math.ceil math.trunc math.sqrt".split())
 
 
 def _check_guard(text: str) -> str | None:
@@ -278,6 +276,6 @@ def _check_json(what: str, name: str, data: bytes) -> None:
         raise InputError(f"{what} is not an exported program ({name}: {error})") from None
     if wrong:
         raise InputError(
-            f"{what} is not an exported program of tensors alone: it holds {wrong[0]}; it is not loaded. A model that you "
-            "trust may be built by a factory (file.py:factory)"
+            f"{what} is not an exported program of tensors alone: it holds {wrong[0]}; it is not loaded. A model that "
+            "you trust may be built by a factory (file.py:factory)"
         )
