@@ -53,7 +53,9 @@ def folder(tmp_path, monkeypatch):
     for i in range(8):
         pixels = np.random.default_rng(i).integers(0, 255, (28, 28, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(f"pictures/{i}.png")
-    ap.explain_dataset("digits", "pictures", "inputxgradient", "run", pool=7, table="jsonl", progress=False, target=3)
+    ap.explain_dataset(
+        "digits", "pictures", "inputxgradient", "run", pool=7, table="jsonl", progress=False, target=3
+    )
     Path("mine.py").write_text(OF_MINE)
     Path("run/mine.py").write_text(OF_MINE)
     return Path("run")
@@ -66,7 +68,16 @@ def name_model(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["mine.py:digits", "run/mine.py:digits", "mine:digits", "mine.pt2", "hf:owner/name", "builtins:exit", "."]
+    "name",
+    [
+        "mine.py:digits",
+        "run/mine.py:digits",
+        "mine:digits",
+        "mine.pt2",
+        "hf:owner/name",
+        "builtins:exit",
+        ".",
+    ],
 )
 def test_the_model_that_a_run_names_is_not_loaded_by_looking_at_it(folder, name, monkeypatch):
     name_model(folder, name)
@@ -82,7 +93,10 @@ def test_the_model_that_a_run_names_is_not_loaded_by_looking_at_it(folder, name,
     assert name in repr(found)
     assert len(list(found.rows())) == 8
     _, told = photos(found)
-    assert f"the model of this run, {name!r}, is not one that ships, and is loaded only where you name it" in told
+    assert (
+        f"the model of this run, {name!r}, is not one that ships, and is loaded only where you name it"
+        in told
+    )
     assert "is loaded only where you name it" in Path("run/clusters.html").read_text()
     assert not Path("ran").exists()
 
