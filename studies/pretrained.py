@@ -14,15 +14,16 @@ import gzip
 import io
 import json
 import re
-import sys
 import tarfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pretrained_peers
 import torch
 from torch import Tensor, nn
 
@@ -45,14 +46,15 @@ class Bench(NamedTuple):
     samples: Iterator[tuple[str, Any]]
     test: Any
     methods: Mapping[str, Any]
+    slow: tuple[str, ...] = ()  # methods that only some samples are explained by, as by other packages
 
 
 # ---- the models and their data ----
 
 SEED = 0
 FLIPPING = {
-    "image": ap.PixelFlipping("symmetric", partition=ap.Patches(16), replacement=ap.Mean()),
-    "text": ap.PixelFlipping("symmetric", of="score"),
+    "image": ap.PixelFlipping("symmetric", steps=10, partition=ap.Patches(16), replacement=ap.Mean()),
+    "text": ap.PixelFlipping("symmetric", steps=10, of="score"),
     "tabular": ap.PixelFlipping("symmetric", of="score"),
 }
 ON_PHOTOS: dict[str, Any] = {
@@ -67,17 +69,18 @@ ON_PHOTOS: dict[str, Any] = {
     "occlusion": ap.Occlusion(partition=ap.Patches(16)),
     "kernel shap (300 masks)": ap.KernelSHAP(partition=ap.Patches(32), samples=300),
 }
+SLOW_ON_PHOTOS = ("ig (16 nodes)", "occlusion", "kernel shap (300 masks)")
 ON_TEXTS: dict[str, Any] = {
     "lrp": ap.LRP(),
     "lrp, biases placed": ap.LRP(bias="place"),
     "lrp, attention constant": ap.LRP(ap.Composite(softmax="constant")),
     "lrp, softmax by difference, placed": ap.LRP(ap.Composite(softmax="difference", bias="place")),
-    "deeplift": ap.DeepLIFT(),
+    "deeplift, from mask": ap.DeepLIFT("mask"),
     "deeplift, from zero": ap.DeepLIFT("zero"),
     "ig (32 nodes)": ap.IntegratedGradients(nodes=32),
     "input × gradient": ap.InputXGradient(),
     "occlusion": ap.Occlusion(),
-    "kernel shap (words)": ap.KernelSHAP(),
+    "kernel shap (128 masks)": ap.KernelSHAP(samples=128),
 }
 ON_ROWS: dict[str, Any] = {
     "lrp": ap.LRP(),
@@ -115,7 +118,7 @@ def sentences(data: Path) -> Iterator[tuple[str, str]]:
 
 
 def imagenet(data: Path) -> Bench:
-    return Bench(ap.load("imagenet"), photos(data), FLIPPING["image"], ON_PHOTOS)
+    return Bench(ap.load("imagenet"), photos(data), FLIPPING["image"], ON_PHOTOS, SLOW_ON_PHOTOS)
 
 
 class Fire(nn.Module):
@@ -155,7 +158,7 @@ def squeezenet(data: Path) -> Bench:
     )
     labels = ap.load("imagenet").labels
     classifier = Classifier(model, preparation, labels, "image", "squeezenet")
-    return Bench(classifier, photos(data), FLIPPING["image"], ON_PHOTOS)
+    return Bench(classifier, photos(data), FLIPPING["image"], ON_PHOTOS, SLOW_ON_PHOTOS)
 
 
 def sentiment(data: Path) -> Bench:
@@ -163,15 +166,18 @@ def sentiment(data: Path) -> Bench:
 
 
 def sentiment_transformer(data: Path) -> Bench:
-    quicker = {"kernel shap (words)": ap.KernelSHAP(samples=512)}
-    return Bench(ap.load("sentiment-transformer"), sentences(data), FLIPPING["text"], ON_TEXTS | quicker)
+    return Bench(ap.load("sentiment-transformer"), sentences(data), FLIPPING["text"], ON_TEXTS)
 
 
-def breast_cancer(data: Path) -> Bench:
+def breast_cancer(_: Path) -> Bench:
+    """The rows that `training/train_breast_cancer.py` did not train on."""
     from sklearn.datasets import load_breast_cancer
+    from sklearn.model_selection import train_test_split
 
-    rows = load_breast_cancer().data
-    each = ((f"row {i}", rows[i].tolist()) for i in shuffled(list(range(len(rows)))))
+    data = load_breast_cancer()
+    every = np.arange(len(data.data))
+    _, held_out = train_test_split(every, test_size=0.2, stratify=data.target, random_state=SEED)
+    each = ((f"row {i}", data.data[i].tolist()) for i in held_out)
     return Bench(ap.load("breast-cancer"), each, FLIPPING["tabular"], ON_ROWS)
 
 
@@ -285,10 +291,13 @@ def smollm2(data: Path) -> Bench:
 
     pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     classifier = Classifier(model, encode, (), "text", "smollm2", mask=pad)
-    own = {
-        "kernel shap (words)": ap.KernelSHAP(samples=128),
+    methods = {
+        **ON_TEXTS,
+        "deeplift, from mean": ap.DeepLIFT("mean"),
+        "ig (to 1 %)": ap.IntegratedGradients(),
     }
-    return Bench(classifier, ((text, text) for text in PROMPTS), FLIPPING["text"], ON_TEXTS | own)
+    slow = ("ig (32 nodes)", "ig (to 1 %)")
+    return Bench(classifier, ((text, text) for text in PROMPTS), FLIPPING["text"], methods, slow)
 
 
 MODELS: dict[str, Callable[[Path], Bench]] = {
@@ -301,73 +310,68 @@ MODELS: dict[str, Callable[[Path], Bench]] = {
     "smollm2": smollm2,
 }
 
+PEERS = {
+    "imagenet": pretrained_peers.of_photos,
+    "squeezenet": pretrained_peers.of_squeezenet,
+    "breast-cancer": pretrained_peers.of_rows,
+    "adult": pretrained_peers.of_rows,
+    "smollm2": pretrained_peers.of_language_models,
+}
+
 # ---- measuring ----
 
 
-def measured(bench: Bench, name: str, raw: Any) -> dict[str, Any]:
+def measured(bench: Bench, raw: Any, methods: Mapping[str, Any]) -> dict[str, Any]:
     """Of one sample, for each method: the share of the total that is not apportioned, the test, the passes."""
     case = Case(bench.classifier, raw)
     case.target = case.masking(bench.test.partition, bench.test.replacement).resolved
-    row: dict[str, Any] = {"sample": name, "methods": {}}
-    for method, how in {**bench.methods, "random": RandomMap(SEED)}.items():
+    row: dict[str, Any] = {}
+    for method, how in methods.items():
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                made = case.explain(how) if is_dataclass(how) else how(case)
+                made, total = (case.explain(how), None) if is_dataclass(how) else how(case)
                 score = float(case.score(bench.test, made).values[0])
-        except InputError as error:
-            row["methods"][method] = {"refused": str(error)}
+        except Exception as error:  # of peers, and of what a method cannot explain
+            if is_dataclass(how) and not isinstance(error, InputError):
+                raise
+            row[method] = {"refused": str(error)}
             continue
-        found = row["methods"][method] = {"score": score}
-        if isinstance(made, ap.Explanation):
+        found = row[method] = {"score": score}
+        if total is not None:
+            found["share"] = abs(1 - float(made.detach().double().sum() / total))
+        elif isinstance(made, ap.Explanation):
             if made.total is not None:
                 found["share"] = abs(float(made.remainder / made.total))
             found["passes"] = [made.cost.forwards, made.cost.backwards]
     return row
 
 
-def zennit_composites() -> dict[str, Map]:
-    """zennit's two composites for photos, where it is installed, through EfficientNet-Lite0 with its norms merged."""
-    sys.path.append(str(Path(__file__).parent.parent / "tests"))
-    import peers
+def run(bench: Bench, many: int, few: int, file: Path) -> list[dict[str, Any]]:
+    """Measure so many samples, by each method that the file does not have for them with this test.
 
-    try:
-        package = peers.zennit()
-    except ImportError:
-        return {}
-    canonizers, composites = package.canonizers, package.composites
-    Gradient = package.attribution.Gradient
-
-    def run(composite: Any) -> Map:
-        def explained(case: Case) -> Tensor:
-            model: Any = case.model
-            one_hot = nn.functional.one_hot(torch.as_tensor(case.target), 1000).float()
-            with composite.context(model) as hooked:
-                return Gradient(model=hooked)(case.inputs, one_hot)[1]
-
-        return explained
-
-    merge = [canonizers.SequentialMergeBatchNorm()]
-    low, high = torch.full((1, 3, 224, 224), -127 / 128), torch.full((1, 3, 224, 224), 1.0)
-    return {
-        "zennit epsilon-plus-flat": run(composites.EpsilonPlusFlat(canonizers=merge)),
-        "zennit epsilon-gamma-box": run(composites.EpsilonGammaBox(low=low, high=high, canonizers=merge)),
-    }
-
-
-def run(bench: Bench, many: int, file: Path) -> list[dict[str, Any]]:
-    """Measure so many samples, those in the file not again."""
-    done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    known = {row["sample"] for row in done}
+    A line of the file is what one run found of one sample: {"sample", "test", "methods"}.
+    """
+    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    done: dict[str, dict[str, Any]] = {}
+    for line in lines:
+        if line["test"] == repr(bench.test):
+            done.setdefault(line["sample"], {}).update(line["methods"])
+    rows = []
     with file.open("a") as out:
-        for name, raw in bench.samples:
-            if len(done) >= many:
-                break
-            if name not in known:
-                done.append(measured(bench, name, raw))
-                out.write(json.dumps(done[-1]) + "\n")
+        for name, raw in islice(bench.samples, many):
+            row = done.setdefault(name, {})
+            todo = {
+                method: how
+                for method, how in bench.methods.items()
+                if method not in row and (len(rows) < few or (is_dataclass(how) and method not in bench.slow))
+            }
+            if todo:
+                row.update(found := measured(bench, raw, todo))
+                out.write(json.dumps({"sample": name, "test": repr(bench.test), "methods": found}) + "\n")
                 out.flush()
-    return done[:many]
+            rows.append({method: row[method] for method in bench.methods if method in row})
+    return rows
 
 
 # ---- tables ----
@@ -381,11 +385,11 @@ def table(model: str, test: Any, rows: list[dict[str, Any]]) -> str:
         "| method | left over: median | 95th percentile | test, mean [95 %] | forward + backward passes |",
         "|---|---:|---:|---:|---:|",
     ]
-    names = dict.fromkeys(name for row in rows for name in row["methods"])
-    for name in names:
-        found = [row["methods"][name] for row in rows if "score" in row["methods"].get(name, {})]
+    for name in dict.fromkeys(name for row in rows for name in row):
+        found = [row[name] for row in rows if "score" in row.get(name, {})]
+        few = f" ({len(found)} samples)" if len(found) < len(rows) else ""
         if not found:
-            why = next(row["methods"][name]["refused"] for row in rows if name in row["methods"])
+            why = next(row[name]["refused"] for row in rows if name in row)
             lines.append(f"| {name} | refused: {why:.80} | | | |")
             continue
         shares = [one["share"] for one in found if "share" in one]
@@ -395,7 +399,7 @@ def table(model: str, test: Any, rows: list[dict[str, Any]]) -> str:
         passes = [one["passes"] for one in found if "passes" in one]
         took = " + ".join(f"{np.median(part):.0f}" for part in zip(*passes, strict=True)) if passes else "–"
         lines.append(
-            f"| {name} | {left[0]} | {left[1]} | {scores.mean:.3f} [{low:.3f}, {high:.3f}] | {took} |"
+            f"| {name}{few} | {left[0]} | {left[1]} | {scores.mean:.3f} [{low:.3f}, {high:.3f}] | {took} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -406,6 +410,7 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--many", type=int, default=50)
+    parser.add_argument("--few", type=int, default=16, help="samples for slow methods and other packages")
     parser.add_argument("--without", default="", help="methods to leave out, such as slow ones, by commas")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -416,10 +421,10 @@ if __name__ == "__main__":
         except (InputError, StopIteration) as error:
             print(f"{name} is left out: {error or 'its files are not in ' + str(given.data)}")
             continue
-        if name == "imagenet":
-            bench = bench._replace(methods={**bench.methods, **zennit_composites()})
         left_out = given.without.split(",")
-        bench = bench._replace(methods={n: how for n, how in bench.methods.items() if n not in left_out})
-        tables.append(table(name, bench.test, run(bench, given.many, given.out / f"{name}.jsonl")))
+        peers = PEERS[name]() if given.few and name in PEERS else {}
+        methods = {**bench.methods, **peers, "random": RandomMap(SEED)}
+        bench = bench._replace(methods={n: how for n, how in methods.items() if n not in left_out})
+        tables.append(table(name, bench.test, run(bench, given.many, given.few, given.out / f"{name}.jsonl")))
         print(tables[-1], flush=True)
     (given.out / "tables.md").write_text("\n".join(tables))

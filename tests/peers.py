@@ -102,6 +102,11 @@ def lxt_rules() -> Any:
     return module
 
 
+def lxt_patches() -> Any:
+    """LXT's functions for the layers of language models, likewise without its models."""
+    return _module_alone("lxt", "efficient", "patches")
+
+
 class LXTLayerNorm(nn.Module):
     def __init__(self, norm: nn.LayerNorm, rules: Any) -> None:
         super().__init__()

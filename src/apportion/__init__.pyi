@@ -6,6 +6,10 @@ from .core.classifier import Classifier as Classifier
 from .core.inputs import held as held
 from .core.target import Contrast as Contrast
 from .core.target import Neuron as Neuron
+from .domains.answers import Answer as Answer
+from .domains.frames import Tabular as Tabular
+from .domains.language import LanguageModel as LanguageModel
+from .domains.language import Question as Question
 from .domains.raw_text import RawText as RawText
 from .domains.remote import Remote as Remote
 from .domains.sentences import sentences as sentences

@@ -12,6 +12,10 @@ class InputError(ValueError):
     """Something the caller gave cannot be used; the message names it and says what is accepted."""
 
 
+class NotFiniteError(InputError):
+    """The scores of the model are NaN or infinite."""
+
+
 def did_you_mean(name: str, known: Iterable[str], called: Mapping[str, str] | None = None) -> str:
     """The nearest of the known names as a question, empty if none is near; by another name if it is `called` so.
 

@@ -142,10 +142,12 @@ def test_results_in_a_coloured_terminal_and_in_words_are_as_clean():
     row = ap.Classifier(torch.nn.Linear(3, 2), lambda raw: raw, ("a", EVIL), "tabular", EVIL)
     from apportion.core.features import TabularFeatures, TextFeatures
 
+    end = 2 + len(EVIL)
+    places = (0, 1), (2, end), (end + 1, end + 5)
     for features in (
         TabularFeatures((EVIL, "b", "c"), ("1", EVIL, "3"), (0, 1, 2)),
-        TextFeatures(f"a {EVIL} film", ("a", EVIL, "film"), ((0, 1), (2, 2 + len(EVIL)), (3 + len(EVIL), 7 + len(EVIL))), (0, 1, 2)),
-    ):  # fmt: skip
+        TextFeatures(f"a {EVIL} film", ("a", EVIL, "film"), places, (0, 1, 2)),
+    ):
         found = dataclasses.replace(
             linear, labels=("a", EVIL), features=(features,), notes={"chosen": EVIL}, warnings=(EVIL,)
         )

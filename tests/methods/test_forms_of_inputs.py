@@ -84,8 +84,10 @@ def test_sentences_that_lie_between_each_other_are_still_refused() -> None:
 
 
 def test_pictures_of_bytes_are_no_documents() -> None:
-    with pytest.raises(InputError, match="uint8 have shape.*floating point"):
-        ap.Occlusion()(lambda x: x.double().sum((1, 2, 3))[:, None], torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
+    with pytest.raises(InputError, match=r"uint8 have shape.*floating point"):
+        ap.Occlusion()(
+            lambda x: x.double().sum((1, 2, 3))[:, None], torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+        )
 
 
 class OfGraph(nn.Module):
@@ -97,7 +99,9 @@ class OfGraph(nn.Module):
 
     def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
         hidden = torch.relu(self.first(nodes))
-        return self.last(torch.zeros_like(hidden).index_add(0, edges[1], hidden[edges[0]]).mean(0, keepdim=True))
+        return self.last(
+            torch.zeros_like(hidden).index_add(0, edges[1], hidden[edges[0]]).mean(0, keepdim=True)
+        )
 
 
 def test_a_graph_is_explained_as_its_refusal_says() -> None:
@@ -133,7 +137,9 @@ class OfComplex(nn.Module):
 def test_complex_inputs_are_explained_as_their_refusal_says() -> None:
     torch.manual_seed(0)
     model, z = OfComplex(), torch.randn(2, 4, dtype=torch.complex128)
-    with pytest.raises(InputError, match=r"view_as_real\(x\) for lambda x: model\(torch.view_as_complex\(x\)\)"):
+    with pytest.raises(
+        InputError, match=r"view_as_real\(x\) for lambda x: model\(torch.view_as_complex\(x\)\)"
+    ):
         ap.IntegratedGradients()(model, z)
     found = ap.IntegratedGradients()(lambda x: model(torch.view_as_complex(x)), torch.view_as_real(z))
     # A quadratic form: Integrated Gradients from zero is x · ∇f / 2 = Re(conj(s) w z), s = w · z.

@@ -149,12 +149,12 @@ def cluster(
         from apportion.bulk.pages import clusters_page
         from apportion.bulk.reading import open_run
         from apportion.core.files import write_whole
-        from apportion.models import load
+        from apportion.models import load_classifier
 
         run = open_run(folder)
         asked = [name.strip() for name in classes.split(",") if name.strip()]
         found = clustered(run, classes=asked, clusters=clusters, least=least)
-        named = None if model is None else load(model)
+        named = None if model is None else load_classifier(model)
         path = write_whole(html or folder / "clusters.html", clusters_page(run, found, named).encode())
         if as_json:
             kept = ("members", "agreement", "others")

@@ -63,7 +63,9 @@ def _too_long(model: Model, inputs: Inputs) -> str:
     """What the configuration of a model of texts says of its length, where the ids are longer."""
     ids = [t for key, t in keyed(inputs) if key in (None, 0, "input_ids") and not t.is_floating_point()]
     behind = (getattr(one, "config", None) for one in modules_behind(model))
-    limits = [most for one in behind if isinstance(most := getattr(one, "max_position_embeddings", None), int)]
+    limits = [
+        most for one in behind if isinstance(most := getattr(one, "max_position_embeddings", None), int)
+    ]
     longest = max((t.shape[1] for t in ids if t.dim() == 2), default=0)
     if not limits or longest <= min(limits):
         return ""

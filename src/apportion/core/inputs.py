@@ -87,8 +87,8 @@ def checked_inputs(inputs: Any, missing: bool = False) -> Inputs:
     ):
         shapes = [tuple(t.shape) for _, t in items]
         raise InputError(
-            f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample; a graph is one "
-            "sample x[None] for lambda rows: torch.cat([model(row, edges) for row in rows])"
+            f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample; a graph is "
+            "one sample x[None] for lambda rows: torch.cat([model(row, edges) for row in rows])"
             if len(shapes) > 1 and all(len(shape) > 0 for shape in shapes)
             else f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample"
         )

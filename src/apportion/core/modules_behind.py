@@ -12,6 +12,7 @@ from torch import nn
 
 _DEPTH = 4  # of callables that hold callables
 _MANY = 1000
+_LANGUAGE_MODELS = ("causallm", "lmhead")
 
 
 def modules_behind(model: Any) -> list[nn.Module]:
@@ -23,6 +24,12 @@ def modules_behind(model: Any) -> list[nn.Module]:
     [Linear(in_features=2, out_features=1, bias=True)]
     """
     return [found for found in _behind(model) if isinstance(found, nn.Module)]
+
+
+def is_language_model(model: Any) -> bool:
+    """True if a model that says the next token is behind this one, by the names of transformers' classes."""
+    modules = (module for one in modules_behind(model) for module in one.modules())
+    return any(word in type(module).__name__.lower() for module in modules for word in _LANGUAGE_MODELS)
 
 
 def estimators_behind(model: Any) -> list[Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.trees import all_finite
-from apportion.errors import InputError
+from apportion.errors import InputError, NotFiniteError
 
 Target = int | Sequence[int] | Sequence[tuple[int, ...]] | Tensor | Callable[[Tensor], Tensor] | None
 """None: the predicted class of each sample; an int or one int per sample: that class; a callable maps the
@@ -147,7 +147,7 @@ def _checked(found: Tensor, row: str) -> Tensor:
         raise InputError(f"the model returned {found.dtype} scores; accepted: floating point scores")
     if not all_finite(found):
         where = (~torch.isfinite(found).all(1)).nonzero().flatten().tolist()
-        raise InputError(
+        raise NotFiniteError(
             f"the model returned NaN or infinite scores for {row} {where[:5]}; nothing to explain"
         )
     return found

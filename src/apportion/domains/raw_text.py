@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from apportion.core.classifier import Classifier
 from apportion.core.features import TextFeatures
 from apportion.core.numbers import is_frame, is_series, tensor_of
+from apportion.domains.estimators import function_of, labels_of
 from apportion.domains.remote import Remote
 from apportion.domains.text import check_text, tokenise
 from apportion.errors import InputError, check
@@ -183,7 +184,7 @@ class RawText:
         """
         function = _function_of(model)
         asked = model.function if isinstance(model, Remote) else model
-        known = _labels_of(_function_of(asked)) if labels is None else tuple(labels)
+        known = labels_of(_function_of(asked)) if labels is None else tuple(labels)
         called: str = getattr(asked, "__name__", type(asked).__name__)
         return Classifier(StringModel(function, self), self, known, "text", name or called, HIDDEN)
 
@@ -268,26 +269,5 @@ def read_as(model: Any, inputs: Any) -> Any:
     return RawText().classifier(model) if plain else model
 
 
-_ANSWERS = ("predict_proba", "decision_function", "predict")
-
-
 def _function_of(model: Any) -> Callable[[list[str]], Any]:
-    """The function of strings: the model itself, or of an estimator the first of its answers that it has."""
-    if callable(model) and not isinstance(model, type):
-        return model  # type: ignore[no-any-return]
-    answer = next((name for name in _ANSWERS if hasattr(model, name)), None)
-    if answer is None or isinstance(model, type):
-        kind = model.__name__ if isinstance(model, type) else type(model).__name__
-        raise InputError(
-            f"model is {kind}; accepted for a text: a Classifier, a function from a list of strings to an array of "
-            "scores, or a fitted estimator of scikit-learn"
-        )
-    return getattr(model, answer)  # type: ignore[no-any-return]
-
-
-def _labels_of(function: Any) -> tuple[str, ...]:
-    """The classes of the estimator that this method is of, where it has a score for each."""
-    classes = getattr(getattr(function, "__self__", None), "classes_", ())
-    name = getattr(function, "__name__", "")
-    scored = name == "predict_proba" or (name == "decision_function" and len(classes) > 2)
-    return tuple(map(str, classes)) if scored else ()
+    return function_of(model, "a text", "a function from a list of strings to an array of scores")

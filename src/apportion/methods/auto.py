@@ -13,15 +13,13 @@ from torch import Tensor, nn
 from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
-from apportion.core.modules_behind import modules_behind
+from apportion.core.modules_behind import is_language_model, modules_behind
 from apportion.core.target import Target
 from apportion.errors import InputError
 from apportion.methods.hiding.kernelshap import KernelSHAP
 from apportion.methods.propagation.deeplift import DeepLIFT
 from apportion.methods.propagation.lrp import LRP
 from apportion.results.explanation import Explanation
-
-_LANGUAGE_MODELS = ("causallm", "lmhead")
 
 
 @dataclass(frozen=True)
@@ -52,11 +50,11 @@ class Auto:
         target: Target = None,
         *,
         features: Sequence[Features] | None = None,
-        mask: int | None = None,
+        mask: int | Tensor | None = None,
     ) -> Explanation:
         known = {name: it for name, it in (("features", features), ("mask", mask)) if it is not None}
         refused: list[InputError] = []
-        for method, why in _candidates(model, inputs, self.at):
+        for method, why in _candidates(model, inputs, self.at, mask):
             asked = signature(method).parameters
             try:
                 made = method(
@@ -72,16 +70,20 @@ class Auto:
         raise refused[0]
 
 
-def _candidates(model: Model, inputs: Any, at: str | Sequence[str] | None) -> Iterator[tuple[Any, str]]:
+def _candidates(
+    model: Model, inputs: Any, at: str | Sequence[str] | None, mask: int | Tensor | None
+) -> Iterator[tuple[Any, str]]:
     """Methods in the order of the bench, and what speaks for each."""
     if at is not None:
         yield DeepLIFT(at=at), "it explains layers, and it adds up"
         return
-    modules = [module for one in modules_behind(model) for module in one.modules()]
-    if any(word in type(module).__name__.lower() for module in modules for word in _LANGUAGE_MODELS):
+    if is_language_model(model):
         yield KernelSHAP(samples=256, exact=8), "the most faithful on language models, and it adds up"
+    modules = [module for one in modules_behind(model) for module in one.modules()]
     if isinstance(inputs, Tensor) and inputs.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in modules):
         yield LRP(bias="place"), "as faithful as any on convolutional networks, clear, and it adds up"
-    if not isinstance(inputs, np.ndarray):
+    if not isinstance(inputs, np.ndarray) and not isinstance(
+        mask, Tensor
+    ):  # of a frame, numbers are but codes
         yield DeepLIFT(), "faithful on networks, and it adds up"
     yield KernelSHAP(), "its values add up, and it needs no gradient"

@@ -136,3 +136,47 @@ def test_what_is_explained_beside_the_input_begins_at_the_same_token(method):
     assert found.notes["baseline"] == "pad"
     torch.testing.assert_close(found.total.float(), model.score_from(start), atol=0.1, rtol=0)
     assert (found.total.float() - model.score_from(start)).abs().max() > 1e-5
+
+
+class ReaderForCausalLM(Reader):
+    """One that says the next token, by its name."""
+
+
+def test_the_default_of_deeplift_in_language_models_is_the_embedding_of_zeros():
+    """From padding it is no better than chance there (docs/pretrained.md); a mask of the call does not change that, a
+    baseline by choice does, and the paths' own default is what it was."""
+    model = ReaderForCausalLM(padding=3)
+    found = ap.DeepLIFT()(model, IDS, 1, mask=8, features=features())
+    assert found.notes["baseline"] == "zero"
+    assert found.method == ap.DeepLIFT()
+    kept = replaced(model, torch.zeros(4), IDS < 3)  # special tokens stay
+    torch.testing.assert_close(found.total, model.score_from(kept), atol=1e-5, rtol=1e-5)
+    assert found.remainder.abs().max() < 1e-5
+    padded = ap.DeepLIFT("pad")(model, IDS, 1)
+    torch.testing.assert_close(padded.total, model.score_from(model.embedding.weight[3].expand(2, 4, 4)))
+    assert ap.IntegratedGradients()(model, IDS, 1).notes["baseline"] == "pad"
+
+
+def test_a_path_of_tokens_that_leaves_more_than_the_total_is_said_to_apportion_nothing():
+    """f = sin(40 a) oscillates from a = 0 to a = 2, so that one node says nothing: the node in the
+    middle says 80 cos 40 of sin 80."""
+
+    class Wild(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding = nn.Embedding.from_pretrained(torch.tensor([[0.0], [2.0]]))
+
+        def forward(self, ids):
+            return (40 * self.embedding(ids).sum((1, 2))).sin()[:, None]
+
+    told = "more than the total is left over, so the values are no shares of the score; KernelSHAP()"
+    coarse = ap.IntegratedGradients("zero", nodes=1)(Wild(), torch.tensor([[1]]), 0)
+    x = torch.tensor(80.0, dtype=torch.float64)
+    torch.testing.assert_close(float(coarse.apportioned), float(80 * (x / 2).cos()), rtol=1e-4, atol=1e-4)
+    assert [w for w in coarse.warnings if told in w] == [
+        w for w in coarse.warnings if w.startswith("samples [0]: ")
+    ]
+    assert any(told in w for w in coarse.warnings)
+    fine = ap.IntegratedGradients("zero")(Wild(), torch.tensor([[1]]), 0)
+    assert not any(told in w for w in fine.warnings)
+    assert float(fine.left_over) < 0.01

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -22,7 +22,7 @@ from apportion.errors import InputError, check, check_whole, did_you_mean
 from apportion.methods.paths.bisection import integrate_by_halves
 from apportion.methods.paths.paths import Paths, pieces
 from apportion.methods.paths.quadrature import RULES, Array
-from apportion.methods.paths.token_baselines import known_baseline, note_of
+from apportion.methods.paths.token_baselines import is_of_tokens, known_baseline, note_of
 from apportion.results.explanation import Explanation
 
 
@@ -139,7 +139,9 @@ class IntegratedGradients(Told):
         total = paths.totals() if self.multiply_by_inputs and self.through is None else None
         subject.chained = subject.chained or chained
         slots = score.via_slots if along else score.slots
-        return subject.explanation(made, score, values, total, warnings=warnings, notes=notes, slots=slots)
+        result = subject.explanation(made, score, values, total, warnings=warnings, notes=notes, slots=slots)
+        told = _warn_of_nothing_apportioned(result.left_over) if is_of_tokens(score) else ()
+        return replace(result, warnings=(*told, *result.warnings))
 
     def _converge(
         self, paths: Paths, ends: Sequence[Tensor], block: Tensor
@@ -277,6 +279,17 @@ def warn_of_shortfalls(paths: Paths, missed: set[int], coarse: set[int], why: st
         (coarse, f"in {paths.dtype}, whose rounding is larger; a wider number format would tell"),
     )
     return tuple(f"samples {_list_samples(s)} are not within tolerance {why}" for s, why in reasons if s)
+
+
+def _warn_of_nothing_apportioned(left_over: Tensor | None) -> tuple[str, ...]:
+    """A warning for samples of token ids whose remainder is more than what there was to apportion."""
+    if left_over is None or not bool((left_over > 1).any()):
+        return ()
+    beyond = set((left_over > 1).nonzero()[:, 0].tolist())
+    return (
+        f"samples {_list_samples(beyond)}: more than the total is left over, so the values are no shares of the score; "
+        "KernelSHAP(), which hides words, and LRP(bias='place') add up",
+    )
 
 
 def _list_samples(samples: set[int]) -> str:

@@ -18,7 +18,7 @@ from apportion.core.trees import keyed
 from apportion.engines.substitution import HARMLESS, Gradients, Score, Substitute, Substitution
 from apportion.engines.substitution.leaves import check_samples
 from apportion.errors import InputError
-from apportion.methods.paths.token_baselines import starts_of
+from apportion.methods.paths.token_baselines import scored_at, starts_of
 
 # A remainder is compared with |total|, but with no less than this share of what the score spans along the
 # path: where f(x) equals f(x′) no finite accuracy would be a share of the total.
@@ -60,7 +60,8 @@ class Paths:
         check_samples(ends, subject.batch)
         paths = cls(subject, baselines_of(subject, score, ends, baseline, mask, features), ends)
         at_ends = score.value.detach().double().cpu().repeat(paths.baselines)
-        at_starts = paths.values(torch.arange(paths.many), torch.zeros(paths.many))
+        with scored_at(baseline):
+            at_starts = paths.values(torch.arange(paths.many), torch.zeros(paths.many))
         paths = replace(paths, at_starts=at_starts, at_ends=at_ends)
         paths._compare_starts(score)
         return paths

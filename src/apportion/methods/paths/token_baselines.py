@@ -5,7 +5,8 @@ An embedding of zeros is nothing that such a model has met, and its norms divide
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -14,9 +15,9 @@ from torch import Tensor, nn
 
 from apportion.core.features import Features
 from apportion.core.inputs import offsets_of
-from apportion.core.modules_behind import modules_behind
+from apportion.core.modules_behind import is_language_model, modules_behind
 from apportion.engines.substitution import Gradients, Score
-from apportion.errors import InputError, did_you_mean
+from apportion.errors import InputError, NotFiniteError, did_you_mean
 
 Settings = TypeVar("Settings")
 
@@ -36,12 +37,16 @@ def is_of_tokens(score: Score) -> bool:
 
 
 def known_baseline(
-    method: Settings, subject: Gradients, score: Score, mask: int | None
+    method: Settings, subject: Gradients, score: Score, mask: int | None, of_language: str = ""
 ) -> tuple[Settings, Any]:
     """The method that the result names, and its setting `baseline`, by name where it is the default of 0 and token ids
-    are explained. A method that goes on from the mask of its call does not go on without it."""
+    are explained: in a language model `of_language`, if that is given. A method that goes on from the mask of its call
+    does not go on without it."""
     setting = method.baseline  # type: ignore[attr-defined]
-    if isinstance(setting, int | float) and not setting and is_of_tokens(score):
+    by_default = isinstance(setting, int | float) and not setting and is_of_tokens(score)
+    if by_default and of_language and is_language_model(subject.model):
+        setting = of_language
+    elif by_default:
         width = score.leaves[0].shape[-1]
         known = (name for name in NAMES[:-2] if _token(subject, name, mask, width) is not None)
         setting = next(known, "mean")
@@ -51,6 +56,21 @@ def known_baseline(
 def note_of(baseline: Any) -> dict[str, Any]:
     """What the result notes of a baseline by name."""
     return {"baseline": baseline} if isinstance(baseline, str) else {}
+
+
+@contextmanager
+def scored_at(baseline: Any) -> Iterator[None]:
+    """Say of a baseline at which the model has no scores that it is the baseline, and not the input."""
+    try:
+        yield
+    except NotFiniteError as error:
+        named = (
+            f"baseline is {baseline!r}" if isinstance(baseline, str | int | float) else "baseline was given"
+        )
+        raise InputError(
+            f"{named}, where the model's scores are NaN or infinite, as where a norm divides by zero; accepted: "
+            "another one, such as 0.01, or for token ids 'mean'"
+        ) from error
 
 
 def starts_of(

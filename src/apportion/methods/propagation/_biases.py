@@ -73,12 +73,19 @@ class Looking:
             whole = sums.sum(axes, keepdim=True)
             moved = torch.where(dead & (whole > _least(sums)), R, 0)
             R = R - moved + moved.sum(axes, keepdim=True) * sums / whole.clamp(min=_least(sums))
-        return x.sign() * layer.pull(x, weight, torch.where(sums > _least(sums), R / sums, 0))
+        return x.sign() * layer.pull(x, weight, _shares(R, sums))
 
 
 def _least(like: Tensor) -> float:
-    """What is too little to divide by."""
-    return float(torch.finfo(like.dtype).tiny ** 0.5)
+    """What is too little to divide by: of a format of few exponents, as float16 is, the root would be too much."""
+    info = torch.finfo(like.dtype)
+    return float(max(info.tiny, min(info.tiny**0.5, info.eps**2)))
+
+
+def _shares(R: Tensor, size: Tensor) -> Tensor:
+    """`R / size` where there is something to divide by, no more than the number format holds."""
+    most = torch.finfo(size.dtype).max
+    return torch.where(size.abs() > _least(size), (R / size).clamp(-most, most), 0)
 
 
 @dataclass(eq=False)
@@ -183,11 +190,11 @@ class _Carry(torch.autograd.Function):
         x, y = ctx.saved_tensors
         parts = [torch.where(gradient == 0, 0, gradient * y), *ctx.amounts]
         if ctx.along is None:
-            return torch.where(x.abs() > _least(x), sum(parts) / x, 0), None, None, None
+            return _shares(sum(parts), x), None, None, None
         # Before they are added: what softmax took has one entry for each row.
         R = sum(part.sum(ctx.along, keepdim=True) for part in parts)
         sums = x.abs().sum(ctx.along, keepdim=True)
-        return x.sign() * torch.where(sums > _least(x), R / sums, 0), None, None, None
+        return x.sign() * _shares(R, sums), None, None, None
 
 
 _note: Callable[..., Tensor] = _Note.apply

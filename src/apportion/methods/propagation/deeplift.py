@@ -20,7 +20,7 @@ from apportion.core.trees import tensors_in
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute, Substitution, no_derivatives
 from apportion.engines.substitution.unseen import Unseen, check_visible, describe_unseen
 from apportion.methods.paths.paths import baselines_of
-from apportion.methods.paths.token_baselines import known_baseline, note_of
+from apportion.methods.paths.token_baselines import known_baseline, note_of, scored_at
 from apportion.methods.propagation._deeplift_constants import Constants
 from apportion.methods.propagation._deeplift_rules import COMPOSED, RULES, other
 from apportion.results.explanation import Explanation
@@ -47,7 +47,8 @@ class DeepLIFT(Told):
     InputError for shapes that do not fit. Cost: one forward pass, and for each baseline two more and a backward pass.
 
     Attributes:
-        baseline (float or str, default 0.0): The reference of every entry, as the baseline of IntegratedGradients.
+        baseline (float or str, default 0.0): The reference of every entry, as the baseline of IntegratedGradients; 0.0:
+            for the token ids of a language model "zero", since from its padding the map is no better than chance.
         at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
         multiply_by_inputs (bool, default True): Multiply by the difference to the reference; False: the multipliers,
             which do not claim to add up.
@@ -76,14 +77,15 @@ class DeepLIFT(Told):
         first = subject.forward(grad=False)
         ends = [leaf.detach() for leaf in first.leaves]
         made = with_call(self, subject.inputs, baseline=baseline)
-        made, begins = known_baseline(made, subject, first, mask)
+        made, begins = known_baseline(made, subject, first, mask, of_language="zero")
         every = baselines_of(subject, first, ends, begins, mask, features)
         values, total = [torch.zeros_like(end) for end in ends], torch.zeros_like(first.value)
         warnings: tuple[str, ...] = ()
         for one in zip(*every, strict=True):  # (batch or 1, …) for each leaf
             starts = [start.expand_as(end) for start, end in zip(one, ends, strict=True)]
             met = Met()
-            reference = subject.forward(met.run(subject.model, met.recording()), leaves=starts)
+            with scored_at(begins):
+                reference = subject.forward(met.run(subject.model, met.recording()), leaves=starts)
             at_reference = reference.value.detach()
             del reference  # and its graph
             met.constants.at_reference = False
