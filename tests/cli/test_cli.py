@@ -730,6 +730,32 @@ def test_an_image_classifier_from_a_folder(here, folders):
     assert "torchvision" not in sys.modules
 
 
+@pytest.mark.parametrize("where", ["model", "tokenizer", "weights"])
+def test_code_in_a_folder_is_never_run(here, folders, where):
+    class Stranger:
+        def __reduce__(self):
+            return os.mkdir, ("executed",)
+
+    shutil.copytree(folders / "bert", "stranger")
+    Path("stranger/evil.py").write_text("import os\nos.mkdir('executed')\nclass Evil: pass\n")
+    if where == "model":
+        config = json.loads(Path("stranger/config.json").read_text())
+        config["auto_map"] = dict.fromkeys(["AutoConfig", "AutoModelForSequenceClassification"], "evil.Evil")
+        for kind in ("bert", "other"):
+            Path("stranger/config.json").write_text(json.dumps(config | {"model_type": kind}))
+            run("explain", "a funny movie", "--model", "stranger")
+    elif where == "tokenizer":
+        config = json.loads(Path("stranger/tokenizer_config.json").read_text())
+        config |= {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "tokenizer_class": "Evil"}
+        Path("stranger/tokenizer_config.json").write_text(json.dumps(config))
+        run("explain", "a funny movie", "--model", "stranger")
+    else:
+        Path("stranger/model.safetensors").unlink()
+        torch.save(Stranger(), "stranger/pytorch_model.bin")
+        refused("explain", "a funny movie", "--model", "stranger")
+    assert not Path("executed").exists()
+
+
 def test_a_model_without_a_trained_head_is_refused(here, folders):
     assert "no trained weights for classifier" in refused(
         "explain", SENTENCE, "--model", folders / "headless"

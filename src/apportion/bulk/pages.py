@@ -31,8 +31,8 @@ SIDE = 160  # pixels of an example
 def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None = None) -> str:
     """A chapter for each class, the most suspicious first: its clusters with mean map and typical examples.
 
-    Pictures are read again from the run's data with `model` (default: loaded by its name); where that cannot be
-    done, the maps stand alone and the page says so.
+    Pictures are read again from the run's data with `model`; None: the model of the run, if it is one that ships. Any
+    other is loaded only by whoever names it, as it may run code: else the maps stand alone and the page says so.
     """
     photo, note = photos(run, model)
     chapters: list[Chapter] = []
@@ -96,8 +96,10 @@ def photos(run: Run, model: Classifier | None = None) -> tuple[Callable[[int], P
         if model is None:
             if not (named.model and named.data):
                 return lambda _: None, " The pictures are not shown: model and data were given in memory."
-            from apportion.models import load_classifier
+            from apportion.models import SHIPPED, load_classifier
 
+            if named.model not in SHIPPED:
+                return lambda _: None, _NOT_LOADED.format(named.model)
             model = load_classifier(named.model)
         source = open_source(named.data, named.domain, named.column, named.id_column)
         listing = run.folder / f"inputs-{named.data_fingerprint[:12]}.txt"
@@ -117,6 +119,13 @@ def photos(run: Run, model: Classifier | None = None) -> tuple[Callable[[int], P
         return features.picture.cpu().numpy() if isinstance(features, ImageFeatures) else None
 
     return photo, ""
+
+
+# A run may come from somebody else, and a model may run code.
+_NOT_LOADED = (
+    " The pictures are not shown: the model of this run, {!r:.200}, is not one that ships, and is loaded only where "
+    "you name it: apportion cluster … --model …"
+)
 
 
 def _heat(values: npt.NDArray[np.float64], photo: Pixels | None, caption: str) -> Figure:

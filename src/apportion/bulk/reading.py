@@ -23,6 +23,7 @@ from apportion.bulk._shards import ERRORS, MAPS, Done, Maps
 from apportion.core.features import Features, TabularFeatures, TextFeatures
 from apportion.core.files import write_whole
 from apportion.core.registry import recorded
+from apportion.core.visible import visible
 from apportion.errors import InputError
 from apportion.results.cost import Cost
 from apportion.results.display import display
@@ -46,7 +47,7 @@ class Run:
 
     def __repr__(self) -> str:
         made = self.manifest
-        return (
+        return visible(
             f"{len(self)} of {made.inputs} inputs explained and {self.failed} failed in {self.folder}: {made.method} "
             f"of {made.model or 'a model in memory'} on {made.data or 'data in memory'}"
         )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from apportion.core.extras import EXTRAS, missing
+from apportion.core.visible import visible, visible_json
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,10 +103,27 @@ def say(kind: str, text: str) -> None:
 
 
 def make_console(stderr: bool = False) -> Console:
-    """The terminal, for a result; or standard error, for what must be in no pipe."""
+    """The terminal, for a result; or standard error, for what must be in no pipe. What names and texts would tell a
+    terminal is left out."""
     from rich.console import Console
+    from rich.segment import Segment
 
-    return Console(stderr=stderr, highlight=False)
+    class Visible(Console):
+        def render(self, renderable: Any, options: Any = None) -> Iterator[Segment]:
+            for segment in super().render(renderable, options):
+                yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+    return Visible(stderr=stderr, highlight=False)
+
+
+def echo(text: str) -> None:
+    """A line of a result, control characters left out."""
+    typer.echo(visible(text))
+
+
+def echo_json(found: Any) -> None:
+    """A result as JSON, control characters by their numbers."""
+    typer.echo(visible_json(json.dumps(found, indent=2, ensure_ascii=False)))
 
 
 def name_files(console: Console, paths: Iterable[Path]) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from apportion.cli import bulk, evaluate, explain, lists, serve
-from apportion.cli._messages import say
+from apportion.cli._messages import echo, say
 from apportion.cli.study import app as study
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ def version(asked: bool) -> None:
     if asked:
         import apportion
 
-        typer.echo(f"apportion {apportion.__version__}")
+        echo(f"apportion {apportion.__version__}")
         raise typer.Exit
 
 

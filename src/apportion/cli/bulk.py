@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from apportion.cli._messages import MaxRemainder, hold_to, make_console, one_line_errors
+from apportion.cli._messages import MaxRemainder, echo, hold_to, make_console, one_line_errors
 from apportion.cli.lists import Json
 
 if TYPE_CHECKING:
@@ -110,9 +110,9 @@ def bulk(
                 if str(interrupt)
                 else f"what is finished is in {out}; the same command goes on from there"
             ) from None
-        typer.echo(f"{len(run)} of {run.manifest.inputs} inputs explained in {run.folder}")
+        echo(f"{len(run)} of {run.manifest.inputs} inputs explained in {run.folder}")
         if not run.complete:
-            typer.echo(
+            echo(
                 f"{len(run.shards)} of {run.manifest.shards} shards are there; the others belong to other jobs"
             )
         if run.failed:
@@ -133,6 +133,13 @@ def cluster(
         int | None, typer.Option(min=1, help="How many a class. Default: by the largest eigengap.")
     ] = None,
     least: Annotated[int, typer.Option(help="Leave out classes with fewer maps; at least 4.")] = 20,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="The model of the run, to show its pictures; one of your own may run code. Default: that of the run "
+            "if it ships."
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="The page.  [default: DIR/clusters.html]")] = None,
     as_json: Json = False,
 ) -> None:
@@ -142,11 +149,13 @@ def cluster(
         from apportion.bulk.pages import clusters_page
         from apportion.bulk.reading import open_run
         from apportion.core.files import write_whole
+        from apportion.models import load_classifier
 
         run = open_run(folder)
         asked = [name.strip() for name in classes.split(",") if name.strip()]
         found = clustered(run, classes=asked, clusters=clusters, least=least)
-        path = write_whole(html or folder / "clusters.html", clusters_page(run, found).encode())
+        named = None if model is None else load_classifier(model)
+        path = write_whole(html or folder / "clusters.html", clusters_page(run, found, named).encode())
         if as_json:
             kept = ("members", "agreement", "others")
             typer.echo(
@@ -168,7 +177,7 @@ def cluster(
             many = sum(len(c.members) for c in one.clusters)
             table.add_row(escape(one.label), str(many), f"{one.agreement:.2f}", parts)
         make_console().print(table)
-        typer.echo(f"wrote {path}")
+        echo(f"wrote {path}")
 
 
 @runs.command()
@@ -208,7 +217,7 @@ def summary(
         for what, by_class in (("feature", found.features), ("pair", found.pairs)):
             for label, means in by_class.items():
                 if not means:
-                    typer.echo(f"{label}: no {what} is in {least} inputs or more; --least 1 shows all")
+                    echo(f"{label}: no {what} is in {least} inputs or more; --least 1 shows all")
                     continue
                 table = _table(f"{label}: {what}", "inputs", "mean", "mean size")
                 for mean in means[:top]:
@@ -217,9 +226,9 @@ def summary(
                     )
                 make_console().print(table)
         if run.failed:
-            typer.echo(f"{_inputs(run.failed)} failed")
+            echo(f"{_inputs(run.failed)} failed")
         if html is not None:
-            typer.echo(f"wrote {html}")
+            echo(f"wrote {html}")
 
 
 @runs.command()
@@ -246,11 +255,11 @@ def drift(
             typer.echo(json.dumps({**whole, "settings": found.settings, "inputs": inputs}))
             return
         for name, (before, after) in found.settings.items():
-            typer.echo(f"{name.replace('_', ' ')}: {before} → {after}")
+            echo(f"{name.replace('_', ' ')}: {before} → {after}")
         cosines = found.cosines
         low, high = interval_of_mean(cosines.numpy(), 0.95, 0, 2000) if len(cosines) else (0.0, 0.0)
         mean = f"{cosines.mean():.3f} [{low:.3f}, {high:.3f}]" if len(cosines) else "not comparable"
-        typer.echo(
+        echo(
             f"{len(found.inputs)} inputs in both ({found.only_first} and {found.only_second} in one only); cosine of "
             f"the maps {mean}; {found.flipped:.1%} of the predictions changed"
         )
@@ -273,7 +282,7 @@ def check(folder: Folder) -> None:
         if bad:
             print("delete the folders of these shards, and run the same command again", file=sys.stderr)
             raise typer.Exit(1)
-        typer.echo(
+        echo(
             f"{len(run)} explained and {run.failed} failed of {run.manifest.inputs} inputs; "
             f"{len(run.shards)} of {run.manifest.shards} shards, all as they were written"
         )

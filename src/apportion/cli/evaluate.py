@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from apportion.cli._messages import MaxRemainder, hold_to, make_console, one_line_errors, warn_of_left_out
+from apportion.cli._messages import (
+    MaxRemainder,
+    echo_json,
+    hold_to,
+    make_console,
+    one_line_errors,
+    warn_of_left_out,
+)
 from apportion.cli.lists import Json, show, split
 from apportion.errors import InputError
 
@@ -56,7 +62,7 @@ def put_to_test(
         if out is not None:
             table.save(out)
         if as_json:
-            typer.echo(json.dumps(table.to_dict(), indent=2, ensure_ascii=False))
+            echo_json(table.to_dict())
         else:
             make_console().print(table)
         hold_to(max_remainder, _remainders(explained))

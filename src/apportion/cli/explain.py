@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ import typer
 
 from apportion.cli._messages import (
     MaxRemainder,
+    echo_json,
     hold_to,
     make_console,
     name_files,
@@ -170,7 +170,7 @@ def explain(
         if as_json:
             from apportion.display.page import summary
 
-            typer.echo(json.dumps(summary(explanation), indent=2, ensure_ascii=False))
+            echo_json(summary(explanation))
         else:
             name_files(console, [path for path in (html, png) if path is not None])
         if explanation.total is not None and explanation.remainder is not None:
@@ -230,7 +230,7 @@ def compare(
                 {**report.summary(e), "tests": [s.to_dict() for s in of_it]}
                 for e, of_it in zip(explanations, scores, strict=True)
             ]
-            typer.echo(json.dumps({"explanations": told, "left_out": why}, indent=2, ensure_ascii=False))
+            echo_json({"explanations": told, "left_out": why})
             return
         console = make_console()
         console.print(terminal.heading(explanations[0], ready.classifier.name))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from apportion.cli._messages import make_console, one_line_errors
+from apportion.cli._messages import echo_json, make_console, one_line_errors
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
@@ -76,7 +75,7 @@ def models(as_json: Json = False) -> None:
 
     if as_json:
         found = [{"name": name, **shipped._asdict()} for name, shipped in SHIPPED.items()]
-        typer.echo(json.dumps(found, indent=2))
+        echo_json(found)
         return
     table = Table(box=None, pad_edge=False)
     for title in ("model", "input", "task", "size"):
@@ -125,7 +124,7 @@ def rules(
                 "composites": {name: repr(composite) for name, composite in COMPOSITES.items()},
                 "operations": sorted(TABLE),
             }
-            typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
+            echo_json(told)
             return
         show(known, False)
         from rich.text import Text
@@ -143,7 +142,7 @@ def rules(
 def show(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
     """Print a list, as JSON or for a person."""
     if as_json:
-        typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+        echo_json(entries)
         return
     from rich.text import Text
 

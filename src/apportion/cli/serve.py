@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from apportion.cli._messages import one_line_errors
+from apportion.cli._messages import echo, one_line_errors
 
 
 def add_to(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def serve(
         from apportion.serve.server import run
 
         def tell(address: str) -> None:
-            typer.echo(f"workbench: {address}\n(stop it with Ctrl-C)")
+            echo(f"workbench: {address}\n(stop it with Ctrl-C)")
             if browser:
                 webbrowser.open(address)
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from apportion.cli._messages import make_console, name_files, one_line_errors
+from apportion.cli._messages import echo_json, make_console, name_files, one_line_errors
 from apportion.cli.lists import Json
 
 app = typer.Typer(
@@ -119,7 +118,7 @@ def show(
             write_page(folder, html)
         if as_json:
             data = {"title": title, "tables": [dataclasses.asdict(table) for table in tables]}
-            typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+            echo_json(data)
             return
         console = make_console()
         console.print(title, style="bold", markup=False)

@@ -15,6 +15,7 @@ from apportion.core.features import Features
 from apportion.core.inputs import Inputs
 from apportion.core.numbers import holds
 from apportion.core.trees import map_tensors
+from apportion.core.visible import visible
 from apportion.errors import InputError
 
 
@@ -47,7 +48,7 @@ class Classifier:
     def __repr__(self) -> str:
         classes = ", ".join(self.labels[:4]) or "scores"
         more = f" and {len(self.labels) - 4} more" if len(self.labels) > 4 else ""
-        return f"Classifier {self.name!r}: {self.domain} → {classes}{more}"
+        return visible(f"Classifier {self.name!r}: {self.domain} → {classes}{more}")
 
     def is_encoded(self, inputs: Any) -> bool:
         """True if these are tensors for the model; False for a raw input, which may be a picture as a tensor too."""

@@ -4,17 +4,20 @@ also said in numbers, so that nothing is lost in a pipe."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from rich.color import Color
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.padding import Padding
+from rich.segment import Segment
 from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from apportion.core.visible import visible
 from apportion.display.answers import answer, answer_of, in_one_line
 from apportion.display.views import AGAINST, FOR, HeatView, TextView, View, scale_of, view
 from apportion.results.explanation import Explanation
@@ -35,31 +38,43 @@ def show(explanation: Result, console: Console, name: str, index: int = 0) -> No
     """Print the decision, the picture of why, and the balance; of an answer that of each token."""
     noted = answer_of(explanation)
     several = noted is not None and isinstance(explanation, Explanation) and len(explanation) > 1
-    console.print(heading(explanation, name, index) if noted is None else said(noted, name, explanation))
     console.print(
-        Padding(answer(explanation) if several else body(explanation, console, index), (1, 0))  # type: ignore[arg-type]
+        heading(explanation, name, index) if noted is None else Visible(said(noted, name, explanation))
     )
+    shown = answer(explanation) if several else body(explanation, console, index)  # type: ignore[arg-type]
+    console.print(Padding(Visible(shown), (1, 0)))
     if not several:
-        console.print(Text(explanation.account(index), style="bold"), soft_wrap=True)
+        console.print(Text(visible(explanation.account(index)), style="bold"), soft_wrap=True)
     for told in explanation.warnings:
-        console.print(Text(f"warning: {told}", style="yellow"), soft_wrap=True)
+        console.print(Text(visible(f"warning: {told}"), style="yellow"), soft_wrap=True)
     ledger = getattr(explanation, "ledger", None)
     if ledger is not None:
-        console.print(Padding(absorbed(ledger), (1, 0)))
+        console.print(Padding(Visible(absorbed(ledger)), (1, 0)))
     how = f"{describe_method(explanation.method)} · {explanation.cost}"
     chosen = explanation.notes.get("chosen")
-    console.print(Text(f"{how} · chosen: {chosen}" if chosen else how, style="dim"), soft_wrap=True)
+    console.print(Text(visible(f"{how} · chosen: {chosen}" if chosen else how), style="dim"), soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Visible:
+    """What is printed, without the control characters in it that were in names and texts."""
+
+    printed: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.printed, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
 
 
 def heading(explanation: Result, name: str, index: int = 0) -> Text:
     """`imagenet: tabby cat  score 7.10, probability 55.2 %`, and what is explained if it is not that."""
     made, target = decision(explanation, index), explanation.label(index)
-    text = Text.assemble((f"{name}: ", "dim"), (made.label, "bold"))
+    text = Text.assemble((visible(f"{name}: "), "dim"), (visible(made.label), "bold"))
     text.append(f"{' ' if made.label == 'score' else '  score '}{format_number(made.score)}")
     if made.probability is not None:
         text.append(f", probability {made.probability:.1%}")
     if target != made.label:
-        text.append(f"; explained: {target}")
+        text.append(visible(f"; explained: {target}"))
     return text
 
 
@@ -169,7 +184,7 @@ def absorbed(ledger: Ledger) -> Table:
     return table
 
 
-def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]] | None = None) -> Group:
+def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]] | None = None) -> Visible:
     """Each method with its balance, its three largest values and, where it was tested, its scores."""
     found: list[RenderableType] = []
     for explanation, scores in zip(explanations, tests or [()] * len(explanations), strict=True):
@@ -184,7 +199,7 @@ def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]]
             ]
             lines.append(Text(" · ".join(said), "dim"))
         found += [Text(describe_method(explanation.method), "bold"), Padding(Group(*lines), (0, 0, 0, 2))]
-    return Group(*found)
+    return Visible(Group(*found))
 
 
 def _style(colour: tuple[int, int, int]) -> Style:

@@ -1,6 +1,6 @@
 """Models of the user's own: a factory in Python, an exported program, or a Hugging Face folder.
 
-Loading a factory runs the user's code, and an exported program holds code as well: open what you trust.
+Loading a factory runs the user's code: only where the user names it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import traceback
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -27,6 +26,7 @@ from apportion.domains.image import ImagePreparation, from_processor
 from apportion.domains.language import LanguageModel
 from apportion.domains.text import encode_subwords
 from apportion.errors import InputError, did_you_mean
+from apportion.models._exported import checked_archive
 
 HUB = "hf:"
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
@@ -143,28 +143,17 @@ def _importing_from(folder: Path) -> Iterator[None]:
 
 
 def from_export(path: Path) -> Classifier:
-    """A `torch.export.save`d program, without unpickling. It stays in the mode that it was exported in."""
+    """A `torch.export.save`d program, once it is known to compute and do nothing else. It stays in the mode that it was
+    exported in."""
     if not path.is_file():
         raise InputError(f"model {str(path)!r}: no such file")
-    _refuse_pickles(path)
+    archive = checked_archive(path)
     with _one_line(
         f"model {str(path)!r} is not an exported program that this torch ({torch.__version__}) reads"
     ):
         with _weights_only():
-            program = torch.export.load(path)
+            program = torch.export.load(archive)
         return wrap_bare_model(program.module(), path.name)
-
-
-def _refuse_pickles(path: Path) -> None:
-    """Custom objects are unpickled by torch.export.load whatever it is told; tensors need not be."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"model {str(path)!r} is not an exported program ({error})") from error
-    for name in names:
-        if Path(name).name.startswith(("opaque_obj_", "custom_obj_")):
-            raise InputError(f"model {str(path)!r} holds a pickled object ({name}), which is not loaded")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from apportion.core.visible import visible
 from apportion.results.display import display
 
 CAUSES = ("bias", "stabiliser", "unruled", "softmax")  # what can absorb relevance
@@ -111,7 +112,7 @@ class Ledger:
             f"{module[-28:]:<28} {operation[:14]:<14} {rule[:30]:<30} {' '.join(f'{n:>10}' for n in numbers)}"
             for module, operation, rule, *numbers in self._cells()
         ]
-        return "\n".join([*lines, f"residual {self.residual:.2g}"])
+        return visible("\n".join([*lines, f"residual {self.residual:.2g}"]))
 
     def _repr_html_(self) -> str:
         html: str = display().table(self._cells(), [f"residual {self.residual:.2g}"])

@@ -19,6 +19,7 @@ from apportion.core.from_call import for_samples
 from apportion.core.registry import is_listed, recorded
 from apportion.core.target import probabilities
 from apportion.core.trees import map_tensors, tensors_in
+from apportion.core.visible import visible
 from apportion.errors import InputError, check
 from apportion.results.cost import Cost
 from apportion.results.display import display
@@ -111,7 +112,7 @@ class Result:
 
     def __repr__(self) -> str:
         lines = [self.summary(i) for i in range(min(len(self), 5))]
-        return "\n".join([*lines, f"… and {len(self) - 5} more"] if len(self) > 5 else lines)
+        return visible("\n".join([*lines, f"… and {len(self) - 5} more"] if len(self) > 5 else lines))
 
     # ---- in words ----
 

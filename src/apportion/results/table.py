@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from apportion.core.files import write_whole
+from apportion.core.visible import visible
 from apportion.errors import InputError
 from apportion.results.agreement import Numbers, kendall_tau, krippendorff_alpha
 from apportion.results.grid import TextTable
@@ -162,7 +163,7 @@ class Table:
         console = Console(width=120, color_system=None, force_terminal=False)
         with console.capture() as captured:
             console.print(self)
-        return "\n".join(line.rstrip() for line in captured.get().splitlines())
+        return "\n".join(line.rstrip() for line in visible(captured.get()).splitlines())
 
     def _repr_html_(self) -> str:
         return self.grid().html()

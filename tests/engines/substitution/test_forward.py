@@ -530,7 +530,7 @@ def test_samples_on_another_axis(kind, at):
 def test_samples_on_no_axis_are_refused():
     class Flat(Recurrent):
         def forward(self, ids):
-            return self.head(self.embedding(ids.flatten())[:, :4].view(*ids.shape, 4).mean(1))
+            return self.head(self.embedding(ids.t().flatten())[:, :4].view(*ids.t().shape, 4).mean(0))
 
     ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
     model = Flat(True)

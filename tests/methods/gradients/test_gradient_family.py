@@ -314,7 +314,7 @@ def test_taylor_of_embeddings_without_an_axis_of_samples() -> None:
     table = torch.randn(9, 2)
 
     def model(ids: Tensor) -> Tensor:
-        return F.embedding(ids.flatten(), table).view(*ids.shape, 2).tanh().sum(1)
+        return F.embedding(ids.t().flatten(), table).view(*ids.t().shape, 2).tanh().sum(0)
 
     with pytest.raises(InputError, match=r"an embedding has shape \(6, 2\) for 2 samples"):
         ap.Taylor()(model, torch.tensor([[1, 2, 3], [4, 5, 6]]), target=ap.Contrast(0, 1))

@@ -177,13 +177,13 @@ class Leaves:
         many = [tensor[0].numel() for _, tensor in offsets_of(self.inputs).values()]
         every = torch.arange(self.batch, device=positions.device)
         sample = torch.cat([every.repeat_interleave(n) for n in many])[positions]
-        for axis, size in enumerate(positions.shape):
-            if not size or size % self.batch:
-                continue
-            parts = size // self.batch  # sentences of a document, say, one below the other
-            along = every.repeat_interleave(parts).view(-1, *[1] * (positions.dim() - axis - 1))
+        sizes = list(enumerate(positions.shape))
+        whole = [(axis, 1) for axis, size in sizes if size == self.batch]
+        parts = [(axis, size // self.batch) for axis, size in sizes if size and size % self.batch == 0]
+        for axis, each in (*whole, *parts):  # sentences of a document, say, one below the other
+            along = every.repeat_interleave(each).view(-1, *[1] * (positions.dim() - axis - 1))
             if bool(((sample == along) | (positions < 0)).all()):
-                return Lie(axis, parts)
+                return Lie(axis, each)
         return Lie()
 
     # ---- layers ----
