@@ -411,7 +411,7 @@ if __name__ == "__main__":
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--many", type=int, default=50)
     parser.add_argument("--few", type=int, default=16, help="samples for slow methods and other packages")
-    parser.add_argument("--without", default="", help="methods to leave out, such as slow ones, by commas")
+    parser.add_argument("--without", default="", help="methods to leave out, such as slow ones, by semicolons")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     tables = []
@@ -421,7 +421,7 @@ if __name__ == "__main__":
         except (InputError, StopIteration) as error:
             print(f"{name} is left out: {error or 'its files are not in ' + str(given.data)}")
             continue
-        left_out = given.without.split(",")
+        left_out = given.without.split(";")
         peers = PEERS[name]() if given.few and name in PEERS else {}
         methods = {**bench.methods, **peers, "random": RandomMap(SEED)}
         bench = bench._replace(methods={n: how for n, how in methods.items() if n not in left_out})
