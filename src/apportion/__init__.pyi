@@ -6,7 +6,13 @@ from .core.classifier import Classifier as Classifier
 from .core.inputs import held as held
 from .core.target import Contrast as Contrast
 from .core.target import Neuron as Neuron
+from .domains.answers import Answer as Answer
+from .domains.frames import Tabular as Tabular
+from .domains.language import LanguageModel as LanguageModel
+from .domains.language import Question as Question
 from .domains.raw_text import RawText as RawText
+from .domains.remote import Remote as Remote
+from .domains.sentences import sentences as sentences
 from .engines.masking.binned import Quartiles as Quartiles
 from .engines.masking.partitions import Channels as Channels
 from .engines.masking.partitions import Columns as Columns
@@ -61,6 +67,7 @@ from .methods.contracts import Partition as Partition
 from .methods.contracts import Rule as Rule
 from .methods.contracts import Test as Test
 from .methods.explain import explain as explain
+from .methods.explain import forecast as forecast
 from .methods.gradients.attention import AttentionWeights as AttentionWeights
 from .methods.gradients.cam import GradCAM as GradCAM
 from .methods.gradients.cam import GradCAMPlusPlus as GradCAMPlusPlus

@@ -674,7 +674,7 @@ def folders(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize("kind", ["TokenClassification", "CausalLM", "QuestionAnswering", "MaskedLM"])
+@pytest.mark.parametrize("kind", ["TokenClassification", "QuestionAnswering", "MaskedLM"])
 def test_folders_with_another_head_are_refused_by_what_they_hold(tmp_path, kind):
     transformers = pytest.importorskip("transformers")
     sizes = {"vocab_size": 11, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}

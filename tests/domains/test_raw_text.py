@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import re
+import unicodedata
 
 import numpy as np
 import pytest
@@ -150,3 +152,92 @@ def test_methods_with_a_gradient_say_what_to_take_instead():
         ap.explain(pipeline(), TEXT, "ig")
     with pytest.raises(InputError, match=r"a text for a function of texts goes to apportion\.explain"):
         ap.KernelSHAP()(pipeline().predict_proba, [TEXT])
+
+
+MESSAGES = [{"role": "system", "content": "Be  kind."}, {"role": "user", "content": "Is it good?"}]
+OF_MANY_SCRIPTS = [
+    "今日は雨です。明日は晴れ！",
+    "วันนี้ฝนตก ที่นี่",
+    "هذا فِيلْمٌ جيّد، نعم؟",
+    "یک فیلم می\u200cخواهم",
+    "👩‍👩‍👧‍👦 and 🏳️‍🌈 👍🏽 e\u0301te\u0301",
+    "यह फ़िल्म अच्छी है।",
+]
+SPLITS = {"words": None, "each character": r"(?s:.)", "runs": r"\w+", "sentences": ap.sentences, "list": list}
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+@given(
+    st.one_of(
+        st.sampled_from(OF_MANY_SCRIPTS),
+        st.text(st.sampled_from("".join(OF_MANY_SCRIPTS) + ". \n"), min_size=1),
+    )
+)
+def test_pieces_are_of_the_text_in_order_and_none_begins_with_a_mark_or_within_a_sign(split, text):
+    if not re.search(r"\w", text):
+        return
+    encode = ap.RawText(split=split)
+    ids, features = encode(text)
+    assert encode.texts(ids) == [text]
+    assert "".join(features.tokens) == text
+    place = 0
+    for name in features.names:
+        place = text.index(name, place)
+        assert place == 0 or text[place - 1].isspace() or unicodedata.category(name[0])[0] != "M"
+        assert place == 0 or text[place - 1] not in "\u200c\u200d" or name[0].isspace()
+        place += len(name)
+        after = text[place : place + 1]
+        assert name[-1].isspace() or after not in list("\u200c\u200d\ufe0f🏽")
+    assert re.sub(r"\s", "", "".join(features.names)) == re.sub(r"\s", "", text) or split == r"\w+"
+
+
+def test_a_sign_of_several_characters_is_one_piece():
+    def pieces(text, split):
+        return ap.RawText(split=split)(text)[1].names
+
+    assert pieces("👩‍👩‍👧‍👦 e\u0301te\u0301", r"(?s:\S)") == ("👩‍👩‍👧‍👦", "e\u0301", "t", "e\u0301")
+    assert pieces("یک می\u200cخواهم", None) == ("یک", "می\u200cخواهم")
+    assert pieces("अच्छी", list) == ("अ", "च्", "छी")
+    assert pieces("a\u0301b", "\u0301|b") == ("a\u0301", "b")
+
+
+def test_sentences_end_where_their_signs_say():
+    assert ap.sentences("Dr. Who, J. Smith, e.g. 3.5 m! He left... did he? No.") == [
+        "Dr. Who, J. Smith, e.g. 3.5 m!", "He left... did he?", "No.",
+    ]  # fmt: skip
+    assert ap.sentences("今日は雨。「本当！」そう？はい") == ["今日は雨。", "「本当！」", "そう？", "はい"]
+    assert ap.sentences("यह है। वह है। هل؟ نعم") == ["यह है।", "वह है।", "هل؟", "نعم"]
+    assert ap.sentences("a heading\n\nwrapped\nlines ") == ["a heading", "wrapped\nlines"]
+    text = "Dull.  Slow, but warm! 良い。"
+    names, values = ap.explain(
+        ap.RawText(split=ap.sentences).classifier(lambda texts: [float(len(t)) for t in texts]),
+        text,
+        "kernelshap",
+    ).relevance()
+    assert names == ("Dull.", "Slow, but warm!", "良い。")
+    assert values.tolist() == pytest.approx([5, 17, 4])
+
+
+def test_a_function_of_chat_messages_is_given_them_with_their_roles():
+    asked = []
+
+    def letters(many):
+        asked.extend(many)
+        return [float(sum(len(turn["content"]) for turn in turns)) for turns in many]
+
+    explained = ap.explain(letters, MESSAGES, "kernelshap")
+    names, values = explained.relevance()
+    assert names == ("Be", "kind", ".", "Is", "it", "good", "?")
+    assert values.tolist() == pytest.approx([2, 6, 1, 2, 3, 5, 1])
+    assert asked[0] == MESSAGES
+    assert all([turn["role"] for turn in turns] == ["system", "user"] for turns in asked)
+    assert explained.features[0].text == "system: Be  kind.\n\nuser: Is it good?"
+    for bad in (
+        [{"role": "user"}],
+        [{"role": "user", "content": 3}],
+        [{"role": "u", "content": "a", "name": "b"}],
+    ):
+        with pytest.raises(InputError, match=r"message 0 is .*; accepted: a list of chat messages"):
+            ap.explain(letters, bad, "occlusion")
+    with pytest.raises(InputError, match="the messages hold no piece that may be hidden"):
+        ap.explain(letters, [{"role": "user", "content": " "}], "occlusion")

@@ -61,9 +61,9 @@ def load_model(model: Any, device: str | None) -> Any:
     """A model by name, moved to the device (default: CUDA where there is one); any other as it is."""
     if not isinstance(model, str | Path):
         return model
-    from apportion.models import load
+    from apportion.models import load_classifier
 
-    classifier = load(model)
+    classifier = load_classifier(model)
     if isinstance(classifier.model, torch.nn.Module):
         classifier.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return classifier

@@ -96,9 +96,9 @@ def photos(run: Run, model: Classifier | None = None) -> tuple[Callable[[int], P
         if model is None:
             if not (named.model and named.data):
                 return lambda _: None, " The pictures are not shown: model and data were given in memory."
-            from apportion.models import load
+            from apportion.models import load_classifier
 
-            model = load(named.model)
+            model = load_classifier(named.model)
         source = open_source(named.data, named.domain, named.column, named.id_column)
         listing = run.folder / f"inputs-{named.data_fingerprint[:12]}.txt"
         if isinstance(source, Files) and listing.exists():  # the files as they were then

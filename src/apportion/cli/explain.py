@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -46,6 +46,10 @@ Layer = Annotated[str | None, typer.Option(help="Explain the output of this modu
 Row = Annotated[
     int, typer.Option(min=0, help="The row of a table, or the sample of a tensor, counted from 0.")
 ]
+Prompt = Annotated[
+    str | None,
+    typer.Option(help="Explain the answer of a language model to this; - for a text on standard input."),
+]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
 
 
@@ -81,6 +85,27 @@ def explain(
         typer.Option(help="Write page, picture and explanation into this folder.  [pictures: apportion-out]"),
     ] = None,
     max_remainder: MaxRemainder = None,
+    prompt: Prompt = None,
+    answer: Annotated[
+        str | None, typer.Option(help="The answer to explain. Default: the model writes one.")
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of an answer that the model writes.")
+    ] = 20,
+    contrast: Annotated[str | None, typer.Option(help="Explain why the answer rather than this.")] = None,
+    unit: Annotated[
+        str, typer.Option(help="What is a feature of the prompt: token, word, sentence, passage or turn.")
+    ] = "word",
+    score: Annotated[
+        str,
+        typer.Option(
+            help='"log-probability", "logit", "probability" or "logit of probability" of the answer.'
+        ),
+    ] = "log-probability",
+    chat: Annotated[
+        bool,
+        typer.Option("--chat", help="Give the prompt as the message of a user, through the chat template."),
+    ] = False,
 ) -> None:
     """Explain one decision. Without INPUT: a sentence and a photo, by three methods.
 
@@ -89,9 +114,14 @@ def explain(
     apportion explain photo.jpg --method gradcam --target "tiger cat"
     apportion explain rows.csv --row 3 --method "IntegratedGradients(nodes=64)" --json
     apportion explain "not a bad film" --method ih --html pairs.html
+    apportion explain --model FOLDER --prompt "The capital of France is" --max-new-tokens 5
     """
     with one_line_errors(quiet=as_json):
-        if given is None:
+        if prompt is None and (answer is not None or contrast is not None or chat):
+            raise InputError("--answer, --contrast and --chat go with --prompt, for a language model")
+        if prompt is not None and given is not None:
+            raise InputError("an INPUT and --prompt were given; accepted: one of them")
+        if given is None and prompt is None:
             from apportion.cli import _demo as demo
 
             if as_json or png or layer or model or target:
@@ -103,16 +133,30 @@ def explain(
             )
         if png is not None and png.suffix.lower() != ".png":
             raise InputError(f"--png is {str(png)!r}; accepted: a name that ends in .png")
-        what = _recognise(given)
-        if out is None and what.kind == "image" and not (as_json or html or png):
-            out = OUT
-        ready, explanations = _explain(what, model, [method], target, layer, row)
-        explanation = explanations[0]
+        if prompt is not None:
+            from apportion.pipeline.given import Given, read_prompt
+
+            what = Given("text", read_prompt(prompt), prompt)
+            asked = {
+                "answer": answer,
+                "unit": unit,
+                "score": score,
+                "contrast": contrast,
+                "max_new_tokens": max_new_tokens,
+            }
+            name, explanation = _explain_answer(what.raw, model, method, target, layer, chat, asked)
+        else:
+            assert given is not None
+            what = _recognise(given)
+            if out is None and what.kind == "image" and not (as_json or html or png):
+                out = OUT
+            ready, explanations = _explain(what, model, [method], target, layer, row)
+            name, explanation = ready.classifier.name, explanations[0]
         console = make_console()
         if not as_json:
             from apportion.display import terminal
 
-            terminal.show(explanation, console, ready.classifier.name)
+            terminal.show(explanation, console, name)
         if out is not None:
             stem = _stem(what, explanation)
             html, png = html or out / f"{stem}.html", png or out / f"{stem}.png"
@@ -211,6 +255,22 @@ def _explain(
         from apportion.pipeline.prepared import explain_given
 
         return explain_given(what, model, methods, target, layer, row)
+
+
+def _explain_answer(
+    prompt: str,
+    model: str | None,
+    method: str,
+    target: str | None,
+    layer: str | None,
+    chat: bool,
+    asked: dict[str, Any],
+) -> tuple[str, Result]:
+    with _status():
+        from apportion.pipeline.answers import explain_prompt
+
+        given: Any = [{"role": "user", "content": prompt}] if chat else prompt
+        return explain_prompt(given, model, method, target, layer, **asked)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def call_model(model: Model, inputs: Inputs) -> Any:
         refused = _ids_refused(model, inputs, str(error))
         if refused is not None:
             raise InputError(refused) from error
-        error.add_note(f"the model was called with {_described(inputs)}")
+        error.add_note(f"the model was called with {_described(inputs)}{_too_long(model, inputs)}")
         raise
 
 
@@ -57,6 +57,19 @@ def _called(model: Model, inputs: Inputs) -> Any:
     if isinstance(inputs, Tensor):
         return model(inputs)
     return model(*inputs) if isinstance(inputs, tuple) else model(**inputs)
+
+
+def _too_long(model: Model, inputs: Inputs) -> str:
+    """What the configuration of a model of texts says of its length, where the ids are longer."""
+    ids = [t for key, t in keyed(inputs) if key in (None, 0, "input_ids") and not t.is_floating_point()]
+    behind = (getattr(one, "config", None) for one in modules_behind(model))
+    limits = [
+        most for one in behind if isinstance(most := getattr(one, "max_position_embeddings", None), int)
+    ]
+    longest = max((t.shape[1] for t in ids if t.dim() == 2), default=0)
+    if not limits or longest <= min(limits):
+        return ""
+    return f"; its configuration takes at most {min(limits)} tokens"
 
 
 def _static_batch(model: Model, error: Exception) -> int | None:

@@ -30,7 +30,8 @@ class Classifier:
         labels (tuple of str): Names of the classes.
         domain (str): "text", "image" or "tabular".
         name (str): What a person calls it.
-        mask (int, default None): Token id that stands for a hidden word (text only); None: there is none.
+        mask (int or Tensor, default None): What stands for what is hidden: the id of a token, or rows of data,
+            (rows, …) like encoded inputs, of which hidden columns take their values; None: nothing is known.
         panels (callable, default None): `panels(raw, target=None, top=10)` gives the reasons of a decision as plain
             data, where these are patches of training pictures (`ProtoPNet.panels`); None: they are not.
     """
@@ -40,7 +41,7 @@ class Classifier:
     labels: tuple[str, ...]
     domain: Literal["text", "image", "tabular"]
     name: str
-    mask: int | None = None
+    mask: int | Tensor | None = None
     panels: Callable[..., list[dict[str, Any]]] | None = None
 
     def __repr__(self) -> str:
@@ -85,13 +86,16 @@ class Classifier:
             return not any(word in str(error) for word in ("dtype", "scalar type", "tensor(double)"))
         return True
 
-    def prepared(self, raw: Any) -> tuple[Inputs, Features]:
-        """What `encoded` gives, on the device of the model."""
+    def prepared(self, raw: Any) -> tuple[Inputs, tuple[Features, ...]]:
+        """What `encoded` gives, on the device of the model; of several rows for an encoding that takes `several`."""
+        several = getattr(self.encode, "several", None)
+        if several is not None:
+            return several(raw)  # type: ignore[no-any-return]
         inputs, features = self.encoded(raw)
         weight = next(self.model.parameters(), None) if isinstance(self.model, nn.Module) else None
         if weight is not None:
             inputs = map_tensors(inputs, lambda t: t.to(weight.device))
-        return inputs, features
+        return inputs, (features,)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if args and isinstance(args[0], str | Path | list):

@@ -87,7 +87,10 @@ def checked_inputs(inputs: Any, missing: bool = False) -> Inputs:
     ):
         shapes = [tuple(t.shape) for _, t in items]
         raise InputError(
-            f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample"
+            f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample; a graph is "
+            "one sample x[None] for lambda rows: torch.cat([model(row, edges) for row in rows])"
+            if len(shapes) > 1 and all(len(shape) > 0 for shape in shapes)
+            else f"inputs have shapes {shapes}; accepted: one batch dimension in common, at least one sample"
         )
     for key, tensor in explained:
         if not all_finite(tensor) and not (missing and not bool(tensor.isinf().any())):

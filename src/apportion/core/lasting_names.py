@@ -95,7 +95,11 @@ _SINCE = {
 } | _RENAMED
 
 # Caches, which say nothing of what a thing is, but were in the fingerprints of 85d223a as they were at first.
-CACHES: dict[str, dict[str, Any]] = {_SINCE["Quartiles"]: {"_ordered": {}}}
+# Nor does how often and how fast a function is asked.
+CACHES: dict[str, dict[str, Any]] = {
+    _SINCE["Quartiles"]: {"_ordered": {}},
+    "apportion.Remote": dict.fromkeys(("cache", "budget", "batch", "threads", "retries", "wait")),
+}
 
 
 def lasting_name(of: Any) -> str:

@@ -3,7 +3,8 @@ also said in numbers, so that nothing is lost in a pipe."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,9 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from apportion.display.answers import answer, answer_of, in_one_line
 from apportion.display.views import AGAINST, FOR, HeatView, TextView, View, scale_of, view
+from apportion.results.explanation import Explanation
 from apportion.results.ledger import CAUSES, Ledger
 from apportion.results.result import Result, decision
 from apportion.results.scores import Scores
@@ -29,10 +32,15 @@ Pixels = npt.NDArray[np.float64]
 
 
 def show(explanation: Result, console: Console, name: str, index: int = 0) -> None:
-    """Print the decision, the picture of why, and the balance."""
-    console.print(heading(explanation, name, index))
-    console.print(Padding(body(explanation, console, index), (1, 0)))
-    console.print(Text(explanation.account(index), style="bold"), soft_wrap=True)
+    """Print the decision, the picture of why, and the balance; of an answer that of each token."""
+    noted = answer_of(explanation)
+    several = noted is not None and isinstance(explanation, Explanation) and len(explanation) > 1
+    console.print(heading(explanation, name, index) if noted is None else said(noted, name, explanation))
+    console.print(
+        Padding(answer(explanation) if several else body(explanation, console, index), (1, 0))  # type: ignore[arg-type]
+    )
+    if not several:
+        console.print(Text(explanation.account(index), style="bold"), soft_wrap=True)
     for told in explanation.warnings:
         console.print(Text(f"warning: {told}", style="yellow"), soft_wrap=True)
     ledger = getattr(explanation, "ledger", None)
@@ -52,6 +60,17 @@ def heading(explanation: Result, name: str, index: int = 0) -> Text:
         text.append(f", probability {made.probability:.1%}")
     if target != made.label:
         text.append(f"; explained: {target}")
+    return text
+
+
+def said(noted: Mapping[str, Any], name: str, explanation: Result) -> Text:
+    """What a language model answered, and what of it is explained if it is not each token."""
+    text = Text.assemble((f"{name}: ", "dim"), (in_one_line("".join(noted["pieces"])), "bold"))
+    if len(explanation) == 1:
+        score = float(explanation.output[0, 0])
+        text.append(
+            f"\n{noted['score']} of {explanation.label(0)!r}: {format_number(score, abs(score))}", "dim"
+        )
     return text
 
 

@@ -174,12 +174,15 @@ def encode_words(text: str, vocabulary: Vocabulary) -> tuple[Tensor, TextFeature
     return torch.tensor([ids]), features
 
 
-def encode_subwords(text: str, tokenizer: Any) -> tuple[dict[str, Tensor], TextFeatures]:
+def encode_subwords(
+    text: str, tokenizer: Any, special: bool = True
+) -> tuple[dict[str, Tensor], TextFeatures]:
     """What a Hugging Face model takes (a batch of one), and where its tokens stand in the text.
 
     `TextFeatures.words` merges sub-words: tokens are of one word if the tokenizer says so and no white
     space is between them. A text beyond the model's length is an error, never cut.
-    A tokenizer without offsets ("slow") has its tokens searched for in the text.
+    A tokenizer without offsets ("slow") has its tokens searched for in the text. Without `special` it adds no tokens
+    of its own, as to a text that has them already.
     """
     check_text(text)
     fast = tokenizer.is_fast
@@ -187,6 +190,7 @@ def encode_subwords(text: str, tokenizer: Any) -> tuple[dict[str, Tensor], TextF
         text,
         truncation=False,
         padding=False,
+        add_special_tokens=special,
         return_offsets_mapping=fast,
         verbose=False,  # its own warning about length; ours is an error
     )
@@ -199,11 +203,10 @@ def encode_subwords(text: str, tokenizer: Any) -> tuple[dict[str, Tensor], TextF
         spans = [_trim(text, *span) for span in encoding.pop("offset_mapping")]
         labels = encoding.word_ids(0)
     else:
-        special = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
-        spans = _find(text, tokens, special, tokenizer)
+        own = tokenizer.get_special_tokens_mask(ids, already_has_special_tokens=True)
+        spans = _find(text, tokens, own, tokenizer)
         labels = [
-            None if hidden else text[start].isalnum()
-            for hidden, (start, _) in zip(special, spans, strict=True)
+            None if hidden else text[start].isalnum() for hidden, (start, _) in zip(own, spans, strict=True)
         ]
     words = _words(text, labels, spans)
     if all(word is None for word in words):

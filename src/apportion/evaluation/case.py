@@ -21,6 +21,7 @@ from apportion.core.from_call import for_samples
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
+from apportion.domains.frames import read_frame
 from apportion.domains.raw_text import read_as
 from apportion.engines.masking.cut import gathered
 from apportion.engines.masking.engine import Masking
@@ -65,18 +66,19 @@ class Case:
         *,
         labels: Tensor | None = None,
         features: Sequence[Features] | None = None,
-        mask: int | None = None,
+        mask: int | Tensor | None = None,
         chunk: int | None = None,
     ) -> None:
         self.names_classes = False
-        model = read_as(model, inputs)
+        model = read_frame(read_as(model, inputs), inputs)
         if isinstance(model, Classifier):
             mask = model.mask if mask is None else mask
             if not (is_encoded(inputs) and model.is_encoded(inputs)):
                 inputs, known = model.prepared(inputs)
-                if features is not None and not (len(features) == 1 and same_input(features[0], known)):
+                alike = features is None or len(features) == len(known)
+                if not alike or not all(map(same_input, features or (), known)):
                     raise InputError("the explanation is of another input than the one given")
-                features = (known,) if features is None else features
+                features = known if features is None else features
             self.names_classes = len(model.labels) > 1
             model = model.model
         self.model: Model = model
@@ -245,7 +247,7 @@ def score_map(
     *,
     labels: Tensor | None = None,
     features: Sequence[Features] | None = None,
-    mask: int | None = None,
+    mask: int | Tensor | None = None,
     chunk: int | None = None,
 ) -> Scores:
     """Run this test on a map of these inputs.

@@ -35,7 +35,7 @@ def compare(
     *,
     labels: Tensor | None = None,
     features: Sequence[Features] | None = None,
-    mask: int | None = None,
+    mask: int | Tensor | None = None,
     chunk: int | None = None,
     replacements: Sequence[Replacement] | None = None,
     seed: int = 0,

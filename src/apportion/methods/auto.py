@@ -50,11 +50,11 @@ class Auto:
         target: Target = None,
         *,
         features: Sequence[Features] | None = None,
-        mask: int | None = None,
+        mask: int | Tensor | None = None,
     ) -> Explanation:
         known = {name: it for name, it in (("features", features), ("mask", mask)) if it is not None}
         refused: list[InputError] = []
-        for method, why in _candidates(model, inputs, self.at):
+        for method, why in _candidates(model, inputs, self.at, mask):
             asked = signature(method).parameters
             try:
                 made = method(
@@ -70,7 +70,9 @@ class Auto:
         raise refused[0]
 
 
-def _candidates(model: Model, inputs: Any, at: str | Sequence[str] | None) -> Iterator[tuple[Any, str]]:
+def _candidates(
+    model: Model, inputs: Any, at: str | Sequence[str] | None, mask: int | Tensor | None
+) -> Iterator[tuple[Any, str]]:
     """Methods in the order of the bench, and what speaks for each."""
     if at is not None:
         yield DeepLIFT(at=at), "it explains layers, and it adds up"
@@ -80,6 +82,8 @@ def _candidates(model: Model, inputs: Any, at: str | Sequence[str] | None) -> It
     modules = [module for one in modules_behind(model) for module in one.modules()]
     if isinstance(inputs, Tensor) and inputs.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in modules):
         yield LRP(bias="place"), "as faithful as any on convolutional networks, clear, and it adds up"
-    if not isinstance(inputs, np.ndarray):
+    if not isinstance(inputs, np.ndarray) and not isinstance(
+        mask, Tensor
+    ):  # of a frame, numbers are but codes
         yield DeepLIFT(), "faithful on networks, and it adds up"
     yield KernelSHAP(), "its values add up, and it needs no gradient"

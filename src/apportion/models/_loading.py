@@ -24,6 +24,7 @@ from torch import nn
 
 from apportion.core.classifier import Classifier
 from apportion.domains.image import ImagePreparation, from_processor
+from apportion.domains.language import LanguageModel
 from apportion.domains.text import encode_subwords
 from apportion.errors import InputError, did_you_mean
 
@@ -32,7 +33,7 @@ WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<factory>[A-Za-z_][\w.]*)")
 
 
-def load_own(name: str, shipped: Sequence[str]) -> Classifier:
+def load_own(name: str, shipped: Sequence[str]) -> Classifier | LanguageModel:
     """What `name` says: see `apportion.models.load`."""
     path = Path(name)
     if name.startswith(HUB):
@@ -64,7 +65,7 @@ def load_own(name: str, shipped: Sequence[str]) -> Classifier:
 # ---- a factory ----
 
 
-def from_factory(place: str, factory: str) -> Classifier:
+def from_factory(place: str, factory: str) -> Classifier | LanguageModel:
     """Call a factory in a module (found from the working directory too) or in a file (beside its siblings).
 
     A module that it returns is put into eval mode and takes pictures as `wrap_bare_model` says.
@@ -99,8 +100,8 @@ def from_factory(place: str, factory: str) -> Classifier:
     return found
 
 
-def _classifier(made: Any, name: str) -> Classifier | None:
-    if isinstance(made, Classifier):
+def _classifier(made: Any, name: str) -> Classifier | LanguageModel | None:
+    if isinstance(made, Classifier | LanguageModel):
         return made
     if isinstance(made, nn.Module):
         return wrap_bare_model(made.eval(), name)
@@ -201,9 +202,9 @@ def from_saved(path: Path) -> Classifier:
 # ---- Hugging Face ----
 
 
-def from_hugging_face(name: str, network: bool) -> Classifier:
-    """A text or image classifier with its tokenizer or image processor, from a folder (or, with `network`, by
-    its name on the hub). Code that comes with a model is never run."""
+def from_hugging_face(name: str, network: bool) -> Classifier | LanguageModel:
+    """A text or image classifier with its tokenizer or image processor, or a language model with its tokenizer, from a
+    folder (or, with `network`, by its name on the hub). Code that comes with a model is never run."""
     try:
         transformers: Any = importlib.import_module("transformers")
     except ImportError:
@@ -215,6 +216,8 @@ def from_hugging_face(name: str, network: bool) -> Classifier:
     with _one_line(what):
         config = transformers.AutoConfig.from_pretrained(name, **options)
     heads = " ".join(getattr(config, "architectures", None) or ())
+    if any(head in heads for head in _WRITERS):
+        return _language_model(transformers, config, name, options)
     _refuse_other_heads(what, heads)
     text, image = (
         type(config) in kind._model_mapping
@@ -240,16 +243,34 @@ def from_hugging_face(name: str, network: bool) -> Classifier:
     return _with_preparation(model.eval(), domain, labels, name, options)
 
 
+# Heads of models that write texts.
+_WRITERS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForSeq2SeqLM")
+
 _OTHER_HEADS = {
     "ForTokenClassification": "a class for each token",
-    "ForCausalLM": "a language model, which predicts the next token",
-    "LMHeadModel": "a language model, which predicts the next token",
     "ForMaskedLM": "a language model, which predicts masked tokens",
-    "ForConditionalGeneration": "a sequence to sequence model",
-    "ForSeq2SeqLM": "a sequence to sequence model",
     "ForQuestionAnswering": "a model that marks answers in a text",
     "ForMultipleChoice": "a model that chooses among texts",
 }
+
+
+def _language_model(transformers: Any, config: Any, name: str, options: dict[str, Any]) -> LanguageModel:
+    """A causal or an encoder-decoder model of texts with its tokenizer."""
+    what = f"model {name!r}"
+    kinds = (transformers.AutoModelForCausalLM, transformers.AutoModelForSeq2SeqLM)
+    decodes = bool(getattr(config, "is_encoder_decoder", False))
+    if type(config) not in kinds[decodes]._model_mapping:
+        raise InputError(f"{what} is a {config.model_type}; accepted: models that write a text from a text")
+    with _one_line(what), _no_progress_bars(transformers.utils.logging):
+        model, report = kinds[decodes].from_pretrained(
+            name, config=config, output_loading_info=True, **options
+        )
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise InputError(f"{what} has no trained weights for {missing}; accepted: a trained language model")
+    with _one_line(f"the tokenizer of {name!r}"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+    return LanguageModel(model.eval(), tokenizer, name)
 
 
 def _refuse_other_heads(what: str, heads: str) -> None:

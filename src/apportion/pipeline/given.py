@@ -75,6 +75,11 @@ def recognise(text: str) -> Given:
     return Given("text", text, text)
 
 
+def read_prompt(text: str) -> str:
+    """A prompt as it is, or what stands on standard input for "-"."""
+    return _decode(sys.stdin.buffer.read(), "standard input") if text == "-" else text
+
+
 def read_tensors(path: Path, row: int = 0) -> Inputs:
     """Sample `row` of the tensor, or tuple or dict of tensors, in a .npy, .pt or .safetensors file.
 

@@ -22,7 +22,7 @@ from apportion.errors import InputError
 from apportion.evaluation.case import Case
 from apportion.evaluation.reference_maps import target_of
 from apportion.methods.explain import class_number, explain_encoded
-from apportion.models import SHIPPED, load
+from apportion.models import SHIPPED, load_classifier
 from apportion.pipeline.given import DEFAULT_MODEL, Given, read_tensors
 from apportion.results.explanation import Explanation
 from apportion.results.result import Result
@@ -38,7 +38,7 @@ def explain_given(
 ) -> tuple[Prepared, list[Result]]:
     """The input ready for its model, and one explanation of it by each method."""
     made = [
-        _at_layer(from_repr(name), layer) for name in methods
+        at_layer(from_repr(name), layer) for name in methods
     ]  # a wrong name is told before a model is loaded
     ready = _load_and_prepare(what, model, target, row)
     return ready, [ready.explain(method, target) for method in made]
@@ -73,7 +73,7 @@ def _load_and_prepare(what: Given, model: str | None, target: str | None, row: i
     name = model or DEFAULT_MODEL.get(what.kind)
     if name is None:
         raise InputError(f"{what.name} holds tensors; say with --model which model takes them")
-    classifier = load(name)
+    classifier = load_classifier(name)
     check_target(classifier, target)
     try:
         return prepare(what, classifier, row)
@@ -136,7 +136,8 @@ def prepare(what: Given, classifier: Classifier, row: int = 0) -> Prepared:
     return Prepared(classifier, what.raw, inputs, known, {"model": classifier.name, "input": place})
 
 
-def _at_layer(method: Any, layer: str | None) -> Any:
+def at_layer(method: Any, layer: str | None) -> Any:
+    """The method, for a layer instead of the inputs if one is named."""
     if layer is None:
         return method
     settings, name = {field.name for field in fields(method)}, type(method).__name__

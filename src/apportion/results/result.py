@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from apportion.errors import InputError, check
 from apportion.results.cost import Cost
 from apportion.results.display import display
 from apportion.results.words import WARN_FROM, describe_left_over, format_number, write_share, write_sum
+
+R = TypeVar("R", bound="Result")
 
 SCHEMA = 1
 
@@ -257,6 +260,37 @@ class Result:
     def _repr_html_(self) -> str:
         html: str = display().frame(self)
         return html
+
+
+def joined(results: Sequence[R]) -> R:
+    """Results of the samples of one batch, by one method, as one."""
+    first = results[0]
+    if len(results) == 1:
+        return first
+    found: dict[str, Any] = {}
+    for name in (each.name for each in fields(first)):
+        parts = [getattr(result, name) for result in results]
+        if isinstance(parts[0], Tensor):
+            found[name] = torch.cat(parts)
+        elif name == "values":
+            whole = map(torch.cat, zip(*map(tensors_in, parts), strict=True))
+            found[name] = map_tensors(parts[0], partial(_next_of, whole))
+        elif name == "features" and parts[0] is not None:
+            found[name] = tuple(feature for part in parts for feature in part)
+        elif name == "warnings":
+            found[name] = tuple(dict.fromkeys(told for part in parts for told in part))
+        elif name == "cost":
+            found[name] = Cost(*(sum(each) for each in zip(*map(astuple, parts), strict=True)))
+        elif name == "notes":
+            found[name] = {
+                key: sum((part[key] for part in parts), ()) if isinstance(note, tuple) else note
+                for key, note in parts[0].items()
+            }
+    return replace(first, **found)
+
+
+def _next_of(tensors: Iterator[Tensor], _: Tensor) -> Tensor:
+    return next(tensors)
 
 
 def _warn_of_left_over(left_over: Tensor | None, share: float) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from apportion.display.cards import chart, sections, test_as_data
 from apportion.domains.tabular import Categorical, OrMissing, TabularPreparation
 from apportion.errors import InputError
 from apportion.evaluation.curves import WAYS, even_steps
-from apportion.models import SHIPPED, load
+from apportion.models import SHIPPED, load_classifier
 from apportion.pipeline.prepared import Prepared, check_target, prepare
 from apportion.pipeline.quick_tests import TESTS, is_testable
 from apportion.results.explanation import Explanation
@@ -40,7 +40,7 @@ class Models:
 
     def __init__(self, own: Sequence[str] = ()) -> None:
         self.names = (*own, *(name for name in SHIPPED if name not in own))
-        self._own: dict[str, Classifier] = {name: load(name) for name in own}
+        self._own: dict[str, Classifier] = {name: load_classifier(name) for name in own}
         self._loaded = dict(self._own)
         self._lock = threading.Lock()
 
@@ -49,7 +49,7 @@ class Models:
             raise InputError(f"there is no model {name!r}; there are {', '.join(self.names)}")
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = load(name)
+                self._loaded[name] = load_classifier(name)
             return self._loaded[name]
 
     def listed(self) -> list[Model]:

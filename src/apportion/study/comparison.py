@@ -18,7 +18,7 @@ from apportion.core.progress import progress
 from apportion.core.registry import from_repr
 from apportion.errors import InputError
 from apportion.evaluation.reference_maps import references
-from apportion.models import load
+from apportion.models import load_classifier
 from apportion.pipeline.given import Given
 from apportion.pipeline.prepared import Prepared, prepare
 from apportion.results.explanation import Explanation
@@ -50,7 +50,7 @@ class Outcome:
 def run(study: Study, store: Store) -> Iterator[Outcome]:
     """Run the cells of each model on each data set, or take them from the store."""
     for name in study.models:
-        model = load(name)
+        model = load_classifier(name)
         # All data are opened before anything runs: what is wrong with the last is told at once.
         pairs = [_Pair(study, store, name, model, data) for data in study.data]
         yield from (pair.outcome() for pair in pairs)

@@ -124,7 +124,7 @@ def cut(
     partition: Partition | None,
     replacement: Replacement | PerInput | None,
     features: Sequence[Features] | None,
-    mask: int | None,
+    mask: int | Tensor | None,
 ) -> list[Part]:
     """Each input tensor that can be explained, cut into features; those of several are numbered one after
     the other."""

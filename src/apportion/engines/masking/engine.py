@@ -89,13 +89,13 @@ class Masking(Subject):
         partition: Partition | Tensor | np.ndarray | None = None,
         replacement: Replacement | PerInput | tuple[Any, ...] | Mapping[str, Any] | None = None,
         features: Sequence[Features] | None = None,
-        mask: int | None = None,
+        mask: int | Tensor | None = None,
         chunk: int | None = None,
         seed: int = 0,
     ) -> None:
         if chunk is not None:
             check_whole(1, chunk=chunk)
-        if mask is not None:
+        if mask is not None and not isinstance(mask, Tensor):
             check_whole(0, mask=mask)
         check_whole(0, seed=seed)
         if isinstance(inputs, np.ndarray) and inputs.dtype == bool:  # a table of yes and no, and no mask
@@ -138,6 +138,7 @@ class Masking(Subject):
         one = max(sum(part.x[0].numel() for part in self.parts), -(-self._largest.numbers // self.batch))
         self._any_chunk = chunk is None
         fitting = rows_a_chunk(one, self.parts[0].x.device, self.numpy)
+        fitting = getattr(self.model, "rows_at_once", None) or fitting
         self.chunk = fitting if chunk is None else chunk
 
     @cached_property
@@ -182,8 +183,24 @@ class Masking(Subject):
     # ---- what the methods ask for ----
 
     def values(self, masks: Tensor | Ordered, rows: Tensor | None = None) -> Tensor:
-        """The explained score under each mask, (batch, masks); see `scores`."""
-        return self._under(masks, rows, self._picked).squeeze(2)
+        """The explained score under each mask, (batch, masks); see `scores`. Samples that are one input, of which
+        several classes are explained, are run once under masks that they share."""
+        several = self.batch if rows is None else len(rows)
+        if several == 1 or not self._alike or not isinstance(masks, Tensor) or masks.dim() != 2:
+            return self._under(masks, rows, self._picked).squeeze(2)
+        rows = torch.arange(self.batch) if rows is None else rows
+        scores = self._under(masks, rows[:1], lambda scores, _: scores)[0]  # (masks, classes)
+        wanted = classes_of(self.resolved)[rows.to(self.resolved.device)]  # type: ignore[arg-type,union-attr]
+        return scores.index_select(1, wanted).T
+
+    @cached_property
+    def _alike(self) -> bool:
+        """Whether all samples are one input, and a class of each is explained."""
+        if self.places is not None or not isinstance(self.resolved, Tensor) or self.draws > 1:
+            return False
+        random = any(part.replacement.random for part in self.parts)
+        cut_alike = all(_same_rows(part.labels) and _same_rows(part.prepared) for part in self.parts)
+        return not random and cut_alike and all(map(_same_rows, tensors_in(self.inputs)))
 
     def _picked(self, scores: Tensor, samples: Tensor) -> Tensor:
         """The explained score of rows of these samples, (rows, 1)."""
@@ -401,6 +418,10 @@ class Masking(Subject):
             return tensor
 
         return nullcontext() if self.neuron is None else taking(self.model, (self.neuron.layer,), take)
+
+
+def _same_rows(tensor: Tensor) -> bool:
+    return bool((tensor == tensor[:1]).all())
 
 
 def _drawn_together(replacements: Sequence[Replacement]) -> list[Replacement]:

@@ -148,13 +148,16 @@ class Superpixels:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Each token is a feature; special tokens and padding, where the features of the text tell, are none.
+    """Each token is a feature, of documents (batch, sentences, tokens) as of texts; special tokens and padding, where
+    the features of the text tell, are none.
 
     >>> Tokens()(torch.tensor([[7, 8, 9]]), None).tolist()
     [[0, 1, 2]]
     """
 
     def __call__(self, x: Tensor, features: Sequence[Features] | None = None) -> Tensor:
+        if x.dim() > 2 and not x.is_floating_point() and not features:
+            return torch.arange(x[0].numel(), device=x.device).view(1, *x.shape[1:])
         _matrix(self, x)
         labels = torch.arange(x.shape[1]).repeat(x.shape[0], 1)
         for row, feature in zip(labels, features or (), strict=False):
@@ -364,10 +367,10 @@ def renumbered(labels: Tensor) -> Tensor:
 def default_partition(x: Tensor, features: Sequence[Features] | None) -> Partition:
     """Words for token ids, columns for rows, patches for whatever has a grid."""
     if not x.is_floating_point():
-        if x.dim() > 2:
+        if x.dim() > 2 and x.dtype == torch.uint8:
             raise InputError(
-                f"inputs of whole numbers have shape {tuple(x.shape)}; accepted: token ids (batch, tokens), or "
-                "pictures (batch, channels, …) of floating point numbers"
+                f"inputs of type torch.uint8 have shape {tuple(x.shape)}; accepted: pictures (batch, channels, …) of "
+                "floating point numbers, or token ids (batch, tokens) or (batch, sentences, tokens) of torch.long"
             )
         return Columns() if features and isinstance(features[0], TabularFeatures) else Words()
     return Columns() if x.dim() <= 2 else Patches()

@@ -383,8 +383,11 @@ class Delete(Replacement):
             yield from alike[left[alike].argsort(stable=True)].split(many)
 
 
-def default_replacement(x: Tensor, mask: int | None) -> Replacement:
-    """The mask token (id 0 where none is known) for token ids, zero for numbers."""
+def default_replacement(x: Tensor, mask: int | Tensor | None) -> Replacement:
+    """The mask token (id 0 where none is known) for token ids, zero for numbers, or rows of data where these are given
+    as the mask."""
+    if isinstance(mask, Tensor):
+        return Background(mask)
     return Constant(0.0) if x.is_floating_point() or mask is None else Constant(mask)
 
 

@@ -28,6 +28,24 @@ class Slot:
     layer: str | None = None
 
 
+@dataclass(frozen=True)
+class Lie:
+    """How the samples lie in a tensor that a model computes with: along `axis`, in `parts` rows each, one sample after
+    the other."""
+
+    axis: int = 0
+    parts: int = 1
+
+    def samples_first(self, tensor: Tensor) -> Tensor:
+        first = tensor.movedim(self.axis, 0)
+        return first if self.parts == 1 else first.unflatten(0, (-1, self.parts))
+
+    def as_given(self, leaf: Tensor) -> Tensor:
+        """What `samples_first` was made of."""
+        rows = leaf if self.parts == 1 else leaf.flatten(0, 1)
+        return rows.movedim(0, self.axis) if self.axis else rows
+
+
 Moved = Callable[[Tensor, Tensor, int], Tensor]
 """`moved(rows, positions, number of the lookup)`: what is added to the embeddings of token ids, for tests that explain
 a little beside the input."""
@@ -95,7 +113,10 @@ class Leaves:
                 return leaf
             if tensor.is_complex():
                 what = "the input" if key is None else f"input {key!r}"
-                raise InputError(f"{what} has type {tensor.dtype}; accepted: floating point or integers")
+                raise InputError(
+                    f"{what} has type {tensor.dtype}; accepted: floating point or integers, such as "
+                    "torch.view_as_real(x) for lambda x: model(torch.view_as_complex(x))"
+                )
             self.integers = True
             fresh = tensor.clone()
             begin = offsets[key][0]
@@ -110,9 +131,9 @@ class Leaves:
         """How many samples this pass has, which may be several times those that are explained."""
         return next(tensors_in(self.inputs)).shape[0]
 
-    def _leaf(self, tensor: Tensor, slot: Slot, axis: int = 0) -> Tensor:
-        """A leaf with the samples first, in the form in which the model gets it: with the samples at `axis`."""
-        tensor = tensor.movedim(axis, 0)
+    def _leaf(self, tensor: Tensor, slot: Slot, lie: Lie = Lie()) -> Tensor:
+        """A leaf with the samples first, in the form in which the model gets it."""
+        tensor = lie.samples_first(tensor)
         if self.given is not None:
             if len(self.made) >= len(self.given):
                 raise InputError("the model looked up more embeddings in a later pass than in the first")
@@ -123,11 +144,11 @@ class Leaves:
         leaf = self.run.explained.add(ordinary(tensor).detach().requires_grad_(self.grad))
         self.made.append(leaf)
         self.slots.append(slot)
-        handed = leaf.movedim(0, axis) if axis else leaf
+        handed = lie.as_given(leaf)
         probe = None
         if self.run.explained.probing and slot.layer is None:
             probe = torch.zeros_like(leaf).requires_grad_(self.grad)
-            self.run.explained.origins[handed] = probe.movedim(0, axis) if axis else probe
+            self.run.explained.origins[handed] = lie.as_given(probe)
         self.probes.append(probe)
         return handed
 
@@ -138,8 +159,8 @@ class Leaves:
             return rows
         if self.moved is not None:
             rows = rows + self.moved(rows, positions, len(self.made))
-        axis = self._axis_of_samples(positions)
-        handed = self._leaf(rows, Slot(None, positions=positions.movedim(axis, 0)), axis)
+        lie = self._lie_of_samples(positions)
+        handed = self._leaf(rows, Slot(None, positions=lie.samples_first(positions)), lie)
         own = positions < 0
         if not bool(own.any()):
             return handed
@@ -148,22 +169,22 @@ class Leaves:
         constant = self.run.explained.add(torch.where(own[..., None], rows.detach(), handed))
         self.run.explained.constants[constant] = own[..., None]
         if (probe := self.probes[-1]) is not None:
-            self.run.explained.origins[constant] = (probe.movedim(0, axis) if axis else probe).masked_fill(
-                own[..., None], 0
-            )
+            self.run.explained.origins[constant] = lie.as_given(probe).masked_fill(own[..., None], 0)
         return constant
 
-    def _axis_of_samples(self, positions: Tensor) -> int:
-        """The axis along which the samples of these token ids lie; 0 if there is none."""
+    def _lie_of_samples(self, positions: Tensor) -> Lie:
+        """How the samples of these token ids lie; first, each once, if that is not to be seen."""
         many = [tensor[0].numel() for _, tensor in offsets_of(self.inputs).values()]
         every = torch.arange(self.batch, device=positions.device)
         sample = torch.cat([every.repeat_interleave(n) for n in many])[positions]
         for axis, size in enumerate(positions.shape):
-            if size == self.batch:
-                along = every.view(-1, *[1] * (positions.dim() - axis - 1))
-                if bool(((sample == along) | (positions < 0)).all()):
-                    return axis
-        return 0
+            if not size or size % self.batch:
+                continue
+            parts = size // self.batch  # sentences of a document, say, one below the other
+            along = every.repeat_interleave(parts).view(-1, *[1] * (positions.dim() - axis - 1))
+            if bool(((sample == along) | (positions < 0)).all()):
+                return Lie(axis, parts)
+        return Lie()
 
     # ---- layers ----
 
@@ -202,7 +223,7 @@ class Leaves:
             slots.append(slot)
             new = leaf.movedim(0, axis)
         else:
-            new = self._leaf(settled, slot, axis)
+            new = self._leaf(settled, slot, Lie(axis))
         self.run.put(new, settled)
         return new
 

@@ -165,7 +165,8 @@ def _channels_at(model: Any, layer: str, shape: Sequence[int]) -> LayerChannels 
 
 
 def last_layer(subject: Gradients, key: Any, space: Sequence[int]) -> Found:
-    """The last layer whose output has a grid that depends on the picture `key` and that the score depends on.
+    """The last layer whose output has a grid that depends on the picture `key` and that the score depends on; one that
+    the score only reads places of, as of a segmentation's output, comes after all others.
 
     Of a network with convolutions it is most often the last of them or one that is called after it, so that nothing
     needs to be recorded before; if it is none of these, a second pass records from the first layer on.
@@ -175,6 +176,7 @@ def last_layer(subject: Gradients, key: Any, space: Sequence[int]) -> Found:
     modules = list(subject.model.named_modules())
     names = {id(module): name for name, module in modules if name}
     convolutions = [module for _, module in modules if isinstance(module, Convolution)]
+    output: Found | None = None
     for begin in (*convolutions[-1:], None):
         run = Tracing(subject.model, _picture(subject, key), Explained(waiting=begin is not None))
         score, kept = _record(subject, space, names, begin, run)
@@ -188,7 +190,12 @@ def last_layer(subject: Gradients, key: Any, space: Sequence[int]) -> Found:
             for item, gradient in reversed(list(zip(items, gradients, strict=True))):
                 if gradient is not None and bool((item.grid.of(gradient) != 0).any()):
                     warnings = () if item.reached else _unknown(item.name)
-                    return Found(item.name, item.grid, score, item.output.detach(), gradient, warnings)
+                    found = Found(item.name, item.grid, score, item.output.detach(), gradient, warnings)
+                    if not _reads_places(item.grid.of(gradient)):
+                        return found
+                    output = output or found
+    if output is not None:
+        return output
     if isinstance(subject.model, torch.fx.GraphModule | torch.jit.ScriptModule):
         raise InputError(
             "a model that was exported or scripted does not call its layers, so that none is found; accepted: the "
@@ -197,6 +204,13 @@ def last_layer(subject: Gradients, key: Any, space: Sequence[int]) -> Found:
     raise InputError(
         "no layer of the model keeps a grid of places that the score depends on; name one with layer="
     )
+
+
+def _reads_places(gradient: Tensor) -> bool:
+    """Whether each score is read off some places of one channel, by this gradient (batch, channels, …grid): then the
+    layer is the output itself, and its map the places that were asked for."""
+    met = (gradient != 0).flatten(2)
+    return met.shape[1] > 1 and bool((met.any(2).sum(1) <= 1).all()) and not bool(met.any(1).all())
 
 
 # A linear map of tokens (the keys of an attention) is a part of a layer, not its output.

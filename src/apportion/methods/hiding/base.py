@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from torch import Tensor
+
 from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
@@ -12,7 +14,7 @@ from apportion.core.settings import Told, later
 from apportion.core.target import Target
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, keep_label_map
-from apportion.engines.masking.replacements import Replacement
+from apportion.engines.masking.replacements import Background, Replacement
 from apportion.errors import check_whole
 from apportion.results.explanation import Explanation
 
@@ -48,10 +50,13 @@ class Hiding(Told):
         target: Target = None,
         *,
         features: Sequence[Features] | None = None,
-        mask: int | None = None,
+        mask: int | Tensor | None = None,
     ) -> Explanation:
-        """`features` are those of the domain, one for each sample; `mask` is the id of a mask token, which the result
-        keeps with its method."""
+        """`features` are those of the domain, one for each sample; `mask` is the id of a mask token, or rows of data to
+        take hidden values from, which the result keeps with its method."""
+        if isinstance(mask, Tensor):
+            method = self if self.replacement else replace(self, replacement=Background(mask))
+            return method(model, inputs, target, features=features)
         if mask is not None and mask != self.mask:
             check_whole(0, mask=mask)
             return replace(self, mask=mask)(model, inputs, target, features=features)

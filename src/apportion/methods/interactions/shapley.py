@@ -70,9 +70,12 @@ class ShapleyInteractions:
         baseline: Inputs | float | Background | None = None,
         groups: GroupsLike = None,
         features: Sequence[Features] | None = None,
-        mask: int | None = None,
+        mask: int | Tensor | None = None,
     ) -> Interactions:
-        """`features` and `mask` are those of the domain, of functions of texts."""
+        """`features` and `mask` are those of the domain, of functions of texts or frames."""
+        if isinstance(mask, Tensor):
+            rows, mask = Background(mask), None
+            baseline = rows if baseline is None and self.baseline == 0.0 else baseline
         approximators = _import_shapiq()
         told = {"baseline": baseline, "groups": groups}
         game = game_of(self, model, inputs, target, told, features, mask)

@@ -1,0 +1,191 @@
+"""What of a language model's answer is explained: the scores of its tokens as the classes of a model.
+
+A model of `(rows, tokens)` ids becomes one of `(rows, goals)` scores, so that whatever explains the class of a
+classifier explains a token of an answer, a span of it, or one answer rather than another.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from apportion.errors import InputError, check
+
+Kind = Literal["log-probability", "logit", "probability", "logit of probability"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Explain an answer of a language model or a part of it, as a target.
+
+    Attributes:
+        part (int, tuple of int or str, default None): A token of the answer by its number, a span of tokens `(first,
+            after the last)`, or words of the answer; None: all of it.
+        score (str, default "log-probability"): What is apportioned: "log-probability" or "logit", of several tokens
+            their sum, "probability", or "logit of probability", the log-odds of the whole part.
+        rather_than (str, default None): What might stand there instead: its score is subtracted; None: nothing is.
+        each (bool, default False): Explain each token of the part by itself.
+
+    >>> Answer("Paris", rather_than=" London")
+    Answer(part='Paris', score='log-probability', rather_than=' London', each=False)
+    """
+
+    part: int | tuple[int, int] | str | None = None
+    score: Kind = "log-probability"
+    rather_than: str | None = None
+    each: bool = False
+
+    def __post_init__(self) -> None:
+        check("score", self.score, get_args(Kind).__contains__, ", ".join(map(repr, get_args(Kind))))
+        accepted = "a token's number, (first, after the last), words of the answer, or None"
+        check("part", self.part, _is_part, accepted)
+        other = self.rather_than
+        check("rather_than", other, lambda v: v is None or isinstance(v, str), "a text, or None")
+        if other == "":
+            raise InputError("rather_than is empty; accepted: what might stand there instead, or None")
+
+    def span(self, pieces: Sequence[str]) -> tuple[int, int]:
+        """The tokens `first` to before `last` of an answer with these pieces."""
+        many = len(pieces)
+        if self.part is None:
+            return 0, many
+        if isinstance(self.part, str):
+            return _span_of_words(self.part, pieces)
+        first, last = (self.part, self.part + 1) if isinstance(self.part, int) else self.part
+        if isinstance(self.part, int) and -many <= first < 0:
+            first, last = first + many, last + many
+        if not 0 <= first < last <= many:
+            raise InputError(f"part is {self.part}, but the answer has {many} tokens, 0 to {many - 1}")
+        return first, last
+
+
+def _is_part(part: Any) -> bool:
+    if isinstance(part, tuple):
+        return len(part) == 2 and all(isinstance(i, int) and not isinstance(i, bool) for i in part)
+    return part is None or isinstance(part, str) or (isinstance(part, int) and not isinstance(part, bool))
+
+
+def _span_of_words(words: str, pieces: Sequence[str]) -> tuple[int, int]:
+    """The tokens that hold these words, where they stand first."""
+    at = "".join(pieces).find(words)
+    if at < 0 or not words.strip():
+        raise InputError(f"part is {words!r:.60}, which is not in the answer {''.join(pieces)!r:.80}")
+    at += len(words) - len(words.lstrip())
+    stop, end, inside = at + len(words.strip()), 0, []
+    for number, piece in enumerate(pieces):
+        begin, end = end, end + len(piece)
+        if begin < stop and end > at:
+            inside.append(number)
+    return inside[0], inside[-1] + 1
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One scalar that is explained: the tokens `first` to before `last` of the answer, rather than `instead`."""
+
+    first: int
+    last: int
+    score: Kind = "log-probability"
+    instead: tuple[int, ...] = ()
+
+
+class AnswerScores(nn.Module):
+    """A causal language model whose classes are `goals`.
+
+    It takes the ids of prompt and answer without the answer's last token, (rows, tokens), and after them those of
+    what a goal has instead, without its last.
+    """
+
+    def __init__(self, model: nn.Module, prompt: int, answer: Sequence[int], goals: Sequence[Goal]) -> None:
+        super().__init__()
+        self.language_model = model
+        self.prompt, self.answer, self.goals = prompt, tuple(answer), tuple(goals)
+        asked = inspect.signature(model.forward).parameters
+        self._keeps = "logits_to_keep" in asked
+        self._plain = {"use_cache": False} if "use_cache" in asked or "kwargs" in asked else {}
+        self.train(model.training)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        return self.columns(input_ids, self.next_tokens)
+
+    def for_goals(self, goals: Sequence[Goal]) -> AnswerScores:
+        """The same model with these classes."""
+        return AnswerScores(self.language_model, self.prompt, self.answer, goals)
+
+    def columns(self, ids: Tensor, next_tokens: Callable[[Tensor, int, int], Tensor]) -> Tensor:
+        """The (rows, goals) scores, by what gives the logits of the tokens after a place."""
+        whole = self.prompt + len(self.answer) - 1
+        first = min(goal.first for goal in self.goals)
+        last = max(goal.last for goal in self.goals)
+        own = next_tokens(ids[:, :whole], self.prompt - 1 + first, last - first)
+        found = []
+        for goal in self.goals:
+            here = own[:, goal.first - first : goal.last - first]
+            score = scored(here, self.answer[goal.first : goal.last], goal.score)
+            if len(goal.instead) == 1:
+                score = score - scored(here[:, :1], goal.instead, goal.score)
+            elif goal.instead:
+                begin = self.prompt + goal.first
+                other = torch.cat([ids[:, :begin], ids[:, whole : whole + len(goal.instead) - 1]], 1)
+                there = next_tokens(other, begin - 1, len(goal.instead))
+                score = score - scored(there, goal.instead, goal.score)
+            found.append(score)
+        return torch.stack(found, 1)
+
+    def next_tokens(self, ids: Tensor, first: int, many: int) -> Tensor:
+        """The logits of the `many` tokens after the places `first` and on, (rows, many, vocabulary)."""
+        return self._last(many, input_ids=ids[:, : first + many])
+
+    def _last(self, many: int, **given: Any) -> Tensor:
+        if self._keeps:
+            given["logits_to_keep"] = many
+        language_model: Any = self.language_model
+        logits: Tensor = language_model(**given, **self._plain).logits
+        return logits[:, -many:]
+
+
+class DecoderScores(AnswerScores):
+    """The same of an encoder-decoder model, which takes the ids of the prompt; what its decoder has written is held.
+
+    `start` is the token that the decoder begins with.
+    """
+
+    def __init__(self, model: nn.Module, start: int, answer: Sequence[int], goals: Sequence[Goal]) -> None:
+        super().__init__(model, 1, answer, goals)
+        instead = next((goal.instead for goal in goals if goal.instead), ())
+        self.start = start
+        written = torch.tensor([[start, *answer[:-1], *instead[:-1]]])
+        self.written: Tensor
+        self.register_buffer("written", written.to(next(model.parameters()).device), persistent=False)
+
+    def for_goals(self, goals: Sequence[Goal]) -> DecoderScores:
+        return DecoderScores(self.language_model, self.start, self.answer, goals)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        def next_tokens(ids: Tensor, first: int, many: int) -> Tensor:
+            return self._last(many, input_ids=input_ids, decoder_input_ids=ids[:, : first + many])
+
+        return self.columns(self.written.expand(len(input_ids), -1), next_tokens)
+
+
+def scored(logits: Tensor, tokens: Sequence[int], kind: Kind) -> Tensor:
+    """The (rows,) score of these tokens, of logits (rows, tokens, vocabulary).
+
+    >>> scored(torch.zeros(1, 2, 4), (3, 1), "probability")
+    tensor([0.0625])
+    """
+    logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    found = logits if kind == "logit" else logits.log_softmax(-1)
+    wanted = torch.tensor(tokens, device=logits.device).view(1, -1, 1).expand(len(logits), -1, 1)
+    total = found.gather(2, wanted).squeeze(2).sum(1)
+    if kind == "probability":
+        return total.exp()
+    if kind == "logit of probability":
+        least = torch.finfo(total.dtype).eps
+        return total - (-torch.expm1(total.clamp(max=-least))).log()
+    return total

@@ -1,0 +1,37 @@
+"""Which function of an estimator answers, and for which classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from apportion.errors import InputError
+
+_ANSWERS = ("predict_proba", "decision_function", "predict")
+
+
+def function_of(model: Any, takes: str, function: str) -> Callable[..., Any]:
+    """The model itself if it is a function, or of an estimator the first of its answers that it has. `takes` and
+    `function` say in an error what it is for, and what else is accepted."""
+    if callable(model) and not isinstance(model, type):
+        return model  # type: ignore[no-any-return]
+    answer = next((name for name in _ANSWERS if hasattr(model, name)), None)
+    if answer is None or isinstance(model, type):
+        kind = model.__name__ if isinstance(model, type) else type(model).__name__
+        raise InputError(
+            f"model is {kind}; accepted for {takes}: a Classifier, {function}, or a fitted estimator of scikit-learn"
+        )
+    if answer == "predict" and hasattr(model, "classes_"):
+        raise InputError(
+            f"model is {type(model).__name__}, which predicts classes and has no scores (neither predict_proba nor "
+            f"decision_function); accepted for {takes}: {function}"
+        )
+    return getattr(model, answer)  # type: ignore[no-any-return]
+
+
+def labels_of(function: Any) -> tuple[str, ...]:
+    """The classes of the estimator that this method is of, where it has a score for each."""
+    classes = getattr(getattr(function, "__self__", None), "classes_", ())
+    name = getattr(function, "__name__", "")
+    scored = name == "predict_proba" or (name == "decision_function" and len(classes) > 2)
+    return tuple(map(str, classes)) if scored else ()

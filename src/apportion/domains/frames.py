@@ -1,0 +1,376 @@
+"""From rows of a data frame to numbers and back: the input of an estimator or a function of frames.
+
+Numbers are what they are. Whatever else a column holds (texts, categories, dates, missing values of several kinds) goes
+by a code for its value, so that the model is given the values themselves, in columns of the user's own types, and a
+hidden column takes its value from a row of the user's own data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apportion.core.classifier import Classifier
+from apportion.core.features import TabularFeatures
+from apportion.core.numbers import is_frame, is_series, tensor_of
+from apportion.domains.estimators import function_of, labels_of
+from apportion.errors import InputError, check, nearest
+
+_WHOLE = 2.0**53  # float64 holds all whole numbers up to here
+
+
+class Tabular(Classifier):
+    """A model of data frames with rows to take the values of hidden columns from.
+
+    Explain it with rows of such a frame: `apportion.explain(Tabular(pipeline, background=train), test.iloc[[0]])`. Rows
+    are a frame, a pandas row, or a dict, with the columns of the background in any order; others are left out. Hidden
+    columns take their values *together* from each background row, and the scores are averaged: the values of
+    `KernelSHAP` add up to the score less the mean score of the background.
+
+    Args:
+        model (callable or estimator): From a frame to scores (rows, classes) or (rows,); of an estimator of
+            scikit-learn its `predict_proba`, or else its `decision_function` or `predict`.
+        background (DataFrame): Rows of the user's own data, such as those that the model was fitted on. Of an estimator
+            that knows its columns, these; else all of them.
+        rows (int, default 100): Background rows that are used, drawn once if there are more; None: all.
+        labels (sequence of str, default None): Names of the classes; None: those of the estimator.
+        name (str, default None): What a person calls it; None: that of its class or function.
+
+    Raises InputError for what is no frame, for columns named twice or missing, and for a value that a column cannot
+    hold. A value that the background does not have is given to the model as it is, but for columns of type `category`.
+
+    >>> import pandas
+    >>> frame = pandas.DataFrame({"size": [1, 3], "colour": ["red", "blue"]})
+    >>> model = Tabular(lambda rows: (rows["size"] + 10 * (rows.colour == "red")).to_numpy(), frame)
+    >>> import apportion as ap
+    >>> ap.explain(model, {"size": 5, "colour": "red"}, "kernelshap").top()
+    [('colour = red', 5.0), ('size = 5', 3.0)]
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        background: Any,
+        *,
+        rows: int | None = 100,
+        labels: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        if isinstance(model, Classifier):
+            raise InputError("model is a Classifier already; accepted: an estimator or a function of frames")
+        function = function_of(model, "a table", "a function from a frame to an array of scores")
+        frame = _checked(background, "background")
+        owner = getattr(function, "__self__", None)
+        if (known := getattr(owner, "feature_names_in_", None)) is not None:
+            frame = frame[_present(list(known), frame, "background")]
+        check(
+            "rows",
+            rows,
+            lambda v: v is None or (isinstance(v, int) and v >= 1),
+            "at least 1, or None for all",
+        )
+        given = len(frame)
+        if rows is not None and given > rows:
+            frame = frame.iloc[np.sort(np.random.default_rng(0).choice(given, rows, replace=False))]
+        encode = FrameRows.of(frame, given)
+        super().__init__(
+            model=FrameModel(function, encode),
+            encode=encode,
+            labels=labels_of(function) if labels is None else tuple(labels),
+            domain="tabular",
+            name=name or str(getattr(model, "__name__", type(model).__name__)),
+            mask=encode.numbers(frame),
+        )
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """A column of numbers (and missing ones), as they are."""
+
+    name: str
+    type: Any
+
+    def read(self, value: Any) -> float:
+        """The number of a cell; a text is read as a file has it."""
+        if _is_missing(value) or (isinstance(value, str) and value.strip().lower() in _ABSENT):
+            return math.nan
+        if isinstance(value, str) and getattr(self.type, "kind", "") == "b":
+            value = {"true": True, "false": False}.get(value.strip().lower(), value)
+        try:
+            number = float(value)
+            exact = not isinstance(value, int | np.integer) or int(number) == int(value)
+        except (TypeError, ValueError, OverflowError):
+            raise InputError(
+                f"column {self.name!r}: {value!r:.60} is no number, but the background has numbers there"
+            ) from None
+        if not exact:
+            raise InputError(f"column {self.name!r}: {value} is too large to be told from its neighbours")
+        return number
+
+    def written(self, numbers: np.ndarray) -> Any:
+        """The column of these numbers, in its own type where that holds them."""
+        pandas = _pandas()
+
+        series = pandas.Series(numbers)
+        kind = getattr(self.type, "kind", "O")
+        if kind == "b" and not np.isin(numbers[~np.isnan(numbers)], (0, 1)).all():
+            return series
+        if kind in "iub" and not isinstance(self.type, np.dtype):  # with holes: Int64, boolean, of Arrow
+            whole = np.isnan(numbers) | (numbers == np.floor(numbers))
+            return series.astype("Float64").astype(self.type) if whole.all() else series
+        if kind in "iub" and (np.isnan(numbers).any() or (numbers != np.floor(numbers)).any()):
+            return series
+        try:
+            typed = series.astype(self.type)
+            same = typed.to_numpy(np.float64, na_value=np.nan)
+        except (TypeError, ValueError, OverflowError):
+            return series
+        return typed if np.array_equal(same, numbers, equal_nan=True) else series
+
+
+@dataclass(frozen=True)
+class _Values:
+    """A column of whatever else, by codes. `known` has the value of each code that was ever given out."""
+
+    name: str
+    type: Any
+    categories: tuple[Any, ...] | None
+    known: dict[float, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def read(self, value: Any) -> float:
+        """The code of a value, which follows from the value alone."""
+        value = self._typed(value)
+        kind = type(value)
+        seal = hashlib.blake2b(
+            f"{kind.__module__}.{kind.__qualname__}:{value!r}".encode("utf-8", "surrogatepass")
+        )
+        # From 1, so that zero, a method's own choice for what is hidden, is no value; whole in float64.
+        code = float(1 + int.from_bytes(seal.digest()[:6], "big"))
+        self.known.setdefault(code, value)
+        return code
+
+    def _typed(self, value: Any) -> Any:
+        """The value as the column holds it: dates may come as texts, as files have them."""
+        pandas = _pandas()
+
+        if self.categories is not None:
+            if _is_missing(value) or value in self.categories:
+                return value
+            by_text = {str(each): each for each in self.categories}
+            text = str(value).strip()
+            if text in by_text:
+                return by_text[text]
+            if text.lower() in _ABSENT:
+                return None
+            near = nearest(text, by_text) or list(by_text)[:3]
+            raise InputError(
+                f"column {self.name!r}: {value!r:.60} is no category of it; accepted: one of {len(by_text)}, such as "
+                f"{', '.join(map(repr, near))}"
+            )
+        if isinstance(value, str) and getattr(self.type, "kind", "") in "mM" and not _is_missing(value):
+            of = pandas.Timedelta if self.type.kind == "m" else pandas.Timestamp
+            try:
+                return pandas.NaT if value.strip().lower() in _ABSENT else of(value)
+            except ValueError:
+                raise InputError(f"column {self.name!r}: {value!r:.60} is no date") from None
+        return value
+
+    def written(self, codes: np.ndarray) -> Any:
+        pandas = _pandas()
+
+        places, found = pandas.factorize(codes, use_na_sentinel=False)
+        unknown = [code for code in found if code not in self.known]
+        if unknown:
+            raise InputError(
+                f"column {self.name!r} holds no numbers, but {unknown[0]:g} was put into it; accepted: methods and "
+                "tests that hide columns and take their values from background rows"
+            )
+        values = np.empty(len(found), object)
+        values[:] = [self.known[code] for code in found]
+        try:
+            typed = pandas.Series(values, dtype=self.type)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"column {self.name!r} is of type {self.type} in the background, which does not hold what was given: "
+                f"{error}"
+            ) from None
+        return pandas.Series(typed.array.take(places))
+
+
+def _pandas() -> Any:
+    return import_module("pandas")  # whose types are not known here
+
+
+_ABSENT = frozenset({"", "na", "n/a", "null", "nan", "<na>", "nat", "none"})
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or value != value
+
+
+@dataclass(frozen=True)
+class FrameRows:
+    """From rows to numbers (rows, columns) in float64, one for each column, and back.
+
+    Attributes:
+        columns (tuple of columns): How each column is read and written.
+        about (str, default ""): Where values of hidden columns come from, in words, for the notes of a result.
+    """
+
+    columns: tuple[_Numbers | _Values, ...]
+    about: str = ""
+
+    @classmethod
+    def of(cls, frame: Any, given: int) -> FrameRows:
+        """Learn the columns of a frame, which has some of the `given` rows."""
+        columns = tuple(_column(name, frame.iloc[:, i]) for i, name in enumerate(frame.columns))
+        many = f"{len(frame)} of {given} rows" if len(frame) < given else f"{given} rows"
+        return cls(columns, many)
+
+    @property
+    def names(self) -> list[Any]:
+        return [column.name for column in self.columns]
+
+    def __call__(self, row: Any) -> tuple[Tensor, TabularFeatures]:
+        """The numbers (1, columns) of one row, and its features."""
+        numbers, features = self.several(row)
+        if len(features) != 1:
+            raise InputError(f"one row is encoded at a time, and {len(features)} were given: frame.iloc[[0]]")
+        return numbers, features[0]
+
+    def numbers(self, frame: Any) -> Tensor:
+        """The numbers (rows, columns) of a frame."""
+        read = [[column.read(value) for value in frame[column.name]] for column in self.columns]
+        return torch.tensor(read, dtype=torch.float64).T.contiguous()
+
+    def several(self, rows: Any) -> tuple[Tensor, tuple[TabularFeatures, ...]]:
+        """The numbers (rows, columns) of all rows of a frame, or of one row, and their features."""
+        names = self.names
+        if is_frame(rows):
+            frame = _checked(rows, "the rows")
+            values = [list(frame[name]) for name in _present(names, frame, "the frame")]
+        else:
+            cells = _as_dict(rows, names)
+            values = [[cells[name]] for name in _present(names, cells, "the row")]
+        read = [[column.read(v) for v in vs] for column, vs in zip(self.columns, values, strict=True)]
+        groups, called = tuple(range(len(names))), tuple(map(str, names))
+        features = tuple(
+            TabularFeatures(called, tuple(map(_text, row)), groups) for row in zip(*values, strict=True)
+        )
+        return torch.tensor(read, dtype=torch.float64).T.contiguous(), features
+
+    def frame(self, numbers: Tensor) -> Any:
+        """The frame of these numbers, in columns of the types of the background."""
+        pandas = _pandas()
+
+        array = np.ascontiguousarray(numbers.detach().cpu().double().numpy().T)
+        columns = [column.written(row) for column, row in zip(self.columns, array, strict=True)]
+        made = pandas.concat(columns, axis=1)
+        made.columns = self.names
+        return made
+
+
+def _column(name: Any, series: Any) -> _Numbers | _Values:
+    kind = getattr(series.dtype, "kind", "O")
+    categories = getattr(series.dtype, "categories", None)
+    if categories is not None:
+        return _Values(name, series.dtype, tuple(categories))
+    if kind == "c":
+        raise InputError(
+            f"column {name!r} holds complex numbers; accepted: real ones, texts, categories, dates"
+        )
+    numbers = kind in "biuf"
+    if numbers and kind in "iu":
+        present = series.dropna()
+        numbers = present.empty or float(max(abs(int(present.min())), abs(int(present.max())))) < _WHOLE
+    return _Numbers(name, series.dtype) if numbers else _Values(name, series.dtype, None)
+
+
+@dataclass(frozen=True)
+class FrameModel:
+    """A function of frames as one of numbers."""
+
+    function: Callable[[Any], Any]
+    rows: FrameRows
+
+    def __call__(self, numbers: Tensor) -> Any:
+        frame = self.rows.frame(numbers)
+        try:
+            output = self.function(frame)
+        except InputError:
+            raise
+        except Exception as error:
+            error.add_note(
+                f"the model was called with a frame of {len(frame)} rows and {frame.shape[1]} columns"
+            )
+            raise
+        told = "what the model returned for a frame"
+        scores = output if isinstance(output, Tensor) else tensor_of(told, output)
+        return scores if scores.is_floating_point() else scores.double()
+
+
+def read_frame(model: Any, inputs: Any) -> Any:
+    """The model, or one of tables if it is no torch module and is given a frame: its rows are their own background."""
+    if not is_frame(inputs) or isinstance(model, Classifier | torch.nn.Module):
+        return model
+    if len(inputs) == 1:
+        raise InputError(
+            "one row of a frame was given, and no rows to take the values of hidden columns from; accepted: "
+            "apportion.Tabular(model, background=frame)"
+        )
+    return Tabular(model, inputs)
+
+
+def _checked(frame: Any, what: str) -> Any:
+    """A pandas frame with rows, and with columns that differ in name."""
+    if hasattr(frame, "to_pandas") and not is_frame(frame):
+        frame = frame.to_pandas()
+    if not is_frame(frame):
+        raise InputError(f"{what} is {type(frame).__name__}; accepted: a data frame")
+    if not len(frame) or not len(frame.columns):
+        raise InputError(f"{what} has shape {tuple(frame.shape)}; accepted: at least one row and one column")
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"{what} names the column {twice[0]!r} twice")
+    return frame
+
+
+def _present(names: Sequence[Any], given: Any, what: str) -> list[Any]:
+    """The names, if all are there."""
+    absent = [name for name in names if name not in given]
+    if absent:
+        there = list(map(str, given))
+        near = nearest(str(absent[0]), there, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
+        raise InputError(f"{what} has no column {', '.join(map(repr, absent[:4]))}{more}{hint}")
+    return list(names)
+
+
+def _as_dict(row: Any, names: Sequence[Any]) -> Mapping[Any, Any]:
+    if is_series(row):
+        row = {name: row.iloc[i] for i, name in enumerate(row.index)}
+    if isinstance(row, Mapping):
+        return row
+    if isinstance(row, list | tuple | np.ndarray) and np.ndim(row) == 1 and len(row) == len(names):
+        return dict(zip(names, row, strict=True))
+    raise InputError(
+        f"a row is {type(row).__name__}; accepted: a frame, a pandas row, a dict, or {len(names)} values in order"
+    )
+
+
+def _text(value: Any) -> str:
+    """As a person would write it."""
+    if _is_missing(value):
+        return "missing"
+    if isinstance(value, float | np.floating):
+        return str(int(value)) if float(value).is_integer() else f"{value:.7g}"
+    return str(value).strip()

@@ -1,0 +1,386 @@
+"""A language model, and a prompt with the answer that is explained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from apportion.core.classifier import Classifier
+from apportion.core.features import TextFeatures
+from apportion.domains.answers import Answer, AnswerScores, DecoderScores, Goal
+from apportion.domains.text import check_text, encode_subwords
+from apportion.errors import InputError, check, check_whole
+
+Messages = Sequence[Mapping[str, str]]
+Unit = Literal["token", "word", "sentence", "passage", "turn"]
+
+_SENTENCE = re.compile(r".+?(?:[.!?]+[\"'”’)\]]*(?=\s|$)|[。！？]+[」』”’）]*|\n|$)", re.DOTALL)
+_PASSAGE = re.compile(r".+?(?:\n\s*\n|$)", re.DOTALL)
+
+
+@dataclass(frozen=True, repr=False)
+class LanguageModel:
+    """A language model with its tokenizer.
+
+    Attributes:
+        model (module): A causal or an encoder-decoder model of `transformers`, or one that is called like them.
+        tokenizer (tokenizer of `transformers`): Its tokenizer.
+        name (str): What a person calls it.
+    """
+
+    model: nn.Module
+    tokenizer: Any
+    name: str = "language model"
+
+    def __repr__(self) -> str:
+        return f"LanguageModel {self.name!r}: {type(self.model).__name__}"
+
+    @property
+    def decodes(self) -> bool:
+        """Whether an encoder reads the prompt, and a decoder writes the answer."""
+        return bool(getattr(getattr(self.model, "config", None), "is_encoder_decoder", False))
+
+    @property
+    def mask(self) -> int:
+        """The token that stands for a hidden one."""
+        tokenizer = self.tokenizer
+        known = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
+        return next((i for i in (*known, tokenizer.eos_token_id) if i is not None), 0)
+
+    def generate(
+        self,
+        prompt: str | Messages,
+        max_new_tokens: int = 20,
+        *,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+        **how: Any,
+    ) -> str:
+        """Write an answer to a prompt: at each step the likeliest token, or with a `seed` one that is drawn.
+
+        Args:
+            prompt (str or messages): A text, or messages such as `{"role": "user", "content": "Hello"}`.
+            max_new_tokens (int, default 20): Tokens of the answer at most.
+            stop (str or list of str, default ()): Texts before which the answer ends.
+            seed (int, default None): Draw each token, with this seed; None: take the likeliest.
+            how: What else the model's own `generate` takes, such as `temperature` or `num_beams`.
+        """
+        return self.decoded(self.generated(prompt, max_new_tokens, stop=stop, seed=seed, **how))
+
+    def generated(
+        self,
+        prompt: str | Messages,
+        max_new_tokens: int = 20,
+        *,
+        stop: str | Sequence[str] = (),
+        seed: int | None = None,
+        **how: Any,
+    ) -> tuple[int, ...]:
+        """The ids of that answer, without the token that ends it."""
+        check_whole(1, max_new_tokens=max_new_tokens)
+        read = _read(self, prompt)
+        ids = torch.tensor([read.ids], device=_device(self.model))
+        if not hasattr(self.model, "generate"):
+            raise InputError(
+                f"{type(self.model).__name__} has no generate; accepted: answer=, the text of one"
+            )
+        settings = {"do_sample": seed is not None, "pad_token_id": self.mask, **how}
+        devices = [ids.device] if ids.is_cuda else []
+        with torch.no_grad(), torch.random.fork_rng(devices, enabled=seed is not None):
+            if seed is not None:
+                check_whole(0, seed=seed)
+                torch.manual_seed(seed)
+            writer: Any = self.model
+            made = writer.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, **settings
+            )
+        found = made[0, 1 if self.decodes else len(read.ids) :].tolist()
+        special = set(self.tokenizer.all_special_ids)
+        end = next((i for i, token in enumerate(found) if token in special), len(found))
+        found = found[:end]
+        for text in (stop,) if isinstance(stop, str) else stop:
+            while text and text in self.decoded(found):
+                found = found[:-1]
+        if not found:
+            raise InputError(
+                "the model's answer is empty: it ends at once; accepted: answer=, the text of one"
+            )
+        return tuple(found)
+
+    def decoded(self, ids: Sequence[int]) -> str:
+        """The text of some tokens."""
+        text: str = self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+        return text
+
+    def question(
+        self,
+        prompt: str | Messages,
+        answer: str | Sequence[int] | None = None,
+        target: Any = None,
+        unit: Unit = "word",
+        max_new_tokens: int = 20,
+        **how: Any,
+    ) -> Question:
+        """A prompt with its answer, and what of it is explained: see `apportion.explain`."""
+        check("unit", unit, get_args(Unit).__contains__, ", ".join(get_args(Unit)))
+        read = _read(self, prompt)
+        if answer is None:
+            ids = self.generated(prompt, max_new_tokens, **how)
+        elif how:
+            raise InputError(f"{', '.join(how)} is of an answer that is generated, but answer is given")
+        else:
+            ids = _ids_of_answer(self, answer)
+        return _asked(self, read, ids, wanted_of(target), unit)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A prompt with the answer to it, ready to be explained: `classifier` has a class for each thing that is, `inputs`
+    and `features` have a row for each. `notes` say of an explanation whose answer it is of."""
+
+    classifier: Classifier
+    inputs: Tensor
+    features: tuple[TextFeatures, ...]
+    notes: dict[str, Any]
+    answer: str
+    pieces: tuple[str, ...]
+
+    def part(self, rows: slice) -> Question:
+        """The same for some of the things that are explained."""
+        scores = self.classifier.model
+        assert isinstance(scores, AnswerScores)
+        labels = self.classifier.labels[rows]
+        some = replace(self.classifier, model=scores.for_goals(scores.goals[rows]), labels=labels)
+        return replace(self, classifier=some, inputs=self.inputs[rows], features=self.features[rows])
+
+
+def wanted_of(target: Any) -> Answer:
+    """What of an answer a target names: None is each of its tokens, a number one of them, a text a part of it."""
+    if target is None:
+        return Answer(each=True)
+    if isinstance(target, Answer):
+        return target
+    if isinstance(target, bool) or not isinstance(target, int | str | tuple):
+        raise InputError(
+            f"target is {target!r:.60}; accepted for a language model: the number of a token of the answer, words of "
+            "the answer, an Answer, or None for each token"
+        )
+    return Answer(target)
+
+
+# ---- the prompt ----
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt as it was read: its tokens with the words of what may be hidden, and the parts that have a role."""
+
+    text: str
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    offsets: tuple[tuple[int, int], ...]
+    words: tuple[int | None, ...]
+    parts: tuple[tuple[str, int, int], ...]  # role, first character, after the last
+
+
+def _read(lm: LanguageModel, prompt: Any) -> _Prompt:
+    text: str
+    parts: tuple[tuple[str, int, int], ...]
+    if isinstance(prompt, str):
+        check_text(prompt)
+        text, parts = prompt, (("prompt", 0, len(prompt)),)
+    else:
+        text, parts = _filled(lm, prompt)
+    encoded, features = encode_subwords(text, lm.tokenizer, special=isinstance(prompt, str))
+    ids = encoded["input_ids"][0].tolist()
+    special = set(lm.tokenizer.all_special_ids)
+    offsets, words = list(features.offsets), list(features.words)
+    for i, (token, (start, _)) in enumerate(zip(ids, features.offsets, strict=True)):
+        if token in special or not any(begin <= start < stop for _, begin, stop in parts):
+            offsets[i], words[i] = (0, 0), None
+    tokens = features.tokens
+    while (
+        not lm.decodes and len(ids) > 1 and features.words[len(ids) - 1] is None and isinstance(prompt, str)
+    ):
+        ids.pop()  # the end of a text, after which nothing is written
+    if all(word is None for word in words[: len(ids)]):
+        raise InputError(
+            "the prompt has no word that may be hidden; accepted: a prompt with at least one word"
+        )
+    many = len(ids)
+    _check_length(lm, many)
+    return _Prompt(text, tuple(ids), tokens[:many], tuple(offsets[:many]), tuple(words[:many]), parts)
+
+
+def _filled(lm: LanguageModel, messages: Any) -> tuple[str, tuple[tuple[str, int, int], ...]]:
+    """The text that the tokenizer's template makes of messages, and where their contents stand in it."""
+    accepted = 'a text, or messages such as [{"role": "user", "content": "Hello"}]'
+    listed = isinstance(messages, Sequence) and len(messages) > 0
+    if not listed or not all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in messages):
+        raise InputError(f"prompt is {messages!r:.60}; accepted: {accepted}")
+    for message in messages:
+        check_text(message["content"])
+    if getattr(lm.tokenizer, "chat_template", None) is None:
+        raise InputError(
+            f"the tokenizer of {lm.name} has no chat template, but messages were given; accepted: a text"
+        )
+    given = [dict(message) for message in messages]
+    try:
+        text: str = lm.tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # whatever a template raises, as of roles that do not take turns
+        raise InputError(f"the chat template of {lm.name} refuses these messages: {error}") from error
+    parts, at = [], 0
+    for message in given:
+        content = message["content"].strip()
+        start = text.find(content, at)
+        if start < 0:
+            raise InputError(
+                f"the chat template of {lm.name} changes the message {content!r:.60}; accepted: messages that stay as "
+                "they are"
+            )
+        at = start + len(content)
+        parts.append((str(message["role"]), start, at))
+    return text, tuple(parts)
+
+
+def _in_units(read: _Prompt, unit: Unit) -> tuple[int | None, ...]:
+    """The feature of each token of the prompt; None for those that are never hidden."""
+    if unit == "word":
+        return read.words
+    if unit == "token":
+        return tuple(None if word is None else i for i, word in enumerate(read.words))
+    starts = sorted(begin for part in read.parts for begin in _starts(read.text, part, unit))
+    return tuple(
+        None if word is None else sum(begin <= start for begin in starts)
+        for word, (start, _) in zip(read.words, read.offsets, strict=True)
+    )
+
+
+def _starts(text: str, part: tuple[str, int, int], unit: Unit) -> Iterator[int]:
+    """Where the units of a part of the prompt begin."""
+    _, begin, stop = part
+    if unit == "turn":
+        yield begin
+        return
+    pattern = _SENTENCE if unit == "sentence" else _PASSAGE
+    for match in pattern.finditer(text[begin:stop]):
+        if match.group().strip():
+            yield begin + match.start()
+
+
+# ---- the answer ----
+
+
+def _ids_of_answer(lm: LanguageModel, answer: Any) -> tuple[int, ...]:
+    if isinstance(answer, str):
+        if not answer:
+            raise InputError(
+                "answer is empty; accepted: a text of at least one token, or None to generate one"
+            )
+        return tuple(lm.tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
+    many = _vocabulary(lm)
+    whole = isinstance(answer, Sequence) and all(isinstance(i, int) and 0 <= i < many for i in answer)
+    if not whole or not answer:
+        raise InputError(
+            f"answer is {answer!r:.60}; accepted: a text, or ids of the tokenizer, at least one, from 0 to {many - 1}"
+        )
+    return tuple(answer)
+
+
+def _vocabulary(lm: LanguageModel) -> int:
+    return int(getattr(getattr(lm.model, "config", None), "vocab_size", None) or len(lm.tokenizer))
+
+
+def _pieces(lm: LanguageModel, ids: Sequence[int], after: Sequence[int] = ()) -> tuple[str, ...]:
+    """The text of each token; a character of several tokens stands at the last of them."""
+    found: list[str] = []
+    done = lm.decoded(after)
+    for end in range(1, len(ids) + 1):
+        text = lm.decoded([*after, *ids[:end]])
+        whole = not text.endswith("�") or end == len(ids)
+        found.append(text[len(done) :] if whole else "")
+        done = text if whole else done
+    return tuple(found)
+
+
+def _asked(lm: LanguageModel, read: _Prompt, ids: tuple[int, ...], wanted: Answer, unit: Unit) -> Question:
+    pieces = _pieces(lm, ids, read.ids[-1:])
+    answer = "".join(pieces)
+    first, last = wanted.span(pieces)
+    instead: tuple[int, ...] = ()
+    if wanted.rather_than is not None:
+        if wanted.each and last - first > 1:
+            raise InputError(
+                "rather_than is of one part, but each of its tokens is asked for; accepted: each=False"
+            )
+        instead = _ids_of_answer(lm, wanted.rather_than)
+        if instead == ids[first:last]:
+            raise InputError(
+                f"rather_than is {wanted.rather_than!r:.60}, which is what the answer says there"
+            )
+    spans = [(i, i + 1) for i in range(first, last)] if wanted.each else [(first, last)]
+    goals = [Goal(begin, end, wanted.score, instead) for begin, end in spans]
+    named = ["".join(pieces[begin:end]) for begin, end in spans]
+    named = [
+        name.strip() or name.replace("\n", "↵") or f"token {i}"
+        for name, (i, _) in zip(named, spans, strict=True)
+    ]
+    labels = tuple(f"{name} rather than {wanted.rather_than}" if instead else name for name in named)
+    own = (*ids[:-1], *instead[:-1])
+    if not lm.decodes:
+        _check_length(lm, len(read.ids) + len(own) + 1)
+    tail = () if lm.decodes else own
+    features = TextFeatures(
+        read.text + ("" if lm.decodes else answer),
+        (*read.tokens, *lm.tokenizer.convert_ids_to_tokens(list(tail))),
+        (*read.offsets, *[(0, 0)] * len(tail)),
+        (*_in_units(read, unit), *[None] * len(tail)),
+    )
+    scores = (
+        DecoderScores(lm.model, _start_of_decoder(lm), ids, goals)
+        if lm.decodes
+        else AnswerScores(lm.model, len(read.ids), ids, goals)
+    )
+    mask = lm.mask
+    model = Classifier(scores, _not_again, labels, "text", lm.name, mask)
+    inputs = torch.tensor([[*read.ids, *tail]], device=_device(lm.model)).expand(len(goals), -1)
+    notes = {
+        "answer": {
+            "pieces": pieces,
+            "spans": spans,
+            "prompt": len(read.ids),
+            "characters": len(read.text),
+            "score": wanted.score,
+            "rather_than": wanted.rather_than,
+            "unit": unit,
+            "parts": read.parts,
+        }
+    }
+    return Question(model, inputs, (features,) * len(goals), notes, answer, pieces)
+
+
+def _not_again(raw: Any) -> Any:
+    raise InputError("a question is encoded already; accepted: its inputs, or another question")
+
+
+def _start_of_decoder(lm: LanguageModel) -> int:
+    config = lm.model.config
+    start = getattr(config, "decoder_start_token_id", None)
+    return int(config.bos_token_id if start is None else start)  # type: ignore[arg-type,union-attr]
+
+
+def _check_length(lm: LanguageModel, many: int) -> None:
+    longest = getattr(getattr(lm.model, "config", None), "max_position_embeddings", None)
+    if isinstance(longest, int) and many > longest:
+        raise InputError(
+            f"prompt and answer have {many} tokens; accepted by {lm.name}: at most {longest}, its context window"
+        )
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next((p.device for p in model.parameters()), torch.device("cpu"))

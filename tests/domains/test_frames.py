@@ -1,0 +1,275 @@
+"""Estimators and functions of data frames: columns of every type, as they are; hidden ones are taken from rows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import apportion as ap
+from apportion.errors import InputError
+
+pandas = pytest.importorskip("pandas")
+sklearn = pytest.importorskip("sklearn")
+
+
+def every_kind(rows: int = 6) -> Any:
+    """A frame with a column of each kind that pandas has, with holes."""
+    random = np.random.default_rng(0)
+    days = pandas.date_range("2024-01-31", periods=rows, freq="37h")
+    return pandas.DataFrame(
+        {
+            "float": [1.5, np.nan, *random.normal(size=rows - 2)],
+            "small": random.normal(size=rows).astype(np.float32),
+            "int": range(20240101, 20240101 + rows),
+            "huge": [2**60 + i for i in range(rows)],
+            "bool": [True, False] * (rows // 2),
+            "nullable": pandas.array([1, None, *range(rows - 2)], dtype="Int64"),
+            "maybe": pandas.array([True, None, *[False] * (rows - 2)], dtype="boolean"),
+            "text": ["a", "NA", "ü"] * (rows // 3),
+            "mixed": ["a", None, np.nan, 1, 1.0, True],
+            "string": pandas.array(["x", None] * (rows // 2), dtype="string"),
+            "category": pandas.Categorical(
+                ["low", "high", None] * (rows // 3), ["low", "mid", "high"], ordered=True
+            ),
+            "when": days,
+            "zone": days.tz_localize("Europe/Berlin"),
+            "span": days - days[0],
+        }
+    )
+
+
+def test_columns_of_every_kind_come_back_as_they_were() -> None:
+    frame = every_kind()
+    seen = []
+
+    def model(rows: Any) -> Any:
+        seen.append(rows)
+        return np.zeros(len(rows))
+
+    table = ap.Tabular(model, frame)
+    numbers, features = table.encode.several(frame)
+    table(numbers)
+    pandas.testing.assert_frame_equal(seen[0], frame)
+    assert [type(value) for value in seen[0]["mixed"]] == [type(value) for value in frame["mixed"]]
+    assert features[1].cells[:2] == ("missing", f"{frame['small'][1]:.7g}")
+
+
+def brute_force(function: Any, row: Any, background: Any) -> list[float]:
+    """Shapley values by their definition, on frames that are put together cell by cell."""
+    names = list(row.columns)
+
+    def value(kept: tuple[str, ...]) -> float:
+        rows = background.copy()
+        for name in kept:
+            rows[name] = pandas.Series(
+                [row[name].iloc[0]] * len(rows), index=rows.index, dtype=row[name].dtype
+            )
+        return float(np.mean(function(rows)))
+
+    many, found = len(names), []
+    for name in names:
+        rest = [other for other in names if other != name]
+        found.append(
+            sum(
+                math.factorial(size) * math.factorial(many - size - 1) / math.factorial(many)
+                * (value((*kept, name)) - value(kept))
+                for size in range(many)
+                for kept in itertools.combinations(rest, size)
+            )
+        )  # fmt: skip
+    return found
+
+
+def train() -> tuple[Any, Any]:
+    random = np.random.default_rng(1)
+    frame = pandas.DataFrame(
+        {
+            "age": random.integers(18, 80, 60),
+            "income": np.where(random.random(60) < 0.2, np.nan, random.normal(3, 1, 60)),
+            "city": random.choice(["Paris", "Rome", "Oslo"], 60),
+            "member": random.random(60) < 0.5,
+        }
+    )
+    right = (frame.age > 40) ^ (frame.city == "Rome") ^ frame.income.isna()
+    return frame, np.where(right, "yes", "no")
+
+
+def pipeline() -> tuple[Any, Any]:
+    from sklearn.compose import make_column_transformer
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    frame, right = train()
+    columns = make_column_transformer((OneHotEncoder(sparse_output=False), ["city"]), remainder="passthrough")
+    trees = HistGradientBoostingClassifier(max_iter=20, min_samples_leaf=5, random_state=0)
+    return make_pipeline(columns, trees).fit(frame, right), frame
+
+
+def test_a_pipeline_of_columns_has_its_shapley_values() -> None:
+    fitted, frame = pipeline()
+    table = ap.Tabular(fitted, frame.iloc[:8])
+    for place in (10, int(frame.income.isna().to_numpy().nonzero()[0][-1])):
+        row = frame.iloc[[place]]
+        found = ap.explain(table, row, "kernelshap", target="yes")
+        expected = brute_force(lambda rows: fitted.predict_proba(rows)[:, 1], row, frame.iloc[:8])
+        assert found.values[0].tolist() == pytest.approx(expected, abs=1e-9)
+        assert found.features[0].columns == tuple(frame.columns)
+        assert found.notes["background"] == "8 rows"
+        pairs = ap.explain(table, row, ap.ShapleyInteractions(), target="yes")
+        assert pairs.values[0].sum(1).tolist() == pytest.approx(expected, abs=1e-8)
+
+
+def test_the_default_explains_a_frame_against_its_own_rows() -> None:
+    fitted, frame = pipeline()
+    several = ap.explain(fitted, frame.iloc[:5])
+    for i in range(5):
+        alone = ap.explain(ap.Tabular(fitted, frame.iloc[:5]), frame.iloc[[i]])
+        torch.testing.assert_close(alone.values[0], several.values[i])
+    assert several.notes["background"] == "5 rows"
+    assert "not the first choice" not in several.notes["chosen"]
+    assert several.labels == ("no", "yes")
+
+
+def test_rows_may_be_frames_series_dicts_or_lists_in_any_order() -> None:
+    fitted, frame = pipeline()
+    table = ap.Tabular(fitted, frame.iloc[:8])
+    row = frame.iloc[12]
+    expected = ap.explain(table, frame.iloc[[12]], "occlusion").values
+    shuffled = frame.iloc[[12]][["member", "city", "income", "age"]].assign(other=1)
+    texts = {name: str(value) for name, value in row.items()}
+    for same in (row, row.to_dict(), list(row), shuffled, texts):
+        assert torch.equal(ap.explain(table, same, "occlusion").values, expected)
+
+
+def test_tests_hide_columns_as_methods_do() -> None:
+    fitted, frame = pipeline()
+    table, row = ap.Tabular(fitted, frame.iloc[:8]), frame.iloc[[12]]
+    found = ap.explain(table, row, "kernelshap")
+    best = ap.Comprehensiveness()(table, row, found).mean
+    worst = ap.Comprehensiveness()(table, row, -found.values).mean
+    assert best > worst
+    with pytest.raises(InputError, match=r"column 'city' holds no numbers, but .* was put into it"):
+        ap.KernelSHAP(replacement=ap.Constant(0.0))(table, table.encode(row)[0])
+    with pytest.raises(InputError, match="another input"):
+        ap.Comprehensiveness()(table, frame.iloc[[13]], found)
+
+
+def test_a_regressor_has_no_classes() -> None:
+    from sklearn.linear_model import LinearRegression
+
+    frame = train()[0][["age", "member"]]
+    fitted = LinearRegression().fit(frame, frame.age * 2 + frame.member)
+    found = ap.explain(ap.Tabular(fitted, frame), frame.iloc[[3]])
+    means = frame.astype(float).mean()
+    expected = [(frame.age[3] - means.age) * 2, float(frame.member[3]) - means.member]
+    assert found.values[0].tolist() == pytest.approx(expected, abs=1e-9)
+    assert not found.labels
+
+
+def test_more_background_rows_than_are_used_are_drawn_and_told() -> None:
+    frame = pandas.DataFrame({"a": range(1000), "b": range(1000)})
+
+    def model(rows: Any) -> Any:
+        return rows.a.to_numpy() + 0.0
+
+    table = ap.Tabular(model, frame)
+    found = ap.explain(table, frame.iloc[[0]])
+    assert found.notes["background"] == "100 of 1000 rows"
+    assert len(table.mask) == 100
+    whole = ap.Tabular(model, frame, rows=None)
+    assert ap.explain(whole, frame.iloc[[0]]).values[0, 0].item() == pytest.approx(-499.5)
+    assert torch.equal(ap.Tabular(model, frame).mask, table.mask)
+
+
+class Careless:
+    """Writes into what it is given, and gives names of classes."""
+
+    def __init__(self, names: bool = False) -> None:
+        self.names = names
+
+    def predict(self, rows: Any) -> Any:
+        rows["a"] = 0
+        return np.array(["x"] * len(rows)) if self.names else np.zeros(len(rows))
+
+
+def test_the_frame_is_not_written_into_and_names_are_refused() -> None:
+    frame = pandas.DataFrame({"a": [1, 2], "b": [3, 4]})
+    before = frame.copy()
+    ap.explain(ap.Tabular(Careless(), frame), frame.iloc[[0]])
+    pandas.testing.assert_frame_equal(frame, before)
+    with pytest.raises(
+        InputError, match=r"what the model returned for a frame has type .* no table of numbers"
+    ):
+        ap.explain(ap.Tabular(Careless(names=True), frame), frame.iloc[[0]])
+
+
+def of_sizes(rows: Any) -> Any:
+    return np.zeros(len(rows))
+
+
+@pytest.mark.parametrize(
+    ("frame", "row", "message"),
+    [
+        ({"a": [1]}, {"b": 2}, "the row has no column 'a'"),
+        ({"city": [1]}, {"City": 2}, "no column 'city'; did you mean 'City'"),
+        ({"a": [1]}, {"a": "much"}, "column 'a': 'much' is no number"),
+        ({"a": [1]}, {"a": 2**60 + 1}, "column 'a': .* too large to be told from its neighbours"),
+        ({"a": pandas.Categorical(["low", "high"])}, {"a": "hgih"}, "'hgih' is no category of it; .*'high'"),
+        ({"a": pandas.to_datetime(["2024-01-01"])}, {"a": "soon"}, "column 'a': 'soon' is no date"),
+        ({"a": [1j]}, {"a": 1}, "column 'a' holds complex numbers"),
+        ({"a": [1]}, 3, "a row is int; accepted: a frame, a pandas row, a dict, or 1 values in order"),
+        ({"a": []}, {"a": 1}, r"background has shape \(0, 1\)"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_one_line(frame: dict[str, Any], row: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        ap.explain(ap.Tabular(of_sizes, pandas.DataFrame(frame)), row)
+    assert "\n" not in str(caught.value)
+
+
+def test_frames_that_are_none_or_name_a_column_twice_are_refused() -> None:
+    twice = pandas.DataFrame([[1, 2]], columns=["a", "a"])
+    with pytest.raises(InputError, match="background names the column 'a' twice"):
+        ap.Tabular(of_sizes, twice)
+    with pytest.raises(InputError, match="background is list; accepted: a data frame"):
+        ap.Tabular(of_sizes, [[1]])
+    with pytest.raises(InputError, match=r"apportion.Tabular\(model, background=frame\)"):
+        ap.explain(of_sizes, pandas.DataFrame({"a": [1]}))
+    with pytest.raises(InputError, match="accepted for a table"):
+        ap.Tabular(3, twice)
+
+
+@given(
+    st.lists(
+        st.one_of(st.none(), st.text(), st.integers(), st.floats(allow_nan=False), st.booleans()), min_size=1
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_values_of_any_kind_survive(values: list[Any]) -> None:
+    frame = pandas.DataFrame({"any": pandas.Series(values, dtype=object)})
+    table = ap.Tabular(of_sizes, frame, rows=None)
+    back = list(table.encode.frame(table.mask)["any"])
+    assert list(map(repr, back)) == list(map(repr, values))
+
+
+def test_an_estimator_that_only_predicts_classes_is_told_so() -> None:
+    from sklearn.neighbors import NearestCentroid
+
+    class Bare:
+        classes_ = (0, 1)
+
+        def predict(self, rows: Any) -> Any:
+            return np.zeros(len(rows), int)
+
+    frame = pandas.DataFrame({"a": [1.0, 2.0]})
+    with pytest.raises(InputError, match="Bare, which predicts classes and has no scores"):
+        ap.Tabular(Bare(), frame)
+    assert ap.Tabular(NearestCentroid().fit(frame, [0, 1]), frame).labels == ("0", "1")
