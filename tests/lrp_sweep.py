@@ -234,7 +234,7 @@ biases placed (`LRP()`, `LRP(bias="place")`), by `python studies/pretrained.py D
 
 | model | samples | `LRP()`: median | 95th percentile | placed: median | 95th percentile |
 |---|---:|---:|---:|---:|---:|
-| EfficientNet-Lite0 (`imagenet`) | 95 | 99.96 % | 99.99 % | 0.00 % | 0.00 % |
+| EfficientNet-Lite0 (`imagenet`) | 100 | 99.96 % | 99.99 % | 0.00 % | 0.00 % |
 | SqueezeNet 1.0 | 12 | 0.31 % | 0.51 % | 0.00 % | 0.00 % |
 | BiLSTM (`sentiment`) | 200 | 32.65 % | 366.50 % | 0.92 % | 5.31 % |
 | MiniLM (`sentiment-transformer`) | 16 | 60.05 % | 78.18 % | 0.00 % | 0.00 % |
