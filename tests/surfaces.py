@@ -61,6 +61,35 @@ def picture(height: int = 64, width: int = 96, **fields: Any) -> Explanation:
     return made(values, ImageFeatures(torch.from_numpy(shades), "cat.jpg"), **fields)
 
 
+def answer() -> Explanation:
+    """Of two tokens of an answer, to a prompt with a special token."""
+    offsets = ((0, 0), (0, 2), (3, 5), (6, 9), (0, 0))
+    tokens = ("<s>", "is", "it", "so?", "yes")
+    features = TextFeatures("is it so? yes!", tokens, offsets, (None, 0, 1, 2, None))
+    values = torch.tensor([[0.5, 1.0, -2.0, 4.0, 0.0], [0.0, 3.0, 0.25, -0.5, 2.0]])
+    noted = {
+        "pieces": (" yes", "!"),
+        "spans": [(0, 1), (1, 2)],
+        "prompt": 4,
+        "characters": 9,
+        "score": "log-probability",
+        "rather_than": None,
+        "unit": "word",
+        "parts": [("prompt", 0, 9)],
+    }
+    explained = made(values[0], features)
+    return replace(
+        explained,
+        values=values,
+        output=torch.tensor([[-0.5, -1.5], [-0.5, -1.5]]),
+        target=torch.tensor([0, 1]),
+        labels=("yes", "!"),
+        features=(features, features),
+        total=values.sum(1),
+        notes={"answer": noted},
+    )
+
+
 def row(**fields: Any) -> Explanation:
     features = TabularFeatures(("age", "sex"), ("41", "female"), (0, 1, 1))
     return made(torch.tensor([1.5, -0.75, 0.5]), features, **fields)

@@ -228,12 +228,54 @@ export type Sheet = {
   versions?: Record<string, string>;
 };
 
+/** A piece of a prompt with its value for each row of the answer, or what stands between such; `special` pieces are
+ * of the template and are never hidden. */
+export type PromptPiece = {
+  text: string;
+  values: number[] | null;
+  special: boolean;
+};
+
+/** What is explained of an answer: its tokens `first` to before `last`. `before` are the values of the tokens of the
+ * answer so far. */
+export type AnswerRow = {
+  name: string;
+  first: number;
+  last: number;
+  score: number;
+  balance: string;
+  before: number[];
+};
+
+/** What one method says of an answer. */
+export type AnswerMap = {
+  method: string;
+  repr: string;
+  cost: string;
+  chosen: string;
+  warnings: string[];
+  pieces: PromptPiece[];
+  rows: AnswerRow[];
+};
+
+/** The answer of a language model: choose a piece of it to see where it comes from, or a piece of the prompt to see
+ * what it moved. */
+export type Answer = {
+  kind: "answer";
+  model: string;
+  prompt: string;
+  answer: string[];
+  score: string;
+  maps: AnswerMap[];
+  versions: Record<string, string>;
+};
+
 /** The page of `apportion serve`, which asks for everything else. */
 export type Workbench = {
   kind: "workbench";
 };
 
-export type Page = Report | Study | Sheet | Workbench;
+export type Page = Report | Study | Sheet | Answer | Workbench;
 
 /** A column of a table with a value for it; numbers have no categories. */
 export type Column = {

@@ -1,6 +1,7 @@
 // One bundle, two deliveries: with its data in the page (a report, a study, a sheet), or served by `apportion serve`.
 import { render } from "preact";
 import "./style.css";
+import { AnswerView } from "./answer";
 import type { Page } from "./data";
 import { ReportView } from "./report";
 import { SheetView } from "./sheet";
@@ -12,6 +13,7 @@ function PageView({ page }: { page: Page }) {
     case "report": return <ReportView report={page} />;
     case "study": return <StudyView study={page} />;
     case "sheet": return <SheetView sheet={page} />;
+    case "answer": return <AnswerView page={page} />;
     case "workbench": return <Workbench />;
   }
 }

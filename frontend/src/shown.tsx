@@ -78,11 +78,11 @@ function HeatView({ shown: heat, photo, look, scale }: Drawn<Heat> & { photo: st
 }
 
 /** What the pointer or the keyboard is at; the line stays where it is when there is nothing to read. */
-function Reading({ children }: { children: preact.ComponentChildren }) {
+export function Reading({ children }: { children: preact.ComponentChildren }) {
   return <p class="reading" aria-live="polite">{children || "\u00a0"}</p>;
 }
 
-function ground(value: number, scale: number, look: Look) {
+export function ground(value: number, scale: number, look: Look) {
   return `rgba(var(--${value >= 0 ? "for" : "against"}), ${(0.7 * strength(value, scale, look)).toFixed(3)})`;
 }
 

@@ -19,7 +19,7 @@ from apportion.results.scores import Scores
 from apportion.serve import messages
 from apportion.serve._jobs import Models, explain
 from apportion.serve.request import Ask
-from surfaces import data_of, means, over_prototypes, pairs, picture, row, rows, words
+from surfaces import answer, data_of, means, over_prototypes, pairs, picture, row, rows, words
 from typed import fits
 
 ROOT = Path(__file__).parents[2]
@@ -79,6 +79,7 @@ def test_all_that_a_page_gets_is_typed_and_all_that_is_typed_is_sent(study: str)
         page(found, [scores, *[()] * 5]),
         sheet.sheet_page(rows()),
         sheet.sheet_page(means()),
+        page([answer()]),
         study,
     ):
         fits(data_of(text), page_data.Page, seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import apportion as ap
 import small_language_models as small
+from apportion.domains import answers
 from apportion.domains.answers import Kind, scored
 
 PROMPT, ANSWER = "The capital of France is", " Paris . The"
@@ -132,3 +134,164 @@ def test_what_is_linear_in_the_score_is_linear_over_the_answer(lm: ap.LanguageMo
         each = ap.explain(lm, PROMPT, method, answer=ANSWER)
         whole = ap.explain(lm, PROMPT, method, ap.Answer(), answer=ANSWER)
         assert torch.allclose(each.values.sum(0), whole.values[0], atol=1e-6)
+
+
+def test_masked_prompts_that_share_a_beginning_run_it_once_and_score_the_same(
+    lm: ap.LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = "He said she sat . He said she was Paris . The capital of France is"
+    method = ap.Occlusion(chunk=2)
+    tokens: list[int] = []
+    taken = lm.model.register_forward_pre_hook(
+        lambda _, __, given: tokens.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    try:
+        cached = ap.explain(lm, prompt, method, answer=ANSWER)
+        few = sum(tokens)
+        tokens.clear()
+        monkeypatch.setattr(answers, "LEAST_SHARED", 10**6)
+        plain = ap.explain(lm, prompt, method, answer=ANSWER)
+    finally:
+        taken.remove()
+    assert few < 0.8 * sum(tokens)
+    assert torch.allclose(cached.values, plain.values, atol=1e-10)
+
+
+# ---- features ----
+
+MESSAGES = [
+    {"role": "system", "content": "He said. She sat!"},
+    {"role": "user", "content": "The capital of France is"},
+]
+
+
+def test_messages_are_features_and_the_template_is_never_hidden(llama: ap.LanguageModel) -> None:
+    explained = ap.explain(llama, MESSAGES, ap.Occlusion(), answer=" Paris", unit="turn")
+    assert explained.relevance()[0] == ("He said. She sat!", "The capital of France is")
+    features = explained.features[0]
+    assert features.text.startswith("<|system|>\nHe said. She sat!</s>\n<|user|>\n")
+    hidden = [token for token, word in zip(features.tokens, features.words, strict=True) if word is None]
+    assert "</s>" in hidden
+    assert any("assistant" in token or token == "<" for token in hidden)
+    told = [(role, features.text[begin:stop]) for role, begin, stop in explained.notes["answer"]["parts"]]
+    assert told == [(message["role"], message["content"]) for message in MESSAGES]
+
+
+@pytest.mark.parametrize(
+    ("unit", "prompt", "names"),
+    [
+        ("word", "He said she", ("He", "said", "she")),
+        ("sentence", "He said. She sat! Was it", ("He said.", "She sat!", "Was it")),
+        ("sentence", "彼は言った。彼女は座った！終わり", ("彼は言った。", "彼女は座った！", "終わり")),
+        ("passage", "He said.\nShe sat.\n\nThat was all.", ("He said.\nShe sat.", "That was all.")),
+    ],
+)
+def test_a_prompt_is_cut_into_units(unit: Any, prompt: str, names: Any, llama: ap.LanguageModel) -> None:
+    explained = ap.explain(llama, prompt, ap.Occlusion(), answer=" all", unit=unit)
+    assert explained.relevance()[0] == names
+
+
+def test_the_units_of_a_gradient_method_are_sums_of_its_tokens(llama: ap.LanguageModel) -> None:
+    tokens = ap.explain(llama, "He said. She sat", "inputxgradient", answer=" all", unit="token")
+    sentences = ap.explain(llama, "He said. She sat", "inputxgradient", answer=" all", unit="sentence")
+    assert torch.equal(tokens.values, sentences.values)
+    assert torch.allclose(tokens.relevance()[1].sum(), sentences.relevance()[1].sum())
+
+
+# ---- other models, files, folders ----
+
+
+def test_an_encoder_decoder_is_explained_by_its_prompt() -> None:
+    t5 = ap.LanguageModel(small.encoder_decoder(), small.tokenizer(), "t5")
+    ids, said = t5.tokenizer(PROMPT)["input_ids"], t5.tokenizer(" Paris .")["input_ids"]
+    logits = t5.model(
+        input_ids=torch.tensor([ids]), decoder_input_ids=torch.tensor([[0, *said[:-1]]])
+    ).logits[0]
+    expected = logits.log_softmax(-1)[torch.arange(len(said)), said].detach()
+    for method in (ap.KernelSHAP(), ap.DeepLIFT(), ap.InputXGradient()):
+        explained = ap.explain(t5, PROMPT, method, answer=" Paris .")
+        assert torch.allclose(explained.output[0], expected, atol=1e-12)
+    assert explained.relevance()[0] == ("The", "capital", "of", "France", "is")
+
+
+def test_a_causal_folder_is_a_language_model_and_never_a_classifier(tmp_path: Path) -> None:
+    found = ap.load(small.saved(small.causal().float(), tmp_path / "lm"))
+    assert isinstance(found, ap.LanguageModel)
+    from apportion.models import load_classifier
+
+    with pytest.raises(ap.InputError, match="is a language model, which has no classes"):
+        load_classifier(tmp_path / "lm")
+
+
+def test_an_explanation_of_an_answer_is_the_same_from_a_file(tmp_path: Path, llama: ap.LanguageModel) -> None:
+    explained = ap.explain(llama, PROMPT, "deeplift", answer=ANSWER)
+    again = ap.Explanation.load(explained.save(tmp_path / "e.safetensors"))
+    assert again == explained
+    assert again[1].label() == explained.label(1)
+
+
+def test_answers_are_written_by_the_likeliest_token_or_by_a_seed(llama: ap.LanguageModel) -> None:
+    ids = llama.generated(PROMPT, 4)
+    row = llama.tokenizer(PROMPT)["input_ids"]
+    for token in ids:
+        assert int(llama.model(input_ids=torch.tensor([row])).logits[0, -1].argmax()) == token
+        row = [*row, token]
+    drawn = {llama.generated(PROMPT, 4, seed=seed) for seed in range(4)}
+    assert len(drawn) > 1
+    assert llama.generated(PROMPT, 4, seed=3) == llama.generated(PROMPT, 4, seed=3)
+
+
+# ---- refused ----
+
+
+@pytest.mark.parametrize(
+    ("prompt", "how", "says"),
+    [
+        ("", {"answer": " Paris"}, "text: expected a text with at least one word"),
+        (PROMPT, {"answer": ""}, "answer is empty"),
+        (PROMPT, {"answer": [3, 4000]}, r"answer is \[3, 4000\]; accepted: a text, or ids"),
+        (PROMPT, {"answer": []}, r"answer is \[\]; accepted"),
+        ("He said " * 80, {"answer": " Paris"}, "tokens; accepted by llama: at most 64, its context window"),
+        (PROMPT, {"answer": " Paris", "unit": "line"}, "unit is 'line'; accepted: token, word"),
+        (PROMPT, {"answer": " Paris", "target": "London"}, "part is 'London', which is not in the answer"),
+        (PROMPT, {"answer": " Paris", "target": 7}, "part is 7, but the answer has"),
+        (PROMPT, {"answer": " Paris", "target": 1.5}, "target is 1.5; accepted for a language model"),
+        (
+            PROMPT,
+            {"answer": " Paris", "target": ap.Answer(rather_than=" Paris")},
+            "rather_than is ' Paris', which is what the answer says there",
+        ),
+        (PROMPT, {"answer": " Paris", "seed": 1}, "seed is of an answer that is generated"),
+        ([], {"answer": " Paris"}, r"prompt is \[\]; accepted: a text, or messages"),
+        ([{"role": "user"}], {"answer": " Paris"}, "accepted: a text, or messages"),
+        (7, {"answer": " Paris"}, "prompt is 7; accepted"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_one_line(
+    prompt: Any, how: Any, says: str, llama: ap.LanguageModel
+) -> None:
+    with pytest.raises(ap.InputError, match=says) as error:
+        ap.explain(llama, prompt, "inputxgradient", **how)
+    assert "\n" not in str(error.value)
+
+
+def test_messages_need_a_template() -> None:
+    lm = ap.LanguageModel(small.causal(), small.tokenizer(template=False), "plain")
+    with pytest.raises(ap.InputError, match="the tokenizer of plain has no chat template"):
+        ap.explain(lm, MESSAGES, "occlusion", answer=" Paris")
+
+
+def test_scores_that_are_no_numbers_are_refused(llama: ap.LanguageModel) -> None:
+    broken = small.causal()
+    torch.nn.init.constant_(broken.lm_head.weight, float("nan"))
+    lm = ap.LanguageModel(broken, llama.tokenizer, "broken")
+    for method in ("inputxgradient", "occlusion"):
+        with pytest.raises(ap.InputError, match="NaN or infinite scores"):
+            ap.explain(lm, PROMPT, method, answer=" Paris")
+
+
+def test_what_is_of_a_language_model_is_refused_for_others() -> None:
+    with pytest.raises(ap.InputError, match="answer is for a LanguageModel; the model is Linear"):
+        ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), answer="x")
+    with pytest.raises(ap.InputError, match="which is of a LanguageModel"):
+        ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), "saliency", ap.Answer())

@@ -174,5 +174,5 @@ def fingerprinted() -> dict[str, Any]:
 NEEDS_SETTINGS = frozenset({"Background", "Classifier", "Contrast", "Explanation", "InputError", "Interactions",
                             "ProtoPNet", "Quartiles", "Scores",
                             # public since then
-                            "Layer", "Method", "Neuron", "Partition", "Remote", "Replacement", "Rule", "Test",
+                            "LanguageModel", "Layer", "Method", "Neuron", "Partition", "Question", "Remote", "Replacement", "Rule", "Test",
                             "held"})  # fmt: skip

@@ -22,6 +22,7 @@ __all__ = [
     "Dropout",  # the same of dropouts
     "Operator",  # one overload of an operator, as exported programs call them
     "base_of",
+    "is_watched",
     "keeps_as_it_is",
     "module_of_line",
     "named_operator",
@@ -52,6 +53,11 @@ without_functions = torch._C.DisableTorchFunction
 
 # A softmax whose rows may be masked altogether: zero there, where `softmax` gives NaN.
 safe_softmax = torch._safe_softmax
+
+
+def is_watched() -> bool:
+    """Whether a mode sees the functions that are called here, as under the substitution engine."""
+    return torch._C._len_torch_function_stack() > 0
 
 
 def unwrapped(tensor: Tensor) -> Tensor:

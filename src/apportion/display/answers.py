@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
+from apportion.core.features import TextFeatures, writable
+from apportion.display import page_data
+from apportion.display.html import versions
 from apportion.results.explanation import Explanation
 from apportion.results.result import Result
-from apportion.results.words import format_number, format_signed, write_share
+from apportion.results.words import describe_method, format_number, format_signed, write_share
 
 SOURCES = 3  # features of the prompt beside each token
 
@@ -67,6 +72,77 @@ def rows_of(explanation: Explanation) -> list[AnswerRow]:
                 None if left is None else float(left[index]),
             )
         )
+    return found
+
+
+def answer_page(explanations: Sequence[Explanation]) -> page_data.Answer:
+    """What a page shows of explanations of one answer, by one method each."""
+    noted = answer_of(explanations[0])
+    assert noted is not None
+    notes = explanations[0].notes
+    features = (explanations[0].features or (None,))[0]
+    text = features.text[: noted["characters"]] if isinstance(features, TextFeatures) else ""
+    return {
+        "kind": "answer",
+        "model": str(notes.get("model", "")),
+        "prompt": str(notes.get("input", text)),
+        "answer": [writable(piece) for piece in noted["pieces"]],
+        "score": noted["score"],
+        "maps": [_map(each) for each in explanations],
+        "versions": versions(),
+    }
+
+
+def _map(explanation: Explanation) -> page_data.AnswerMap:
+    noted, rows = answer_of(explanation), range(len(explanation))
+    assert noted is not None
+    parts = [explanation.parts(i)[0] for i in rows]
+    values = torch.stack([part[1].detach().double().cpu().reshape(len(part[1]), -1).sum(1) for part in parts])
+    prompt, features = noted["prompt"], parts[0][2]
+    assert isinstance(features, TextFeatures)
+    so_far = values[:, prompt:].tolist()
+    return {
+        "method": describe_method(explanation.method),
+        "repr": repr(explanation.method),
+        "cost": str(explanation.cost),
+        "chosen": str(explanation.notes.get("chosen", "")),
+        "warnings": list(explanation.warnings),
+        "pieces": _pieces(features, values[:, :prompt], noted["characters"]),
+        "rows": [
+            {
+                "name": explanation.label(i),
+                "first": noted["spans"][i][0],
+                "last": noted["spans"][i][1],
+                "score": float(explanation.output[i, i]),
+                "balance": explanation.account(i),
+                "before": so_far[i],
+            }
+            for i in rows
+        ],
+    }
+
+
+def _pieces(features: TextFeatures, values: Tensor, end: int) -> list[page_data.PromptPiece]:
+    """The prompt in pieces that join to the whole; special tokens, where they have a value, where they stood."""
+    found: list[page_data.PromptPiece] = []
+    groups, at, seen = features.groups, 0, set()
+    names = features.names
+    for place in range(values.shape[1]):
+        group, (start, _) = groups[place], features.offsets[place]
+        if group < 0:
+            if bool(values[:, place].any()):
+                token = writable(features.tokens[place])
+                found.append({"text": token, "values": values[:, place].tolist(), "special": True})
+        elif group not in seen:
+            seen.add(group)
+            if start > at:
+                between = writable(features.text[at:start])
+                found.append({"text": between, "values": None, "special": False})
+            mine = torch.tensor(groups[: values.shape[1]]) == group
+            found.append({"text": names[group], "values": values[:, mine].sum(1).tolist(), "special": False})
+            at = start + len(names[group])
+    if at < end:
+        found.append({"text": writable(features.text[at:end]), "values": None, "special": False})
     return found
 
 

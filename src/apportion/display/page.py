@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from apportion.display.answers import answer_of, answer_page
 from apportion.display.cards import Tests, sections
 from apportion.display.html import frame_page, paragraph, shell, versions
 from apportion.display.page_data import Report
 from apportion.display.views import BarsView, HeatView, PairsView, TextView, View, view
+from apportion.results.explanation import Explanation
 from apportion.results.result import Result, decision
 
 IN_A_NOTEBOOK = 4  # samples that a frame shows
@@ -31,6 +33,9 @@ def page(
     >>> page([e]).startswith("<!doctype html>")
     True
     """
+    answers = [e for e in explanations if isinstance(e, Explanation) and answer_of(e) is not None]
+    if answers and len(answers) == len(explanations):
+        return _page_of_answers(answers)
     found = sections(explanations, tests)
     data = Report(kind="report", sections=found, versions=versions(), same_scale=same_scale)
     plain = [
@@ -41,8 +46,16 @@ def page(
     return shell(data, " · ".join(dict.fromkeys(section["title"] for section in found)), plain)
 
 
+def _page_of_answers(explanations: Sequence[Explanation]) -> str:
+    data = answer_page(explanations)
+    plain = [f"{e.label(i)}: {e.account(i)}" for e in explanations for i in range(len(e))]
+    return shell(data, "".join(data["answer"]).strip(), plain)
+
+
 def frame(explanation: Result) -> str:
     """The page in a frame: what a notebook shows of the first samples."""
+    if isinstance(explanation, Explanation) and answer_of(explanation) is not None:
+        return frame_page(page([explanation]), explanation.summary())
     shown = [explanation[i] for i in range(min(len(explanation), IN_A_NOTEBOOK))]
     left_out = len(explanation) - len(shown)
     more = paragraph(f"… and {left_out} more; explanation[i] shows one of them") if left_out else ""

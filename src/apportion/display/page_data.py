@@ -276,10 +276,56 @@ class Sheet(TypedDict):
     versions: NotRequired[dict[str, str]]
 
 
+class PromptPiece(TypedDict):
+    """A piece of a prompt with its value for each row of the answer, or what stands between such; `special` pieces are
+    of the template and are never hidden."""
+
+    text: str
+    values: list[float] | None
+    special: bool
+
+
+class AnswerRow(TypedDict):
+    """What is explained of an answer: its tokens `first` to before `last`. `before` are the values of the tokens of the
+    answer so far."""
+
+    name: str
+    first: int
+    last: int
+    score: float
+    balance: str
+    before: list[float]
+
+
+class AnswerMap(TypedDict):
+    """What one method says of an answer."""
+
+    method: str
+    repr: str
+    cost: str
+    chosen: str
+    warnings: list[str]
+    pieces: list[PromptPiece]
+    rows: list[AnswerRow]
+
+
+class Answer(TypedDict):
+    """The answer of a language model: choose a piece of it to see where it comes from, or a piece of the prompt to see
+    what it moved."""
+
+    kind: Literal["answer"]
+    model: str
+    prompt: str
+    answer: list[str]
+    score: str
+    maps: list[AnswerMap]
+    versions: dict[str, str]
+
+
 class Workbench(TypedDict):
     """The page of `apportion serve`, which asks for everything else."""
 
     kind: Literal["workbench"]
 
 
-Page = Report | Study | Sheet | Workbench
+Page = Report | Study | Sheet | Answer | Workbench

@@ -9,11 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from apportion.core.private_torch import is_watched
 from apportion.errors import InputError, check
 
 Kind = Literal["log-probability", "logit", "probability", "logit of probability"]
@@ -94,19 +96,28 @@ class Goal:
     instead: tuple[int, ...] = ()
 
 
+LEAST_SHARED = 8
+"""Tokens that all rows of a run must begin with for them to be run once."""
+
+
 class AnswerScores(nn.Module):
     """A causal language model whose classes are `goals`.
 
     It takes the ids of prompt and answer without the answer's last token, (rows, tokens), and after them those of
-    what a goal has instead, without its last.
+    what a goal has instead, without its last. `prompt` are the ids of the prompt itself, or how many there are.
     """
 
-    def __init__(self, model: nn.Module, prompt: int, answer: Sequence[int], goals: Sequence[Goal]) -> None:
+    def __init__(
+        self, model: nn.Module, prompt: Sequence[int] | int, answer: Sequence[int], goals: Sequence[Goal]
+    ) -> None:
         super().__init__()
+        self.beginning = () if isinstance(prompt, int) else tuple(prompt)
+        prompt = prompt if isinstance(prompt, int) else len(prompt)
         self.language_model = model
         self.prompt, self.answer, self.goals = prompt, tuple(answer), tuple(goals)
         asked = inspect.signature(model.forward).parameters
         self._keeps = "logits_to_keep" in asked
+        self._caches = bool(self.beginning) and "past_key_values" in asked and hasattr(model, "generate")
         self._plain = {"use_cache": False} if "use_cache" in asked or "kwargs" in asked else {}
         self.train(model.training)
 
@@ -115,7 +126,7 @@ class AnswerScores(nn.Module):
 
     def for_goals(self, goals: Sequence[Goal]) -> AnswerScores:
         """The same model with these classes."""
-        return AnswerScores(self.language_model, self.prompt, self.answer, goals)
+        return AnswerScores(self.language_model, self.beginning or self.prompt, self.answer, goals)
 
     def columns(self, ids: Tensor, next_tokens: Callable[[Tensor, int, int], Tensor]) -> Tensor:
         """The (rows, goals) scores, by what gives the logits of the tokens after a place."""
@@ -139,13 +150,42 @@ class AnswerScores(nn.Module):
 
     def next_tokens(self, ids: Tensor, first: int, many: int) -> Tensor:
         """The logits of the `many` tokens after the places `first` and on, (rows, many, vocabulary)."""
-        return self._last(many, input_ids=ids[:, : first + many])
+        ids = ids[:, : first + many]
+        # Where functions are watched, other embeddings may stand in the place of the same ids.
+        shared = 0 if torch.is_grad_enabled() or is_watched() else min(self._begin_alike(ids), first)
+        begun = self._begun if shared >= LEAST_SHARED else None
+        if begun is None:
+            return self._last(many, input_ids=ids)
+        kept = type(begun)()
+        for number, layer in enumerate(begun.layers):
+            both = (t[:, :, :shared].expand(len(ids), -1, -1, -1) for t in (layer.keys, layer.values))
+            kept.update(*both, number)
+        return self._last(many, input_ids=ids[:, shared:], past_key_values=kept, use_cache=True)
+
+    def _begin_alike(self, ids: Tensor) -> int:
+        """How many tokens of the prompt all rows begin with."""
+        if not self._caches:
+            return 0
+        prompt = torch.tensor(self.beginning[: ids.shape[1]], dtype=ids.dtype, device=ids.device)
+        same = (ids[:, : len(prompt)] == prompt).all(0)
+        return int(same.long().cumprod(0).sum())
+
+    @cached_property
+    def _begun(self) -> Any:
+        """The keys and values of the prompt, which causal attention gives to whatever begins like it; None where the
+        model keeps anything else between calls."""
+        language_model: Any = self.language_model
+        ids = torch.tensor([self.beginning], device=next(language_model.parameters()).device)
+        begun = language_model(input_ids=ids, use_cache=True).past_key_values
+        layers = getattr(begun, "layers", ())
+        plain = bool(layers) and all(type(layer).__name__ == "DynamicLayer" for layer in layers)
+        return begun if plain else None
 
     def _last(self, many: int, **given: Any) -> Tensor:
         if self._keeps:
             given["logits_to_keep"] = many
         language_model: Any = self.language_model
-        logits: Tensor = language_model(**given, **self._plain).logits
+        logits: Tensor = language_model(**{**self._plain, **given}).logits
         return logits[:, -many:]
 
 

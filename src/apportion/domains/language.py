@@ -344,7 +344,7 @@ def _asked(lm: LanguageModel, read: _Prompt, ids: tuple[int, ...], wanted: Answe
     scores = (
         DecoderScores(lm.model, _start_of_decoder(lm), ids, goals)
         if lm.decodes
-        else AnswerScores(lm.model, len(read.ids), ids, goals)
+        else AnswerScores(lm.model, read.ids, ids, goals)
     )
     mask = lm.mask
     model = Classifier(scores, _not_again, labels, "text", lm.name, mask)

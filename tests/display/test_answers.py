@@ -1,0 +1,62 @@
+"""The answer of a language model, in a terminal and on its page."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console
+
+from apportion.display import terminal
+from apportion.display.answers import rows_of
+from apportion.display.page import page
+from browser import Browser, needs_chromium
+from surfaces import answer, data_of
+
+
+def test_rows_keep_what_is_never_hidden_apart() -> None:
+    first, second = rows_of(answer())
+    assert first.features == (("is", 1.0), ("it", -2.0), ("so?", 4.0))
+    assert (first.template, first.so_far) == (0.5, 0.0)
+    assert (second.template, second.so_far) == (0.0, 2.0)
+    assert [name for name, _ in first.strongest] == ["so?", "it", "is"]
+
+
+def test_the_page_has_the_prompt_in_pieces_that_join_to_it() -> None:
+    (shown,) = data_of(page([answer()]))["maps"]
+    plain = "".join(piece["text"] for piece in shown["pieces"] if not piece["special"])
+    assert plain == "is it so?"
+    values = {piece["text"]: piece["values"] for piece in shown["pieces"] if piece["values"]}
+    assert values == {"<s>": [0.5, 0.0], "is": [1.0, 3.0], "it": [-2.0, 0.25], "so?": [4.0, -0.5]}
+    assert shown["rows"][1]["before"] == [2.0]
+
+
+def test_a_terminal_shows_each_token_with_its_strongest_sources() -> None:
+    console = Console(width=140, record=True, color_system=None, file=StringIO())
+    terminal.show(answer(), console, "model")
+    said = console.export_text()
+    assert "model: yes!" in said
+    assert "so? +4.00 · it −2.00 · is +1.00" in said
+    assert "answer so far" in said
+    assert "template" in said
+
+
+@needs_chromium
+def test_a_word_of_either_side_colours_the_other(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(page([answer()]), encoding="utf-8")
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open((tmp_path / "a.html").as_uri())
+        chips = "[...document.querySelectorAll('.words:not(.said) .chip')].map(c => +c.dataset.value)"
+        said = "[...document.querySelectorAll('.said .chip')].map(c => +c.dataset.value)"
+        assert browser.run(chips) == [0.5, 1, -2, 4]
+        browser.run("document.querySelectorAll('.said .chip')[1].click()")
+        browser.wait(f"({chips})[1] === 3")
+        assert browser.run(chips) == [0, 3, 0.25, -0.5]
+        assert browser.run(said) == [2, 0]
+        browser.run("document.querySelectorAll('.words:not(.said) .chip')[3].click()")
+        browser.wait(f"({said})[0] === 4")
+        assert browser.run(said) == [4, -0.5]
+        assert browser.errors == []
+    finally:
+        browser.close()
