@@ -17,7 +17,7 @@ import re
 import tarfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +46,7 @@ class Bench(NamedTuple):
     samples: Iterator[tuple[str, Any]]
     test: Any
     methods: Mapping[str, Any]
+    default: str  # what the others are compared with
     slow: tuple[str, ...] = ()  # methods that only some samples are explained by, as by other packages
 
 
@@ -53,10 +54,12 @@ class Bench(NamedTuple):
 
 SEED = 0
 FLIPPING = {
-    "image": ap.PixelFlipping("symmetric", steps=10, partition=ap.Patches(16), replacement=ap.Mean()),
-    "text": ap.PixelFlipping("symmetric", steps=10, of="score"),
+    "image": ap.PixelFlipping("symmetric", partition=ap.Patches(16), replacement=ap.Mean()),
+    "text": ap.PixelFlipping("symmetric", of="score"),
     "tabular": ap.PixelFlipping("symmetric", of="score"),
 }
+# Half the steps for the models with the largest samples.
+IN_TEN_STEPS = {kind: replace(test, steps=10) for kind, test in FLIPPING.items()}
 ON_PHOTOS: dict[str, Any] = {
     "lrp": ap.LRP(),
     "lrp, biases placed": ap.LRP(bias="place"),
@@ -118,7 +121,14 @@ def sentences(data: Path) -> Iterator[tuple[str, str]]:
 
 
 def imagenet(data: Path) -> Bench:
-    return Bench(ap.load("imagenet"), photos(data), FLIPPING["image"], ON_PHOTOS, SLOW_ON_PHOTOS)
+    return Bench(
+        ap.load("imagenet"),
+        photos(data),
+        IN_TEN_STEPS["image"],
+        ON_PHOTOS,
+        "lrp, biases placed",
+        SLOW_ON_PHOTOS,
+    )
 
 
 class Fire(nn.Module):
@@ -158,15 +168,18 @@ def squeezenet(data: Path) -> Bench:
     )
     labels = ap.load("imagenet").labels
     classifier = Classifier(model, preparation, labels, "image", "squeezenet")
-    return Bench(classifier, photos(data), FLIPPING["image"], ON_PHOTOS, SLOW_ON_PHOTOS)
+    return Bench(classifier, photos(data), FLIPPING["image"], ON_PHOTOS, "lrp, biases placed", SLOW_ON_PHOTOS)
 
 
 def sentiment(data: Path) -> Bench:
-    return Bench(ap.load("sentiment"), sentences(data), FLIPPING["text"], ON_TEXTS)
+    return Bench(ap.load("sentiment"), sentences(data), IN_TEN_STEPS["text"], ON_TEXTS, "deeplift, from mask")
 
 
 def sentiment_transformer(data: Path) -> Bench:
-    return Bench(ap.load("sentiment-transformer"), sentences(data), FLIPPING["text"], ON_TEXTS)
+    classifier = ap.load("sentiment-transformer")
+    methods = {**ON_TEXTS, "kernel shap (512 masks)": ap.KernelSHAP(samples=512)}
+    slow = ("kernel shap (512 masks)",)
+    return Bench(classifier, sentences(data), FLIPPING["text"], methods, "deeplift, from mask", slow)
 
 
 def breast_cancer(_: Path) -> Bench:
@@ -178,7 +191,7 @@ def breast_cancer(_: Path) -> Bench:
     every = np.arange(len(data.data))
     _, held_out = train_test_split(every, test_size=0.2, stratify=data.target, random_state=SEED)
     each = ((f"row {i}", data.data[i].tolist()) for i in held_out)
-    return Bench(ap.load("breast-cancer"), each, FLIPPING["tabular"], ON_ROWS)
+    return Bench(ap.load("breast-cancer"), each, FLIPPING["tabular"], ON_ROWS, "deeplift")
 
 
 def adult(data: Path) -> Bench:
@@ -208,7 +221,7 @@ def adult(data: Path) -> Bench:
     print(f"adult: accuracy {right:.3f} on {len(order) - cut} rows")
     classifier = Classifier(model, preparation, ("<=50K", ">50K"), "tabular", "adult")
     each = ((f"row {cut + i}", dict(zip(names, row, strict=False))) for i, row in enumerate(order[cut:]))
-    return Bench(classifier, each, FLIPPING["tabular"], ON_ROWS)
+    return Bench(classifier, each, FLIPPING["tabular"], ON_ROWS, "deeplift")
 
 
 PROMPTS = """The capital of France is
@@ -297,7 +310,14 @@ def smollm2(data: Path) -> Bench:
         "ig (to 1 %)": ap.IntegratedGradients(),
     }
     slow = ("ig (32 nodes)", "ig (to 1 %)")
-    return Bench(classifier, ((text, text) for text in PROMPTS), FLIPPING["text"], methods, slow)
+    return Bench(
+        classifier,
+        ((text, text) for text in PROMPTS),
+        FLIPPING["text"],
+        methods,
+        "kernel shap (128 masks)",
+        slow,
+    )
 
 
 MODELS: dict[str, Callable[[Path], Bench]] = {
@@ -347,17 +367,18 @@ def measured(bench: Bench, raw: Any, methods: Mapping[str, Any]) -> dict[str, An
     return row
 
 
-def run(bench: Bench, many: int, few: int, file: Path) -> list[dict[str, Any]]:
-    """Measure so many samples, by each method that the file does not have for them with this test.
-
-    A line of the file is what one run found of one sample: {"sample", "test", "methods"}.
-    """
-    lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-    done: dict[str, dict[str, Any]] = {}
-    for line in lines:
+def found_before(bench: Bench, file: Path) -> dict[str, dict[str, Any]]:
+    """What a file has of each sample by this test: a line, {"sample", "test", "methods"}, is of one run."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in map(json.loads, file.read_text().splitlines() if file.exists() else ()):
         if line["test"] == repr(bench.test):
-            done.setdefault(line["sample"], {}).update(line["methods"])
-    rows = []
+            found.setdefault(line["sample"], {}).update(line["methods"])
+    return found
+
+
+def run(bench: Bench, many: int, few: int, file: Path) -> list[dict[str, Any]]:
+    """Measure so many samples, by each method that the file does not have for them with this test."""
+    done, rows = found_before(bench, file), []
     with file.open("a") as out:
         for name, raw in islice(bench.samples, many):
             row = done.setdefault(name, {})
@@ -377,29 +398,33 @@ def run(bench: Bench, many: int, few: int, file: Path) -> list[dict[str, Any]]:
 # ---- tables ----
 
 
-def table(model: str, test: Any, rows: list[dict[str, Any]]) -> str:
+def table(model: str, bench: Bench, rows: list[dict[str, Any]]) -> str:
     """One line a method: how much is left, how faithful, how many passes."""
     lines = [
         f"### {model}, {len(rows)} samples\n",
-        f"`{test!r}`, more is better.\n",
-        "| method | left over: median | 95th percentile | test, mean [95 %] | forward + backward passes |",
-        "|---|---:|---:|---:|---:|",
+        f"`{bench.test!r}`, more is better.\n",
+        "| method | left over: median | 95th percentile | test, mean [95 %] | minus the default's, paired | passes |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for name in dict.fromkeys(name for row in rows for name in row):
         found = [row[name] for row in rows if "score" in row.get(name, {})]
         few = f" ({len(found)} samples)" if len(found) < len(rows) else ""
         if not found:
             why = next(row[name]["refused"] for row in rows if name in row)
-            lines.append(f"| {name} | refused: {why:.80} | | | |")
+            lines.append(f"| {name} | refused: {why:.80} | | | | |")
             continue
         shares = [one["share"] for one in found if "share" in one]
         left = [f"{100 * q:.2f} %" for q in np.quantile(shares, (0.5, 0.95))] if shares else ["–", "–"]
         scores = ap.Scores(torch.tensor([one["score"] for one in found]), name, True)
         low, high = scores.interval()
+        pairs = [(row[name], row[bench.default]) for row in rows if "score" in row.get(name, {})]
+        apart = ap.Scores(torch.tensor([a["score"] - b["score"] for a, b in pairs]), name, True)
+        less, more = apart.interval()
+        beside = "–" if name == bench.default else f"{apart.mean:+.3f} [{less:+.3f}, {more:+.3f}]"
         passes = [one["passes"] for one in found if "passes" in one]
         took = " + ".join(f"{np.median(part):.0f}" for part in zip(*passes, strict=True)) if passes else "–"
         lines.append(
-            f"| {name}{few} | {left[0]} | {left[1]} | {scores.mean:.3f} [{low:.3f}, {high:.3f}] | {took} |"
+            f"| {name}{few} | {left[0]} | {left[1]} | {scores.mean:.3f} [{low:.3f}, {high:.3f}] | {beside} | {took} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -411,7 +436,10 @@ if __name__ == "__main__":
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--many", type=int, default=50)
     parser.add_argument("--few", type=int, default=16, help="samples for slow methods and other packages")
-    parser.add_argument("--without", default="", help="methods to leave out, such as slow ones, by commas")
+    parser.add_argument(
+        "--without", default="", help="methods to leave out, such as slow ones, by semicolons"
+    )
+    parser.add_argument("--made", action="store_true", help="only make tables of what OUT has")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     tables = []
@@ -421,10 +449,17 @@ if __name__ == "__main__":
         except (InputError, StopIteration) as error:
             print(f"{name} is left out: {error or 'its files are not in ' + str(given.data)}")
             continue
-        left_out = given.without.split(",")
+        left_out = given.without.split(";")
         peers = PEERS[name]() if given.few and name in PEERS else {}
         methods = {**bench.methods, **peers, "random": RandomMap(SEED)}
         bench = bench._replace(methods={n: how for n, how in methods.items() if n not in left_out})
-        tables.append(table(name, bench.test, run(bench, given.many, given.few, given.out / f"{name}.jsonl")))
-        print(tables[-1], flush=True)
+        file = given.out / f"{name}.jsonl"
+        made = [
+            {method: row[method] for method in bench.methods if method in row}
+            for row in found_before(bench, file).values()
+        ]
+        rows = made if given.made else run(bench, given.many, given.few, file)
+        if rows:
+            tables.append(table(name, bench, rows))
+            print(tables[-1], flush=True)
     (given.out / "tables.md").write_text("\n".join(tables))

@@ -225,6 +225,24 @@ the remainder, relative to all that they account for: rounding, in double precis
 | architecture | composite | ran | bias | stabiliser | no rule | missed | note |
 |---|---|---|---:|---:|---:|---:|---|"""
 
+# Measured by `studies/pretrained.py`, not here.
+TRAINED = """## Trained models
+
+What is left over of the score on pretrained and trained networks, median and 95th percentile, plain and with
+biases placed (`LRP()`, `LRP(bias="place")`), by `python studies/pretrained.py DATA OUT` as in
+[On trained models](pretrained.md), which has the faithfulness beside it.
+
+| model | samples | `LRP()`: median | 95th percentile | placed: median | 95th percentile |
+|---|---:|---:|---:|---:|---:|
+| EfficientNet-Lite0 (`imagenet`) | 100 | 99.96 % | 99.99 % | 0.00 % | 0.00 % |
+| SqueezeNet 1.0 | 12 | 0.31 % | 0.51 % | 0.00 % | 0.00 % |
+| BiLSTM (`sentiment`) | 200 | 32.65 % | 366.50 % | 0.92 % | 5.31 % |
+| MiniLM (`sentiment-transformer`) | 16 | 60.05 % | 78.18 % | 0.00 % | 0.00 % |
+| SmolLM2-135M-Instruct | 16 | 63.04 % | 74.01 % | 0.00 % | 0.00 % |
+| network for 30 columns (`breast-cancer`) | 114 | 87.61 % | 119.95 % | 0.00 % | 0.00 % |
+| network trained on Adult | 200 | 4.72 % | 197.69 % | 0.00 % | 0.00 % |
+"""
+
 
 def table() -> str:
     results = [swept(name) for name in all_architectures()]
@@ -233,7 +251,7 @@ def table() -> str:
     head = HEAD.format(
         version=transformers.__version__, all=len(results), built=len(built), ran=ran, share=ran / len(built)
     )
-    return "\n".join([head, *map(_row, results)])
+    return "\n".join([head, *map(_row, results), "", TRAINED.rstrip()])
 
 
 def _row(result: Swept) -> str:

@@ -81,7 +81,7 @@ def _candidates(
         yield KernelSHAP(samples=256, exact=8), "the most faithful on language models, and it adds up"
     modules = [module for one in modules_behind(model) for module in one.modules()]
     if isinstance(inputs, Tensor) and inputs.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in modules):
-        yield LRP(bias="place"), "as faithful as any on convolutional networks, clear, and it adds up"
+        yield LRP(bias="place"), "faithful on convolutional networks, clear, and it adds up"
     if not isinstance(inputs, np.ndarray) and not isinstance(
         mask, Tensor
     ):  # of a frame, numbers are but codes
