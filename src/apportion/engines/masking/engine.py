@@ -196,11 +196,12 @@ class Masking(Subject):
     @cached_property
     def _alike(self) -> bool:
         """Whether all samples are one input, and a class of each is explained."""
-        if self.places is not None or not isinstance(self.resolved, Tensor) or self.draws > 1:
-            return False
         random = any(part.replacement.random for part in self.parts)
         cut_alike = all(_same_rows(part.labels) and _same_rows(part.prepared) for part in self.parts)
-        return not random and cut_alike and all(map(_same_rows, tensors_in(self.inputs)))
+        if random or self.draws > 1 or not cut_alike or not all(map(_same_rows, tensors_in(self.inputs))):
+            return False
+        # Asked last, since a target that is not given is found by running the inputs, which others do with masks.
+        return self.places is None and isinstance(self.resolved, Tensor)
 
     def _picked(self, scores: Tensor, samples: Tensor) -> Tensor:
         """The explained score of rows of these samples, (rows, 1)."""
