@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from apportion.core.classifier import Classifier
 from apportion.core.features import TextFeatures
 from apportion.domains.answers import Answer, AnswerScores, DecoderScores, Goal
+from apportion.domains.sentences import sentences
 from apportion.domains.text import check_text, encode_subwords
 from apportion.errors import InputError, check, check_whole
 
 Messages = Sequence[Mapping[str, str]]
 Unit = Literal["token", "word", "sentence", "passage", "turn"]
 
-_SENTENCE = re.compile(r".+?(?:[.!?]+[\"'”’)\]]*(?=\s|$)|[。！？]+[」』”’）]*|\n|$)", re.DOTALL)
 _PASSAGE = re.compile(r".+?(?:\n\s*\n|$)", re.DOTALL)
 
 
@@ -267,10 +267,12 @@ def _starts(text: str, part: tuple[str, int, int], unit: Unit) -> Iterator[int]:
     if unit == "turn":
         yield begin
         return
-    pattern = _SENTENCE if unit == "sentence" else _PASSAGE
-    for match in pattern.finditer(text[begin:stop]):
-        if match.group().strip():
-            yield begin + match.start()
+    if unit == "passage":
+        yield from (begin + m.start() for m in _PASSAGE.finditer(text[begin:stop]) if m.group().strip())
+        return
+    for sentence in sentences(text[begin:stop]):
+        yield begin  # with the white space before it, which may be of its first token
+        begin = text.index(sentence, begin) + len(sentence)
 
 
 # ---- the answer ----
