@@ -120,6 +120,8 @@ class _Numbers:
         pandas = _pandas()
 
         series = pandas.Series(numbers)
+        if self.type == np.float64:
+            return series
         kind = getattr(self.type, "kind", "O")
         if kind == "b" and not np.isin(numbers[~np.isnan(numbers)], (0, 1)).all():
             return series
