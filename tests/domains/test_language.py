@@ -295,3 +295,58 @@ def test_what_is_of_a_language_model_is_refused_for_others() -> None:
         ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), answer="x")
     with pytest.raises(ap.InputError, match="which is of a LanguageModel"):
         ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), "saliency", ap.Answer())
+
+
+PASSAGES = ["Ben lives in Oslo .", "The capital is Paris ."]
+
+
+def under(lm: ap.LanguageModel, kept: list[int]) -> float:
+    """The log-probability of the answer with the tokens of the other passages at the mask, by one plain run."""
+    text = "\n\n".join([*PASSAGES, PROMPT])
+    read = lm.tokenizer(text, return_offsets_mapping=True)
+    ids, ends = list(read["input_ids"]), []
+    for passage in PASSAGES:
+        ends.append((text.index(passage), text.index(passage) + len(passage)))
+    for i, (begin, stop) in enumerate(ends):
+        if i not in kept:
+            inside = [begin <= a < stop and b > begin for a, b in read["offset_mapping"]]
+            ids = [lm.mask if hidden else token for token, hidden in zip(ids, inside, strict=True)]
+    said = lm.tokenizer(ANSWER)["input_ids"]
+    logits = lm.model(input_ids=torch.tensor([[*ids, *said]])).logits[0].log_softmax(-1).detach()
+    return sum(float(logits[len(ids) + i - 1, token]) for i, token in enumerate(said))
+
+
+def test_passages_of_a_context_have_their_shapley_values(lm: ap.LanguageModel) -> None:
+    explained = ap.explain(lm, PROMPT, "kernelshap", ap.Answer(), answer=ANSWER, context=PASSAGES)
+    names, values = explained.relevance(0)
+    assert list(names) == PASSAGES
+    none, first, second, both = (under(lm, kept) for kept in ([], [0], [1], [0, 1]))
+    right = [(first - none + both - second) / 2, (second - none + both - first) / 2]
+    assert values.tolist() == pytest.approx(right, abs=1e-5)
+    left_out = ap.explain(lm, PROMPT, "occlusion", ap.Answer(), answer=ANSWER, context=PASSAGES)
+    assert left_out.relevance(0)[1].tolist() == pytest.approx([both - second, both - first], abs=1e-5)
+
+
+def test_a_context_may_be_read_word_by_word_and_in_a_chat(llama: ap.LanguageModel) -> None:
+    words = ap.explain(llama, PROMPT, "occlusion", ap.Answer(), answer=ANSWER, context=PASSAGES, unit="word")
+    assert list(words.relevance(0)[0]) == " ".join(PASSAGES).split()
+    messages = [{"role": "user", "content": PROMPT}]
+    chat = ap.explain(llama, messages, "occlusion", ap.Answer(), answer=ANSWER, context=PASSAGES)
+    assert list(chat.relevance(0)[0]) == PASSAGES
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        ([], r"context is \[\]; accepted: a list of texts"),
+        ("Ben", "context is 'Ben'; accepted: a list of texts"),
+        (["Ben", "  "], r"context\[1\] is '  '; accepted: a text with words"),
+        (["Ben", 3], r"context\[1\] is 3"),
+        (["Ben", "Oslo", "Ben "], r"context\[0\] and context\[2\] are the same passage"),
+    ],
+)
+def test_a_context_that_is_none_is_refused_in_one_line(
+    llama: ap.LanguageModel, context: Any, message: str
+) -> None:
+    with pytest.raises(ap.InputError, match=message):
+        ap.explain(llama, PROMPT, "occlusion", ap.Answer(), answer=ANSWER, context=context)

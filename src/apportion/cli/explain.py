@@ -93,9 +93,18 @@ def explain(
         int, typer.Option(min=1, help="Tokens of an answer that the model writes.")
     ] = 20,
     contrast: Annotated[str | None, typer.Option(help="Explain why the answer rather than this.")] = None,
+    context: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A text file with a passage to stand before the prompt, and be explained; again for more."
+        ),
+    ] = None,
     unit: Annotated[
-        str, typer.Option(help="What is a feature of the prompt: token, word, sentence, passage or turn.")
-    ] = "word",
+        str | None,
+        typer.Option(
+            help="What is a feature: token, word, sentence, passage or turn.  [word; with --context passage]"
+        ),
+    ] = None,
     score: Annotated[
         str,
         typer.Option(
@@ -117,8 +126,10 @@ def explain(
     apportion explain --model FOLDER --prompt "The capital of France is" --max-new-tokens 5
     """
     with one_line_errors(quiet=as_json):
-        if prompt is None and (answer is not None or contrast is not None or chat):
-            raise InputError("--answer, --contrast and --chat go with --prompt, for a language model")
+        if prompt is None and (answer is not None or contrast is not None or chat or context):
+            raise InputError(
+                "--answer, --context, --contrast and --chat go with --prompt, for a language model"
+            )
         if prompt is not None and given is not None:
             raise InputError("an INPUT and --prompt were given; accepted: one of them")
         if given is None and prompt is None:
@@ -134,12 +145,13 @@ def explain(
         if png is not None and png.suffix.lower() != ".png":
             raise InputError(f"--png is {str(png)!r}; accepted: a name that ends in .png")
         if prompt is not None:
-            from apportion.pipeline.given import Given, read_prompt
+            from apportion.pipeline.given import Given, read_prompt, read_text
 
             what = Given("text", read_prompt(prompt), prompt)
             asked = {
                 "answer": answer,
                 "unit": unit,
+                "context": [read_text(path) for path in context] if context else None,
                 "score": score,
                 "contrast": contrast,
                 "max_new_tokens": max_new_tokens,

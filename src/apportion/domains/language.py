@@ -122,13 +122,17 @@ class LanguageModel:
         prompt: str | Messages,
         answer: str | Sequence[int] | None = None,
         target: Any = None,
-        unit: Unit = "word",
+        unit: Unit | None = None,
         max_new_tokens: int = 20,
+        context: Sequence[str] | None = None,
         **how: Any,
     ) -> Question:
         """A prompt with its answer, and what of it is explained: see `apportion.explain`."""
+        unit = ("word" if context is None else "passage") if unit is None else unit
         check("unit", unit, get_args(Unit).__contains__, ", ".join(get_args(Unit)))
-        read = _read(self, prompt)
+        passages = () if context is None else _checked_passages(context)
+        prompt = _with_passages(prompt, passages)
+        read = _read(self, prompt, passages)
         if answer is None:
             ids = self.generated(prompt, max_new_tokens, **how)
         elif how:
@@ -188,7 +192,53 @@ class _Prompt:
     parts: tuple[tuple[str, int, int], ...]  # role, first character, after the last
 
 
-def _read(lm: LanguageModel, prompt: Any) -> _Prompt:
+def _checked_passages(context: Any) -> tuple[str, ...]:
+    """The passages of a context, without white space around them."""
+    if isinstance(context, str) or not isinstance(context, Sequence) or not context:
+        raise InputError(f"context is {context!r:.60}; accepted: a list of texts, at least one")
+    for i, passage in enumerate(context):
+        if not isinstance(passage, str) or not passage.strip():
+            raise InputError(f"context[{i}] is {passage!r:.60}; accepted: a text with words in it")
+    passages = tuple(passage.strip() for passage in context)
+    for i, passage in enumerate(passages):
+        if (first := passages.index(passage)) < i:
+            raise InputError(
+                f"context[{first}] and context[{i}] are the same passage; accepted: each once, since neither would "
+                "matter while the other stands there"
+            )
+    return passages
+
+
+def _with_passages(prompt: Any, passages: Sequence[str]) -> Any:
+    """The prompt after the passages of its context, with an empty line behind each; of messages the last."""
+    if not passages:
+        return prompt
+    if isinstance(prompt, str):
+        check_text(prompt)
+        return _GAP.join((*passages, prompt))
+    if not isinstance(prompt, Sequence) or not prompt or "content" not in prompt[-1]:
+        return prompt  # which is refused where it is read
+    last = {**prompt[-1], "content": _GAP.join((*passages, prompt[-1]["content"]))}
+    return [*prompt[:-1], last]
+
+
+_GAP = "\n\n"
+
+
+def _places(text: str, begin: int, passages: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
+    """Where the passages stand in a text, of which they are the first from `begin` on."""
+    found = []
+    for passage in passages:
+        found.append((_PASSAGE_ROLE, begin, begin + len(passage)))
+        assert text[begin : begin + len(passage)] == passage
+        begin += len(passage) + len(_GAP)
+    return tuple(found)
+
+
+_PASSAGE_ROLE = "context"
+
+
+def _read(lm: LanguageModel, prompt: Any, passages: Sequence[str] = ()) -> _Prompt:
     text: str
     parts: tuple[tuple[str, int, int], ...]
     if isinstance(prompt, str):
@@ -196,12 +246,16 @@ def _read(lm: LanguageModel, prompt: Any) -> _Prompt:
         text, parts = prompt, (("prompt", 0, len(prompt)),)
     else:
         text, parts = _filled(lm, prompt)
+    if passages:  # the question itself is asked whatever is hidden
+        parts = _places(text, parts[-1][1], passages)
     encoded, features = encode_subwords(text, lm.tokenizer, special=isinstance(prompt, str))
     ids = encoded["input_ids"][0].tolist()
     special = set(lm.tokenizer.all_special_ids)
     offsets, words = list(features.offsets), list(features.words)
-    for i, (token, (start, _)) in enumerate(zip(ids, features.offsets, strict=True)):
-        if token in special or not any(begin <= start < stop for _, begin, stop in parts):
+    for i, (token, (start, end)) in enumerate(zip(ids, features.offsets, strict=True)):
+        # White space before a part has the empty place where that begins.
+        within = any(begin <= start < stop and (end > start or start > begin) for _, begin, stop in parts)
+        if token in special or not within:
             offsets[i], words[i] = (0, 0), None
     tokens = features.tokens
     while (
@@ -263,8 +317,8 @@ def _in_units(read: _Prompt, unit: Unit) -> tuple[int | None, ...]:
 
 def _starts(text: str, part: tuple[str, int, int], unit: Unit) -> Iterator[int]:
     """Where the units of a part of the prompt begin."""
-    _, begin, stop = part
-    if unit == "turn":
+    role, begin, stop = part
+    if unit == "turn" or (unit == "passage" and role == _PASSAGE_ROLE):
         yield begin
         return
     if unit == "passage":

@@ -56,7 +56,8 @@ def explain(
         warn_from (float, default 0.2, share of |total|): Warn if more than this is left over.
         asked: Of a language model: `answer` (a text, or its ids; left out: one is generated, as
             `LanguageModel.generate` says, with its `max_new_tokens`, `stop` and `seed`), and `unit`, what is a feature
-            of the prompt: "token", "word" (default), "sentence", "passage" or "turn".
+            of the prompt: "token", "word" (default), "sentence", "passage" or "turn". `context` is a list of passages
+            that stand before the prompt: these are the features then, and the prompt is asked whatever is hidden.
 
     >>> import torch, apportion as ap
     >>> ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method="saliency").values.shape

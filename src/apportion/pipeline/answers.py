@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,8 @@ def explain_prompt(
     layer: str | None = None,
     *,
     answer: str | None = None,
-    unit: Any = "word",
+    unit: Any = None,
+    context: Sequence[str] | None = None,
     score: Any = "log-probability",
     contrast: str | None = None,
     max_new_tokens: int = 20,
@@ -41,6 +43,7 @@ def explain_prompt(
         raise InputError(
             f"--prompt is for a language model, and {model} is none; accepted: the text as INPUT"
         )
-    found = explain(lm, prompt, made, wanted, answer=answer, unit=unit, max_new_tokens=max_new_tokens)
+    asked = {"answer": answer, "unit": unit, "context": context, "max_new_tokens": max_new_tokens}
+    found = explain(lm, prompt, made, wanted, **asked)
     shown = prompt if isinstance(prompt, str) else prompt[-1]["content"]
     return lm.name, replace(found, notes={**found.notes, "model": lm.name, "input": shown})

@@ -68,7 +68,9 @@ def recognise(text: str) -> Given:
             return Given("tabular", path, path.name)
         if suffix in TENSORS:
             return Given("tensor", path, path.name)
-        return Given("text", _read(path), path.name) if suffix == ".txt" else Given("image", path, path.name)
+        return (
+            Given("text", read_text(path), path.name) if suffix == ".txt" else Given("image", path, path.name)
+        )
     separated = os.sep in text or "/" in text or "\\" in text
     if path.suffix.lower() in KNOWN or (separated and not any(map(str.isspace, text))):
         raise InputError(f"no such file: {text}")
@@ -119,7 +121,8 @@ def read_tensors(path: Path, row: int = 0) -> Inputs:
     return chosen
 
 
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8. InputError where it cannot be read as that."""
     try:
         return _decode(path.read_bytes(), str(path))
     except OSError as error:
