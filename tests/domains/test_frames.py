@@ -273,3 +273,18 @@ def test_an_estimator_that_only_predicts_classes_is_told_so() -> None:
     with pytest.raises(InputError, match="Bare, which predicts classes and has no scores"):
         ap.Tabular(Bare(), frame)
     assert ap.Tabular(NearestCentroid().fit(frame, [0, 1]), frame).labels == ("0", "1")
+
+
+@pytest.mark.parametrize(("held", "cell", "given"), [
+    (["a", None], "NA", None),
+    (["a", np.nan], "", np.nan),
+    (["a", "NA"], "NA", "NA"),
+    (["a", "NA", None], "NA", "NA"),
+    (["a", "b"], "NA", "NA"),
+])  # fmt: skip
+def test_a_cell_of_a_file_is_missing_where_the_background_has_missing_ones(
+    held: Any, cell: str, given: Any
+) -> None:
+    table = ap.Tabular(of_sizes, pandas.DataFrame({"any": pandas.Series(held, dtype=object)}))
+    found = table.encode.frame(table.encode({"any": cell})[0])["any"][0]
+    assert found is given or found == given

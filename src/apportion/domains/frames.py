@@ -98,9 +98,12 @@ class _Numbers:
     name: str
     type: Any
 
+    def from_file(self, value: Any) -> Any:
+        return math.nan if isinstance(value, str) and value.strip().lower() in _ABSENT else value
+
     def read(self, value: Any) -> float:
-        """The number of a cell; a text is read as a file has it."""
-        if _is_missing(value) or (isinstance(value, str) and value.strip().lower() in _ABSENT):
+        """The number of a cell; also of a text, as a file has it."""
+        if _is_missing(value):
             return math.nan
         if isinstance(value, str) and getattr(self.type, "kind", "") == "b":
             value = {"true": True, "false": False}.get(value.strip().lower(), value)
@@ -150,14 +153,26 @@ class _Values:
     def read(self, value: Any) -> float:
         """The code of a value, which follows from the value alone."""
         value = self._typed(value)
+        code = self._code(value)
+        self.known.setdefault(code, value)
+        return code
+
+    def from_file(self, value: Any) -> Any:
+        """A cell of a file as the background has it: what says that there is no value, and is none of the background,
+        is that which the background has for it."""
+        says_none = isinstance(value, str) and value.strip().lower() in _ABSENT
+        if not says_none or self._code(value) in self.known:
+            return value
+        return next(filter(_is_missing, self.known.values()), value)
+
+    @staticmethod
+    def _code(value: Any) -> float:
         kind = type(value)
         seal = hashlib.blake2b(
             f"{kind.__module__}.{kind.__qualname__}:{value!r}".encode("utf-8", "surrogatepass")
         )
         # From 1, so that zero, a method's own choice for what is hidden, is no value; whole in float64.
-        code = float(1 + int.from_bytes(seal.digest()[:6], "big"))
-        self.known.setdefault(code, value)
-        return code
+        return float(1 + int.from_bytes(seal.digest()[:6], "big"))
 
     def _typed(self, value: Any) -> Any:
         """The value as the column holds it: dates may come as texts, as files have them."""
@@ -261,7 +276,8 @@ class FrameRows:
             values = [list(frame[name]) for name in _present(names, frame, "the frame")]
         else:
             cells = _as_dict(rows, names)
-            values = [[cells[name]] for name in _present(names, cells, "the row")]
+            _present(names, cells, "the row")
+            values = [[column.from_file(cells[column.name])] for column in self.columns]
         read = [[column.read(v) for v in vs] for column, vs in zip(self.columns, values, strict=True)]
         groups, called = tuple(range(len(names))), tuple(map(str, names))
         features = tuple(

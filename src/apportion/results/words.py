@@ -7,18 +7,25 @@ from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
+from torch import Tensor
+
+from apportion.core.content import digest
 from apportion.core.registry import Recorded
 
 
 def describe_method(method: Any) -> str:
     """A method as one would write it down: with those of its settings that are not the default.
 
-    >>> import apportion as ap
+    >>> import torch, apportion as ap
     >>> describe_method(ap.LRP()), describe_method(ap.LRP("epsilon", ledger=True))
     ('LRP', "LRP(composite='epsilon', ledger=True)")
+    >>> describe_method(ap.Background(torch.zeros(5, 3)))
+    'Background(data=<5×3 float32 8d0ab7729129>)'
     """
     if isinstance(method, Recorded):
         return type(method).__name__
+    if isinstance(method, Tensor):
+        return repr(digest(method))
     if not is_dataclass(method):
         return f"{method!r:.40}"
     plain = {each.name: each.default for each in fields(method)} | {
