@@ -35,3 +35,14 @@ def labels_of(function: Any) -> tuple[str, ...]:
     name = getattr(function, "__name__", "")
     scored = name == "predict_proba" or (name == "decision_function" and len(classes) > 2)
     return tuple(map(str, classes)) if scored else ()
+
+
+def answer_to(function: Callable[[Any], Any], given: Any, what: str) -> Any:
+    """What the function returns; an error of its own has a note of what it was called with."""
+    try:
+        return function(given)
+    except InputError:
+        raise
+    except Exception as error:
+        error.add_note(f"the model was called with {what}")
+        raise

@@ -21,7 +21,8 @@ from torch import Tensor
 from apportion.core.classifier import Classifier
 from apportion.core.features import TabularFeatures
 from apportion.core.numbers import is_frame, is_series, tensor_of
-from apportion.domains.estimators import function_of, labels_of
+from apportion.domains.estimators import answer_to, function_of, labels_of
+from apportion.domains.tabular import MISSING, text_of
 from apportion.errors import InputError, check, nearest
 
 _WHOLE = 2.0**53  # float64 holds all whole numbers up to here
@@ -87,7 +88,7 @@ class Tabular(Classifier):
             labels=labels_of(function) if labels is None else tuple(labels),
             domain="tabular",
             name=name or str(getattr(model, "__name__", type(model).__name__)),
-            mask=encode.numbers(frame),
+            mask=encode.several(frame)[0],
         )
 
 
@@ -226,7 +227,7 @@ def _pandas() -> Any:
     return import_module("pandas")  # whose types are not known here
 
 
-_ABSENT = frozenset({"", "na", "n/a", "null", "nan", "<na>", "nat", "none"})
+_ABSENT = MISSING | {"nat", "none"}
 
 
 def _is_missing(value: Any) -> bool:
@@ -262,11 +263,6 @@ class FrameRows:
         if len(features) != 1:
             raise InputError(f"one row is encoded at a time, and {len(features)} were given: frame.iloc[[0]]")
         return numbers, features[0]
-
-    def numbers(self, frame: Any) -> Tensor:
-        """The numbers (rows, columns) of a frame."""
-        read = [[column.read(value) for value in frame[column.name]] for column in self.columns]
-        return torch.tensor(read, dtype=torch.float64).T.contiguous()
 
     def several(self, rows: Any) -> tuple[Tensor, tuple[TabularFeatures, ...]]:
         """The numbers (rows, columns) of all rows of a frame, or of one row, and their features."""
@@ -321,15 +317,7 @@ class FrameModel:
 
     def __call__(self, numbers: Tensor) -> Any:
         frame = self.rows.frame(numbers)
-        try:
-            output = self.function(frame)
-        except InputError:
-            raise
-        except Exception as error:
-            error.add_note(
-                f"the model was called with a frame of {len(frame)} rows and {frame.shape[1]} columns"
-            )
-            raise
+        output = answer_to(self.function, frame, f"a frame of {len(frame)} rows and {frame.shape[1]} columns")
         told = "what the model returned for a frame"
         scores = output if isinstance(output, Tensor) else tensor_of(told, output)
         return scores if scores.is_floating_point() else scores.double()
@@ -386,9 +374,4 @@ def _as_dict(row: Any, names: Sequence[Any]) -> Mapping[Any, Any]:
 
 
 def _text(value: Any) -> str:
-    """As a person would write it."""
-    if _is_missing(value):
-        return "missing"
-    if isinstance(value, float | np.floating):
-        return str(int(value)) if float(value).is_integer() else f"{value:.7g}"
-    return str(value).strip()
+    return "missing" if _is_missing(value) else text_of(value)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from apportion.core.classifier import Classifier
 from apportion.core.features import TextFeatures
 from apportion.domains.answers import Answer, AnswerScores, DecoderScores, Goal
+from apportion.domains.raw_text import Messages
 from apportion.domains.sentences import sentences
 from apportion.domains.text import check_text, encode_subwords
 from apportion.errors import InputError, check, check_whole
 
-Messages = Sequence[Mapping[str, str]]
 Unit = Literal["token", "word", "sentence", "passage", "turn"]
 
 _PASSAGE = re.compile(r".+?(?:\n\s*\n|$)", re.DOTALL)

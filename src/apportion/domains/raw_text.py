@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from apportion.core.classifier import Classifier
 from apportion.core.features import TextFeatures
 from apportion.core.numbers import is_frame, is_series, tensor_of
-from apportion.domains.estimators import function_of, labels_of
+from apportion.domains.estimators import answer_to, function_of, labels_of
 from apportion.domains.remote import Remote
 from apportion.domains.text import check_text, tokenise
 from apportion.errors import InputError, check
@@ -203,13 +203,7 @@ class StringModel:
 
     def __call__(self, ids: Tensor) -> Any:
         texts = self.encoding.texts(ids)
-        try:
-            output = self.function(texts)
-        except InputError:
-            raise
-        except Exception as error:
-            error.add_note(f"the model was called with a list of {len(texts)} texts")
-            raise
+        output = answer_to(self.function, texts, f"a list of {len(texts)} texts")
         if isinstance(output, np.ndarray | list | tuple | float) or is_frame(output) or is_series(output):
             return tensor_of("what the model returned for a list of texts", output)
         return output

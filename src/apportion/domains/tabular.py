@@ -73,7 +73,7 @@ class Categorical:
 
     def inputs(self, value: Any) -> tuple[float, ...]:
         text = _exact_text(value)
-        text = text if text in self.categories else _text(value)
+        text = text if text in self.categories else text_of(value)
         if text not in self.categories:
             near = nearest(text, self.categories) if len(self.categories) > 20 else self.categories
             accepted = ", ".join(map(repr, near or self.categories[:3]))
@@ -155,7 +155,7 @@ class TabularPreparation:
         features = TabularFeatures(
             columns=tuple(column.name for column in self.columns),
             cells=tuple(
-                "missing" if _is_absent(column, cells[column.name]) else _text(cells[column.name])
+                "missing" if _is_absent(column, cells[column.name]) else text_of(cells[column.name])
                 for column in self.columns
             ),
             groups=tuple(index for index, block in enumerate(inputs) for _ in block),
@@ -377,7 +377,7 @@ def _column_of(name: str, present: list[Any], categorical: bool) -> Numeric | Ca
     if not present:
         raise InputError(f"column {name!r} has no values; exclude it")
     numbers = [_number(value) for value in present]
-    texts = [_text(value) for value, number in zip(present, numbers, strict=True) if number is None]
+    texts = [text_of(value) for value, number in zip(present, numbers, strict=True) if number is None]
     if texts and not categorical and 2 * len(texts) < len(present):
         # Rather a typing error than a column with a category for each number.
         raise InputError(
@@ -447,17 +447,17 @@ def _number(value: Any) -> float | None:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or type(value).__name__ == "NaTType" or _text(value).lower() in MISSING
+    return value is None or type(value).__name__ == "NaTType" or text_of(value).lower() in MISSING
 
 
 def _is_absent(column: Column, value: Any) -> bool:
     """Whether a cell of this column has no value; a category may be called "NA"."""
     known = column.column if isinstance(column, OrMissing) else column
-    named = isinstance(known, Categorical) and isinstance(value, str) and _text(value) in known.categories
+    named = isinstance(known, Categorical) and isinstance(value, str) and text_of(value) in known.categories
     return _is_missing(value) and not named
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """As a person would write it; pandas turns whole numbers into floats where some are missing."""
     if isinstance(value, float | np.floating):
         return (
@@ -470,7 +470,7 @@ def _exact_text(value: Any) -> str:
     """The same with all digits of a number, of which a category may differ in the last."""
     if isinstance(value, float | np.floating) and not float(value).is_integer():
         return str(float(value)) if isinstance(value, np.float64) else str(value)
-    return _text(value)
+    return text_of(value)
 
 
 def _join_names(names: Iterable[str]) -> str:
