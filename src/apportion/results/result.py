@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from functools import partial
@@ -23,7 +24,14 @@ from apportion.core.visible import visible
 from apportion.errors import InputError, check
 from apportion.results.cost import Cost
 from apportion.results.display import display
-from apportion.results.words import WARN_FROM, describe_left_over, format_number, write_share, write_sum
+from apportion.results.words import (
+    WARN_FROM,
+    describe_left_over,
+    format_number,
+    name_share,
+    write_balance,
+    write_share,
+)
 
 R = TypeVar("R", bound="Result")
 
@@ -131,16 +139,22 @@ class Result:
         return f"class {number}" if self.output.shape[1] > 1 else "score"
 
     def balance(self, index: int = 0) -> str:
-        """The one line that every result owes: total = apportioned + remainder.
+        """The one line that every result owes: how much of the total is explained, and what is left over.
 
         >>> import apportion as ap
         >>> ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)).balance()
-        'total 2.00 = apportioned 1.00 + remainder 1.00'
+        'explained 1.00 of 2.00: 1.00 left over'
         """
-        apportioned = float(self.apportioned[index])
         if self.total is None:
-            return f"sum of values {format_number(apportioned, abs(apportioned))}; this method does not claim to add up"
-        return write_sum(float(self.total[index]), {"apportioned": apportioned})
+            explained = float(self.apportioned[index])
+            return (
+                f"the values sum to {format_number(explained, abs(explained))}; they do not claim to add up"
+            )
+        return write_balance(float(self.total[index]), self._parts(index))
+
+    def _parts(self, index: int) -> dict[str, float]:
+        """What the values of a sample sum to, in the parts that are told apart."""
+        return {"explained": float(self.apportioned[index])}
 
     def verdict(self, index: int = 0) -> str:
         """How much is left over, as a share and as a word; empty where the method does not claim to add up.
@@ -154,9 +168,17 @@ class Result:
         return describe_left_over(float(left_over[index]))
 
     def account(self, index: int = 0) -> str:
-        """The balance with the verdict on it."""
-        verdict = self.verdict(index)
-        return f"{self.balance(index)} ({verdict})" if verdict else self.balance(index)
+        """The balance with the share of the total that it leaves, as a number and as a word.
+
+        >>> import apportion as ap
+        >>> ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)).account()
+        'explained 1.00 of 2.00: 1.00 left over (50 %, does not add up)'
+        """
+        told, left_over = self.balance(index), self.left_over
+        share = 0.0 if left_over is None else float(left_over[index])
+        if math.isnan(share) or told.endswith(("nothing left over", "≈ 0 left over", "add up")):
+            return told
+        return f"{told} ({write_share(share)}, {name_share(share)})"
 
     def warn_from(self, share: float) -> Self:
         """The same result with a warning if more than this share of a total is left over, and without if not."""
