@@ -218,6 +218,7 @@ def _of_lightgbm(estimator: Any, names: set[str]) -> Ensemble | None:
         return None
     told = estimator.booster_.dump_model()
     each = told["num_tree_per_iteration"]
+    # Its random forests average their trees, but not in raw scores.
     weight = each / len(told["tree_info"]) if told.get("average_output") else 1.0
     read = tuple(
         _at(_nested(tree["tree_structure"], _lightgbm_node, weight), i % each, each)
@@ -233,7 +234,7 @@ def _of_lightgbm(estimator: Any, names: set[str]) -> Ensemble | None:
                 given[name] = given[name].cat.set_categories(categories)
         return _double(given)
 
-    return Ensemble(read, numbers, lambda given: estimator.predict(given, raw_score=True))
+    return Ensemble(read, numbers, lambda given: weight * estimator.predict(given, raw_score=True))
 
 
 def _lightgbm_node(node: Mapping[str, Any]) -> _Node:

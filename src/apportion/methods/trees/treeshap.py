@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from apportion.core.features import Features
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.domains.estimators import function_of
@@ -51,9 +53,17 @@ class TreeSHAP(Hiding):
 
     partition: Partition | Tensor | None = None
 
-    def __call__(self, model: Any, inputs: Inputs, target: Target = None, **known: Any) -> Explanation:
+    def __call__(
+        self,
+        model: Any,
+        inputs: Inputs,
+        target: Target = None,
+        *,
+        features: Sequence[Features] | None = None,
+        mask: int | Tensor | None = None,
+    ) -> Explanation:
         """`features` and `mask` are those of the domain, as of other methods that hide features."""
-        return super().__call__(answering(model), inputs, target, **known)
+        return super().__call__(answering(model), inputs, target, features=features, mask=mask)
 
     def cut(self, inputs: Inputs) -> Partition | None:
         return self.partition  # type: ignore[return-value]
