@@ -38,6 +38,7 @@ INTERACTIONS = {
 # Methods of one kind of model each, beside that model.
 OF_ONE_KIND = {
     "kerneldecomposition": "models.bag_of_words.kernel_decomposition:KernelDecomposition",
+    "treeshap": "methods.trees.treeshap:TreeSHAP",
     "prototypes": "models.prototypes.methods:Prototypes",
     "upsampled": "models.prototypes.methods:Upsampled",
     "prototypelrp": "models.prototypes.methods:PrototypeLRP",
