@@ -276,6 +276,8 @@ def joined(results: Sequence[R]) -> R:
         elif name == "values":
             whole = map(torch.cat, zip(*map(tensors_in, parts), strict=True))
             found[name] = map_tensors(parts[0], partial(_next_of, whole))
+        elif name == "ledger":  # which is of a whole batch
+            found[name] = None
         elif name == "features" and parts[0] is not None:
             found[name] = tuple(feature for part in parts for feature in part)
         elif name == "warnings":
