@@ -33,7 +33,6 @@ from apportion.results.explanation import Explanation
 from apportion.results.result import joined
 from apportion.results.words import WARN_FROM
 
-
 ALL = "all"  # the target that is every class
 
 

@@ -18,6 +18,7 @@ from apportion.core.features import Features, ImageFeatures, TabularFeatures, Te
 from apportion.core.inputs import Values
 from apportion.core.trees import keyed, tensors_in
 from apportion.errors import InputError
+from apportion.results.display import display
 from apportion.results.ledger import Ledger
 from apportion.results.result import Result
 
@@ -119,6 +120,11 @@ class Explanation(Result):
         if all(cell is None for cell in lines["cell"]):
             del lines["cell"]
         return import_module("pandas").DataFrame(lines)
+
+    def waterfall(self, index: int = 0, ax: Any = None) -> Any:
+        """Draw how one sample gets from the start to its score, a step for each feature, on matplotlib Axes (made if
+        not given) and return them. Where the start is not known it is zero, and the end the total."""
+        return display().waterfall(self, index, ax)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """The values as a NumPy array, (batch, …), as `numpy.asarray(explanation)` asks for."""

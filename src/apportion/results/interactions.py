@@ -72,7 +72,8 @@ class Interactions(Result):
             return super().summary(index)
         main = float(self.main[index].double().sum())
         parts = {"alone": main, "in pairs": float(self.apportioned[index]) - main}
-        return f"{type(self.method).__name__} of {self.label(index)}: {write_sum(float(self.total[index]), parts)}"
+        said = [text for text in (self.opening(index), write_sum(float(self.total[index]), parts)) if text]
+        return f"{type(self.method).__name__} of {self.label(index)}: {'; '.join(said)}"
 
     def top(self, k: int = 10, index: int = 0) -> list[tuple[str, str, float]]:
         """The k pairs that contribute most, strongest first: both names, and both entries together."""
@@ -86,9 +87,9 @@ class Interactions(Result):
         return [(names[int(first[i])], names[int(second[i])], float(strength[i])) for i in order]
 
     def to_frame(self) -> Any:
-        """A pandas frame with a line for each pair of features of each sample: `sample`, `target`, `first`, `second` and
-        `value`, both entries of the pair together; what a feature does alone has it twice. Pairs that were not asked
-        for are left out, so that the lines of a sample add up to what is apportioned.
+        """A pandas frame with a line for each pair of features of each sample: `sample`, `target`, `first`, `second`,
+        and `value`, both entries of the pair together; what a feature does alone has it twice. Pairs not asked for
+        are left out, so that the lines of a sample add up to what is apportioned.
 
         >>> import apportion as ap
         >>> i = ap.IntegratedHessians()(lambda x: x[:, :1] * x[:, 1:], torch.tensor([[2.0, 3.0]]))

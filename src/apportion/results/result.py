@@ -17,13 +17,20 @@ from apportion.core.features import Features, ImageFeatures
 from apportion.core.files import read_tensors, write_tensors, written
 from apportion.core.from_call import for_samples
 from apportion.core.registry import is_listed, recorded
-from apportion.core.target import probabilities
+from apportion.core.target import classes_of, probabilities
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.core.visible import visible
 from apportion.errors import InputError, check
 from apportion.results.cost import Cost
 from apportion.results.display import display
-from apportion.results.words import WARN_FROM, describe_left_over, format_number, write_share, write_sum
+from apportion.results.words import (
+    WARN_FROM,
+    describe_left_over,
+    format_number,
+    write_share,
+    write_start,
+    write_sum,
+)
 
 R = TypeVar("R", bound="Result")
 
@@ -66,6 +73,29 @@ class Result:
             return None
         apportioned = self.apportioned
         return self.total.to(apportioned.dtype) - apportioned
+
+    @property
+    def score(self) -> Tensor | None:
+        """The (batch,) explained scores, in log-odds where these are what is apportioned; None where the target is no
+        class of the output."""
+        if isinstance(self.target, str):
+            return None
+        output = self.output.detach().to(self.apportioned.dtype)
+        classes = classes_of(self.target).to(output.device)
+        if int(classes.max()) >= output.shape[1]:
+            return None
+        score = output.gather(1, classes[:, None])[:, 0]
+        return score.logit() if getattr(self.method, "link", None) == "logit" else score
+
+    @property
+    def start(self) -> Tensor | None:
+        """Where a total of the form f(x) − f(x′) starts from: f(x′), the score less `total`. Zero where that is no more
+        than rounding; None where the method does not add up, or the explained score is not known."""
+        if self.total is None or (score := self.score) is None:
+            return None
+        start = score - self.total.to(score)
+        eps = torch.finfo(self.total.dtype).eps if self.total.is_floating_point() else 0.0
+        return torch.where(start.abs() <= 64 * eps * score.abs(), 0.0, start)
 
     @property
     def left_over(self) -> Tensor | None:
@@ -142,6 +172,19 @@ class Result:
             return f"sum of values {format_number(apportioned, abs(apportioned))}; this method does not claim to add up"
         return write_sum(float(self.total[index]), {"apportioned": apportioned})
 
+    def opening(self, index: int = 0) -> str:
+        """From where to where the total goes: score = start + total; empty where it starts from zero, or that is not
+        known.
+
+        >>> import apportion as ap
+        >>> ap.IntegratedGradients()(lambda x: x.exp(), torch.zeros(1, 1), baseline=-torch.ones(1, 1)).opening()
+        'score 1.00 = start 0.37 + total 0.63'
+        """
+        start, score = self.start, self.score
+        if start is None or score is None or self.total is None or not float(start[index]):
+            return ""
+        return write_start(float(score[index]), float(self.total[index]))
+
     def verdict(self, index: int = 0) -> str:
         """How much is left over, as a share and as a word; empty where the method does not claim to add up.
 
@@ -154,9 +197,10 @@ class Result:
         return describe_left_over(float(left_over[index]))
 
     def account(self, index: int = 0) -> str:
-        """The balance with the verdict on it."""
-        verdict = self.verdict(index)
-        return f"{self.balance(index)} ({verdict})" if verdict else self.balance(index)
+        """The balance with the verdict on it, and before it where the total starts from."""
+        verdict, opening = self.verdict(index), self.opening(index)
+        balance = f"{self.balance(index)} ({verdict})" if verdict else self.balance(index)
+        return f"{opening}; {balance}" if opening else balance
 
     def warn_from(self, share: float) -> Self:
         """The same result with a warning if more than this share of a total is left over, and without if not."""
@@ -167,7 +211,8 @@ class Result:
 
     def summary(self, index: int = 0) -> str:
         """One line: what was apportioned, and what was not."""
-        return f"{type(self.method).__name__} of {self.label(index)}: {self.balance(index)}"
+        said = [text for text in (self.opening(index), self.balance(index)) if text]
+        return f"{type(self.method).__name__} of {self.label(index)}: {'; '.join(said)}"
 
     @property
     def input_name(self) -> str | None:
