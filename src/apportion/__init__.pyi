@@ -107,6 +107,8 @@ from .models.bag_of_words.kernel_decomposition import KernelDecomposition as Ker
 from .models.prototypes.estimator import ProtoPNet as ProtoPNet
 from .results.explanation import Explanation as Explanation
 from .results.interactions import Interactions as Interactions
+from .results.overview import Overview as Overview
 from .results.scores import Scores as Scores
+from .results.summing import summary as summary
 
 __version__: str

@@ -287,7 +287,7 @@ def left_over_by(shares: list[float], total: float = 2.0) -> ap.Explanation:
         values = total * (1 - torch.tensor(shares))[:, None]
         return subject.result(ap.Explanation, method, values, torch.full((len(shares),), total), model(x))
 
-    return method(lambda x: x, torch.ones(len(shares), 1))
+    return method(lambda x: total * x, torch.ones(len(shares), 1))
 
 
 def test_what_is_left_over_is_a_share_and_a_word():

@@ -45,7 +45,8 @@ def show(explanation: Result, console: Console, name: str, index: int = 0) -> No
     shown = answer(explanation) if several else body(explanation, console, index)  # type: ignore[arg-type]
     console.print(Padding(Visible(shown), (1, 0)))
     if not several:
-        console.print(Text(visible(explanation.account(index)), style="bold"), soft_wrap=piped)
+        for line in explanation.account(index).split("; "):
+            console.print(Text(visible(line), style="bold"), soft_wrap=piped)
     for told in explanation.warnings:
         console.print(Text(visible(f"warning: {told}"), style="yellow"), soft_wrap=piped)
     ledger = getattr(explanation, "ledger", None)

@@ -80,6 +80,20 @@ def write_balance(total: float, parts: Mapping[str, float]) -> str:
     return f"{told}: {'−' if left < 0 and not too_much else ''}{amount} {'too much' if too_much else 'left over'}"
 
 
+def write_start(score: float, total: float) -> str:
+    """A score as where it starts from and a total; the start is that of the numbers as they are printed.
+
+    >>> write_start(0.603, 0.7064), write_start(5.2, -0.0118)
+    ('score 0.603 = start −0.103 + 0.706', 'score 5.2000 = start 5.2118 − 0.0118')
+    """
+    # To as many digits as the total has beside its parts, so that it is the same number there.
+    scale = max(abs(total), 1e-4 * abs(score))
+    whole, part = format_number(score, scale), format_number(total, scale)
+    start = format_number(_exact(_read(whole) - _read(part), scale), scale)
+    sign = "−" if part.startswith("−") else "+"
+    return f"score {whole} = start {start} {sign} {part.lstrip('−')}"
+
+
 def write_share(share: float) -> str:
     """A share in percent, to two digits below ten percent.
 

@@ -22,7 +22,7 @@ from apportion.results.result import decision
 from apportion.results.words import format_number, write_balance
 from surfaces import made, picture, row, words
 
-ONE_SCORE = {"labels": None, "output": torch.ones(1, 1), "target": torch.tensor([0])}
+ONE_SCORE = {"labels": None, "output": torch.full((1, 1), 3.0), "target": torch.tensor([0])}
 
 EVERY = {
     "words": words,
