@@ -52,7 +52,7 @@ def test_top_k_drop_is_the_fall_of_the_log_probability(
     explained = ap.explain(lm, question, "kernelshap")
     order = explained.relevance(0)[1].argsort(descending=True).tolist()
     test = ap.TopKDrop(k=k, replacement=replacement)
-    found = test(question.classifier, question.inputs, explained, features=question.features)
+    found = test(lm, question, explained)
     deleted = replacement is not None
     expected = log_probability(lm, set(), deleted) - log_probability(lm, set(order[:k]), deleted)
     assert float(found.values[0]) == pytest.approx(expected, abs=1e-9)
@@ -66,7 +66,7 @@ def test_lds_is_the_rank_correlation_over_random_ablations(lm: ap.LanguageModel)
     actual = {tuple(row): log_probability(lm, set(np.flatnonzero(~row))) for row in np.unique(kept, axis=0)}
     expected = spearmanr(kept @ values, [actual[tuple(row)] for row in kept]).statistic
     test = ap.LDS(samples=32, seed=5)
-    found = test(question.classifier, question.inputs, explained, features=question.features)
+    found = test(lm, question, explained)
     assert float(found.values[0]) == pytest.approx(expected, abs=1e-9)
 
 
@@ -118,7 +118,7 @@ def test_the_probability_of_an_answer_is_read_off_whatever_its_score(
     explained = ap.explain(lm, question, "occlusion")
     first = int(explained.relevance(0)[1].argmax())
     test = ap.TopKDrop(of="probability")
-    found = test(question.classifier, question.inputs, explained, features=question.features)
+    found = test(lm, question, explained)
     whole = float(explained.output[0, 0])
     alone = whole - float(explained.relevance(0)[1][first])
     expected = reads(log_probability(lm, set()), whole) - reads(log_probability(lm, {first}), alone)
@@ -142,3 +142,20 @@ def test_an_answer_that_is_not_at_the_end_is_refused(lm: ap.LanguageModel) -> No
     plain = lm.question("The capital", ANSWER, ap.Answer(), unit="turn")
     with pytest.raises(ap.InputError, match="a prompt of at least one token"):
         ap.explain(lm, plain, ap.Occlusion(replacement=ap.Delete()))
+
+
+def test_methods_are_compared_on_questions_beside_references(lm: ap.LanguageModel) -> None:
+    asked_all = [
+        asked(lm),
+        lm.question("The capital of Spain is", " Madrid .", ap.Answer(), context=PASSAGES),
+    ]
+    tests = ["top-k-drop", "lds"]
+    table = ap.compare(lm, asked_all, ["kernelshap", "inputxgradient"], tests)
+    assert list(table.scores) == ["kernelshap", "inputxgradient", "random", "uniform", "reversed"]
+    for row, method in (("kernelshap", ap.KernelSHAP()), ("inputxgradient", ap.InputXGradient())):
+        for test in (ap.TopKDrop(), ap.LDS()):
+            alone = [float(test(lm, one, ap.explain(lm, one, method)).values[0]) for one in asked_all]
+            name = "lds" if isinstance(test, ap.LDS) else "top-k-drop"
+            assert table.scores[row][name].values.tolist() == pytest.approx(alone, abs=1e-9)
+    with pytest.raises(ap.InputError, match="accepted for a language model: what its `question` gives"):
+        ap.compare(lm, PROMPT, ["kernelshap"], tests)
