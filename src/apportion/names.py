@@ -56,6 +56,8 @@ TESTS = {
     "soft-sufficiency": "evaluation.measures.soft:SoftSufficiency",
     "infidelity": "evaluation.measures.fidelity:Infidelity",
     "completeness": "evaluation.measures.fidelity:Completeness",
+    "top-k-drop": "evaluation.measures.top_k_drop:TopKDrop",
+    "lds": "evaluation.measures.linear_datamodeling:LDS",
     "shuffle-tvd": "evaluation.measures.shuffle:ShuffleTVD",
     "roar": "evaluation.by_training.retraining:ROAR",
     "kar": "evaluation.by_training.retraining:KAR",

@@ -159,6 +159,9 @@ class Masking(Subject):
     def kind(self) -> Kind:
         """What the scores are, as far as it can be seen. Probabilities are of labels, each of which is there or not,
         where there are several that do not add up to 1, of a model that does not end in a softmax."""
+        if (told := getattr(self.model, "scores_are", None)) is not None:
+            kind: Kind = told
+            return kind
         if is_regression(self.model):
             return "numbers"
         several = self.output.shape[1] > 1
