@@ -368,11 +368,9 @@ def test_each_reading_is_a_column_and_those_before_are_kept(
     assert {line.split("/")[0] for line in lines} == {
         "weak learner (L2)",
         "weak learner (last epoch)",
-        "weak learner (L2, last epoch)",
         "shuffle (in the model, L2)",
         "shuffle (in the learner, L2)",
         "shuffle (in the learner, last epoch)",
-        "shuffle (in the learner, L2, last epoch)",
     }
     assert "deletion rate (unknown word)" not in findings.tests
     made = {table.title: table for table in tables([findings])}

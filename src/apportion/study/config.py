@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -269,7 +270,7 @@ def _text_faithfulness(field: Field) -> TextFaithfulness:
         models=fields["models"].each(lambda one: one.whole(0)) if "models" in fields else (0,),
         readings=Readings(
             **{
-                name: fields[name].each(lambda one, known=known: one.one_of(known))
+                name: fields[name].each(partial(Field.one_of, accepted=known))
                 for name, known in CHOICES.items()
                 if name in fields
             }

@@ -20,4 +20,5 @@ def weights_of(values: Tensor, here: Tensor, norm: int = 1) -> Tensor:
     kept = values.masked_fill(~here, 0.0)
     largest = kept.abs().amax(-1, keepdim=True)
     kept = kept / torch.where(largest > 0, largest, 1.0)
-    return kept / kept.norm(norm, -1, keepdim=True).clamp(min=1.0)
+    norms: Tensor = kept.norm(norm, -1, keepdim=True)
+    return kept / norms.clamp(min=1.0)

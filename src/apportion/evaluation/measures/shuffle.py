@@ -34,13 +34,13 @@ class Weighting(Protocol):
 class ShuffleTVD(Told, Test):
     """Measure the median change of the prediction when the map is shuffled (Jain & Wallace 2019).
 
-    The map, of norm one, weights the hidden states of the model in the place of its attention. It is permuted over the tokens of the text (never padding), with the states as they are; a sample's score is
-    the median of the total variation distances `½ Σ_c |y_c − ŷ_c|` between the class probabilities with the map and
-    with each permutation. 0 means that it does not matter which token has which weight (so for the uniform map), and
-    higher is better.
+    The map, of norm one, weights the hidden states of the model in the place of its attention. It is permuted over the
+    tokens of the text (never padding), with the states as they are; a sample's score is the median of the total
+    variation distances `½ Σ_c |y_c − ŷ_c|` between the class probabilities with the map and with each permutation. 0
+    means that it does not matter which token has which weight (so for the uniform map), and higher is better.
 
-    `model` has `states(ids)` and `decide(states, maps)` as `AttentionClassifier` has, and as a weak learner has, in which
-    other studies shuffle the map; `inputs` are its padded ids.
+    `model` has `states(ids)` and `decide(states, maps)` as `AttentionClassifier` has, and as the `TokenMLP` that
+    `WeakLearner` trains, in which others shuffle the map; `inputs` are its padded ids.
     The permutations are the same for all texts of one length, so a score does not depend on the batch. Raises
     InputError for maps of another shape, NaN, and texts without a token. Cost: one pass of the encoder; the rest is
     one product of maps and states.

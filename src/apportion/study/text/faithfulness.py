@@ -95,12 +95,12 @@ def fast_settings() -> Settings:
     return Settings(
         corpora=("sst",),
         training=Training(epochs=3, patience=1),
-        learner=WeakLearner(seeds=(0,), training=Training(epochs=4)),
-        train=40_000,
-        valid=8_000,
-        test=12_000,
-        few=2_000,
-        steps=150_000,
+        learner=WeakLearner(seeds=(0,), training=Training(epochs=6)),
+        train=24_000,
+        valid=6_000,
+        test=6_000,
+        few=1_000,
+        steps=80_000,
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any
 
 import torch
@@ -71,9 +70,13 @@ class Readings:
         }
 
     def learners(self, learner: WeakLearner) -> dict[str, tuple[WeakLearner, dict[str, ShuffleTVD]]]:
-        """The weak learners by name, each with the shuffle tests, by name, that are run in it."""
+        """The weak learners by name, each with the shuffle tests, by name, that are run in it: all but one choice are
+        the first."""
         found = {}
-        for norm, kept in product(self.norms, self.kept):
+        ways = [(norm, self.kept[0]) for norm in self.norms] + [
+            (self.norms[0], kept) for kept in self.kept[1:]
+        ]
+        for norm, kept in ways:
             training = replace(learner.training, keep=kept)  # type: ignore[arg-type]
             made = replace(learner, norm=NORMS[norm], training=training)
             inside = {_shuffle("learner", norm, kept): ShuffleTVD(norm=NORMS[norm])}

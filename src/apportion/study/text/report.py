@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from apportion.core.files import write_whole
 from apportion.results.agreement import kendall_tau
@@ -72,26 +73,16 @@ def statistics(findings: Sequence[Findings]) -> TextTable:
                 f"{corpus.dropped}",
             )
         )
-    columns = (
-        "corpus",
-        "classes",
-        "train",
-        "validation",
-        "test",
-        "words",
-        "mean length",
-        "median",
-        "90 %",
-        "second class",
-    )
+    columns = ("corpus", "classes", "train", "validation", "test", "words", "mean length", "median", "90 %")
     note = "Lengths are without the start and end tokens that published tables count. Dropped: too short or long."
-    return TextTable("Data", (*columns, "dropped"), rows, (note,))
+    return TextTable("Data", (*columns, "second class", "dropped"), rows, (note,))
 
 
 def models(findings: Sequence[Findings]) -> TextTable:
     """How well the models do."""
     rows = []
-    for found in (one for found in findings for one in found.models or (found,)):
+    several = any(found.models for found in findings)
+    for found in [one for each in findings for one in each.models or (each,)]:
         labels = found.corpus.test.labels
         right = found.scores.argmax(1) == labels
         both = [(found.scores.argmax(1) == 1) & (labels == 1), ~right]
@@ -105,7 +96,7 @@ def models(findings: Sequence[Findings]) -> TextTable:
         at = published.ORDER.index(found.corpus.name)
         rows.append(
             (
-                found.corpus.title + (f", seed {found.seed}" if any(f.models for f in findings) else ""),
+                found.corpus.title + (f", seed {found.seed}" if several else ""),
                 _with_interval(accuracy.mean, accuracy.interval()),
                 f"{published.ACCURACY[at]:.3f}",
                 _with_interval(f1, tuple(np.quantile(f1s, [0.025, 0.975]))),
@@ -195,7 +186,7 @@ def epochs_to_best(findings: Sequence[Findings]) -> TextTable:
         cells = [name]
         for found in findings:
             losses = [np.array(one["validation_loss"]) for one in found.tests[test][name].notes["learners"]]
-            epochs = Scores([1 + int(loss.argmin()) for loss in losses], test, False)
+            epochs = Scores(torch.tensor([1 + int(loss.argmin()) for loss in losses]), test, False)
             cells += [
                 _with_interval(epochs.mean, epochs.interval(), 1),
                 f"{np.mean([loss.min() for loss in losses]):.3f}",
