@@ -32,8 +32,8 @@ class Taylor:
     `total` is `f(x)`; the remainder says how far from linear the score is between root and input. The explained
     score needs a root: for a classifier that is often a difference of scores, such as `target=Contrast(3, 5)`.
     Raises InputError where no root was found, saying how close the search came. Cost: one forward and backward
-    pass a step, and one at the root; with data one backward pass, one forward pass over it (one for each sample where the model has
-    other inputs, or `at` names a layer) and one for each bisection.
+    pass a step, and one at the root; with data one backward pass, one forward pass over it (one for each sample where
+    the model has other inputs, or `at` names a layer) and one for each bisection.
 
     Attributes:
         steps (int, default 200): Most steps of the search.
@@ -254,8 +254,8 @@ def _warn_of_far_roots(distance: list[float], score: Score, value: Tensor) -> tu
     worst = max(range(len(times)), key=times.__getitem__)
     return (
         f"the root of {many} of {len(times)} samples is far away: {times[worst]:.1f} times as far as the slope at "
-        f"sample {worst} leads to zero ({distance[worst]:.3g}, not {float(near[worst]):.3g}); on data as sparse as these the "
-        "expansion is not a local one, without data= the search is",
+        f"sample {worst} leads to zero ({distance[worst]:.3g}, not {float(near[worst]):.3g}); on data as sparse as "
+        "these the expansion is not a local one, without data= the search is",
     )
 
 
