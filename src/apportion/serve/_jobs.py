@@ -51,6 +51,7 @@ class Models:
         self.names = (*own, *(name for name in SHIPPED if name not in own))
         self._own: dict[str, Classifier] = {name: load_classifier(name) for name in own}
         self._loaded = dict(self._own)
+        self._unsuitable: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Classifier:
@@ -80,12 +81,14 @@ class Models:
         known = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
         columns = [_column(c.column if isinstance(c, OrMissing) else c) for c in known]
         own = [] if model.panels is None else described_methods(PROTOTYPES)
+        if name not in self._unsuitable:
+            self._unsuitable[name] = _unsuitable(model, columns)
         return {
             "labels": list(model.labels),
             "columns": columns,
             "example": EXAMPLE if model.domain == "text" else "",
             "methods": cast("list[Method]", own),
-            "unsuitable": _unsuitable(model, columns),
+            "unsuitable": self._unsuitable[name],
             "elsewhere": asks_elsewhere(model.model),
         }
 

@@ -27,7 +27,7 @@ from apportion.core.registry import described_methods
 from apportion.display.html import shell, versions
 from apportion.errors import InputError
 from apportion.names import INTERACTIONS, METHODS
-from apportion.serve._jobs import Models, classes, explain
+from apportion.serve._jobs import EXAMPLE, Models, classes, explain
 from apportion.serve.messages import Catalog, Method, Said
 from apportion.serve.request import MOST_BYTES, Ask, Given, read
 
@@ -174,9 +174,8 @@ def _warm(models: Models) -> None:
     """The first model, and what its first explanation imports: by the time that a person has typed a sentence
     it is there."""
     name = models.names[0]
-    example = models.described(name)["example"]
-    if example:
-        explain(Ask(model=name, methods=["lrp"], text=example), models, lambda said: None, threading.Event())
+    if models[name].domain == "text":
+        explain(Ask(model=name, methods=["lrp"], text=EXAMPLE), models, lambda said: None, threading.Event())
 
 
 def _line(message: Said) -> str:
