@@ -431,7 +431,7 @@ def test_dropping_a_picture_shows_a_heat_map(bench, tmp_path):
         bench.run("document.querySelector('[name=model]').value") == "mine.py:parts"
     )  # the first for pictures
     bench.choose("[name=model]", "imagenet")
-    bench.wait("!document.querySelector('[name=method-Prototypes]')")
+    bench.wait("!document.querySelector('[name=method-prototypes]')")
     bench.wait(READY)
     bench.click("[name=method-auto]")
     bench.click("[type=submit]")
@@ -445,7 +445,7 @@ def test_dropping_a_picture_shows_a_heat_map(bench, tmp_path):
 def test_a_model_of_prototypes_shows_what_looks_like_what(bench, tmp_path):
     (tmp_path / "eight.png").write_bytes(png(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3))
     bench.choose("[name=model]", "mine.py:parts")
-    bench.wait("document.querySelector('[name=method-Prototypes]')?.checked")
+    bench.wait("document.querySelector('[name=method-prototypes]')?.checked")
     bench.upload("[name=picture]", tmp_path / "eight.png")
     bench.wait("document.querySelector('.drop img')")
     bench.wait(READY)
@@ -462,7 +462,7 @@ def test_a_model_of_prototypes_shows_what_looks_like_what(bench, tmp_path):
         "document.activeElement.textContent"
     )
     bench.choose("[name=model]", "sentiment")
-    bench.wait("!document.querySelector('[name=method-Prototypes]')")
+    bench.wait("!document.querySelector('[name=method-prototypes]')")
 
 
 @needs_chromium
