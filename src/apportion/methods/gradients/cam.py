@@ -132,7 +132,8 @@ def _find_image(inputs: Inputs, name: str) -> tuple[Any, Tensor]:
     if len(found) != 1:
         came = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for _, x in items)
         raise InputError(
-            f"{name} needs one picture-like input, (batch, channels, …) of floating point numbers; it got {came}"
+            f"{name} explains pictures: it needs one picture-like input, (batch, channels, …) of floating point "
+            f"numbers; it got {came}"
             + ("; of several, ap.held(x) marks those that are not explained" if len(found) > 1 else "")
         )
     return found[0]

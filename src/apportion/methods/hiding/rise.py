@@ -54,7 +54,9 @@ class RISE(Hiding):
     def cut(self, inputs: Inputs) -> Pixels:
         x = explained_alone(inputs)
         if x is None or not 3 <= x.dim() <= 5 or not x.is_floating_point():
-            raise InputError("RISE needs one floating point tensor with a grid, (batch, channels, …)")
+            raise InputError(
+                "RISE explains pictures: it needs one floating point tensor with a grid, (batch, channels, …)"
+            )
         return Pixels()
 
     def explain(self, masking: Masking) -> Explanation:
