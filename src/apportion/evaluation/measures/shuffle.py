@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.errors import InputError, check_whole
+from apportion.core.settings import checked
+from apportion.errors import InputError, check_seed, check_whole
 from apportion.evaluation.by_training.weighting import weights_of
 from apportion.evaluation.case import Case, Measured, Test
 from apportion.evaluation.reference_maps import Map, values_of
@@ -30,6 +31,7 @@ class Weighting(Protocol):
 
 
 @dataclass(frozen=True)
+@checked
 class ShuffleTVD(Test):
     """Measure the median change of the prediction when the map is shuffled (Jain & Wallace 2019).
 
@@ -61,7 +63,7 @@ class ShuffleTVD(Test):
 
     def __post_init__(self) -> None:
         check_whole(1, permutations=self.permutations)
-        check_whole(0, seed=self.seed)
+        check_seed(self.seed)
 
     def measure(self, case: Case, explanation: Map) -> Measured:
         model, ids = case.model, case.inputs

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from apportion.engines.masking.replacements import Delete
-from apportion.errors import InputError, check_whole
+from apportion.errors import InputError, check_seed, check_whole
 from apportion.evaluation.by_training.weak_learner import WeakLearner, random_maps, uniform_maps
 from apportion.evaluation.case import CurveTest
 from apportion.evaluation.measures.flipping import DeletionRate
@@ -87,7 +87,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_whole(1, train=self.train, valid=self.valid, test=self.test, few=self.few, steps=self.steps)
-        check_whole(0, seed=self.seed)
+        check_seed(self.seed)
         if not self.corpora or not set(self.corpora) <= set(CORPORA):
             raise InputError(
                 f"corpora is {', '.join(self.corpora) or 'empty'}; accepted: some of {', '.join(CORPORA)}"
