@@ -12,13 +12,11 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion.errors import InputError
 
 pandas = pytest.importorskip("pandas")
 pytest.importorskip("sklearn")
 
-from sklearn import compose, ensemble, pipeline, preprocessing, tree  # noqa: E402
-from sklearn.decomposition import PCA  # noqa: E402
+from sklearn import ensemble, tree  # noqa: E402
 
 
 def values_of_coalitions(
@@ -162,7 +160,9 @@ MODELS: dict[str, tuple[Callable[[], Any], int, bool, Callable[[Any], Callable[[
         lambda m: lambda X: m.predict(X, raw_score=True),
     ),
     "lightgbm forest": (
-        lambda: boosted("lightgbm", "LGBMRegressor", boosting_type="rf", bagging_freq=1, bagging_fraction=0.6),
+        lambda: boosted(
+            "lightgbm", "LGBMRegressor", boosting_type="rf", bagging_freq=1, bagging_fraction=0.6
+        ),
         0,
         True,
         None,

@@ -18,7 +18,6 @@ from math import factorial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from apportion.errors import InputError
 from apportion.methods.trees._reading import Bools, Floats, Tree, Whole
@@ -104,11 +103,15 @@ class TreeGame:
             table = np.zeros((len(patterns.missed), self.leaves.features.shape[1]))
             for x, shown, hidden, weights in self._pairs(patterns, _shapley_weights):
                 for place in range(table.shape[1]):
-                    share = np.where(shown >> place & 1, weights[0], 0) - np.where(hidden >> place & 1, weights[1], 0)
+                    share = np.where(shown >> place & 1, weights[0], 0) - np.where(
+                        hidden >> place & 1, weights[1], 0
+                    )
                     table[:, place] += np.bincount(x, share, len(table))
             for place in range(table.shape[1]):
                 on = np.flatnonzero(self.leaves.features[:, place] >= 0)
-                found[part] += self._spread(table[patterns.inverse[on], place], on, self.leaves.features[on, place], many)
+                found[part] += self._spread(
+                    table[patterns.inverse[on], place], on, self.leaves.features[on, place], many
+                )
         return found.reshape(rows, many, outputs) / self.data.shape[1]
 
     def pairs(self, columns: Floats) -> Floats:
@@ -183,7 +186,9 @@ class Patterns:
     def of(cls, missed: Whole) -> Patterns:
         leaves, bits = len(missed), max(1, int(missed.max(initial=0)).bit_length())
         if bits + leaves.bit_length() > 62:
-            raise InputError(f"a tree has {leaves} leaves and {bits} features on a path; accepted: smaller trees")
+            raise InputError(
+                f"a tree has {leaves} leaves and {bits} features on a path; accepted: smaller trees"
+            )
         keys = (np.arange(leaves)[:, None] << bits) | missed
         found, inverse, times = np.unique(keys, return_inverse=True, return_counts=True)
         leaf = found >> bits

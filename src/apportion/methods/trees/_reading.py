@@ -84,7 +84,9 @@ def ensemble_of(estimator: Any) -> Ensemble:
         names = {kind.__name__ for kind in kinds if kind.__module__.split(".")[0] == library}
         if names and (found := read(estimator, names)) is not None:
             return found
-    raise InputError(f"the model is {type(estimator).__name__}, which is no sum of trees; accepted: {ACCEPTED}")
+    raise InputError(
+        f"the model is {type(estimator).__name__}, which is no sum of trees; accepted: {ACCEPTED}"
+    )
 
 
 # ---- scikit-learn ----
@@ -286,7 +288,9 @@ def _catboost_tree(tree: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]
     return Tree(
         np.concatenate([2 * numbers + 1, out]),
         np.concatenate([2 * numbers + 2, out]),
-        np.concatenate([np.asarray([each["flat_feature_index"] for each in flat], int)[level], pad]).astype(int),
+        np.concatenate([np.asarray([each["flat_feature_index"] for each in flat], int)[level], pad]).astype(
+            int
+        ),
         np.concatenate([np.asarray([each["border"] for each in splits], float)[level], pad]),
         np.concatenate(
             [np.asarray([each["nan_value_treatment"] != "AsTrue" for each in flat], bool)[level], pad]

@@ -82,4 +82,8 @@ class TreeSHAP(Hiding):
 
 def answering(model: Any) -> Any:
     """The model, or of an estimator its answer."""
-    return function_of(model, "a sum of trees", "a bound predict_proba") if hasattr(model, "get_params") else model
+    return (
+        function_of(model, "a sum of trees", "a bound predict_proba")
+        if hasattr(model, "get_params")
+        else model
+    )
