@@ -39,6 +39,7 @@ INTERACTIONS = {
 OF_ONE_KIND = {
     "kerneldecomposition": "models.bag_of_words.kernel_decomposition:KernelDecomposition",
     "treeshap": "methods.trees.treeshap:TreeSHAP",
+    "treeinteractions": "methods.trees.pairs:TreeInteractions",
     "prototypes": "models.prototypes.methods:Prototypes",
     "upsampled": "models.prototypes.methods:Upsampled",
     "prototypelrp": "models.prototypes.methods:PrototypeLRP",

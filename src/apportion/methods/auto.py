@@ -29,13 +29,14 @@ class Auto:
     """Explain by the method that is faithful and adds up on such a model, as the bench of trained models found.
 
     Convolutional networks of pictures are explained by LRP whose biases are placed, which adds up to the score in two
-    forward and two backward passes; other networks by DeepLIFT, which adds up to the score minus that of its reference
-    in three forward passes and one backward; sums of decision trees by TreeSHAP, exactly; language models and what else leaves
-    PyTorch by Kernel SHAP, which adds up to the score minus that of the input with all features hidden. Of boosted trees
-    it is the log-odds that is explained where the estimator was given (or a `Tabular` of it), as the score before a
-    softmax is of a network; where its `predict_proba` was given, the probability is, by Kernel SHAP. Where the first
-    choice cannot be had, the next is taken. `method` of the explanation is the method that was used, and its notes say why (`chosen`). Cost:
-    that of the method; a choice that could not be had may have run the model once or twice.
+    forward and two backward passes; other networks by DeepLIFT, which adds up to the score minus that of its
+    reference in three forward passes and one backward; sums of decision trees by TreeSHAP, exactly; language models
+    and what else leaves PyTorch by Kernel SHAP, which adds up to the score minus that of the input with all features
+    hidden. Of boosted trees it is the log-odds that is explained where the estimator was given (or a `Tabular` of
+    it), as the score before a softmax is of a network; where its `predict_proba` was given, the probability is, by
+    Kernel SHAP. Where the first choice cannot be had, the next is taken. `method` of the explanation is the method
+    that was used, and its notes say why (`chosen`). Cost: that of the method; a choice that could not be had may have
+    run the model once or twice.
 
     Attributes:
         at (str or list of str, default None): Modules to explain instead of the inputs, by DeepLIFT; None: the inputs.

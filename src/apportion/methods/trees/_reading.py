@@ -74,7 +74,8 @@ class Ensemble:
     def sums(self, numbers: Floats) -> Floats:
         """What the leaves of rows add up to, (rows, outputs)."""
         columns = np.ascontiguousarray(numbers.T)
-        return np.sum([tree.values[tree.leaves_of(columns)] for tree in self.trees], axis=0)
+        found: Floats = np.sum([tree.values[tree.leaves_of(columns)] for tree in self.trees], axis=0)
+        return found
 
 
 def ensemble_of(estimator: Any) -> Ensemble:
@@ -84,7 +85,9 @@ def ensemble_of(estimator: Any) -> Ensemble:
         names = {kind.__name__ for kind in kinds if kind.__module__.split(".")[0] == library}
         if names and (found := read(estimator, names)) is not None:
             return found
-    raise InputError(f"the model is {type(estimator).__name__}, which is no sum of trees; accepted: {ACCEPTED}")
+    raise InputError(
+        f"the model is {type(estimator).__name__}, which is no sum of trees; accepted: {ACCEPTED}"
+    )
 
 
 # ---- scikit-learn ----
@@ -286,7 +289,9 @@ def _catboost_tree(tree: Mapping[str, Any], columns: Sequence[Mapping[str, Any]]
     return Tree(
         np.concatenate([2 * numbers + 1, out]),
         np.concatenate([2 * numbers + 2, out]),
-        np.concatenate([np.asarray([each["flat_feature_index"] for each in flat], int)[level], pad]).astype(int),
+        np.concatenate([np.asarray([each["flat_feature_index"] for each in flat], int)[level], pad]).astype(
+            int
+        ),
         np.concatenate([np.asarray([each["border"] for each in splits], float)[level], pad]),
         np.concatenate(
             [np.asarray([each["nan_value_treatment"] != "AsTrue" for each in flat], bool)[level], pad]
@@ -378,4 +383,5 @@ def _columns(frame: Any) -> Iterator[Floats]:
 def _single(given: Any, absent: float = 0.0) -> Floats:
     """The same as they are after rounding to single precision."""
     with np.errstate(over="ignore"):
-        return _double(given, absent).astype(np.float32).astype(np.float64)
+        found: Floats = _double(given, absent).astype(np.float32).astype(np.float64)
+    return found

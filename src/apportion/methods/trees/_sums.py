@@ -26,8 +26,8 @@ _NEAR = 1e-4  # share of the largest score that sums in single precision may be 
 
 @dataclass(frozen=True)
 class SumOfTrees:
-    """A masking of a sum of trees. `scores` (batch, classes) and `of_data` (rows, classes) are those that the leaves add
-    up to; `called` says what these are where they are not what the model returns."""
+    """A masking of a sum of trees. `scores` (batch, classes) and `of_data` (rows, classes) are those that the leaves
+    add up to; `called` says what these are where they are not what the model returns."""
 
     masking: Masking
     ensemble: Ensemble
@@ -45,8 +45,10 @@ class SumOfTrees:
             raise InputError("the inputs are no table; accepted: rows (batch, columns)")
         part, (function, give) = masking.parts[0], _seen_through(masking.model)
         labels = part.labels[0].numpy()
-        if len(part.labels) > 1 and bool((part.labels != part.labels[:1]).any()) or int(labels.min()) < 0:
-            raise InputError("the partition differs from row to row, or leaves columns out; accepted: one for all rows")
+        if (len(part.labels) > 1 and bool((part.labels != part.labels[:1]).any())) or int(labels.min()) < 0:
+            raise InputError(
+                "the partition differs from row to row, or leaves columns out; accepted: one for all rows"
+            )
         rows = part.x.numpy()
         data = _rows_of(part.replacement, part.x)
         before, estimator = _steps(function.__self__)  # type: ignore[attr-defined]
@@ -64,13 +66,22 @@ class SumOfTrees:
         own = masking.output.double().cpu().numpy()
         called = _called(function, raw[:many], own)
         return cls(
-            masking, made.ensemble, numbers[:many].T, numbers[many:].T, feature_of, raw[:many], raw[many:], called
+            masking,
+            made.ensemble,
+            numbers[:many].T,
+            numbers[many:].T,
+            feature_of,
+            raw[:many],
+            raw[many:],
+            called,
         )
 
     @cached_property
     def games(self) -> list[TreeGame]:
         many = self.masking.many
-        return [TreeGame(tree, Leaves.of(tree, self.feature_of), self.data, many) for tree in self.ensemble.trees]
+        return [
+            TreeGame(tree, Leaves.of(tree, self.feature_of), self.data, many) for tree in self.ensemble.trees
+        ]
 
     def shapley(self) -> Floats:
         """(batch, features, classes)."""
@@ -108,10 +119,13 @@ class SumOfTrees:
         if isinstance(resolved, torch.Tensor):
             if resolved.dim() > 1:
                 raise InputError("the target names a place; accepted for a sum of trees: a class")
-            return np.eye(scores.shape[1])[resolved.cpu().numpy()]
+            classes: Floats = np.eye(scores.shape[1])[resolved.cpu().numpy()]
+            return classes
         ask = _asked(resolved)
         origin = ask(np.zeros_like(scores))
-        found = np.stack([ask(np.broadcast_to(unit, scores.shape)) - origin for unit in np.eye(scores.shape[1])], 1)
+        found = np.stack(
+            [ask(np.broadcast_to(unit, scores.shape)) - origin for unit in np.eye(scores.shape[1])], 1
+        )
         for shift in (0.0, 1.0):  # at the scores themselves, and elsewhere
             there = scores + shift * np.arange(1, 1 + scores.shape[1])
             off = np.abs(ask(there) - origin - (found * there).sum(1)).max()
@@ -124,8 +138,8 @@ class SumOfTrees:
 
 
 _JOINED = (
-    "a column that the pipeline makes depends on several features, which are hidden apart; accepted: a partition that has "
-    "these together, or kernelshap"
+    "a column that the pipeline makes depends on several features, which are hidden apart; accepted: a partition that "
+    "has these together, or kernelshap"
 )
 
 
@@ -174,7 +188,8 @@ class _Made:
             found[feature] = _differs(self.numbers(moved), numbers).any(0)
         if (found.sum(0) > 1).any():
             raise InputError(_JOINED)
-        return found.argmax(0)
+        feature_of: Whole = found.argmax(0)
+        return feature_of
 
     def check_sums(self, numbers: Floats, raw: Floats) -> None:
         """InputError if the leaves do not add up to the scores, but for a constant: something was not read."""
@@ -249,7 +264,9 @@ def _rows_of(replacement: Replacement, x: torch.Tensor) -> npt.NDArray[Any]:
         hidden = replacement.prepare(x[:1], torch.zeros_like(x[:1], dtype=torch.long))
         constant: npt.NDArray[Any] = hidden.expand(1, x.shape[1]).to(x).numpy()
         return constant
-    raise InputError(f"replacement is {replacement!r}; accepted for a sum of trees: Background(rows), or Constant")
+    raise InputError(
+        f"replacement is {replacement!r}; accepted for a sum of trees: Background(rows), or Constant"
+    )
 
 
 def _mixed(
@@ -274,11 +291,13 @@ def _called(function: Callable[..., Any], raw: Floats, own: Floats) -> str:
     name = function.__name__
     with np.errstate(over="ignore"):
         for words, of_raw in _links(raw):
-            if of_raw.shape == own.shape and np.abs(of_raw - own).max() <= _NEAR * max(np.abs(own).max(), 1e-12):
+            if of_raw.shape == own.shape and np.abs(of_raw - own).max() <= _NEAR * max(
+                np.abs(own).max(), 1e-12
+            ):
                 return words and f"{words} {name}"
     raise InputError(
-        f"{name} is no sum of the trees, nor the probabilities of one; accepted: its predict_proba or decision_function, "
-        "or kernelshap"
+        f"{name} is no sum of the trees, nor the probabilities of one; accepted: its predict_proba or "
+        "decision_function, or kernelshap"
     )
 
 
