@@ -32,8 +32,8 @@ class TreeInteractions:
     passes, and as many times that of TreeSHAP as a path has pairs of features.
 
     Attributes:
-        replacement (Replacement, default None): `Background(rows)`, whose rows hidden features take their values from, or
-            a `Constant`; None: rows of the model's own data, else zero.
+        replacement (Replacement, default None): `Background(rows)`, whose rows hidden features take their values from,
+            or a `Constant`; None: rows of the model's own data, else zero.
         partition (Partition or Tensor, default None): The features; None: each column.
 
     >>> from sklearn.tree import DecisionTreeRegressor
