@@ -14,6 +14,7 @@ from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
 from apportion.core.modules_behind import is_language_model, modules_behind
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.errors import InputError
 from apportion.methods.hiding.kernelshap import KernelSHAP
@@ -25,6 +26,7 @@ from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class Auto:
     """Explain by the method that is faithful and adds up on such a model, as the bench of trained models found.
 
