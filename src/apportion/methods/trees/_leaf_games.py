@@ -112,7 +112,7 @@ class TreeGame:
                 found[part] += self._spread(
                     table[patterns.inverse[on], place], on, self.leaves.features[on, place], many
                 )
-        return found.reshape(rows, many, outputs) / self.data.shape[1]
+        return _means(found, self.data, (rows, many, outputs))
 
     def pairs(self, columns: Floats) -> Floats:
         """The Shapley interaction index of each pair, (rows, features, features, outputs), zero on the diagonal."""

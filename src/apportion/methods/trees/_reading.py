@@ -359,15 +359,16 @@ def _at(tree: Tree, output: int, outputs: int) -> Tree:
 def _double(given: Any, absent: float = 0.0) -> Floats:
     """The numbers in what an estimator is given: categories go by their codes."""
     if hasattr(given, "toarray"):
-        dense = given.toarray().astype(np.float64)
+        dense: Floats = given.toarray().astype(np.float64)
         if absent == absent:
             return dense
         stored = given.copy()
         stored.data = np.ones_like(stored.data)
-        return np.where(stored.toarray() == 0, absent, dense)
+        found: Floats = np.where(stored.toarray() == 0, absent, dense)
+        return found
     if not hasattr(given, "iloc"):
         return np.asarray(given, np.float64)
-    return np.stack(list(_columns(given)), 1) if len(given.columns) else np.zeros((len(given), 0))
+    return np.stack(list(_columns(given)), 1)
 
 
 def _columns(frame: Any) -> Iterator[Floats]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.core.features import Features
+from apportion.core.features import Features, TabularFeatures
 from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.masking.engine import Masking
@@ -67,7 +67,7 @@ class TreeInteractions:
             answering(model),
             inputs,
             target,
-            partition=self.partition,  # type: ignore[arg-type]
+            partition=self.partition,
             replacement=self.replacement,
             features=features,
             mask=mask,
@@ -82,7 +82,8 @@ class TreeInteractions:
         total = torch.from_numpy((weights * trees.scores).sum(1) - base)
         notes = {**trees.notes, "intercept": tuple(base.tolist())}
         known = masking.features_as_cut()
-        names = tuple(map(str, each)) if known is None else tuple(known[0].names)
+        first = known[0] if known else None
+        names = first.names if isinstance(first, TabularFeatures) else tuple(map(str, each))
         return masking.result(
             Interactions,
             self,
