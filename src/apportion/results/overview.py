@@ -61,8 +61,8 @@ class Overview:
     """What explanations of rows have in common. `apportion.summary` makes it.
 
     `values` are the (rows, columns) values, `cells` the (rows, columns) cells as text where they are known, `total` and
-    `remainder` those of each row (None where the method does not add up), `cohorts` the cohort of each row, if there are
-    any, and `cohort_names` the cohorts in order.
+    `remainder` those of each row (None where the method does not add up), `cohorts` the cohort of each row, if any,
+    and `cohort_names` the cohorts in order.
     """
 
     columns: tuple[str, ...]
