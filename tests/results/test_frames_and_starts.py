@@ -136,7 +136,7 @@ def test_a_total_starts_from_the_score_of_the_baseline() -> None:
     x, baseline = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[2.0, 1.0, 1.0]])
     e = ap.IntegratedGradients()(linear, x, target=0, baseline=baseline)
     torch.testing.assert_close(e.start, linear(baseline)[:, 0].double())
-    assert e.opening() == "score 2.50 = start 4.50 − total 2.00"
+    assert e.opening() == "score 2.50 = start 4.50 − 2.00"
     data = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     e = ap.KernelSHAP(replacement=ap.Background(torch.from_numpy(data)))(arrays, x.numpy(), 1)
     assert float(e.start[0]) == pytest.approx(arrays(data)[:, 1].mean(), abs=1e-5)

@@ -14,7 +14,6 @@ from torch import Tensor
 from apportion.core.features import Features, ImageFeatures, TextFeatures
 from apportion.errors import InputError
 from apportion.results.result import Result
-from apportion.results.words import write_sum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -66,14 +65,9 @@ class Interactions(Result):
         """The names of the features of one sample."""
         return self.names[index % len(self.names)]
 
-    def summary(self, index: int = 0) -> str:
-        """One line: what was apportioned, alone and in pairs, and what was not."""
-        if self.total is None:
-            return super().summary(index)
+    def _parts(self, index: int) -> dict[str, float]:
         main = float(self.main[index].double().sum())
-        parts = {"alone": main, "in pairs": float(self.apportioned[index]) - main}
-        said = [text for text in (self.opening(index), write_sum(float(self.total[index]), parts)) if text]
-        return f"{type(self.method).__name__} of {self.label(index)}: {'; '.join(said)}"
+        return {"alone": main, "in pairs": float(self.apportioned[index]) - main}
 
     def top(self, k: int = 10, index: int = 0) -> list[tuple[str, str, float]]:
         """The k pairs that contribute most, strongest first: both names, and both entries together."""

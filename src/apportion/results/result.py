@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from functools import partial
@@ -27,9 +28,10 @@ from apportion.results.words import (
     WARN_FROM,
     describe_left_over,
     format_number,
+    name_share,
+    write_balance,
     write_share,
     write_start,
-    write_sum,
 )
 
 R = TypeVar("R", bound="Result")
@@ -161,16 +163,22 @@ class Result:
         return f"class {number}" if self.output.shape[1] > 1 else "score"
 
     def balance(self, index: int = 0) -> str:
-        """The one line that every result owes: total = apportioned + remainder.
+        """The one line that every result owes: how much of the total is explained, and what is left over.
 
         >>> import apportion as ap
         >>> ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)).balance()
-        'total 2.00 = apportioned 1.00 + remainder 1.00'
+        'explained 1.00 of 2.00: 1.00 left over'
         """
-        apportioned = float(self.apportioned[index])
         if self.total is None:
-            return f"sum of values {format_number(apportioned, abs(apportioned))}; this method does not claim to add up"
-        return write_sum(float(self.total[index]), {"apportioned": apportioned})
+            explained = float(self.apportioned[index])
+            return (
+                f"the values sum to {format_number(explained, abs(explained))}; they do not claim to add up"
+            )
+        return write_balance(float(self.total[index]), self._parts(index))
+
+    def _parts(self, index: int) -> dict[str, float]:
+        """What the values of a sample sum to, in the parts that are told apart."""
+        return {"explained": float(self.apportioned[index])}
 
     def opening(self, index: int = 0) -> str:
         """From where to where the total goes: score = start + total; empty where it starts from zero, or that is not
@@ -178,7 +186,7 @@ class Result:
 
         >>> import apportion as ap
         >>> ap.IntegratedGradients()(lambda x: x.exp(), torch.zeros(1, 1), baseline=-torch.ones(1, 1)).opening()
-        'score 1.00 = start 0.37 + total 0.63'
+        'score 1.00 = start 0.37 + 0.63'
         """
         start, score = self.start, self.score
         if start is None or score is None or self.total is None or not float(start[index]):
@@ -197,10 +205,17 @@ class Result:
         return describe_left_over(float(left_over[index]))
 
     def account(self, index: int = 0) -> str:
-        """The balance with the verdict on it, and before it where the total starts from."""
-        verdict, opening = self.verdict(index), self.opening(index)
-        balance = f"{self.balance(index)} ({verdict})" if verdict else self.balance(index)
-        return f"{opening}; {balance}" if opening else balance
+        """From where the total starts, and the balance with the share that it leaves, as a number and as a word.
+
+        >>> import apportion as ap
+        >>> ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)).account()
+        'explained 1.00 of 2.00: 1.00 left over (50 %, does not add up)'
+        """
+        opening, told, left_over = self.opening(index), self.balance(index), self.left_over
+        share = 0.0 if left_over is None else float(left_over[index])
+        if not (math.isnan(share) or told.endswith(("nothing left over", "≈ 0 left over", "add up"))):
+            told += f" ({write_share(share)}, {name_share(share)})"
+        return f"{opening}; {told}" if opening else told
 
     def warn_from(self, share: float) -> Self:
         """The same result with a warning if more than this share of a total is left over, and without if not."""
