@@ -155,10 +155,11 @@ function Swarm({ part }: { part: OverviewPart }) {
 
 /** Over the strips: where they begin and end, and zero between. */
 function Range({ low, high }: { low: number; high: number }) {
+  const zero = (0 - low) / (high - low); // not written where it would run into an end
   return (
     <div class="range quiet" aria-hidden="true">
       <span style={{ left: 0 }}>{signed(low, high - low)}</span>
-      <span style={{ left: `${(100 * (0 - low)) / (high - low)}%`, transform: "translateX(-50%)" }}>0</span>
+      {zero > 0.2 && zero < 0.8 && <span style={{ left: `${100 * zero}%`, transform: "translateX(-50%)" }}>0</span>}
       <span style={{ right: 0 }}>{signed(high, high - low)}</span>
     </div>
   );
@@ -220,7 +221,7 @@ function Scatter({ column, colours, unit }: { column: OverviewColumn; colours: s
         </svg>
       </div>
       <div class="ends quiet"><span>{short(x0)}</span><span>{column.name}</span><span>{short(x1)}</span></div>
-      {kept.length < cells.length && <p class="quiet">{cells.length - kept.length} rows without a value are not drawn</p>}
+      {kept.length < cells.length && <p class="quiet">rows without a value are not drawn: {cells.length - kept.length}</p>}
     </figure>
   );
 }
@@ -314,7 +315,7 @@ function Cohorts({ part }: { part: OverviewPart }) {
           </tr>
         ))}
       </tbody></table>
-      <p class="quiet">* surely another mean than in the other rows (permutation test, Holm-corrected p &lt; 0.05)</p>
+      <p class="quiet">{part.cohorts.length > 1 ? "* surely another mean than in the other rows (permutation test, Holm-corrected p < 0.05)" : "All rows are in one cohort: there is nothing to compare"}</p>
     </article>
   );
 }
