@@ -81,8 +81,6 @@ def summary(
         cohorts, order = right, tuple(name for name in ("right", "wrong") if name in right)
     else:
         cohorts, order = cohorts_of(made.of(by) if isinstance(by, str) else _as_cells([by[i] for i in kept]))
-    if len(order) < 2:
-        raise InputError(f"all explanations are in one cohort, {order[0]!r}; accepted: cohorts that differ")
     said = (
         "right and wrong predictions"
         if truth is not None
@@ -169,6 +167,10 @@ def _rows(
 
 def _unit(found: Sequence[Result]) -> str:
     first = found[0]
+    if (
+        isinstance(called := first.notes.get("scores"), str) and called
+    ):  # of trees, where it is not what the model returns
+        return called
     if getattr(first.method, "link", None) == "logit":
         return "log-odds"
     if not isinstance(first.target, str) and all(are_probabilities(e.output) for e in found):

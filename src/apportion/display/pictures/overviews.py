@@ -27,7 +27,7 @@ STEPS = 10  # of a waterfall
 CELLS = ("#7a5cc9", "#c7568f", "#f0a830")
 GREY = "#a3a8b0"
 # Of cohorts, told apart by every kind of colour vision (Okabe & Ito 2008), without those that speak for and against.
-COHORT = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#b09a2f", "#444c5c")
+COHORT = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a39a2a", "#7d6fb3", "#777d88")
 NAME = 44  # letters of a name that are drawn
 
 Numbers = npt.NDArray[np.float64]
