@@ -245,6 +245,7 @@ export type AnswerRow = {
   score: number;
   balance: string;
   before: number[];
+  tests: TestScore[];
 };
 
 /** What one method says of an answer. */

@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { ChartView } from "./chart";
 import { largest, number, scaleOf, signed } from "./numbers";
-import type { Card, Report, Section } from "./data";
+import type { Card, Report, Section, TestScore } from "./data";
 import type { Look } from "./numbers";
 import { PanelsView } from "./panels";
 import { Bar, ShownView } from "./shown";
@@ -141,18 +141,22 @@ function Tests({ card }: { card: Card }) {
   if (!card.tests.length && !card.chart) return null;
   return (
     <div class="tests">
-      {card.tests.length > 0 && (
-        <table>
-          <caption>Tests of this explanation</caption>
-          <tbody>
-            {card.tests.map(({ test, value, direction }) => (
-              <tr key={test}><th scope="row" title={test}>{test.split("(")[0]} <span class="quiet">{direction}</span></th><td class="n">{value === null ? "–" : number(value, Math.abs(value))}</td></tr>
-            ))}
-          </tbody>
-        </table>
-      )}
+      <TestScores tests={card.tests} />
       {card.chart && <ChartView chart={card.chart} />}
     </div>
+  );
+}
+
+export function TestScores({ tests }: { tests: TestScore[] }) {
+  return tests.length === 0 ? null : (
+    <table>
+      <caption>Tests of this explanation</caption>
+      <tbody>
+        {tests.map(({ test, value, direction }) => (
+          <tr key={test}><th scope="row" title={test}>{test.split("(")[0]} <span class="quiet">{direction}</span></th><td class="n">{value === null ? "–" : number(value, Math.abs(value))}</td></tr>
+        ))}
+      </tbody>
+    </table>
   );
 }
 

@@ -295,6 +295,7 @@ class AnswerRow(TypedDict):
     score: float
     balance: str
     before: list[float]
+    tests: list[TestScore]
 
 
 class AnswerMap(TypedDict):

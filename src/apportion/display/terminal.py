@@ -193,6 +193,12 @@ def absorbed(ledger: Ledger) -> Table:
     return table
 
 
+def compared(explanations: Sequence[Result], name: str) -> Text:
+    """What stands over a comparison: the decision, or the answer."""
+    noted = answer_of(explanations[0])
+    return heading(explanations[0], name) if noted is None else said(noted, name, explanations[0])
+
+
 def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]] | None = None) -> Visible:
     """Each method with its balance, its three largest values and, where it was tested, its scores."""
     found: list[RenderableType] = []
@@ -201,7 +207,11 @@ def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]]
         largest = [
             f"{' '.join(name.split()):.30} {format_signed(value, abs(top[0][1]))}" for name, value in top
         ]
-        lines = [Text(explanation.account()), Text(" · ".join(largest) or "every value is zero", "dim")]
+        lines: list[RenderableType] = [Text(explanation.account())]
+        lines.append(Text(" · ".join(largest) or "every value is zero", "dim"))
+        if len(explanation) > 1 and answer_of(explanation) is not None:
+            assert isinstance(explanation, Explanation)
+            lines = [answer(explanation)]
         if scores:
             said = [
                 f"{s.test.split('(')[0]} {format_number(s.mean, abs(s.mean))} ({s.direction})" for s in scores

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeGuard
 
+from apportion.domains.language import Question
+from apportion.evaluation.case import Case
 from apportion.evaluation.measures.flipping import DeletionRate, PixelFlipping
+from apportion.evaluation.measures.linear_datamodeling import LDS
+from apportion.evaluation.measures.top_k_drop import TopKDrop
 from apportion.pipeline.prepared import Prepared
 from apportion.results.explanation import Explanation
 from apportion.results.result import Result
@@ -12,6 +17,7 @@ from apportion.results.scores import Scores
 
 # The curves of the first are drawn.
 TESTS = (PixelFlipping(order="symmetric"), DeletionRate())
+OF_ANSWERS = {"drop": TopKDrop(), "lds": LDS(samples=32)}
 
 
 def is_testable(explanation: Result, ready: Prepared) -> TypeGuard[Explanation]:
@@ -26,3 +32,9 @@ def run_quick_tests(ready: Prepared, explanation: Result) -> list[Scores]:
         return []
     case = ready.case(explanation)
     return [case.score(test, explanation) for test in TESTS]
+
+
+def test_answers(question: Question, explanations: Sequence[Explanation]) -> list[list[Scores]]:
+    """The scores of each explanation of the answer to a question."""
+    case = Case(question.classifier, question)
+    return [list(case.scores(OF_ANSWERS, each).values()) for each in explanations]
