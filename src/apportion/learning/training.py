@@ -17,7 +17,7 @@ from apportion.core.checksummed import seal, unseal
 from apportion.core.fingerprints import code_fingerprint
 from apportion.core.progress import progress
 from apportion.core.settings import Told, later
-from apportion.errors import InputError, check, check_whole
+from apportion.errors import InputError, check, check_seed, check_whole
 from apportion.learning.documents import Documents, batches_by_length, shuffled_batches
 
 Say = Callable[[str], None]
@@ -51,7 +51,7 @@ class Training(Told):
     def __post_init__(self) -> None:
         check("keep", self.keep, lambda v: v in ("best", "last"), "'best' or 'last'")
         check_whole(1, epochs=self.epochs, batch=self.batch)
-        check_whole(0, seed=self.seed)
+        check_seed(self.seed)
         if self.patience is not None:
             check_whole(1, patience=self.patience)
         check("rate", self.rate, lambda v: 0 < v < float("inf"), "a positive number")

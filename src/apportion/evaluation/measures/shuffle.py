@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.core.settings import Told, later
-from apportion.errors import InputError, check, check_whole
+from apportion.core.settings import Told, checked, later
+from apportion.errors import InputError, check, check_seed, check_whole
 from apportion.evaluation.by_training.weighting import NORMS, weights_of
 from apportion.evaluation.case import Case, Measured, Test
 from apportion.evaluation.reference_maps import Map, values_of
@@ -31,6 +31,7 @@ class Weighting(Protocol):
 
 
 @dataclass(frozen=True)
+@checked
 class ShuffleTVD(Told, Test):
     """Measure the median change of the prediction when the map is shuffled (Jain & Wallace 2019).
 
@@ -65,7 +66,7 @@ class ShuffleTVD(Told, Test):
 
     def __post_init__(self) -> None:
         check_whole(1, permutations=self.permutations)
-        check_whole(0, seed=self.seed)
+        check_seed(self.seed)
         check("norm", self.norm, lambda v: v in NORMS, "1 or 2")
 
     def measure(self, case: Case, explanation: Map) -> Measured:

@@ -11,6 +11,7 @@ from torch import Tensor
 from apportion.core.calling import Model
 from apportion.core.content import ByContent
 from apportion.core.inputs import Inputs
+from apportion.core.settings import checked
 from apportion.core.target import Target, classes_of, pick
 from apportion.engines.substitution import Gradients, Score
 from apportion.engines.substitution.leaves import check_samples
@@ -19,6 +20,7 @@ from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class Taylor:
     """Expand the score at a root point `f(x₀) = 0` near the input (Bach et al. 2015, eq. 7 and 8):
     `R = (x − x₀) · ∇f(x₀)`.

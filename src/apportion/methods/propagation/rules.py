@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.settings import checked
 from apportion.errors import InputError, check
 
 
@@ -125,6 +126,7 @@ class Stabilised:
 
 
 @dataclass(frozen=True)
+@checked
 class Zero:
     """Share relevance by contributions (LRP-0, the basic rule, eq. 6 and 19): `Rᵢ = Σⱼ zᵢⱼ / zⱼ · Rⱼ`. Equals input
     times gradient.
@@ -143,6 +145,7 @@ class Zero:
 
 
 @dataclass(frozen=True)
+@checked
 class Epsilon(Stabilised):
     """Shrink relevance where the pre-activation is small, by LRP-ε (eq. 20): `Rᵢ = Σⱼ zᵢⱼ / s(zⱼ) · Rⱼ`.
 
@@ -177,6 +180,7 @@ class Epsilon(Stabilised):
 
 
 @dataclass(frozen=True)
+@checked
 class Gamma(Stabilised):
     """Count positive contributions `1 + γ` times (LRP-γ, Montavon et al. 2019; generalised by Andéol et al. 2021).
 
@@ -227,6 +231,7 @@ class Gamma(Stabilised):
 
 
 @dataclass(frozen=True)
+@checked
 class AlphaBeta(Stabilised):
     """Weigh positive and negative contributions apart (LRP-αβ):
     `Rᵢ = Σⱼ (α zᵢⱼ⁺ / s(zⱼ⁺) − β zᵢⱼ⁻ / s(zⱼ⁻)) · Rⱼ`, biases in the denominators (eq. 21).
@@ -316,6 +321,7 @@ _ROUNDED = 1e-4
 
 
 @dataclass(frozen=True)
+@checked
 class WSquare(Stabilised):
     """Share relevance by squared weights, whatever the input (the w² rule, Montavon et al. 2017):
     `Rᵢ = Σⱼ wᵢⱼ² / s(Σₕ wₕⱼ²) · Rⱼ`.
@@ -334,6 +340,7 @@ class WSquare(Stabilised):
 
 
 @dataclass(frozen=True)
+@checked
 class Flat(Stabilised):
     """Share the relevance of each output evenly over all its inputs (the flat rule, Lapuschkin et al. 2019).
 
@@ -352,6 +359,7 @@ class Flat(Stabilised):
 
 
 @dataclass(frozen=True)
+@checked
 class Box(Stabilised):
     """Share relevance among inputs in a box `lᵢ ≤ xᵢ ≤ hᵢ` (z^B, Montavon et al. 2017):
     `Rᵢ = Σⱼ (zᵢⱼ − lᵢ wᵢⱼ⁺ − hᵢ wᵢⱼ⁻) / s(Σₕ …) · Rⱼ`.
@@ -397,6 +405,7 @@ class Box(Stabilised):
 
 
 @dataclass(frozen=True)
+@checked
 class Proportional(Stabilised):
     """Share the relevance of a max pool in proportion to the pooled values, like a sum (the layer is the sum).
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError, check, check_whole
+from apportion.errors import InputError, check, check_seed, check_whole
 from apportion.evaluation.by_training.weak_learner import WeakLearner, random_maps, uniform_maps
 from apportion.evaluation.case import CurveTest
 from apportion.learning.documents import Documents
@@ -80,10 +80,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_whole(1, train=self.train, valid=self.valid, test=self.test, few=self.few, steps=self.steps)
-        check_whole(0, seed=self.seed)
+        check_seed(self.seed)
         check("models", self.models, lambda v: len(set(v)) == len(v) > 0, "at least one seed, each once")
         for seed in self.models:
-            check_whole(0, models=seed)
+            check_seed(seed)
         if not self.corpora or not set(self.corpora) <= set(CORPORA):
             raise InputError(
                 f"corpora is {', '.join(self.corpora) or 'empty'}; accepted: some of {', '.join(CORPORA)}"
