@@ -16,7 +16,7 @@ from apportion.core.files import write_whole
 from apportion.errors import InputError
 from apportion.results.cost import Cost
 from apportion.results.display import display
-from apportion.results.statistics import interval_of_mean
+from apportion.results.statistics import interval_of_mean, say_if_few
 
 SCHEMA = 1
 
@@ -42,7 +42,7 @@ class Scores:
 
     >>> scores = Scores([0.2, 0.4, 0.9], "DeletionRate()", higher_is_better=False)
     >>> scores
-    DeletionRate(): 0.5 [0.2, 0.9] over 3 samples (lower is better)
+    DeletionRate(): 0.5 [0.2, 0.9] over 3 samples, too few to rely on the interval (lower is better)
     """
 
     values: Tensor
@@ -123,9 +123,8 @@ class Scores:
         low, high = self.interval()
         many = f"{self.n} {self.each}s" if self.n > 1 else f"1 {self.each}"
         left_out = f", undefined for {len(self) - self.n} ({self.undefined})" if self.n < len(self) else ""
-        return (
-            f"{self.test}: {self.mean:.3g} [{low:.3g}, {high:.3g}] over {many}{left_out} ({self.direction})"
-        )
+        few = f", {said}" if (said := say_if_few(self.n)) else ""
+        return f"{self.test}: {self.mean:.3g} [{low:.3g}, {high:.3g}] over {many}{few}{left_out} ({self.direction})"
 
     @property
     def direction(self) -> str:
