@@ -226,10 +226,11 @@ def compare(
             from apportion.core.files import write_whole
             from apportion.pipeline.prepared import explain_by_each
             from apportion.pipeline.quick_tests import run_quick_tests
+            from apportion.results.scores import tied
 
             ready, found, why = explain_by_each(what, model, names, target, row)
             explanations = list(found.values())
-            scores = [run_quick_tests(ready, e) if tests else [] for e in explanations]
+            scores = run_quick_tests(ready, explanations) if tests else [[] for _ in explanations]
         warn_of_left_out(why)
         from apportion.display import page as report
         from apportion.display import terminal
@@ -242,7 +243,7 @@ def compare(
                 {**report.summary(e), "tests": [s.to_dict() for s in of_it]}
                 for e, of_it in zip(explanations, scores, strict=True)
             ]
-            echo_json({"explanations": told, "left_out": why})
+            echo_json({"explanations": told, "left_out": why, "ties": tied(scores)})
             return
         console = make_console()
         console.print(terminal.heading(explanations[0], ready.classifier.name))
