@@ -41,7 +41,10 @@ INTERACTIONS = {
 }
 
 # Methods of one kind of model each, beside that model.
-PARTS_OF_ONE_KIND = {"kerneldecomposition": "models.bag_of_words.kernel_decomposition:KernelDecomposition"}
+PARTS_OF_ONE_KIND = {
+    "kerneldecomposition": "models.bag_of_words.kernel_decomposition:KernelDecomposition",
+    "treeshap": "methods.trees.treeshap:TreeSHAP",
+}
 
 PROTOTYPES = {
     "prototypes": "models.prototypes.methods:Prototypes",
@@ -71,6 +74,8 @@ TESTS = {
     "soft-sufficiency": "evaluation.measures.soft:SoftSufficiency",
     "infidelity": "evaluation.measures.fidelity:Infidelity",
     "completeness": "evaluation.measures.fidelity:Completeness",
+    "top-k-drop": "evaluation.measures.top_k_drop:TopKDrop",
+    "lds": "evaluation.measures.linear_datamodeling:LDS",
     "shuffle-tvd": "evaluation.measures.shuffle:ShuffleTVD",
     "roar": "evaluation.by_training.retraining:ROAR",
     "kar": "evaluation.by_training.retraining:KAR",
