@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import apportion as ap
 import pytest
+
+import apportion as ap
 from apportion.evaluation.compare import compare
 from apportion.models import load_classifier
 from apportion.pipeline.given import recognise
