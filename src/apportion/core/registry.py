@@ -12,6 +12,8 @@ from importlib import import_module
 from inspect import signature
 from typing import Any, Literal
 
+from torch import Tensor
+
 from apportion import names
 from apportion.errors import InputError, did_you_mean
 
@@ -89,7 +91,10 @@ def made_of(item: Any, kind: Kind = "method") -> Any:
     """A method or test as it is, or by its name or repr; a class is refused."""
     if isinstance(item, type):
         raise InputError(f"{item.__name__} is a class; accepted: {item.__name__}(), with settings or without")
-    return from_repr(item, kind) if isinstance(item, str) else item
+    made = from_repr(item, kind) if isinstance(item, str) else item
+    if not callable(made) and not isinstance(made, Tensor):  # a map
+        raise InputError(f"{kind} is {made!r:.200}; accepted: a {kind}, its short name or its repr")
+    return made
 
 
 def description(name: str, made: Any, **more: Any) -> dict[str, Any]:
