@@ -20,7 +20,7 @@ from apportion.bulk._shards import PRECISIONS, TABLES
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.core.classifier import Classifier
 from apportion.core.fingerprints import fingerprint, model_fingerprint
-from apportion.core.registry import made_of
+from apportion.core.registry import made_method
 from apportion.core.target import class_indices, is_class_number
 from apportion.errors import InputError, check, check_whole
 from apportion.methods.explain import class_number
@@ -154,7 +154,7 @@ def explain_dataset(
 
 def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tuple[Job, Any]:
     """What is to be done, written into the folder or found there, and the model loaded for it."""
-    method = made_of(method)
+    method = made_method(method)
     made = load_model(model, asked["device"])
     classifier = made if isinstance(made, Classifier) else None
     domain = None if classifier is None else classifier.domain

@@ -12,8 +12,6 @@ from importlib import import_module
 from inspect import signature
 from typing import Any, Literal
 
-from torch import Tensor
-
 from apportion import names
 from apportion.errors import InputError, did_you_mean
 
@@ -91,9 +89,14 @@ def made_of(item: Any, kind: Kind = "method") -> Any:
     """A method or test as it is, or by its name or repr; a class is refused."""
     if isinstance(item, type):
         raise InputError(f"{item.__name__} is a class; accepted: {item.__name__}(), with settings or without")
-    made = from_repr(item, kind) if isinstance(item, str) else item
-    if not callable(made) and not isinstance(made, Tensor):  # a map
-        raise InputError(f"{kind} is {made!r:.200}; accepted: a {kind}, its short name or its repr")
+    return from_repr(item, kind) if isinstance(item, str) else item
+
+
+def made_method(item: Any) -> Any:
+    """The same of what has to be a method."""
+    made = made_of(item)
+    if not callable(made):
+        raise InputError(f"method is {made!r:.200}; accepted: a method, its short name or its repr")
     return made
 
 
