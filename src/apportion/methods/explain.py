@@ -16,7 +16,7 @@ from apportion.core.calling import Model
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, TabularFeatures
 from apportion.core.inputs import Inputs
-from apportion.core.registry import made_of
+from apportion.core.registry import made_method
 from apportion.core.target import Target, is_class_number
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.domains.answers import Answer
@@ -75,7 +75,7 @@ def explain(
     >>> ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method="saliency").values.shape
     torch.Size([1, 2])
     """
-    method = made_of(method)
+    method = made_method(method)
     if isinstance(model, LanguageModel):
         question = inputs if isinstance(inputs, Question) else model.question(inputs, target=target, **asked)
         explained: Explanation = explain_answer(question, method).warn_from(warn_from)
@@ -121,7 +121,7 @@ def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str
     >>> forecast(lambda texts: [0.5] * len(texts), "a slow but funny film", "occlusion")
     6
     """
-    model, method = read_as(model, inputs), made_of(method)
+    model, method = read_as(model, inputs), made_method(method)
     if not isinstance(model, Classifier) or not is_of_texts(model):
         raise InputError("only for functions of texts can be told what is asked; accepted: one, and a text")
     encoded, features = model.prepared(inputs)
