@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from apportion.core.features import Features, ImageFeatures, TextFeatures
 from apportion.errors import InputError
-from apportion.results.result import Result
+from apportion.results.result import Result, Total
 from apportion.results.words import write_sum
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Interactions(Result):
+class Interactions(Result[Total]):
     """A model's scores for a batch, apportioned to pairs of features.
 
     `values` is (batch, features, features) and symmetric: its diagonal holds the main effects, and the entry
@@ -83,7 +83,7 @@ class Interactions(Result):
         names = self.names_of(index)
         return [(names[int(first[i])], names[int(second[i])], float(strength[i])) for i in order]
 
-    def named(self, names: Sequence[str]) -> Interactions:
+    def named(self, names: Sequence[str]) -> Self:
         """The same interactions with other names of the features, for all samples."""
         if len(names) != self.values.shape[1]:
             raise InputError(
@@ -91,9 +91,7 @@ class Interactions(Result):
             )
         return replace(self, names=(tuple(names),))
 
-    def with_features(
-        self, features: Sequence[Features], labels: Sequence[str] | None = None
-    ) -> Interactions:
+    def with_features(self, features: Sequence[Features], labels: Sequence[str] | None = None) -> Self:
         """The same interactions, with the features of each sample, their names, and the class names."""
         known = super().with_features(features, labels)
         return replace(known, names=tuple(_names(f, self.names_of(i)) for i, f in enumerate(features)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
 from apportion.errors import check, check_whole
@@ -47,7 +47,7 @@ class SmoothGrad:
         check_whole(1, samples=self.samples, chunk=self.chunk)
         check("noise", self.noise, lambda v: v >= 0, "zero or more")
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         subject = Gradients(model, inputs, target, self.at)
         first, means, variances = self._measure_moments(subject)
         return subject.explanation(self, first, self.moment(means, variances), total=None)
