@@ -17,7 +17,7 @@ from apportion.core.target import Target
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, keep_label_map
 from apportion.engines.masking.replacements import Background, Replacement
-from apportion.errors import check_whole
+from apportion.errors import check_seed, check_whole
 from apportion.results.explanation import Explanation
 from apportion.results.result import Total
 
@@ -43,7 +43,9 @@ class Hiding(Told, Generic[Total]):
     mask: int | None = later(None, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_whole(0, seed=self.seed, mask=0 if self.mask is None else self.mask)
+        check_seed(self.seed)
+        check_whole(0, mask=0 if self.mask is None else self.mask)
+        check_whole(1, chunk=1 if self.chunk is None else self.chunk)
         keep_label_map(self)
 
     @overload
