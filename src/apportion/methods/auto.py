@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from apportion.core.calling import Model
 from apportion.core.features import Features, TextFeatures
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given
 from apportion.core.modules_behind import is_language_model, modules_behind
 from apportion.core.settings import checked
 from apportion.core.target import Target
@@ -57,12 +57,12 @@ class Auto:
     def __call__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: Given,
         target: Target = None,
         *,
         features: Sequence[Features] | None = None,
         mask: int | Tensor | None = None,
-    ) -> Explanation:
+    ) -> Explanation[Given, Tensor]:
         known = {name: it for name, it in (("features", features), ("mask", mask)) if it is not None}
         refused: list[InputError] = []
         given, model = model, answering(model)
@@ -79,7 +79,9 @@ class Auto:
                 refused.append(InputError(f"treeshap explains the {made.notes['scores']}"))
                 continue
             before = "".join(f"; not the first choice: {error}" for error in refused)
-            explained: Explanation = replace(made, notes={**made.notes, "chosen": why + before})
+            explained: Explanation[Given, Tensor] = replace(
+                made, notes={**made.notes, "chosen": why + before}
+            )
             return explained
         # What is wrong with the model or the inputs is told by every method alike.
         raise refused[0]

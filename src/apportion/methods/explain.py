@@ -6,16 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from inspect import signature
-from typing import Any
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from apportion.core.calling import Model
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, TabularFeatures
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given, Inputs
 from apportion.core.registry import made_method
 from apportion.core.target import Target, is_class_number
 from apportion.core.trees import map_tensors, tensors_in
@@ -30,12 +31,101 @@ from apportion.methods._texts_needed import check_budget, is_of_texts, remote_of
 from apportion.methods.auto import Auto
 from apportion.methods.hiding.base import Hiding
 from apportion.results.explanation import Explanation
-from apportion.results.result import joined
+from apportion.results.interactions import Interactions
+from apportion.results.result import Total, joined
 from apportion.results.words import WARN_FROM
 
 ALL = "all"  # the target that is every class
+Encoded = TypeVar("Encoded", bound=Inputs, default=Tensor)
+Claim = TypeVar("Claim", bound=Tensor | None, default=Tensor)
 
 
+class _Explains(Protocol[Total]):
+    def __call__(self, model: Any, inputs: Any, target: Any = None) -> Explanation[Any, Total]: ...
+
+
+class _Pairs(Protocol[Total]):
+    def __call__(self, model: Any, inputs: Any, target: Any = None) -> Interactions[Total]: ...
+
+
+AddsUp = Literal[
+    "auto", "ig", "lrp", "deeplift", "kernelshap", "lime", "treeshap", "taylor", "inputxgradient"
+]
+"""Methods that claim to add up, so that there is a remainder; of other names a type checker cannot say."""
+
+
+# A classifier or a language model encodes what it is given, a model takes tensors, and a function of texts, frames or
+# arrays anything; what a method claims is said by its type, or by its name.
+@overload
+def explain(
+    model: Classifier[Encoded] | LanguageModel,
+    inputs: Any,
+    method: _Explains[Claim] | AddsUp = "auto",
+    target: Target | str | Answer = None,
+    *,
+    warn_from: float = WARN_FROM,
+    **asked: Any,
+) -> Explanation[Encoded, Claim]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Given,
+    method: _Explains[Claim] | AddsUp = "auto",
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Given, Claim]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Any,
+    method: _Explains[Claim] | AddsUp = "auto",
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Tensor, Claim]: ...
+@overload
+def explain(
+    model: Classifier[Encoded] | LanguageModel,
+    inputs: Any,
+    method: str,
+    target: Target | str | Answer = None,
+    *,
+    warn_from: float = WARN_FROM,
+    **asked: Any,
+) -> Explanation[Encoded]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Given,
+    method: str,
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Given]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Any,
+    method: str,
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Tensor]: ...
+@overload
+def explain(
+    model: Model | Classifier | LanguageModel,
+    inputs: Any,
+    method: _Pairs[Claim],
+    target: Target | str | Answer = None,
+    *,
+    warn_from: float = WARN_FROM,
+    **asked: Any,
+) -> Interactions[Claim]: ...
 def explain(
     model: Model | Classifier | LanguageModel,
     inputs: Any,
@@ -45,7 +135,7 @@ def explain(
     warn_from: float = WARN_FROM,
     feature_names: Sequence[str] | None = None,
     **asked: Any,
-) -> Explanation:
+) -> Any:
     """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
 
     A sentence, or chat messages, may also go to a function of strings, a `Remote` or an estimator of scikit-learn as

@@ -289,7 +289,9 @@ class Masking(Subject):
         feature."""
         return spread(effects, self.parts, self.inputs)
 
-    def explanation(self, method: Any, values: Values, total: Tensor | None, **more: Any) -> Explanation:
+    def explanation(
+        self, method: Any, values: Values, total: Tensor | None, **more: Any
+    ) -> Explanation[Any, Any]:
         """The result of a method, with the model calls made so far as its cost."""
         self.check_finite(method, values, "the model's scores are too large here")
         features = self.features_as_cut()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from apportion.core.calling import Model
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients
@@ -31,7 +33,7 @@ class Saliency:
 
     at: str | Sequence[str] | None = None
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         return subject.explanation(
@@ -58,7 +60,7 @@ class InputXGradient:
 
     at: str | Sequence[str] | None = None
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, Tensor]:
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         values = [x * g for x, g in zip(score.leaves, score.gradients(), strict=True)]

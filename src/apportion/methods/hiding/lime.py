@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
@@ -89,7 +89,7 @@ class LIME(Surrogate):
         ):
             check(name, getattr(self, name), accepted.__contains__, ", ".join(map(repr, accepted)))
 
-    def explain(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation[Any, Tensor]:
         rows, texts = _judge_features(masking)
         distance = self.distance or ("euclidean" if rows else "cosine")
         sizes = self.sizes or ("uniform" if texts else "coins")
