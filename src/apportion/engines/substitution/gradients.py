@@ -61,21 +61,17 @@ class Score:
         """The gradient of each sample's scalar at each tensor passed on the way from the leaves; the graph is kept."""
         return self._backward(self.passed, None, False, retain_graph=True)
 
-    def gradients_and_probes(self, turn: int | None = None) -> tuple[list[Tensor], list[Tensor]]:
-        """Also the gradient at each probe (zero where no function asked for one), in the same pass. With `turn` only
-        those of the rows of this one of all `turns`, which are to be asked for in their order."""
+    def gradients_and_probes(self, turn: int) -> tuple[list[Tensor], list[Tensor]]:
+        """The same of the rows of one of the `turns`, which are to be asked for in their order; also the gradient at
+        each probe (zero where no function asked for one)."""
         probes = [probe for probe in self.probes if probe is not None]
+        last = turn + 1 == len(self.turns)
         at = [*self.ran, *probes]
-        if turn is None:
-            found = self._backward(at, None, False)
-        else:
-            value = self.value[self.turns[turn]]
-            found = self._derived(at, value, False, retain_graph=turn + 1 < len(self.turns))
-        many = len(self.leaves)
-        given = iter(found[many:])
-        pairs = zip(found[:many], self.probes, strict=True)
+        found = self._derived(at, self.value, self.turns[turn], False, retain_graph=not last)
+        given = iter(found[len(self.ran) :])
+        pairs = zip(self.ran, self.probes, strict=True)
         at_probes = [torch.zeros_like(leaf) if probe is None else next(given) for leaf, probe in pairs]
-        return found[:many], at_probes
+        return found[: len(self.ran)], at_probes
 
     @cached_property
     def turns(self) -> list[Tensor | slice]:
@@ -83,9 +79,8 @@ class Score:
         if self.of is None:
             return [slice(None)]
         order = self.of.argsort(stable=True)
-        first = torch.searchsorted(
-            self.of[order], self.of[order]
-        )  # where the rows that ran with this one begin
+        ran = self.of[order]
+        first = torch.searchsorted(ran, ran)  # where the rows that ran with this one begin
         turn = torch.empty_like(order).index_copy(0, order, torch.arange(len(order)) - first)
         return [(turn == i).nonzero().flatten() for i in range(int(turn.max()) + 1)]
 
@@ -94,32 +89,35 @@ class Score:
     ) -> list[Tensor]:
         value = self.value if value is None else value
         if self.of is None:
-            return self._derived(at, value, create_graph, **how)
+            return self._derived(at, value, slice(None), create_graph, **how)
         found = [t.new_zeros(len(value), *t.shape[1:]) for t in at]
         for i, rows in enumerate(self.turns):
             last = i + 1 == len(self.turns)
-            there = self._derived(at, value[rows], create_graph, **{"retain_graph": not last, **how})
+            there = self._derived(at, value, rows, create_graph, **{"retain_graph": not last, **how})
             for all_rows, new in zip(found, there, strict=True):
                 all_rows[rows] = new[self.of[rows]]
         return found
 
-    def _derived(self, at: Sequence[Tensor], value: Tensor, create_graph: bool, **how: Any) -> list[Tensor]:
-        """The gradients of the sum of some values, in one backward pass."""
+    def _derived(
+        self, at: Sequence[Tensor], value: Tensor, rows: Tensor | slice, create_graph: bool, **how: Any
+    ) -> list[Tensor]:
+        """The gradients of the sum of the values of some rows, in one backward pass."""
         if not value.requires_grad:
             raise InputError(_not_differentiable(self.subject.layers))
+        subject = self.subject
         try:
             with with_gradients(), no_checkpoints():
-                found = self.subject.derivatives(
-                    value, list(at), len(value) if self.of is None else 0, create_graph=create_graph, **how
-                )
+                some = value if self.of is None else value[rows]
+                # What is one backward pass of all rows elsewhere is made of several where they ran once.
+                counted = len(value) if self.of is None else 0
+                found = subject.derivatives(some, list(at), counted, create_graph=create_graph, **how)
+                subject.rows_differentiated += 0 if self.of is None else len(some)
         except RuntimeError as error:  # as of a // b
             if not (str(error).startswith("derivative for") and "is not implemented" in str(error)):
                 raise
             raise InputError(f"PyTorch cannot differentiate the model: {error}; {_HIDING}") from error
-        if self.of is not None:  # what is one backward pass of all rows elsewhere is made of several
-            self.subject.rows_differentiated += len(value)
         if all(gradient is None for gradient in found):
-            raise InputError(_not_differentiable(self.subject.layers))
+            raise InputError(_not_differentiable(subject.layers))
         return [torch.zeros_like(t) if g is None else g for t, g in zip(at, found, strict=True)]
 
 
