@@ -49,7 +49,7 @@ from apportion.engines.masking.partitions import Columns, Partition, Tokens, Wor
 from apportion.engines.masking.replacements import Background, Replacement
 from apportion.engines.subject import Subject
 from apportion.engines.substitution import Substitution
-from apportion.errors import InputError, check_whole
+from apportion.errors import InputError, check_seed, check_whole
 from apportion.results.explanation import Explanation
 
 
@@ -97,7 +97,7 @@ class Masking(Subject):
             check_whole(1, chunk=chunk)
         if mask is not None and not isinstance(mask, Tensor):
             check_whole(0, mask=mask)
-        check_whole(0, seed=seed)
+        check_seed(seed)
         if isinstance(inputs, np.ndarray) and inputs.dtype == bool:  # a table of yes and no, and no mask
             inputs = inputs.astype(np.float32)
         if isinstance(replacement, tuple | Mapping):
@@ -159,6 +159,9 @@ class Masking(Subject):
     def kind(self) -> Kind:
         """What the scores are, as far as it can be seen. Probabilities are of labels, each of which is there or not,
         where there are several that do not add up to 1, of a model that does not end in a softmax."""
+        if (told := getattr(self.model, "scores_are", None)) is not None:
+            kind: Kind = told
+            return kind
         if is_regression(self.model):
             return "numbers"
         several = self.output.shape[1] > 1

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from apportion.core.settings import checked
 from apportion.core.target import classes_of
 from apportion.engines.masking.partitions import Partition, Pixels
 from apportion.engines.masking.replacements import NoisyLinear, Replacement
@@ -16,6 +17,7 @@ from apportion.errors import InputError, check_whole
 from apportion.evaluation._curve_limits import aopc_limits
 from apportion.evaluation.case import Case, CurveTest, Measured, nan_where
 from apportion.evaluation.curves import WAYS, Curve, Order, Way, check_shares, counts_at_shares, even_steps
+from apportion.evaluation.readings import EACH_ALONE
 from apportion.evaluation.reference_maps import Map
 
 HidingOrder = Literal["morf", "lerf", "symmetric"]
@@ -23,6 +25,7 @@ _WAYS: Mapping[str, tuple[Way, ...]] = {"morf": ("morf",), "lerf": ("lerf",), "s
 
 
 @dataclass(frozen=True)
+@checked
 class PixelFlipping(CurveTest):
     """Pixel flipping (Bach et al. 2015), region perturbation (Samek et al. 2017): the AOPC of a map.
 
@@ -98,6 +101,7 @@ class _Area(CurveTest):
 
 
 @dataclass(frozen=True)
+@checked
 class Deletion(_Area):
     """Deletion (Petsiuk et al. 2018): the area under the answer as the most relevant features are hidden first.
 
@@ -119,6 +123,7 @@ class Deletion(_Area):
 
 
 @dataclass(frozen=True)
+@checked
 class Insertion(_Area):
     """Insertion (Petsiuk et al. 2018): the area under the answer as features are put into an empty input.
 
@@ -142,6 +147,7 @@ class Insertion(_Area):
 
 
 @dataclass(frozen=True)
+@checked
 class DeletionRate(CurveTest):
     """Label-flip deletion rate: the share of features that must be hidden until the predicted label changes.
 
@@ -183,7 +189,7 @@ class DeletionRate(CurveTest):
                 "DeletionRate asks when the predicted label changes, and a regression has none; accepted: tests of its "
                 "score, such as PixelFlipping(of='score')"
             )
-        alone = kind in ("labels", "logits of labels") or self.of == "sigmoid"
+        alone = kind in EACH_ALONE or self.of == "sigmoid"
         if alone and not isinstance(target, Tensor):
             raise InputError(
                 "each score of the model is a label of its own, and a callable target says none; accepted: its number"
@@ -225,6 +231,7 @@ class DeletionRate(CurveTest):
 
 
 @dataclass(frozen=True)
+@checked
 class ROAD(CurveTest):
     """Remove and debias (Rong et al. 2022): hide shares of the pixels by noisy linear imputation.
 
