@@ -98,7 +98,9 @@ def four_answers(language_model: Path) -> None:
         width_ratios=[1, 1.35],
         height_ratios=[1, 1, 2.4],
     )
-    for ax, (title, e) in zip((axes[n] for n in ("photo", "sentence", "row", "answer")), explained.items(), strict=True):
+    for ax, (title, e) in zip(
+        (axes[n] for n in ("photo", "sentence", "row", "answer")), explained.items(), strict=True
+    ):
         e.plot(ax=ax)
         ax.set_title(title.format(e.label().strip()), fontsize=10, fontweight="bold", loc="left")
         ax.set_xlabel(e.account().replace("; ", "\n"), fontsize=8, loc="left")

@@ -16,7 +16,7 @@ from typing_extensions import TypeVar
 from apportion.core.calling import Model
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, TabularFeatures
-from apportion.core.inputs import Given, Inputs
+from apportion.core.inputs import Given, Inputs, runs_once
 from apportion.core.registry import made_method
 from apportion.core.target import Target, is_class_number
 from apportion.core.trees import map_tensors, tensors_in
@@ -221,11 +221,14 @@ def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str
 def explain_answer(question: Question, method: Any) -> Any:
     """One explanation with a sample for each thing that is explained of an answer.
 
-    A method that hides features runs all of them under the same masks; others run them in chunks of rows.
+    A method that hides features runs all of them under the same masks; others run them in chunks of rows, and those of
+    a long prompt `once`, where they can.
     """
     many = len(question.features)
     hides = isinstance(method, Hiding | Auto)
-    at_once = many if hides else max(1, _TOKENS_AT_ONCE // question.inputs.shape[1])
+    runs_once_only = getattr(method, "once", False) and runs_once(question.inputs)
+    tokens = _TOKENS_WITH_GRADIENTS if runs_once_only else _TOKENS_AT_ONCE
+    at_once = many if hides else max(1, tokens // question.inputs.shape[1])
     parts = []
     for begin in range(0, many, at_once):
         some = question.part(slice(begin, begin + at_once))
@@ -242,8 +245,8 @@ def explain_answer(question: Question, method: Any) -> Any:
     )
 
 
-# Rows times tokens of a chunk whose gradients are kept.
-_TOKENS_AT_ONCE = 512
+# Rows times tokens of a chunk: of which all activations are kept, and of which only the gradients are.
+_TOKENS_AT_ONCE, _TOKENS_WITH_GRADIENTS = 1 << 9, 1 << 14
 
 
 def explain_encoded(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,9 +38,12 @@ class Deconvnet:
     """
 
     at: str | Sequence[str] | None = None
+    once: ClassVar[bool] = True
 
     def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
-        return _explain_rectified(self, Gradients(model, inputs, target, self.at), guided=False)
+        return _explain_rectified(
+            self, Gradients(model, inputs, target, self.at, once=self.once), guided=False
+        )
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,12 @@ class GuidedBackprop:
     """
 
     at: str | Sequence[str] | None = None
+    once: ClassVar[bool] = True
 
     def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
-        return _explain_rectified(self, Gradients(model, inputs, target, self.at), guided=True)
+        return _explain_rectified(
+            self, Gradients(model, inputs, target, self.at, once=self.once), guided=True
+        )
 
 
 class _Rectify(torch.autograd.Function):
