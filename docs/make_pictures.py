@@ -92,18 +92,19 @@ def four_answers(language_model: Path) -> None:
             ap.load(str(language_model)), "The capital of France is", answer=" Paris"
         ),
     }
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
-    axes = figure.subplot_mosaic(
-        [["photo", "sentence"], ["photo", "answer"], ["photo", "row"]],
-        width_ratios=[1, 1.35],
-        height_ratios=[1, 1, 2.4],
-    )
-    for ax, (title, e) in zip(
-        (axes[n] for n in ("photo", "sentence", "row", "answer")), explained.items(), strict=True
-    ):
+    figure = Figure(figsize=(11, 6.2))
+    places = [
+        (0.01, 0.07, 0.36, 0.64),
+        (0.01, 0.84, 0.47, 0.1),
+        (0.64, 0.12, 0.34, 0.59),
+        (0.53, 0.84, 0.45, 0.1),
+    ]
+    for place, (title, e) in zip(places, explained.items(), strict=True):
+        ax = figure.add_axes(place)
         e.plot(ax=ax)
+        ax.tick_params(labelsize=8)
         ax.set_title(title.format(e.label().strip()), fontsize=10, fontweight="bold", loc="left")
-        ax.set_xlabel(e.account().replace("; ", "\n"), fontsize=8, loc="left")
+        ax.set_xlabel(e.account().replace("; ", "\n"), fontsize=8, loc="left", color="black")
     figure.savefig(IMAGES / "four.png", dpi=110)
 
 
