@@ -75,11 +75,13 @@ export type Table = {
   best: [number, number][];
 };
 
-/** What a test says of one sample; the value is none where it is undefined. */
+/** What a test says of one sample, and of maps that know nothing of it (`beside`); a value is none where it is
+ * undefined. */
 export type TestScore = {
   test: string;
   value: number | null;
   direction: string;
+  beside: Record<string, number | null>;
 };
 
 /** How much of the relevance one operation absorbed, by cause. */
@@ -245,6 +247,7 @@ export type AnswerRow = {
   score: number;
   balance: string;
   before: number[];
+  tests: TestScore[];
 };
 
 /** What one method says of an answer. */

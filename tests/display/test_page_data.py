@@ -96,7 +96,8 @@ def test_all_that_the_server_says_is_typed():
         fits(json.loads(json.dumps(models.described(name))), messages.Loaded, seen)
     fits(models.listed(), list[messages.Model], seen)
     fits(described_methods(), list[messages.Method], seen)
-    fits(classes(Given(model="sentiment", text="a funny movie"), models), messages.Classes, seen)
+    ranked = classes(Given(model="sentiment", text="a funny movie"), models)
+    fits(json.loads(json.dumps(ranked)), messages.Classes, seen)
     assert "Card.asked" in seen
     missing = {field.split(".")[0] for field in all_fields(messages) - seen}
     assert missing <= {"Waiting", "Catalog"}  # which the server makes beside them

@@ -166,7 +166,12 @@ def _view_as_data(shown: View) -> Shown:
 def test_as_data(scores: Scores, index: int) -> TestScore:
     """What a test says of one sample."""
     value = float(scores.values[index])
-    return {"test": scores.test, "value": None if np.isnan(value) else value, "direction": scores.direction}
+    return {
+        "test": scores.test,
+        "value": None if np.isnan(value) else value,
+        "direction": scores.direction,
+        "beside": scores.notes.get("beside", {}),
+    }
 
 
 def chart(curves: Mapping[str, Mapping[str, list[float]]]) -> Chart:

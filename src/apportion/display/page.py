@@ -35,7 +35,7 @@ def page(
     """
     answers = [e for e in explanations if isinstance(e, Explanation) and answer_of(e) is not None]
     if answers and len(answers) == len(explanations):
-        return _page_of_answers(answers)
+        return _page_of_answers(answers, tests)
     found = sections(explanations, tests)
     data = Report(kind="report", sections=found, versions=versions(), same_scale=same_scale)
     plain = [
@@ -46,8 +46,8 @@ def page(
     return shell(data, " · ".join(dict.fromkeys(section["title"] for section in found)), plain)
 
 
-def _page_of_answers(explanations: Sequence[Explanation]) -> str:
-    data = answer_page(explanations)
+def _page_of_answers(explanations: Sequence[Explanation], tests: Sequence[Tests] | None) -> str:
+    data = answer_page(explanations, tests)
     plain = [f"{e.label(i)}: {e.account(i)}" for e in explanations for i in range(len(e))]
     return shell(data, "".join(data["answer"]).strip(), plain)
 

@@ -96,11 +96,13 @@ class Table(TypedDict):
 
 
 class TestScore(TypedDict):
-    """What a test says of one sample; the value is none where it is undefined."""
+    """What a test says of one sample, and of maps that know nothing of it (`beside`); a value is none where it is
+    undefined."""
 
     test: str
     value: float | None
     direction: str
+    beside: dict[str, float | None]
 
 
 class LedgerRow(TypedDict):
@@ -295,6 +297,7 @@ class AnswerRow(TypedDict):
     score: float
     balance: str
     before: list[float]
+    tests: list[TestScore]
 
 
 class AnswerMap(TypedDict):

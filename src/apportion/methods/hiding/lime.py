@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -111,7 +111,7 @@ class LIME(Surrogate):
         else:
             check("categorical", self.categorical, lambda v: not len(v), "() unless sampling='lime'")
 
-    def explain(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation[Any, Tensor]:
         rows, texts = _judge_features(masking)
         distance = self.distance or ("euclidean" if rows else "cosine")
         sizes = self.sizes or ("uniform" if texts else "coins")
