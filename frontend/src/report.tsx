@@ -75,7 +75,7 @@ export function SectionView({ section, look, tools, stale }: { section: Section;
       <Ties cards={section.cards} />
       <div class="cards">
         {section.cards.map((card) => (
-          <CardView key={card.repr} card={card} section={section} look={look} scale={look.shared ? shared(card) : scaleOf(card.shown)} />
+          <CardView key={`${card.repr} ${card.target}`} card={card} section={section} look={look} scale={look.shared ? shared(card) : scaleOf(card.shown)} />
         ))}
       </div>
     </section>

@@ -40,7 +40,7 @@ def test_means_and_intervals_are_those_of_the_values() -> None:
         assert (one.size, one.low, one.high) == pytest.approx((sizes[:, j].mean(), low[j], high[j]), abs=1e-9)
         assert one.mean == pytest.approx(np.asarray(e)[:, j].mean(), abs=1e-9)
     assert [one.name for one in s.features] == ["age", "mass", "noise"]
-    assert s.told == "left over: mean |remainder| 0.00 (0 % of the mean |total|)"
+    assert s.told == "nothing left over"
 
 
 def test_explanations_of_a_batch_of_a_list_and_of_a_run_are_summed_up_alike(tmp_path) -> None:

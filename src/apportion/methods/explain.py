@@ -180,10 +180,11 @@ def explain(
             raise InputError(
                 f"target is {target!r}, but only a Classifier has class names; accepted: a class index, or {ALL!r}"
             )
-        features = () if feature_names is None else _columns_named(inputs, feature_names)
-        if features or isinstance(target, str):
-            bare = Classifier(model, _no_encoding, labels=(), domain="tabular", name=type(model).__name__)
-            return explain_encoded(bare, inputs, features, method, target).warn_from(warn_from)
+        named = () if feature_names is None else _columns_named(inputs, feature_names)
+        if named or isinstance(target, str):
+            called: Any = model
+            bare = Classifier(called, _no_encoding, labels=(), domain="tabular", name=type(model).__name__)
+            return explain_encoded(bare, inputs, named, method, target).warn_from(warn_from)
         explanation: Explanation = method(model, inputs, target)
         return explanation.warn_from(warn_from)
     if feature_names is not None:

@@ -195,6 +195,8 @@ class Overview:
         if self.remainder is None or self.total is None:
             return "this method does not claim to add up"
         mean, whole = float(np.abs(self.remainder).mean()), float(np.abs(self.total).mean())
+        if not mean:
+            return "nothing left over"
         share = "" if not whole else f" ({write_share(mean / whole)} of the mean |total|)"
         return f"left over: mean |remainder| {format_number(mean, whole)}{share}"
 

@@ -270,9 +270,9 @@ def _title(explanation: Result, index: int) -> str:
     made, target = decision(explanation, index), explanation.label(index)
     chance = "" if made.probability is None else f" {made.probability:.1%}"
     explained = "" if target == made.label else f" of “{_shorten(target, 40)}”"
-    return (
-        f"{_shorten(made.label, 40)}{chance} · {_shorten(describe_method(explanation.method), 60)}{explained}"
-    )
+    decided = f"{_shorten(made.label, 40)}{chance}"
+    room = max(16, 76 - len(decided) - len(explained))  # letters that fit into the width of a picture
+    return f"{decided} · {_shorten(describe_method(explanation.method), min(60, room))}{explained}"
 
 
 def _shorten(text: str, most: int) -> str:

@@ -213,6 +213,11 @@ class Masking(Subject):
             return value if value.is_floating_point() else value.to(scores.dtype)
         return scores.gather(1, classes_of(self.resolved)[samples.to(self.resolved.device), None])
 
+    def picked(self, inputs: Inputs, sample: int) -> Tensor:
+        """The explained score of ready inputs that stand for one sample, (rows,)."""
+        whose = torch.full((next(tensors_in(inputs)).shape[0],), sample)
+        return self._picked(self.run(inputs, whose), whose)[:, 0]
+
     def scores(self, masks: Tensor | Ordered, rows: Tensor | None = None) -> Tensor:
         """The scores of all classes under each mask, (batch, masks, classes).
 
