@@ -16,7 +16,9 @@ export type Bars = {
   values: number[];
 };
 
-/** `cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels. */
+/** `cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels. Places are
+ * told in the pixels of `pixels_of`, of which there are `size` (across, down); `frame` is left, top, right and bottom
+ * of the picture in these. */
 export type Heat = {
   kind: "heat";
   rows: number;
@@ -26,6 +28,9 @@ export type Heat = {
   width: number;
   height: number;
   legend: string;
+  pixels_of: string;
+  size: [number, number];
+  frame: Box;
 };
 
 /** Features with a matrix of interactions: `values[i][j]` is half of what the pair contributes, none where it was not
@@ -121,7 +126,8 @@ export type Panel = {
   source: TrainingPicture;
 };
 
-/** What one method says of one input; `asked` is how it was asked for in the workbench. */
+/** What one method says of one input; `asked` is how it was asked for in the workbench. `unit` is that of the values,
+ * empty where they have none. */
 export type Card = {
   method: string;
   asked?: string;
@@ -129,6 +135,7 @@ export type Card = {
   target: string;
   balance: string;
   share: number | null;
+  unit: string;
   cost: string;
   warnings: string[];
   notes: Record<string, unknown>;

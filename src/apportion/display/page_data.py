@@ -28,7 +28,9 @@ class Bars(TypedDict):
 
 
 class Heat(TypedDict):
-    """`cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels."""
+    """`cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels. Places are
+    told in the pixels of `pixels_of`, of which there are `size` (across, down); `frame` is left, top, right and bottom
+    of the picture in these."""
 
     kind: Literal["heat"]
     rows: int
@@ -38,6 +40,9 @@ class Heat(TypedDict):
     width: int
     height: int
     legend: str
+    pixels_of: str
+    size: tuple[int, int]
+    frame: tuple[float, float, float, float]
 
 
 class Pairs(TypedDict):
@@ -153,7 +158,8 @@ Panel.__doc__ = """What in the picture looks like what in a training picture."""
 
 
 class Card(TypedDict):
-    """What one method says of one input; `asked` is how it was asked for in the workbench."""
+    """What one method says of one input; `asked` is how it was asked for in the workbench. `unit` is that of the
+    values, empty where they have none."""
 
     method: str
     asked: NotRequired[str]
@@ -161,6 +167,7 @@ class Card(TypedDict):
     target: str
     balance: str
     share: float | None
+    unit: str
     cost: str
     warnings: list[str]
     notes: dict[str, Any]
