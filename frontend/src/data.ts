@@ -180,10 +180,10 @@ export type Group = {
   figures: Figure[];
 };
 
-/** Name, mean and number of inputs of features or of pairs of them (`what`). */
+/** Name, mean, number of inputs and mean size, by which they are sorted, of features or of pairs of them (`what`). */
 export type Means = {
   what: string;
-  rows: [string, number, number][];
+  rows: [string, number, number, number][];
 };
 
 /** A prototype, a cluster, a class; `alike` marks what is suspicious. */
@@ -196,10 +196,13 @@ export type Article = {
   means?: Means[];
 };
 
-/** Articles, perhaps under a title. */
+/** Articles, perhaps under a title. `spectrum` are numbers from 0 up, drawn small; `alike` marks what is suspicious.
+ * */
 export type Chapter = {
   title?: string;
   about?: string;
+  alike?: boolean;
+  spectrum?: number[];
   articles: Article[];
 };
 
@@ -225,7 +228,8 @@ export type Study = {
   versions: Record<string, string>;
 };
 
-/** Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand. */
+/** Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand;
+ * `settings` are folded; `folded` are chapters that are opened one by one. */
 export type Sheet = {
   kind: "sheet";
   title: string;
@@ -233,6 +237,8 @@ export type Sheet = {
   key?: boolean;
   layout: Layout;
   chapters: Chapter[];
+  settings?: string;
+  folded?: boolean;
   end?: string;
   versions?: Record<string, string>;
 };

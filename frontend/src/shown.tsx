@@ -146,13 +146,14 @@ function BarsView({ shown, scale, look }: Drawn<Bars>) {
   );
 }
 
-export function Bar({ name, value, scale, opacity = 1, count }: { name: string; value: number; scale: number; opacity?: number; count?: number }) {
+export function Bar({ name, value, scale, opacity = 1, size, count }: { name: string; value: number; scale: number; opacity?: number; size?: number; count?: number }) {
   const sign = value >= 0 ? "for" : "against";
   return (
     <tr>
       <th scope="row">{name}</th>
       <td class="track"><i class={sign} style={{ width: `${50 * Math.min(1, Math.abs(value) / scale)}%`, opacity }} /></td>
       <td class="n">{signed(value, scale)}</td>
+      {size !== undefined && <td class="n">{number(size, scale)}</td>}
       {count !== undefined && <td class="n">{count}</td>}
     </tr>
   );

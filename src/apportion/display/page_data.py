@@ -220,10 +220,11 @@ class Group(TypedDict):
 
 
 class Means(TypedDict):
-    """Name, mean and number of inputs of features or of pairs of them (`what`)."""
+    """Name, mean, number of inputs and mean size, by which they are sorted, of features or of pairs of them
+    (`what`)."""
 
     what: str
-    rows: list[tuple[str, float, int]]
+    rows: list[tuple[str, float, int, float]]
 
 
 class Article(TypedDict):
@@ -238,10 +239,13 @@ class Article(TypedDict):
 
 
 class Chapter(TypedDict):
-    """Articles, perhaps under a title."""
+    """Articles, perhaps under a title. `spectrum` are numbers from 0 up, drawn small; `alike` marks what is
+    suspicious."""
 
     title: NotRequired[str]
     about: NotRequired[str]
+    alike: NotRequired[bool]
+    spectrum: NotRequired[list[float]]
     articles: list[Article]
 
 
@@ -273,7 +277,8 @@ class Study(TypedDict):
 
 
 class Sheet(TypedDict):
-    """Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand."""
+    """Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand;
+    `settings` are folded; `folded` are chapters that are opened one by one."""
 
     kind: Literal["sheet"]
     title: str
@@ -281,6 +286,8 @@ class Sheet(TypedDict):
     key: NotRequired[bool]
     layout: Layout
     chapters: list[Chapter]
+    settings: NotRequired[str]
+    folded: NotRequired[bool]
     end: NotRequired[str]
     versions: NotRequired[dict[str, str]]
 
