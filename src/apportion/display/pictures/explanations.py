@@ -42,17 +42,17 @@ def plot(explanation: Result, index: int = 0, ax: Axes | None = None) -> Axes:
     >>> import apportion as ap, torch
     >>> ax = ap.Saliency()(torch.nn.Linear(2, 1), torch.ones(1, 2)).plot()
     >>> ax.get_xlabel()
-    'value'
+    'value (no unit)'
     """
-    shown = view(explanation, index)
+    shown, unit = view(explanation, index), explanation.unit or "no unit"
     ax = _figure(shown).add_subplot() if ax is None else ax
     if isinstance(shown, HeatView):
-        _heat(shown, ax)
+        _heat(shown, ax, unit)
     elif isinstance(shown, TextView):
         _words(shown, ax)
     else:
         assert isinstance(shown, BarsView)  # only interactions are shown as pairs, and they draw themselves
-        _bars(shown, ax)
+        _bars(shown, ax, unit)
     return ax
 
 
@@ -112,7 +112,7 @@ def fade_photo(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.repeat(light[..., None], 3, 2)
 
 
-def _heat(shown: HeatView, ax: Axes) -> None:
+def _heat(shown: HeatView, ax: Axes, unit: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -131,6 +131,7 @@ def _heat(shown: HeatView, ax: Axes) -> None:
         fontsize=8,
     )
     bar.outline.set_visible(False)
+    bar.set_label(unit, fontsize=8, color=MUTED, labelpad=-6)
 
 
 def colours() -> Any:
@@ -224,7 +225,7 @@ def _unit(colour: tuple[int, int, int]) -> tuple[float, ...]:
     return tuple(channel / 255 for channel in colour)
 
 
-def _bars(shown: BarsView, ax: Axes) -> None:
+def _bars(shown: BarsView, ax: Axes, unit: str) -> None:
     rows = shown.top(BARS)[::-1]
     names, values = [_shorten(name, 40) for name, _ in rows], [value for _, value in rows]
     colours = [_unit(FOR if value >= 0 else AGAINST) for value in values]
@@ -237,7 +238,7 @@ def _bars(shown: BarsView, ax: Axes) -> None:
         text = format_signed(value, shown.scale)
         ax.annotate(text, (value, place), (4 * side, 0), textcoords="offset points", **style)
     ax.margins(x=0.18)
-    ax.set_xlabel("value", color=MUTED)
+    ax.set_xlabel(f"value ({unit})", color=MUTED)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(left=False, colors=INK)
     left_out = len(shown.names) - len(rows)
