@@ -15,12 +15,15 @@ from apportion.cli._messages import (
     one_line_errors,
     warn_of_left_out,
 )
+from apportion.cli.explain import Background, Decimal, Encoding, Sep, TrustCode, model_of, recognised
 from apportion.cli.lists import Json, show, split
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from apportion.core.classifier import Classifier
+    from apportion.pipeline.given import Given
     from apportion.results.result import Result
     from apportion.results.table import Table
 
@@ -47,6 +50,11 @@ def put_to_test(
     target: Annotated[
         str | None, typer.Option(help="The class to explain. Default: the predicted one.")
     ] = None,
+    background: Background = None,
+    trust_code: TrustCode = False,
+    sep: Sep = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     rows: Annotated[int, typer.Option(min=1, help="How many rows of a table, from its first.")] = 1,
     panel: Annotated[
         bool, typer.Option(help="Also with other replacements: does the winner change?")
@@ -58,7 +66,9 @@ def put_to_test(
     """Test explanations: methods beside random, uniform and reversed maps, with intervals."""
     with one_line_errors(quiet=as_json):
         names = None if tests is None else split(tests)
-        table, explained = _table(inputs, split(methods), names, model, target, rows, panel)
+        given = [recognised(text, sep, encoding, decimal) for text in inputs]
+        found = model_of(model, background, trust_code, given[0].dialect)
+        table, explained = _table(given, split(methods), names, found, target, rows, panel)
         if out is not None:
             table.save(out)
         if as_json:
@@ -86,10 +96,10 @@ def list_tests(as_json: Json = False) -> None:
 
 
 def _table(
-    inputs: list[str],
+    given: list[Given],
     methods: list[str],
     tests: list[str] | None,
-    model: str | None,
+    model: str | Classifier | None,
     target: str | None,
     rows: int,
     panel: bool,
@@ -97,13 +107,11 @@ def _table(
     """The table, and the explanations of each input by method."""
     from apportion.core.registry import from_repr
     from apportion.evaluation.compare import QUICK_TESTS, compare
-    from apportion.pipeline.given import recognise
     from apportion.pipeline.prepared import explain_by_each
     from apportion.results.table import join_tables
 
     for name in tests or ():
         from_repr(name, "test")  # a wrong name is told before a model is loaded
-    given = [recognise(text) for text in inputs]
     if len({what.kind for what in given}) > 1:
         raise InputError(
             "the inputs are of several kinds; accepted: sentences, pictures or tables, not mixed"

@@ -75,7 +75,8 @@ class Auto:
                 refused.append(InputError(f"treeshap explains the {made.notes['scores']}"))
                 continue
             before = "".join(f"; not the first choice: {error}" for error in refused)
-            explained: Explanation = replace(made, notes={**made.notes, "chosen": why + before})
+            of_what = f"; explained is the {made.notes['scores']}" if "scores" in made.notes else ""
+            explained: Explanation = replace(made, notes={**made.notes, "chosen": why + of_what + before})
             return explained
         # What is wrong with the model or the inputs is told by every method alike.
         raise refused[0]
