@@ -7,18 +7,20 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from apportion.cli._messages import MaxRemainder, echo, hold_to, make_console, one_line_errors
+from apportion.cli.explain import Background, Decimal, Encoding, Sep, TrustCode, model_of
 from apportion.cli.lists import Json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from apportion.bulk.reading import Run
+    from apportion.domains.table_files import Dialect
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `apportion bulk` wrote.")]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
@@ -50,6 +52,11 @@ def bulk(
     target: Annotated[
         str | None, typer.Option(help="The class to explain. Default: the predicted one.")
     ] = None,
+    background: Background = None,
+    trust_code: TrustCode = False,
+    sep: Sep = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     column: Annotated[
         str | None,
         typer.Option(help="The column of a table with the text or picture; without a header its number."),
@@ -95,12 +102,15 @@ def bulk(
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         from apportion.bulk.local import usual_workers
         from apportion.bulk.run import explain_dataset
+        from apportion.domains.table_files import Dialect
+
+        dialect = Dialect(sep, encoding, decimal)
 
         if workers is None and engine == "local":
             workers = usual_workers(device)
         try:
             run = explain_dataset(
-                model, data, method, out,
+                model_of(model, background, trust_code, dialect), _table_of(data, dialect), method, out,
                 target=target, precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
                 id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
                 engine=engine,  # type: ignore[arg-type]
@@ -126,6 +136,14 @@ def bulk(
             max_remainder,
             ((row["id"], row["remainder"], row["total"]) for row in run.rows() if row["total"] is not None),
         )
+
+
+def _table_of(data: str, dialect: Dialect) -> Any:
+    """The path of the data, or the frame in a table that is read whole: Excel, or text of which is said how."""
+    from apportion.domains.table_files import AS_FOUND, EXCEL, read_table
+
+    whole = dialect != AS_FOUND or Path(data).suffix.lower() in EXCEL
+    return read_table(Path(data), dialect)[0] if whole else data
 
 
 def cluster(

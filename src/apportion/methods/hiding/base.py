@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, overload
+from typing import Any, ClassVar, Generic, overload
 
 import numpy as np
 from torch import Tensor
-
-from typing import ClassVar
 
 from apportion.core.calling import Model
 from apportion.core.features import Features
