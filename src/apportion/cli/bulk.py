@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from apportion.cli._messages import MaxRemainder, echo, hold_to, make_console, one_line_errors
+from apportion.cli._messages import MaxRemainder, echo, echo_json, hold_to, make_console, one_line_errors, say
 from apportion.cli.explain import Background, Decimal, Encoding, Sep, TrustCode, model_of
 from apportion.cli.lists import Json
 
@@ -178,17 +177,15 @@ def cluster(
         path = write_whole(html or folder / "clusters.html", clusters_page(run, found, named).encode())
         if as_json:
             kept = ("members", "agreement", "others")
-            typer.echo(
-                json.dumps(
-                    [
-                        {
-                            "class": one.label,
-                            "agreement": one.agreement,
-                            "clusters": [{name: getattr(c, name) for name in kept} for c in one.clusters],
-                        }
-                        for one in found
-                    ]
-                )
+            echo_json(
+                [
+                    {
+                        "class": one.label,
+                        "agreement": one.agreement,
+                        "clusters": [{name: getattr(c, name) for name in kept} for c in one.clusters],
+                    }
+                    for one in found
+                ]
             )
             return
         table = _table("class", "maps", "agreement of the class", "of its clusters (and their maps)")
@@ -241,7 +238,7 @@ def summary(
                 }
                 for what, classes in (("features", found.features), ("pairs", found.pairs))
             }
-            typer.echo(json.dumps({"counts": found.counts, "remainder": found.remainder, **best}))
+            echo_json({"counts": found.counts, "remainder": found.remainder, **best})
             return
         table = _table("class", "inputs", "mean |remainder| / mean |total|")
         for label, many in found.counts.items():
@@ -320,7 +317,7 @@ def drift(
                 "only_second": found.only_second,
             }
             inputs = [asdict(one) for one in found.inputs[:top]]
-            typer.echo(json.dumps({**whole, "settings": found.settings, "inputs": inputs}))
+            echo_json({**whole, "settings": found.settings, "inputs": inputs})
             return
         for name, (before, after) in found.settings.items():
             echo(f"{name.replace('_', ' ')}: {before} → {after}")
@@ -346,7 +343,7 @@ def check(folder: Folder) -> None:
 
         run = open_run(folder)
         for path in (bad := run.check()):
-            print(f"apportion: error: {path} is damaged", file=sys.stderr)
+            say("error", f"{path} is damaged")
         if bad:
             print("delete the folders of these shards, and run the same command again", file=sys.stderr)
             raise typer.Exit(1)
