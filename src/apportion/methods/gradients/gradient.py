@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from apportion.core.calling import Model
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import FEW, Inputs
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients
@@ -31,7 +31,7 @@ class Saliency:
     """
 
     at: str | Sequence[str] | None = None
-    once: ClassVar[bool] = True
+    once: ClassVar[int] = FEW
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Gradients(model, inputs, target, self.at, once=self.once)
@@ -59,7 +59,7 @@ class InputXGradient:
     """
 
     at: str | Sequence[str] | None = None
-    once: ClassVar[bool] = True
+    once: ClassVar[int] = FEW
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Gradients(model, inputs, target, self.at, once=self.once)
