@@ -292,20 +292,29 @@ export type Model = {
   task: string;
 };
 
-/** What is known of a model once it is loaded; `methods` are those for this model only. */
-export type Loaded = {
-  labels: string[];
-  columns: Column[];
-  example: string;
-  methods: string[];
-};
-
-/** A method that can be chosen. */
+/** A method that can be chosen, and the question that it answers. */
 export type Method = {
   name: string;
   settings: string;
   about: string;
+  question: string;
   pairs: boolean;
+};
+
+/** What is known of a model once it is loaded; `methods` are those for this model only, `unsuitable` says why others
+ * cannot explain it. A model that is asked `elsewhere` costs with each question. */
+export type Loaded = {
+  labels: string[];
+  columns: Column[];
+  example: string;
+  methods: Method[];
+  unsuitable: Record<string, string>;
+  elsewhere: boolean;
+};
+
+/** The classes of an input, the most probable first: name, number, score, and probability where there is one. */
+export type Classes = {
+  classes: [string, number, number, number | null][];
 };
 
 /** All that can be chosen. */
@@ -362,14 +371,23 @@ export type Failed = {
 
 export type Said = Waiting | Start | Progress | SectionMade | Tested | Failed;
 
-/** One input, and the methods that are to explain a model's decision on it. */
-export type Ask = {
+/** One input of a model. */
+export type Given = {
   model: string;
-  methods: string[];
-  target?: string | null;
-  tests?: boolean;
   text?: string | null;
   image?: string | null;
   name?: string;
   row?: Record<string, string> | null;
+};
+
+/** One input, and the methods that are to explain a model's decision on it. */
+export type Ask = {
+  model: string;
+  text?: string | null;
+  image?: string | null;
+  name?: string;
+  row?: Record<string, string> | null;
+  methods: string[];
+  target?: string | number | null;
+  tests?: boolean;
 };

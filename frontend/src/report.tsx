@@ -54,14 +54,14 @@ export function Controls({ look, change, several }: { look: Look; change: (look:
   );
 }
 
-export function SectionView({ section, look, tools }: { section: Section; look: Look; tools?: preact.ComponentChildren }) {
+export function SectionView({ section, look, tools, stale }: { section: Section; look: Look; tools?: preact.ComponentChildren; stale?: boolean }) {
   const shared = (card: Card) =>
     Math.max(...section.cards.filter((other) => other.shown.kind === card.shown.kind).map((other) => scaleOf(other.shown)));
   const { title, note } = section;
   const picture = note.startsWith(title) ? note : [title, note].filter(Boolean).join(", ");
   const about = section.photo ? picture : section.text ? "the text" : title;
   return (
-    <section>
+    <section class={stale ? "stale" : undefined}>
       <div class="decision">
         {section.photo && <img class="photo" src={section.photo} alt={`The picture as the model saw it: ${picture}`} />}
         <div>

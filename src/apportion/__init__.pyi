@@ -102,12 +102,15 @@ from .methods.propagation.rules import Layer as Layer
 from .methods.propagation.rules import Proportional as Proportional
 from .methods.propagation.rules import WSquare as WSquare
 from .methods.propagation.rules import Zero as Zero
+from .methods.trees.treeshap import TreeSHAP as TreeSHAP
 from .models import load as load
 from .models.bag_of_words.classifier import BagOfWords as BagOfWords
 from .models.bag_of_words.kernel_decomposition import KernelDecomposition as KernelDecomposition
 from .models.prototypes.estimator import ProtoPNet as ProtoPNet
 from .results.explanation import Explanation as Explanation
 from .results.interactions import Interactions as Interactions
+from .results.overview import Overview as Overview
 from .results.scores import Scores as Scores
+from .results.summing import summary as summary
 
 __version__: str

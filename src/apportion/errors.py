@@ -51,9 +51,28 @@ def check(name: str, value: Any, holds: Callable[[Any], object], accepted: str) 
         raise InputError(f"{name} is {value!r}; accepted: {accepted}")
 
 
-def check_whole(least: int, **settings: Any) -> None:
-    """Raise InputError for the first setting that is not a whole number of at least `least`."""
+MOST = 10_000_000  # of whatever is counted: more is a slip of the keyboard, or somebody else's file
+MOST_SEED = 2**63 - 1  # what PyTorch's and NumPy's generators both take
+
+
+def check_whole(least: int, most: int = MOST, **settings: Any) -> None:
+    """Raise InputError for the first setting that is not a whole number from `least` to `most`.
+
+    >>> check_whole(1, samples=10**9)
+    Traceback (most recent call last):
+    apportion.errors.InputError: samples is 1000000000; accepted: a whole number, at least 1 and at most 10000000
+    """
     for name, value in settings.items():
         number = isinstance(value, Integral) and not isinstance(value, bool)
         if not number or value < least:
-            raise InputError(f"{name} is {value!r}; accepted: a whole number, at least {least}")
+            raise InputError(f"{name} is {value!r:.200}; accepted: a whole number, at least {least}")
+        if value > most:
+            shown = repr(value) if value < 10**30 else "a number of more than 30 digits"
+            raise InputError(
+                f"{name} is {shown}; accepted: a whole number, at least {least} and at most {most}"
+            )
+
+
+def check_seed(seed: Any, most: int = MOST_SEED) -> None:
+    """Raise InputError for what no generator of random numbers begins with."""
+    check_whole(0, most, seed=seed)

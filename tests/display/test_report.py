@@ -89,9 +89,7 @@ def test_what_a_card_says():
     card = section["cards"][0]
     assert section["label"] == "yes"
     assert section["ranking"][0][:2] == ("yes", 3.0)
-    assert (
-        card["balance"] == "total 3.00 = apportioned 2.00 + remainder 1.00 (33 % left over: does not add up)"
-    )
+    assert card["balance"] == "explained 2.00 of 3.00: 1.00 left over (33 %, does not add up)"
     assert card["warnings"] == ["not within tolerance"]
     assert card["repr"] == "InputXGradient(at=None)"
     assert card["cost"] == "3 forward and 2 backward passes, 0.25 s"
@@ -106,7 +104,7 @@ def test_the_page_says_with_what_it_was_made():
 
 def test_a_reader_without_scripts_gets_the_balance():
     plain = page([words()]).split("<noscript>")[1].split("</noscript>")[0]
-    assert "yes: total 3.00 = apportioned 2.00 + remainder 1.00" in plain
+    assert "yes: explained 2.00 of 3.00: 1.00 left over" in plain
 
 
 def test_a_large_picture_makes_a_small_page():

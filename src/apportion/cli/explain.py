@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -125,8 +127,9 @@ def explain(
             raise InputError(
                 f"--method takes one method; accepted for several: apportion compare … --methods {','.join(several)}"
             )
-        if png is not None and png.suffix.lower() != ".png":
-            raise InputError(f"--png is {str(png)!r}; accepted: a name that ends in .png")
+        for path, suffix in ((html, ".html"), (png, ".png")):
+            if path is not None and path.suffix.lower() not in (suffix, suffix[:4]):
+                raise InputError(f"--{suffix[1:]} is {str(path)!r}; accepted: a name that ends in {suffix}")
         explanation: Result
         if asked is not None:
             from apportion.pipeline.given import Given
@@ -149,7 +152,7 @@ def explain(
 
             terminal.show(explanation, console, name)
         if out is not None:
-            stem = _stem(what, explanation)
+            stem = _stem(out, what, explanation)
             html, png = html or out / f"{stem}.html", png or out / f"{stem}.png"
             explanation.save(out / f"{stem}.safetensors")
         if html is not None:
@@ -291,6 +294,30 @@ def _status() -> Iterator[None]:
         yield
 
 
-def _stem(what: Given, explanation: Result) -> str:
-    method = type(explanation.method).__name__.lower()
-    return f"{Path(what.name).stem if what.raw is not what.name else what.kind}-{method}"
+def _stem(folder: Path, what: Given, explanation: Result) -> str:
+    """A name of files that says input, method and settings; numbered where it is taken by files of something else,
+    such as a picture of the same name in another folder, another row or another class."""
+    from apportion.results.words import describe_method
+
+    method = re.sub(r"[^a-z0-9.]+", "-", describe_method(explanation.method).lower()).strip("-")
+    name = f"{Path(what.name).stem if what.raw is not what.name else what.kind}-{method[:80]}"
+    numbered = (name if n == 1 else f"{name}-{n}" for n in count(1))
+    return next(stem for stem in numbered if _is_free_for(explanation, folder / f"{stem}.safetensors"))
+
+
+def _is_free_for(explanation: Result, path: Path) -> bool:
+    """Whether a file is not there, or is of the same input, model, method and class."""
+    if not path.exists():
+        return True
+    try:
+        there = type(explanation).load(path)
+    except InputError:  # of another kind, or damaged
+        return False
+    return all(
+        of(there) == of(explanation)
+        for of in (
+            lambda e: repr(e.method),
+            lambda e: (e.model_name, e.input_name, e.label()),
+            lambda e: e.features,
+        )
+    )

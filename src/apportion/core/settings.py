@@ -1,9 +1,23 @@
-"""Settings that came later: with their default, a method is written down and fingerprinted as it was before them."""
+"""Frozen settings: checked when they are made; and those that came later, with whose default a method is written down
+and fingerprinted as it was before them."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import Field, field, fields
-from typing import Any
+from functools import cache, wraps
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+
+import numpy as np
+
+from apportion.core.from_call import OfSamples
+from apportion.core.per_input import PerInput
+from apportion.errors import InputError
+
+Made = TypeVar("Made")
 
 
 def later(default: Any, kw_only: bool = False) -> Any:
@@ -41,3 +55,101 @@ class Told:
         shown = {each.name for each in fields(self) if each.repr}  # type: ignore[arg-type]
         settings = (f"{name}={value!r}" for name, value in told(self) if name in shown)
         return f"{type(self).__qualname__}({', '.join(settings)})"
+
+
+# ---- settings are what their annotations say ----
+
+
+def checked(made: type[Made]) -> type[Made]:
+    """Beneath `@dataclass(frozen=True)`: each setting is of the kind that its annotation names, or InputError. What a
+    class checks itself is said first, as it knows more.
+
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... @checked
+    ... class Draw:
+    ...     paired: bool = True
+    >>> Draw(paired="no")
+    Traceback (most recent call last):
+    apportion.errors.InputError: paired is 'no'; accepted: True or False
+    """
+    own: Callable[[Any], None] | None = getattr(made, "__post_init__", None)
+
+    @wraps(own or checked)
+    def after(self: Any) -> None:
+        try:
+            if own is not None:
+                own(self)
+        except InputError:
+            raise
+        except Exception:  # what a comparison or a conversion says of another kind of thing
+            _check_kinds(self)
+            raise
+        _check_kinds(self)
+
+    made.__post_init__ = after  # type: ignore[attr-defined]
+    return made
+
+
+def _check_kinds(settings: Any) -> None:
+    made: Any = type(settings)
+    for name, hint in _hints(made).items():
+        value = getattr(settings, name, None)
+        if not isinstance(value, OfSamples | PerInput) and not _is_of(value, hint):
+            raise InputError(f"{name} is {value!r:.200}; accepted: {_words(hint)}")
+
+
+@cache
+def _hints(made: Any) -> dict[str, Any]:
+    """The annotations of the settings as types; those that are none while the program runs are left out."""
+    found = {}
+    for each in fields(made):
+        owner = next(base for base in made.__mro__ if each.name in vars(base).get("__annotations__", {}))
+        if each.init and each.name.isidentifier() and not each.name.startswith("_"):
+            try:
+                found[each.name] = eval(
+                    str(each.type), vars(sys.modules[owner.__module__])
+                )  # of our own source
+            except NameError:
+                continue
+    return found
+
+
+def _is_of(value: Any, hint: Any) -> bool:
+    if hint is Any:
+        return True
+    if hint is float:
+        return isinstance(value, Real) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, Integral) and not isinstance(value, bool)
+    if hint in (None, NoneType):
+        return value is None
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_is_of(value, one) for one in inside)
+    if origin is Literal:
+        return any(type(value) is type(one) and value == one for one in inside)
+    if origin in (tuple, Sequence):
+        if not isinstance(value, list | tuple | range | np.ndarray):
+            return False
+        several = inside if origin is tuple and inside[-1] is not ... else inside[:1] * len(value)
+        return len(several) == len(value) and all(map(_is_of, value, several))
+    if origin is Callable or getattr(hint, "_is_protocol", False):
+        return callable(value) and not isinstance(value, type)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def _words(hint: Any) -> str:
+    known = {bool: "True or False", int: "a whole number", float: "a number", str: "a text", NoneType: "None"}
+    if hint in known:
+        return known[hint]
+    origin, inside = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return ", or ".join(dict.fromkeys(map(_words, inside)))
+    if origin is Literal:
+        return ", ".join(map(repr, inside))
+    if origin in (tuple, Sequence):
+        return f"a list, each {_words(inside[0])}"
+    if origin is Callable:
+        return "a function"
+    return f"of type {getattr(hint, '__name__', hint)}"

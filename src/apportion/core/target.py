@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.settings import checked
 from apportion.core.trees import all_finite
 from apportion.errors import InputError, NotFiniteError
 
@@ -22,6 +23,7 @@ is the class and its place, as `(3, 10, 12)`; a list of tuples, or a tensor (bat
 
 
 @dataclass(frozen=True)
+@checked
 class Contrast:
     """Subtract the score of one class from that of another, as a target: why this *rather than* that?
 
@@ -36,6 +38,10 @@ class Contrast:
     positive: int
     negative: int
 
+    def __post_init__(self) -> None:
+        if self.positive == self.negative:
+            raise InputError(f"positive and negative are both {self.positive}; accepted: two classes")
+
     def __call__(self, scores: Tensor) -> Tensor:
         for name in ("positive", "negative"):
             _check_class(getattr(self, name), scores.shape[1])
@@ -43,6 +49,7 @@ class Contrast:
 
 
 @dataclass(frozen=True)
+@checked
 class Neuron:
     """Explain one neuron of a layer instead of a score of the model, as a target.
 

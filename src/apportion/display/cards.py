@@ -55,9 +55,9 @@ def _by_input(members: Iterable[Member]) -> list[list[Member]]:
 
 def _same_input(group: list[Member], member: Member) -> bool:
     (one, i, _), (other, j, _) = group[0], member
-    if any(
-        e is other and k != j for e, k, _ in group
-    ):  # two samples of one batch are two inputs, even if equal
+    # Two samples of one batch are two inputs, even if equal, but for the classes of one input.
+    classes = other.notes.get("classes", 1)
+    if any(e is other and k // classes != j // classes for e, k, _ in group):
         return False
     scores = one.output[i].double().cpu(), other.output[j].double().cpu()
     if scores[0].shape != scores[1].shape or not torch.allclose(*scores, rtol=1e-4, atol=1e-5):

@@ -16,7 +16,7 @@ from apportion.domains.answers import Answer, AnswerScores, DecoderScores, Goal
 from apportion.domains.raw_text import Messages
 from apportion.domains.sentences import sentences
 from apportion.domains.text import check_text, encode_subwords
-from apportion.errors import InputError, check, check_whole
+from apportion.errors import InputError, check, check_seed, check_whole
 
 Unit = Literal["token", "word", "sentence", "passage", "turn"]
 
@@ -93,7 +93,7 @@ class LanguageModel:
         devices = [ids.device] if ids.is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices, enabled=seed is not None):
             if seed is not None:
-                check_whole(0, seed=seed)
+                check_seed(seed)
                 torch.manual_seed(seed)
             writer: Any = self.model
             made = writer.generate(

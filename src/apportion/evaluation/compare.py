@@ -17,7 +17,7 @@ from apportion.core.registry import LISTED, Kind, from_repr, made_of
 from apportion.core.target import Target, class_indices
 from apportion.domains.language import LanguageModel
 from apportion.engines.masking.replacements import Blur, Delete, Mean, Replacement
-from apportion.errors import InputError, check_whole
+from apportion.errors import InputError, check_seed
 from apportion.evaluation.case import Case, CurveTest
 from apportion.evaluation.reference_maps import Map, references, target_of, values_of
 from apportion.results.explanation import Explanation
@@ -71,7 +71,7 @@ def compare(
     >>> table.best("pixel-flipping"), list(table.scores)
     ('inputxgradient', ['inputxgradient', 'saliency', 'random', 'uniform', 'reversed'])
     """
-    check_whole(0, seed=seed)
+    check_seed(seed)
     if isinstance(model, Classifier | LanguageModel) and _is_list_of_inputs(model, inputs):
         many, goals = len(inputs), [target]
         if target is not None and not callable(target):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model
 from apportion.core.inputs import Inputs, Values
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.core.trees import all_finite, map_tensors, tensors_in
 from apportion.errors import InputError
@@ -107,6 +108,7 @@ def method_of(explanation: Map, test: object) -> Any:
 
 
 @dataclass(frozen=True)
+@checked
 class RandomMap:
     """A map of independent numbers, uniform between −1 and 1: what a method that knows nothing would give.
 
@@ -128,6 +130,7 @@ class RandomMap:
 
 
 @dataclass(frozen=True)
+@checked
 class UniformMap:
     """The same number everywhere: a map that does not choose. Tests that need an order take the mean over several."""
 
@@ -140,6 +143,7 @@ class UniformMap:
 
 
 @dataclass(frozen=True)
+@checked
 class Reversed:
     """The map of another method times −1: the opposite of what that method says.
 

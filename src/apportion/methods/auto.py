@@ -14,23 +14,29 @@ from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
 from apportion.core.modules_behind import is_language_model, modules_behind
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.errors import InputError
 from apportion.methods.hiding.kernelshap import KernelSHAP
 from apportion.methods.propagation.deeplift import DeepLIFT
 from apportion.methods.propagation.lrp import LRP
+from apportion.methods.trees._sums import is_of_trees
+from apportion.methods.trees.treeshap import TreeSHAP, answering
 from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class Auto:
     """Explain by the method that is faithful and adds up on such a model, as the bench of trained models found.
 
     Convolutional networks of pictures are explained by LRP whose biases are placed, which adds up to the score in two
     forward and two backward passes; other networks by DeepLIFT, which adds up to the score minus that of its reference
-    in three forward passes and one backward; language models and what leaves PyTorch, such as a forest, by Kernel SHAP,
-    which adds up to the score minus that of the input with all features hidden. Where the first choice cannot be had,
-    the next is taken. `method` of the explanation is the method that was used, and its notes say why (`chosen`). Cost:
+    in three forward passes and one backward; sums of decision trees by TreeSHAP, exactly; language models and what else leaves
+    PyTorch by Kernel SHAP, which adds up to the score minus that of the input with all features hidden. Of boosted trees
+    it is the log-odds that is explained where the estimator was given (or a `Tabular` of it), as the score before a
+    softmax is of a network; where its `predict_proba` was given, the probability is, by Kernel SHAP. Where the first
+    choice cannot be had, the next is taken. `method` of the explanation is the method that was used, and its notes say why (`chosen`). Cost:
     that of the method; a choice that could not be had may have run the model once or twice.
 
     Attributes:
@@ -54,6 +60,7 @@ class Auto:
     ) -> Explanation:
         known = {name: it for name, it in (("features", features), ("mask", mask)) if it is not None}
         refused: list[InputError] = []
+        given, model = model, answering(model)
         for method, why in _candidates(model, inputs, self.at, mask):
             asked = signature(method).parameters
             try:
@@ -62,6 +69,9 @@ class Auto:
                 )
             except InputError as error:
                 refused.append(error)
+                continue
+            if "scores" in made.notes and not (given is not model or getattr(model, "of_estimator", False)):
+                refused.append(InputError(f"treeshap explains the {made.notes['scores']}"))
                 continue
             before = "".join(f"; not the first choice: {error}" for error in refused)
             explained: Explanation = replace(made, notes={**made.notes, "chosen": why + before})
@@ -79,6 +89,8 @@ def _candidates(
         return
     if is_language_model(model):
         yield KernelSHAP(samples=256, exact=8), "the most faithful on language models, and it adds up"
+    if is_of_trees(model):
+        yield TreeSHAP(), "exact for sums of trees, and it adds up"
     modules = [module for one in modules_behind(model) for module in one.modules()]
     if isinstance(inputs, Tensor) and inputs.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in modules):
         yield LRP(bias="place"), "faithful on convolutional networks, clear, and it adds up"

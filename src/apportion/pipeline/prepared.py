@@ -93,7 +93,7 @@ class Prepared:
     features: tuple[Features, ...]
     notes: dict[str, str]
 
-    def explain(self, method: Any, target: str | None = None) -> Result:
+    def explain(self, method: Any, target: str | int | None = None) -> Result:
         """One explanation by a method, of a class by name or number."""
         explanation = explain_encoded(self.classifier, self.inputs, self.features, method, target)
         notes = {**explanation.notes, **self.notes, **self._panels(explanation)}

@@ -11,7 +11,7 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from apportion.errors import InputError, check, check_whole
+from apportion.errors import InputError, check, check_seed, check_whole
 
 Numbers = npt.NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def band_of_mean(
     """
     check("level", level, lambda v: 0 < v < 1, "a share between 0 and 1, such as 0.95")
     check_whole(1, resamples=resamples)
-    check_whole(0, seed=seed)
+    check_seed(seed)
     data = np.asarray(values, dtype=np.float64)
     n = len(data)
     if n < 2:

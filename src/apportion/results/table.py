@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -133,6 +134,29 @@ class Table:
             },
             "warnings": list(self.warnings),
         }
+
+    def to_frame(self) -> Any:
+        """A pandas frame with a line for each method or reference and test: `method`, `reference` (whether it is no
+        method), `test`, the `mean` with its 95 % bootstrap interval from `low` to `high`, `n` samples, and
+        `higher_is_better`."""
+        lines = []
+        for row in self.scores:
+            for test in self.tests:
+                scores = self.scores[row][test]
+                low, high = scores.interval()
+                lines.append(
+                    {
+                        "method": row,
+                        "reference": row in self.references,
+                        "test": test,
+                        "mean": scores.mean,
+                        "low": low,
+                        "high": high,
+                        "n": scores.n,
+                        "higher_is_better": scores.higher_is_better,
+                    }
+                )
+        return import_module("pandas").DataFrame(lines)
 
     def save(self, path: Path) -> Path:
         """Write one JSON file; it appears whole or not at all."""

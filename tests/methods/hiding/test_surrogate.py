@@ -433,7 +433,7 @@ def test_rise_is_the_papers_sum() -> None:
         (lambda: ap.LIME(select="best"), "select is 'best'"),  # type: ignore[arg-type]
         (lambda: ap.KernelSHAP(tolerance=0), "tolerance is 0"),
         (lambda: ap.RISE(shown=1.0), "shown is 1"),
-        (lambda: ap.RISE()(lambda z: z.sum(1), torch.ones(1, 3)), "RISE needs"),
+        (lambda: ap.RISE()(lambda z: z.sum(1), torch.ones(1, 3)), "RISE explains pictures"),
         (lambda: ap.LIME()(lambda z: z.sum(1), torch.ones(1, 3), 5), "class 5"),
         (lambda: ap.LIME(partition=Patches())(lambda z: z.sum(1), torch.ones(1, 3)), "Patches need"),
     ],

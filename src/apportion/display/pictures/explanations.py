@@ -68,7 +68,7 @@ def png(explanation: Result, path: str | Path, index: int = 0) -> Path:
     else:
         figure = _draw_beside_photo(explanation, index)
     figure.suptitle(_title(explanation, index), x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
-    figure.supxlabel(explanation.account(index), x=0.02, ha="left", fontsize=9, color=INK)
+    figure.supxlabel(explanation.account(index).replace("; ", "\n"), x=0.02, ha="left", fontsize=9, color=INK)
     return _write_png(figure, path)
 
 

@@ -8,11 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from apportion.core.settings import checked
 from apportion.engines.masking.replacements import Background, precise
-from apportion.errors import InputError
+from apportion.errors import InputError, check_seed, check_whole
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+@checked
 class Quartiles(Background):
     """Discretise columns, as LIME does (Ribeiro et al. 2016): a kept column is drawn from the rows of `data` in the
     input's own bin, a hidden one from those in the others, each column by itself.
@@ -44,7 +46,9 @@ class Quartiles(Background):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.data.dim() != 2 or self.bins < 2 or self.many is None:
+        check_whole(2, bins=self.bins)
+        check_seed(self.seed)
+        if self.data.dim() != 2 or self.many is None:
             raise InputError(
                 "Quartiles need data of shape (rows, columns), at least 2 bins, and `many` draws"
             )

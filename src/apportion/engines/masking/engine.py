@@ -49,7 +49,7 @@ from apportion.engines.masking.partitions import Columns, Partition, Tokens, Wor
 from apportion.engines.masking.replacements import Background, Replacement
 from apportion.engines.subject import Subject
 from apportion.engines.substitution import Substitution
-from apportion.errors import InputError, check_whole
+from apportion.errors import InputError, check_seed, check_whole
 from apportion.results.explanation import Explanation
 
 
@@ -97,7 +97,7 @@ class Masking(Subject):
             check_whole(1, chunk=chunk)
         if mask is not None and not isinstance(mask, Tensor):
             check_whole(0, mask=mask)
-        check_whole(0, seed=seed)
+        check_seed(seed)
         if isinstance(inputs, np.ndarray) and inputs.dtype == bool:  # a table of yes and no, and no mask
             inputs = inputs.astype(np.float32)
         if isinstance(replacement, tuple | Mapping):

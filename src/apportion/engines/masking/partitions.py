@@ -20,6 +20,7 @@ from apportion.core.features import Features, ImageFeatures, TabularFeatures, Te
 from apportion.core.from_call import OfSamples
 from apportion.core.numbers import is_frame
 from apportion.core.per_input import PerInput
+from apportion.core.settings import checked
 from apportion.errors import InputError, check, check_whole
 
 Partition = Callable[[Tensor, Sequence[Features] | None], Tensor]
@@ -27,6 +28,7 @@ Partition = Callable[[Tensor, Sequence[Features] | None], Tensor]
 
 
 @dataclass(frozen=True)
+@checked
 class Pixels:
     """Each place of the grid is a feature, all its channels together.
 
@@ -40,6 +42,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
+@checked
 class Channels:
     """Each channel is a feature.
 
@@ -53,6 +56,7 @@ class Channels:
 
 
 @dataclass(frozen=True)
+@checked
 class Patches:
     """Make features of squares, all channels together; those at the far edges are cut off.
 
@@ -68,6 +72,9 @@ class Patches:
 
     size: int | tuple[int, ...] | None = None
 
+    def __post_init__(self) -> None:
+        check_sides("size", self.size)
+
     def __call__(self, x: Tensor, features: Sequence[Features] | None = None) -> Tensor:
         rows = x.dim() == 2 and x.is_floating_point() and self.size is not None
         space = x.shape[1:] if rows else _grid(self, x)
@@ -77,6 +84,13 @@ class Patches:
             row = torch.arange(length, device=x.device) // side
             labels = labels * -(-length // side) + row.view(-1, *[1] * (len(space) - axis - 1))
         return labels[None] if rows else labels[None, None]
+
+
+def check_sides(name: str, size: Any) -> None:
+    """Raise InputError for what is no side of anything, whatever the grid."""
+    for side in size if isinstance(size, tuple | list) else (size,):
+        if side is not None:
+            check_whole(1, **{name: side})
 
 
 def sides_of(size: int | tuple[int, ...] | None, space: Sequence[int], name: str) -> tuple[int, ...]:
@@ -91,6 +105,7 @@ def sides_of(size: int | tuple[int, ...] | None, space: Sequence[int], name: str
 
 
 @dataclass(frozen=True)
+@checked
 class Superpixels:
     """Make features of regions of like colour, found by scikit-image on the picture itself where it is known.
 
@@ -113,6 +128,8 @@ class Superpixels:
         check_whole(1, segments=self.segments)
         if self.method not in ("slic", "felzenszwalb"):
             raise InputError(f"method is {self.method!r}; accepted: 'slic', 'felzenszwalb'")
+        for name in ("compactness", "scale"):
+            check(name, getattr(self, name), lambda v: 0 < v < float("inf"), "a positive number")
 
     def __call__(self, x: Tensor, features: Sequence[Features] | None = None) -> Tensor:
         if len(_grid(self, x)) != 2:
@@ -147,6 +164,7 @@ class Superpixels:
 
 
 @dataclass(frozen=True)
+@checked
 class Tokens:
     """Each token is a feature, of documents (batch, sentences, tokens) as of texts; special tokens and padding, where
     the features of the text tell, are none.
@@ -169,6 +187,7 @@ class Tokens:
 
 
 @dataclass(frozen=True)
+@checked
 class Words:
     """Each word is a feature, its sub-words together; special tokens and padding are none.
 
@@ -185,6 +204,7 @@ class Words:
 
 
 @dataclass(frozen=True)
+@checked
 class Columns:
     """Each column of a table row is a feature, the inputs of a one-hot block together; one number a sample is
     one column.

@@ -19,8 +19,9 @@ from torch import Tensor
 from apportion.core.content import ByContent
 from apportion.core.inputs import Inputs, rekeyed
 from apportion.core.numbers import tensor_of
+from apportion.core.settings import checked
 from apportion.engines.masking.padding import attended, up_to_last
-from apportion.errors import InputError
+from apportion.errors import InputError, check, check_seed, check_whole
 
 
 class Replacement:
@@ -88,6 +89,7 @@ class Replacement:
 
 
 @dataclass(frozen=True)
+@checked
 class Constant(Replacement):
     """Put the same number everywhere; for token ids, the id of a mask or padding token.
 
@@ -101,6 +103,9 @@ class Constant(Replacement):
 
     value: float = 0.0
 
+    def __post_init__(self) -> None:
+        check("value", self.value, lambda v: float(v) == v or v != v, "a number, or NaN for what is missing")
+
     def numbers(self) -> Tensor | None:
         whole = isinstance(self.value, Integral)
         return torch.tensor(self.value, dtype=torch.int64 if whole else torch.float64)
@@ -110,6 +115,7 @@ class Constant(Replacement):
 
 
 @dataclass(frozen=True)
+@checked
 class Mean(Replacement):
     """Put the mean of each channel over the grid; of all entries for inputs of two dimensions."""
 
@@ -121,6 +127,7 @@ class Mean(Replacement):
 
 
 @dataclass(frozen=True)
+@checked
 class RegionMean(Replacement):
     """Put the mean of each channel over the feature itself: its texture goes, its colour stays (LIME's own
     choice).
@@ -143,6 +150,7 @@ class RegionMean(Replacement):
 
 
 @dataclass(frozen=True)
+@checked
 class Blur(Replacement):
     """Blur the input by a Gaussian.
 
@@ -153,8 +161,7 @@ class Blur(Replacement):
     sigma: float = 10.0
 
     def __post_init__(self) -> None:
-        if not self.sigma > 0:
-            raise InputError(f"sigma is {self.sigma}; accepted: a positive number of places")
+        check("sigma", self.sigma, lambda v: 0 < v < float("inf"), "a positive number of places")
 
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         if _floating(self, x).dim() < 3:
@@ -172,6 +179,7 @@ class Blur(Replacement):
 
 
 @dataclass(frozen=True)
+@checked
 class NoisyLinear(Replacement):
     """Impute linearly with noise (Rong et al. 2022, ROAD): each hidden pixel is the weighted mean of its eight
     neighbours (1/6 beside, 1/12 across a corner), hidden ones included, plus Gaussian noise.
@@ -188,6 +196,11 @@ class NoisyLinear(Replacement):
     noise: float = 0.01
     seed: int = 0
     accuracy: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check("noise", self.noise, lambda v: 0 <= v < float("inf"), "zero or a positive number")
+        check("accuracy", self.accuracy, lambda v: 0 < v < 1, "a share between 0 and 1")
 
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         if _floating(self, x).dim() != 4:
@@ -256,6 +269,7 @@ _ROWS = "rows of numbers like the inputs: a tensor, an array, a pandas frame of 
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+@checked
 class Background(ByContent, Replacement):
     """Draw hidden features *together* from one row of some data.
 
@@ -275,8 +289,7 @@ class Background(ByContent, Replacement):
             raise InputError(
                 f"the background has shape {tuple(self.data.shape)}; accepted: (rows, …) like the inputs"
             )
-        if self.many is not None and self.many < 1:
-            raise InputError(f"many is {self.many}; accepted: at least 1, or None for all rows")
+        check_whole(1, many=1 if self.many is None else self.many)
 
     @property
     def draws(self) -> int:
@@ -312,6 +325,7 @@ class Background(ByContent, Replacement):
 
 
 @dataclass(frozen=True)
+@checked
 class Delete(Replacement):
     """Take hidden tokens out, and run the model on the shorter text.
 
@@ -325,6 +339,9 @@ class Delete(Replacement):
 
     empty: int = 0
     padding: int | None = None
+
+    def __post_init__(self) -> None:
+        check_whole(0, empty=self.empty, padding=0 if self.padding is None else self.padding)
 
     keeps_shape: ClassVar[bool] = False
 

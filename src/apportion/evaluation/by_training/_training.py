@@ -19,7 +19,7 @@ from apportion.core.fingerprints import fingerprint, model_fingerprint
 from apportion.core.inputs import Inputs, rows_of
 from apportion.core.target import scores_of, unsquashed
 from apportion.core.trees import tensors_in
-from apportion.errors import InputError, check, check_whole
+from apportion.errors import InputError, check, check_seed
 from apportion.results.scores import Scores
 
 
@@ -32,7 +32,7 @@ def check_seeds(seeds: Sequence[int]) -> None:
         "at least one seed, such as (0, 1)",
     )
     for seed in seeds:
-        check_whole(0, seed=seed)
+        check_seed(seed)
 
 
 def reinitialise(model: Any, seed: int) -> nn.Module:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from apportion.core.inputs import Inputs, rows_of
 from apportion.core.progress import progress
+from apportion.core.settings import checked
 from apportion.engines.masking.engine import Masking
-from apportion.errors import InputError, check, check_whole
+from apportion.errors import InputError, check, check_seed, check_whole
 from apportion.evaluation.by_training._training import (
     check_seeds,
     copy_model,
@@ -35,6 +36,7 @@ _TRAINED_ON = "the sample was trained on"
 
 
 @dataclass(frozen=True)
+@checked
 class ROAR(CurveTest):
     """Remove and retrain (Hooker et al. 2019): the accuracy of fresh models without the most relevant features.
 
@@ -137,6 +139,7 @@ def KAR(**settings: Any) -> ROAR:  # noqa: N802 (the name that the literature ha
 
 
 @dataclass(frozen=True)
+@checked
 class FFidelity(Test):
     """Run a test on a model that has got used to masks (the idea of F-Fidelity, Zheng et al. 2024).
 
@@ -167,7 +170,7 @@ class FFidelity(Test):
         if not isinstance(self.test, CurveTest) or isinstance(self.test, ROAR):
             raise InputError(f"test is {self.test!r}; accepted: a test that hides features, such as ROAD()")
         check_shares("share", (self.share,))
-        check_whole(0, seed=self.seed)
+        check_seed(self.seed)
         _check_training(self.epochs, self.batch, self.rate)
 
     @property

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from apportion.core.settings import checked
 from apportion.engines.masking.partitions import Partition
 from apportion.errors import check
 from apportion.evaluation.case import Case, Measured, Test, nan_where
@@ -18,6 +19,7 @@ _ZERO = "the map is zero everywhere"
 
 
 @dataclass(frozen=True)
+@checked
 class Sparseness(Test):
     """Sparseness (Chalasani et al. 2020): the Gini index of the absolute values of the features.
 
@@ -47,6 +49,7 @@ class Sparseness(Test):
 
 
 @dataclass(frozen=True)
+@checked
 class Complexity(Test):
     """Complexity (Bhatt et al. 2020): the entropy, in nats, of the features' shares of the absolute values.
 
@@ -70,6 +73,7 @@ class Complexity(Test):
 
 
 @dataclass(frozen=True)
+@checked
 class EffectiveComplexity(Test):
     """Effective complexity (Nguyen & Martínez 2020), without the model: the number of features with a large value.
 

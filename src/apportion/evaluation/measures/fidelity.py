@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.settings import checked
 from apportion.engines.masking.engine import Masking
-from apportion.errors import InputError, check, check_whole
+from apportion.errors import InputError, check, check_seed, check_whole
 from apportion.evaluation.case import Case, CurveTest, Measured, nan_where
 from apportion.evaluation.readings import Reading, pick_reading, read_answers
 from apportion.evaluation.reference_maps import Map, values_in_rows, values_of
@@ -18,6 +19,7 @@ from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class Infidelity(CurveTest):
     """Infidelity (Yeh et al. 2019): the expected squared difference between map and model under perturbations.
 
@@ -55,7 +57,7 @@ class Infidelity(CurveTest):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole(1, samples=self.samples)
-        check_whole(0, seed=self.seed)
+        check_seed(self.seed)
         if self.perturbation not in ("hide", "noise"):
             raise InputError(f"perturbation is {self.perturbation!r}; accepted: 'hide', 'noise'")
         check("noise", self.noise, lambda v: 0 < v < torch.inf, "a positive standard deviation")
@@ -111,6 +113,7 @@ class Infidelity(CurveTest):
 
 
 @dataclass(frozen=True)
+@checked
 class Completeness(CurveTest):
     """Completeness (Sundararajan et al. 2017; conservation in Bach et al. 2015): how far values are from adding up.
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from apportion.core.settings import checked
 from apportion.core.target import classes_of
 from apportion.engines.masking.partitions import Partition, Pixels
 from apportion.engines.masking.replacements import NoisyLinear, Replacement
@@ -24,6 +25,7 @@ _WAYS: Mapping[str, tuple[Way, ...]] = {"morf": ("morf",), "lerf": ("lerf",), "s
 
 
 @dataclass(frozen=True)
+@checked
 class PixelFlipping(CurveTest):
     """Pixel flipping (Bach et al. 2015), region perturbation (Samek et al. 2017): the AOPC of a map.
 
@@ -99,6 +101,7 @@ class _Area(CurveTest):
 
 
 @dataclass(frozen=True)
+@checked
 class Deletion(_Area):
     """Deletion (Petsiuk et al. 2018): the area under the answer as the most relevant features are hidden first.
 
@@ -120,6 +123,7 @@ class Deletion(_Area):
 
 
 @dataclass(frozen=True)
+@checked
 class Insertion(_Area):
     """Insertion (Petsiuk et al. 2018): the area under the answer as features are put into an empty input.
 
@@ -143,6 +147,7 @@ class Insertion(_Area):
 
 
 @dataclass(frozen=True)
+@checked
 class DeletionRate(CurveTest):
     """Label-flip deletion rate: the share of features that must be hidden until the predicted label changes.
 
@@ -226,6 +231,7 @@ class DeletionRate(CurveTest):
 
 
 @dataclass(frozen=True)
+@checked
 class ROAD(CurveTest):
     """Remove and debias (Rong et al. 2022): hide shares of the pixels by noisy linear imputation.
 

@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from apportion.core.settings import checked
 from apportion.core.target import classes_of
 from apportion.engines.masking.engine import Masking
-from apportion.errors import InputError, check_whole
+from apportion.errors import InputError, check_seed, check_whole
 from apportion.evaluation.case import Case, Measured, Test, nan_where
 from apportion.evaluation.measures.complexity import entropy
 from apportion.evaluation.reference_maps import Map, method_of, values_of
@@ -23,6 +24,7 @@ _CONSTANT = "a map is constant, so it is correlated with nothing"
 
 
 @dataclass(frozen=True)
+@checked
 class ParameterRandomisation(Test):
     """Model parameter randomisation (Adebayo et al. 2018): how like the map stays when the weights are drawn anew.
 
@@ -80,6 +82,7 @@ class ParameterRandomisation(Test):
 
 
 @dataclass(frozen=True)
+@checked
 class RandomLogit(Test):
     """Random logit (Sixt et al. 2020): how like the map of the explained class is to that of a random other class.
 
@@ -221,6 +224,6 @@ def histogram_entropy(rows: Tensor, bins: int, inside: Tensor | None = None) -> 
 
 
 def _check(similarity: str, seed: int) -> None:
-    check_whole(0, seed=seed)
+    check_seed(seed)
     if similarity not in ("spearman", "pearson", "cosine"):
         raise InputError(f"similarity is {similarity!r}; accepted: 'spearman', 'pearson', 'cosine'")

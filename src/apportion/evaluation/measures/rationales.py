@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from apportion.core.settings import checked
 from apportion.evaluation.case import Case, CurveTest, Measured
 from apportion.evaluation.curves import Way, check_shares, counts_at_shares
 from apportion.evaluation.reference_maps import Map
@@ -31,6 +32,7 @@ class _MeanFall(CurveTest):
 
 
 @dataclass(frozen=True)
+@checked
 class Comprehensiveness(_MeanFall):
     """Comprehensiveness (DeYoung et al. 2020): how far the answer falls without the most relevant features.
 
@@ -54,6 +56,7 @@ class Comprehensiveness(_MeanFall):
 
 
 @dataclass(frozen=True)
+@checked
 class Sufficiency(_MeanFall):
     """Sufficiency (DeYoung et al. 2020): how far the answer falls with nothing but the most relevant features.
 

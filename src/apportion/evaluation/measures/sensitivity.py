@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from apportion.core.inputs import Inputs, offsets_of, rekeyed
+from apportion.core.settings import checked
 from apportion.engines.masking.engine import Masking
 from apportion.engines.substitution import Gradients
 from apportion.engines.substitution.leaves import Beside
-from apportion.errors import InputError, check, check_whole
+from apportion.errors import InputError, check, check_seed, check_whole
 from apportion.evaluation.case import Case, Measured, Test, nan_where, random_draws
 from apportion.evaluation.reference_maps import Map, RandomMap, UniformMap, method_of, values_in_rows
 
@@ -30,11 +31,12 @@ class _Perturbing(Test):
 
     def __post_init__(self) -> None:
         check_whole(1, samples=self.samples)
-        check_whole(0, seed=self.seed)
+        check_seed(self.seed)
         check("radius", self.radius, lambda v: 0 < v < float("inf"), "a positive number")
 
 
 @dataclass(frozen=True)
+@checked
 class MaxSensitivity(_Perturbing):
     """Max-sensitivity (Yeh et al. 2019), relative as in Captum and Quantus: the largest relative change of the map.
 
@@ -64,6 +66,7 @@ class MaxSensitivity(_Perturbing):
 
 
 @dataclass(frozen=True)
+@checked
 class LocalLipschitz(_Perturbing):
     """Local Lipschitz estimate (Alvarez-Melis & Jaakkola 2018): the steepest change of the map.
 

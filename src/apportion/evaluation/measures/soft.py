@@ -11,11 +11,12 @@ from torch import Tensor
 
 from apportion.core.calling import Model
 from apportion.core.inputs import offsets_of
+from apportion.core.settings import checked
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition
 from apportion.engines.substitution import Gradients, Score
 from apportion.engines.substitution.leaves import Slot
-from apportion.errors import check_whole
+from apportion.errors import check_seed, check_whole
 from apportion.evaluation.case import Case, Measured, Test, nan_where, random_draws
 from apportion.evaluation.readings import Reading, pick_reading, read_answers
 from apportion.evaluation.reference_maps import Map
@@ -38,10 +39,11 @@ class _Soft(Test):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole(1, samples=self.samples)
-        check_whole(0, seed=self.seed)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
+@checked
 class SoftComprehensiveness(_Soft):
     """Soft normalised comprehensiveness (Zhao & Aletras 2023): entries are dropped the likelier the more relevant.
 
@@ -62,6 +64,7 @@ class SoftComprehensiveness(_Soft):
 
 
 @dataclass(frozen=True)
+@checked
 class SoftSufficiency(_Soft):
     """Soft normalised sufficiency (Zhao & Aletras 2023): entries are kept the likelier the more relevant.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
 from apportion.core.inputs import Inputs
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Score, Substitute, Substitution
 from apportion.engines.substitution.explained import leaves_before
@@ -48,6 +49,7 @@ class _Captured(AttentionMap):
 
 
 @dataclass(frozen=True)
+@checked
 class AttentionWeights:
     """Show the attention that each token gets (Bahdanau et al. 2015), from the weights of attention calls.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
 from apportion.core.inputs import Inputs, is_side
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Gradients
@@ -22,6 +23,7 @@ from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class GradCAM:
     """Weight the channels of a layer by their mean gradient (Grad-CAM, Selvaraju et al. 2017, eq. 1-2):
     `ReLU(Σₖ wₖ Aᵏ)`, `wₖ` the mean gradient over channel k.
@@ -81,6 +83,7 @@ class GradCAM:
 
 
 @dataclass(frozen=True)
+@checked
 class GradCAMPlusPlus(GradCAM):
     """Count several objects although each is small (Grad-CAM++, Chattopadhyay et al. 2018, eq. 10-11, 19):
     `wₖ = Σ αₖ ReLU(gₖ)` over the grid, with `αₖ = gₖ² / (2 gₖ² + gₖ³ Σ Aᵏ)`.
@@ -99,6 +102,7 @@ class GradCAMPlusPlus(GradCAM):
 
 
 @dataclass(frozen=True)
+@checked
 class LayerCAM(GradCAM):
     """Weight each place of the grid, so that earlier layers give finer maps (LayerCAM, Jiang et al. 2021, eq. 5-6):
     `ReLU(Σₖ ReLU(gₖ) Aᵏ)`.
@@ -132,7 +136,8 @@ def _find_image(inputs: Inputs, name: str) -> tuple[Any, Tensor]:
     if len(found) != 1:
         came = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for _, x in items)
         raise InputError(
-            f"{name} needs one picture-like input, (batch, channels, …) of floating point numbers; it got {came}"
+            f"{name} explains pictures: it needs one picture-like input, (batch, channels, …) of floating point "
+            f"numbers; it got {came}"
             + ("; of several, ap.held(x) marks those that are not explained" if len(found) > 1 else "")
         )
     return found[0]

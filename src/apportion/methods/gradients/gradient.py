@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from apportion.core.calling import Model
 from apportion.core.inputs import Inputs
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients
 from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class Saliency:
     """Take the absolute gradient (Simonyan et al. 2014): where a small change moves the score most.
 
@@ -38,6 +40,7 @@ class Saliency:
 
 
 @dataclass(frozen=True)
+@checked
 class InputXGradient:
     """Multiply the input by the gradient (Shrikumar et al. 2016): the first-order Taylor term at zero.
 

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from apportion.core.calling import Model
 from apportion.core.inputs import Inputs
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
-from apportion.errors import check, check_whole
+from apportion.errors import check, check_seed, check_whole
 from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class SmoothGrad:
     """Average the gradient over inputs with Gaussian noise (Smilkov et al. 2017).
 
@@ -45,7 +47,8 @@ class SmoothGrad:
 
     def __post_init__(self) -> None:
         check_whole(1, samples=self.samples, chunk=self.chunk)
-        check("noise", self.noise, lambda v: v >= 0, "zero or more")
+        check_seed(self.seed)
+        check("noise", self.noise, lambda v: 0 <= v < float("inf"), "zero or more")
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         subject = Gradients(model, inputs, target, self.at)
@@ -84,6 +87,7 @@ class SmoothGrad:
 
 
 @dataclass(frozen=True)
+@checked
 class VarGrad(SmoothGrad):
     """Take the variance of the gradient over inputs with Gaussian noise (Adebayo et al. 2018).
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model
 from apportion.core.inputs import Inputs
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitution, no_derivatives
 from apportion.engines.substitution.call import native
@@ -19,6 +20,7 @@ from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class Deconvnet:
     """Pass only positive gradients back at each ReLU, whatever its input was (Zeiler & Fergus 2014).
 
@@ -42,6 +44,7 @@ class Deconvnet:
 
 
 @dataclass(frozen=True)
+@checked
 class GuidedBackprop:
     """Pass only positive gradients back at each ReLU, and only where its input was positive too (Springenberg et
     al. 2015).

@@ -15,7 +15,7 @@ from apportion.core.target import Target
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, keep_label_map
 from apportion.engines.masking.replacements import Background, Replacement
-from apportion.errors import check_whole
+from apportion.errors import check_seed, check_whole
 from apportion.results.explanation import Explanation
 
 
@@ -40,7 +40,9 @@ class Hiding(Told):
     mask: int | None = later(None, kw_only=True)
 
     def __post_init__(self) -> None:
-        check_whole(0, seed=self.seed, mask=0 if self.mask is None else self.mask)
+        check_seed(self.seed)
+        check_whole(0, mask=0 if self.mask is None else self.mask)
+        check_whole(1, chunk=1 if self.chunk is None else self.chunk)
         keep_label_map(self)
 
     def __call__(

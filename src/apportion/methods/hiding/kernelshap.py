@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.core.settings import later
+from apportion.core.settings import checked, later
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition
 from apportion.errors import InputError, check, check_whole
@@ -25,8 +25,11 @@ from apportion.methods.hiding._surrogates import (
 )
 from apportion.results.explanation import Explanation
 
+MOST_EXACT = 20  # features of which all coalitions are run: a million
+
 
 @dataclass(frozen=True)
+@checked
 class KernelSHAP(Surrogate):
     """Estimate Shapley values by weighted least squares over coalitions (Lundberg & Lee 2017, theorem 2).
 
@@ -70,7 +73,7 @@ class KernelSHAP(Surrogate):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(0, exact=self.exact)
+        check_whole(0, most=MOST_EXACT, exact=self.exact)
         check("link", self.link, ("identity", "logit").__contains__, "'identity', 'logit'")
 
     def read(self, masking: Masking, scores: Tensor) -> Numbers:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
+from apportion.core.settings import checked
 from apportion.engines.masking.cut import Part
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Columns, Partition, Tokens, Words
@@ -23,6 +24,7 @@ Sizes = Literal["coins", "uniform"]
 
 
 @dataclass(frozen=True)
+@checked
 class LIME(Surrogate):
     """Fit a linear model of the score near the input to masked inputs (Ribeiro et al. 2016, eq. 2).
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from apportion.core.inputs import Inputs, is_side
 from apportion.core.per_input import PerInput
 from apportion.core.progress import progress
+from apportion.core.settings import checked
 from apportion.core.trees import keyed
 from apportion.engines.masking.cut import Part
 from apportion.engines.masking.engine import Masking
-from apportion.engines.masking.partitions import Partition, Patches, as_partition, sides_of
+from apportion.engines.masking.partitions import Partition, Patches, as_partition, check_sides, sides_of
 from apportion.errors import InputError
 from apportion.methods.hiding.base import Hiding
 from apportion.results.explanation import Explanation
@@ -28,6 +29,7 @@ Sides = Side | tuple[Side, ...] | Mapping[str, Side] | PerInput
 
 
 @dataclass(frozen=True)
+@checked
 class Occlusion(Hiding):
     """Hide one feature after the other (Zeiler & Fergus 2014; leave-one-out): `f(x) − f(x without i)` for each
     feature i.
@@ -67,6 +69,8 @@ class Occlusion(Hiding):
             nested = isinstance(given, tuple) and any(not isinstance(each, Integral) for each in given)
             if nested or isinstance(given, Mapping):
                 object.__setattr__(self, name, PerInput.of_given(given))
+            else:
+                check_sides(name, given)
         super().__post_init__()
 
     def cut(self, inputs: Inputs) -> Partition | None:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from apportion.core.inputs import Inputs, explained_alone
 from apportion.core.progress import progress
+from apportion.core.settings import checked
 from apportion.engines.masking.engine import Masking
-from apportion.engines.masking.partitions import Pixels, sides_of
+from apportion.engines.masking.partitions import Pixels, check_sides, sides_of
 from apportion.errors import InputError, check, check_whole
 from apportion.methods.gradients.layer_grids import MODES
 from apportion.methods.hiding.base import Hiding
@@ -20,6 +21,7 @@ from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class RISE(Hiding):
     """Mask the image by coarse random grids, enlarged bilinearly and shifted (Petsiuk et al. 2018).
 
@@ -49,12 +51,15 @@ class RISE(Hiding):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_whole(1, samples=self.samples)
+        check_sides("cells", self.cells)
         check("shown", self.shown, lambda v: 0 < v < 1, "a probability between 0 and 1")
 
     def cut(self, inputs: Inputs) -> Pixels:
         x = explained_alone(inputs)
         if x is None or not 3 <= x.dim() <= 5 or not x.is_floating_point():
-            raise InputError("RISE needs one floating point tensor with a grid, (batch, channels, …)")
+            raise InputError(
+                "RISE explains pictures: it needs one floating point tensor with a grid, (batch, channels, …)"
+            )
         return Pixels()
 
     def explain(self, masking: Masking) -> Explanation:

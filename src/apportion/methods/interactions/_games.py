@@ -14,7 +14,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model, behind
 from apportion.core.features import Features
-from apportion.core.from_call import given_of, with_call
+from apportion.core.from_call import OfSamples, given_of, with_call
 from apportion.core.inputs import Inputs
 from apportion.core.modules_behind import modules_behind
 from apportion.core.numbers import common_format, holds, tensor_of
@@ -129,6 +129,12 @@ def _of_function(
     return Game(made, masking, masking.output, names, masking.score - none, play)
 
 
+def check_baseline(baseline: Any) -> None:
+    """Raise InputError for what stands for no features at all."""
+    if not isinstance(baseline, Background | Tensor | np.ndarray | OfSamples):
+        check("baseline", baseline, isfinite, "a finite number, a Background, or tensors like the inputs")
+
+
 def _features(
     x: Tensor, groups: GroupsLike, numbers: bool
 ) -> tuple[Partition | None, tuple[str, ...] | None]:
@@ -158,7 +164,7 @@ def _starting(x: Tensor, baseline: Any, array: bool) -> tuple[Tensor, _Starts]:
     elif isinstance(baseline, Tensor | np.ndarray):
         given = tensor_of("the baseline", baseline)
     else:
-        check("baseline", baseline, isfinite, "a finite number, a Background, or tensors like the inputs")
+        check_baseline(baseline)
         whole = float(baseline).is_integer()
         given = torch.tensor(baseline, dtype=torch.int64 if whole else torch.float64)
     if array and given.dim() and not holds(x.dtype, given, True):

@@ -14,11 +14,19 @@ from apportion.core.from_call import given_of
 from apportion.core.inputs import offsets_of
 from apportion.core.trees import tensors_in
 from apportion.engines.substitution import Gradients, Score
-from apportion.errors import InputError
+from apportion.errors import InputError, check, check_whole
 
 GroupsLike = int | Sequence[Sequence[int]] | Tensor | tuple[Tensor, ...] | Mapping[str, Tensor] | None
 """None: a group for each token or input entry; an int: square patches of that side; a list of lists: the flat
 features of each group; tensors in the form of the inputs (or of one sample): the group of each feature."""
+
+
+def check_groups(groups: object) -> None:
+    """Raise InputError for what are no groups at all, whatever the inputs."""
+    if isinstance(groups, int):
+        check_whole(1, groups=groups)
+    elif isinstance(groups, list | tuple):
+        check("groups", groups, len, "lists of features, or None for the default")
 
 
 @dataclass

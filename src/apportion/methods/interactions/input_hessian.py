@@ -11,10 +11,11 @@ import torch
 from apportion.core.calling import Model, with_gradients
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Substitution
 from apportion.errors import check_whole
-from apportion.methods.interactions._groups import GroupsLike, groups_of
+from apportion.methods.interactions._groups import GroupsLike, check_groups, groups_of
 from apportion.methods.interactions._second_derivatives import Sums, rows_for
 from apportion.methods.interactions._smooth_functions import STAND_INS
 from apportion.methods.interactions.smoothing import TWICE, record_kinks, refuse, smoothing
@@ -24,6 +25,7 @@ from apportion.results.interactions import Interactions
 
 
 @dataclass(frozen=True)
+@checked
 class InputHessian:
     """Multiply the Hessian by the inputs, `xᵢ xⱼ ∂²f / ∂xᵢ∂xⱼ` at the input itself: the curvature there, and nowhere
     else.
@@ -57,6 +59,7 @@ class InputHessian:
     def __post_init__(self) -> None:
         smoothing(self.beta)
         check_whole(1, chunk=self.chunk, vectorize=1 if self.vectorize is None else self.vectorize)
+        check_groups(self.groups)
 
     @with_gradients()
     def __call__(

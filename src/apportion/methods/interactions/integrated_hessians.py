@@ -13,11 +13,12 @@ from apportion.core.calling import Model, with_gradients
 from apportion.core.features import Features
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Substitution
 from apportion.errors import InputError, check, check_whole
 from apportion.methods.interactions._adaptive_nodes import adapt
-from apportion.methods.interactions._groups import GroupsLike, groups_of
+from apportion.methods.interactions._groups import GroupsLike, check_groups, groups_of
 from apportion.methods.interactions._second_derivatives import Sums, rows_for
 from apportion.methods.interactions._smooth_functions import STAND_INS
 from apportion.methods.interactions.smoothing import TWICE, record_kinks, refuse, smoothing
@@ -34,6 +35,7 @@ BETAS = tuple(5.0 * 2**k for k in range(10))
 
 
 @dataclass(frozen=True)
+@checked
 class IntegratedHessians:
     """Integrate second derivatives from a baseline to the input (Janizek, Sturmfels & Lee 2020, eq. 5 and 6):
     `Γᵢⱼ = φⱼ(φᵢ)`, from one integral.
@@ -99,6 +101,8 @@ class IntegratedHessians:
             smoothing(self.beta)
         check("drift", self.drift, lambda v: v > 0, "a positive share of what the score spans")
         check_whole(1, vectorize=1 if self.vectorize is None else self.vectorize)
+        check_groups(self.groups)
+        check("pairs", self.pairs, lambda v: v is None or len(v) > 0, "some pairs, or None for all")
 
     @with_gradients()
     def __call__(

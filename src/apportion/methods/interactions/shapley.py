@@ -14,15 +14,17 @@ from torch import Tensor
 from apportion.core.calling import Model, same_random_state, with_gradients
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.masking.replacements import Background
-from apportion.errors import InputError, check_whole
-from apportion.methods.interactions._games import game_of
-from apportion.methods.interactions._groups import GroupsLike
+from apportion.errors import InputError, check_seed, check_whole
+from apportion.methods.interactions._games import check_baseline, game_of
+from apportion.methods.interactions._groups import GroupsLike, check_groups
 from apportion.results.interactions import Interactions
 
 
 @dataclass(frozen=True)
+@checked
 class ShapleyInteractions:
     """Sample Shapley interactions of pairs with the package `shapiq` (Muschalik et al. 2024).
 
@@ -59,6 +61,9 @@ class ShapleyInteractions:
         if self.index not in ("k-SII", "STII"):
             raise InputError(f"index is {self.index!r}; accepted: 'k-SII', 'STII'")
         check_whole(1, budget=self.budget, chunk=self.chunk)
+        check_seed(self.seed, most=2**32 - 1)  # of NumPy's older generators, which shapiq draws from
+        check_groups(self.groups)
+        check_baseline(self.baseline)
 
     @with_gradients()
     def __call__(

@@ -15,18 +15,19 @@ from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
-from apportion.core.settings import Told, later
+from apportion.core.settings import Told, checked, later
 from apportion.core.target import Neuron, Target
 from apportion.engines.substitution import Gradients, Score
 from apportion.errors import InputError, check, check_whole, did_you_mean
 from apportion.methods.paths.bisection import integrate_by_halves
 from apportion.methods.paths.paths import Paths, pieces
-from apportion.methods.paths.quadrature import RULES, Array
+from apportion.methods.paths.quadrature import RULES, Array, check_nodes
 from apportion.methods.paths.token_baselines import is_of_tokens, known_baseline, note_of
 from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class IntegratedGradients(Told):
     """Integrate the gradient on the line from a baseline to the input (Sundararajan et al. 2017):
     `φᵢ = (xᵢ − x′ᵢ) ∫₀¹ ∂ᵢf(x′ + α(x − x′)) dα`.
@@ -74,7 +75,7 @@ class IntegratedGradients(Told):
     [[3.0, 3.0]]
     """
 
-    baseline: float | str = 0.0
+    baseline: float | str | Tensor = 0.0
     nodes: int | None = None
     tolerance: float = 1e-2
     max_nodes: int = 512
@@ -90,7 +91,8 @@ class IntegratedGradients(Told):
         if self.rule not in RULES:
             hint = did_you_mean(str(self.rule), RULES)
             raise InputError(f"rule is {self.rule!r}; {hint}accepted: {', '.join(RULES)}")
-        RULES[self.rule](self.nodes or 8)  # a rule says itself how few nodes it can do with
+        if self.rule == "trapezoid" and self.nodes == 1:
+            raise InputError("nodes is 1; accepted for the trapezoid rule: at least 2")
         check("path", self.path, ("layer", "inputs").__contains__, "'layer', 'inputs'")
         if self.path == "inputs" and not self.at:
             raise InputError(
@@ -268,7 +270,8 @@ def _computed_from_another(score: Score) -> str:
 
 def check_accuracy(nodes: int | None, max_nodes: int, tolerance: float, chunk: int) -> None:
     """Raise InputError for settings that no integral can be taken with."""
-    check_whole(1, nodes=1 if nodes is None else nodes, max_nodes=max_nodes, chunk=chunk)
+    check_nodes(nodes=1 if nodes is None else nodes, max_nodes=max_nodes)
+    check_whole(1, chunk=chunk)
     check("tolerance", tolerance, lambda v: v > 0, "a positive share of the total")
 
 

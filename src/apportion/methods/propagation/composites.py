@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from apportion.core.modules_behind import modules_behind
-from apportion.core.settings import Told, later
+from apportion.core.settings import Told, checked, later
 from apportion.errors import InputError, check
 from apportion.methods.contracts import Rule
 from apportion.methods.propagation.rules import AlphaBeta, Box, Epsilon, Flat, Gamma
@@ -24,6 +24,7 @@ _ACCEPTED: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
+@checked
 class Composite(Told):
     """Choose the rule of each layer: by the name of its module, then by the module's type, then by its depth, then
     by its kind.

@@ -14,7 +14,7 @@ from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.from_call import with_call
 from apportion.core.inputs import Inputs
-from apportion.core.settings import Told, later
+from apportion.core.settings import Told, checked, later
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute, Substitution, no_derivatives
@@ -27,6 +27,7 @@ from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class DeepLIFT(Told):
     """Pass the difference to a reference back (Shrikumar et al. 2017, rescale rule, eq. 11-12): at each element-wise
     non-linearity the multiplier is `(y − y′) / (z − z′)`, its slope between the reference and the input.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
 from apportion.core.inputs import Inputs
-from apportion.core.settings import Told, later
+from apportion.core.settings import Told, checked, later
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
 from apportion.engines.substitution.unseen import check_visible, describe_unseen
@@ -28,6 +28,7 @@ OPERATIONS = (TABLE, COMPOSED, other)
 
 
 @dataclass(frozen=True)
+@checked
 class LRP(Told):
     """Propagate relevance layer by layer (Bach et al. 2015) through any PyTorch model as it is.
 

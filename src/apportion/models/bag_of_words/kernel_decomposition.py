@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from apportion.core.features import TabularFeatures
+from apportion.core.settings import checked
 from apportion.core.target import Target, pick, resolve, scores_of
 from apportion.engines.subject import Subject
-from apportion.errors import InputError
+from apportion.errors import InputError, check
+from apportion.methods.paths.quadrature import check_nodes
 from apportion.models.bag_of_words._decomposition import (
     KernelScore,
     Relevance,
@@ -32,6 +34,7 @@ NEAR = 1e-6  # share of f(x) that a root may be off without a warning
 
 
 @dataclass(frozen=True)
+@checked
 class KernelDecomposition:
     """Decompose kernel machines (Bach et al. 2015, eq. 10 to 16), to columns or to pixels.
 
@@ -68,10 +71,8 @@ class KernelDecomposition:
     def __post_init__(self) -> None:
         if self.by not in WAYS:
             raise InputError(f"by is {self.by!r}; accepted: {', '.join(WAYS)}")
-        if self.nodes < 1:
-            raise InputError(f"nodes is {self.nodes}; accepted: at least 1")
-        if not self.tolerance > 0:
-            raise InputError(f"tolerance is {self.tolerance}; accepted: a positive share of f(x)")
+        check_nodes(nodes=self.nodes)
+        check("tolerance", self.tolerance, lambda v: v > 0, "a positive share of f(x)")
 
     def __call__(self, model: Any, inputs: Any, target: Target = None) -> Explanation:
         start = time.perf_counter()

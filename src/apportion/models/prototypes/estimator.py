@@ -16,7 +16,7 @@ from apportion.core.classifier import Classifier
 from apportion.core.features import Features, ImageFeatures, TabularFeatures
 from apportion.core.target import Target
 from apportion.domains.image import ImagePreparation
-from apportion.errors import InputError, check_whole, did_you_mean
+from apportion.errors import InputError, check_seed, check_whole, did_you_mean
 from apportion.models import SHIPPED
 from apportion.models import load as shipped
 from apportion.models.prototypes import _fast as fast
@@ -101,7 +101,7 @@ class ProtoPNet:
             )
         recipe = recipe_of(recipe)
         check_whole(1, prototypes_per_class=prototypes_per_class)
-        check_whole(0, seed=seed)
+        check_seed(seed)
         if not isinstance(tune, bool):
             raise InputError(f"tune is {tune!r}; accepted: True or False")
         if not isinstance(layer, str | None):

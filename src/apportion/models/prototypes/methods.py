@@ -12,6 +12,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model
 from apportion.core.inputs import Inputs
+from apportion.core.settings import checked
 from apportion.core.target import Target, pick, resolve, scores_of
 from apportion.engines.subject import Subject
 from apportion.errors import InputError
@@ -22,6 +23,7 @@ from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class Prototypes:
     """The share of each prototype in a score: `w_cj sⱼ`, connection times similarity (Chen et al. 2019, section 2.1).
 
@@ -41,6 +43,7 @@ class Prototypes:
 
 
 @dataclass(frozen=True)
+@checked
 class Upsampled:
     """Draw the maps of ProtoPNet as shares of a score (Chen et al. 2019, figure 3).
 
@@ -68,6 +71,7 @@ class Upsampled:
 
 
 @dataclass(frozen=True)
+@checked
 class PrototypeLRP:
     """Propagate relevance layer by layer through prototypes and backbone to the pixels.
 
