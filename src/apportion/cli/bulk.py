@@ -286,7 +286,7 @@ def _sum_up_rows(
             }
             for one in found
         ]
-        typer.echo(json.dumps(said))
+        echo_json(said)
         return
     for one in found:
         echo(f"{one!r}\n")

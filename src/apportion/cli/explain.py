@@ -188,9 +188,9 @@ def explain(
 
             draw(explanation, png)
         if as_json:
-            from apportion.display.page import summary
+            from apportion.display.page import told
 
-            echo_json(summary(explanation))
+            echo_json(told(explanation))
         else:
             name_files(console, [path for path in (html, png) if path is not None])
         if explanation.total is not None and explanation.remainder is not None:
@@ -281,11 +281,11 @@ def compare(
         if path is not None:
             write_whole(path, report.page(explanations, scores, same_scale).encode())
         if as_json:
-            told = [
-                {**report.summary(e), "tests": [s.to_dict() for s in of_it]}
+            listed = [
+                {**report.told(e), "tests": [s.to_dict() for s in of_it]}
                 for e, of_it in zip(explanations, scores, strict=True)
             ]
-            echo_json({"explanations": told, "left_out": why, "ties": tied(scores)})
+            echo_json({"explanations": listed, "left_out": why, "ties": tied(scores)})
             return
         console = make_console()
         console.print(terminal.compared(explanations, name))

@@ -44,7 +44,8 @@ def draw(
 
 
 def _edges(column: Numbers, bins: int) -> Numbers:
-    return np.unique(np.percentile(column, np.arange(1, bins) * 100 / bins))
+    edges: Numbers = np.unique(np.percentile(column, np.arange(1, bins) * 100 / bins))
+    return edges
 
 
 def _inside(bins: Any, column: Numbers, edges: Numbers, normal: Any, random: Any) -> Numbers:
