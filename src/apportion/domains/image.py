@@ -218,6 +218,7 @@ class GuessedPreparation(ImagePreparation):
     def guess(self) -> str:
         sizes = [f"resized to {_text(self.resize)}"] if self.resize is not None else []
         sizes += [f"centre crop {_text(self.crop)}"] if self.crop is not None else []
+        sizes += ["grey"] if len(self.mean) == 1 else []
         mean, std = (", ".join(f"{number:.3g}" for number in numbers) for numbers in (self.mean, self.std))
         return (
             f"the preparation of pictures was guessed: {', '.join([*sizes, f'mean {mean}', f'std {std}'])}; if the "

@@ -122,11 +122,11 @@ def wrap_bare_model(
     explanations say that this was guessed; tensors are taken as they are. `sides` are the (channels, height, width)
     that the model takes alone; None: 3 × 224 × 224."""
     channels, height, width = sides or (3, 224, 224)
-    size: Any = (
-        (256, 224) if (height, width) == (224, 224) else (round(max(height, width) / 0.875), (height, width))
-    )
+    usual = (height, width) == (224, 224)
+    resize = 256 if usual else round(max(height, width) / 0.875)
+    crop = 224 if usual else (height, width)
     mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.0,), (1.0,))
-    encode = GuessedPreparation(*size, mean, std)
+    encode = GuessedPreparation(resize, crop, mean, std)
     return Classifier(model=model, encode=encode, labels=(), domain="image", name=name)
 
 
