@@ -96,7 +96,9 @@ def test_what_a_card_says():
     assert card["cost"] == "3 forward and 2 backward passes, 0.25 s"
     assert card["notes"] == {"nodes": 8}
     assert card["shown"]["pieces"][-1] == ("all", 2.0)
-    assert card["tests"] == [{"test": "DeletionRate()", "value": 0.25, "direction": "lower is better"}]
+    assert card["tests"] == [
+        {"test": "DeletionRate()", "value": 0.25, "direction": "lower is better", "beside": {}}
+    ]
 
 
 def test_the_page_says_with_what_it_was_made():

@@ -110,16 +110,18 @@ class Explanation(Result[Total], Generic[Form, Total]):
         lines: dict[str, list[Any]] = {name: [] for name in ("sample", "target", "feature", "cell", "value")}
         for index in range(len(self)):
             for name, values, feature in self.parts(index):
-                table = isinstance(feature, TabularFeatures)
-                if table or isinstance(feature, TextFeatures):
-                    names: Sequence[str] = feature.columns if table else feature.names
-                    values = feature_sums(feature, values)
+                cells: Sequence[str] | None = None
+                if isinstance(feature, TabularFeatures):
+                    names: Sequence[str] = feature.columns
+                    cells, values = feature.cells, feature_sums(feature, values)
+                elif isinstance(feature, TextFeatures):
+                    names, values = feature.names, feature_sums(feature, values)
                 else:
                     names = [entry_name(name, values.shape, i) for i in range(values.numel())]
                 lines["sample"] += [index] * len(names)
                 lines["target"] += [self.label(index)] * len(names)
                 lines["feature"] += names
-                lines["cell"] += feature.cells if table else [None] * len(names)
+                lines["cell"] += cells or [None] * len(names)
                 lines["value"] += values.flatten().tolist()
         if all(cell is None for cell in lines["cell"]):
             del lines["cell"]
@@ -158,6 +160,12 @@ class Explanation(Result[Total], Generic[Form, Total]):
             "dict": isinstance(self.values, dict),
             "ledger": None if self.ledger is None else self.ledger.to_json(),
         }
+
+    @classmethod
+    def _check_file(cls, header: Any, tensors: dict[str, Tensor]) -> None:
+        from apportion.results._schema import OfExplanation, check_file
+
+        check_file(header, OfExplanation, tensors)
 
     @classmethod
     def _own_unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:

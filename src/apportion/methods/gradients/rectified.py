@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.inputs import Given
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitution, no_derivatives
@@ -38,9 +38,12 @@ class Deconvnet:
     """
 
     at: str | Sequence[str] | None = None
+    once: ClassVar[int] = FEW
 
     def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
-        return _explain_rectified(self, Gradients(model, inputs, target, self.at), guided=False)
+        return _explain_rectified(
+            self, Gradients(model, inputs, target, self.at, once=self.once), guided=False
+        )
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,12 @@ class GuidedBackprop:
     """
 
     at: str | Sequence[str] | None = None
+    once: ClassVar[int] = FEW
 
     def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
-        return _explain_rectified(self, Gradients(model, inputs, target, self.at), guided=True)
+        return _explain_rectified(
+            self, Gradients(model, inputs, target, self.at, once=self.once), guided=True
+        )
 
 
 class _Rectify(torch.autograd.Function):
