@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -26,7 +28,7 @@ from apportion.models import SHIPPED, load_classifier
 from apportion.names import INTERACTIONS, METHODS, PROTOTYPES
 from apportion.pipeline.given import Given
 from apportion.pipeline.prepared import Prepared, check_target, prepare
-from apportion.pipeline.quick_tests import TESTS, is_testable
+from apportion.pipeline.quick_tests import TESTS, Known, beside_references, is_testable
 from apportion.pipeline.suitable import asks_elsewhere, why_unsuitable
 from apportion.results.explanation import Explanation
 from apportion.serve import request
@@ -37,11 +39,29 @@ Say = Callable[[Said], None]
 
 SIDE = 224  # pixels of a picture that stands for one until there is one
 EXAMPLE = "The plot is thin, but the acting is superb."
+MOST_PASSES = 100_000  # of one method
+_COUNTS = ("samples", "max_samples", "nodes", "max_nodes", "steps", "budget")
 BLOCK = 4  # steps of a curve between two looks at it
 
 
-class CancelledError(Exception):
-    """Nobody listens any more."""
+class CancelledError(BaseException):
+    """Nobody listens any more. No handler of errors takes it for one."""
+
+
+def stop(thread: threading.Thread) -> None:
+    """Raise CancelledError in a thread at its next step in Python: it ends loops that ask nobody whether to go on."""
+    if thread.ident is not None and thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(CancelledError)
+        )
+
+
+def check_budget(method: Any) -> None:
+    """Refuse what takes more passes than a page waits for, or more memory than a machine has."""
+    for each in fields(method) if is_dataclass(method) else ():
+        value = getattr(method, each.name)
+        if each.name in _COUNTS and isinstance(value, int) and value > MOST_PASSES:
+            raise InputError(f"{each.name} is {value}; accepted in the workbench: at most {MOST_PASSES}")
 
 
 class Models:
@@ -159,12 +179,12 @@ def explain(ask: Ask, models: Models, say: Say, cancelled: threading.Event) -> N
             say({"event": "error", "method": method, "message": _message(error, ask.model)})
             return None
 
-    ready = guarded(None, lambda: _prepare(ask, models))
+    ready, known = guarded(None, lambda: _prepare(ask, models)), Known()
     for name in ask.methods:
         if ready is None or cancelled.is_set():
             return
         say({"event": "start", "method": name})
-        guarded(name, partial(_explain_by_one, ready, name, ask, say))
+        guarded(name, partial(_explain_by_one, ready, name, ask, say, known))
 
 
 def _prepare(ask: Ask, models: Models) -> Prepared:
@@ -174,18 +194,20 @@ def _prepare(ask: Ask, models: Models) -> Prepared:
     return prepare(ask.recognised(), classifier)
 
 
-def _explain_by_one(ready: Prepared, name: str, ask: Ask, say: Say) -> None:
-    explanation = ready.explain(from_repr(name), ask.target)
+def _explain_by_one(ready: Prepared, name: str, ask: Ask, say: Say, known: Known) -> None:
+    method = from_repr(name)
+    check_budget(method)
+    explanation = ready.explain(method, ask.target)
     (section,) = sections([explanation])
     section["cards"][0]["asked"] = name
     say({"event": "section", "method": name, "section": section})
     if ask.tests and is_testable(explanation, ready):
-        _test(ready, name, explanation, say)
+        _test(ready, name, explanation, say, known)
     elif ask.tests:
         say({"event": "tested", "method": name, "tests": [], "chart": None, "done": True})
 
 
-def _test(ready: Prepared, name: str, explanation: Explanation, say: Say) -> None:
+def _test(ready: Prepared, name: str, explanation: Explanation, say: Say, known: Known) -> None:
     """The curve grows on the page as its steps are run; the tests then find their answers there."""
     case = ready.case(explanation)
     order = case.order(explanation)
@@ -198,6 +220,7 @@ def _test(ready: Prepared, name: str, explanation: Explanation, say: Say) -> Non
             drawn[way] = {"share": curve.share[0].tolist(), "value": curve.read("probability")[0].tolist()}
         say({"event": "tested", "method": name, "tests": [], "chart": chart(drawn), "done": False})
     scores = [case.score(test, explanation) for test in TESTS]
+    scores = beside_references(case, explanation, scores, known)
     say(
         {
             "event": "tested",
@@ -215,7 +238,8 @@ def _message(error: Exception, model: str) -> str:
         return str(error)
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] in EXTRAS:
         return missing(error)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if refused or isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "there is not enough memory for this"
     traceback.print_exception(error)
     first = next(iter(str(error).splitlines()), "")

@@ -221,6 +221,11 @@ class Masking(Subject):
             return value if value.is_floating_point() else value.to(scores.dtype)
         return scores.gather(1, classes_of(self.resolved)[samples.to(self.resolved.device), None])
 
+    def picked(self, inputs: Inputs, sample: int) -> Tensor:
+        """The explained score of ready inputs that stand for one sample, (rows,)."""
+        whose = torch.full((next(tensors_in(inputs)).shape[0],), sample)
+        return self._picked(self.run(inputs, whose), whose)[:, 0]
+
     def scores(self, masks: Tensor | Ordered, rows: Tensor | None = None) -> Tensor:
         """The scores of all classes under each mask, (batch, masks, classes).
 
@@ -297,7 +302,9 @@ class Masking(Subject):
         feature."""
         return spread(effects, self.parts, self.inputs)
 
-    def explanation(self, method: Any, values: Values, total: Tensor | None, **more: Any) -> Explanation:
+    def explanation(
+        self, method: Any, values: Values, total: Tensor | None, **more: Any
+    ) -> Explanation[Any, Any]:
         """The result of a method, with the model calls made so far as its cost."""
         self.check_finite(method, values, "the model's scores are too large here")
         features = self.features_as_cut()

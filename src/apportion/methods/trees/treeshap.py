@@ -21,7 +21,7 @@ from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
-class TreeSHAP(Hiding):
+class TreeSHAP(Hiding[Tensor]):
     """Compute the Shapley values of a sum of trees exactly, over rows of data (Lundberg et al. 2020, interventional).
 
     The model is a forest, a decision tree or gradient boosting of scikit-learn, XGBoost, LightGBM or CatBoost, a
@@ -54,22 +54,22 @@ class TreeSHAP(Hiding):
 
     partition: Partition | Tensor | None = None
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # the rows of one table, whatever they come as
         self,
         model: Any,
-        inputs: Inputs,
+        inputs: Any,
         target: Target = None,
         *,
         features: Sequence[Features] | None = None,
         mask: int | Tensor | None = None,
-    ) -> Explanation:
+    ) -> Explanation[Tensor, Tensor]:
         """`features` and `mask` are those of the domain, as of other methods that hide features."""
         return super().__call__(answering(model), inputs, target, features=features, mask=mask)
 
     def cut(self, inputs: Inputs) -> Partition | None:
         return self.partition  # type: ignore[return-value]
 
-    def explain(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation[Any, Tensor]:
         trees = SumOfTrees.of(masking)
         weights = trees.weights()
         effects = torch.from_numpy((trees.shapley() * weights[:, None, :]).sum(2))
