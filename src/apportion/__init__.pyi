@@ -16,6 +16,7 @@ from .domains.remote import Remote as Remote
 from .domains.sentences import sentences as sentences
 from .engines.masking.binned import Quartiles as Quartiles
 from .engines.masking.partitions import Channels as Channels
+from .engines.masking.partitions import ColumnGroups as ColumnGroups
 from .engines.masking.partitions import Columns as Columns
 from .engines.masking.partitions import Patches as Patches
 from .engines.masking.partitions import Pixels as Pixels

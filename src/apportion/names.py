@@ -114,6 +114,7 @@ PARTITIONS = {
     "Tokens": "engines.masking.partitions:Tokens",
     "Words": "engines.masking.partitions:Words",
     "Columns": "engines.masking.partitions:Columns",
+    "ColumnGroups": "engines.masking.partitions:ColumnGroups",
 }
 
 REPLACEMENTS = {

@@ -126,7 +126,13 @@ def _of_text(path: Path, dialect: Dialect) -> tuple[Any, str]:
     text = text[told.end() :] if told else text
     sep = dialect.sep or (told[1] if told else _sniffed(text))
     try:
-        header = next(csv.reader(io.StringIO(text), delimiter=sep), [])
+        lines = csv.reader(io.StringIO(text), delimiter=sep)
+        header, first = next(lines, []), next((line for line in lines if line), [])
+        if len(first) > len(header) > 0:  # pandas would take the first value of each row for its name
+            raise InputError(
+                f"{path}: the first row has {len(first)} values, the header {len(header)}, with sep={sep!r}; "
+                "say it with --sep"
+            )
         names = [name.strip() for name in header]
         if twice := [name for name in names if names.count(name) > 1]:
             raise InputError(f"{path}: the header names the column {twice[0]!r} twice")
@@ -136,14 +142,12 @@ def _of_text(path: Path, dialect: Dialect) -> tuple[Any, str]:
         comma = dialect.decimal is None and sep != "," and _has_commas(frame)
         if comma:
             frame = pandas.read_csv(io.StringIO(text), sep=sep, decimal=",", skipinitialspace=True)
+    except InputError:
+        raise
     except (ValueError, csv.Error) as error:
         line = " ".join(str(error).split())
         raise InputError(f"cannot read {path} with sep={sep!r}: {line:.160}; say it with --sep") from None
     frame.columns = [str(name).strip() for name in frame.columns]
-    if not isinstance(frame.index, pandas.RangeIndex):
-        raise InputError(
-            f"{path}: the rows have more values than the header with sep={sep!r}; say it with --sep"
-        )
     guessed = [f"sep={sep!r}"] if dialect.sep is None and sep != "," else []
     return frame, ", ".join([*guessed, *(["decimal=','"] if comma else [])])
 

@@ -45,7 +45,15 @@ from apportion.engines.masking.chunk_size import Largest, rows_a_chunk
 from apportion.engines.masking.cut import Ordered, counts, cut, fit_formats, misread, spread
 from apportion.engines.masking.ends_in_softmax import Kind, LastSquash
 from apportion.engines.masking.padding import is_needless, without_padding
-from apportion.engines.masking.partitions import Columns, Partition, Tokens, Words, as_partition, words_of
+from apportion.engines.masking.partitions import (
+    ColumnGroups,
+    Columns,
+    Partition,
+    Tokens,
+    Words,
+    as_partition,
+    words_of,
+)
 from apportion.engines.masking.replacements import Background, Replacement
 from apportion.engines.subject import Subject
 from apportion.engines.substitution import Substitution
@@ -310,7 +318,10 @@ class Masking(Subject):
             return None if self.features is None else tuple(self.features)
         labels = part.labels.expand(part.x.shape).tolist()
         if self.features is not None:
-            return tuple(as_cut(each, row) for each, row in zip(self.features, labels, strict=True))
+            cut = [as_cut(each, row) for each, row in zip(self.features, labels, strict=True)]
+            if isinstance(part.way, ColumnGroups):
+                cut = [part.way.called(each, now) for each, now in zip(self.features, cut, strict=True)]  # type: ignore[arg-type]
+            return tuple(cut)
         if part.each or all(len(set(row)) == len(row) for row in labels):
             return None
         columns = tuple(f"input[{i}]" for i in range(part.x.shape[1]))

@@ -21,7 +21,7 @@ from apportion.core.from_call import OfSamples
 from apportion.core.numbers import is_frame
 from apportion.core.per_input import PerInput
 from apportion.core.settings import checked
-from apportion.errors import InputError, check, check_whole
+from apportion.errors import InputError, check, check_whole, nearest
 
 Partition = Callable[[Tensor, Sequence[Features] | None], Tensor]
 """`partition(x, features)` maps a (batch, …) input to integer labels that broadcast to its shape."""
@@ -226,6 +226,87 @@ class Columns:
         return torch.arange(x.shape[1], device=x.device)[None]
 
 
+@dataclass(frozen=True)
+class ColumnGroups:
+    """Make one feature of columns that are named together; each other column is a feature of its own. Methods take it
+    as `partition={"place": ["city", "zip"]}`.
+
+    Attributes:
+        groups (dict of list of str): The columns of each group, by its name.
+
+    >>> row = TabularFeatures(("age", "city", "zip"), ("41", "Bern", "3011"), (0, 1, 2))
+    >>> ColumnGroups({"place": ["city", "zip"]})(torch.zeros(1, 3), (row,)).tolist()
+    [[0, 1, 1]]
+    """
+
+    groups: Mapping[str, Sequence[str]]
+
+    def __post_init__(self) -> None:
+        known: set[str] = set()
+        for group, columns in self.groups.items():
+            if isinstance(columns, str) or not columns:
+                raise InputError(f"group {group!r} is {columns!r}; accepted: a list of names of columns")
+            for name in columns:
+                if name in known:
+                    raise InputError(f"column {name!r} is named twice in the groups; accepted: once")
+                known.add(name)
+
+    @classmethod
+    def of_one_hot(cls, frame: Any) -> ColumnGroups:
+        """The one-hot blocks of a frame: columns of zeros and ones with a beginning in common, as far as "_" or "=", of
+        which each row has one, or none where all have at most one."""
+        numbers = {str(name): frame[name] for name in frame.columns}
+        begins: dict[str, list[str]] = {}
+        for name, cells in numbers.items():
+            place = max(name.rfind("_"), name.rfind("="))
+            if place > 0 and bool(cells.isin([0, 1]).all()):
+                begins.setdefault(name[:place], []).append(name)
+        blocks = {begin: names for begin, names in begins.items() if len(names) > 1}
+        return cls(
+            {
+                begin: names
+                for begin, names in blocks.items()
+                if int(sum(numbers[name].astype(int) for name in names).max()) == 1
+            }
+        )
+
+    def __call__(self, x: Tensor, features: Sequence[Features] | None = None) -> Tensor:
+        own = Columns()(x, features)
+        if not features or not isinstance(features[0], TabularFeatures):
+            raise InputError(
+                "groups of columns by name are for tables whose columns have names; accepted here: numbers of columns, "
+                "such as [[0, 1], [2]]"
+            )
+        columns = features[0].columns
+        absent = [name for names in self.groups.values() for name in names if name not in columns]
+        if absent:
+            near = nearest(str(absent[0]), list(columns))
+            raise InputError(
+                f"there is no column {absent[0]!r} to be grouped; nearest: {', '.join(near or columns[:3])}"
+            )
+        first = {
+            columns.index(name): columns.index(names[0]) for names in self.groups.values() for name in names
+        }
+        joined = [[first.get(label, label) for label in row] for row in own.tolist()]
+        return torch.stack([renumbered(torch.tensor(row)) for row in joined]).to(x.device)
+
+    def called(self, features: TabularFeatures, cut: TabularFeatures) -> TabularFeatures:
+        """The features as they were cut, with the names of the groups."""
+        names = {
+            "".join(sorted(columns)): group for group, columns in self.groups.items() if len(columns) > 1
+        }
+        found: dict[int, list[str]] = {}
+        for column, label in zip(features.groups, cut.groups, strict=True):
+            found.setdefault(label, [])
+            if features.columns[column] not in found[label]:
+                found[label].append(features.columns[column])
+        shown = [
+            names.get("".join(sorted(found[label])), old)
+            for label, old in zip(sorted(found), cut.columns, strict=True)
+        ]
+        return replace(cut, columns=tuple(shown))
+
+
 def words_of(inputs: Any) -> Tensor | None:
     """The word of each token, and -1 for special tokens, in what a fast tokenizer of Hugging Face returned."""
     encodings = getattr(inputs, "encodings", None)
@@ -290,6 +371,8 @@ class LabelMap(OfSamples, ByContent):
 def as_partition(given: Any) -> Partition | None:
     """A partition as it is, or the one that a label map stands for; one for each input in a tuple or dict of them.
     InputError for anything else."""
+    if isinstance(given, Mapping) and given and all(map(_are_names, given.values())):
+        return ColumnGroups({name: list(columns) for name, columns in given.items()})
     if isinstance(given, Mapping) or (isinstance(given, tuple) and any(map(_is_partition, given))):
         parts = PerInput.of_given(given)
         return replace(parts, values=tuple(map(as_partition, parts.values)))
@@ -302,6 +385,10 @@ def as_partition(given: Any) -> Partition | None:
     accepted = "a partition such as Patches(4), or a label map of integers"
     check("partition", given, lambda v: v is None or (callable(v) and not isinstance(v, type)), accepted)
     return given  # type: ignore[no-any-return]
+
+
+def _are_names(given: Any) -> bool:
+    return isinstance(given, list | tuple) and bool(given) and all(isinstance(name, str) for name in given)
 
 
 def _is_partition(given: Any) -> bool:
