@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.files import write_whole
+from apportion.core.schema import hold, parsed
 from apportion.errors import InputError
 from apportion.results.cost import Cost
 from apportion.results.display import display
@@ -155,6 +156,7 @@ class Scores:
         try:
             fields = dict(description)
             schema = fields.pop("schema")
+            hold(dict(description), _Described)
             if schema > SCHEMA:
                 raise InputError(
                     f"the scores have schema {schema}, newer than the {SCHEMA} that this version of apportion "
@@ -181,14 +183,51 @@ class Scores:
         if not path.is_file():
             raise InputError(f"no file with scores at {path}")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = parsed(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is not a file with scores ({error})") from error
         return cls.from_dict(found)
 
 
+@dataclass
+class _Described:
+    """What `to_dict` writes."""
+
+    schema: int
+    test: str
+    higher_is_better: bool | None
+    values: list[float | None]
+    undefined: str
+    each: str
+    cost: Cost | None
+    notes: dict[str, Any]
+
+
 def _where(which: Tensor) -> list[int]:
     return [int(i) for i in which.nonzero().flatten()[:5]]
+
+
+def tied(scores: Sequence[Sequence[Scores]]) -> list[str]:
+    """The tests in which several explanations have one and the same score, which tells nothing about them.
+
+    >>> one = [Scores([0.5], "A()", True), Scores([0.2], "B()", True)]
+    >>> tied([one, [Scores([0.5], "A()", True), Scores([0.3], "B()", True)]]), tied([one])
+    (['A()'], [])
+    """
+    found: dict[str, list[float]] = {}
+    for each in (s for of_one in scores for s in of_one if s.n):
+        found.setdefault(each.test, []).append(float(f"{each.mean:.6g}"))
+    return [test for test, means in found.items() if len(means) > 1 and len(set(means)) == 1]
+
+
+def say_tie(test: str, methods: int, inputs: int = 1) -> str:
+    """What a tie of all explanations means.
+
+    >>> say_tie("DeletionRate", 3)
+    'DeletionRate: all 3 methods have the same score, so this input does not tell them apart'
+    """
+    which = "this input does" if inputs == 1 else f"these {inputs} inputs do"
+    return f"{test}: all {methods} methods have the same score, so {which} not tell them apart"
 
 
 def refused_scores(test: Any, many: int, why: str) -> Scores:
