@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from apportion.core.trees import all_finite, keyed
 from apportion.errors import InputError
@@ -17,6 +18,9 @@ Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 
 Values = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 """A number for each entry of the inputs, in their form."""
+
+Given = TypeVar("Given", bound=Inputs)
+"""The form of the inputs of a call, which is that of its values."""
 
 
 # Keyword inputs of `transformers` models that say how to read the input.

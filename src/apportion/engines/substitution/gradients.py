@@ -297,7 +297,7 @@ class Gradients(Subject):
         warnings: Sequence[str] = (),
         slots: Sequence[Slot] | None = None,
         **more: Any,
-    ) -> Explanation:
+    ) -> Explanation[Any, Any]:
         """Gather per-leaf values into the shape of the inputs. The values of a token are the sum over its
         embedding (`reduce="sum"`) or their Euclidean norm (`"norm"`). `slots` says where the values belong (default:
         to the leaves)."""

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from apportion.core.calling import Model
-from apportion.core.inputs import FEW, Inputs
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients
@@ -33,7 +35,7 @@ class Saliency:
     at: str | Sequence[str] | None = None
     once: ClassVar[int] = FEW
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         subject = Gradients(model, inputs, target, self.at, once=self.once)
         score = subject.forward()
         return subject.explanation(
@@ -61,7 +63,7 @@ class InputXGradient:
     at: str | Sequence[str] | None = None
     once: ClassVar[int] = FEW
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, Tensor]:
         subject = Gradients(model, inputs, target, self.at, once=self.once)
         score = subject.forward()
         values = [x * g for x, g in zip(score.leaves, score.gradients(), strict=True)]

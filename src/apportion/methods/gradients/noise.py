@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.inputs import FEW, Inputs
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
@@ -52,7 +52,7 @@ class SmoothGrad:
         check_seed(self.seed)
         check("noise", self.noise, lambda v: 0 <= v < float("inf"), "zero or more")
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         subject = Gradients(model, inputs, target, self.at, once=self.once)
         first, means, variances = self._measure_moments(subject)
         return subject.explanation(self, first, self.moment(means, variances), total=None)

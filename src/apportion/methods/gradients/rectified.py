@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.inputs import FEW, Inputs
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitution, no_derivatives
@@ -40,7 +40,7 @@ class Deconvnet:
     at: str | Sequence[str] | None = None
     once: ClassVar[int] = FEW
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         return _explain_rectified(
             self, Gradients(model, inputs, target, self.at, once=self.once), guided=False
         )
@@ -67,7 +67,7 @@ class GuidedBackprop:
     at: str | Sequence[str] | None = None
     once: ClassVar[int] = FEW
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         return _explain_rectified(
             self, Gradients(model, inputs, target, self.at, once=self.once), guided=True
         )
@@ -109,7 +109,7 @@ def _is_relu(call: Call) -> bool:
     return call.name.startswith("relu") or (isinstance(low, int | float) and low == 0)
 
 
-def _explain_rectified(method: Any, subject: Gradients, guided: bool) -> Explanation:
+def _explain_rectified(method: Any, subject: Gradients, guided: bool) -> Explanation[Any, None]:
     met = False
 
     def rectify(call: Call, *args: Any, **kwargs: Any) -> Any:

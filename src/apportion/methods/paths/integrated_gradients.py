@@ -14,7 +14,7 @@ from torch import Tensor
 from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.from_call import with_call
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given, Inputs
 from apportion.core.settings import Told, checked, later
 from apportion.core.target import Neuron, Target
 from apportion.engines.substitution import Gradients, Score
@@ -106,13 +106,13 @@ class IntegratedGradients(Told):
     def __call__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: Given,
         target: Target = None,
         *,
         baseline: Inputs | float | str | None = None,
         mask: int | None = None,
         features: Sequence[Features] = (),
-    ) -> Explanation:
+    ) -> Explanation[Given, Tensor]:
         along = self.path == "inputs"
         via = self.at if along else self.through.layer if self.through is not None else ()
         subject = Gradients(model, inputs, target, None if along else self.at, via or (), self.once)

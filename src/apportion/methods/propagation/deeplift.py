@@ -13,7 +13,7 @@ from torch import Tensor
 from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.from_call import with_call
-from apportion.core.inputs import FEW, Inputs
+from apportion.core.inputs import FEW, Given, Inputs
 from apportion.core.settings import Told, checked, later
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
@@ -67,13 +67,13 @@ class DeepLIFT(Told):
     def __call__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: Given,
         target: Target = None,
         *,
         baseline: Inputs | float | str | None = None,
         mask: int | None = None,
         features: Sequence[Features] = (),
-    ) -> Explanation:
+    ) -> Explanation[Given, Tensor]:
         subject = Gradients(model, inputs, target, self.at, once=self.once)
         check_visible(subject.model)
         first = subject.forward(grad=False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
-from apportion.core.inputs import FEW, Inputs
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import Told, checked, later
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
@@ -67,7 +67,7 @@ class LRP(Told):
         notes, composite = find_composite(self.composite, model)
         return (notes, composite) if self.bias is None else (notes, replace(composite, bias=self.bias))
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, Tensor]:
         subject = Gradients(model, inputs, target, self.at, once=self.once)
         check_visible(subject.model)
         notes, composite = self._find(subject.model)
