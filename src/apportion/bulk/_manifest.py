@@ -112,7 +112,7 @@ def read(folder: Path) -> Manifest | None:
         settings = found["settings"]
         made = Manifest(**{**settings, "labels": tuple(settings["labels"])})
         for name in ("batch", "shard"):
-            if (getattr(made, name) or 1) < 1 or getattr(made, name) is None:
+            if getattr(made, name) is None or getattr(made, name) < 1:
                 raise ValueError(f"settings.{name}: accepted: a whole number, at least 1")
         if made.fingerprint != found["fingerprint"]:
             raise ValueError("settings: they are not those that the fingerprint is of")

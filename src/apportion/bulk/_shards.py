@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -261,7 +261,8 @@ def write(
     return Done(shard, len(rows), len(errors))
 
 
-class _File(TypedDict):
+@dataclass
+class _File:
     bytes: int
     sha256: str
 
