@@ -350,3 +350,32 @@ def test_a_context_that_is_none_is_refused_in_one_line(
 ) -> None:
     with pytest.raises(ap.InputError, match=message):
         ap.explain(llama, PROMPT, "occlusion", ap.Answer(), answer=ANSWER, context=context)
+
+
+def test_masked_contexts_run_from_where_they_differ_from_the_one_before(
+    lm: ap.LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tokens that are run are those of the tree of masked prompts, and the scores those of plain runs."""
+    monkeypatch.setattr(answers, "_LEAST_RUN", 1)
+    passages = ["He said .", "She sat .", "That was all .", "It is Paris .", "Spain is it ."]
+    method = ap.LIME(samples=20, chunk=2)
+    rows: list[torch.Tensor] = []
+    taken = lm.model.register_forward_pre_hook(
+        lambda _, __, given: rows.append(given["input_ids"]), with_kwargs=True
+    )
+    try:
+        shared = ap.explain(lm, PROMPT, method, ap.Answer(), answer=ANSWER, context=passages)
+        few = sum(ids.numel() for ids in rows)
+        rows.clear()
+        monkeypatch.setattr(answers, "_LEAST_RUN", 10**6)
+        monkeypatch.setattr(answers, "LEAST_SHARED", 10**6)
+        plain = ap.explain(lm, PROMPT, method, ap.Answer(), answer=ANSWER, context=passages)
+    finally:
+        taken.remove()
+    whole = [tuple(row.tolist()) for ids in rows for row in ids]
+    nodes = {row[:end] for row in whole for end in range(1, len(row) + 1)}
+    last = len(whole[0]) - len(lm.tokenizer(ANSWER)["input_ids"]) + 1  # the places whose logits are wanted
+    again = len(whole) * (len(whole[0]) - last + 1)
+    assert few <= len(nodes) + again + 2 * len(whole[0])
+    assert few < 0.75 * sum(ids.numel() for ids in rows)
+    assert torch.allclose(shared.values, plain.values, atol=1e-10)

@@ -108,6 +108,8 @@ _SCORES_ARE: dict[Kind, str] = {
 LEAST_SHARED = 8
 """Tokens that all rows of a run must begin with for them to be run once."""
 
+_LEAST_RUN = 24  # tokens that a CPU runs in about the time of one
+
 
 class AnswerScores(nn.Module):
     """A causal language model whose classes are `goals`.
@@ -132,7 +134,13 @@ class AnswerScores(nn.Module):
         self._keeps = "logits_to_keep" in asked
         self._caches = bool(self.beginning) and "past_key_values" in asked and hasattr(model, "generate")
         self._plain = {"use_cache": False} if "use_cache" in asked or "kwargs" in asked else {}
+        self._run_last: tuple[Tensor, Any] | None = None  # the row that ran last, with its keys and values
         self.train(model.training)
+
+    @property
+    def shares_beginnings(self) -> bool:
+        """Whether rows that begin like the one that ran before them are run from where they differ."""
+        return self._caches
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return self.columns(input_ids, self.next_tokens)
@@ -183,20 +191,43 @@ class AnswerScores(nn.Module):
         """The logits of the `many` tokens after the places `first` and on, (rows, many, vocabulary)."""
         ids = ids[:, : first + many]
         # Where functions are watched, other embeddings may stand in the place of the same ids.
-        shared = 0 if torch.is_grad_enabled() or is_watched() else min(self._begin_alike(ids), first)
-        begun = self._begun if shared >= LEAST_SHARED else None
-        if begun is None:
+        whole = torch.is_grad_enabled() or is_watched() or first < LEAST_SHARED or not self._caches
+        if whole or self._begun is None:
             return self._last(many, input_ids=ids)
-        kept = type(begun)()
-        for number, layer in enumerate(begun.layers):
+        shared = min(self._begin_alike(ids), first)
+        if ids.device.type == "cpu":  # where rows run one after the other in about the time of all at once
+            last = ids.new_tensor([self.beginning]) if self._run_last is None else self._run_last[0]
+            pairs = zip(ids.split(1), (last, *ids.split(1)), strict=False)
+            alone = sum(max(ids.shape[1] - _alike(row, before, first), _LEAST_RUN) for row, before in pairs)
+            if alone < len(ids) * (ids.shape[1] - shared):
+                return torch.cat([self._from_the_last(row, first, many) for row in ids.split(1)])
+        if shared < LEAST_SHARED:
+            return self._last(many, input_ids=ids)
+        return self._continued(ids, shared, self._begun, many)[0]
+
+    def _from_the_last(self, row: Tensor, first: int, many: int) -> Tensor:
+        """What `next_tokens` gives for one row, (1, many, vocabulary), from where it differs from the row before, or
+        from the prompt."""
+        known = [(row.new_tensor([self.beginning]), self._begun)]
+        known += [] if self._run_last is None else [self._run_last]
+        shared, cache = max(
+            ((_alike(row, ids, first), kept) for ids, kept in known), key=lambda pair: pair[0]
+        )
+        found, kept = self._continued(row, shared, cache, many)
+        self._run_last = row, kept
+        return found
+
+    def _continued(self, ids: Tensor, shared: int, cache: Any, many: int) -> tuple[Tensor, Any]:
+        """The logits of the last tokens of rows whose first ones have their keys and values in a cache of one row; and
+        the cache of the whole."""
+        kept = type(cache)()
+        for number, layer in enumerate(cache.layers):
             both = (t[:, :, :shared].expand(len(ids), -1, -1, -1) for t in (layer.keys, layer.values))
             kept.update(*both, number)
-        return self._last(many, input_ids=ids[:, shared:], past_key_values=kept, use_cache=True)
+        return self._last(many, input_ids=ids[:, shared:], past_key_values=kept, use_cache=True), kept
 
     def _begin_alike(self, ids: Tensor) -> int:
         """How many tokens of the prompt all rows begin with."""
-        if not self._caches:
-            return 0
         prompt = torch.tensor(self.beginning[: ids.shape[1]], dtype=ids.dtype, device=ids.device)
         same = (ids[:, : len(prompt)] == prompt).all(0)
         return int(same.long().cumprod(0).sum())
@@ -242,6 +273,12 @@ class DecoderScores(AnswerScores):
             return self._last(many, input_ids=input_ids, decoder_input_ids=ids[:, : first + many])
 
         return self.columns(self.written.expand(len(input_ids), -1), next_tokens)
+
+
+def _alike(row: Tensor, other: Tensor, most: int) -> int:
+    """How many tokens, no more than `most`, two rows begin with alike, (1, tokens) each."""
+    several = min(row.shape[1], other.shape[1], most)
+    return int((row[0, :several] == other[0, :several]).long().cumprod(0).sum())
 
 
 def scored(logits: Tensor, tokens: Sequence[int], kind: Kind) -> Tensor:

@@ -351,7 +351,16 @@ class Masking(Subject):
             return part.left(masks, row, mask, rows[row]).cpu()
 
         width = part.x.shape[1] if self._any_chunk and part.x.dim() > 1 else None
-        return part.replacement.batches(total, self.chunk, lengths, width)
+        found = part.replacement.batches(total, self.chunk, lengths, width)
+        if not getattr(self.model, "shares_beginnings", False) or not self._same_shapes:
+            return found
+        # Those that begin alike one after the other, as the features do from the first on.
+        mask = self._where(torch.arange(total), masks.shape[-2])[1]
+        alike = isinstance(masks, Tensor) and masks.dim() == 2
+        order = (
+            torch.from_numpy(np.lexsort(masks[mask].cpu().numpy().T[::-1])) if alike else torch.arange(total)
+        )  # type: ignore[index]
+        return (order[calls] for calls in found)
 
     def _hidden(self, masks: Tensor | Ordered, rows: Tensor, calls: Tensor, draw: Tensor | None) -> Inputs:
         row, mask = self._where(calls, masks.shape[-2])
