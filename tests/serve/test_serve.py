@@ -120,6 +120,7 @@ def test_a_sentence(served):
     tested = [message for message in said if message["event"] == "tested" and message["method"] == "lrp"]
     assert [message["done"] for message in tested][-1]
     assert [test["test"].split("(")[0] for test in tested[-1]["tests"]] == ["PixelFlipping", "DeletionRate"]
+    assert all(list(test["beside"]) == ["random", "uniform", "reversed"] for test in tested[-1]["tests"])
     assert len(tested[-1]["chart"]["curves"][0]["x"]) == 4
 
 
@@ -498,7 +499,7 @@ def test_cancel_stops_and_what_was_found_stays(bench):
     assert bench.run("document.querySelector('[role=alert]')") is None
     left = bench.run("[...document.querySelectorAll('.steps li')].map(e => e.textContent)")
     assert len(left) == 1  # what was finished is on the page
-    assert re.fullmatch(r"LIME\(samples=5000, chunk=1\) cancelled after \d+ of 5000 masked inputs", left[0])
+    assert re.fullmatch(r"LIME\(samples=5000, chunk=1\) cancelled after \d+ of 512 masked inputs", left[0])
 
 
 @needs_chromium

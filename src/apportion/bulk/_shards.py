@@ -28,6 +28,7 @@ from apportion.errors import InputError
 
 FOLDER, RECORD, MAPS, ERRORS = "shards", "shard.json", "maps.safetensors", "errors.jsonl"
 PRECISIONS = ("float16", "float32")
+TABLES = ("parquet", "jsonl")
 
 Map = dict[str, Tensor]
 

@@ -207,6 +207,8 @@ def open_run(folder: str | Path) -> Run:
 
     Raises InputError for a folder that holds no run, or one of a newer schema.
     """
+    if not isinstance(folder, str | Path):
+        raise InputError(f"folder is {folder!r:.200}; accepted: the folder of a run, by its path")
     folder = Path(folder)
     found = manifest.read(folder)
     if found is None:

@@ -18,6 +18,8 @@ from apportion.cli.lists import Json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from apportion.bulk.reading import Run
+
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `apportion bulk` wrote.")]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
 
@@ -185,18 +187,32 @@ def summary(
     folder: Folder,
     least: Annotated[int, typer.Option(min=1, help="Leave out words in fewer inputs.")] = 3,
     top: Annotated[int, typer.Option(min=1, help="Features to show of each class.")] = 10,
+    target: Annotated[str | None, typer.Option(help="Of a table: only this class.")] = None,
+    by: Annotated[str | None, typer.Option(help="Of a table: a column whose values are compared.")] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a table: the column with the right class, to compare right and wrong predictions."
+        ),
+    ] = None,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """What the explanations of a run have in common: words, columns, interactions, mean maps."""
+    """What the explanations of a run have in common: words, columns, interactions, mean maps. Of a table: how much each
+    column counts, with intervals; with --html also beeswarm, dependence and single rows."""
     with one_line_errors(quiet=as_json):
-        from apportion.bulk.pages import summary_page
+        from apportion.bulk.overviews import is_of_rows
         from apportion.bulk.reading import open_run
+
+        run = open_run(folder)
+        if target or by or truth or (is_of_rows(run) and not as_json):
+            _sum_up_rows(run, html, as_json, target, by, truth)
+            return
+        from apportion.bulk.pages import summary_page
         from apportion.bulk.summaries import summarise
         from apportion.core.files import write_whole
         from apportion.results.words import describe_left_over
 
-        run = open_run(folder)
         found = summarise(run, least)
         if html is not None:
             write_whole(html, summary_page(run, found, top).encode())
@@ -229,6 +245,40 @@ def summary(
             echo(f"{_inputs(run.failed)} failed")
         if html is not None:
             echo(f"wrote {html}")
+
+
+def _sum_up_rows(
+    run: Run, html: Path | None, as_json: bool, target: str | None, by: str | None, truth: str | None
+) -> None:
+    from apportion.bulk.overviews import overviews
+    from apportion.core.files import write_whole
+    from apportion.display import overview_page
+
+    found = overviews(run, target, by, truth)
+    if html is not None:
+        write_whole(html, overview_page(found).encode())
+    if as_json:
+        said = [
+            {
+                "class": one.target,
+                "rows": len(one),
+                "unit": one.unit,
+                "features": [asdict(column) for column in one.features],
+                "cohorts": {
+                    name: [asdict(column) for column in one.cohort(name)] for name in one.cohort_names
+                },
+                "differences": [asdict(difference) for difference in one.differences],
+            }
+            for one in found
+        ]
+        typer.echo(json.dumps(said))
+        return
+    for one in found:
+        echo(f"{one!r}\n")
+    if run.failed:
+        echo(f"{_inputs(run.failed)} failed")
+    if html is not None:
+        echo(f"wrote {html}")
 
 
 @runs.command()

@@ -225,6 +225,7 @@ def compare(
         with _status():
             from apportion.core.files import write_whole
             from apportion.pipeline.quick_tests import run_quick_tests, test_answers
+            from apportion.results.scores import tied
 
             if asked is not None:
                 from apportion.pipeline.answers import explain_prompt_by_each
@@ -238,7 +239,7 @@ def compare(
                 assert given is not None
                 ready, found, why = explain_by_each(_recognise(given), model, names, target, row)
                 explanations, name = [*found.values()], ready.classifier.name
-                scores = [run_quick_tests(ready, e) if tests else [] for e in explanations]
+                scores = run_quick_tests(ready, explanations) if tests else [[] for _ in explanations]
         warn_of_left_out(why)
         from apportion.display import page as report
         from apportion.display import terminal
@@ -251,7 +252,7 @@ def compare(
                 {**report.told(e), "tests": [s.to_dict() for s in of_it]}
                 for e, of_it in zip(explanations, scores, strict=True)
             ]
-            echo_json({"explanations": listed, "left_out": why})
+            echo_json({"explanations": listed, "left_out": why, "ties": tied(scores)})
             return
         console = make_console()
         console.print(terminal.compared(explanations, name))

@@ -20,7 +20,9 @@ def write_whole(path: Path, data: bytes) -> Path:
     """Write a file that is never seen half-written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        # File systems take names of up to 255 bytes.
+        name = path.name.encode("utf-8", "surrogateescape")[:240].decode("utf-8", "ignore")
+        partial = path.with_name(f".{name}.{uuid.uuid4().hex[:8]}")
         try:
             with partial.open("xb") as file:
                 file.write(data)
@@ -31,13 +33,15 @@ def write_whole(path: Path, data: bytes) -> Path:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    except ValueError as error:  # a zero byte in a name
+        raise InputError(f"cannot write {str(path)!r}: {error}") from None
     return path
 
 
 def written(text: str, path: str | Path | None) -> str:
     """The text; also as a file if a path is given."""
     if path is not None:
-        write_whole(Path(path), text.encode())
+        write_whole(Path(path), text.encode(errors="replace"))  # halves of surrogate pairs are no UTF-8
     return text
 
 

@@ -113,6 +113,7 @@ def _card(member: Member, shown: View) -> Card:
         "target": explanation.label(index),
         "balance": explanation.account(index),
         "share": None if total is None else _share(float(total[index]), apportioned),
+        "unit": explanation.unit,
         "cost": str(explanation.cost),
         "warnings": list(explanation.warnings),
         "notes": {key: v for key, v in explanation.notes.items() if key not in NAMED},
@@ -160,13 +161,21 @@ def _view_as_data(shown: View) -> Shown:
         "width": width,
         "height": height,
         "legend": shown.legend,
+        "pixels_of": shown.pixels_of,
+        "size": shown.size or (width, height),
+        "frame": shown.frame,
     }
 
 
 def test_as_data(scores: Scores, index: int) -> TestScore:
     """What a test says of one sample."""
     value = float(scores.values[index])
-    return {"test": scores.test, "value": None if np.isnan(value) else value, "direction": scores.direction}
+    return {
+        "test": scores.test,
+        "value": None if np.isnan(value) else value,
+        "direction": scores.direction,
+        "beside": scores.notes.get("beside", {}),
+    }
 
 
 def chart(curves: Mapping[str, Mapping[str, list[float]]]) -> Chart:

@@ -19,11 +19,11 @@ from rich.text import Text
 
 from apportion.core.visible import visible
 from apportion.display.answers import answer, answer_of, in_one_line
-from apportion.display.views import AGAINST, FOR, HeatView, TextView, View, scale_of, view
+from apportion.display.views import AGAINST, FOR, NO_UNIT, HeatView, TextView, View, scale_of, view
 from apportion.results.explanation import Explanation
 from apportion.results.ledger import CAUSES, Ledger
 from apportion.results.result import Result, decision
-from apportion.results.scores import Scores
+from apportion.results.scores import Scores, say_tie, tied
 from apportion.results.words import describe_method, format_number, format_signed
 
 WIDEST = 64  # columns of a picture
@@ -55,6 +55,13 @@ def show(explanation: Result, console: Console, name: str, index: int = 0) -> No
     how = f"{describe_method(explanation.method)} · {explanation.cost}"
     chosen = explanation.notes.get("chosen")
     console.print(Text(visible(f"{how} · chosen: {chosen}" if chosen else how), style="dim"), soft_wrap=piped)
+
+
+def _in_what(explanation: Result, index: int) -> str:
+    """The unit of the values, and whose pixels name the regions."""
+    unit = f"values in {explanation.unit}" if explanation.unit else NO_UNIT
+    shown = view(explanation, index)
+    return f"{unit}; regions in pixels of {shown.pixels_of}" if isinstance(shown, HeatView) else unit
 
 
 @dataclass(frozen=True)
@@ -212,13 +219,22 @@ def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]]
         if len(explanation) > 1 and answer_of(explanation) is not None:
             assert isinstance(explanation, Explanation)
             lines = [answer(explanation)]
-        if scores:
-            said = [
-                f"{s.test.split('(')[0]} {format_number(s.mean, abs(s.mean))} ({s.direction})" for s in scores
-            ]
-            lines.append(Text(" · ".join(said), "dim"))
+        lines += [Text(_test_in_words(s), "dim") for s in scores]
         found += [Text(describe_method(explanation.method), "bold"), Padding(Group(*lines), (0, 0, 0, 2))]
-    return Visible(Group(*found))
+    many = sum(bool(scores) for scores in tests or ())
+    ties = [say_tie(test.split("(")[0], many) for test in tied(tests or ())]
+    return Visible(Group(*found, *(Text(f"note: {tie}", "yellow") for tie in ties)))
+
+
+def _test_in_words(scores: Scores) -> str:
+    """`DeletionRate 0.09 (lower is better; random 0.42, uniform 0.39, reversed 1.00)`."""
+    rows = [
+        f"{name} {'undefined' if value is None else format_number(value, abs(value))}"
+        for name, value in scores.notes.get("beside", {}).items()
+    ]
+    beside = f"; {', '.join(rows)}" if rows else ""
+    mean = format_number(scores.mean, abs(scores.mean)) if scores.n else "undefined"
+    return f"{scores.test.split('(')[0]} {mean} ({scores.direction}{beside})"
 
 
 def _style(colour: tuple[int, int, int]) -> Style:

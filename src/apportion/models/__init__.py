@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from apportion.core.classifier import Classifier
+    from apportion.domains.language import LanguageModel
 
 
 class Shipped(NamedTuple):
@@ -66,7 +69,13 @@ def load_classifier(name: str | Path) -> Classifier:
     return found
 
 
-def load(name: str | Path) -> Any:
+@overload
+def load(name: Literal["sentiment", "imagenet", "digits", "breast-cancer"]) -> Classifier[Tensor]: ...
+@overload
+def load(name: Literal["sentiment-transformer"]) -> Classifier[dict[str, Tensor]]: ...
+@overload
+def load(name: str | Path) -> Classifier | LanguageModel: ...
+def load(name: str | Path) -> Classifier | LanguageModel:
     """Load a classifier or a language model by name: one that ships, or the user's own.
 
     - `sentiment`, `imagenet`, `digits`, `breast-cancer`: these ship; `sentiment-transformer` too, but for

@@ -308,7 +308,7 @@ def _one_line(what: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
         place = ""

@@ -34,13 +34,12 @@ def why_unsuitable(ready: Prepared, names: Iterable[str]) -> dict[str, str]:
     none to a model that is asked elsewhere.
     """
     model = ready.classifier.model
-    found = {}
+    found, local = {}, not asks_elsewhere(model)
     for name in names:
         method = from_repr(name)
         if isinstance(method, ShapleyInteractions):
             continue  # it refuses no model, and what it imports takes seconds
-        local = not isinstance(model, nn.Module) and not asks_elsewhere(model)
-        granted = int(local or isinstance(method, AttentionWeights))
+        granted = int(local and (not isinstance(model, nn.Module) or isinstance(method, AttentionWeights)))
         calls = 0
 
         def report(*_: Any, most: int = granted) -> None:

@@ -8,17 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, cast
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from apportion.core import features as features_module
 from apportion.core.features import Features, ImageFeatures
 from apportion.core.files import read_tensors, write_tensors, written
 from apportion.core.from_call import for_samples
 from apportion.core.registry import is_listed, recorded
-from apportion.core.target import classes_of, probabilities
+from apportion.core.target import are_probabilities, classes_of, probabilities
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.core.visible import visible
 from apportion.errors import InputError, check
@@ -36,6 +37,9 @@ from apportion.results.words import (
 
 R = TypeVar("R", bound="Result")
 
+Total = TypeVar("Total", bound=Tensor | None, covariant=True, default=Tensor | None)
+"""What a method claims: a tensor where its values are to add up, None where they are not."""
+
 SCHEMA = 1
 
 _LEFT = "left over: "  # how the warning of a remainder begins
@@ -46,14 +50,14 @@ _TENSORS = ("total", "output", "target")
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class Result(Generic[Total]):
     """What a method found for a batch; `Explanation` and `Interactions` say what their `values` are."""
 
     kind: ClassVar[str]  # of its files
     called: ClassVar[str]
 
     values: Any
-    total: Tensor | None
+    total: Total
     output: Tensor
     target: Tensor | str
     method: Any
@@ -69,12 +73,12 @@ class Result:
         raise NotImplementedError
 
     @property
-    def remainder(self) -> Tensor | None:
+    def remainder(self) -> Total:
         """`total` minus the sum of the values of each sample; None where the method does not add up."""
         if self.total is None:
-            return None
+            return self.total
         apportioned = self.apportioned
-        return self.total.to(apportioned.dtype) - apportioned
+        return cast("Total", self.total.to(apportioned.dtype) - apportioned)
 
     @property
     def score(self) -> Tensor | None:
@@ -100,15 +104,31 @@ class Result:
         return torch.where(start.abs() <= 64 * eps * score.abs(), 0.0, start)
 
     @property
-    def left_over(self) -> Tensor | None:
+    def unit(self) -> str:
+        """The unit of the values: "logit", "probability", "log-odds", the "log-probability" of an answer, "units of the
+        score" where more is not known; empty where they are no parts of the score, as those of Grad-CAM."""
+        if self.total is None and not getattr(self.method, "in_score", False):
+            return ""
+        if "answer" in self.notes:
+            return str(self.notes["answer"]["score"])
+        if getattr(self.method, "link", None) == "logit":
+            return "log-odds"
+        if isinstance(self.target, str):
+            return "units of the score"
+        if are_probabilities(self.output):
+            return "probability"
+        return "logit" if self.labels and self.output.shape[1] > 1 else "units of the score"
+
+    @property
+    def left_over(self) -> Total:
         """|remainder| as a share of |total| for each sample, zero where it is no more than rounding; None where the
         method does not add up."""
         if self.total is None or (remainder := self.remainder) is None:
-            return None
+            return self.total
         total = self.total.to(remainder.dtype)
         eps = torch.finfo(self.total.dtype).eps if self.total.is_floating_point() else 0.0
         rounding = 64 * eps * torch.maximum(total.abs(), (total - remainder).abs())
-        return torch.where(remainder.abs() <= rounding, 0.0, remainder.abs() / total.abs())
+        return cast("Total", torch.where(remainder.abs() <= rounding, 0.0, remainder.abs() / total.abs()))
 
     def __len__(self) -> int:
         return self.output.shape[0]
@@ -296,7 +316,7 @@ class Result:
             features = tuple(features_module.from_json(d, tensors.get(f"picture.{i}")) for i, d in described)
         each = {key: tuple(header["notes"][key]) for key in header.get("each", ())}
         return cls(
-            total=tensors.get("total"),
+            total=tensors.get("total"),  # type: ignore[arg-type]
             output=tensors["output"],
             target=header["target"] if header["target"] is not None else tensors["target"],
             method=recorded(header["method"], header.get("listed", True)),

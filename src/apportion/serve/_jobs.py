@@ -26,7 +26,7 @@ from apportion.models import SHIPPED, load_classifier
 from apportion.names import INTERACTIONS, METHODS, PROTOTYPES
 from apportion.pipeline.given import Given
 from apportion.pipeline.prepared import Prepared, check_target, prepare
-from apportion.pipeline.quick_tests import TESTS, is_testable
+from apportion.pipeline.quick_tests import TESTS, Known, beside_references, is_testable
 from apportion.pipeline.suitable import asks_elsewhere, why_unsuitable
 from apportion.results.explanation import Explanation
 from apportion.serve import request
@@ -159,12 +159,12 @@ def explain(ask: Ask, models: Models, say: Say, cancelled: threading.Event) -> N
             say({"event": "error", "method": method, "message": _message(error, ask.model)})
             return None
 
-    ready = guarded(None, lambda: _prepare(ask, models))
+    ready, known = guarded(None, lambda: _prepare(ask, models)), Known()
     for name in ask.methods:
         if ready is None or cancelled.is_set():
             return
         say({"event": "start", "method": name})
-        guarded(name, partial(_explain_by_one, ready, name, ask, say))
+        guarded(name, partial(_explain_by_one, ready, name, ask, say, known))
 
 
 def _prepare(ask: Ask, models: Models) -> Prepared:
@@ -174,18 +174,18 @@ def _prepare(ask: Ask, models: Models) -> Prepared:
     return prepare(ask.recognised(), classifier)
 
 
-def _explain_by_one(ready: Prepared, name: str, ask: Ask, say: Say) -> None:
+def _explain_by_one(ready: Prepared, name: str, ask: Ask, say: Say, known: Known) -> None:
     explanation = ready.explain(from_repr(name), ask.target)
     (section,) = sections([explanation])
     section["cards"][0]["asked"] = name
     say({"event": "section", "method": name, "section": section})
     if ask.tests and is_testable(explanation, ready):
-        _test(ready, name, explanation, say)
+        _test(ready, name, explanation, say, known)
     elif ask.tests:
         say({"event": "tested", "method": name, "tests": [], "chart": None, "done": True})
 
 
-def _test(ready: Prepared, name: str, explanation: Explanation, say: Say) -> None:
+def _test(ready: Prepared, name: str, explanation: Explanation, say: Say, known: Known) -> None:
     """The curve grows on the page as its steps are run; the tests then find their answers there."""
     case = ready.case(explanation)
     order = case.order(explanation)
@@ -198,6 +198,7 @@ def _test(ready: Prepared, name: str, explanation: Explanation, say: Say) -> Non
             drawn[way] = {"share": curve.share[0].tolist(), "value": curve.read("probability")[0].tolist()}
         say({"event": "tested", "method": name, "tests": [], "chart": chart(drawn), "done": False})
     scores = [case.score(test, explanation) for test in TESTS]
+    scores = beside_references(case, explanation, scores, known)
     say(
         {
             "event": "tested",

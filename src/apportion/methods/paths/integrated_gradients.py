@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.from_call import with_call
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given, Inputs
 from apportion.core.settings import Told, checked, later
 from apportion.core.target import Neuron, Target
 from apportion.engines.substitution import Gradients, Score
@@ -85,6 +85,7 @@ class IntegratedGradients(Told):
     path: Literal["layer", "inputs"] = later("layer")
     multiply_by_inputs: bool = later(True)
     through: Neuron | None = later(None)
+    once: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_accuracy(self.nodes, self.max_nodes, self.tolerance, self.chunk)
@@ -105,16 +106,16 @@ class IntegratedGradients(Told):
     def __call__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: Given,
         target: Target = None,
         *,
         baseline: Inputs | float | str | None = None,
         mask: int | None = None,
         features: Sequence[Features] = (),
-    ) -> Explanation:
+    ) -> Explanation[Given, Tensor]:
         along = self.path == "inputs"
         via = self.at if along else self.through.layer if self.through is not None else ()
-        subject = Gradients(model, inputs, target, None if along else self.at, via=via or ())
+        subject = Gradients(model, inputs, target, None if along else self.at, via or (), self.once)
         score = subject.forward()
         made = with_call(self, subject.inputs, baseline=baseline)
         made, begins = known_baseline(made, subject, score, mask)
