@@ -130,7 +130,11 @@ def test_of_two_pictures_both_are_explained_or_the_one_that_is_not_held() -> Non
     assert [tuple(v.shape) for v in both.values] == [(2, 1, 6, 6)] * 2
     torch.testing.assert_close(both.apportioned.float(), both.total, rtol=1e-4, atol=1e-5)
     for method in (ap.DeepLIFT(), ap.Occlusion(), ap.GradCAM(layer="tower.0")):
-        single = method(lambda x: model(x, other.repeat(len(x) // 2, 1, 1, 1)), one) if not isinstance(method, ap.GradCAM) else None
+        single = (
+            method(lambda x: model(x, other.repeat(len(x) // 2, 1, 1, 1)), one)
+            if not isinstance(method, ap.GradCAM)
+            else None
+        )
         asked = method(model, (one, ap.held(other)))
         values = asked.values[0] if isinstance(asked.values, tuple) else asked.values
         assert values.shape == (2, 1, 6, 6)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apportion.display.answers import answer_of, rows_of
-from apportion.display.pictures.explanations import INK, MUTED, _shorten, colours
+from apportion.display.pictures.style import INK, MUTED, colours, shorten
 from apportion.results.explanation import Explanation
 from apportion.results.words import describe_method, format_signed
 
@@ -41,17 +41,17 @@ def draw_answer(explanation: Explanation) -> Figure:
     ax = figure.add_subplot()
     scale = float(np.abs(shown).max()) or 1.0
     ax.imshow(shown, cmap=colours(), vmin=-scale, vmax=scale, aspect="auto")
-    ax.set_xticks(range(parts), [_shorten(row.name, 14) for row in rows], rotation=40, ha="left")
+    ax.set_xticks(range(parts), [shorten(row.name, 14) for row in rows], rotation=40, ha="left")
     ax.xaxis.tick_top()
-    ax.set_yticks(range(many), [_shorten(label, 48) for label in labels])
+    ax.set_yticks(range(many), [shorten(label, 48) for label in labels])
     ax.tick_params(length=0, labelsize=9, colors=INK)
     ax.spines[:].set_visible(False)
     if shown.size <= NUMBERS:
         for (i, j), value in np.ndenumerate(shown):
             ax.text(j, i, format_signed(float(value), scale), ha="center", va="center", fontsize=7, color=INK)
-    answer = _shorten("".join(noted["pieces"]), 60)
+    answer = shorten("".join(noted["pieces"]), 60)
     figure.suptitle(
-        f"{answer} · {noted['score']} by {_shorten(describe_method(explanation.method), 50)}",
+        f"{answer} · {noted['score']} by {shorten(describe_method(explanation.method), 50)}",
         x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK,
     )  # fmt: skip
     left = (

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from apportion.core.files import write_whole
 from apportion.display.answers import answer_of
+from apportion.display.pictures.style import INK, MUTED, colours, shorten, unit_colour
 from apportion.display.views import AGAINST, FOR, BarsView, HeatView, Piece, TextView, View, view
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BARS = 15
-INK, MUTED = "#1b1d22", "#5c6370"
 TYPE, SMALLEST, LINE = 14.0, 4.0, 2.2  # points, and the height of a row of words in type sizes
 LONGEST = 40  # letters of one word that are drawn
+ACCOUNT_LINE = 0.16  # inches
 FAINT = 0.05  # share of the largest value below which a word's value is not written
 
 
@@ -71,26 +72,35 @@ def png(explanation: Result, path: str | Path, index: int = 0) -> Path:
         from apportion.display.pictures.panels import draw_panels
 
         figure = draw_panels(explanation.notes["panels"])
+        _entitle(figure, explanation, index)
     else:
         figure = _draw_beside_photo(explanation, index)
-    figure.suptitle(_title(explanation, index), x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
-    figure.supxlabel(explanation.account(index).replace("; ", "\n"), x=0.02, ha="left", fontsize=9, color=INK)
     return _write_png(figure, path)
+
+
+def _entitle(figure: Figure, explanation: Result, index: int) -> None:
+    """Write the title and, below, the balance."""
+    figure.suptitle(_title(explanation, index), x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
+    account = explanation.account(index).replace("; ", "\n")
+    # A figure has room for one line; what is drawn keeps its own.
+    figure.set_figheight(figure.get_figheight() + ACCOUNT_LINE * account.count("\n"))
+    figure.supxlabel(account, x=0.02, ha="left", fontsize=9, color=INK)
 
 
 def _draw_beside_photo(explanation: Result, index: int) -> Figure:
     shown = view(explanation, index)
     figure = _figure(shown)
+    _entitle(figure, explanation, index)  # first, since words are laid into what is left
     if isinstance(shown, HeatView) and shown.photo is not None:
         left, ax = figure.subplots(1, 2)
         left.imshow(shown.photo)
-        left.set_title(_shorten(shown.note, 60), fontsize=8, color=MUTED, loc="left")
+        left.set_title(shorten(shown.note, 60), fontsize=8, color=MUTED, loc="left")
         _remove_axes(left)
     else:
         ax = figure.add_subplot()
     plot(explanation, index, ax)
     if isinstance(shown, HeatView):
-        ax.set_title(_shorten(shown.legend, 90), fontsize=8, color=MUTED, loc="left")
+        ax.set_title(shorten(shown.legend, 90), fontsize=8, color=MUTED, loc="left")
     return figure
 
 
@@ -140,14 +150,6 @@ def _heat(shown: HeatView, ax: Axes, unit: str) -> None:
     bar.set_label(unit, fontsize=8, color=MUTED, labelpad=-6)
 
 
-def colours() -> Any:
-    """From blue over white to orange: against, nothing, for."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    stops = [_unit(colour) for colour in (AGAINST, (255, 255, 255), FOR)]
-    return LinearSegmentedColormap.from_list("apportion", stops)
-
-
 def _words(shown: TextView, ax: Axes) -> None:
     """Words in rows, each on its colour with its value beneath, in the largest type that fits."""
     _remove_axes(ax)
@@ -166,11 +168,11 @@ def _words(shown: TextView, ax: Axes) -> None:
         strength = abs(piece.value or 0) / shown.scale
         middle = 1 - (row + 0.35) * LINE * size / high
         where: Any = {"transform": ax.transAxes, "ha": "center", "va": "center", "in_layout": False}
-        ground = (*_unit(FOR if (piece.value or 0) >= 0 else AGAINST), 0.75 * strength)
+        ground = (*unit_colour(FOR if (piece.value or 0) >= 0 else AGAINST), 0.75 * strength)
         ax.text(
             (x + width / 2) / wide,
             middle,
-            _shorten(piece.text, LONGEST),
+            shorten(piece.text, LONGEST),
             color=INK,
             fontsize=size * (0.65 if piece.special else 1),
             bbox={"boxstyle": "round,pad=0.15", "linewidth": 0, "facecolor": ground},
@@ -189,7 +191,7 @@ def _lay(shown: TextView, wide: float, size: float) -> tuple[list[tuple[Piece, f
         if piece.value is None and piece.text.isspace():
             x, row = (0.0, row + 1) if "\n" in piece.text and x else (x + (0.25 * size if x else 0), row)
             continue
-        width = _width(_shorten(piece.text, LONGEST), size * (0.65 if piece.special else 1)) + 0.4 * size
+        width = _width(shorten(piece.text, LONGEST), size * (0.65 if piece.special else 1)) + 0.4 * size
         if piece.value is not None and abs(piece.value) >= FAINT * shown.scale:
             width = max(width, _width(format_signed(piece.value, shown.scale), size / 2) + 0.3 * size)
         if x and x + width > wide:
@@ -227,14 +229,10 @@ def _no_glyph_warnings() -> Iterator[None]:
         yield
 
 
-def _unit(colour: tuple[int, int, int]) -> tuple[float, ...]:
-    return tuple(channel / 255 for channel in colour)
-
-
 def _bars(shown: BarsView, ax: Axes, unit: str) -> None:
     rows = shown.top(BARS)[::-1]
-    names, values = [_shorten(name, 40) for name, _ in rows], [value for _, value in rows]
-    colours = [_unit(FOR if value >= 0 else AGAINST) for value in values]
+    names, values = [shorten(name, 40) for name, _ in rows], [value for _, value in rows]
+    colours = [unit_colour(FOR if value >= 0 else AGAINST) for value in values]
     ax.barh(range(len(rows)), values, color=colours, height=0.7)
     ax.set_yticks(range(len(rows)), [name.replace("$", r"\$") for name in names], fontsize=9)
     ax.axvline(0, color=INK, linewidth=0.8)
@@ -276,20 +274,13 @@ def _remove_axes(ax: Axes) -> None:
 def _title(explanation: Result, index: int) -> str:
     noted, target = answer_of(explanation), explanation.label(index)
     if noted is not None:  # its classes are parts of the answer, of which none is decided for
-        return f"{noted['score']} of “{_shorten(target, 60)}” · {_shorten(describe_method(explanation.method), 60)}"
+        return f"{noted['score']} of “{shorten(target, 60)}” · {shorten(describe_method(explanation.method), 60)}"
     made = decision(explanation, index)
     chance = "" if made.probability is None else f" {made.probability:.1%}"
-    explained = "" if target == made.label else f" of “{_shorten(target, 40)}”"
-    decided = f"{_shorten(made.label, 40)}{chance}"
+    explained = "" if target == made.label else f" of “{shorten(target, 40)}”"
+    decided = f"{shorten(made.label, 40)}{chance}"
     room = max(16, 76 - len(decided) - len(explained))  # letters that fit into the width of a picture
-    return f"{decided} · {_shorten(describe_method(explanation.method), min(60, room))}{explained}"
-
-
-def _shorten(text: str, most: int) -> str:
-    """One line of at most so many characters, that mathtext leaves alone."""
-    flat = " ".join(text.split())
-    flat = flat if len(flat) <= most else flat[: most - 1] + "…"
-    return flat.replace("$", r"\$")
+    return f"{decided} · {shorten(describe_method(explanation.method), min(60, room))}{explained}"
 
 
 def ledger_bars(ledger: Ledger, ax: Any = None, k: int = 12) -> Any:

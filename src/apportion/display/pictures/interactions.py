@@ -17,7 +17,7 @@ from matplotlib.path import Path
 from torch import Tensor
 
 from apportion.core.features import TextFeatures
-from apportion.display.pictures.explanations import colours
+from apportion.display.pictures.style import colours
 from apportion.errors import InputError, did_you_mean
 from apportion.results.interactions import Interactions
 from apportion.results.words import format_number, format_signed

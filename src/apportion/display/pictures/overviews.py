@@ -14,7 +14,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from apportion.display.pictures.explanations import INK, MUTED, _shorten, _unit
+from apportion.display.pictures.style import INK, MUTED, shorten, unit_colour
 from apportion.display.views import AGAINST, FOR, view
 from apportion.errors import InputError
 from apportion.results.interactions import Interactions
@@ -65,7 +65,7 @@ def bars(of: Overview, ax: Axes | None = None) -> Axes:
     _names(ax, names)
     ax.set_xlim(0, 1.12 * max(max(line[1], line[3]) for line in lines) or 1.0)
     ax.set_xlabel(f"mean |value| ({of.unit}), with its 95 % interval", color=MUTED, fontsize=9)
-    _title(ax, _shorten(of.title, 90))
+    _title(ax, shorten(of.title, 90))
     return ax
 
 
@@ -102,7 +102,7 @@ def beeswarm(of: Overview, ax: Axes | None = None) -> Axes:
     ax.set_xlabel(f"value ({of.unit}){grey}", color=MUTED, fontsize=9)
     if coloured:
         _scale(ax, "what stands in the column", "small", "large")
-    _title(ax, _shorten(of.title, 90))
+    _title(ax, shorten(of.title, 90))
     return ax
 
 
@@ -132,7 +132,7 @@ def dependence(
             x[here] += 0.8 * jitter((values[here] - values.min()) / span)
         ax.set_yticks([])
         ax.set_xticks(
-            range(len(order)), [_shorten(name, NAME) for name in order], rotation=30, ha="right", fontsize=8
+            range(len(order)), [shorten(name, NAME) for name in order], rotation=30, ha="right", fontsize=8
         )
         if len(set(cells)) > len(order):
             _note(ax, f"{len(set(cells)) - len(order)} rarer values are not drawn")
@@ -143,13 +143,13 @@ def dependence(
     other = None if named is None else of.of(named)
     _paint(ax, x[kept], values[kept], None if other is None else _only(other, kept), named)
     ax.axhline(0, color=INK, linewidth=0.8, zorder=1)
-    ax.set_xlabel(_shorten(column, 60), color=INK, fontsize=9)
-    ax.set_ylabel(f"value of {_shorten(column, NAME)} ({of.unit})", color=MUTED, fontsize=9)
+    ax.set_xlabel(shorten(column, 60), color=INK, fontsize=9)
+    ax.set_ylabel(f"value of {shorten(column, NAME)} ({of.unit})", color=MUTED, fontsize=9)
     ax.yaxis.set_major_locator(_ticks())
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(colors=INK, labelsize=8)
-    said = f"partner: {_shorten(named, NAME)} ({why})" if named is not None else f"no partner: {why}"
-    _title(ax, _shorten(of.title, 90) if partner is not None else f"{_shorten(of.title, 90)}\n{said}")
+    said = f"partner: {shorten(named, NAME)} ({why})" if named is not None else f"no partner: {why}"
+    _title(ax, shorten(of.title, 90) if partner is not None else f"{shorten(of.title, 90)}\n{said}")
     return ax
 
 
@@ -189,8 +189,8 @@ def side_by_side(of: Overview, ax: Axes | None = None) -> Axes:
         color=MUTED,
         fontsize=8.5,
     )
-    ax.legend(frameon=False, fontsize=8, loc="lower right", title=_shorten(of.by, NAME), title_fontsize=8)
-    _title(ax, _shorten(of.title, 90))
+    ax.legend(frameon=False, fontsize=8, loc="lower right", title=shorten(of.by, NAME), title_fontsize=8)
+    _title(ax, shorten(of.title, 90))
     return ax
 
 
@@ -203,7 +203,7 @@ def waterfall(of: Result, index: int = 0, ax: Axes | None = None) -> Axes:
     edges = [at]
     for place, (name, value) in zip(places, steps, strict=True):
         left = name == "left over"
-        colour: Any = "none" if left else _unit(FOR if value >= 0 else AGAINST)
+        colour: Any = "none" if left else unit_colour(FOR if value >= 0 else AGAINST)
         ax.barh([place], [value], left=at, height=0.62, color=colour, **(_HATCHED if left else {}))
         ax.plot(
             [at, at], [place - 1.31 if place > 1 else place - 1, place + 0.31], color=MUTED, linewidth=0.7
@@ -224,8 +224,8 @@ def waterfall(of: Result, index: int = 0, ax: Axes | None = None) -> Axes:
     _names(ax, [begin[0], *(name for name, _ in steps), end[0]])
     ax.set_ylim(last + 0.6, -0.6)
     ax.set_xlim(min(edges) - 0.06 * span, max(edges) + 0.16 * span)
-    ax.set_xlabel(f"score of {_shorten(of.label(index), 40)}", color=MUTED, fontsize=9)
-    _title(ax, f"{describe_method(of.method).partition('(')[0]} of {_shorten(of.label(index), 40)}")
+    ax.set_xlabel(f"score of {shorten(of.label(index), 40)}", color=MUTED, fontsize=9)
+    _title(ax, f"{describe_method(of.method).partition('(')[0]} of {shorten(of.label(index), 40)}")
     return ax
 
 
@@ -310,11 +310,11 @@ def _paint(
         common = sorted(set(cells), key=lambda cell: -cells.count(cell))
         for i, cell in enumerate([*common[:5], None] if len(common) > 6 else common):
             here = np.array([c == cell if cell is not None else c not in common[:5] for c in cells])
-            label = _shorten("others" if cell is None else cell, NAME)
+            label = shorten("others" if cell is None else cell, NAME)
             colour = GREY if cell is None else COHORT[i % len(COHORT)]
             ax.scatter(x[here], y[here], s=size, color=colour, linewidths=0, alpha=0.8, label=label, zorder=2)
         ax.legend(
-            frameon=False, fontsize=8, title=_shorten(name or "", NAME), title_fontsize=8, markerscale=1.5
+            frameon=False, fontsize=8, title=shorten(name or "", NAME), title_fontsize=8, markerscale=1.5
         )
         return
     shares = None if cells is None else shares_of(cells)
@@ -338,7 +338,7 @@ def _scale(ax: Axes, name: str, low: str, high: str) -> None:
     colours = ScalarMappable(Normalize(0, 1), LinearSegmentedColormap.from_list("cells", CELLS))
     bar = ax.figure.colorbar(colours, ax=ax, fraction=0.022, pad=0.02, aspect=38, ticks=[0, 1])
     bar.ax.set_yticklabels([low, high], fontsize=8)
-    bar.set_label(_shorten(name, NAME), fontsize=8, color=MUTED, labelpad=-8)
+    bar.set_label(shorten(name, NAME), fontsize=8, color=MUTED, labelpad=-8)
     bar.outline.set_visible(False)
 
 
@@ -349,7 +349,7 @@ def _axes(ax: Axes | None, wide: float, lines: float) -> Axes:
 
 
 def _names(ax: Axes, names: list[str]) -> None:
-    ax.set_yticks(range(len(names)), [_shorten(name, NAME) for name in names], fontsize=9)
+    ax.set_yticks(range(len(names)), [shorten(name, NAME) for name in names], fontsize=9)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", left=False, colors=INK)

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.core.files import write_whole
-from apportion.display.pictures.explanations import INK, MUTED, fade_photo
+from apportion.display.pictures.explanations import fade_photo
+from apportion.display.pictures.style import INK, MUTED
 from apportion.display.views import AGAINST, FOR, HeatView, scale_of, view
 from apportion.errors import InputError
 from apportion.results.explanation import Explanation
