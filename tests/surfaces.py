@@ -143,13 +143,25 @@ def rows() -> Sheet:
 
 def means() -> Sheet:
     """Two classes, in one of which there is nothing to show."""
-    found: list[Means] = [{"what": "feature", "rows": [("<b>", -0.5, 2), ("a", 0.25, 1)]}]
+    found: list[Means] = [{"what": "feature", "rows": [("<b>", -0.5, 2, 0.5), ("a", 0.25, 1, 0.25)]}]
     articles: list[Article] = [
         {"title": "cat", "detail": "2 inputs", "groups": [], "means": found},
         {"title": "dog", "alike": True, "groups": [], "means": [{"what": "pair", "rows": []}]},
     ]
-    chapters: list[Chapter] = [{"title": "all", "about": "of two", "articles": articles}]
-    return {"kind": "sheet", "title": "Means", "key": True, "layout": "cards", "chapters": chapters}
+    chapters: list[Chapter] = [
+        {
+            "title": "all",
+            "about": "of two",
+            "alike": True,
+            "spectrum": [0.0, 0.25, 1.0],
+            "articles": articles,
+        },
+        {"title": "none", "articles": []},
+    ]
+    return {
+        "kind": "sheet", "title": "Means", "key": True, "layout": "cards", "chapters": chapters,
+        "settings": "LRP(composite=None)", "folded": True,
+    }  # fmt: skip
 
 
 def overview() -> Overview:

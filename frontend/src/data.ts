@@ -16,7 +16,9 @@ export type Bars = {
   values: number[];
 };
 
-/** `cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels. */
+/** `cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels. Places are
+ * told in the pixels of `pixels_of`, of which there are `size` (across, down); `frame` is left, top, right and bottom
+ * of the picture in these. */
 export type Heat = {
   kind: "heat";
   rows: number;
@@ -26,6 +28,9 @@ export type Heat = {
   width: number;
   height: number;
   legend: string;
+  pixels_of: string;
+  size: [number, number];
+  frame: Box;
 };
 
 /** Features with a matrix of interactions: `values[i][j]` is half of what the pair contributes, none where it was not
@@ -121,7 +126,8 @@ export type Panel = {
   source: TrainingPicture;
 };
 
-/** What one method says of one input; `asked` is how it was asked for in the workbench. */
+/** What one method says of one input; `asked` is how it was asked for in the workbench. `unit` is that of the values,
+ * empty where they have none. */
 export type Card = {
   method: string;
   asked?: string;
@@ -129,6 +135,7 @@ export type Card = {
   target: string;
   balance: string;
   share: number | null;
+  unit: string;
   cost: string;
   warnings: string[];
   notes: Record<string, unknown>;
@@ -173,10 +180,10 @@ export type Group = {
   figures: Figure[];
 };
 
-/** Name, mean and number of inputs of features or of pairs of them (`what`). */
+/** Name, mean, number of inputs and mean size, by which they are sorted, of features or of pairs of them (`what`). */
 export type Means = {
   what: string;
-  rows: [string, number, number][];
+  rows: [string, number, number, number][];
 };
 
 /** A prototype, a cluster, a class; `alike` marks what is suspicious. */
@@ -189,10 +196,13 @@ export type Article = {
   means?: Means[];
 };
 
-/** Articles, perhaps under a title. */
+/** Articles, perhaps under a title. `spectrum` are numbers from 0 up, drawn small; `alike` marks what is suspicious.
+ * */
 export type Chapter = {
   title?: string;
   about?: string;
+  alike?: boolean;
+  spectrum?: number[];
   articles: Article[];
 };
 
@@ -218,7 +228,8 @@ export type Study = {
   versions: Record<string, string>;
 };
 
-/** Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand. */
+/** Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand;
+ * `settings` are folded; `folded` are chapters that are opened one by one. */
 export type Sheet = {
   kind: "sheet";
   title: string;
@@ -226,6 +237,8 @@ export type Sheet = {
   key?: boolean;
   layout: Layout;
   chapters: Chapter[];
+  settings?: string;
+  folded?: boolean;
   end?: string;
   versions?: Record<string, string>;
 };

@@ -110,13 +110,14 @@ export function CardView({ card, section, look, scale }: { card: Card; section: 
       {card.panels.length > 0 && section.photo
         ? <><PanelsView card={card} photo={section.photo} /><details><summary>All prototypes</summary>{shown}</details></>
         : shown}
+      <p class="quiet unit">{card.unit ? `values in ${card.unit}` : "values have no unit: only their sizes beside each other say something"}</p>
       <p class="balance">{card.balance}</p>
       {card.share !== null && <div class="share" aria-hidden="true"><i style={{ width: `${100 * card.share}%` }} /></div>}
       {card.warnings.map((warning) => <p class="warning" key={warning}><b>Warning.</b> {warning}</p>)}
       <Tests card={card} />
       {card.shown.kind === "heat" && card.top.length > 0 && (
         <details>
-          <summary>Largest regions</summary>
+          <summary>Largest regions, in pixels of {card.shown.pixels_of}</summary>
           <table class="top"><tbody>
             {card.top.map(([name, value]) => (
               <tr key={name}><th scope="row">{name}</th><td class={value >= 0 ? "n for" : "n against"}>{signed(value, most)}</td></tr>

@@ -113,6 +113,7 @@ def _card(member: Member, shown: View) -> Card:
         "target": explanation.label(index),
         "balance": explanation.account(index),
         "share": None if total is None else _share(float(total[index]), apportioned),
+        "unit": explanation.unit,
         "cost": str(explanation.cost),
         "warnings": list(explanation.warnings),
         "notes": {key: v for key, v in explanation.notes.items() if key not in NAMED},
@@ -160,6 +161,9 @@ def _view_as_data(shown: View) -> Shown:
         "width": width,
         "height": height,
         "legend": shown.legend,
+        "pixels_of": shown.pixels_of,
+        "size": shown.size or (width, height),
+        "frame": shown.frame,
     }
 
 

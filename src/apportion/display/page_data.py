@@ -28,7 +28,9 @@ class Bars(TypedDict):
 
 
 class Heat(TypedDict):
-    """`cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels."""
+    """`cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels. Places are
+    told in the pixels of `pixels_of`, of which there are `size` (across, down); `frame` is left, top, right and bottom
+    of the picture in these."""
 
     kind: Literal["heat"]
     rows: int
@@ -38,6 +40,9 @@ class Heat(TypedDict):
     width: int
     height: int
     legend: str
+    pixels_of: str
+    size: tuple[int, int]
+    frame: tuple[float, float, float, float]
 
 
 class Pairs(TypedDict):
@@ -153,7 +158,8 @@ Panel.__doc__ = """What in the picture looks like what in a training picture."""
 
 
 class Card(TypedDict):
-    """What one method says of one input; `asked` is how it was asked for in the workbench."""
+    """What one method says of one input; `asked` is how it was asked for in the workbench. `unit` is that of the
+    values, empty where they have none."""
 
     method: str
     asked: NotRequired[str]
@@ -161,6 +167,7 @@ class Card(TypedDict):
     target: str
     balance: str
     share: float | None
+    unit: str
     cost: str
     warnings: list[str]
     notes: dict[str, Any]
@@ -213,10 +220,11 @@ class Group(TypedDict):
 
 
 class Means(TypedDict):
-    """Name, mean and number of inputs of features or of pairs of them (`what`)."""
+    """Name, mean, number of inputs and mean size, by which they are sorted, of features or of pairs of them
+    (`what`)."""
 
     what: str
-    rows: list[tuple[str, float, int]]
+    rows: list[tuple[str, float, int, float]]
 
 
 class Article(TypedDict):
@@ -231,10 +239,13 @@ class Article(TypedDict):
 
 
 class Chapter(TypedDict):
-    """Articles, perhaps under a title."""
+    """Articles, perhaps under a title. `spectrum` are numbers from 0 up, drawn small; `alike` marks what is
+    suspicious."""
 
     title: NotRequired[str]
     about: NotRequired[str]
+    alike: NotRequired[bool]
+    spectrum: NotRequired[list[float]]
     articles: list[Article]
 
 
@@ -266,7 +277,8 @@ class Study(TypedDict):
 
 
 class Sheet(TypedDict):
-    """Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand."""
+    """Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand;
+    `settings` are folded; `folded` are chapters that are opened one by one."""
 
     kind: Literal["sheet"]
     title: str
@@ -274,6 +286,8 @@ class Sheet(TypedDict):
     key: NotRequired[bool]
     layout: Layout
     chapters: list[Chapter]
+    settings: NotRequired[str]
+    folded: NotRequired[bool]
     end: NotRequired[str]
     versions: NotRequired[dict[str, str]]
 

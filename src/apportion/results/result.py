@@ -19,7 +19,7 @@ from apportion.core.features import Features, ImageFeatures
 from apportion.core.files import read_tensors, write_tensors, written
 from apportion.core.from_call import for_samples
 from apportion.core.registry import is_listed, recorded
-from apportion.core.target import classes_of, probabilities
+from apportion.core.target import are_probabilities, classes_of, probabilities
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.core.visible import visible
 from apportion.errors import InputError, check
@@ -102,6 +102,22 @@ class Result(Generic[Total]):
         start = score - self.total.to(score)
         eps = torch.finfo(self.total.dtype).eps if self.total.is_floating_point() else 0.0
         return torch.where(start.abs() <= 64 * eps * score.abs(), 0.0, start)
+
+    @property
+    def unit(self) -> str:
+        """The unit of the values: "logit", "probability", "log-odds", the "log-probability" of an answer, "units of the
+        score" where more is not known; empty where they are no parts of the score, as those of Grad-CAM."""
+        if self.total is None and not getattr(self.method, "in_score", False):
+            return ""
+        if "answer" in self.notes:
+            return str(self.notes["answer"]["score"])
+        if getattr(self.method, "link", None) == "logit":
+            return "log-odds"
+        if isinstance(self.target, str):
+            return "units of the score"
+        if are_probabilities(self.output):
+            return "probability"
+        return "logit" if self.labels and self.output.shape[1] > 1 else "units of the score"
 
     @property
     def left_over(self) -> Total:
@@ -289,11 +305,16 @@ class Result(Generic[Total]):
         raise NotImplementedError
 
     @classmethod
+    def _check_file(cls, header: Any, tensors: dict[str, Tensor]) -> None:
+        raise NotImplementedError
+
+    @classmethod
     def _own_unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
     @classmethod
     def _unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Self:
+        cls._check_file(header, tensors)
         features = None
         if header["features"] is not None:
             described = enumerate(header["features"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, overload
+from typing import Any, ClassVar, Generic, overload
 
 import numpy as np
 from torch import Tensor
@@ -36,6 +36,9 @@ class Hiding(Told, Generic[Total]):
         chunk (int, default None, rows): Rows that run at once; None: by the size of the model.
         mask (int, default None): Id of the mask token, which the call may give; None: 0.
     """
+
+    in_score: ClassVar[bool] = True
+    """Values are differences or means of scores, so they have the unit of the score even where they do not add up."""
 
     replacement: Replacement | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
