@@ -35,7 +35,7 @@ def _part(of: Overview) -> OverviewPart:
     sure = {(d.column, d.cohort) for d in of.differences if d.corrected < SURE}
     if len(of.cohort_names) == 2:
         sure |= {(column, of.cohort_names[1]) for column, _ in sure}
-    drawn = [of.explanations[i] for i in rows]
+    drawn = [explanation[place] for explanation, place in (of.samples[i] for i in rows)]
     return {
         "title": of.title,
         "unit": of.unit,

@@ -76,7 +76,7 @@ class Overview:
     cohorts: tuple[str, ...] | None = None
     cohort_names: tuple[str, ...] = ()
     by: str = ""
-    explanations: tuple[Explanation, ...] = ()
+    samples: tuple[tuple[Explanation, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.values)
@@ -271,7 +271,8 @@ class Overview:
 
     def waterfall(self, row: int = 0, ax: Any = None) -> Any:
         """Draw how one row gets from the start to its score."""
-        return self.explanations[row].waterfall(ax=ax)
+        explanation, place = self.samples[row]
+        return explanation.waterfall(place, ax)
 
     def to_html(self, path: str | Path | None = None) -> str:
         """One self-contained HTML page with all of these; also written to `path` if given."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from apportion.core.features import TabularFeatures
@@ -18,7 +19,6 @@ from apportion.results.explanation import Explanation, feature_sums
 from apportion.results.interactions import Interactions
 from apportion.results.overview import Overview
 from apportion.results.partners import Cells
-from apportion.results.result import Result
 from apportion.results.words import describe_method
 
 
@@ -46,7 +46,7 @@ def summary(
     >>> [(one.name, round(one.size, 2)) for one in ap.summary(e).features]
     [('age', 3.0), ('mass', 1.33)]
     """
-    found = _singles(explanations)
+    found = _samples(explanations)
     if by is not None and truth is not None:
         raise InputError("by and truth are both given; accepted: one of them makes the cohorts")
     for name, given in (("by", None if isinstance(by, str) else by), ("truth", truth)):
@@ -61,24 +61,24 @@ def summary(
     cells = (
         None if any(row[0] is None for row in rows) else tuple(row[0] for row in rows if row[0] is not None)
     )
-    totals = [e.total for e in one]
-    known = [t for t in totals if t is not None]
+    (first, place), adds_up = one[0], all(e.total is not None for e, _ in one)
+    left = {id(e): _left_over(e) for e, _ in one} if adds_up else {}
     made = Overview(
         columns=columns,
         values=values,
-        target=one[0].label(),
+        target=first.label(place),
         unit=_unit(one),
-        method=describe_method(one[0].method).partition("(")[0],
+        method=describe_method(first.method).partition("(")[0],
         cells=cells,
-        total=np.array([float(t[0]) for t in known]) if len(known) == len(totals) else None,
-        remainder=np.array([_left_over(e) for e in one]) if len(known) == len(totals) else None,
-        explanations=tuple(one),
+        total=np.array([float(e.total[i]) for e, i in one if e.total is not None]) if adds_up else None,
+        remainder=np.array([left[id(e)][i] for e, i in one]) if adds_up else None,
+        samples=tuple(one),
     )
     if by is None and truth is None:
         return made
     order: tuple[str, ...]
     if truth is not None:
-        cohorts = ["right" if _is_right(found[i], truth[i]) else "wrong" for i in kept]
+        cohorts = ["right" if _is_right(*found[i], truth[i]) else "wrong" for i in kept]
         order, said = (
             tuple(name for name in ("right", "wrong") if name in cohorts),
             "right and wrong predictions",
@@ -96,16 +96,20 @@ def _as_cells(given: Sequence[Any]) -> Cells:
     return np.array(given, np.float64) if numbers else tuple(map(str, given))
 
 
-def _singles(given: Any) -> list[Explanation]:
-    """Explanations of one sample each."""
+One = tuple[Explanation, int]
+"""A sample: the explanation that it is in, and its number there."""
+
+
+def _samples(given: Any) -> list[One]:
+    """All samples of what was given."""
     if isinstance(given, Interactions):
         raise InputError(
             "these are interactions; accepted: explanations (of interactions: dependence(interactions=…))"
         )
     if isinstance(given, Explanation):
-        return [given[i] for i in range(len(given))]
+        return [(given, i) for i in range(len(given))]
     if callable(explanation := getattr(given, "explanation", None)):  # a run
-        return [explanation(i) for i in range(len(given))]
+        return [(explanation(i), 0) for i in range(len(given))]
     parts = (
         list(given)
         if isinstance(given, Iterable) and not isinstance(given, str | Tensor | np.ndarray)
@@ -115,14 +119,15 @@ def _singles(given: Any) -> list[Explanation]:
     if wrong is not None or not parts:
         came = "an empty list" if not parts else type(wrong).__name__
         raise InputError(f"explanations is {came}; accepted: an Explanation, a list of them, or a run")
-    return [part[i] for part in parts for i in range(len(part))]
+    return [(part, i) for part in parts for i in range(len(part))]
 
 
-def _of_target(found: Sequence[Explanation], target: str | int | None) -> list[int]:
+def _of_target(found: Sequence[One], target: str | int | None) -> list[int]:
     """Which explanations are of the target; of one class all."""
     if not found:
         raise InputError("there are no explanations to sum up; accepted: at least one")
-    many = Counter(e.label() for e in found)
+    labels = [e.label(i) for e, i in found]
+    many = Counter(labels)
     said = ", ".join(f"{name} ({number})" for name, number in many.most_common(5))
     if target is None:
         if len(many) > 1:
@@ -132,26 +137,26 @@ def _of_target(found: Sequence[Explanation], target: str | int | None) -> list[i
                 f"accepted: of one class, as explain(…, target={first!r}), or target={first!r} here to keep those of it"
             )
         return list(range(len(found)))
-    name = found[0].class_name(target) if isinstance(target, int) else target
+    name = found[0][0].class_name(target) if isinstance(target, int) else target
     if name not in many:
         raise InputError(f"target is {target!r}, but the explanations are of: {said}")
-    return [i for i, e in enumerate(found) if e.label() == name]
+    return [i for i, label in enumerate(labels) if label == name]
 
 
 def _rows(
-    found: Sequence[Explanation],
+    found: Sequence[One],
 ) -> tuple[tuple[str, ...], list[tuple[tuple[str, ...] | None, list[float]]]]:
     """The columns, and the cells (None where they are not known) and values of each row."""
     rows: list[tuple[tuple[str, ...] | None, list[float]]] = []
     columns: tuple[str, ...] | None = None
-    for e in found:
-        parts = e.parts(0)
+    for e, i in found:
+        parts = e.parts(i)
         _, values, features = parts[0]
         if isinstance(features, TabularFeatures) and len(parts) == 1:
             names: tuple[str, ...] = features.columns
             rows.append((features.cells, feature_sums(features, values).tolist()))
         elif features is None and len(parts) == 1 and values.dim() == 1:
-            names, _ = e.relevance(0)
+            names, _ = e.relevance(i)
             rows.append((None, values.tolist()))
         else:
             raise InputError(
@@ -166,33 +171,36 @@ def _rows(
     return columns, rows
 
 
-def _unit(found: Sequence[Result]) -> str:
-    first = found[0]
+def _unit(found: Sequence[One]) -> str:
+    first = found[0][0]
     if (
         isinstance(called := first.notes.get("scores"), str) and called
     ):  # of trees, where it is not what the model returns
         return called
     if getattr(first.method, "link", None) == "logit":
         return "log-odds"
-    if not isinstance(first.target, str) and all(are_probabilities(e.output) for e in found):
+    if not isinstance(first.target, str) and all(
+        are_probabilities(e.output) for e in {id(e): e for e, _ in found}.values()
+    ):
         return "probability"
     return "units of the score"
 
 
-def _left_over(one: Explanation) -> float:
-    """The remainder, zero where it is no more than rounding."""
-    if one.remainder is None or one.left_over is None or not float(one.left_over[0]):
-        return 0.0
-    return float(one.remainder[0])
+def _left_over(one: Explanation) -> list[float]:
+    """The remainder of each sample, zero where it is no more than rounding."""
+    assert one.remainder is not None
+    assert one.left_over is not None
+    found: list[float] = torch.where(one.left_over == 0, 0.0, one.remainder).tolist()
+    return found
 
 
-def _is_right(one: Explanation, truth: Any) -> bool:
+def _is_right(one: Explanation, place: int, truth: Any) -> bool:
     classes = one.output.shape[1]
     if classes < 2:
         raise InputError(
             "truth is of classes, but the model has one score; accepted: by=, a value for each explanation"
         )
-    number = int(one.output[0].argmax())
+    number = int(one.output[place].argmax())
     names = [one.class_name(i) for i in range(classes)]
     text = str(truth).strip()
     if text in names:
