@@ -1,13 +1,16 @@
-"""Draw the pictures of the documentation: `python docs/make_pictures.py`."""
+"""Draw the pictures of the documentation: `python docs/make_pictures.py [SMOLLM2]`, with the folder of the language
+model for the first one."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import skimage.data
 import torch
 from matplotlib.figure import Figure
+from sklearn.datasets import load_breast_cancer
 
 import apportion as ap
 from apportion.methods.propagation.composites import COMPOSITES, Composite
@@ -48,13 +51,13 @@ def digit_under_every_composite() -> None:
         ax.imshow(values.numpy(), cmap="PuOr_r", vmin=-limit, vmax=limit)
         total, left = float(e.total[0]), float(e.remainder[0])
         ax.set_title(
-            f"{name}\n{total:.1f} = {total - left:.1f} {'+' if left >= 0 else '−'} {abs(left):.1f}",
+            f"{name}\nexplained {total - left:.1f} of {total:.1f}",
             fontsize=9,
         )
         label = e.label()
     for ax in axes[len(composites) + 1 :]:
         ax.axis("off")
-    figure.suptitle(f"Why {label}? Total = apportioned + remainder, under each composite", fontsize=11)
+    figure.suptitle(f"Why {label}? How much is explained under each composite", fontsize=11)
     figure.savefig(IMAGES / "digit-composites.png", dpi=110)
 
 
@@ -73,9 +76,36 @@ def cat_by_three_methods() -> None:
         e = ap.explain(imagenet, skimage.data.chelsea(), method)
         e.plot(ax=ax)
         ax.set_title(name, fontsize=10)
-        ax.set_xlabel(e.balance().replace("= ", "=\n"), fontsize=8)
+        ax.set_xlabel(e.balance().replace(": ", ":\n"), fontsize=8)
     axes[0].set_title(f"{e.label()}, score {float(e.total[0]):.2f}", fontsize=10)
     figure.savefig(IMAGES / "cat.png", dpi=110)
+
+
+def four_answers(language_model: Path) -> None:
+    """A photo, a sentence, a row and an answer of a language model, each by the default."""
+    rows = load_breast_cancer()
+    explained = {
+        "A photo: {}": ap.explain(ap.load("imagenet"), skimage.data.chelsea()),
+        "A sentence: {}": ap.explain(ap.load("sentiment"), "The plot is thin, but the acting is superb."),
+        "A row of a table: {}": ap.explain(ap.load("breast-cancer"), rows.data[19].tolist()),
+        "A language model's next word: {}": ap.explain(
+            ap.load(str(language_model)), "The capital of France is", answer=" Paris"
+        ),
+    }
+    figure = Figure(figsize=(11, 6.2))
+    places = [
+        (0.01, 0.07, 0.36, 0.64),
+        (0.01, 0.84, 0.47, 0.1),
+        (0.64, 0.12, 0.34, 0.59),
+        (0.53, 0.84, 0.45, 0.1),
+    ]
+    for place, (title, e) in zip(places, explained.items(), strict=True):
+        ax = figure.add_axes(place)
+        e.plot(ax=ax)
+        ax.tick_params(labelsize=8)
+        ax.set_title(title.format(e.label().strip()), fontsize=10, fontweight="bold", loc="left")
+        ax.set_xlabel(e.account().replace("; ", "\n"), fontsize=8, loc="left", color="black")
+    figure.savefig(IMAGES / "four.png", dpi=110)
 
 
 def where_relevance_went() -> None:
@@ -133,6 +163,8 @@ def gradient_and_root() -> None:
 
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
+    if len(sys.argv) > 1:
+        four_answers(Path(sys.argv[1]))
     cat_by_three_methods()
     digit_under_every_composite()
     where_relevance_went()

@@ -19,6 +19,8 @@ from apportion.display.sheet import figure, paint_heat
 from apportion.results.cost import Cost
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
+from apportion.results.overview import Overview
+from apportion.results.summing import summary
 
 ATTACK = "<script>alert(1)</script>"
 HOSTILE = f'" onload="x {ATTACK} </script><!-- \u2028'
@@ -160,3 +162,17 @@ def means() -> Sheet:
         "kind": "sheet", "title": "Means", "key": True, "layout": "cards", "chapters": chapters,
         "settings": "LRP(composite=None)", "folded": True,
     }  # fmt: skip
+
+
+def overview() -> Overview:
+    """Three rows of a column of numbers, one of which is missing, and one of texts, in two cohorts."""
+    cells = ("1", ATTACK), ("missing", HOSTILE), ("2.5", "x")
+    found = [
+        row(
+            values=torch.tensor([[1.0 - i, 0.5 * i]]),
+            features=(TabularFeatures(("age", HOSTILE), cell, (0, 1)),),
+            notes={"input": HOSTILE},
+        )
+        for i, cell in enumerate(cells)
+    ]
+    return summary(found, by=["a", HOSTILE, "a"])

@@ -260,6 +260,7 @@ export type AnswerRow = {
   score: number;
   balance: string;
   before: number[];
+  tests: TestScore[];
 };
 
 /** What one method says of an answer. */
@@ -285,12 +286,65 @@ export type Answer = {
   versions: Record<string, string>;
 };
 
+/** The mean of |value| of a column over rows, with its interval. */
+export type ColumnMean = {
+  size: number;
+  low: number;
+  high: number;
+};
+
+/** A column over all rows: its mean |value|; `values` of the rows that are drawn; `cells`, what stands there
+ * (numbers, none where one is missing, or texts), and `shares`, where each stands between the small and the large
+ * ones, 0 to 1; its `partner`, if it has one, and how that was found. */
+export type OverviewColumn = {
+  name: string;
+  mean: ColumnMean;
+  values: number[];
+  cells: (number | null)[] | string[] | null;
+  shares: (number | null)[] | null;
+  partner: string | null;
+  why: string;
+};
+
+/** The means of the columns over the rows of a cohort; `sure` are those that surely differ from the other rows. */
+export type Cohort = {
+  name: string;
+  rows: number;
+  means: ColumnMean[];
+  sure: boolean[];
+};
+
+/** Explanations of rows for one class. `columns` come largest first; `starts`, `scores` and `left_over` are of the
+ * rows that are drawn (none where they are not known), `rows` their names; `left` is the mean |remainder|. */
+export type OverviewPart = {
+  title: string;
+  unit: string;
+  told: string;
+  drawn: string;
+  columns: OverviewColumn[];
+  left: number | null;
+  rows: string[];
+  starts: (number | null)[];
+  scores: (number | null)[];
+  left_over: (number | null)[];
+  by: string;
+  cohorts: Cohort[];
+};
+
+/** Explanations of rows summed up, a part for each class. */
+export type Overview = {
+  kind: "overview";
+  title: string;
+  parts: OverviewPart[];
+  versions: Record<string, string>;
+};
+
 /** The page of `apportion serve`, which asks for everything else. */
 export type Workbench = {
   kind: "workbench";
 };
 
-export type Page = Report | Study | Sheet | Answer | Workbench;
+export type Page = Report | Study | Sheet | Answer | Overview | Workbench;
 
 /** A column of a table with a value for it; numbers have no categories. */
 export type Column = {

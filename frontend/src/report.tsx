@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { ChartView } from "./chart";
 import { largest, number, scaleOf, signed } from "./numbers";
-import type { Card, Report, Section } from "./data";
+import type { Card, Report, Section, TestScore } from "./data";
 import type { Look } from "./numbers";
 import { PanelsView } from "./panels";
 import { Bar, ShownView } from "./shown";
@@ -75,7 +75,7 @@ export function SectionView({ section, look, tools, stale }: { section: Section;
       <Ties cards={section.cards} />
       <div class="cards">
         {section.cards.map((card) => (
-          <CardView key={card.repr} card={card} section={section} look={look} scale={look.shared ? shared(card) : scaleOf(card.shown)} />
+          <CardView key={`${card.repr} ${card.target}`} card={card} section={section} look={look} scale={look.shared ? shared(card) : scaleOf(card.shown)} />
         ))}
       </div>
     </section>
@@ -141,29 +141,33 @@ export function CardView({ card, section, look, scale }: { card: Card; section: 
 
 function Tests({ card }: { card: Card }) {
   if (!card.tests.length && !card.chart) return null;
-  const beside = Object.keys(card.tests[0]?.beside ?? {});
-  const cell = (value: number | null | undefined) => (value === null || value === undefined ? "–" : number(value, Math.abs(value)));
   return (
     <div class="tests">
-      {card.tests.length > 0 && (
-        <table class="scores">
-          <caption>Tests of this explanation{beside.length > 0 && ", beside maps that know nothing of it"}</caption>
-          {beside.length > 0 && <thead><tr>{["this", ...beside].map((name) => <th key={name} scope="col" class="n">{name}</th>)}</tr></thead>}
-          <tbody>
-            {card.tests.map(({ test, value, direction, beside: others }) => (
-              <>
-                <tr><th scope="row" colSpan={1 + beside.length} title={test}>{test.split("(")[0]} <span class="quiet">{direction}</span></th></tr>
-                <tr>
-                  <td class="n"><b>{cell(value)}</b></td>
-                  {beside.map((name) => <td key={name} class="n quiet">{cell(others[name])}</td>)}
-                </tr>
-              </>
-            ))}
-          </tbody>
-        </table>
-      )}
+      <TestScores tests={card.tests} />
       {card.chart && <ChartView chart={card.chart} />}
     </div>
+  );
+}
+
+export function TestScores({ tests }: { tests: TestScore[] }) {
+  const beside = Object.keys(tests[0]?.beside ?? {});
+  const cell = (value: number | null | undefined) => (value === null || value === undefined ? "–" : number(value, Math.abs(value)));
+  return tests.length === 0 ? null : (
+    <table class="scores">
+      <caption>Tests of this explanation{beside.length > 0 && ", beside maps that know nothing of it"}</caption>
+      {beside.length > 0 && <thead><tr>{["this", ...beside].map((name) => <th key={name} scope="col" class="n">{name}</th>)}</tr></thead>}
+      <tbody>
+        {tests.map(({ test, value, direction, beside: others }) => (
+          <>
+            <tr><th scope="row" colSpan={1 + beside.length} title={test}>{test.split("(")[0]} <span class="quiet">{direction}</span></th></tr>
+            <tr>
+              <td class="n"><b>{cell(value)}</b></td>
+              {beside.map((name) => <td key={name} class="n quiet">{cell(others[name])}</td>)}
+            </tr>
+          </>
+        ))}
+      </tbody>
+    </table>
   );
 }
 

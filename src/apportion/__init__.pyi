@@ -103,6 +103,7 @@ from .methods.propagation.rules import Layer as Layer
 from .methods.propagation.rules import Proportional as Proportional
 from .methods.propagation.rules import WSquare as WSquare
 from .methods.propagation.rules import Zero as Zero
+from .methods.trees.pairs import TreeInteractions as TreeInteractions
 from .methods.trees.treeshap import TreeSHAP as TreeSHAP
 from .models import load as load
 from .models.bag_of_words.classifier import BagOfWords as BagOfWords

@@ -44,6 +44,7 @@ INTERACTIONS = {
 PARTS_OF_ONE_KIND = {
     "kerneldecomposition": "models.bag_of_words.kernel_decomposition:KernelDecomposition",
     "treeshap": "methods.trees.treeshap:TreeSHAP",
+    "treeinteractions": "methods.trees.pairs:TreeInteractions",
 }
 
 PROTOTYPES = {

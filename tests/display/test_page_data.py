@@ -19,7 +19,7 @@ from apportion.results.scores import Scores
 from apportion.serve import messages
 from apportion.serve._jobs import Models, classes, explain
 from apportion.serve.request import Ask, Given
-from surfaces import answer, data_of, means, over_prototypes, pairs, picture, row, rows, words
+from surfaces import answer, data_of, means, over_prototypes, overview, pairs, picture, row, rows, words
 from typed import fits
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +80,7 @@ def test_all_that_a_page_gets_is_typed_and_all_that_is_typed_is_sent(study: str)
         sheet.sheet_page(rows()),
         sheet.sheet_page(means()),
         page([answer()]),
+        overview().to_html(),
         study,
     ):
         fits(data_of(text), page_data.Page, seen)

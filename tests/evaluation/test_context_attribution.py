@@ -12,6 +12,7 @@ from torch import Tensor
 
 import apportion as ap
 import small_language_models as small
+from apportion.evaluation.case import Case
 from apportion.evaluation.measures.linear_datamodeling import ablations, first_alike
 
 PROMPT, ANSWER = "The capital of France is", " Paris . The"
@@ -159,3 +160,15 @@ def test_methods_are_compared_on_questions_beside_references(lm: ap.LanguageMode
             assert table.scores[row][name].values.tolist() == pytest.approx(alone, abs=1e-9)
     with pytest.raises(ap.InputError, match="accepted for a language model: what its `question` gives"):
         ap.compare(lm, PROMPT, ["kernelshap"], tests)
+
+
+@pytest.mark.parametrize("test", [ap.LDS(samples=16), ap.Infidelity(samples=16)])
+def test_what_is_the_same_for_every_map_is_run_once(test: Any, lm: ap.LanguageModel) -> None:
+    case = Case(lm, asked(lm))
+    explained = ap.explain(lm, asked(lm), "occlusion")
+    first = case.score(test, explained)
+    ran = case.passes
+    again = case.score(test, explained)
+    assert case.passes == ran
+    assert torch.equal(first.values, again.values)
+    assert again.cost.forwards == 0 < first.cost.forwards

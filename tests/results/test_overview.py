@@ -40,7 +40,7 @@ def test_means_and_intervals_are_those_of_the_values() -> None:
         assert (one.size, one.low, one.high) == pytest.approx((sizes[:, j].mean(), low[j], high[j]), abs=1e-9)
         assert one.mean == pytest.approx(np.asarray(e)[:, j].mean(), abs=1e-9)
     assert [one.name for one in s.features] == ["age", "mass", "noise"]
-    assert s.told == "left over: mean |remainder| 0.00 (0 % of the mean |total|)"
+    assert s.told == "nothing left over"
 
 
 def test_explanations_of_a_batch_of_a_list_and_of_a_run_are_summed_up_alike(tmp_path) -> None:
@@ -112,6 +112,13 @@ def test_right_and_wrong_are_by_name_and_by_number() -> None:
     assert ap.summary(e, truth=["class 0", "class 0", "class 0"]).cohorts == ("right", "wrong", "right")
 
 
+def test_a_cohort_of_all_is_shown_and_not_compared() -> None:
+    s = ap.summary(explained(9), by=["x"] * 9)
+    assert s.differences == ()
+    assert "cohorts by the given values: x (9); all in one, nothing to compare" in repr(s)
+    s.side_by_side()
+
+
 def test_explanations_of_several_classes_are_not_mixed() -> None:
     x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0]])
     e = ap.explain(lambda x: x, x, "kernelshap", target="all", feature_names=["a", "b"])
@@ -126,7 +133,6 @@ def test_explanations_of_several_classes_are_not_mixed() -> None:
     [
         ({"by": "agee"}, "no column 'agee'; nearest: age"),
         ({"by": ["x"]}, "by has 1 values for 9"),
-        ({"by": ["x"] * 9}, "in one cohort, 'x'"),
         ({"truth": [0] * 9}, "the model has one score"),
         ({"target": "cat"}, "target is 'cat', but the explanations are of: score"),
         ({"by": ["x"] * 9, "truth": [0] * 9}, "both given"),

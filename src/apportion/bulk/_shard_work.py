@@ -69,11 +69,22 @@ def load_model(model: Any, device: str | None) -> Any:
     return classifier
 
 
+def check_device(device: Any) -> None:
+    """Raise InputError for what is no device; None is the usual one."""
+    try:
+        if device is not None:
+            torch.device(device)
+    except (RuntimeError, TypeError):
+        raise InputError(
+            f"device is {device!r:.200}; accepted: one of PyTorch's, such as 'cpu' or 'cuda:0'"
+        ) from None
+
+
 def run_shard(job: Job, model: Any, shard: int) -> Done:
     """Make a shard unless it is there. Raises InputError for the first failure of a strict run, and for a
     folder that cannot be written to."""
     run = job.manifest.fingerprint
-    if (there := shards.find_finished(job.folder, shard, run)) is not None:
+    if (there := shards.find_finished(job.folder, shard, run, whole=True)) is not None:
         return there
     rows: dict[int, tuple[dict[str, Any], Map]] = {}
     errors: dict[int, dict[str, Any]] = {}
@@ -162,7 +173,8 @@ def explain_batch(
     if weight is not None:
         inputs = map_tensors(inputs, lambda t: t.to(weight.device))
     if not isinstance(model, Classifier):
-        return explain(model, inputs, method, target)
+        found: Explanation | Interactions = explain(model, inputs, method, target)
+        return found
     features = [sample.features for sample in batch if sample.features is not None]
     return explain_encoded(model, inputs, features if len(features) == len(batch) else (), method, target)
 

@@ -15,14 +15,14 @@ from apportion.bulk._folders import Files
 from apportion.bulk._manifest import Manifest
 from apportion.bulk._meter import Meter, interruptible
 from apportion.bulk._probing import settle_by_trial
-from apportion.bulk._shard_work import Job, load_model
-from apportion.bulk._shards import PRECISIONS
+from apportion.bulk._shard_work import Job, check_device, load_model
+from apportion.bulk._shards import PRECISIONS, TABLES
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.core.classifier import Classifier
 from apportion.core.fingerprints import fingerprint, model_fingerprint
-from apportion.core.registry import made_of
+from apportion.core.registry import made_method
 from apportion.core.target import class_indices, is_class_number
-from apportion.errors import InputError, check_whole
+from apportion.errors import InputError, check, check_whole
 from apportion.methods.explain import class_number
 
 if TYPE_CHECKING:
@@ -101,10 +101,20 @@ def explain_dataset(
 
     if engine not in ("local", "ray"):
         raise InputError(f"engine is {engine!r}; accepted: local, ray")
+    check_whole(0, shard_index=shard_index)
+    check_whole(1, num_shards=num_shards)
     if not 0 <= shard_index < num_shards:
         raise InputError(f"shard_index is {shard_index} of {num_shards}; accepted: 0 to {num_shards - 1}")
     counts = {"batch": batch, "shard": shard, "workers": workers, "pool": pool}
     check_whole(1, **{name: value for name, value in counts.items() if value is not None})
+    if not isinstance(out, str | Path):
+        raise InputError(f"out is {out!r:.200}; accepted: a folder, by its path")
+    if table not in (None, *TABLES):
+        raise InputError(f"table is {table!r:.200}; accepted: {', '.join(TABLES)}")
+    switches = {"channels": channels, "strict": strict, "progress": progress}
+    for name, value in switches.items():
+        check(name, value, lambda v: isinstance(v, bool), "True or False")
+    check_device(device)
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}; accepted: {', '.join(PRECISIONS)}")
     job, made = plan(
@@ -115,7 +125,9 @@ def explain_dataset(
     )  # fmt: skip
     mine = range(shard_index, job.manifest.shards, num_shards)
     run = job.manifest.fingerprint
-    there = {k: done for k in mine if (done := shards.find_finished(job.folder, k, run)) is not None}
+    there = {
+        k: done for k in mine if (done := shards.find_finished(job.folder, k, run, whole=True)) is not None
+    }
     todo = [k for k in mine if k not in there]
     total = sum(len(job.manifest.span(k)) for k in mine)
     meter = Meter(total, sum(done.rows + done.errors for done in there.values()), progress)
@@ -144,7 +156,7 @@ def explain_dataset(
 
 def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tuple[Job, Any]:
     """What is to be done, written into the folder or found there, and the model loaded for it."""
-    method = made_of(method)
+    method = made_method(method)
     made = load_model(model, asked["device"])
     classifier = made if isinstance(made, Classifier) else None
     domain = None if classifier is None else classifier.domain

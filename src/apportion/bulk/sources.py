@@ -160,9 +160,11 @@ def _sample(array: Any, index: int) -> Tensor:
 
 def _from_object(data: Any, choice: Choice) -> Source:
     if isinstance(data, Mapping):
-        sizes = {len(value) for value in data.values()}
-        if len(sizes) != 1:
-            raise InputError("data is a dict of tensors that differ in their first dimension")
+        sizes = {_rows_of(value) for value in data.values()}
+        if len(sizes) != 1 or min(sizes) < 0:
+            raise InputError(
+                "data is a dict of values that are not all of one length; accepted: tensors with a row for each input"
+            )
         columns = {key: torch.as_tensor(value) for key, value in data.items()}
         data = [{key: value[i] for key, value in columns.items()} for i in range(sizes.pop())]
     names = None
@@ -171,11 +173,21 @@ def _from_object(data: Any, choice: Choice) -> Source:
         data = data.to_dict("records") if is_frame(data) else data.tolist()
     if isinstance(data, np.ndarray):
         data = torch.from_numpy(data)
+    if isinstance(data, torch.Tensor) and not data.dim():
+        raise InputError(f"data is one number; accepted: {KINDS}")
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return Items(data, choice, names)
     if hasattr(data, "__iter__") and not isinstance(data, Iterator):
         return Items(Stream(data), choice)
     raise InputError(f"data is {type(data).__name__}; accepted: {KINDS}")
+
+
+def _rows_of(value: Any) -> int:
+    """How many rows these are, -1 for what has none."""
+    try:
+        return len(value)
+    except TypeError:
+        return -1
 
 
 @dataclass(frozen=True, eq=False)

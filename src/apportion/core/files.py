@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from apportion.core.schema import parsed
 from apportion.errors import InputError
 
 T = TypeVar("T")
@@ -20,7 +21,9 @@ def write_whole(path: Path, data: bytes) -> Path:
     """Write a file that is never seen half-written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+        # File systems take names of up to 255 bytes.
+        name = path.name.encode("utf-8", "surrogateescape")[:240].decode("utf-8", "ignore")
+        partial = path.with_name(f".{name}.{uuid.uuid4().hex[:8]}")
         try:
             with partial.open("xb") as file:
                 file.write(data)
@@ -31,13 +34,15 @@ def write_whole(path: Path, data: bytes) -> Path:
             partial.unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+    except ValueError as error:  # a zero byte in a name
+        raise InputError(f"cannot write {str(path)!r}: {error}") from None
     return path
 
 
 def written(text: str, path: str | Path | None) -> str:
     """The text; also as a file if a path is given."""
     if path is not None:
-        write_whole(Path(path), text.encode())
+        write_whole(Path(path), text.encode(errors="replace"))  # halves of surrogate pairs are no UTF-8
     return text
 
 
@@ -77,8 +82,13 @@ def read_tensors(
         raise InputError(f"no {what} file at {path}")
     try:
         metadata, tensors = stored(path)
-        header = json.loads(metadata[kind])
-        if header.get("schema", 0) > schema:
+        header = parsed(metadata[kind])
+        if not isinstance(header, dict):
+            raise ValueError("the header is no object")
+        number = header.get("schema")
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"schema: this is {number!r:.50}; accepted: a whole number from 1")
+        if number > schema:
             raise InputError(
                 f"{path} has schema {header['schema']}, newer than the {schema} that this version of "
                 "apportion reads; install a newer apportion"
@@ -86,5 +96,13 @@ def read_tensors(
         return rebuild(tensors, header)
     except InputError:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise InputError(f"{path} is not an apportion {what} ({error})") from error

@@ -25,6 +25,8 @@ class PerInput:
 
     @classmethod
     def of_given(cls, given: Mapping[Any, Any] | Sequence[Any]) -> PerInput:
+        if not given:
+            raise InputError(f"a setting for each input is {given!r}; accepted: one value for each, or None")
         if isinstance(given, Mapping):
             return cls(tuple(given), tuple(given.values()), True)
         return cls(tuple(range(len(given))), tuple(given), False)

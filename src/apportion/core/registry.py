@@ -92,6 +92,14 @@ def made_of(item: Any, kind: Kind = "method") -> Any:
     return from_repr(item, kind) if isinstance(item, str) else item
 
 
+def made_method(item: Any) -> Any:
+    """The same of what has to be a method."""
+    made = made_of(item)
+    if not callable(made):
+        raise InputError(f"method is {made!r:.200}; accepted: a method, its short name or its repr")
+    return made
+
+
 def description(name: str, made: Any, **more: Any) -> dict[str, Any]:
     """What a list says of a class that can be made without settings.
 

@@ -48,6 +48,7 @@ class Told:
     """
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if "__repr__" not in vars(cls):  # a dataclass writes its own where its class has none
             cls.__repr__ = Told.__repr__  # type: ignore[method-assign]
 

@@ -21,6 +21,7 @@ __all__ = [
     "frame_page",
     "ledger_bars",
     "overview",
+    "overview_page",
     "page_of",
     "paragraph",
     "plot",
@@ -35,6 +36,13 @@ def plot(result: Result, index: int = 0, ax: Any = None) -> Any:
     from apportion.results.interactions import Interactions
 
     return (interactions if isinstance(result, Interactions) else explanations).plot(result, index, ax)
+
+
+def overview_page(of: Any) -> str:
+    """One HTML page of an overview, or of several."""
+    from apportion.display import overviews
+
+    return overviews.overview_page(of if isinstance(of, list | tuple) else [of])
 
 
 def overview(picture: str, of: Any, ax: Any = None, **settings: Any) -> Any:

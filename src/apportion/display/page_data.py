@@ -311,6 +311,7 @@ class AnswerRow(TypedDict):
     score: float
     balance: str
     before: list[float]
+    tests: list[TestScore]
 
 
 class AnswerMap(TypedDict):
@@ -338,10 +339,68 @@ class Answer(TypedDict):
     versions: dict[str, str]
 
 
+class ColumnMean(TypedDict):
+    """The mean of |value| of a column over rows, with its interval."""
+
+    size: float
+    low: float
+    high: float
+
+
+class OverviewColumn(TypedDict):
+    """A column over all rows: its mean |value|; `values` of the rows that are drawn; `cells`, what stands there
+    (numbers, none where one is missing, or texts), and `shares`, where each stands between the small and the large
+    ones, 0 to 1; its `partner`, if it has one, and how that was found."""
+
+    name: str
+    mean: ColumnMean
+    values: list[float]
+    cells: list[float | None] | list[str] | None
+    shares: list[float | None] | None
+    partner: str | None
+    why: str
+
+
+class Cohort(TypedDict):
+    """The means of the columns over the rows of a cohort; `sure` are those that surely differ from the other rows."""
+
+    name: str
+    rows: int
+    means: list[ColumnMean]
+    sure: list[bool]
+
+
+class OverviewPart(TypedDict):
+    """Explanations of rows for one class. `columns` come largest first; `starts`, `scores` and `left_over` are of the
+    rows that are drawn (none where they are not known), `rows` their names; `left` is the mean |remainder|."""
+
+    title: str
+    unit: str
+    told: str
+    drawn: str
+    columns: list[OverviewColumn]
+    left: float | None
+    rows: list[str]
+    starts: list[float | None]
+    scores: list[float | None]
+    left_over: list[float | None]
+    by: str
+    cohorts: list[Cohort]
+
+
+class Overview(TypedDict):
+    """Explanations of rows summed up, a part for each class."""
+
+    kind: Literal["overview"]
+    title: str
+    parts: list[OverviewPart]
+    versions: dict[str, str]
+
+
 class Workbench(TypedDict):
     """The page of `apportion serve`, which asks for everything else."""
 
     kind: Literal["workbench"]
 
 
-Page = Report | Study | Sheet | Answer | Workbench
+Page = Report | Study | Sheet | Answer | Overview | Workbench

@@ -200,6 +200,12 @@ def absorbed(ledger: Ledger) -> Table:
     return table
 
 
+def compared(explanations: Sequence[Result], name: str) -> Text:
+    """What stands over a comparison: the decision, or the answer."""
+    noted = answer_of(explanations[0])
+    return heading(explanations[0], name) if noted is None else said(noted, name, explanations[0])
+
+
 def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]] | None = None) -> Visible:
     """Each method with its balance, its three largest values and, where it was tested, its scores."""
     found: list[RenderableType] = []
@@ -208,7 +214,11 @@ def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]]
         largest = [
             f"{' '.join(name.split()):.30} {format_signed(value, abs(top[0][1]))}" for name, value in top
         ]
-        lines = [Text(explanation.account()), Text(" · ".join(largest) or "every value is zero", "dim")]
+        lines: list[RenderableType] = [Text(explanation.account())]
+        lines.append(Text(" · ".join(largest) or "every value is zero", "dim"))
+        if len(explanation) > 1 and answer_of(explanation) is not None:
+            assert isinstance(explanation, Explanation)
+            lines = [answer(explanation)]
         lines += [Text(_test_in_words(s), "dim") for s in scores]
         found += [Text(describe_method(explanation.method), "bold"), Padding(Group(*lines), (0, 0, 0, 2))]
     many = sum(bool(scores) for scores in tests or ())

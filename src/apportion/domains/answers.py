@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from apportion.core.calling import module_named
 from apportion.core.private_torch import is_watched
 from apportion.errors import InputError, check
 
@@ -135,6 +136,13 @@ class AnswerScores(nn.Module):
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return self.columns(input_ids, self.next_tokens)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """A module by its name here, or by that in the language model itself."""
+        try:
+            return super().get_submodule(target)
+        except AttributeError:
+            return module_named(self.language_model, target)
 
     def for_goals(self, goals: Sequence[Goal]) -> AnswerScores:
         """The same model with these classes."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -36,6 +36,8 @@ from apportion.methods.explain import explain_answer
 from apportion.results.cost import Cost
 from apportion.results.explanation import Explanation
 from apportion.results.scores import Scores, refused_scores
+
+Made = TypeVar("Made")
 
 
 class Measured(NamedTuple):
@@ -101,6 +103,7 @@ class Case:
         self.forwards = self.backwards = 0.0
         self._maskings: dict[Any, Masking] = {}
         self._orders: dict[Any, tuple[Map, Order]] = {}
+        self._once: dict[Any, Any] = {}
 
     def masking(
         self, partition: Partition | Tensor | None = None, replacement: Replacement | None = None
@@ -146,6 +149,13 @@ class Case:
             order = Order(masking, relevance)
             self._orders[key] = (explanation, order)  # the map is kept, so that its id stays its own
         return self._orders[key][1]
+
+    def once(self, test: Any, run: Callable[[], Made]) -> Made:
+        """What a test runs that is the same for every map: it is run for the first one."""
+        if test not in self._once:
+            self._once[test] = run()
+        found: Made = self._once[test]
+        return found
 
     @property
     def passes(self) -> tuple[float, float]:

@@ -42,7 +42,10 @@ def values_of(explanation: Map, inputs: Inputs) -> dict[Any, Tensor]:
             raise InputError(f"the map has values for {key!r}, but the inputs are {names}")
         if not isinstance(value, Tensor | np.ndarray):
             raise InputError(f"the map holds {type(value).__name__}; accepted: an Explanation or tensors")
-        found[key] = _fit_shape(torch.as_tensor(value), asked[key])
+        value = torch.as_tensor(value)
+        if value.is_complex():
+            raise InputError(f"the map has type {value.dtype}; accepted: real numbers")
+        found[key] = _fit_shape(value, asked[key])
     if not found:
         raise InputError("the map holds no values")
     return found
@@ -62,7 +65,7 @@ def _items(tree: Any) -> dict[Any, Any]:
 def _fit_shape(value: Tensor, x: Tensor) -> Tensor:
     shape = tuple(value.shape)
     if not value.is_floating_point():
-        value = value.to(torch.get_default_dtype())
+        value = value.to(torch.float32)
     if value.dtype in (
         torch.half,
         torch.bfloat16,

@@ -6,17 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from inspect import signature
-from typing import Any
+from typing import Any, Literal, Protocol, overload
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from apportion.core.calling import Model
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, TabularFeatures
-from apportion.core.inputs import Inputs
-from apportion.core.registry import made_of
+from apportion.core.inputs import Given, Inputs, runs_once
+from apportion.core.registry import made_method
 from apportion.core.target import Target, is_class_number
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.domains.answers import Answer
@@ -30,12 +31,101 @@ from apportion.methods._texts_needed import check_budget, is_of_texts, remote_of
 from apportion.methods.auto import Auto
 from apportion.methods.hiding.base import Hiding
 from apportion.results.explanation import Explanation
-from apportion.results.result import joined
+from apportion.results.interactions import Interactions
+from apportion.results.result import Total, joined
 from apportion.results.words import WARN_FROM
 
 ALL = "all"  # the target that is every class
+Encoded = TypeVar("Encoded", bound=Inputs, default=Tensor)
+Claim = TypeVar("Claim", bound=Tensor | None, default=Tensor)
 
 
+class _Explains(Protocol[Total]):
+    def __call__(self, model: Any, inputs: Any, target: Any = None) -> Explanation[Any, Total]: ...
+
+
+class _Pairs(Protocol[Total]):
+    def __call__(self, model: Any, inputs: Any, target: Any = None) -> Interactions[Total]: ...
+
+
+AddsUp = Literal[
+    "auto", "ig", "lrp", "deeplift", "kernelshap", "lime", "treeshap", "taylor", "inputxgradient"
+]
+"""Methods that claim to add up, so that there is a remainder; of other names a type checker cannot say."""
+
+
+# A classifier or a language model encodes what it is given, a model takes tensors, and a function of texts, frames or
+# arrays anything; what a method claims is said by its type, or by its name.
+@overload
+def explain(
+    model: Classifier[Encoded] | LanguageModel,
+    inputs: Any,
+    method: _Explains[Claim] | AddsUp = "auto",
+    target: Target | str | Answer = None,
+    *,
+    warn_from: float = WARN_FROM,
+    **asked: Any,
+) -> Explanation[Encoded, Claim]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Given,
+    method: _Explains[Claim] | AddsUp = "auto",
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Given, Claim]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Any,
+    method: _Explains[Claim] | AddsUp = "auto",
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Tensor, Claim]: ...
+@overload
+def explain(
+    model: Classifier[Encoded] | LanguageModel,
+    inputs: Any,
+    method: str,
+    target: Target | str | Answer = None,
+    *,
+    warn_from: float = WARN_FROM,
+    **asked: Any,
+) -> Explanation[Encoded]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Given,
+    method: str,
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Given]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Any,
+    method: str,
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Tensor]: ...
+@overload
+def explain(
+    model: Model | Classifier | LanguageModel,
+    inputs: Any,
+    method: _Pairs[Claim],
+    target: Target | str | Answer = None,
+    *,
+    warn_from: float = WARN_FROM,
+    **asked: Any,
+) -> Interactions[Claim]: ...
 def explain(
     model: Model | Classifier | LanguageModel,
     inputs: Any,
@@ -45,7 +135,7 @@ def explain(
     warn_from: float = WARN_FROM,
     feature_names: Sequence[str] | None = None,
     **asked: Any,
-) -> Explanation:
+) -> Any:
     """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
 
     A sentence, or chat messages, may also go to a function of strings, a `Remote` or an estimator of scikit-learn as
@@ -75,7 +165,7 @@ def explain(
     >>> ap.explain(torch.nn.Linear(2, 2), torch.ones(1, 2), method="saliency").values.shape
     torch.Size([1, 2])
     """
-    method = made_of(method)
+    method = made_method(method)
     if isinstance(model, LanguageModel):
         question = inputs if isinstance(inputs, Question) else model.question(inputs, target=target, **asked)
         explained: Explanation = explain_answer(question, method).warn_from(warn_from)
@@ -90,10 +180,11 @@ def explain(
             raise InputError(
                 f"target is {target!r}, but only a Classifier has class names; accepted: a class index, or {ALL!r}"
             )
-        features = () if feature_names is None else _columns_named(inputs, feature_names)
-        if features or isinstance(target, str):
-            bare = Classifier(model, _no_encoding, labels=(), domain="tabular", name=type(model).__name__)
-            return explain_encoded(bare, inputs, features, method, target).warn_from(warn_from)
+        named = () if feature_names is None else _columns_named(inputs, feature_names)
+        if named or isinstance(target, str):
+            called: Any = model
+            bare = Classifier(called, _no_encoding, labels=(), domain="tabular", name=type(model).__name__)
+            return explain_encoded(bare, inputs, named, method, target).warn_from(warn_from)
         explanation: Explanation = method(model, inputs, target)
         return explanation.warn_from(warn_from)
     if feature_names is not None:
@@ -121,7 +212,7 @@ def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str
     >>> forecast(lambda texts: [0.5] * len(texts), "a slow but funny film", "occlusion")
     6
     """
-    model, method = read_as(model, inputs), made_of(method)
+    model, method = read_as(model, inputs), made_method(method)
     if not isinstance(model, Classifier) or not is_of_texts(model):
         raise InputError("only for functions of texts can be told what is asked; accepted: one, and a text")
     encoded, features = model.prepared(inputs)
@@ -131,11 +222,16 @@ def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str
 def explain_answer(question: Question, method: Any) -> Any:
     """One explanation with a sample for each thing that is explained of an answer.
 
-    A method that hides features runs all of them under the same masks; others run them in chunks of rows.
+    A method that hides features runs all of them under the same masks; others run them in chunks of rows, and those of
+    a long prompt `once`, where they can.
     """
     many = len(question.features)
     hides = isinstance(method, Hiding | Auto)
-    at_once = many if hides else max(1, _TOKENS_AT_ONCE // question.inputs.shape[1])
+    once = getattr(method, "once", None)
+    tokens = _TOKENS_AT_ONCE
+    if once is not None and runs_once(question.inputs, once):
+        tokens = _TOKENS_WITH_GRADIENTS
+    at_once = many if hides else max(1, tokens // question.inputs.shape[1])
     parts = []
     for begin in range(0, many, at_once):
         some = question.part(slice(begin, begin + at_once))
@@ -152,8 +248,8 @@ def explain_answer(question: Question, method: Any) -> Any:
     )
 
 
-# Rows times tokens of a chunk whose gradients are kept.
-_TOKENS_AT_ONCE = 512
+# Rows times tokens of a chunk: of which all activations are kept, and of which only the gradients are.
+_TOKENS_AT_ONCE, _TOKENS_WITH_GRADIENTS = 1 << 9, 1 << 14
 
 
 def explain_encoded(

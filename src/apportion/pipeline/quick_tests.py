@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
+from apportion.domains.language import Question
 from apportion.evaluation.case import Case
 from apportion.evaluation.measures.flipping import DeletionRate, PixelFlipping
+from apportion.evaluation.measures.linear_datamodeling import LDS
+from apportion.evaluation.measures.top_k_drop import TopKDrop
 from apportion.evaluation.reference_maps import references
 from apportion.pipeline.prepared import Prepared
 from apportion.results.explanation import Explanation
@@ -17,6 +20,7 @@ from apportion.results.scores import Scores
 
 # The curves of the first are drawn.
 TESTS = (PixelFlipping(order="symmetric"), DeletionRate())
+OF_ANSWERS = (TopKDrop(), LDS(samples=32))
 
 
 def is_testable(explanation: Result, ready: Prepared) -> TypeGuard[Explanation]:
@@ -43,8 +47,17 @@ def run_quick_tests(ready: Prepared, explanations: Sequence[Result]) -> list[lis
     return found
 
 
+def test_answers(question: Question, explanations: Sequence[Explanation]) -> list[list[Scores]]:
+    """The scores of each explanation of the answer to a question."""
+    case, known = Case(question.classifier, question), Known()
+    return [
+        beside_references(case, each, [case.score(test, each) for test in OF_ANSWERS], known, OF_ANSWERS)
+        for each in explanations
+    ]
+
+
 def beside_references(
-    case: Case, explanation: Explanation, scores: Sequence[Scores], known: Known
+    case: Case, explanation: Explanation, scores: Sequence[Scores], known: Known, tests: Sequence[Any] = TESTS
 ) -> list[Scores]:
     """The scores with those of the maps random, uniform and reversed in their notes, without which none can be read.
     `known` keeps those that are the same for all methods of an input."""
@@ -52,7 +65,7 @@ def beside_references(
         name: row for name, row in references(explanation).items() if name == "reversed" or name not in known
     }
     for name, row in rows.items():
-        known[name] = [_or_none(case.score(test, row).mean) for test in TESTS]
+        known[name] = [_or_none(case.score(test, row).mean) for test in tests]
     return [
         replace(s, notes={**s.notes, "beside": {name: values[i] for name, values in known.items()}})
         for i, s in enumerate(scores)

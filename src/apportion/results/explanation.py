@@ -8,23 +8,27 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from apportion.core.features import Features, ImageFeatures, TabularFeatures, TextFeatures
-from apportion.core.inputs import Values
+from apportion.core.inputs import Inputs, Values
 from apportion.core.trees import keyed, tensors_in
 from apportion.errors import InputError
 from apportion.results.display import display
 from apportion.results.ledger import Ledger
-from apportion.results.result import Result
+from apportion.results.result import Result, Total
+
+Form = TypeVar("Form", bound=Inputs, covariant=True, default=Values)
+"""The form of values: that of the inputs."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation(Result):
+class Explanation(Result[Total], Generic[Form, Total]):
     """A model's scores for a batch, apportioned to its inputs.
 
     `values` has the shape of the inputs (a tuple or dict of tensors likewise); `total` is the (batch,) amount
@@ -42,7 +46,7 @@ class Explanation(Result):
     kind: ClassVar[str] = "apportion"
     called: ClassVar[str] = "explanation"
 
-    values: Values
+    values: Form
     ledger: Ledger | None = field(default=None, kw_only=True)
 
     @property
@@ -106,16 +110,18 @@ class Explanation(Result):
         lines: dict[str, list[Any]] = {name: [] for name in ("sample", "target", "feature", "cell", "value")}
         for index in range(len(self)):
             for name, values, feature in self.parts(index):
-                table = isinstance(feature, TabularFeatures)
-                if table or isinstance(feature, TextFeatures):
-                    names: Sequence[str] = feature.columns if table else feature.names
-                    values = feature_sums(feature, values)
+                cells: Sequence[str] | None = None
+                if isinstance(feature, TabularFeatures):
+                    names: Sequence[str] = feature.columns
+                    cells, values = feature.cells, feature_sums(feature, values)
+                elif isinstance(feature, TextFeatures):
+                    names, values = feature.names, feature_sums(feature, values)
                 else:
                     names = [entry_name(name, values.shape, i) for i in range(values.numel())]
                 lines["sample"] += [index] * len(names)
                 lines["target"] += [self.label(index)] * len(names)
                 lines["feature"] += names
-                lines["cell"] += feature.cells if table else [None] * len(names)
+                lines["cell"] += cells or [None] * len(names)
                 lines["value"] += values.flatten().tolist()
         if all(cell is None for cell in lines["cell"]):
             del lines["cell"]
@@ -154,6 +160,12 @@ class Explanation(Result):
             "dict": isinstance(self.values, dict),
             "ledger": None if self.ledger is None else self.ledger.to_json(),
         }
+
+    @classmethod
+    def _check_file(cls, header: Any, tensors: dict[str, Tensor]) -> None:
+        from apportion.results._schema import OfExplanation, check_file
+
+        check_file(header, OfExplanation, tensors)
 
     @classmethod
     def _own_unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from apportion.core.features import Features, ImageFeatures, TextFeatures
 from apportion.errors import InputError
-from apportion.results.result import Result
+from apportion.results.result import Result, Total
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Interactions(Result):
+class Interactions(Result[Total]):
     """A model's scores for a batch, apportioned to pairs of features.
 
     `values` is (batch, features, features) and symmetric: its diagonal holds the main effects, and the entry
@@ -106,7 +106,7 @@ class Interactions(Result):
         array = self.values.detach().cpu().numpy()
         return array.astype(dtype or array.dtype, copy=copy is not False)
 
-    def named(self, names: Sequence[str]) -> Interactions:
+    def named(self, names: Sequence[str]) -> Self:
         """The same interactions with other names of the features, for all samples."""
         if len(names) != self.values.shape[1]:
             raise InputError(
@@ -114,9 +114,7 @@ class Interactions(Result):
             )
         return replace(self, names=(tuple(names),))
 
-    def with_features(
-        self, features: Sequence[Features], labels: Sequence[str] | None = None
-    ) -> Interactions:
+    def with_features(self, features: Sequence[Features], labels: Sequence[str] | None = None) -> Self:
         """The same interactions, with the features of each sample, their names, and the class names."""
         known = super().with_features(features, labels)
         return replace(known, names=tuple(_names(f, self.names_of(i)) for i, f in enumerate(features)))
@@ -124,6 +122,12 @@ class Interactions(Result):
     def _own_packed(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {name: t for name in _OWN if (t := getattr(self, name)) is not None}
         return {"values": self.values, **tensors}, {"names": self.names}
+
+    @classmethod
+    def _check_file(cls, header: Any, tensors: dict[str, Tensor]) -> None:
+        from apportion.results._schema import OfInteractions, check_file
+
+        check_file(header, OfInteractions, tensors)
 
     @classmethod
     def _own_unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:

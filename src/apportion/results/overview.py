@@ -61,8 +61,8 @@ class Overview:
     """What explanations of rows have in common. `apportion.summary` makes it.
 
     `values` are the (rows, columns) values, `cells` the (rows, columns) cells as text where they are known, `total` and
-    `remainder` those of each row (None where the method does not add up), `cohorts` the cohort of each row, if there are
-    any, and `cohort_names` the cohorts in order.
+    `remainder` those of each row (None where the method does not add up), `cohorts` the cohort of each row, if any,
+    and `cohort_names` the cohorts in order.
     """
 
     columns: tuple[str, ...]
@@ -95,7 +95,7 @@ class Overview:
     @cached_property
     def differences(self) -> tuple[Difference, ...]:
         """Each column in each cohort against all others, surest first; of two cohorts the first against the second."""
-        if self.cohorts is None:
+        if len(self.cohort_names) < 2:
             return ()
         sizes, found = np.abs(self.values), []
         names = self.cohort_names[:1] if len(self.cohort_names) == 2 else self.cohort_names
@@ -195,6 +195,8 @@ class Overview:
         if self.remainder is None or self.total is None:
             return "this method does not claim to add up"
         mean, whole = float(np.abs(self.remainder).mean()), float(np.abs(self.total).mean())
+        if not mean:
+            return "nothing left over"
         share = "" if not whole else f" ({write_share(mean / whole)} of the mean |total|)"
         return f"left over: mean |remainder| {format_number(mean, whole)}{share}"
 
@@ -212,13 +214,14 @@ class Overview:
             many = Counter(self.cohorts)
             said = ", ".join(f"{name} ({many[name]})" for name in self.cohort_names)
             sure = [d for d in self.differences if d.corrected < SURE]
-            lines.append(
-                f"cohorts by {self.by}: {said}; {len(sure)} of {len(self.differences)} differences are sure"
-            )
+            told = f"{len(sure)} of {len(self.differences)} differences are sure"
+            told = told if self.differences else "all in one, nothing to compare"
+            lines.append(f"cohorts by {self.by}: {said}; {told}")
             for d in sure[:6]:
                 size, others = (format_number(v, scale) for v in (d.size, d.others))
+                rest = self.cohort_names[1] if len(self.cohort_names) == 2 else "the others"
                 lines.append(
-                    f"  {d.column}: {size} in {d.cohort}, {others} in the others (p = {d.corrected:.2g})"
+                    f"  {d.column}: {size} in {d.cohort}, {others} in {rest} (p = {d.corrected:.2g})"
                 )
         return visible("\n".join(lines))
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, cast
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from apportion.core import features as features_module
 from apportion.core.features import Features, ImageFeatures
@@ -36,6 +37,9 @@ from apportion.results.words import (
 
 R = TypeVar("R", bound="Result")
 
+Total = TypeVar("Total", bound=Tensor | None, covariant=True, default=Tensor | None)
+"""What a method claims: a tensor where its values are to add up, None where they are not."""
+
 SCHEMA = 1
 
 _LEFT = "left over: "  # how the warning of a remainder begins
@@ -46,14 +50,14 @@ _TENSORS = ("total", "output", "target")
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class Result(Generic[Total]):
     """What a method found for a batch; `Explanation` and `Interactions` say what their `values` are."""
 
     kind: ClassVar[str]  # of its files
     called: ClassVar[str]
 
     values: Any
-    total: Tensor | None
+    total: Total
     output: Tensor
     target: Tensor | str
     method: Any
@@ -69,12 +73,12 @@ class Result:
         raise NotImplementedError
 
     @property
-    def remainder(self) -> Tensor | None:
+    def remainder(self) -> Total:
         """`total` minus the sum of the values of each sample; None where the method does not add up."""
         if self.total is None:
-            return None
+            return self.total
         apportioned = self.apportioned
-        return self.total.to(apportioned.dtype) - apportioned
+        return cast("Total", self.total.to(apportioned.dtype) - apportioned)
 
     @property
     def score(self) -> Tensor | None:
@@ -116,15 +120,15 @@ class Result:
         return "logit" if self.labels and self.output.shape[1] > 1 else "units of the score"
 
     @property
-    def left_over(self) -> Tensor | None:
+    def left_over(self) -> Total:
         """|remainder| as a share of |total| for each sample, zero where it is no more than rounding; None where the
         method does not add up."""
         if self.total is None or (remainder := self.remainder) is None:
-            return None
+            return self.total
         total = self.total.to(remainder.dtype)
         eps = torch.finfo(self.total.dtype).eps if self.total.is_floating_point() else 0.0
         rounding = 64 * eps * torch.maximum(total.abs(), (total - remainder).abs())
-        return torch.where(remainder.abs() <= rounding, 0.0, remainder.abs() / total.abs())
+        return cast("Total", torch.where(remainder.abs() <= rounding, 0.0, remainder.abs() / total.abs()))
 
     def __len__(self) -> int:
         return self.output.shape[0]
@@ -301,18 +305,23 @@ class Result:
         raise NotImplementedError
 
     @classmethod
+    def _check_file(cls, header: Any, tensors: dict[str, Tensor]) -> None:
+        raise NotImplementedError
+
+    @classmethod
     def _own_unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
     @classmethod
     def _unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Self:
+        cls._check_file(header, tensors)
         features = None
         if header["features"] is not None:
             described = enumerate(header["features"])
             features = tuple(features_module.from_json(d, tensors.get(f"picture.{i}")) for i, d in described)
         each = {key: tuple(header["notes"][key]) for key in header.get("each", ())}
         return cls(
-            total=tensors.get("total"),
+            total=tensors.get("total"),  # type: ignore[arg-type]
             output=tensors["output"],
             target=header["target"] if header["target"] is not None else tensors["target"],
             method=recorded(header["method"], header.get("listed", True)),

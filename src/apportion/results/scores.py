@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from apportion.core.files import write_whole
+from apportion.core.schema import hold, parsed
 from apportion.errors import InputError
 from apportion.results.cost import Cost
 from apportion.results.display import display
-from apportion.results.statistics import interval_of_mean
+from apportion.results.statistics import interval_of_mean, say_if_few
 
 SCHEMA = 1
 
@@ -42,7 +43,7 @@ class Scores:
 
     >>> scores = Scores([0.2, 0.4, 0.9], "DeletionRate()", higher_is_better=False)
     >>> scores
-    DeletionRate(): 0.5 [0.2, 0.9] over 3 samples (lower is better)
+    DeletionRate(): 0.5 [0.2, 0.9] over 3 samples, too few to rely on the interval (lower is better)
     """
 
     values: Tensor
@@ -123,9 +124,8 @@ class Scores:
         low, high = self.interval()
         many = f"{self.n} {self.each}s" if self.n > 1 else f"1 {self.each}"
         left_out = f", undefined for {len(self) - self.n} ({self.undefined})" if self.n < len(self) else ""
-        return (
-            f"{self.test}: {self.mean:.3g} [{low:.3g}, {high:.3g}] over {many}{left_out} ({self.direction})"
-        )
+        few = f", {said}" if (said := say_if_few(self.n)) else ""
+        return f"{self.test}: {self.mean:.3g} [{low:.3g}, {high:.3g}] over {many}{few}{left_out} ({self.direction})"
 
     @property
     def direction(self) -> str:
@@ -156,6 +156,7 @@ class Scores:
         try:
             fields = dict(description)
             schema = fields.pop("schema")
+            hold(dict(description), _Described)
             if schema > SCHEMA:
                 raise InputError(
                     f"the scores have schema {schema}, newer than the {SCHEMA} that this version of apportion "
@@ -182,10 +183,24 @@ class Scores:
         if not path.is_file():
             raise InputError(f"no file with scores at {path}")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = parsed(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is not a file with scores ({error})") from error
         return cls.from_dict(found)
+
+
+@dataclass
+class _Described:
+    """What `to_dict` writes."""
+
+    schema: int
+    test: str
+    higher_is_better: bool | None
+    values: list[float | None]
+    undefined: str
+    each: str
+    cost: Cost | None
+    notes: dict[str, Any]
 
 
 def _where(which: Tensor) -> list[int]:

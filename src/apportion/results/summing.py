@@ -74,22 +74,20 @@ def summary(
         remainder=np.array([_left_over(e) for e in one]) if len(known) == len(totals) else None,
         explanations=tuple(one),
     )
-    if truth is None and by is None:
+    if by is None and truth is None:
         return made
+    order: tuple[str, ...]
     if truth is not None:
-        right = ["right" if _is_right(found[i], truth[i]) else "wrong" for i in kept]
-        cohorts, order = right, tuple(name for name in ("right", "wrong") if name in right)
+        cohorts = ["right" if _is_right(found[i], truth[i]) else "wrong" for i in kept]
+        order, said = (
+            tuple(name for name in ("right", "wrong") if name in cohorts),
+            "right and wrong predictions",
+        )
+    elif isinstance(by, str):
+        (cohorts, order), said = cohorts_of(made.of(by)), by
     else:
-        cohorts, order = cohorts_of(made.of(by) if isinstance(by, str) else _as_cells([by[i] for i in kept]))
-    if len(order) < 2:
-        raise InputError(f"all explanations are in one cohort, {order[0]!r}; accepted: cohorts that differ")
-    said = (
-        "right and wrong predictions"
-        if truth is not None
-        else by
-        if isinstance(by, str)
-        else "the given values"
-    )
+        assert by is not None
+        (cohorts, order), said = cohorts_of(_as_cells([by[i] for i in kept])), "the given values"
     return replace(made, cohorts=tuple(cohorts), cohort_names=order, by=said)
 
 
@@ -144,7 +142,8 @@ def _rows(
     found: Sequence[Explanation],
 ) -> tuple[tuple[str, ...], list[tuple[tuple[str, ...] | None, list[float]]]]:
     """The columns, and the cells (None where they are not known) and values of each row."""
-    rows, columns = [], None
+    rows: list[tuple[tuple[str, ...] | None, list[float]]] = []
+    columns: tuple[str, ...] | None = None
     for e in found:
         parts = e.parts(0)
         _, values, features = parts[0]
@@ -169,6 +168,10 @@ def _rows(
 
 def _unit(found: Sequence[Result]) -> str:
     first = found[0]
+    if (
+        isinstance(called := first.notes.get("scores"), str) and called
+    ):  # of trees, where it is not what the model returns
+        return called
     if getattr(first.method, "link", None) == "logit":
         return "log-odds"
     if not isinstance(first.target, str) and all(are_probabilities(e.output) for e in found):

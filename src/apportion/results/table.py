@@ -17,7 +17,7 @@ from apportion.errors import InputError
 from apportion.results.agreement import Numbers, kendall_tau, krippendorff_alpha
 from apportion.results.grid import TextTable
 from apportion.results.scores import Scores, say_tie, tied
-from apportion.results.statistics import Comparison, compare_pairs, ranks
+from apportion.results.statistics import Comparison, compare_pairs, ranks, say_if_few
 from apportion.results.words import format_number
 
 if TYPE_CHECKING:
@@ -217,6 +217,8 @@ class Table:
         first = self._scores(self.methods[0], self.tests[0])
         many = len(first.values)
         mean = f"mean over {many} {first.each}s with its 95 % bootstrap interval"
+        if said := say_if_few(many):
+            mean += f" ({said})"
         one = f"of one {first.each}, so there are no intervals and nothing is sure"
         remarks = [f"{one if many == 1 else mean}; ↑ higher is better, ↓ lower"]
         if bold and len(self.methods) > 1 and many > 1:

@@ -454,7 +454,6 @@ def test_quartiles_of_a_one_hot_block_are_categories() -> None:
         ({"seed": "a"}, "seed is 'a'"),
         ({"partition": "slic"}, "partition is 'slic'; accepted: a partition such as"),
         ({"partition": Patches}, "partition is <class"),
-        ({"partition": Patches(2.5)}, "size is 2.5"),
         ({"replacement": 0.5}, "replacement is 0.5; accepted: a replacement such as"),
         ({"replacement": Blur}, "replacement is <class"),
         ({"features": ()}, "0 features for 1 samples"),

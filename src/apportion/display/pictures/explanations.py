@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.core.files import write_whole
+from apportion.display.answers import answer_of
 from apportion.display.views import AGAINST, FOR, BarsView, HeatView, Piece, TextView, View, view
+from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
 from apportion.results.ledger import Ledger
 from apportion.results.result import Result, decision
@@ -58,9 +60,13 @@ def plot(explanation: Result, index: int = 0, ax: Axes | None = None) -> Axes:
 
 def png(explanation: Result, path: str | Path, index: int = 0) -> Path:
     """Write one sample as a PNG with its title, colour scale and balance; a photo also as it was, and
-    what looks like what where prototypes are explained."""
+    what looks like what where prototypes are explained. Of an answer whose tokens are explained each, all are drawn."""
     if isinstance(explanation, Interactions):
         return _write_png(explanation.plot(index).figure, path)
+    if isinstance(explanation, Explanation) and answer_of(explanation) is not None and len(explanation) > 1:
+        from apportion.display.pictures.answers import draw_answer
+
+        return _write_png(draw_answer(explanation), path)
     if explanation.notes.get("panels", {}).get("rows"):
         from apportion.display.pictures.panels import draw_panels
 
@@ -268,12 +274,15 @@ def _remove_axes(ax: Axes) -> None:
 
 
 def _title(explanation: Result, index: int) -> str:
-    made, target = decision(explanation, index), explanation.label(index)
+    noted, target = answer_of(explanation), explanation.label(index)
+    if noted is not None:  # its classes are parts of the answer, of which none is decided for
+        return f"{noted['score']} of “{_shorten(target, 60)}” · {_shorten(describe_method(explanation.method), 60)}"
+    made = decision(explanation, index)
     chance = "" if made.probability is None else f" {made.probability:.1%}"
     explained = "" if target == made.label else f" of “{_shorten(target, 40)}”"
-    return (
-        f"{_shorten(made.label, 40)}{chance} · {_shorten(describe_method(explanation.method), 60)}{explained}"
-    )
+    decided = f"{_shorten(made.label, 40)}{chance}"
+    room = max(16, 76 - len(decided) - len(explained))  # letters that fit into the width of a picture
+    return f"{decided} · {_shorten(describe_method(explanation.method), min(60, room))}{explained}"
 
 
 def _shorten(text: str, most: int) -> str:

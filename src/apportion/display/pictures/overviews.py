@@ -27,7 +27,7 @@ STEPS = 10  # of a waterfall
 CELLS = ("#7a5cc9", "#c7568f", "#f0a830")
 GREY = "#a3a8b0"
 # Of cohorts, told apart by every kind of colour vision (Okabe & Ito 2008), without those that speak for and against.
-COHORT = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#b09a2f", "#444c5c")
+COHORT = ("#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#a39a2a", "#7d6fb3", "#777d88")
 NAME = 44  # letters of a name that are drawn
 
 Numbers = npt.NDArray[np.float64]
@@ -213,8 +213,8 @@ def waterfall(of: Result, index: int = 0, ax: Axes | None = None) -> Axes:
     last = len(steps) + 1
     ax.plot([at, at], [last - 1.31, last], color=MUTED, linewidth=0.7)
     span = (max(edges) - min(edges)) or abs(at) or 1.0
-    for place, (_, value), left in zip(places, steps, edges[:-1], strict=True):
-        far = max(left, left + value)
+    for place, (_, value), begun in zip(places, steps, edges[:-1], strict=True):
+        far = max(begun, begun + value)
         ax.annotate(format_signed(value, scale), (far, place), (5, 0), textcoords="offset points", va="center",
                     fontsize=8, color=MUTED)  # fmt: skip
     for place, (_, value) in ((0, begin), (last, end)):
@@ -339,13 +339,13 @@ def _scale(ax: Axes, name: str, low: str, high: str) -> None:
     bar = ax.figure.colorbar(colours, ax=ax, fraction=0.022, pad=0.02, aspect=38, ticks=[0, 1])
     bar.ax.set_yticklabels([low, high], fontsize=8)
     bar.set_label(_shorten(name, NAME), fontsize=8, color=MUTED, labelpad=-8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
 
 
 def _axes(ax: Axes | None, wide: float, lines: float) -> Axes:
     if ax is not None:
         return ax
-    return Figure(figsize=(wide, 1.3 + 0.32 * lines), layout="constrained").subplots()  # type: ignore[no-any-return]
+    return Figure(figsize=(wide, 1.3 + 0.32 * lines), layout="constrained").subplots()
 
 
 def _names(ax: Axes, names: list[str]) -> None:

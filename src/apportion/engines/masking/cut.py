@@ -191,6 +191,10 @@ def _begin_part(
     if given is None and seen.dim() > 2:
         way = Channels()  # one for each token
     labels = fitted_labels(way.labels, x) if isinstance(way, LabelMap) else way(x, known)
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
+        raise InputError(
+            f"partition {way!r:.100} returned {type(labels).__name__}; accepted: a tensor of whole numbers"
+        )
     if not bool(seen.all()):
         labels = labels.expand(torch.broadcast_shapes(labels.shape, seen.shape)).masked_fill(~seen, -1)
     return way, labels, seen

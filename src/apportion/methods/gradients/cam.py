@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
-from apportion.core.inputs import Inputs, is_side
+from apportion.core.inputs import Given, Inputs, is_side
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
@@ -54,7 +54,7 @@ class GradCAM:
         check("layer", self.layer, lambda v: v is None or isinstance(v, str), "the name of a module, or None")
 
     @with_gradients()
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         subject = Gradients(model, inputs, target, self.layer)
         key, image = _find_image(subject.inputs, type(self).__name__)
         space = image.shape[2:]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 @checked
-class RISE(Hiding):
+class RISE(Hiding[None]):
     """Mask the image by coarse random grids, enlarged bilinearly and shifted (Petsiuk et al. 2018).
 
     The value of a place is `E[f | shown] − E[f | hidden]`, so a constant added to the score changes nothing.
@@ -62,10 +63,12 @@ class RISE(Hiding):
             )
         return Pixels()
 
-    def explain(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation[Any, None]:
         inputs = masking.parts[0].x
         space = inputs.shape[2:]
         cells = sides_of(self.cells, space, "cells")
+        finest = all(cell <= length for cell, length in zip(cells, space, strict=True))
+        check("cells", self.cells, lambda _: finest, f"at most the {tuple(space)} places of the grid")
         generator = torch.Generator().manual_seed(self.seed)
         grids = (torch.rand(self.samples, 1, *cells, generator=generator) < self.shown).to(inputs.dtype)
         steps = tuple(-(-length // cell) for length, cell in zip(space, cells, strict=True))

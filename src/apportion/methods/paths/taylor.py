@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model
 from apportion.core.content import ByContent
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given
 from apportion.core.settings import checked
 from apportion.core.target import Target, classes_of, pick
 from apportion.engines.substitution import Gradients, Score
@@ -72,8 +72,8 @@ class Taylor:
             raise InputError(f"low={self.low} is not below high={self.high}")
 
     def __call__(
-        self, model: Model, inputs: Inputs, target: Target = None, *, data: Tensor | None = None
-    ) -> Explanation:
+        self, model: Model, inputs: Given, target: Target = None, *, data: Tensor | None = None
+    ) -> Explanation[Given, Tensor]:
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         ends = [leaf.detach() for leaf in score.leaves]
@@ -241,8 +241,8 @@ class TaylorWithData(ByContent, Taylor):
     data: Tensor = field(kw_only=True)
 
     def __call__(
-        self, model: Model, inputs: Inputs, target: Target = None, *, data: Tensor | None = None
-    ) -> Explanation:
+        self, model: Model, inputs: Given, target: Target = None, *, data: Tensor | None = None
+    ) -> Explanation[Given, Tensor]:
         return super().__call__(model, inputs, target, data=self.data if data is None else data)
 
 

@@ -1,10 +1,10 @@
 """Shapley values and interactions of a sum of trees, leaf by leaf, over rows of data.
 
 A row x with some features hidden, which then have the values of a data row z, reaches a leaf if each feature that the
-leaf's path asks meets it. So a leaf is the game "all of A are shown, none of B is", where A are the features of the path
-that only x meets, B those that only z meets; one that neither meets makes it zero, one that both meet plays no part.
-The Shapley value of a player of such a game depends on |A| and |B| alone (Lundberg et al. 2020, "interventional"), and
-features that are hidden together are one player, whatever they are on the path.
+leaf's path asks meets it. So a leaf is the game "all of A are shown, none of B is", where A are the features of the
+path that only x meets, B those that only z meets; one that neither meets makes it zero, one that both meet plays no
+part. The Shapley value of a player of such a game depends on |A| and |B| alone (Lundberg et al. 2020,
+"interventional"), and features that are hidden together are one player, whatever they are on the path.
 
 Few patterns of what is met occur at a leaf, and each pair of them is computed once, with the rows of data that have it.
 """
@@ -112,7 +112,7 @@ class TreeGame:
                 found[part] += self._spread(
                     table[patterns.inverse[on], place], on, self.leaves.features[on, place], many
                 )
-        return found.reshape(rows, many, outputs) / self.data.shape[1]
+        return _means(found, self.data, (rows, many, outputs))
 
     def pairs(self, columns: Floats) -> Floats:
         """The Shapley interaction index of each pair, (rows, features, features, outputs), zero on the diagonal."""
@@ -131,8 +131,9 @@ class TreeGame:
                         table += np.bincount(x, share, len(table))
                     cell = features[on, one] * many + features[on, other]
                     found[part] += self._spread(table[patterns.inverse[on]], on, cell, many * many)
-        half = found.reshape(rows, many, many, outputs) / self.data.shape[1]
-        return half + half.transpose(0, 2, 1, 3)
+        half = _means(found, self.data, (rows, many, many, outputs))
+        both: Floats = half + half.transpose(0, 2, 1, 3)
+        return both
 
     def _parts(self, columns: Floats) -> Iterator[tuple[slice, Patterns]]:
         """Some rows at a time."""
@@ -147,7 +148,7 @@ class TreeGame:
         values = self.leaves.values[on]
         to = np.zeros((len(on), many, values.shape[1]))
         to[np.arange(len(on)), cell] = values
-        found: Floats = shares.T @ to.reshape(len(on), -1)
+        found: Floats = shares.T @ to.reshape(len(on), many * values.shape[1])
         return found
 
     def _pairs(self, rows: Patterns, weigh: Any) -> Iterator[tuple[Whole, Whole, Whole, tuple[Floats, ...]]]:
@@ -173,8 +174,8 @@ class TreeGame:
 
 @dataclass(frozen=True)
 class Patterns:
-    """The patterns that occur, leaf after leaf: what each misses, its leaf, how often it is there; `begins` (leaves + 1,)
-    is where those of a leaf begin, and `inverse` (leaves, rows) the pattern of each row."""
+    """The patterns that occur, leaf after leaf: what each misses, its leaf, how often it is there; `begins` (leaves +
+    1,) is where those of a leaf begin, and `inverse` (leaves, rows) the pattern of each row."""
 
     missed: Whole
     leaf: Whole
@@ -194,6 +195,12 @@ class Patterns:
         leaf = found >> bits
         begins = np.searchsorted(leaf, np.arange(leaves + 1))
         return cls(found & ((1 << bits) - 1), leaf, times, begins, inverse.reshape(missed.shape))
+
+
+def _means(sums: Floats, data: Floats, shape: tuple[int, ...]) -> Floats:
+    """Sums over the data rows as means, in this shape."""
+    found: Floats = sums.reshape(shape) / data.shape[1]
+    return found
 
 
 def _count(bits: Whole) -> Whole:

@@ -74,7 +74,8 @@ class Ensemble:
     def sums(self, numbers: Floats) -> Floats:
         """What the leaves of rows add up to, (rows, outputs)."""
         columns = np.ascontiguousarray(numbers.T)
-        return np.sum([tree.values[tree.leaves_of(columns)] for tree in self.trees], axis=0)
+        found: Floats = np.sum([tree.values[tree.leaves_of(columns)] for tree in self.trees], axis=0)
+        return found
 
 
 def ensemble_of(estimator: Any) -> Ensemble:
@@ -358,15 +359,16 @@ def _at(tree: Tree, output: int, outputs: int) -> Tree:
 def _double(given: Any, absent: float = 0.0) -> Floats:
     """The numbers in what an estimator is given: categories go by their codes."""
     if hasattr(given, "toarray"):
-        dense = given.toarray().astype(np.float64)
+        dense: Floats = given.toarray().astype(np.float64)
         if absent == absent:
             return dense
         stored = given.copy()
         stored.data = np.ones_like(stored.data)
-        return np.where(stored.toarray() == 0, absent, dense)
+        found: Floats = np.where(stored.toarray() == 0, absent, dense)
+        return found
     if not hasattr(given, "iloc"):
         return np.asarray(given, np.float64)
-    return np.stack(list(_columns(given)), 1) if len(given.columns) else np.zeros((len(given), 0))
+    return np.stack(list(_columns(given)), 1)
 
 
 def _columns(frame: Any) -> Iterator[Floats]:
@@ -382,4 +384,5 @@ def _columns(frame: Any) -> Iterator[Floats]:
 def _single(given: Any, absent: float = 0.0) -> Floats:
     """The same as they are after rounding to single precision."""
     with np.errstate(over="ignore"):
-        return _double(given, absent).astype(np.float32).astype(np.float64)
+        found: Floats = _double(given, absent).astype(np.float32).astype(np.float64)
+    return found

@@ -26,8 +26,8 @@ _NEAR = 1e-4  # share of the largest score that sums in single precision may be 
 
 @dataclass(frozen=True)
 class SumOfTrees:
-    """A masking of a sum of trees. `scores` (batch, classes) and `of_data` (rows, classes) are those that the leaves add
-    up to; `called` says what these are where they are not what the model returns."""
+    """A masking of a sum of trees. `scores` (batch, classes) and `of_data` (rows, classes) are those that the leaves
+    add up to; `called` says what these are where they are not what the model returns."""
 
     masking: Masking
     ensemble: Ensemble
@@ -119,7 +119,8 @@ class SumOfTrees:
         if isinstance(resolved, torch.Tensor):
             if resolved.dim() > 1:
                 raise InputError("the target names a place; accepted for a sum of trees: a class")
-            return np.eye(scores.shape[1])[resolved.cpu().numpy()]
+            classes: Floats = np.eye(scores.shape[1])[resolved.cpu().numpy()]
+            return classes
         ask = _asked(resolved)
         origin = ask(np.zeros_like(scores))
         found = np.stack(
@@ -137,8 +138,8 @@ class SumOfTrees:
 
 
 _JOINED = (
-    "a column that the pipeline makes depends on several features, which are hidden apart; accepted: a partition that has "
-    "these together, or kernelshap"
+    "a column that the pipeline makes depends on several features, which are hidden apart; accepted: a partition that "
+    "has these together, or kernelshap"
 )
 
 
@@ -187,7 +188,8 @@ class _Made:
             found[feature] = _differs(self.numbers(moved), numbers).any(0)
         if (found.sum(0) > 1).any():
             raise InputError(_JOINED)
-        return found.argmax(0)
+        feature_of: Whole = found.argmax(0)
+        return feature_of
 
     def check_sums(self, numbers: Floats, raw: Floats) -> None:
         """InputError if the leaves do not add up to the scores, but for a constant: something was not read."""
@@ -294,8 +296,8 @@ def _called(function: Callable[..., Any], raw: Floats, own: Floats) -> str:
             ):
                 return words and f"{words} {name}"
     raise InputError(
-        f"{name} is no sum of the trees, nor the probabilities of one; accepted: its predict_proba or decision_function, "
-        "or kernelshap"
+        f"{name} is no sum of the trees, nor the probabilities of one; accepted: its predict_proba or "
+        "decision_function, or kernelshap"
     )
 
 

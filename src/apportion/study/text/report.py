@@ -14,7 +14,7 @@ from apportion.core.files import write_whole
 from apportion.results.agreement import kendall_tau
 from apportion.results.grid import TextTable
 from apportion.results.scores import Scores
-from apportion.results.statistics import bootstrap_means
+from apportion.results.statistics import bootstrap_means, say_if_few
 from apportion.study.tables import write_tables
 from apportion.study.text import _published as published
 from apportion.study.text.faithfulness import FEW, Findings
@@ -139,6 +139,8 @@ def test_table(findings: Sequence[Findings], test: str) -> TextTable:
         few = ", ".join(f"{f.corpus.title} {len(f.tests[test][name])}" for f in findings for name in FEW)
         note += f" ({', '.join(FEW)}: {few})"
     beside = [name for name in names if name not in findings[0].notes]
+    if said := say_if_few(max(len(found.tests[test]["Uniform"]) for found in findings)):
+        note += f", {said}"
     note += f". Bold: the best mean of a method on all documents. {_INTERVALS}"
     return TextTable(title, columns, rows, (note,), beside, best)
 
@@ -151,7 +153,7 @@ def distances(findings: Sequence[Findings]) -> TextTable:
         known = WITH_PUBLISHED.get(kind_of(test), ("", {}))[1]
         if not known:
             continue
-        cells = [test]
+        cells = [f"{kind_of(test)} ({said})" if (said := reading_of(test)) else test]
         for found in findings:
             at, scores = published.ORDER.index(found.corpus.name), found.tests[test]
             here = {name: scores[name].mean for name in known if name in scores}
