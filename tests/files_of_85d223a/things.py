@@ -174,5 +174,6 @@ def fingerprinted() -> dict[str, Any]:
 NEEDS_SETTINGS = frozenset({"Background", "Classifier", "Contrast", "Explanation", "InputError", "Interactions",
                             "ProtoPNet", "Quartiles", "Scores",
                             # public since then
-                            "ColumnGroups", "LanguageModel", "Layer", "Method", "Neuron", "Partition", "Question",
-                            "Remote", "Replacement", "Rule", "Tabular", "Test", "held"})  # fmt: skip
+                            "ColumnGroups", "LanguageModel", "Layer", "Method", "Neuron", "Overview", "Partition",
+                            "Question", "Region", "Remote", "Replacement", "Rule", "Tabular", "Test",
+                            "held"})  # fmt: skip

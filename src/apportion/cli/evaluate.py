@@ -120,7 +120,7 @@ def put_to_test(
         if out is not None:
             table.save(out)
         if as_json:
-            echo_json(table.to_dict())
+            echo_json({**table.to_dict(), "ties": list(table.ties)})
         else:
             make_console().print(table)
         hold_to(max_remainder, _remainders(explained))

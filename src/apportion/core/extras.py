@@ -12,6 +12,7 @@ EXTRAS = {
     "shapiq": "interactions",
     "cv2": "sift",
     "yaml": "study",
+    "onnxruntime": "onnx",
     "fastapi": "app",
     "pydantic": "app",
     "uvicorn": "app",

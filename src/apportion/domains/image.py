@@ -238,6 +238,22 @@ class ImagePreparation:
         return max(1, side * width // short), max(1, side * height // short)
 
 
+@dataclass(frozen=True)
+class GuessedPreparation(ImagePreparation):
+    """The preparation of a model that does not say how it was trained: explanations tell what was taken for it."""
+
+    @property
+    def guess(self) -> str:
+        sizes = [f"resized to {_text(self.resize)}"] if self.resize is not None else []
+        sizes += [f"centre crop {_text(self.crop)}"] if self.crop is not None else []
+        sizes += ["grey"] if len(self.mean) == 1 else []
+        mean, std = (", ".join(f"{number:.3g}" for number in numbers) for numbers in (self.mean, self.std))
+        return (
+            f"the preparation of pictures was guessed: {', '.join([*sizes, f'mean {mean}', f'std {std}'])}; if the "
+            "model was trained with other numbers, give a Classifier with its ImagePreparation"
+        )
+
+
 def from_processor(processor: Any) -> ImagePreparation:
     """The preparation that a Hugging Face image processor describes, without running it.
 

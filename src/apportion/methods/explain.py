@@ -268,6 +268,8 @@ def explain_encoded(
     if isinstance(model.mask, Tensor):  # what is hidden takes its values from data
         background = getattr(model.encode, "about", f"{len(model.mask)} rows")
         explanation = replace(explanation, notes={**explanation.notes, "background": background})
+    if features and (guess := getattr(model.encode, "guess", None)) is not None:
+        explanation = replace(explanation, warnings=(guess, *explanation.warnings))
     return name_features(explanation, model, *features)
 
 

@@ -56,7 +56,7 @@ def _inside(bins: Any, column: Numbers, edges: Numbers, normal: Any, random: Any
     deviations = np.array([here.std() if len(here) else 0.0 for here in inside])[bins] + 1e-11
     low = np.append(column.min(), edges)[bins]
     high = np.append(edges, column.max())[bins]
-    found = low.copy()  # of a bin with one value, where lime puts a zero
+    found: Numbers = low.copy()  # of a bin with one value, where lime puts a zero
     wide = low != high
     ends = (low - means) / deviations, (high - means) / deviations
     found[wide] = normal.rvs(
