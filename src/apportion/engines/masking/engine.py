@@ -355,11 +355,10 @@ class Masking(Subject):
         if not getattr(self.model, "shares_beginnings", False) or not self._same_shapes:
             return found
         # Those that begin alike one after the other, as the features do from the first on.
-        mask = self._where(torch.arange(total), masks.shape[-2])[1]
-        alike = isinstance(masks, Tensor) and masks.dim() == 2
-        order = (
-            torch.from_numpy(np.lexsort(masks[mask].cpu().numpy().T[::-1])) if alike else torch.arange(total)
-        )  # type: ignore[index]
+        order = torch.arange(total)
+        if isinstance(masks, Tensor) and masks.dim() == 2:
+            each = masks[self._where(order, len(masks))[1].to(masks.device)]
+            order = torch.from_numpy(np.lexsort(each.cpu().numpy().T[::-1]))
         return (order[calls] for calls in found)
 
     def _hidden(self, masks: Tensor | Ordered, rows: Tensor, calls: Tensor, draw: Tensor | None) -> Inputs:
