@@ -61,7 +61,9 @@ def close(found, wanted):
 @pytest.mark.parametrize("name", SAID["explanations"])
 def test_an_explanation_says_what_it_said(name, tmp_path):
     found = ap.Explanation.load(HERE / f"explanations/{name}.safetensors")
-    assert json.loads(json.dumps(told.said(found))) == SAID["explanations"][name]
+    said = SAID["explanations"][name]
+    said["cost"] = said["cost"].replace("1 backward passes", "1 backward pass")  # said better since
+    assert json.loads(json.dumps(told.said(found))) == said
     assert ap.Explanation.load(found.save(tmp_path / "again")) == found
 
 

@@ -153,16 +153,18 @@ export function TestScores({ tests }: { tests: TestScore[] }) {
   const beside = Object.keys(tests[0]?.beside ?? {});
   const cell = (value: number | null | undefined) => (value === null || value === undefined ? "–" : number(value, Math.abs(value)));
   return tests.length === 0 ? null : (
-    <table>
+    <table class="scores">
       <caption>Tests of this explanation{beside.length > 0 && ", beside maps that know nothing of it"}</caption>
-      {beside.length > 0 && <thead><tr><td /><th scope="col" class="n">this</th>{beside.map((name) => <th key={name} scope="col" class="n">{name}</th>)}</tr></thead>}
+      {beside.length > 0 && <thead><tr>{["this", ...beside].map((name) => <th key={name} scope="col" class="n">{name}</th>)}</tr></thead>}
       <tbody>
         {tests.map(({ test, value, direction, beside: others }) => (
-          <tr key={test}>
-            <th scope="row" title={test}>{test.split("(")[0]} <span class="quiet">{direction}</span></th>
-            <td class="n"><b>{cell(value)}</b></td>
-            {beside.map((name) => <td key={name} class="n quiet">{cell(others[name])}</td>)}
-          </tr>
+          <>
+            <tr><th scope="row" colSpan={1 + beside.length} title={test}>{test.split("(")[0]} <span class="quiet">{direction}</span></th></tr>
+            <tr>
+              <td class="n"><b>{cell(value)}</b></td>
+              {beside.map((name) => <td key={name} class="n quiet">{cell(others[name])}</td>)}
+            </tr>
+          </>
         ))}
       </tbody>
     </table>

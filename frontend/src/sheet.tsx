@@ -66,7 +66,6 @@ function Spectrum({ values }: { values: number[] }) {
           return <rect key={i} x={wide * i} y={24 - high} width={wide - 2} height={high} fill="var(--muted)" />;
         })}
       </svg>
-      {" "}as many near 0 as there are groups apart
     </p>
   );
 }

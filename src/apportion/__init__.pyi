@@ -6,6 +6,7 @@ from .core.classifier import Classifier as Classifier
 from .core.inputs import held as held
 from .core.target import Contrast as Contrast
 from .core.target import Neuron as Neuron
+from .core.target import Region as Region
 from .domains.answers import Answer as Answer
 from .domains.frames import Tabular as Tabular
 from .domains.language import LanguageModel as LanguageModel

@@ -226,8 +226,8 @@ def test_the_commands(run, tmp_path):
     assert found.exit_code == 0, found.output
     assert "<flower>" in found.output
     data = data_of(html.read_text())
-    assert (len(pictures_of(data)), len(data["chapters"][0]["articles"])) == (2, 2)
-    assert data["layout"] == "small"  # side by side
+    assert (len(pictures_of(data)), len(data["chapters"][0]["articles"])) == (12, 2)
+    assert data["layout"] == "list"  # each class with its mean map and its first five inputs
     found = CliRunner().invoke(app, ["runs", "drift", str(run.folder), str(run.folder)])
     assert "cosine of the maps 1.000 [1.000, 1.000]; 0.0% of the predictions changed" in found.output.replace(
         "\n", " "

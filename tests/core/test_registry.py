@@ -11,7 +11,7 @@ import torch
 
 import apportion as ap
 from apportion import names
-from apportion.core.registry import class_named, from_repr, made_of, recorded
+from apportion.core.registry import class_named, described_methods, from_repr, made_of, recorded
 from apportion.engines.substitution import Gradients
 from apportion.errors import InputError
 from small import perceptron
@@ -168,3 +168,12 @@ def test_values_that_python_cannot_make_are_one_line(text: str) -> None:
 def test_a_class_that_only_looks_like_a_number_is_one_line(target: str) -> None:
     with pytest.raises(InputError, match="unknown class"):
         ap.explain(ap.load("sentiment"), "fine", "saliency", target)
+
+
+def test_every_method_answers_one_question_and_the_documentation_says_which() -> None:
+    answered = [name for places in names.QUESTIONS.values() for name in places]
+    assert sorted(answered) == sorted(names.METHODS | names.INTERACTIONS | names.OF_ONE_KIND)
+    assert [said["name"] for said in described_methods()] == answered
+    text = (Path(__file__).parents[2] / "docs/methods.md").read_text(encoding="utf-8")
+    for question, places in names.QUESTIONS.items():
+        assert f"| {question} | {', '.join(f'`{name}`' for name in places)} |" in text

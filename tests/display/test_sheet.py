@@ -94,7 +94,7 @@ def test_a_browser_draws_means_to_both_sides(shown):
     cells = (
         "[...document.querySelectorAll('.bars tbody tr')].map(r => [...r.children].map(c => c.textContent))"
     )
-    assert browser.run(cells) == [["<b>", "", "−0.500", "2"], ["a", "", "+0.250", "1"]]
+    assert browser.run(cells) == [["<b>", "", "−0.500", "0.500", "2"], ["a", "", "+0.250", "0.250", "1"]]
     widths = browser.run("[...document.querySelectorAll('.track i')].map(i => [i.className, i.style.width])")
     assert widths == [["against", "50%"], ["for", "25%"]]
     assert "no pair is in enough inputs to be shown" in browser.run("document.body.innerText")

@@ -162,3 +162,13 @@ def test_a_reversed_uniform_map_is_uniform() -> None:
     for test in (ap.PixelFlipping(), ap.DeletionRate(), ap.Comprehensiveness()):
         torch.testing.assert_close(test(model, x, ones).values, test(model, x, -ones).values, equal_nan=True)
     assert ap.PixelFlipping("symmetric")(model, x, ones).values.abs().max() < 0.2
+
+
+def test_a_tie_of_all_methods_says_that_the_input_does_not_tell_them_apart() -> None:
+    x = rows(1)
+    exact = x * WEIGHTS
+    table = ap.compare(linear, x, {"one": exact, "other": exact * 2}, ["pixel-flipping"], 0)
+    said = "pixel-flipping: all 2 methods have the same score, so this input does not tell them apart"
+    assert table.ties == (said,)
+    assert said in " ".join(repr(table).split())
+    assert ap.compare(linear, x, {"one": exact, "other": -exact}, ["pixel-flipping"], 0).ties == ()

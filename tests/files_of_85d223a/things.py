@@ -174,5 +174,5 @@ def fingerprinted() -> dict[str, Any]:
 NEEDS_SETTINGS = frozenset({"Background", "Classifier", "Contrast", "Explanation", "InputError", "Interactions",
                             "ProtoPNet", "Quartiles", "Scores",
                             # public since then
-                            "LanguageModel", "Layer", "Method", "Neuron", "Partition", "Question", "Remote",
+                            "LanguageModel", "Layer", "Method", "Neuron", "Partition", "Question", "Region", "Remote",
                             "Replacement", "Rule", "Tabular", "Test", "held"})  # fmt: skip

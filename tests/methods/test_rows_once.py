@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import apportion as ap
 import small_language_models as small
-from apportion.core import inputs as of_inputs
+from apportion.core.inputs import runs_once
+from apportion.engines.substitution import gradients
 from apportion.methods.explain import explain_answer
 
 METHODS = {
@@ -35,7 +36,7 @@ CLASSES = torch.tensor([0, 1, 2, 1])
 
 @pytest.fixture(autouse=True)
 def _any_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(of_inputs, "FEW", 1)
+    monkeypatch.setattr(gradients, "runs_once", lambda inputs, few: runs_once(inputs, 1))
 
 
 class Pictures(nn.Module):
@@ -154,3 +155,20 @@ def test_functions_of_the_scores_are_targets_of_rows_that_run_once() -> None:
     for target in (ap.Contrast(0, 2), None, ap.Neuron("layers.4", 3)):
         apart, once = (ap.InputXGradient()(model, many(x, how), target) for how in (False, True))
         torch.testing.assert_close(once.values, apart.values, atol=1e-10, rtol=1e-8)
+
+
+def test_all_classes_of_one_row_have_their_nodes_in_common() -> None:
+    """No more gradients are taken than `max_nodes`, and it is told whose were too few."""
+    torch.manual_seed(0)
+    steep = nn.Sequential(
+        nn.Linear(4, 6), nn.Sigmoid(), nn.Linear(6, 6), nn.Sigmoid(), nn.Linear(6, 3)
+    ).double()
+    with torch.no_grad():
+        steep[0].weight.mul_(60)
+        steep[2].weight.mul_(30)
+    x = torch.randn(1, 4, dtype=torch.float64).expand(3, -1)
+    found = ap.IntegratedGradients(tolerance=1e-9, max_nodes=96)(steep, x, torch.arange(3))
+    assert 3 * found.cost.backwards <= 96
+    assert "not within tolerance after max_nodes=96 nodes of all together" in found.warnings[0]
+    whole = ap.IntegratedGradients(max_nodes=4096, tolerance=1e-6)(steep, x, torch.arange(3))
+    assert float(whole.left_over.max()) < 1e-5

@@ -258,3 +258,22 @@ def test_a_weight_that_is_a_pickle_is_not_unpickled(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="is not an exported program that this torch"):
         ap.load("model.pt2")
     assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("channels", "told"),
+    [(3, "mean 0.485, 0.456, 0.406, std 0.229, 0.224, 0.225"), (1, "grey, mean 0, std 1")],
+)
+def test_a_program_of_one_size_is_given_pictures_of_it_and_the_guess_is_told(tmp_path, channels, told):
+    net = nn.Sequential(nn.Conv2d(channels, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 30 * 62, 2)).eval()
+    torch.export.save(torch.export.export(net, (torch.zeros(1, channels, 32, 64),)), tmp_path / "m.pt2")
+    picture = torch.randint(0, 255, (3, 100, 100), dtype=torch.uint8)
+    found = ap.explain(ap.load(tmp_path / "m.pt2"), picture, "occlusion", target=1)
+    assert found.values.shape == (1, channels, 32, 64)
+    guess = f"the preparation of pictures was guessed: resized to 73, centre crop 64x32, {told}"
+    assert any(each.startswith(guess) for each in found.warnings), found.warnings
+
+
+def test_nothing_is_said_of_a_guess_where_the_preparation_is_known():
+    found = ap.explain(ap.load("digits"), torch.zeros(3, 28, 28), "saliency")
+    assert not [told for told in found.warnings if "guess" in told]

@@ -47,6 +47,16 @@ def slow():
     torch.manual_seed(0)
     return Classifier(Slow().eval(), lambda t: encode_words(t, VOCABULARY), ("no", "yes"), "text", "slow", 1)
 
+class Stuck(Slow):
+    def forward(self, ids):
+        if (ids == 2).any():
+            while True:
+                time.sleep(0.01)
+        return super().forward(ids)
+
+def stuck():
+    return Classifier(Stuck().eval(), lambda t: encode_words(t, VOCABULARY), ("no", "yes"), "text", "stuck", 1)
+
 def parts():
     torch.manual_seed(0)
     small = ImagePreparation(resize=(8, 8), crop=None, mean=(0.0,), std=(1.0,))
@@ -60,7 +70,17 @@ def served(tmp_path_factory):
     """(address, token) of a running server, with a slow model of the user's own."""
     folder = tmp_path_factory.mktemp("served")
     (folder / "mine.py").write_text(MODELS)
-    options = ["--no-browser", "--port", "0", "--model", "mine.py:slow", "--model", "mine.py:parts"]
+    options = [
+        "--no-browser",
+        "--port",
+        "0",
+        "--model",
+        "mine.py:slow",
+        "--model",
+        "mine.py:parts",
+        "--model",
+        "mine.py:stuck",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "apportion", "serve", *options],
         cwd=folder, stdout=subprocess.PIPE, stderr=(folder / "log").open("w"), text=True,
@@ -70,7 +90,7 @@ def served(tmp_path_factory):
     yield address, token
     assert process.poll() is None, (folder / "log").read_text()
     process.send_signal(2)
-    assert process.wait(10) == 0
+    assert process.wait(300) == 0
 
 
 def opened(served, path, body=None, **headers):
@@ -240,6 +260,58 @@ def test_a_long_method_tells_how_far_it_is_keeps_nobody_waiting_and_ends_with_it
     time.sleep(0.6)
     assert explained(served, text="fine")[-1]["event"] == "section"
     other.close()
+
+
+def test_work_that_never_ends_by_itself_keeps_nobody_waiting(served):
+    """As many as there are threads, twice, and a whole queue of them."""
+    for _ in range(2):
+        hopeless = [opened(served, "/api/explain", stuck_ask()) for _ in range(6)]
+        for each in hopeless[:2]:
+            assert each.readline()
+        for each in hopeless:
+            each.close()
+    answer = opened(
+        served,
+        "/api/explain",
+        json.dumps({"model": "mine.py:slow", "methods": ["saliency"], "text": "a"}).encode(),
+    )
+    assert '"section"' in answer.read().decode()
+
+
+def stuck_ask():
+    return json.dumps({"model": "mine.py:stuck", "methods": ["saliency"], "text": "good"}).encode()
+
+
+def test_every_answer_has_the_headers_of_a_careful_server(served):
+    codes = set()
+    for path, body, headers in (
+        ("/", None, {}),
+        ("/api/catalog", None, {}),
+        ("/api/catalog", None, {"Authorization": None}),
+        ("/nothing", None, {}),
+        ("/", None, {"Host": "elsewhere"}),
+        ("/api/explain", None, {}),
+        ("/api/model", None, {}),
+        ("/api/explain", b"{}", {}),
+    ):
+        try:
+            answer = opened(served, path, body, **headers)
+        except HTTPError as error:
+            answer = error
+        codes.add(answer.status)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"] == "no-store"
+    assert codes == {200, 400, 401, 403, 404, 405, 422}
+
+
+@pytest.mark.parametrize("method", ["LIME(samples=1000000)", "IntegratedGradients(nodes=1000000000)"])
+def test_what_no_page_waits_for_is_refused(served, method):
+    said = opened(
+        served,
+        "/api/explain",
+        json.dumps({"model": "mine.py:slow", "methods": [method], "text": "a"}).encode(),
+    )
+    assert "accepted" in said.read().decode()
 
 
 def test_a_port_in_use_is_one_line(served):

@@ -57,7 +57,7 @@ def test_what_a_file_says(file):
     file.write_text("kind: text-faithfulness\ndata: corpora\ncorpora: [sst]\nfast: true\n")
     assert read_study(file) == TextFaithfulness("study", "corpora", ("sst",), True)
     file.write_text("kind: text-faithfulness\ndata: corpora\nmodels: [0, 2]\nhiding: zero\nnorms: [L2, L1]\n")
-    readings = Readings(hiding=("zero",), norms=("L2", "L1"))
+    readings = Readings(("zero",), ("learner", "model"), ("L2", "L1"))
     assert read_study(file) == TextFaithfulness("study", "corpora", models=(0, 2), readings=readings)
     file.write_text("kind: text-faithfulness\ndata: corpora\nnorms: [L1, L3]\n")
     with pytest.raises(InputError, match=r"line 3: norms\[1\]: this is 'L3'; accepted: L1, L2"):

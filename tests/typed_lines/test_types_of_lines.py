@@ -57,6 +57,7 @@ def reported(command: list[str | Path], pattern: str) -> dict[str, set[int]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checker", [reported_by_mypy, reported_by_pyright])
 def test_right_lines_pass_and_wrong_ones_are_reported(
     checker: Callable[[Path], dict[str, set[int]]], tmp_path: Path

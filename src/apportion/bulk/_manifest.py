@@ -15,6 +15,7 @@ import torch
 
 from apportion.core.files import write_whole
 from apportion.core.fingerprints import is_same_model
+from apportion.core.schema import hold, parsed
 from apportion.errors import InputError
 
 SCHEMA = 1
@@ -83,6 +84,15 @@ class Manifest:
         return self
 
 
+@dataclass(frozen=True)
+class _Content:
+    """What the file holds."""
+
+    schema: int
+    fingerprint: str
+    settings: Manifest
+
+
 def _short(value: Any) -> str:
     text = str(value)
     return re.sub("^([0-9a-f]{12})[0-9a-f]{52}(?=-|$)", r"\1…", text)
@@ -92,14 +102,21 @@ def read(folder: Path) -> Manifest | None:
     """The manifest in a folder, None without one. InputError for what is none, or of a newer schema."""
     path = folder / FILE
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["schema"] > SCHEMA:
+        found = parsed(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and isinstance(found.get("schema"), int) and found["schema"] > SCHEMA:
             raise InputError(
                 f"{path} has schema {found['schema']}, newer than the {SCHEMA} that this version of apportion "
                 "reads; install a newer apportion"
             )
+        hold(found, _Content)
         settings = found["settings"]
-        return Manifest(**{**settings, "labels": tuple(settings["labels"])})
+        made = Manifest(**{**settings, "labels": tuple(settings["labels"])})
+        for name in ("batch", "shard"):
+            if getattr(made, name) is None or getattr(made, name) < 1:
+                raise ValueError(f"settings.{name}: accepted: a whole number, at least 1")
+        if made.fingerprint != found["fingerprint"]:
+            raise ValueError("settings: they are not those that the fingerprint is of")
+        return made
     except FileNotFoundError:
         return None
     except InputError:

@@ -84,7 +84,7 @@ def run_shard(job: Job, model: Any, shard: int) -> Done:
     """Make a shard unless it is there. Raises InputError for the first failure of a strict run, and for a
     folder that cannot be written to."""
     run = job.manifest.fingerprint
-    if (there := shards.find_finished(job.folder, shard, run)) is not None:
+    if (there := shards.find_finished(job.folder, shard, run, whole=True)) is not None:
         return there
     rows: dict[int, tuple[dict[str, Any], Map]] = {}
     errors: dict[int, dict[str, Any]] = {}

@@ -14,16 +14,18 @@ import os
 import shutil
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from apportion.core.schema import hold, parsed
 from apportion.errors import InputError
 
 FOLDER, RECORD, MAPS, ERRORS = "shards", "shard.json", "maps.safetensors", "errors.jsonl"
@@ -147,7 +149,10 @@ class Maps:
 
 
 def _open_maps(path: Path) -> Any:
-    return safe_open(path, "pt")
+    try:
+        return safe_open(path, "pt")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path} is damaged ({error})") from None
 
 
 # ---- rows ----
@@ -183,11 +188,32 @@ def arrow_schema() -> Any:
 
 
 def read_rows(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The table of a shard. InputError where it is damaged."""
     path = folder / f"rows.{kind}"
     if kind == "jsonl":
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    rows: list[dict[str, Any]] = import_module("pyarrow.parquet").read_table(path).to_pylist()
+        return read_lines(path)
+    try:
+        rows: list[dict[str, Any]] = import_module("pyarrow.parquet").read_table(path).to_pylist()
+    except (OSError, ValueError) as error:  # those of pyarrow are ValueErrors
+        raise InputError(f"{path} is damaged ({str(error).splitlines()[0]:.200})") from None
     return rows
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of JSON lines. InputError where it is damaged."""
+    found, number = [], 0
+    try:
+        for line in path.read_text(encoding="utf-8").split("\n"):
+            number += 1
+            if line:
+                found.append(json.loads(line))
+                if not isinstance(found[-1], dict):
+                    raise ValueError("this is no object")
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}, line {number}, is damaged ({error})") from None
+    return found
 
 
 # ---- the folder of a shard ----
@@ -213,6 +239,7 @@ def write(
         files[ERRORS] = _table(errors, "jsonl")
     sums = {name: {"bytes": len(data), "sha256": checksum(data)} for name, data in files.items()}
     record = {"run": run, "shard": shard, "rows": len(rows), "errors": len(errors), "files": sums}
+    record["checksum"] = _of_record(record)
     files[RECORD] = (json.dumps(record, indent=1) + "\n").encode()
     final = place(folder, shard)
     partial = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}")
@@ -221,8 +248,8 @@ def write(
         for name, data in files.items():
             _write_through(partial / name, data)
         _sync(partial)
-        if final.exists() and find_finished(folder, shard, run) is None:  # damaged
-            shutil.rmtree(final)
+        if final.exists() and find_finished(folder, shard, run, whole=True) is None:  # damaged
+            shutil.rmtree(final) if final.is_dir() else final.unlink()
         partial.rename(final)
         _sync(final.parent)
     except OSError:
@@ -234,28 +261,85 @@ def write(
     return Done(shard, len(rows), len(errors))
 
 
-def find_finished(folder: Path, shard: int, run: str) -> Done | None:
-    """The counts of a shard that is there with files of the right sizes; None if it has to be made."""
+@dataclass
+class _File:
+    bytes: int
+    sha256: str
+
+
+@dataclass
+class _Record:
+    """What the record of a shard says; those of before say no checksum of their own."""
+
+    run: str
+    shard: int
+    rows: int
+    errors: int
+    files: dict[str, _File]
+    checksum: str | None = None
+
+
+def _of_record(record: dict[str, Any]) -> str:
+    rest = {name: value for name, value in record.items() if name != "checksum"}
+    return checksum(json.dumps(rest, sort_keys=True).encode())
+
+
+def read_record(at: Path, shard: int) -> dict[str, Any]:
+    """The record in the folder of a shard; ValueError that begins with the field, or OSError."""
+    record: dict[str, Any] = parsed((at / RECORD).read_bytes())
+    hold(record, _Record)
+    if record.get("checksum", _of_record(record)) != _of_record(record):
+        raise ValueError("checksum: it is of another record")
+    if record["shard"] != shard:
+        raise ValueError(f"shard: this is {record['shard']} in the folder of {shard}")
+    known = {MAPS, *(f"rows.{kind}" for kind in TABLES), *([ERRORS] * (record["errors"] > 0))}
+    named = record["files"].keys()
+    if not {MAPS} <= named <= known or len(named) != len(known) - len(TABLES) + 1:
+        raise ValueError(f"files: these are {', '.join(sorted(named)) or 'none'}")
+    return record
+
+
+def find_finished(folder: Path, shard: int, run: str, whole: bool = False) -> Done | None:
+    """The counts of a shard that is there with files of the right sizes, or `whole`: of the right content; None if it
+    has to be made."""
     at = place(folder, shard)
     try:
-        record = json.loads((at / RECORD).read_bytes())
-        whole = all((at / name).stat().st_size == known["bytes"] for name, known in record["files"].items())
-    except (OSError, ValueError, KeyError):
+        record = read_record(at, shard)
+        fits = all((at / name).stat().st_size == known["bytes"] for name, known in record["files"].items())
+    except (OSError, ValueError):
         return None
     if record["run"] != run:
         raise InputError(f"{at} belongs to another run than the manifest beside it; use another folder")
-    return Done(shard, record["rows"], record["errors"]) if whole else None
+    return (
+        Done(shard, record["rows"], record["errors"]) if fits and not (whole and _other(at, record)) else None
+    )
 
 
-def find_damaged(folder: Path, shard: int) -> list[str]:
-    """The files of a finished shard whose content is not what was written."""
-    at = place(folder, shard)
-    record = json.loads((at / RECORD).read_bytes())
+def _other(at: Path, record: dict[str, Any]) -> list[str]:
+    """The files whose content is not what was written."""
     return [
-        str(at / name)
+        name
         for name, known in record["files"].items()
         if not (at / name).is_file() or checksum((at / name).read_bytes()) != known["sha256"]
     ]
+
+
+def find_damaged(folder: Path, shard: int, inputs: int) -> list[str]:
+    """The files of a shard of so many inputs whose content is not what was written, and what of it; none where there is
+    no shard yet."""
+    at = place(folder, shard)
+    if not at.exists():
+        return []
+    try:
+        record = read_record(at, shard)
+    except (OSError, ValueError) as error:
+        return [f"{at / RECORD} ({getattr(error, 'strerror', None) or error})"]
+    bad = [str(at / name) for name in _other(at, record)]
+    if record["rows"] + record["errors"] != inputs:
+        bad.append(
+            f"{at / RECORD} (rows and errors: {record['rows']} and {record['errors']} of {inputs} inputs)"
+        )
+    return bad
 
 
 def clean(folder: Path) -> None:

@@ -51,7 +51,8 @@ def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None
         )
     about = (
         f"{_of_what(run)} Maps that are much more alike than those of the class point at something that the model "
-        "reads at one place whatever else the picture shows: a watermark, a border, a caption." + note
+        "reads at one place whatever else the picture shows: a watermark, a border, a caption. As many eigenvalues are "
+        "near 0 as there are groups apart." + note
     )
     return _page("Clusters of explanations", about, "list", chapters, run)
 

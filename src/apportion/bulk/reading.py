@@ -61,7 +61,11 @@ class Run:
         """The finished shards, in order."""
         run = self.manifest.fingerprint
         found = (shards.find_finished(self.folder, shard, run) for shard in range(self.manifest.shards))
-        return [done for done in found if done is not None]
+        return [
+            done
+            for done in found
+            if done is not None and done.rows + done.errors == len(self.manifest.span(done.shard))
+        ]
 
     @cached_property
     def _ends(self) -> list[int]:
@@ -106,8 +110,7 @@ class Run:
         """What could not be explained: id, index, stage ("read" or "explain"), error and message."""
         for done in self.shards:
             if done.errors:
-                lines = (self._at(done.shard) / ERRORS).read_text(encoding="utf-8").split("\n")
-                yield from (json.loads(line) for line in lines if line)
+                yield from shards.read_lines(self._at(done.shard) / ERRORS)
 
     def explanation(self, index: int) -> Explanation:
         """The i-th explanation, as a batch of one, with the values that were kept."""
@@ -156,7 +159,10 @@ class Run:
 
     def check(self) -> list[str]:
         """The files whose content is not what was written, read in full."""
-        return [path for done in self.shards for path in shards.find_damaged(self.folder, done.shard)]
+        every = range(self.manifest.shards)
+        return [
+            path for k in every for path in shards.find_damaged(self.folder, k, len(self.manifest.span(k)))
+        ]
 
     def finish(self) -> None:
         """Gather the errors in one file, and remove what killed processes left."""
@@ -169,7 +175,11 @@ class Run:
         return shards.place(self.folder, shard)
 
     def _rows(self, shard: int) -> list[Row]:
-        return _rows(self._at(shard), self.manifest.table or "jsonl")
+        at, kind = self._at(shard), self.manifest.table or "jsonl"
+        rows, wanted = _rows(at, kind), next(done.rows for done in self.shards if done.shard == shard)
+        if len(rows) != wanted:
+            raise InputError(f"{at / f'rows.{kind}'} is damaged: it has {len(rows)} rows of {wanted}")
+        return rows
 
     def _place(self, index: int) -> tuple[list[Row], Maps, int]:
         if not -len(self) <= index < len(self):

@@ -125,7 +125,9 @@ def explain_dataset(
     )  # fmt: skip
     mine = range(shard_index, job.manifest.shards, num_shards)
     run = job.manifest.fingerprint
-    there = {k: done for k in mine if (done := shards.find_finished(job.folder, k, run)) is not None}
+    there = {
+        k: done for k in mine if (done := shards.find_finished(job.folder, k, run, whole=True)) is not None
+    }
     todo = [k for k in mine if k not in there]
     total = sum(len(job.manifest.span(k)) for k in mine)
     meter = Meter(total, sum(done.rows + done.errors for done in there.values()), progress)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from apportion.cli._messages import MaxRemainder, echo, hold_to, make_console, one_line_errors
+from apportion.cli._messages import MaxRemainder, echo, echo_json, hold_to, make_console, one_line_errors, say
+from apportion.cli.explain import Background, Decimal, Encoding, Sep, TrustCode, model_of
 from apportion.cli.lists import Json
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from apportion.bulk.reading import Run
+    from apportion.domains.table_files import Dialect
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `apportion bulk` wrote.")]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
@@ -50,6 +51,11 @@ def bulk(
     target: Annotated[
         str | None, typer.Option(help="The class to explain. Default: the predicted one.")
     ] = None,
+    background: Background = None,
+    trust_code: TrustCode = False,
+    sep: Sep = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     column: Annotated[
         str | None,
         typer.Option(help="The column of a table with the text or picture; without a header its number."),
@@ -95,12 +101,15 @@ def bulk(
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         from apportion.bulk.local import usual_workers
         from apportion.bulk.run import explain_dataset
+        from apportion.domains.table_files import Dialect
+
+        dialect = Dialect(sep, encoding, decimal)
 
         if workers is None and engine == "local":
             workers = usual_workers(device)
         try:
             run = explain_dataset(
-                model, data, method, out,
+                model_of(model, background, trust_code, dialect), _table_of(data, dialect), method, out,
                 target=target, precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
                 id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
                 engine=engine,  # type: ignore[arg-type]
@@ -126,6 +135,14 @@ def bulk(
             max_remainder,
             ((row["id"], row["remainder"], row["total"]) for row in run.rows() if row["total"] is not None),
         )
+
+
+def _table_of(data: str, dialect: Dialect) -> Any:
+    """The path of the data, or the frame in a table that is read whole: Excel, or text of which is said how."""
+    from apportion.domains.table_files import AS_FOUND, EXCEL, read_table
+
+    whole = dialect != AS_FOUND or Path(data).suffix.lower() in EXCEL
+    return read_table(Path(data), dialect)[0] if whole else data
 
 
 def cluster(
@@ -160,17 +177,15 @@ def cluster(
         path = write_whole(html or folder / "clusters.html", clusters_page(run, found, named).encode())
         if as_json:
             kept = ("members", "agreement", "others")
-            typer.echo(
-                json.dumps(
-                    [
-                        {
-                            "class": one.label,
-                            "agreement": one.agreement,
-                            "clusters": [{name: getattr(c, name) for name in kept} for c in one.clusters],
-                        }
-                        for one in found
-                    ]
-                )
+            echo_json(
+                [
+                    {
+                        "class": one.label,
+                        "agreement": one.agreement,
+                        "clusters": [{name: getattr(c, name) for name in kept} for c in one.clusters],
+                    }
+                    for one in found
+                ]
             )
             return
         table = _table("class", "maps", "agreement of the class", "of its clusters (and their maps)")
@@ -223,7 +238,7 @@ def summary(
                 }
                 for what, classes in (("features", found.features), ("pairs", found.pairs))
             }
-            typer.echo(json.dumps({"counts": found.counts, "remainder": found.remainder, **best}))
+            echo_json({"counts": found.counts, "remainder": found.remainder, **best})
             return
         table = _table("class", "inputs", "mean |remainder| / mean |total|")
         for label, many in found.counts.items():
@@ -271,7 +286,7 @@ def _sum_up_rows(
             }
             for one in found
         ]
-        typer.echo(json.dumps(said))
+        echo_json(said)
         return
     for one in found:
         echo(f"{one!r}\n")
@@ -302,7 +317,7 @@ def drift(
                 "only_second": found.only_second,
             }
             inputs = [asdict(one) for one in found.inputs[:top]]
-            typer.echo(json.dumps({**whole, "settings": found.settings, "inputs": inputs}))
+            echo_json({**whole, "settings": found.settings, "inputs": inputs})
             return
         for name, (before, after) in found.settings.items():
             echo(f"{name.replace('_', ' ')}: {before} → {after}")
@@ -328,7 +343,7 @@ def check(folder: Folder) -> None:
 
         run = open_run(folder)
         for path in (bad := run.check()):
-            print(f"apportion: error: {path} is damaged", file=sys.stderr)
+            say("error", f"{path} is damaged")
         if bad:
             print("delete the folders of these shards, and run the same command again", file=sys.stderr)
             raise typer.Exit(1)

@@ -26,13 +26,16 @@ from apportion.cli._prompts import (
     Unit,
     read_asked,
 )
+from apportion.cli.explain import Background, Decimal, Encoding, Sep, TrustCode, model_of, recognised
 from apportion.cli.lists import Json, show, split
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from apportion.core.classifier import Classifier
     from apportion.pipeline.answers import Asked
+    from apportion.pipeline.given import Given
     from apportion.results.result import Result
     from apportion.results.table import Table
 
@@ -66,6 +69,11 @@ def put_to_test(
     target: Annotated[
         str | None, typer.Option(help="The class to explain. Default: the predicted one.")
     ] = None,
+    background: Background = None,
+    trust_code: TrustCode = False,
+    sep: Sep = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     rows: Annotated[int, typer.Option(min=1, help="How many rows of a table, from its first.")] = 1,
     panel: Annotated[
         bool, typer.Option(help="Also with other replacements: does the winner change?")
@@ -102,15 +110,17 @@ def put_to_test(
         for name in names or ():
             from_repr(name, "test")  # a wrong name is told before a model is loaded
         of = split((METHODS if asked is None else OF_ANSWERS) if methods is None else methods)
+        given = [recognised(text, sep, encoding, decimal) for text in inputs or ()]
+        found = model if asked is not None else model_of(model, background, trust_code, given[0].dialect)
         table, explained = (
-            _table(inputs or [], of, names, model, target, rows, panel)
+            _table(given, of, names, found, target, rows, panel)
             if asked is None
             else _table_of_answer(asked, of, names, model, panel)
         )
         if out is not None:
             table.save(out)
         if as_json:
-            echo_json(table.to_dict())
+            echo_json({**table.to_dict(), "ties": list(table.ties)})
         else:
             make_console().print(table)
         hold_to(max_remainder, _remainders(explained))
@@ -134,21 +144,19 @@ def list_tests(as_json: Json = False) -> None:
 
 
 def _table(
-    inputs: list[str],
+    given: list[Given],
     methods: list[str],
     tests: list[str] | None,
-    model: str | None,
+    model: str | Classifier | None,
     target: str | None,
     rows: int,
     panel: bool,
 ) -> tuple[Table, list[Mapping[str, Result]]]:
     """The table, and the explanations of each input by method."""
     from apportion.evaluation.compare import QUICK_TESTS, compare
-    from apportion.pipeline.given import recognise
     from apportion.pipeline.prepared import explain_by_each
     from apportion.results.table import join_tables
 
-    given = [recognise(text) for text in inputs]
     if len({what.kind for what in given}) > 1:
         raise InputError(
             "the inputs are of several kinds; accepted: sentences, pictures or tables, not mixed"

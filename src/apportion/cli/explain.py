@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -36,6 +37,8 @@ from apportion.cli.lists import Json, complete_methods, complete_models, split
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
+    from apportion.core.classifier import Classifier
+    from apportion.domains.table_files import Dialect
     from apportion.pipeline.given import Given
     from apportion.pipeline.prepared import Prepared
     from apportion.results.result import Result
@@ -49,7 +52,7 @@ Model = Annotated[
     str | None,
     typer.Option(
         help="A shipped model, pkg.module:factory, file.py:factory, a .pt2 file, a saved ProtoPNet or BagOfWords, "
-        "a Hugging Face folder or hf:owner/name.",
+        "a .skops file, a Hugging Face folder or hf:owner/name.",
         autocompletion=complete_models,
     ),
 ]
@@ -60,6 +63,22 @@ Layer = Annotated[str | None, typer.Option(help="Explain the output of this modu
 Row = Annotated[
     int, typer.Option(min=0, help="The row of a table, or the sample of a tensor, counted from 0.")
 ]
+Background = Annotated[
+    Path | None,
+    typer.Option(
+        help="A table whose rows say what stands for a hidden column of a model in a .skops or .joblib file."
+    ),
+]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model-code",
+        help="Read a model file that can run any code: a .joblib file, unknown types in .skops.",
+    ),
+]
+Sep = Annotated[str | None, typer.Option(help="What separates the values of a table in text.  [guessed]")]
+Encoding = Annotated[str | None, typer.Option(help="How a table in text is written.  [utf-8]")]
+Decimal = Annotated[str | None, typer.Option(help="The decimal sign of a table in text.  [guessed]")]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
 
 
@@ -73,7 +92,8 @@ def explain(
         str | None,
         typer.Argument(
             metavar="INPUT",
-            help="A sentence, a picture, .csv, .txt, .npy, .pt or .safetensors file; - for a text on standard input.",
+            help="A sentence, a picture, .csv, .parquet, .jsonl, .xlsx, .txt, .npy, .pt or .safetensors file; - for a "
+            "text on standard input.",
         ),
     ] = None,
     model: Model = None,
@@ -87,6 +107,11 @@ def explain(
     target: Target = None,
     layer: Layer = None,
     row: Row = 0,
+    background: Background = None,
+    trust_code: TrustCode = False,
+    sep: Sep = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     as_json: Json = False,
     html: Html = None,
     png: Annotated[Path | None, typer.Option(help="Write a picture here.")] = None,
@@ -141,10 +166,11 @@ def explain(
                 name, explanation = explain_prompt(asked, model, method, layer)
         else:
             assert given is not None
-            what = _recognise(given)
+            what = recognised(given, sep, encoding, decimal)
             if out is None and what.kind == "image" and not (as_json or html or png):
                 out = OUT
-            ready, explanations = _explain(what, model, [method], target, layer, row)
+            found = model_of(model, background, trust_code, what.dialect)
+            ready, explanations = _explain(what, found, [method], target, layer, row)
             name, explanation = ready.classifier.name, explanations[0]
         console = make_console()
         if not as_json:
@@ -186,6 +212,11 @@ def compare(
     model: Model = None,
     target: Target = None,
     row: Row = 0,
+    background: Background = None,
+    trust_code: TrustCode = False,
+    sep: Sep = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     tests: Annotated[
         bool, typer.Option(help="Hide features, the most and the least relevant first: is it true?")
     ] = True,
@@ -237,7 +268,9 @@ def compare(
                 from apportion.pipeline.prepared import explain_by_each
 
                 assert given is not None
-                ready, found, why = explain_by_each(_recognise(given), model, names, target, row)
+                what = recognised(given, sep, encoding, decimal)
+                of = model_of(model, background, trust_code, what.dialect)
+                ready, found, why = explain_by_each(what, of, names, target, row)
                 explanations, name = [*found.values()], ready.classifier.name
                 scores = run_quick_tests(ready, explanations) if tests else [[] for _ in explanations]
         warn_of_left_out(why)
@@ -264,14 +297,41 @@ def compare(
 # ---- from what was typed to explanations ----
 
 
-def _recognise(given: str) -> Given:
+def recognised(given: str, sep: str | None, encoding: str | None, decimal: str | None) -> Given:
+    from apportion.domains.table_files import Dialect
     from apportion.pipeline.given import recognise
 
-    return recognise(given)
+    return recognise(given, Dialect(sep, encoding, decimal))
+
+
+def model_of(
+    model: str | None, background: Path | None, trust_code: bool, dialect: Dialect
+) -> str | Classifier | None:
+    """The name of a model, or the model itself where it is an estimator in a file."""
+    from apportion.models._estimators import SUFFIXES
+
+    if model is None or (background is None and not trust_code and Path(model).suffix not in SUFFIXES):
+        if background is not None:
+            raise InputError("--background goes with --model, a .skops or .joblib file")
+        return model
+    from apportion.domains.table_files import read_table
+    from apportion.models import load_classifier
+
+    frame = None
+    if background is not None:
+        frame, told = read_table(background, dialect)
+        if told:
+            warnings.warn(f"{background} was read with {told}, which was guessed", stacklevel=2)
+    return load_classifier(model, frame, trust_code)
 
 
 def _explain(
-    what: Given, model: str | None, methods: list[str], target: str | None, layer: str | None, row: int
+    what: Given,
+    model: str | Classifier | None,
+    methods: list[str],
+    target: str | None,
+    layer: str | None,
+    row: int,
 ) -> tuple[Prepared, list[Result]]:
     with _status():
         from apportion.pipeline.prepared import explain_given

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from apportion.core.files import copies, stored, write_whole
+from apportion.core.schema import hold, parsed
 from apportion.errors import InputError
 
 
@@ -24,15 +25,19 @@ def seal(path: Path, numbers: Any, tensors: Mapping[str, Tensor] | None = None) 
     return write_whole(path, save(flat, {"numbers": text, "checksum": _checksum(text, flat)}))
 
 
-def unseal(path: Path) -> tuple[Any, dict[str, Tensor]]:
-    """What `seal` wrote. Raises InputError that names the file if a single bit of it has changed."""
+def unseal(path: Path, kind: Any = None) -> tuple[Any, dict[str, Tensor]]:
+    """What `seal` wrote. Raises InputError that names the file if a single bit of it has changed, and the field if the
+    numbers are not of a `kind` (see `hold`)."""
     from safetensors import SafetensorError
 
     try:
         header, tensors = stored(path)
         if _checksum(header["numbers"], tensors) != header["checksum"]:
             raise InputError(f"{path} is corrupt: its checksum is of other content")
-        return json.loads(header["numbers"]), tensors
+        numbers = parsed(header["numbers"])
+        if kind is not None:
+            hold(numbers, kind)
+        return numbers, tensors
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

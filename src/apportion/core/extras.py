@@ -12,10 +12,14 @@ EXTRAS = {
     "shapiq": "interactions",
     "cv2": "sift",
     "yaml": "study",
+    "onnxruntime": "onnx",
     "fastapi": "app",
     "pydantic": "app",
     "uvicorn": "app",
     "pyarrow": "bulk",
+    "joblib": "tabular",
+    "skops": "skops",
+    "openpyxl": "excel",
     "ray": "ray",
 }
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from apportion.core.schema import parsed
 from apportion.errors import InputError
 
 T = TypeVar("T")
@@ -81,8 +82,13 @@ def read_tensors(
         raise InputError(f"no {what} file at {path}")
     try:
         metadata, tensors = stored(path)
-        header = json.loads(metadata[kind])
-        if header.get("schema", 0) > schema:
+        header = parsed(metadata[kind])
+        if not isinstance(header, dict):
+            raise ValueError("the header is no object")
+        number = header.get("schema")
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ValueError(f"schema: this is {number!r:.50}; accepted: a whole number from 1")
+        if number > schema:
             raise InputError(
                 f"{path} has schema {header['schema']}, newer than the {schema} that this version of "
                 "apportion reads; install a newer apportion"
@@ -90,5 +96,13 @@ def read_tensors(
         return rebuild(tensors, header)
     except InputError:
         raise
-    except (SafetensorError, OSError, KeyError, TypeError, AttributeError, ValueError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise InputError(f"{path} is not an apportion {what} ({error})") from error

@@ -161,8 +161,8 @@ FEW = 1 << 14
 _WIDTH = 512  # about as many numbers are looked up for a token
 
 
-def runs_once(inputs: Inputs) -> bool:
-    """Whether all rows are one row in memory, as of `x.expand(3, -1)`, which is long enough to be run by itself.
+def runs_once(inputs: Inputs, few: int = FEW) -> bool:
+    """Whether all rows are one row in memory, as of `x.expand(3, -1)`, of at least so many numbers.
 
     >>> row = torch.zeros(1, 20_000)
     >>> runs_once(row.expand(3, -1)), runs_once(row.repeat(3, 1)), runs_once(row[:, :30].expand(3, -1))
@@ -171,7 +171,7 @@ def runs_once(inputs: Inputs) -> bool:
     items = keyed(inputs)
     explained = [t[0] for key, t in items if not is_side(key, t)]
     size = sum(row.numel() * (1 if row.is_floating_point() else _WIDTH) for row in explained)
-    return size >= FEW and all(len(t) == 1 or t.stride(0) == 0 for _, t in items)
+    return size >= few and all(len(t) == 1 or t.stride(0) == 0 for _, t in items)
 
 
 def placed(found: Mapping[Any, Tensor], inputs: Inputs) -> Values:

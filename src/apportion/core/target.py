@@ -95,6 +95,79 @@ class Neuron:
         return scores[:, 0]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class Region:
+    """Explain the mean score of a class over a part of a dense output, as a target: of a segmentation, or of the
+    places of a detector.
+
+    The model returns (batch, classes, …): `output` then has the means of all classes there.
+
+    Attributes:
+        index (int): The class.
+        box (tuple of (first, end), default None, places of the output): The part as a range of each axis after that of
+            the classes, ends not included, such as rows and columns; None: a mask is given.
+        mask (Tensor of bool, default None): The part as a mask of the axes after that of the classes; None: a box is
+            given.
+
+    >>> import apportion as ap
+    >>> segments = torch.nn.Conv2d(3, 2, 1)
+    >>> e = ap.InputXGradient()(segments, torch.ones(1, 3, 8, 8), target=Region(1, box=((2, 4), (2, 6))))
+    >>> int(e.values[0].sum(0).count_nonzero())
+    8
+    """
+
+    index: int
+    box: tuple[tuple[int, int], ...] | None = None
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.box is None) == (self.mask is None):
+            raise InputError("Region takes a box or a mask; accepted: one of them")
+        if isinstance(self.index, bool) or not isinstance(self.index, Integral):
+            raise InputError(f"index is {self.index!r:.60}; accepted: the number of a class")
+        if self.box is not None:
+            pairs = isinstance(self.box, tuple | list) and all(
+                _is_place(pair) and len(pair) == 2 and 0 <= pair[0] < pair[1] for pair in self.box
+            )
+            if not pairs or not self.box:
+                raise InputError(
+                    f"box is {self.box!r:.80}; accepted: (first, end) of each axis, as ((10, 20), (30, 50)), with "
+                    "first below end"
+                )
+        elif not isinstance(self.mask, Tensor) or self.mask.dtype != torch.bool or not bool(self.mask.any()):
+            raise InputError(
+                "mask is no tensor of bool with a place in it; accepted: scores > 0, for example"
+            )
+
+    def __repr__(self) -> str:
+        if self.mask is None:
+            return f"Region({self.index}, box={self.box})"
+        return f"Region({self.index}, mask of {int(self.mask.sum())} places of {tuple(self.mask.shape)})"
+
+    def of(self, found: Tensor) -> Tensor:
+        """The means over the region, (rows, classes), in what a model returned."""
+        space = tuple(found.shape[2:])
+        if self.mask is not None:
+            fits, what = tuple(self.mask.shape) == space, f"mask has shape {tuple(self.mask.shape)}"
+        else:
+            box = self.box or ()
+            fits = len(box) == len(space) and all(end <= n for (_, end), n in zip(box, space, strict=True))
+            what = f"box is {self.box}"
+        if not space or not fits:
+            raise InputError(
+                f"{what}, but the model returned scores of shape {tuple(found.shape)}; accepted: a part of "
+                f"{space or '(batch, classes, …), which this model does not return'}"
+            )
+        if self.mask is not None:
+            return found[:, :, self.mask.to(found.device)].mean(2)
+        part = found[(slice(None), slice(None), *(slice(first, end) for first, end in self.box or ()))]
+        return part.flatten(2).mean(2)
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        _check_class(self.index, scores.shape[1])
+        return scores[:, self.index]
+
+
 def places_of(target: Target, batch: int) -> Tensor | None:
     """The (batch, axes) class and place of each sample that a target names for a model that returns more axes than
     classes; None if it names none. A tuple of numbers may also be one class a sample, of a model that does not."""
@@ -173,11 +246,17 @@ def tensor_of_scores(output: Any) -> Tensor:
     if not isinstance(found, Tensor):
         found = found.get("logits") if isinstance(found, Mapping) else getattr(found, "logits", None)
     if not isinstance(found, Tensor):
+        hint = _HINT if isinstance(output, tuple | list) else _PAIRS if _has_pairs(output) else ""
         raise InputError(
             f"the model returned {type(output).__name__}; accepted: a (batch, classes) tensor, or an object "
-            f"or mapping with `logits`{_HINT if isinstance(output, tuple | list) else ''}"
+            f"or mapping with `logits`{hint}"
         )
     return found
+
+
+def _has_pairs(output: Any) -> bool:
+    """Whether these are scores of pictures with texts, as CLIP gives them, both ways round."""
+    return hasattr(output, "logits_per_image") and hasattr(output, "logits_per_text")
 
 
 def _at(places: Tensor, found: Tensor) -> Tensor:
@@ -211,6 +290,11 @@ def one_number(output: Any) -> Tensor:
         )
     return torch.tensor(float(output), dtype=torch.float64)
 
+
+_PAIRS = (
+    "; a model of pictures and texts is told which is explained: lambda pixels: model(pixel_values=pixels, "
+    "input_ids=ids).logits_per_image is the picture, and the texts are its classes; for a text the other way round"
+)
 
 _HINT = "; a function that returns several is wrapped to return one, as lambda x: model(x)[0]"
 

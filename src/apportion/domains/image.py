@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,11 @@ def _read_file(path: Path) -> Image.Image:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): {ACCEPTED}")
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
+            image = Image.open(path)
+        with image:
+            check_pixels(image, str(path))
             return _upright_rgb(image, str(path))
     except UnidentifiedImageError:
         raise InputError(f"{path} is not a picture that Pillow can read: {ACCEPTED}") from None
@@ -69,6 +74,17 @@ def _read_file(path: Path) -> Image.Image:
         raise InputError(f"{path} is too large: {error}") from None
     except (OSError, SyntaxError, EOFError) as error:  # what Pillow's decoders raise on damaged data
         raise InputError(f"{path} is damaged or cut off ({error}): {ACCEPTED}") from None
+
+
+MOST_PIXELS = 50_000_000  # of a picture, unpacked: some hundred bytes can hold more than memory does
+
+
+def check_pixels(image: Image.Image, name: str) -> None:
+    """Raise InputError for a picture that is too large, before it is unpacked."""
+    if image.width * image.height > MOST_PIXELS:
+        raise InputError(
+            f"{name} has {image.width} x {image.height} pixels; accepted: at most {MOST_PIXELS // 1_000_000} million"
+        )
 
 
 def _upright_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -220,6 +236,22 @@ class ImagePreparation:
         # The longer side is cut off, not rounded: what torchvision and transformers do.
         side, short = self.resize or 0, min(width, height)
         return max(1, side * width // short), max(1, side * height // short)
+
+
+@dataclass(frozen=True)
+class GuessedPreparation(ImagePreparation):
+    """The preparation of a model that does not say how it was trained: explanations tell what was taken for it."""
+
+    @property
+    def guess(self) -> str:
+        sizes = [f"resized to {_text(self.resize)}"] if self.resize is not None else []
+        sizes += [f"centre crop {_text(self.crop)}"] if self.crop is not None else []
+        sizes += ["grey"] if len(self.mean) == 1 else []
+        mean, std = (", ".join(f"{number:.3g}" for number in numbers) for numbers in (self.mean, self.std))
+        return (
+            f"the preparation of pictures was guessed: {', '.join([*sizes, f'mean {mean}', f'std {std}'])}; if the "
+            "model was trained with other numbers, give a Classifier with its ImagePreparation"
+        )
 
 
 def from_processor(processor: Any) -> ImagePreparation:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model, behind, is_multi_label, warn_about_training, warned
 from apportion.core.inputs import Inputs, Values, checked_inputs
-from apportion.core.target import Neuron, Target, described, places_of, scores_of, tensor_of_scores
+from apportion.core.target import Neuron, Region, Target, described, places_of, scores_of, tensor_of_scores
 from apportion.core.trees import all_finite, tensors_in
 from apportion.errors import InputError
 from apportion.results.cost import Cost
@@ -79,6 +79,8 @@ class Subject:
         (default: all samples in their order); errors call them `row`."""
         if self.neuron is not None:
             return self.neuron.of(met, rows)
+        if isinstance(self.target, Region):
+            return scores_of(self.target.of(tensor_of_scores(output)), rows, row)
         if self.places is not None and tensor_of_scores(output).dim() <= 2:
             self.places = None  # the target is one class a sample
         places = self.places

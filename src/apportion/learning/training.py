@@ -173,6 +173,14 @@ def _epoch(
     return mean
 
 
+@dataclass
+class _Kept:
+    """What the checkpoint says beside its tensors."""
+
+    identity: dict[str, Any]
+    history: list[Epoch]
+
+
 class _State:
     """The state of a training, in memory and in its checkpoint."""
 
@@ -220,7 +228,7 @@ class _State:
         if self.path is None or not self.path.exists():
             return
         try:
-            numbers, tensors = unseal(self.path)
+            numbers, tensors = unseal(self.path, _Kept)
         except InputError as error:
             warnings.warn(f"{error}; training starts anew", stacklevel=3)
             return

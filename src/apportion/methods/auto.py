@@ -79,8 +79,9 @@ class Auto:
                 refused.append(InputError(f"treeshap explains the {made.notes['scores']}"))
                 continue
             before = "".join(f"; not the first choice: {error}" for error in refused)
+            of_what = f"; explained is the {made.notes['scores']}" if "scores" in made.notes else ""
             explained: Explanation[Given, Tensor] = replace(
-                made, notes={**made.notes, "chosen": why + before}
+                made, notes={**made.notes, "chosen": why + of_what + before}
             )
             return explained
         # What is wrong with the model or the inputs is told by every method alike.

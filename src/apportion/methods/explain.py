@@ -227,8 +227,10 @@ def explain_answer(question: Question, method: Any) -> Any:
     """
     many = len(question.features)
     hides = isinstance(method, Hiding | Auto)
-    runs_once_only = getattr(method, "once", False) and runs_once(question.inputs)
-    tokens = _TOKENS_WITH_GRADIENTS if runs_once_only else _TOKENS_AT_ONCE
+    once = getattr(method, "once", None)
+    tokens = _TOKENS_AT_ONCE
+    if once is not None and runs_once(question.inputs, once):
+        tokens = _TOKENS_WITH_GRADIENTS
     at_once = many if hides else max(1, tokens // question.inputs.shape[1])
     parts = []
     for begin in range(0, many, at_once):
@@ -266,6 +268,8 @@ def explain_encoded(
     if isinstance(model.mask, Tensor):  # what is hidden takes its values from data
         background = getattr(model.encode, "about", f"{len(model.mask)} rows")
         explanation = replace(explanation, notes={**explanation.notes, "background": background})
+    if features and (guess := getattr(model.encode, "guess", None)) is not None:
+        explanation = replace(explanation, warnings=(guess, *explanation.warnings))
     return name_features(explanation, model, *features)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from apportion.errors import InputError
 
@@ -56,11 +56,11 @@ SHIPPED = {
 }
 
 
-def load_classifier(name: str | Path) -> Classifier:
+def load_classifier(name: str | Path, background: Any = None, trust_code: bool = False) -> Classifier:
     """The same where only a classifier will do: a language model is refused."""
     from apportion.core.classifier import Classifier
 
-    found = load(name)
+    found = load(name, background, trust_code)
     if not isinstance(found, Classifier):
         raise InputError(
             f"{name} is a language model, which has no classes; accepted: a classifier, or the language model in "
@@ -74,8 +74,10 @@ def load(name: Literal["sentiment", "imagenet", "digits", "breast-cancer"]) -> C
 @overload
 def load(name: Literal["sentiment-transformer"]) -> Classifier[dict[str, Tensor]]: ...
 @overload
-def load(name: str | Path) -> Classifier | LanguageModel: ...
-def load(name: str | Path) -> Classifier | LanguageModel:
+def load(
+    name: str | Path, background: Any = None, trust_code: bool = False
+) -> Classifier | LanguageModel: ...
+def load(name: str | Path, background: Any = None, trust_code: bool = False) -> Classifier | LanguageModel:
     """Load a classifier or a language model by name: one that ships, or the user's own.
 
     - `sentiment`, `imagenet`, `digits`, `breast-cancer`: these ship; `sentiment-transformer` too, but for
@@ -86,20 +88,30 @@ def load(name: str | Path) -> Classifier | LanguageModel:
     - `path/to/file.safetensors`: what `BagOfWords.save` wrote, or `ProtoPNet.save` on a backbone
       that ships;
     - a Hugging Face folder, or `hf:owner/name` (the only form that may use the network): a classifier of texts or
-      pictures, or a language model, which is a `LanguageModel` then.
+      pictures, or a language model, which is a `LanguageModel` then;
+    - `path/to/pipeline.skops`, what `skops.io.dump` wrote of a fitted estimator, with a `background`, as a `Tabular`;
+      or a `.joblib` or pickle file of one, which can run code, with `trust_code`.
 
     Raises InputError with one line for whatever does not load.
 
     Args:
         name (str or path): The name, in one of these forms.
+        background (DataFrame or path, default None): Of an estimator, rows that hidden columns take their values from:
+            a frame, or a .csv, .parquet, .feather, .jsonl or .xlsx file. None: not given.
+        trust_code (bool, default False): Read files that can run any code.
 
     >>> load("breast-cancer").labels
     ('malignant', 'benign')
     """
     from apportion.models import _loading
+    from apportion.models._estimators import SUFFIXES
 
+    if background is not None and Path(name).suffix not in SUFFIXES:
+        raise InputError(
+            f"a background was given, and {name} has its own; accepted with one: a {', '.join(sorted(SUFFIXES))} file"
+        )
     if str(name) in SHIPPED:
         module, factory = SHIPPED[str(name)].place.split(":")
         made: Classifier = getattr(import_module(f"apportion.models.{module}"), factory)()
         return made
-    return _loading.load_own(str(name), tuple(SHIPPED))
+    return _loading.load_own(str(name), tuple(SHIPPED), background, trust_code)

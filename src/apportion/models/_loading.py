@@ -22,18 +22,22 @@ from safetensors import safe_open
 from torch import nn
 
 from apportion.core.classifier import Classifier
-from apportion.domains.image import ImagePreparation, from_processor
+from apportion.domains.image import IMAGENET_MEAN, IMAGENET_STD, GuessedPreparation, from_processor
 from apportion.domains.language import LanguageModel
 from apportion.domains.text import encode_subwords
 from apportion.errors import InputError, did_you_mean
+from apportion.models._estimators import SUFFIXES, from_estimator_file
 from apportion.models._exported import checked_archive
+from apportion.models._onnx import OnnxFunction, sides_of
 
 HUB = "hf:"
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<factory>[A-Za-z_][\w.]*)")
 
 
-def load_own(name: str, shipped: Sequence[str]) -> Classifier | LanguageModel:
+def load_own(
+    name: str, shipped: Sequence[str], background: Any = None, trust_code: bool = False
+) -> Classifier | LanguageModel:
     """What `name` says: see `apportion.models.load`."""
     path = Path(name)
     if name.startswith(HUB):
@@ -42,6 +46,10 @@ def load_own(name: str, shipped: Sequence[str]) -> Classifier | LanguageModel:
         return from_factory(found["place"], found["factory"])
     if path.suffix == ".pt2":
         return from_export(path)
+    if path.suffix in SUFFIXES:
+        return from_estimator_file(path, background, trust_code)
+    if path.suffix == ".onnx":
+        return from_onnx(path)
     if path.is_dir():
         return from_hugging_face(name, network=False)
     if path.suffix == ".py":
@@ -57,8 +65,8 @@ def load_own(name: str, shipped: Sequence[str]) -> Classifier | LanguageModel:
         )
     raise InputError(
         f"unknown model {name!r}; {did_you_mean(name, shipped)}accepted: {', '.join(shipped)}, "
-        "pkg.module:factory, file.py:factory, a .pt2 file, a saved ProtoPNet or BagOfWords, a Hugging Face folder, or "
-        "hf:owner/name"
+        "pkg.module:factory, file.py:factory, a .pt2 or .onnx file, a saved ProtoPNet or BagOfWords, a .skops file, a "
+        "Hugging Face folder, or hf:owner/name"
     )
 
 
@@ -112,10 +120,19 @@ def _classifier(made: Any, name: str) -> Classifier | LanguageModel | None:
     return None
 
 
-def wrap_bare_model(model: Callable[..., Any], name: str) -> Classifier:
-    """A model that came without preprocessing or class names: pictures are resized to 256, cropped to 224 and
-    normalised as for most ImageNet models; tensors are taken as they are."""
-    return Classifier(model=model, encode=ImagePreparation(), labels=(), domain="image", name=name)
+def wrap_bare_model(
+    model: Callable[..., Any], name: str, sides: tuple[int, int, int] | None = None
+) -> Classifier:
+    """A model that came without preprocessing or class names: pictures are prepared as for most ImageNet models, and
+    explanations say that this was guessed; tensors are taken as they are. `sides` are the (channels, height, width)
+    that the model takes alone; None: 3 × 224 × 224."""
+    channels, height, width = sides or (3, 224, 224)
+    usual = (height, width) == (224, 224)
+    resize = 256 if usual else round(max(height, width) / 0.875)
+    crop = 224 if usual else (height, width)
+    mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.0,), (1.0,))
+    encode = GuessedPreparation(resize, crop, mean, std)
+    return Classifier(model=model, encode=encode, labels=(), domain="image", name=name)
 
 
 def _import_file(file: Path) -> Any:
@@ -153,7 +170,26 @@ def from_export(path: Path) -> Classifier:
     ):
         with _weights_only():
             program = torch.export.load(archive)
-        return wrap_bare_model(program.module(), path.name)
+        return wrap_bare_model(program.module(), path.name, _sides_of(program))
+
+
+def _sides_of(program: torch.export.ExportedProgram) -> tuple[int, int, int] | None:
+    """(channels, height, width) of the pictures of a program of one picture that takes one size; None of others."""
+    names = program.graph_signature.user_inputs
+    nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
+    shape = tuple(getattr(nodes[0].meta.get("val"), "shape", ())) if len(nodes) == 1 else ()
+    fixed = len(shape) == 4 and all(isinstance(size, int) for size in shape[1:])
+    return (shape[1], shape[2], shape[3]) if fixed else None
+
+
+def from_onnx(path: Path) -> Classifier:
+    """An ONNX file as a function that `onnxruntime` runs, which knows its own operators only: no library is loaded, and
+    no other file is read."""
+    if not path.is_file():
+        raise InputError(f"model {str(path)!r}: no such file")
+    with _one_line(f"model {str(path)!r} is not an ONNX file that onnxruntime runs by itself"):
+        function = OnnxFunction(path)
+    return wrap_bare_model(function, path.name, sides_of(function))
 
 
 @contextmanager

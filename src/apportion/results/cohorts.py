@@ -51,7 +51,8 @@ def permutation_ps(sizes: Numbers, inside: np.ndarray, seed: int = 0) -> Numbers
     total = sizes.sum(0)
 
     def apart(sums: Numbers) -> Numbers:
-        return np.abs(sums / many - (total - sums) / (n - many))
+        found: Numbers = np.abs(sums / many - (total - sums) / (n - many))
+        return found
 
     observed = apart(sizes[inside].sum(0))
     random, as_far = np.random.default_rng(seed), np.ones(sizes.shape[1])

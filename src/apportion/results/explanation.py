@@ -162,6 +162,12 @@ class Explanation(Result[Total], Generic[Form, Total]):
         }
 
     @classmethod
+    def _check_file(cls, header: Any, tensors: dict[str, Tensor]) -> None:
+        from apportion.results._schema import OfExplanation, check_file
+
+        check_file(header, OfExplanation, tensors)
+
+    @classmethod
     def _own_unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
         keys = header["keys"]
         if keys is None:

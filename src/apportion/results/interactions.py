@@ -124,6 +124,12 @@ class Interactions(Result[Total]):
         return {"values": self.values, **tensors}, {"names": self.names}
 
     @classmethod
+    def _check_file(cls, header: Any, tensors: dict[str, Tensor]) -> None:
+        from apportion.results._schema import OfInteractions, check_file
+
+        check_file(header, OfInteractions, tensors)
+
+    @classmethod
     def _own_unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
         own = {name: tensors.get(name) for name in _OWN}
         return {"values": tensors["values"], **own, "names": tuple(tuple(names) for names in header["names"])}

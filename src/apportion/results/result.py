@@ -305,11 +305,16 @@ class Result(Generic[Total]):
         raise NotImplementedError
 
     @classmethod
+    def _check_file(cls, header: Any, tensors: dict[str, Tensor]) -> None:
+        raise NotImplementedError
+
+    @classmethod
     def _own_unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
 
     @classmethod
     def _unpacked(cls, tensors: dict[str, Tensor], header: dict[str, Any]) -> Self:
+        cls._check_file(header, tensors)
         features = None
         if header["features"] is not None:
             described = enumerate(header["features"])

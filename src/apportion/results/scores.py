@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.files import write_whole
+from apportion.core.schema import hold, parsed
 from apportion.errors import InputError
 from apportion.results.cost import Cost
 from apportion.results.display import display
@@ -155,6 +156,7 @@ class Scores:
         try:
             fields = dict(description)
             schema = fields.pop("schema")
+            hold(dict(description), _Described)
             if schema > SCHEMA:
                 raise InputError(
                     f"the scores have schema {schema}, newer than the {SCHEMA} that this version of apportion "
@@ -181,10 +183,24 @@ class Scores:
         if not path.is_file():
             raise InputError(f"no file with scores at {path}")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = parsed(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"{path} is not a file with scores ({error})") from error
         return cls.from_dict(found)
+
+
+@dataclass
+class _Described:
+    """What `to_dict` writes."""
+
+    schema: int
+    test: str
+    higher_is_better: bool | None
+    values: list[float | None]
+    undefined: str
+    each: str
+    cost: Cost | None
+    notes: dict[str, Any]
 
 
 def _where(which: Tensor) -> list[int]:

@@ -99,11 +99,6 @@ class Table:
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the table should know: references that beat methods, winners that change."""
         found = [f"{test} can take none of the methods: {why}" for test, why in self.left_out.items()]
-        for test in self.tests:
-            if tied([[self._scores(method, test)] for method in self.methods]):
-                found.append(
-                    say_tie(test, len(self.methods), len(self._scores(self.methods[0], test).values))
-                )
         for test in (test for test in self.tests if test not in self.blind):
             for method in self.methods:
                 mine = self._oriented(method, test)
@@ -116,6 +111,16 @@ class Table:
                 said = ", ".join(f"{winner} with {name}" for name, winner in winners.items())
                 found.append(f"{test}: the best method depends on the replacement ({said})")
         return tuple(found)
+
+    @property
+    def ties(self) -> tuple[str, ...]:
+        """In words, the tests in which all methods have the same score: these inputs do not tell them apart."""
+        many = len(self.methods)
+        return tuple(
+            say_tie(test, many, len(self._scores(self.methods[0], test).values))
+            for test in self.tests
+            if tied([[self._scores(method, test)] for method in self.methods])
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """All of it, ready for JSON."""
@@ -185,6 +190,7 @@ class Table:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         yield self.grid(bold=console.color_system is not None)
+        yield from (f"note: {tie}" for tie in self.ties)
 
     def __repr__(self) -> str:
         from rich.console import Console

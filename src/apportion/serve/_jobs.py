@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -37,11 +39,29 @@ Say = Callable[[Said], None]
 
 SIDE = 224  # pixels of a picture that stands for one until there is one
 EXAMPLE = "The plot is thin, but the acting is superb."
+MOST_PASSES = 100_000  # of one method
+_COUNTS = ("samples", "max_samples", "nodes", "max_nodes", "steps", "budget")
 BLOCK = 4  # steps of a curve between two looks at it
 
 
-class CancelledError(Exception):
-    """Nobody listens any more."""
+class CancelledError(BaseException):
+    """Nobody listens any more. No handler of errors takes it for one."""
+
+
+def stop(thread: threading.Thread) -> None:
+    """Raise CancelledError in a thread at its next step in Python: it ends loops that ask nobody whether to go on."""
+    if thread.ident is not None and thread.is_alive():
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(thread.ident), ctypes.py_object(CancelledError)
+        )
+
+
+def check_budget(method: Any) -> None:
+    """Refuse what takes more passes than a page waits for, or more memory than a machine has."""
+    for each in fields(method) if is_dataclass(method) else ():
+        value = getattr(method, each.name)
+        if each.name in _COUNTS and isinstance(value, int) and value > MOST_PASSES:
+            raise InputError(f"{each.name} is {value}; accepted in the workbench: at most {MOST_PASSES}")
 
 
 class Models:
@@ -175,7 +195,9 @@ def _prepare(ask: Ask, models: Models) -> Prepared:
 
 
 def _explain_by_one(ready: Prepared, name: str, ask: Ask, say: Say, known: Known) -> None:
-    explanation = ready.explain(from_repr(name), ask.target)
+    method = from_repr(name)
+    check_budget(method)
+    explanation = ready.explain(method, ask.target)
     (section,) = sections([explanation])
     section["cards"][0]["asked"] = name
     say({"event": "section", "method": name, "section": section})
@@ -216,7 +238,8 @@ def _message(error: Exception, model: str) -> str:
         return str(error)
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] in EXTRAS:
         return missing(error)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    refused = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if refused or isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "there is not enough memory for this"
     traceback.print_exception(error)
     first = next(iter(str(error).splitlines()), "")

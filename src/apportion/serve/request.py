@@ -11,11 +11,11 @@ from typing import Annotated, TypeVar
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from apportion.domains.image import check_pixels
 from apportion.errors import InputError
 from apportion.pipeline import given
 
 MOST_BYTES = 20_000_000  # of a picture's file
-MOST_PIXELS = 50_000_000  # of a picture, unpacked: some hundred bytes can hold more than memory does
 MOST_LETTERS = 20_000
 
 
@@ -82,11 +82,7 @@ def read_picture(encoded: str, name: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower
             image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MOST_PIXELS:
-            raise InputError(
-                f"{name} has {image.width} x {image.height} pixels; accepted: at most "
-                f"{MOST_PIXELS // 1_000_000} million"
-            )
+        check_pixels(image, name)
         image.load()
         return image
     except Image.DecompressionBombError as error:

@@ -12,7 +12,6 @@ import secrets
 import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from typing import Any, cast
@@ -22,18 +21,23 @@ import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from apportion.core.registry import described_methods
 from apportion.display.html import shell, versions
 from apportion.errors import InputError
 from apportion.names import INTERACTIONS, METHODS
-from apportion.serve._jobs import EXAMPLE, Models, classes, explain
+from apportion.serve._jobs import EXAMPLE, CancelledError, Models, classes, explain, stop
 from apportion.serve.messages import Catalog, Method, Said
 from apportion.serve.request import MOST_BYTES, Ask, Given, read
 
 HOSTS = ("127.0.0.1", "localhost")
 THREADS = 2  # a short explanation need not wait for a long one
 LISTENS = 0.2  # seconds between two looks whether anyone still listens
+PATIENCE = 0.5  # seconds in which work that nobody waits for stops by itself, before it is stopped
+SECONDS = 600  # that a request may take
+MOST_LEFT = 6  # pieces of work that could not be stopped, such as one operation for minutes
 SAFE = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -46,14 +50,15 @@ SAFE = {
 def application(own: Sequence[str], token: str, port: int) -> FastAPI:
     """The application on a port, for the shipped models and the user's `own`, whoever has the token."""
     models = Models(own)
-    threads = ThreadPoolExecutor(THREADS, "explain", _share_cores)
+    slots, left = asyncio.Semaphore(THREADS), set[threading.Thread]()
     waiting = 0
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        threads.submit(_warm, models)
+        threading.Thread(target=_warm, args=(models,), daemon=True).start()
         yield
-        threads.shutdown(wait=False, cancel_futures=True)
+        for thread in left:
+            stop(thread)
 
     def own_page(request: Request) -> None:
         """Refuse a request that was sent to another name, which a page of another site can bring about."""
@@ -68,13 +73,15 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
     app = FastAPI(openapi_url=None, lifespan=lifespan, dependencies=[Depends(own_page)])
     known = [Depends(with_token)]
 
+    app.add_middleware(_Safe)
+
     @app.exception_handler(InputError)
     async def refused(request: Request, error: InputError) -> Response:
-        return JSONResponse({"detail": str(error)}, 400, SAFE)
+        return JSONResponse({"detail": str(error)}, 400)
 
     @app.get("/")
     def page() -> Response:
-        return HTMLResponse(shell({"kind": "workbench"}, "workbench", connect="'self'"), headers=SAFE)
+        return HTMLResponse(shell({"kind": "workbench"}, "workbench", connect="'self'"))
 
     @app.get("/api/catalog", dependencies=known)
     def catalog() -> Response:
@@ -84,41 +91,57 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
             "most_bytes": MOST_BYTES,
             "versions": versions(),
         }
-        return JSONResponse(about, headers=SAFE)
+        return JSONResponse(about)
 
     @app.get("/api/model", dependencies=known)
     def model(name: str) -> Response:
-        return JSONResponse(models.described(name), headers=SAFE)
+        return JSONResponse(models.described(name))
 
     @app.post("/api/classes", dependencies=known)
     async def ranked(request: Request) -> Response:
         given = read(await _body(request), Given)
-        return JSONResponse(await run_in_threadpool(classes, given, models), headers=SAFE)
+        return JSONResponse(await run_in_threadpool(classes, given, models))
 
     @app.post("/api/explain", dependencies=known)
     async def explained(request: Request) -> Response:
         ask = read(await _body(request), Ask)
-        return StreamingResponse(answer(ask, request), media_type="application/x-ndjson", headers=SAFE)
+        return StreamingResponse(answer(ask, request), media_type="application/x-ndjson")
 
     async def answer(ask: Ask, request: Request) -> AsyncIterator[str]:
         """Lines as the work in a thread says them; when the page closes the connection the work stops."""
         nonlocal waiting
         loop, said, cancelled = asyncio.get_running_loop(), asyncio.Queue[Any](), threading.Event()
+        end = loop.time() + SECONDS
 
         def say(message: Said | None) -> None:
             loop.call_soon_threadsafe(said.put_nowait, message)
 
         def work() -> None:
+            _share_cores()
             try:
                 explain(ask, models, say, cancelled)
+            except CancelledError:  # stopped on its last steps
+                pass
             finally:
-                say(None)
+                with suppress(RuntimeError):  # the server has stopped
+                    say(None)
 
         yield _line({"event": "waiting", "ahead": max(0, waiting - THREADS + 1)})
         waiting += 1
-        future = threads.submit(work)
+        thread: threading.Thread | None = None
         try:
             while not await request.is_disconnected():
+                if thread is None and not slots.locked():
+                    if sum(each.is_alive() for each in left) > MOST_LEFT:
+                        yield _line({"event": "error", "method": None, "message": _BUSY})
+                        return
+                    await slots.acquire()
+                    thread = threading.Thread(target=work, name="explain", daemon=True)
+                    left.add(thread)
+                    thread.start()
+                if thread is not None and loop.time() > end:
+                    yield _line({"event": "error", "method": None, "message": _TOO_LONG})
+                    return
                 try:
                     message = await asyncio.wait_for(said.get(), LISTENS)
                 except TimeoutError:
@@ -129,8 +152,12 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
         finally:
             waiting -= 1
             cancelled.set()
-            future.cancel()
+            if thread is not None:
+                ending = asyncio.ensure_future(_free(thread, slots, left))
+                endings.add(ending)
+                ending.add_done_callback(endings.discard)
 
+    endings = set[asyncio.Future[None]]()  # asyncio keeps none itself
     return app
 
 
@@ -149,6 +176,43 @@ def run(own: Sequence[str], port: int, tell: Callable[[str], None]) -> None:
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     with suppress(KeyboardInterrupt):  # the way to stop it
         server.run(sockets=[sock])
+
+
+class _Safe:
+    """Every answer has the headers, errors and pages that are not there included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(SAFE)
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
+
+
+_BUSY = (
+    "this machine is busy with work that could not be stopped; try again in a while, or start the server anew"
+)
+_TOO_LONG = f"stopped after {SECONDS // 60} minutes; accepted: fewer samples or nodes, or the command line"
+
+
+async def _free(thread: threading.Thread, slots: asyncio.Semaphore, left: set[threading.Thread]) -> None:
+    """Give the place of a piece of work to the next one when it has ended; what does not end by itself is stopped, and
+    what cannot be stopped has its place no longer."""
+    for waited in range(round(4 * PATIENCE / 0.05)):
+        if not thread.is_alive():
+            break
+        if waited * 0.05 >= PATIENCE:
+            stop(thread)
+        await asyncio.sleep(0.05)
+    slots.release()
+    while thread.is_alive():
+        stop(thread)
+        await asyncio.sleep(1)
+    left.discard(thread)
 
 
 async def _body(request: Request) -> bytes:

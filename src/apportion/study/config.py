@@ -14,7 +14,7 @@ import yaml
 from apportion.bulk.sources import open_source
 from apportion.core.registry import from_repr
 from apportion.errors import InputError, did_you_mean
-from apportion.study.text.readings import CHOICES, Readings
+from apportion.study.text.readings import AS_PUBLISHED_AND_BEFORE, CHOICES, Readings
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class TextFaithfulness:
         corpora (tuple of str, default None): Names of some of the corpora; None: all.
         fast (bool, default False): SST alone and less of it.
         models (tuple of int, default (0,)): Seeds of the explained models.
-        readings (Readings, default Readings()): In which readings the tests are run.
+        readings (Readings, default AS_PUBLISHED_AND_BEFORE): In which readings the tests are run.
     """
 
     title: str
@@ -83,7 +83,7 @@ class TextFaithfulness:
     corpora: tuple[str, ...] | None = None
     fast: bool = False
     models: tuple[int, ...] = (0,)
-    readings: Readings = dataclasses.field(default_factory=Readings)
+    readings: Readings = AS_PUBLISHED_AND_BEFORE
 
 
 def read_study(path: Path) -> Study | TextFaithfulness:
@@ -268,11 +268,12 @@ def _text_faithfulness(field: Field) -> TextFaithfulness:
         corpora=fields["corpora"].each(Field.text) if "corpora" in fields else None,
         fast=fields["fast"].truth() if "fast" in fields else False,
         models=fields["models"].each(lambda one: one.whole(0)) if "models" in fields else (0,),
-        readings=Readings(
+        readings=dataclasses.replace(
+            AS_PUBLISHED_AND_BEFORE,
             **{
                 name: fields[name].each(partial(Field.one_of, accepted=known))
                 for name, known in CHOICES.items()
                 if name in fields
-            }
+            },
         ),
     )

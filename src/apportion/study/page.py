@@ -16,7 +16,7 @@ from apportion.display.page_data import Study as StudyPage
 from apportion.errors import InputError
 from apportion.results.agreement import krippendorff_alpha
 from apportion.results.grid import TextTable
-from apportion.results.statistics import band_of_mean, say_if_few
+from apportion.results.statistics import band_of_mean
 from apportion.study.comparison import GRID, Outcome, mean_or_dash, ratings
 from apportion.study.config import Study
 from apportion.study.tables import read_tables, write_tables
@@ -80,9 +80,7 @@ def tables(outcomes: Sequence[Outcome]) -> list[TextTable]:
 
 def _scores(one: Outcome) -> TextTable:
     found = one.table.grid(f"{one.model} on {one.data}")
-    few = f" ({said})" if (said := say_if_few(one.samples)) else ""
-    mean = f"Mean over {one.samples} inputs with its 95 % bootstrap interval{few}"
-    notes = [f"{mean}; ↑ higher is better, ↓ lower."]
+    notes = [f"Mean over {one.samples} inputs with its 95 % bootstrap interval; ↑ higher is better, ↓ lower."]
     notes += ["Bold: the best method, and those not clearly worse (paired, Holm-corrected p ≥ 0.05)."] * bool(
         found.best
     )

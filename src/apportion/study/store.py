@@ -46,6 +46,15 @@ class CellResult:
     seconds: float = 0.0
 
 
+@dataclass
+class _Kept:
+    """What the file of a cell says."""
+
+    settings: dict[str, Any]
+    numbers: Any
+    seconds: float
+
+
 @dataclass(frozen=True)
 class Store:
     """Finished cells in a folder, one file each, written whole or not at all and with a checksum.
@@ -74,7 +83,7 @@ class Store:
         if not path.exists():
             return None
         try:
-            numbers, tensors = unseal(path)
+            numbers, tensors = unseal(path, _Kept)
         except InputError as error:
             self.say(f"{error}; it is done again")
             return None

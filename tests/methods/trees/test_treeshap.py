@@ -98,6 +98,18 @@ MODELS: dict[str, tuple[Callable[[], Any], int, bool, Callable[[Any], Callable[[
         False,
         lambda m: m.decision_function,
     ),
+    "boosting that has only leaves": (
+        lambda: ensemble.GradientBoostingRegressor(n_estimators=2, min_samples_leaf=200),
+        0,
+        False,
+        None,
+    ),
+    "histogram that has only leaves": (
+        lambda: ensemble.HistGradientBoostingRegressor(max_iter=2, min_samples_leaf=200),
+        0,
+        True,
+        None,
+    ),
     "histogram": (lambda: ensemble.HistGradientBoostingRegressor(**HIST), 0, True, None),
     "histogram of counts": (
         lambda: ensemble.HistGradientBoostingRegressor(loss="poisson", **HIST),

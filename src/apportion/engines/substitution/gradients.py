@@ -147,8 +147,8 @@ class Gradients(Subject):
         at (str or list of str, default None): Modules whose outputs are explained, the samples on their first axis;
             None: the inputs.
         via (str or list of str, default ()): Modules whose outputs are `passed` on the way from what is explained.
-        once (bool, default False): Run rows that are one row, as `x.expand(3, -1)` for three classes, once: the model
-            runs forward for all of them, and backward for each.
+        once (int, default None, numbers of a row): From how many on rows that are one row, as `x.expand(3, -1)` for
+            three classes, run once: the model runs forward for all of them, and backward for each; None: never.
 
     >>> score = Gradients(torch.nn.Linear(2, 1), torch.ones(3, 2)).forward()
     >>> [gradient.shape for gradient in score.gradients()]
@@ -162,7 +162,7 @@ class Gradients(Subject):
         target: Target = None,
         at: str | Sequence[str] | None = None,
         via: str | Sequence[str] = (),
-        once: bool = False,
+        once: int | None = None,
     ) -> None:
         self.moved = model.moved if isinstance(model, Beside) else None
         model = model.model if isinstance(model, Beside) else model
@@ -177,7 +177,7 @@ class Gradients(Subject):
         self.via_given = via
         self.via = (via,) if isinstance(via, str) else tuple(via)
         plain = self.moved is None and self.places is None and not self.via
-        self.once = once and plain and self.batch > 1 and runs_once(self.inputs)
+        self.once = once is not None and plain and self.batch > 1 and runs_once(self.inputs, once)
 
     # ---- forward ----
 

@@ -69,7 +69,7 @@ class ROAR(CurveTest):
     batch: int = 32
     rate: float = 1e-3
     held_out: float = 0.2
-    folder: str | None = field(default=None, kw_only=True, repr=False, compare=False)
+    folder: str | Path | None = field(default=None, kw_only=True, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()

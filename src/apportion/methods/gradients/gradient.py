@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.inputs import Given
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients
@@ -33,7 +33,7 @@ class Saliency:
     """
 
     at: str | Sequence[str] | None = None
-    once: ClassVar[bool] = True
+    once: ClassVar[int] = FEW
 
     def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         subject = Gradients(model, inputs, target, self.at, once=self.once)
@@ -61,7 +61,7 @@ class InputXGradient:
     """
 
     at: str | Sequence[str] | None = None
-    once: ClassVar[bool] = True
+    once: ClassVar[int] = FEW
 
     def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, Tensor]:
         subject = Gradients(model, inputs, target, self.at, once=self.once)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.inputs import Given
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
@@ -45,7 +45,7 @@ class SmoothGrad:
     seed: int = 0
     chunk: int = 32
     at: str | Sequence[str] | None = None
-    once: ClassVar[bool] = True
+    once: ClassVar[int] = FEW
 
     def __post_init__(self) -> None:
         check_whole(1, samples=self.samples, chunk=self.chunk)

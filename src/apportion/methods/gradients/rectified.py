@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.inputs import Given
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitution, no_derivatives
@@ -38,7 +38,7 @@ class Deconvnet:
     """
 
     at: str | Sequence[str] | None = None
-    once: ClassVar[bool] = True
+    once: ClassVar[int] = FEW
 
     def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         return _explain_rectified(
@@ -65,7 +65,7 @@ class GuidedBackprop:
     """
 
     at: str | Sequence[str] | None = None
-    once: ClassVar[bool] = True
+    once: ClassVar[int] = FEW
 
     def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         return _explain_rectified(

@@ -44,7 +44,8 @@ def draw(
 
 
 def _edges(column: Numbers, bins: int) -> Numbers:
-    return np.unique(np.percentile(column, np.arange(1, bins) * 100 / bins))
+    edges: Numbers = np.unique(np.percentile(column, np.arange(1, bins) * 100 / bins))
+    return edges
 
 
 def _inside(bins: Any, column: Numbers, edges: Numbers, normal: Any, random: Any) -> Numbers:
@@ -55,7 +56,7 @@ def _inside(bins: Any, column: Numbers, edges: Numbers, normal: Any, random: Any
     deviations = np.array([here.std() if len(here) else 0.0 for here in inside])[bins] + 1e-11
     low = np.append(column.min(), edges)[bins]
     high = np.append(edges, column.max())[bins]
-    found = low.copy()  # of a bin with one value, where lime puts a zero
+    found: Numbers = low.copy()  # of a bin with one value, where lime puts a zero
     wide = low != high
     ends = (low - means) / deviations, (high - means) / deviations
     found[wide] = normal.rvs(

@@ -67,6 +67,8 @@ class RISE(Hiding[None]):
         inputs = masking.parts[0].x
         space = inputs.shape[2:]
         cells = sides_of(self.cells, space, "cells")
+        finest = all(cell <= length for cell, length in zip(cells, space, strict=True))
+        check("cells", self.cells, lambda _: finest, f"at most the {tuple(space)} places of the grid")
         generator = torch.Generator().manual_seed(self.seed)
         grids = (torch.rand(self.samples, 1, *cells, generator=generator) < self.shown).to(inputs.dtype)
         steps = tuple(-(-length // cell) for length, cell in zip(space, cells, strict=True))

@@ -61,7 +61,7 @@ class IntegratedGradients(Told):
             the names above; 0.0: for token ids, the first of them that is known.
         nodes (int, default None): Nodes of each path, used as they are; None: as many as the tolerance needs.
         tolerance (float, default 0.01, share of |total|): Largest |remainder| of a path.
-        max_nodes (int, default 512): Most nodes of a path.
+        max_nodes (int, default 512): Most nodes of a path; of all classes of one row together, but for 8 of each.
         chunk (int, default 32, rows): Rows that run at once, which bounds the memory.
         at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
         rule (str, default "gauss-legendre"): Where the nodes are and what they weigh; also "midpoint", "riemann"
@@ -85,7 +85,7 @@ class IntegratedGradients(Told):
     path: Literal["layer", "inputs"] = later("layer")
     multiply_by_inputs: bool = later(True)
     through: Neuron | None = later(None)
-    once: ClassVar[bool] = True
+    once: ClassVar[int] = 1  # nodes of a path fill a chunk
 
     def __post_init__(self) -> None:
         check_accuracy(self.nodes, self.max_nodes, self.tolerance, self.chunk)
@@ -120,6 +120,7 @@ class IntegratedGradients(Told):
         made = with_call(self, subject.inputs, baseline=baseline)
         made, begins = known_baseline(made, subject, score, mask)
         paths = Paths.between(subject, score, begins, mask, features)
+        of_tokens = is_of_tokens(score)
         chained = _computed_from_another(score)
         ends = [place.detach() for place in score.passed] if along else paths.ends
         values = [torch.zeros_like(end) for end in ends]  # (batch, …) each
@@ -133,17 +134,14 @@ class IntegratedGradients(Told):
             coarse |= {int(p) % subject.batch for p in rounded}
             for value, new in zip(values, found, strict=True):
                 value.index_add_(0, (block % subject.batch).to(value.device), new / paths.baselines)
-        warnings = (
-            ()
-            if self.nodes
-            else warn_of_shortfalls(paths, missed, coarse - missed, f"after max_nodes={self.max_nodes} nodes")
-        )
+        spent = f"after max_nodes={self.max_nodes} nodes{' of all together' if paths.once else ''}{_ADD_UP * of_tokens}"
+        warnings = () if self.nodes else warn_of_shortfalls(paths, missed, coarse - missed, spent)
         notes = {"nodes": most, "baselines": paths.baselines, **note_of(begins)}
         total = paths.totals() if self.multiply_by_inputs and self.through is None else None
         subject.chained = subject.chained or chained
         slots = score.via_slots if along else score.slots
         result = subject.explanation(made, score, values, total, warnings=warnings, notes=notes, slots=slots)
-        told = _warn_of_nothing_apportioned(result.left_over) if is_of_tokens(score) else ()
+        told = _warn_of_nothing_apportioned(result.left_over) if of_tokens else ()
         return replace(result, warnings=(*told, *result.warnings))
 
     def _converge(
@@ -283,6 +281,9 @@ def warn_of_shortfalls(paths: Paths, missed: set[int], coarse: set[int], why: st
         (coarse, f"in {paths.dtype}, whose rounding is larger; a wider number format would tell"),
     )
     return tuple(f"samples {_list_samples(s)} are not within tolerance {why}" for s, why in reasons if s)
+
+
+_ADD_UP = "; KernelSHAP(), which hides words, and DeepLIFT() add up"
 
 
 def _warn_of_nothing_apportioned(left_over: Tensor | None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +23,8 @@ from apportion.methods.paths.token_baselines import scored_at, starts_of
 # A remainder is compared with |total|, but with no less than this share of what the score spans along the
 # path: where f(x) equals f(x′) no finite accuracy would be a share of the total.
 SMALLEST_TOTAL = 0.01
+
+_NUMBERS_OF_GRADIENTS = 1 << 24
 
 
 @dataclass
@@ -103,6 +105,17 @@ class Paths:
                 )
         return score
 
+    def _together(self, which: Tensor, places: Tensor, chunk: int) -> Iterator[Tensor]:
+        """Rows in chunks of so many points, at each of which are as many; of fewer points where the gradients of all
+        these rows would hold too many numbers."""
+        point = self._points(which, places)[1]
+        alike = point.bincount()  # (points,)
+        width = sum(end[0].numel() for end in self.ends)
+        for many in alike.unique().tolist():
+            points = (alike == many).nonzero().flatten()
+            for some in pieces(points, max(1, min(chunk, _NUMBERS_OF_GRADIENTS // (many * width)))):
+                yield torch.isin(point, some).nonzero().flatten()
+
     @property
     def once(self) -> bool:
         """Whether the paths of all samples from a baseline are one path, which is run once for all of them."""
@@ -147,11 +160,11 @@ class Paths:
         (rows,)."""
         sums = [torch.zeros_like(end[which.to(end.device) % self.batch]) for end in self.ends]
         met = torch.empty(len(slot), dtype=torch.float64)
-        order = torch.arange(len(slot))
-        if self.once:  # those at one point together, and points that as many are at
-            point = self._points(which[slot], places)[1]
-            order = (point + len(point) * point.bincount()[point]).argsort(stable=True)
-        for rows in pieces(order, chunk):
+        for rows in (
+            self._together(which[slot], places, chunk)
+            if self.once
+            else pieces(torch.arange(len(slot)), chunk)
+        ):
             score = self.forward(which[slot[rows]], places[rows])
             met[rows] = score.value.detach().double().cpu()
             for total, gradient in zip(sums, of(score), strict=True):

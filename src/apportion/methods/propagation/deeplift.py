@@ -13,7 +13,7 @@ from torch import Tensor
 from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.from_call import with_call
-from apportion.core.inputs import Given, Inputs
+from apportion.core.inputs import FEW, Given, Inputs
 from apportion.core.settings import Told, checked, later
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
@@ -62,7 +62,7 @@ class DeepLIFT(Told):
     baseline: float | str = 0.0
     at: str | Sequence[str] | None = None
     multiply_by_inputs: bool = later(True)
-    once: ClassVar[bool] = True
+    once: ClassVar[int] = FEW
 
     def __call__(
         self,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
-from apportion.core.inputs import Given
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import Told, checked, later
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
@@ -58,7 +58,7 @@ class LRP(Told):
     strict: bool = False
     at: str | Sequence[str] | None = None
     bias: Bias | None = later(None)
-    once: ClassVar[bool] = True
+    once: ClassVar[int] = FEW
 
     def __post_init__(self) -> None:
         self._find(None)

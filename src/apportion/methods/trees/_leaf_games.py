@@ -148,7 +148,7 @@ class TreeGame:
         values = self.leaves.values[on]
         to = np.zeros((len(on), many, values.shape[1]))
         to[np.arange(len(on)), cell] = values
-        found: Floats = shares.T @ to.reshape(len(on), -1)
+        found: Floats = shares.T @ to.reshape(len(on), many * values.shape[1])
         return found
 
     def _pairs(self, rows: Patterns, weigh: Any) -> Iterator[tuple[Whole, Whole, Whole, tuple[Floats, ...]]]:

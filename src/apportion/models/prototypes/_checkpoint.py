@@ -53,7 +53,7 @@ class Checkpoint:
         without a file, InputError for one of another configuration."""
         if not self.path.exists():
             return None
-        header, tensors = unseal(self.path)
+        header, tensors = unseal(self.path, _Header)
         theirs = header.get("configuration", {})
         known = [name for name in self.configuration if name in theirs or name not in _SINCE]
         other = [name for name in known if theirs.get(name) != self.configuration[name]]
@@ -64,15 +64,27 @@ class Checkpoint:
                 f"{self.configuration[name]!r} here; nothing was changed. Give another file, or the same settings and "
                 "data"
             )
-        put_back(net, {k.removeprefix("net."): t for k, t in tensors.items() if k.startswith("net.")})
-        for number, optimiser in enumerate(optimisers):
-            state: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in tensors.items():
-                if key.startswith(f"optimiser.{number}."):
-                    _, _, index, name = key.split(".")
-                    state.setdefault(int(index), {})[name] = tensor
-            optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        try:
+            put_back(net, {k.removeprefix("net."): t for k, t in tensors.items() if k.startswith("net.")})
+            for number, optimiser in enumerate(optimisers):
+                state: dict[int, dict[str, Tensor]] = {}
+                for key, tensor in tensors.items():
+                    if key.startswith(f"optimiser.{number}."):
+                        _, _, index, name = key.split(".")
+                        state.setdefault(int(index), {})[name] = tensor
+                optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+        except (RuntimeError, ValueError) as error:  # of other shapes or names
+            raise InputError(f"checkpoint {self.path} does not fit the network: {error}") from None
         return int(header["epochs"]), list(header["history"])
+
+
+@dataclass
+class _Header:
+    """What the file says beside its tensors."""
+
+    configuration: dict[str, Any]
+    epochs: int
+    history: list[dict[str, Any]]
 
 
 def checkpoint_of(

@@ -18,7 +18,7 @@ from apportion.errors import InputError, check, check_seed, check_whole
 from apportion.evaluation.by_training.weak_learner import WeakLearner, random_maps, uniform_maps
 from apportion.evaluation.case import CurveTest
 from apportion.learning.documents import Documents
-from apportion.learning.networks import AttentionClassifier, TokenMLP
+from apportion.learning.networks import AttentionClassifier
 from apportion.learning.training import Training, scores_by_model, train
 from apportion.methods.gradients.attention import AttentionWeights
 from apportion.methods.gradients.gradient import InputXGradient, Saliency
@@ -29,7 +29,7 @@ from apportion.results.scores import Scores
 from apportion.study.store import Cell, CellResult, Store
 from apportion.study.text._maps import maps_of, run_test
 from apportion.study.text.corpora import CORPORA, Corpus
-from apportion.study.text.readings import Readings, with_zero_word
+from apportion.study.text.readings import SHUFFLE, Readings, kind_of, with_zero_word
 
 EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learned too slowly in 8 epochs
 
@@ -140,24 +140,30 @@ def run(corpus: Corpus, settings: Settings, store: Store) -> Findings:
 
 def _run_model(corpus: Corpus, settings: Settings, store: Store, seed: int) -> Findings:
     work = _Work(corpus, replace(settings, training=replace(settings.training, seed=seed)), store)
-    history, scores = work.train()
+    history, output = work.train()
     made = {name: work.maps(name) for name in METHODS}
     maps = {name: parts for name, (parts, _) in made.items()}
     notes = {name: of_method for name, (_, of_method) in made.items()}
     maps |= references(maps[REVERSED], settings.seed)
-    readings, words = settings.readings, len(corpus.vocabulary)
+    readings = settings.readings
+    of_model = readings.tests(len(corpus.vocabulary))
     tests: dict[str, dict[str, Scores]] = {
         kind: {name: work.test(kind, test, name, found) for name, found in maps.items()}
-        for kind, test in readings.tests(words).items()
+        for kind, test in of_model.items()
     }
     for kind, (learner, shuffles) in readings.learners(settings.learner).items():
         tests |= {each: {} for each in (kind, *shuffles)}
         for name, found in maps.items():
             if "train" in found:
-                tests[kind][name], kept = work.learner(kind, learner, name, found)
-                for shuffle, test in shuffles.items():
-                    tests[shuffle][name] = work.shuffle_in_learners(shuffle, test, name, found["test"], kept)
-    return Findings(corpus, history, scores, tests, notes, work.amounts, work.seconds, seed)
+                scores, cell, weights = work.learner(kind, learner, name, found, keep=bool(shuffles))
+                tests[kind][name] = scores
+                for each, test in shuffles.items():
+                    tests[each][name] = work.shuffle_in_learners(
+                        each, test, name, found["test"], learner, cell, weights
+                    )
+    if readings.shuffle[0] == "learner":  # agreement is computed of the first test of a kind
+        tests |= {each: tests.pop(each) for each in of_model if kind_of(each) == SHUFFLE}
+    return Findings(corpus, history, output, tests, notes, work.amounts, work.seconds, seed)
 
 
 def _together(found: list[Scores]) -> Scores:
@@ -279,17 +285,18 @@ class _Work:
         return Scores.from_dict(found.numbers)
 
     def learner(
-        self, kind: str, learner: WeakLearner, name: str, maps: Mapping[str, Documents]
-    ) -> tuple[Scores, tuple[Cell, list[TokenMLP]]]:
-        """The scores of one map under the weak learner, one for each seed, and the learners with their cell."""
+        self, kind: str, learner: WeakLearner, name: str, maps: Mapping[str, Documents], keep: bool
+    ) -> tuple[Scores, Cell, Mapping[str, Tensor]]:
+        """The scores of one map under the weak learner, one for each seed; the cell, and the weights if kept."""
         parts = (maps["train"], maps["valid"], maps["test"])
         words = len(self.corpus.vocabulary)
-        settings = {
+        settings: dict[str, Any] = {
             "learner": repr(learner),
             "words": words,
             "documents": [part.fingerprint for part in parts],
-            "kept": "weights",
         }
+        if keep:
+            settings["kept"] = "weights"
         cell = Cell(f"{kind}/{self.corpus.name}/{name}", settings)
 
         def compute() -> CellResult:
@@ -299,27 +306,34 @@ class _Work:
                 for seed, made in zip(learner.seeds, learners, strict=True)
                 for key, tensor in made.state_dict().items()
             }
-            return CellResult(scores.to_dict(), weights)
+            return CellResult(scores.to_dict(), weights if keep else {})
 
         found = self._get(cell, compute)
-        learners = []
-        for seed in learner.seeds:
-            made = learner.untrained(words, len(self.corpus.labels), seed)
-            made.load_state_dict({key: found.tensors[f"{seed}/{key}"] for key in made.state_dict()})
-            learners.append(made.eval().requires_grad_(False))
-        return Scores.from_dict(found.numbers), (cell, learners)
+        return Scores.from_dict(found.numbers), cell, found.tensors
 
     def shuffle_in_learners(
-        self, kind: str, test: Any, name: str, documents: Documents, kept: tuple[Cell, list[TokenMLP]]
+        self,
+        kind: str,
+        test: Any,
+        name: str,
+        documents: Documents,
+        learner: WeakLearner,
+        trained: Cell,
+        weights: Mapping[str, Tensor],
     ) -> Scores:
         """The scores of one map that is shuffled in its learners: the mean over them for each document."""
-        of, learners = kept
-        cell = Cell(f"{kind}/{self.corpus.name}/{name}", {"learners": of.fingerprint, "test": repr(test)})
+        settings = {"learners": trained.fingerprint, "test": repr(test)}
 
         def compute() -> CellResult:
-            return CellResult(_together([run_test(test, one, documents) for one in learners]).to_dict())
+            scores = []
+            for seed in learner.seeds:
+                made = learner.untrained(len(self.corpus.vocabulary), len(self.corpus.labels), seed)
+                made.load_state_dict({key: weights[f"{seed}/{key}"] for key in made.state_dict()})
+                scores.append(run_test(test, made.eval().requires_grad_(False), documents))
+            return CellResult(_together(scores).to_dict())
 
-        return Scores.from_dict(self._get(cell, compute).numbers)
+        found = self._get(Cell(f"{kind}/{self.corpus.name}/{name}", settings), compute)
+        return Scores.from_dict(found.numbers)
 
     def _get(self, cell: Cell, compute: Any) -> CellResult:
         result = self.store.get(cell, compute)

@@ -20,10 +20,18 @@ from apportion.evaluation.measures.shuffle import ShuffleTVD
 from apportion.learning.networks import PADDING, AttentionClassifier
 
 LEARNER, DELETION, SHUFFLE = "weak learner", "deletion rate", "shuffle"
-HIDING = {"unknown": "unknown word", "deleted": "deleted", "zero": "zero embedding"}
-SHUFFLED = {"learner": "in the learner", "model": "in the model"}
+# What the names of tests say of their readings: nothing of those that were there first.
+HIDING = {"unknown": "unknown word", "deleted": "", "zero": "zero embedding"}
+SHUFFLED = {"learner": "in the learner", "model": ""}
 NORMS = {"L1": 1, "L2": 2}
 KEPT = {"best": "", "last": "last epoch"}
+
+CHOICES: Mapping[str, Sequence[str]] = {
+    "hiding": tuple(HIDING),
+    "shuffle": tuple(SHUFFLED),
+    "norms": tuple(NORMS),
+    "kept": tuple(KEPT),
+}
 
 
 @dataclass(frozen=True)
@@ -31,17 +39,17 @@ class Readings:
     """What of the tests' descriptions may be read in several ways. Agreement is computed of the first reading of each.
 
     Attributes:
-        hiding (tuple of str, default ("unknown", "deleted", "zero")): What becomes of a token in the deletion rate: the
+        hiding (tuple of str, default ("deleted",)): What becomes of a token in the deletion rate: the
             unknown word ("mask" in the literature), none, or a word whose embedding is zero.
-        shuffle (tuple of str, default ("learner", "model")): Where the map is shuffled: in the weak learners that were
-            trained with it, or in the place of the explained model's attention (Jain & Wallace 2019).
+        shuffle (tuple of str, default ("model",)): Where the map is shuffled: in the weak learners that were trained
+            with it ("learner"), or in the place of the explained model's attention ("model", Jain & Wallace 2019).
         norms (tuple of str, default ("L1",)): By which norm maps are divided before they weight anything: "L1", "L2".
         kept (tuple of str, default ("best",)): Which epoch of a weak learner is kept: that of the "best" validation
             AUC, or the "last".
     """
 
-    hiding: tuple[str, ...] = tuple(HIDING)
-    shuffle: tuple[str, ...] = tuple(SHUFFLED)
+    hiding: tuple[str, ...] = ("deleted",)
+    shuffle: tuple[str, ...] = ("model",)
     norms: tuple[str, ...] = ("L1",)
     kept: tuple[str, ...] = ("best",)
 
@@ -85,12 +93,7 @@ class Readings:
         return found
 
 
-CHOICES: Mapping[str, Sequence[str]] = {
-    "hiding": tuple(HIDING),
-    "shuffle": tuple(SHUFFLED),
-    "norms": tuple(NORMS),
-    "kept": tuple(KEPT),
-}
+AS_PUBLISHED_AND_BEFORE = Readings(tuple(HIDING), tuple(SHUFFLED))
 
 
 def replacement(way: str, words: int) -> Replacement:
@@ -126,10 +129,15 @@ def kind_of(test: str) -> str:
 def reading_of(test: str) -> str:
     """The reading without its test.
 
-    >>> reading_of("deletion rate (unknown word)"), reading_of("sufficiency")
-    ('unknown word', '')
+    >>> reading_of("deletion rate (unknown word)"), reading_of("shuffle (L2)"), reading_of("sufficiency")
+    ('unknown word', 'in the model, L2', '')
     """
-    return test.partition(" (")[2].removesuffix(")")
+    said = test.partition(" (")[2].removesuffix(")")
+    if kind_of(test) == DELETION:
+        return said or "deleted"
+    if kind_of(test) == SHUFFLE and not said.startswith(SHUFFLED["learner"]):
+        return f"in the model{', ' * bool(said)}{said}"
+    return said
 
 
 def _shuffle(where: str, norm: str, kept: str = "best") -> str:

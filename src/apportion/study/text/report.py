@@ -153,7 +153,7 @@ def distances(findings: Sequence[Findings]) -> TextTable:
         known = WITH_PUBLISHED.get(kind_of(test), ("", {}))[1]
         if not known:
             continue
-        cells = [test]
+        cells = [f"{kind_of(test)} ({said})" if (said := reading_of(test)) else test]
         for found in findings:
             at, scores = published.ORDER.index(found.corpus.name), found.tests[test]
             here = {name: scores[name].mean for name in known if name in scores}
