@@ -281,7 +281,6 @@ def stuck_ask():
 
 
 def test_every_answer_has_the_headers_of_a_careful_server(served):
-    address, token = served
     codes = set()
     for path, body, headers in (
         ("/", None, {}),

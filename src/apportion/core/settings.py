@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
+from apportion.core.as_it_was import leaves_as_it_was
 from apportion.core.from_call import OfSamples
 from apportion.core.per_input import PerInput
 from apportion.errors import InputError
@@ -62,7 +63,7 @@ class Told:
 
 def checked(made: type[Made]) -> type[Made]:
     """Beneath `@dataclass(frozen=True)`: each setting is of the kind that its annotation names, or InputError. What a
-    class checks itself is said first, as it knows more.
+    class checks itself is said first, as it knows more. The call of a method or test leaves all as it was.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -88,6 +89,11 @@ def checked(made: type[Made]) -> type[Made]:
         _check_kinds(self)
 
     made.__post_init__ = after  # type: ignore[attr-defined]
+    call: Any = getattr(made, "__call__", None)  # noqa: B004 (the function itself is wanted)
+    if "model" in getattr(getattr(call, "__code__", None), "co_varnames", ()) and not hasattr(
+        call, "outermost"
+    ):
+        made.__call__ = leaves_as_it_was(call)  # type: ignore[method-assign]
     return made
 
 
