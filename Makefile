@@ -12,7 +12,7 @@ COUNTING = COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check models slow docs bench page wheel format clean
+.PHONY: help demo test check models slow docs bench page wheel wheels image format clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1\t\2/' | expand -t 14
@@ -45,12 +45,19 @@ page: $(VENV)/.dev ## build the page of reports and workbench anew (needs node 2
 	$(BIN)/python frontend/write_types.py
 	cd frontend && npm ci --no-audit --no-fund && npm run build
 
-wheel: $(VENV)/.dev ## build the wheel, and explain a sentence with it from an empty environment
+wheel: $(VENV)/.dev ## build sdist and wheel, check them, and explain a sentence with it from an empty environment
 	rm -rf dist build/empty
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
 	$(PYTHON) -m venv build/empty
 	build/empty/bin/python -m pip --disable-pip-version-check install --quiet --quiet --constraint constraints.txt dist/*.whl
 	cd / && "$(CURDIR)/build/empty/bin/apportion" explain "The plot is thin, but the acting is superb."
+
+wheels: wheel # the wheel and all that the workbench needs, in dist/wheels
+	$(PIP) download --quiet --quiet --constraint constraints.txt --dest dist/wheels "$$(ls dist/*.whl)[app,image,tabular]"
+
+image: wheels ## build a docker image of the workbench, without a network (the base image must be there)
+	docker build --network none --build-arg PYTHON=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])') --tag apportion .
 
 format: $(VENV)/.dev ## put the style right
 	$(BIN)/ruff format

@@ -32,6 +32,7 @@ CASES = {
     "lime-overhead": ("masking:overhead", "LIME over as many forward passes of the model alone"),
     "lime-small-models": ("masking:small_models", "LIME on small models beside lime"),
     "lime-errors": ("masking:errors", "model calls for the standard error of 1000 plain ones: minutes"),
+    "trees": ("trees:ensembles", "TreeSHAP beside Kernel SHAP of 4 in 1000 rows, and shap: minutes"),
     "cam": ("cam:grad_cam", "Grad-CAM over a plain input gradient, and Captum"),
     "chunks": ("chunks:rows", "a row of the model by how many run at once"),
     "freed-memory": ("chunks:freed_memory", "what it saves that freed memory is kept"),

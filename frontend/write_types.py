@@ -5,11 +5,21 @@ from __future__ import annotations
 import textwrap
 import types
 from pathlib import Path
-from typing import Any, Literal, NotRequired, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 from apportion.display import page_data
 from apportion.serve import messages
-from apportion.serve.request import Ask
+from apportion.serve.request import Ask, Given
 
 PLAIN = {str: "string", int: "number", float: "number", bool: "boolean", type(None): "null", Any: "unknown"}
 HEAD = """// Written by frontend/write_types.py (`make page`) from apportion/display/page_data.py,
@@ -21,7 +31,7 @@ def typescript() -> str:
     """The whole file."""
     names = {value: name for module in (page_data, messages) for name, value in _own(module)}
     lines = [_alias(name, value, names) for value, name in names.items()]
-    return "\n".join([HEAD, *lines, _fields(Ask, "Ask", names)])
+    return "\n".join([HEAD, *lines, _fields(Given, "Given", names), _fields(Ask, "Ask", names)])
 
 
 def _own(module: Any) -> list[tuple[str, Any]]:
@@ -61,6 +71,8 @@ def _written(hint: Any, names: dict[Any, str]) -> str:
     if hint in PLAIN or hint in names:
         return PLAIN.get(hint) or names[hint]
     inner = get_args(hint)
+    if get_origin(hint) is Annotated:
+        return _written(inner[0], names)
     if get_origin(hint) is Literal:
         return " | ".join(f'"{value}"' for value in inner)
     parts = [_written(part, names) for part in inner]

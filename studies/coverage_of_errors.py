@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 import apportion as ap
-from apportion.results.statistics import band_of_mean, sign_flip_ps
+from apportion.results.agreement import krippendorff_alpha
+from apportion.results.statistics import band_of_mean, bootstrap_means, sign_flip_ps
 
 Numbers = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, tuple[int, int]], Numbers]
@@ -28,7 +29,7 @@ SCORES: dict[str, tuple[Draw, float]] = {  # what scores may look like, with the
     "exponential (skewed)": (lambda random, shape: random.exponential(size=shape), 1.0),
     "log-normal (very skewed)": (lambda random, shape: random.lognormal(size=shape), float(np.exp(0.5))),
 }
-SIZES = (3, 5, 10, 20, 50, 200)
+SIZES = (2, 3, 5, 10, 20, 50, 200)
 
 
 def intervals(runs: int) -> Iterator[list[str]]:
@@ -54,6 +55,54 @@ def flips(runs: int) -> Iterator[list[str]]:
             p = sign_flip_ps(draw(np.random.default_rng((n, 7)), (n, runs)) - mean, flips=2000)
             found.append(float((p <= 0.05).mean()))
         yield [name, *(f"{100 * share:.1f} %" for share in found)]
+
+
+def other_intervals(runs: int) -> Iterator[list[str]]:
+    """The share of the other 95 % intervals that are printed that hold what they speak of: paired differences of two
+    methods, F1 and agreement of the text study."""
+    sizes = tuple(n for n in SIZES if n >= 10)
+    yield ["interval", *(f"n = {n}" for n in sizes)]
+    paired, f1s, alphas = [], [], []
+    for n in sizes:
+        random = np.random.default_rng((n, 3))
+        common = random.exponential(size=(n, runs))  # how hard a sample is, for both methods
+        first, second = (common + random.normal(mean, 0.5, (n, runs)) for mean in (0.2, 0.0))
+        low, high = band_of_mean(first - second)  # as `compare_pairs` has it
+        paired.append(float(((low <= 0.2) & (high >= 0.2)).mean()))
+        held = []
+        for seed in range(runs):
+            random = np.random.default_rng((n, seed, 4))
+            label = random.random(n) < 0.5
+            said = np.where(
+                random.random(n) < 0.8, label, ~label
+            )  # F1 0.8: as many of both classes, 80 % right
+            counts = np.stack([said & label, said != label], 1).astype(float)
+            means = bootstrap_means(counts, 500, seed)
+            with np.errstate(invalid="ignore"):
+                low, high = np.nanquantile(2 * means[:, 0] / (2 * means[:, 0] + means[:, 1]), [0.025, 0.975])
+            held.append(low <= 0.8 <= high)
+        f1s.append(float(np.mean(held)))
+        held = []
+        truth = (
+            np.array([[0.0, 1, 2, 3, 4], [0, 1, 2, 4, 3], [1, 0, 2, 3, 4]]) / 4
+        )  # what three tests say of five maps
+        for seed in range(min(runs, 200)):
+            random = np.random.default_rng((n, seed, 5))
+            drawn = [bootstrap_means(row + random.normal(0, 1, (n, 5)), 100, seed) for row in truth]
+            each = [_alpha([means[k] for means in drawn]) for k in range(100)]
+            low, high = np.quantile(each, [0.025, 0.975])
+            held.append(low <= _alpha(list(truth)) <= high)
+        alphas.append(float(np.mean(held)))
+    for name, shares in (
+        ("difference of two methods (compare)", paired),
+        ("F1 of a model (text study)", f1s),
+        ("Krippendorff's α of three tests (text study)", alphas),
+    ):
+        yield [name, *(f"{100 * share:.0f} %" for share in shares)]
+
+
+def _alpha(raters: list[Numbers]) -> float:
+    return krippendorff_alpha([[float(rank) for rank in row.argsort().argsort()] for row in raters])
 
 
 def network(features: int) -> tuple[nn.Module, Tensor]:
@@ -101,10 +150,11 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=4000)
     parser.add_argument("--seeds", type=int, default=200)
-    parser.add_argument("--only", choices=("intervals", "flips", "errors"))
+    parser.add_argument("--only", choices=("intervals", "others", "flips", "errors"))
     given = parser.parse_args()
     tables = {
         "intervals": lambda: intervals(given.runs),
+        "others": lambda: other_intervals(given.runs // 4),
         "flips": lambda: flips(given.runs),
         "errors": lambda: errors(given.seeds),
     }

@@ -118,10 +118,7 @@ class Browser:
             time.sleep(0.02)
 
     def click(self, selector: str) -> None:
-        x, y = self.run(
-            f"(e => {{ e.scrollIntoView({{block: 'center'}}); const b = e.getBoundingClientRect();"
-            f" return [b.x + b.width / 2, b.y + b.height / 2] }})(document.querySelector({json.dumps(selector)}))"
-        )
+        x, y = self._middle(selector)
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             button = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, **button)
@@ -146,15 +143,20 @@ class Browser:
         node = self.send("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
         self.send("DOM.setFileInputFiles", nodeId=node, files=[str(path)])
 
-    def drop(self, selector: str, path: Path, kind: str) -> None:
-        """A file dropped on an element."""
-        data = base64.b64encode(path.read_bytes()).decode()
-        self.run(
-            f"(e => {{ const bytes = Uint8Array.from(atob('{data}'), c => c.charCodeAt(0));"
-            f" const file = new File([bytes], {json.dumps(path.name)}, {{type: '{kind}'}});"
-            " const held = new DataTransfer(); held.items.add(file); const how = {dataTransfer: held, bubbles: true};"
-            f" e.dispatchEvent(new DragEvent('drop', how)) }})(document.querySelector({json.dumps(selector)}))"
+    def drop(self, selector: str, path: Path) -> None:
+        """A file dragged from outside over an element and let go: the browser itself opens it, and asks the page
+        whether it takes it."""
+        x, y = self._middle(selector)
+        data = {"items": [], "files": [str(path)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.send("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def _middle(self, selector: str) -> list[float]:
+        found: list[float] = self.run(
+            f"(e => {{ e.scrollIntoView({{block: 'center'}}); const b = e.getBoundingClientRect();"
+            f" return [b.x + b.width / 2, b.y + b.height / 2] }})(document.querySelector({json.dumps(selector)}))"
         )
+        return found
 
     def downloads(self, folder: Path) -> None:
         """Files that the page hands out go here."""

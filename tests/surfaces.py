@@ -19,6 +19,8 @@ from apportion.display.sheet import figure, paint_heat
 from apportion.results.cost import Cost
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
+from apportion.results.overview import Overview
+from apportion.results.summing import summary
 
 ATTACK = "<script>alert(1)</script>"
 HOSTILE = f'" onload="x {ATTACK} </script><!-- \u2028'
@@ -141,10 +143,36 @@ def rows() -> Sheet:
 
 def means() -> Sheet:
     """Two classes, in one of which there is nothing to show."""
-    found: list[Means] = [{"what": "feature", "rows": [("<b>", -0.5, 2), ("a", 0.25, 1)]}]
+    found: list[Means] = [{"what": "feature", "rows": [("<b>", -0.5, 2, 0.5), ("a", 0.25, 1, 0.25)]}]
     articles: list[Article] = [
         {"title": "cat", "detail": "2 inputs", "groups": [], "means": found},
         {"title": "dog", "alike": True, "groups": [], "means": [{"what": "pair", "rows": []}]},
     ]
-    chapters: list[Chapter] = [{"title": "all", "about": "of two", "articles": articles}]
-    return {"kind": "sheet", "title": "Means", "key": True, "layout": "cards", "chapters": chapters}
+    chapters: list[Chapter] = [
+        {
+            "title": "all",
+            "about": "of two",
+            "alike": True,
+            "spectrum": [0.0, 0.25, 1.0],
+            "articles": articles,
+        },
+        {"title": "none", "articles": []},
+    ]
+    return {
+        "kind": "sheet", "title": "Means", "key": True, "layout": "cards", "chapters": chapters,
+        "settings": "LRP(composite=None)", "folded": True,
+    }  # fmt: skip
+
+
+def overview() -> Overview:
+    """Three rows of a column of numbers, one of which is missing, and one of texts, in two cohorts."""
+    cells = ("1", ATTACK), ("missing", HOSTILE), ("2.5", "x")
+    found = [
+        row(
+            values=torch.tensor([[1.0 - i, 0.5 * i]]),
+            features=(TabularFeatures(("age", HOSTILE), cell, (0, 1)),),
+            notes={"input": HOSTILE},
+        )
+        for i, cell in enumerate(cells)
+    ]
+    return summary(found, by=["a", HOSTILE, "a"])

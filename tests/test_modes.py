@@ -88,7 +88,8 @@ def test_autocast_gives_about_the_same_or_a_clear_refusal(name: str) -> None:
                 values_of(name)
             return
         found = values_of(name)
-    assert all(bool(ours.isfinite().all()) or name in ("roar", "kar") for ours in found)
+    # The score of a test may be undefined there, with a reason; a value may not.
+    assert all(bool(ours.isfinite().all()) or name in TESTS for ours in found)
     for ours, theirs in zip(found, wanted, strict=True):
         assert ours.shape == theirs.shape
 

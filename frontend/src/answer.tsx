@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import type { Answer, AnswerMap } from "./data";
 import { largest, number, signed } from "./numbers";
 import type { Look } from "./numbers";
-import { Controls, Header, Versions } from "./report";
+import { Controls, Header, TestScores, Versions } from "./report";
 import { Reading, ground, walk } from "./shown";
 
 type Chosen = { row: number } | { piece: number };
@@ -63,6 +63,7 @@ function MapView({ page, map, look }: { page: Answer; map: AnswerMap; look: Look
         {row ? `${row.name}: ${page.score} ${number(row.score, Math.abs(row.score))}` : `what “${moved!.text.trim()}” moved`}
       </Reading>
       {row && <p class="balance">{row.balance}</p>}
+      {row && <div class="tests"><TestScores tests={row.tests} /></div>}
       {map.warnings.map((warning) => <p class="warning" key={warning}><b>Warning.</b> {warning}</p>)}
       {map.rows.length > 1 && <details><summary>All at once</summary><Grid map={map} look={look} /></details>}
       <details class="repeat">

@@ -1,5 +1,5 @@
 // What the server of `apportion serve` is asked; every call carries the token of the address that it printed.
-import type { Ask, Catalog, Loaded, Said } from "./data";
+import type { Ask, Catalog, Classes, Given, Loaded, Said } from "./data";
 
 /** From the address that was opened; kept for this tab, and taken out of what the address bar shows. */
 function token(): string {
@@ -28,6 +28,12 @@ export async function catalog(): Promise<Catalog> {
 
 export async function load(model: string): Promise<Loaded> {
   return (await asked(`api/model?${new URLSearchParams({ name: model })}`)).json();
+}
+
+/** The classes of an input, the most probable first. */
+export async function classes(given: Given, signal: AbortSignal): Promise<Classes["classes"]> {
+  const response = await asked("api/classes", { method: "POST", body: JSON.stringify(given), signal });
+  return ((await response.json()) as Classes).classes;
 }
 
 /** Each line of the answer as it comes; aborting the signal stops the work on the server. */

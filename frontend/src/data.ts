@@ -16,7 +16,9 @@ export type Bars = {
   values: number[];
 };
 
-/** `cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels. */
+/** `cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels. Places are
+ * told in the pixels of `pixels_of`, of which there are `size` (across, down); `frame` is left, top, right and bottom
+ * of the picture in these. */
 export type Heat = {
   kind: "heat";
   rows: number;
@@ -26,6 +28,9 @@ export type Heat = {
   width: number;
   height: number;
   legend: string;
+  pixels_of: string;
+  size: [number, number];
+  frame: Box;
 };
 
 /** Features with a matrix of interactions: `values[i][j]` is half of what the pair contributes, none where it was not
@@ -75,11 +80,13 @@ export type Table = {
   best: [number, number][];
 };
 
-/** What a test says of one sample; the value is none where it is undefined. */
+/** What a test says of one sample, and of maps that know nothing of it (`beside`); a value is none where it is
+ * undefined. */
 export type TestScore = {
   test: string;
   value: number | null;
   direction: string;
+  beside: Record<string, number | null>;
 };
 
 /** How much of the relevance one operation absorbed, by cause. */
@@ -119,7 +126,8 @@ export type Panel = {
   source: TrainingPicture;
 };
 
-/** What one method says of one input; `asked` is how it was asked for in the workbench. */
+/** What one method says of one input; `asked` is how it was asked for in the workbench. `unit` is that of the values,
+ * empty where they have none. */
 export type Card = {
   method: string;
   asked?: string;
@@ -127,6 +135,7 @@ export type Card = {
   target: string;
   balance: string;
   share: number | null;
+  unit: string;
   cost: string;
   warnings: string[];
   notes: Record<string, unknown>;
@@ -171,10 +180,10 @@ export type Group = {
   figures: Figure[];
 };
 
-/** Name, mean and number of inputs of features or of pairs of them (`what`). */
+/** Name, mean, number of inputs and mean size, by which they are sorted, of features or of pairs of them (`what`). */
 export type Means = {
   what: string;
-  rows: [string, number, number][];
+  rows: [string, number, number, number][];
 };
 
 /** A prototype, a cluster, a class; `alike` marks what is suspicious. */
@@ -187,10 +196,13 @@ export type Article = {
   means?: Means[];
 };
 
-/** Articles, perhaps under a title. */
+/** Articles, perhaps under a title. `spectrum` are numbers from 0 up, drawn small; `alike` marks what is suspicious.
+ * */
 export type Chapter = {
   title?: string;
   about?: string;
+  alike?: boolean;
+  spectrum?: number[];
   articles: Article[];
 };
 
@@ -216,7 +228,8 @@ export type Study = {
   versions: Record<string, string>;
 };
 
-/** Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand. */
+/** Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand;
+ * `settings` are folded; `folded` are chapters that are opened one by one. */
 export type Sheet = {
   kind: "sheet";
   title: string;
@@ -224,6 +237,8 @@ export type Sheet = {
   key?: boolean;
   layout: Layout;
   chapters: Chapter[];
+  settings?: string;
+  folded?: boolean;
   end?: string;
   versions?: Record<string, string>;
 };
@@ -245,6 +260,7 @@ export type AnswerRow = {
   score: number;
   balance: string;
   before: number[];
+  tests: TestScore[];
 };
 
 /** What one method says of an answer. */
@@ -270,12 +286,65 @@ export type Answer = {
   versions: Record<string, string>;
 };
 
+/** The mean of |value| of a column over rows, with its interval. */
+export type ColumnMean = {
+  size: number;
+  low: number;
+  high: number;
+};
+
+/** A column over all rows: its mean |value|; `values` of the rows that are drawn; `cells`, what stands there
+ * (numbers, none where one is missing, or texts), and `shares`, where each stands between the small and the large
+ * ones, 0 to 1; its `partner`, if it has one, and how that was found. */
+export type OverviewColumn = {
+  name: string;
+  mean: ColumnMean;
+  values: number[];
+  cells: (number | null)[] | string[] | null;
+  shares: (number | null)[] | null;
+  partner: string | null;
+  why: string;
+};
+
+/** The means of the columns over the rows of a cohort; `sure` are those that surely differ from the other rows. */
+export type Cohort = {
+  name: string;
+  rows: number;
+  means: ColumnMean[];
+  sure: boolean[];
+};
+
+/** Explanations of rows for one class. `columns` come largest first; `starts`, `scores` and `left_over` are of the
+ * rows that are drawn (none where they are not known), `rows` their names; `left` is the mean |remainder|. */
+export type OverviewPart = {
+  title: string;
+  unit: string;
+  told: string;
+  drawn: string;
+  columns: OverviewColumn[];
+  left: number | null;
+  rows: string[];
+  starts: (number | null)[];
+  scores: (number | null)[];
+  left_over: (number | null)[];
+  by: string;
+  cohorts: Cohort[];
+};
+
+/** Explanations of rows summed up, a part for each class. */
+export type Overview = {
+  kind: "overview";
+  title: string;
+  parts: OverviewPart[];
+  versions: Record<string, string>;
+};
+
 /** The page of `apportion serve`, which asks for everything else. */
 export type Workbench = {
   kind: "workbench";
 };
 
-export type Page = Report | Study | Sheet | Answer | Workbench;
+export type Page = Report | Study | Sheet | Answer | Overview | Workbench;
 
 /** A column of a table with a value for it; numbers have no categories. */
 export type Column = {
@@ -291,20 +360,29 @@ export type Model = {
   task: string;
 };
 
-/** What is known of a model once it is loaded; `methods` are those for this model only. */
-export type Loaded = {
-  labels: string[];
-  columns: Column[];
-  example: string;
-  methods: string[];
-};
-
-/** A method that can be chosen. */
+/** A method that can be chosen, and the question that it answers. */
 export type Method = {
   name: string;
   settings: string;
   about: string;
+  question: string;
   pairs: boolean;
+};
+
+/** What is known of a model once it is loaded; `methods` are those for this model only, `unsuitable` says why others
+ * cannot explain it. A model that is asked `elsewhere` costs with each question. */
+export type Loaded = {
+  labels: string[];
+  columns: Column[];
+  example: string;
+  methods: Method[];
+  unsuitable: Record<string, string>;
+  elsewhere: boolean;
+};
+
+/** The classes of an input, the most probable first: name, number, score, and probability where there is one. */
+export type Classes = {
+  classes: [string, number, number, number | null][];
 };
 
 /** All that can be chosen. */
@@ -361,14 +439,23 @@ export type Failed = {
 
 export type Said = Waiting | Start | Progress | SectionMade | Tested | Failed;
 
-/** One input, and the methods that are to explain a model's decision on it. */
-export type Ask = {
+/** One input of a model. */
+export type Given = {
   model: string;
-  methods: string[];
-  target?: string | null;
-  tests?: boolean;
   text?: string | null;
   image?: string | null;
   name?: string;
   row?: Record<string, string> | null;
+};
+
+/** One input, and the methods that are to explain a model's decision on it. */
+export type Ask = {
+  model: string;
+  text?: string | null;
+  image?: string | null;
+  name?: string;
+  row?: Record<string, string> | null;
+  methods: string[];
+  target?: string | number | null;
+  tests?: boolean;
 };

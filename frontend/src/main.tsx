@@ -3,6 +3,7 @@ import { render } from "preact";
 import "./style.css";
 import { AnswerView } from "./answer";
 import type { Page } from "./data";
+import { OverviewView } from "./overview";
 import { ReportView } from "./report";
 import { SheetView } from "./sheet";
 import { StudyView } from "./study";
@@ -14,6 +15,7 @@ function PageView({ page }: { page: Page }) {
     case "study": return <StudyView study={page} />;
     case "sheet": return <SheetView sheet={page} />;
     case "answer": return <AnswerView page={page} />;
+    case "overview": return <OverviewView overview={page} />;
     case "workbench": return <Workbench />;
   }
 }

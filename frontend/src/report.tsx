@@ -2,7 +2,7 @@
 import { useState } from "preact/hooks";
 import { ChartView } from "./chart";
 import { largest, number, scaleOf, signed } from "./numbers";
-import type { Card, Report, Section } from "./data";
+import type { Card, Report, Section, TestScore } from "./data";
 import type { Look } from "./numbers";
 import { PanelsView } from "./panels";
 import { Bar, ShownView } from "./shown";
@@ -54,14 +54,14 @@ export function Controls({ look, change, several }: { look: Look; change: (look:
   );
 }
 
-export function SectionView({ section, look, tools }: { section: Section; look: Look; tools?: preact.ComponentChildren }) {
+export function SectionView({ section, look, tools, stale }: { section: Section; look: Look; tools?: preact.ComponentChildren; stale?: boolean }) {
   const shared = (card: Card) =>
     Math.max(...section.cards.filter((other) => other.shown.kind === card.shown.kind).map((other) => scaleOf(other.shown)));
   const { title, note } = section;
   const picture = note.startsWith(title) ? note : [title, note].filter(Boolean).join(", ");
   const about = section.photo ? picture : section.text ? "the text" : title;
   return (
-    <section>
+    <section class={stale ? "stale" : undefined}>
       <div class="decision">
         {section.photo && <img class="photo" src={section.photo} alt={`The picture as the model saw it: ${picture}`} />}
         <div>
@@ -72,9 +72,10 @@ export function SectionView({ section, look, tools }: { section: Section; look: 
         </div>
         {tools}
       </div>
+      <Ties cards={section.cards} />
       <div class="cards">
         {section.cards.map((card) => (
-          <CardView key={card.repr} card={card} section={section} look={look} scale={look.shared ? shared(card) : scaleOf(card.shown)} />
+          <CardView key={`${card.repr} ${card.target}`} card={card} section={section} look={look} scale={look.shared ? shared(card) : scaleOf(card.shown)} />
         ))}
       </div>
     </section>
@@ -109,13 +110,14 @@ export function CardView({ card, section, look, scale }: { card: Card; section: 
       {card.panels.length > 0 && section.photo
         ? <><PanelsView card={card} photo={section.photo} /><details><summary>All prototypes</summary>{shown}</details></>
         : shown}
+      <p class="quiet unit">{card.unit ? `values in ${card.unit}` : "values have no unit: only their sizes beside each other say something"}</p>
       <p class="balance">{card.balance}</p>
       {card.share !== null && <div class="share" aria-hidden="true"><i style={{ width: `${100 * card.share}%` }} /></div>}
       {card.warnings.map((warning) => <p class="warning" key={warning}><b>Warning.</b> {warning}</p>)}
       <Tests card={card} />
       {card.shown.kind === "heat" && card.top.length > 0 && (
         <details>
-          <summary>Largest regions</summary>
+          <summary>Largest regions, in pixels of {card.shown.pixels_of}</summary>
           <table class="top"><tbody>
             {card.top.map(([name, value]) => (
               <tr key={name}><th scope="row">{name}</th><td class={value >= 0 ? "n for" : "n against"}>{signed(value, most)}</td></tr>
@@ -141,18 +143,45 @@ function Tests({ card }: { card: Card }) {
   if (!card.tests.length && !card.chart) return null;
   return (
     <div class="tests">
-      {card.tests.length > 0 && (
-        <table>
-          <caption>Tests of this explanation</caption>
-          <tbody>
-            {card.tests.map(({ test, value, direction }) => (
-              <tr key={test}><th scope="row" title={test}>{test.split("(")[0]} <span class="quiet">{direction}</span></th><td class="n">{value === null ? "–" : number(value, Math.abs(value))}</td></tr>
-            ))}
-          </tbody>
-        </table>
-      )}
+      <TestScores tests={card.tests} />
       {card.chart && <ChartView chart={card.chart} />}
     </div>
+  );
+}
+
+export function TestScores({ tests }: { tests: TestScore[] }) {
+  const beside = Object.keys(tests[0]?.beside ?? {});
+  const cell = (value: number | null | undefined) => (value === null || value === undefined ? "–" : number(value, Math.abs(value)));
+  return tests.length === 0 ? null : (
+    <table>
+      <caption>Tests of this explanation{beside.length > 0 && ", beside maps that know nothing of it"}</caption>
+      {beside.length > 0 && <thead><tr><td /><th scope="col" class="n">this</th>{beside.map((name) => <th key={name} scope="col" class="n">{name}</th>)}</tr></thead>}
+      <tbody>
+        {tests.map(({ test, value, direction, beside: others }) => (
+          <tr key={test}>
+            <th scope="row" title={test}>{test.split("(")[0]} <span class="quiet">{direction}</span></th>
+            <td class="n"><b>{cell(value)}</b></td>
+            {beside.map((name) => <td key={name} class="n quiet">{cell(others[name])}</td>)}
+          </tr>
+        ))}
+      </tbody>
+    </table>
+  );
+}
+
+/** The tests in which all methods have one and the same score, as in apportion/results/scores.py. */
+function Ties({ cards }: { cards: Card[] }) {
+  const found = new Map<string, string[]>();
+  for (const { tests } of cards) {
+    for (const { test, value } of tests) if (value !== null) found.set(test, [...(found.get(test) ?? []), value.toPrecision(6)]);
+  }
+  const ties = [...found].filter(([, values]) => values.length > 1 && new Set(values).size === 1);
+  return (
+    <>
+      {ties.map(([test, values]) => (
+        <p class="warning tie" key={test}>{test.split("(")[0]}: all {values.length} methods have the same score, so this input does not tell them apart.</p>
+      ))}
+    </>
   );
 }
 

@@ -49,7 +49,9 @@ function HeatView({ shown: heat, photo, look, scale }: Drawn<Heat> & { photo: st
     const [column, row] = at ?? [heat.columns >> 1, heat.rows >> 1];
     setAt([clamp(column + move[0], heat.columns), clamp(row + move[1], heat.rows)]);
   };
-  const wide = heat.width / heat.columns, high = heat.height / heat.rows;
+  const [left, top, right, bottom] = heat.frame, [across, down] = heat.size;
+  const x = (column: number) => Math.round(Math.max(0, Math.min(across, left + (column / heat.columns) * (right - left))));
+  const y = (row: number) => Math.round(Math.max(0, Math.min(down, top + (row / heat.rows) * (bottom - top))));
   const value = at && cellsOf(heat)[at[1] * heat.columns + at[0]]!;
   return (
     <figure>
@@ -69,10 +71,9 @@ function HeatView({ shown: heat, photo, look, scale }: Drawn<Heat> & { photo: st
       </div>
       <div class="scale" aria-hidden="true"><span>{number(-scale, scale)}</span><i /><span>{signed(scale, scale)}</span></div>
       <Reading>
-        {at && `x ${Math.round(at[0] * wide)}–${Math.round((at[0] + 1) * wide)}, ` +
-          `y ${Math.round(at[1] * high)}–${Math.round((at[1] + 1) * high)}: ${signed(value!, scale)}`}
+        {at && `x ${x(at[0])}–${x(at[0] + 1)}, y ${y(at[1])}–${y(at[1] + 1)}: ${signed(value!, scale)}`}
       </Reading>
-      <figcaption>{heat.legend}</figcaption>
+      <figcaption>{heat.legend}; places in pixels of {heat.pixels_of}</figcaption>
     </figure>
   );
 }
@@ -145,13 +146,14 @@ function BarsView({ shown, scale, look }: Drawn<Bars>) {
   );
 }
 
-export function Bar({ name, value, scale, opacity = 1, count }: { name: string; value: number; scale: number; opacity?: number; count?: number }) {
+export function Bar({ name, value, scale, opacity = 1, size, count }: { name: string; value: number; scale: number; opacity?: number; size?: number; count?: number }) {
   const sign = value >= 0 ? "for" : "against";
   return (
     <tr>
       <th scope="row">{name}</th>
       <td class="track"><i class={sign} style={{ width: `${50 * Math.min(1, Math.abs(value) / scale)}%`, opacity }} /></td>
       <td class="n">{signed(value, scale)}</td>
+      {size !== undefined && <td class="n">{number(size, scale)}</td>}
       {count !== undefined && <td class="n">{count}</td>}
     </tr>
   );

@@ -1,13 +1,17 @@
 // The workbench: choose a model, give it an input, and see what several methods say of its decision.
 import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
-import type { Catalog, Loaded, Said, Section } from "./data";
+import type { Catalog, Classes, Loaded, Method, Said, Section } from "./data";
 import type { Look } from "./numbers";
 import { Controls, Header, SectionView, Versions } from "./report";
 import { saveHtml, saveJson } from "./save";
 
-type Step = { done: number; total: number | null; what: string; state: "waits" | "runs" | "tests" | "done" | "failed" };
+type Step = { done: number; total: number | null; what: string; state: "waits" | "runs" | "tests" | "done" | "failed"; cancelled?: boolean };
+type Picture = { name: string; url: string };
+/** What a result is of. */
+type Of = { model: string; text: string; picture: Picture | null; row: Record<string, string>; target: string };
 const AT_FIRST = ["auto", "lrp"]; // quick on every model
+const PAUSE = 400; // milliseconds without a change, until the classes of an input are asked for
 
 export function Workbench() {
   const [catalog, setCatalog] = useState<Catalog | null>(null);
@@ -26,20 +30,22 @@ function Bench({ catalog }: { catalog: Catalog }) {
   const [model, setModel] = useState(catalog.models[0]!.name);
   const [loaded, setLoaded] = useState<Loaded | null>(null);
   const [text, setText] = useState("");
-  const [picture, setPicture] = useState<{ name: string; url: string } | null>(null);
+  const [picture, setPicture] = useState<Picture | null>(null);
   const [row, setRow] = useState<Record<string, string>>({});
   const [methods, setMethods] = useState<string[]>(AT_FIRST);
-  const [told, setTold] = useState("");
   const [others, setOthers] = useState("");
   const [target, setTarget] = useState("");
+  const [classes, setClasses] = useState<Classes["classes"] | string>("");
   const [tests, setTests] = useState(false);
   const [look, setLook] = useState<Look>({ opacity: 1, threshold: 0, shared: false });
   const [section, setSection] = useState<Section | null>(null);
+  const [of, setOf] = useState<Of | null>(null);
   const [steps, setSteps] = useState<Record<string, Step>>({});
   const [problems, setProblems] = useState<string[]>([]);
   const running = useRef<AbortController | null>(null);
   const [busy, setBusy] = useState(false);
-  const own = (loaded?.methods ?? []).map((name) => ({ name, about: "only for this model" }));
+  const offered = [...(loaded?.methods ?? []), ...catalog.methods];
+  const unsuitable = loaded?.unsuitable ?? {};
   const { domain } = catalog.models.find(({ name }) => name === model)!;
 
   useEffect(() => {
@@ -50,12 +56,27 @@ function Bench({ catalog }: { catalog: Catalog }) {
     api.load(model).then((found) => {
       if (!current) return;
       setLoaded(found);
-      setMethods((before) => [...found.methods.slice(0, 1), ...before.filter((name) => catalog.methods.some((method) => method.name === name))]);
+      setMethods((before) => {
+        const kept = before.filter((name) => !(name in found.unsuitable) && catalog.methods.some((method) => method.name === name));
+        const chosen = [...found.methods.slice(0, 1).map(({ name }) => name), ...kept];
+        return chosen.length ? chosen : AT_FIRST.slice(0, 1);
+      });
       setRow(Object.fromEntries(found.columns.map(({ name, value }) => [name, value])));
       if (domain === "text") setText((before) => before || found.example);
     }, (error) => current && setProblems([error.message]));
     return () => void (current = false);
   }, [model]);
+
+  const input = domain === "text" ? { text } : domain === "image" ? { image: picture?.url.split(",")[1] ?? "", name: picture?.name ?? "" } : { row };
+  const given = domain === "text" ? Boolean(text.trim()) : domain === "image" ? Boolean(picture) : true;
+  useEffect(() => {
+    setClasses("");
+    if (!loaded || !given || loaded.elsewhere) return;
+    const mine = new AbortController();
+    const after = setTimeout(() => api.classes({ model, ...input }, mine.signal).then(setClasses,
+      (error) => mine.signal.aborted || setClasses(error.message)), PAUSE);
+    return () => (clearTimeout(after), mine.abort());
+  }, [loaded, text, picture, row]);
 
   async function take(file: File | undefined) {
     if (!file) return;
@@ -101,30 +122,35 @@ function Bench({ catalog }: { catalog: Catalog }) {
     running.current?.abort();
     const mine = (running.current = new AbortController());
     const asked = [...methods, ...split(others)];
-    const input = domain === "text" ? { text } : domain === "image" ? { image: picture?.url.split(",")[1] ?? "", name: picture?.name ?? "" } : { row };
     setSection(null);
+    setOf({ model, text, picture, row, target });
     setProblems(asked.length ? [] : ["choose at least one method"]);
     setSteps(Object.fromEntries(asked.map((name) => [name, { done: 0, total: null, what: "", state: "waits" }])));
     if (!asked.length) return;
     setBusy(true);
     try {
-      await api.explain({ model, methods: asked, target: target || null, tests, ...input }, mine.signal, (said) => mine === running.current && hear(said));
+      await api.explain({ model, methods: asked, target: target ? Number(target) : null, tests, ...input }, mine.signal, (said) => mine === running.current && hear(said));
     } catch (error) {
       if (!mine.signal.aborted) setProblems((before) => [...before, (error as Error).message]);
     }
     if (mine === running.current) {
       setBusy(false);
-      setSteps((before) => Object.fromEntries(Object.entries(before).filter(([, { state }]) => state === "done" || state === "failed")));
+      setSteps((before) => Object.fromEntries(Object.entries(before)
+        .filter(([, { state }]) => state !== "done" && state !== "failed").map(([name, step]) => [name, { ...step, cancelled: true }])));
     }
   }
 
-  const choice = ({ name, about }: { name: string; about: string }) => (
-    <label key={name} title={about} onPointerEnter={() => setTold(about)} onFocusIn={() => setTold(about)}>
+  const choice = ({ name, about }: Method) => (
+    <label key={name} title={plainly(about)}>
       <input type="checkbox" name={`method-${name}`} checked={methods.includes(name)}
         onChange={(event) => setMethods(event.currentTarget.checked ? [...methods, name] : methods.filter((other) => other !== name))} />
       {name}
     </label>
   );
+  const suitable = offered.filter(({ name }) => !(name in unsuitable)), refused = offered.filter(({ name }) => name in unsuitable);
+  const changed = of && (of.model !== model ? "model" : domain === "text" && of.text !== text ? "text"
+    : domain === "image" && of.picture !== picture ? "picture" : domain === "tabular" && JSON.stringify(of.row) !== JSON.stringify(row) ? "row"
+    : of.target !== target ? "class" : null);
 
   return (
     <>
@@ -153,20 +179,27 @@ function Bench({ catalog }: { catalog: Catalog }) {
             </label>
           )}
           {domain === "tabular" && <Row columns={loaded?.columns ?? []} row={row} change={setRow} />}
-          <label>Class to explain{" "}
-            <input name="target" list="labels" value={target} placeholder="the predicted one" autocomplete="off"
-              onInput={(event) => setTarget(event.currentTarget.value)} />
-            <datalist id="labels">{loaded?.labels.map((label) => <option key={label} value={label} />)}</datalist>
-          </label>
+          <Target labels={loaded?.labels ?? []} classes={classes} target={target} change={setTarget} />
         </fieldset>
         <fieldset>
           <legend>Methods</legend>
-          <div class="choices">
-            {[...own, ...catalog.methods.filter(({ pairs }) => !pairs)].map(choice)}
-            <p class="quiet">Pairs of features</p>
-            {catalog.methods.filter(({ pairs }) => pairs).map(choice)}
-          </div>
-          <p class="quiet told">{told.replaceAll("`", "")}</p>
+          {[...new Set(suitable.map(({ question }) => question))].map((question) => (
+            <div class="choices" key={question} role="group" aria-label={question}>
+              <p>{question}</p>
+              {suitable.filter((method) => method.question === question).map(choice)}
+            </div>
+          ))}
+          {refused.length > 0 && (
+            <details>
+              <summary>{refused.length} more, which cannot explain this model</summary>
+              <dl class="told">
+                {refused.map((method) => <><dt>{choice(method)}</dt><dd>{unsuitable[method.name]}</dd></>)}
+              </dl>
+            </details>
+          )}
+          <dl class="told" aria-label="The chosen methods">
+            {methods.map((name) => <><dt>{name}</dt><dd>{plainly(offered.find((method) => method.name === name)?.about ?? "")}</dd></>)}
+          </dl>
           <label>Others, with settings{" "}
             <input name="others" value={others} placeholder="LRP(ledger=True), IntegratedGradients(nodes=24)" autocomplete="off"
               onInput={(event) => setOthers(event.currentTarget.value)} />
@@ -180,8 +213,11 @@ function Bench({ catalog }: { catalog: Catalog }) {
       </form>
       <Progress steps={steps} busy={busy} />
       {problems.map((problem, i) => <p class="problem" role="alert" key={i}>{problem}</p>)}
+      {section && changed && (
+        <p class="warning" role="status">The {changed} was changed: this is what was found before, by {of.model}. <i>Explain</i> renews it.</p>
+      )}
       {section && (
-        <SectionView section={section} look={look} tools={
+        <SectionView section={section} look={look} stale={Boolean(changed)} tools={
           <p class="tools">
             <button class="plain" onClick={() => saveHtml({ kind: "report", sections: [section], versions: catalog.versions, same_scale: look.shared })}>HTML page</button>
             <button class="plain" onClick={() => saveJson({ ...section, photo: undefined, versions: catalog.versions }, "explanations.json")}>JSON</button>
@@ -207,22 +243,67 @@ function Row({ columns, row, change }: { columns: Loaded["columns"]; row: Record
   );
 }
 
+/** The classes of a model, the most probable first once an input is there; a few are all in sight. */
+function Target({ labels, classes, target, change }: { labels: string[]; classes: Classes["classes"] | string; target: string; change: (target: string) => void }) {
+  const [wanted, setWanted] = useState("");
+  const ranked: Classes["classes"] = typeof classes === "string" ? labels.map((label, i) => [label, i, 0, null]) : classes;
+  if (ranked.length < 2) return null;
+  const percent = (probability: number | null) => probability === null ? "" : `  ${(100 * probability).toFixed(1)} %`;
+  const found = ranked.filter(([label, number]) => label.toLowerCase().includes(wanted.toLowerCase()) || target === String(number));
+  const many = ranked.length > MANY;
+  const best = typeof classes === "string" ? "" : `: ${ranked[0]![0]}${percent(ranked[0]![3])}`;
+  return (
+    <div class="target">
+      <label>Class to explain{" "}
+        {many && <input type="search" name="search" value={wanted} placeholder={`search ${ranked.length} classes`} autocomplete="off"
+          onInput={(event) => setWanted(event.currentTarget.value)} />}
+        <select name="target" aria-label="Class to explain" size={Math.min(7, ranked.length + 1)} value={target} onChange={(event) => change(event.currentTarget.value)}>
+          <option value="">the most probable{best}</option>
+          {found.map(([label, number, , probability]) => <option key={number} value={String(number)}>{label}{percent(probability)}</option>)}
+        </select>
+      </label>
+      {typeof classes === "string" && classes && <p class="quiet">The probabilities are not known: {classes}</p>}
+    </div>
+  );
+}
+
+const MANY = 12;
+
+/** A docstring without the marks of code. */
+function plainly(about: string): string {
+  return about.replaceAll("`", "");
+}
+
 const WORDS = { waits: "waits", runs: "runs", tests: "is tested", done: "done", failed: "failed" };
 
 function Progress({ steps, busy }: { steps: Record<string, Step>; busy: boolean }) {
-  if (!busy) return null;
+  const shown = Object.entries(steps);
+  if (!shown.length || (!busy && !shown.some(([, { cancelled }]) => cancelled))) return null;
   return (
     <ul class="steps" aria-live="polite">
-      {Object.entries(steps).map(([name, { done, total, what, state }]) => (
+      {shown.map(([name, step]) => (
         <li key={name}>
-          <b>{name}</b> {WORDS[state]}
-          {(state === "runs" || state === "tests") && (
-            <>{" "}<progress max={total ?? undefined} value={total ? done : undefined} /> <span class="quiet">{what && `${done}${total ? ` of ${total}` : ""} ${what}`}</span></>
+          <b>{name}</b> {step.cancelled ? cancelledAfter(step) : WORDS[step.state]}
+          {!step.cancelled && (step.state === "runs" || step.state === "tests") && (
+            <>{" "}<progress max={step.total ?? undefined} value={step.total ? step.done : undefined} /> <span class="quiet">{step.what && sofar(step)}</span></>
           )}
         </li>
       ))}
     </ul>
   );
+}
+
+function sofar({ done, total, what }: Step): string {
+  return `${done}${total ? ` of ${total}` : ""} ${what}`;
+}
+
+function cancelledAfter(step: Step): string {
+  const after = step.what ? ` after ${sofar(step)}` : "";
+  switch (step.state) {
+    case "waits": return "cancelled before it began";
+    case "tests": return `explained; its tests were cancelled${after}`;
+    default: return `cancelled${after}`;
+  }
 }
 
 /** Names at the commas outside brackets and quotes. */

@@ -45,6 +45,7 @@ from .evaluation.measures.flipping import Deletion as Deletion
 from .evaluation.measures.flipping import DeletionRate as DeletionRate
 from .evaluation.measures.flipping import Insertion as Insertion
 from .evaluation.measures.flipping import PixelFlipping as PixelFlipping
+from .evaluation.measures.linear_datamodeling import LDS as LDS
 from .evaluation.measures.plausibility import AUPRC as AUPRC
 from .evaluation.measures.plausibility import IoU as IoU
 from .evaluation.measures.plausibility import PointingGame as PointingGame
@@ -60,6 +61,7 @@ from .evaluation.measures.sensitivity import MaxSensitivity as MaxSensitivity
 from .evaluation.measures.shuffle import ShuffleTVD as ShuffleTVD
 from .evaluation.measures.soft import SoftComprehensiveness as SoftComprehensiveness
 from .evaluation.measures.soft import SoftSufficiency as SoftSufficiency
+from .evaluation.measures.top_k_drop import TopKDrop as TopKDrop
 from .evaluation.reference_maps import references as references
 from .methods.auto import Auto as Auto
 from .methods.contracts import Method as Method
@@ -100,12 +102,16 @@ from .methods.propagation.rules import Layer as Layer
 from .methods.propagation.rules import Proportional as Proportional
 from .methods.propagation.rules import WSquare as WSquare
 from .methods.propagation.rules import Zero as Zero
+from .methods.trees.pairs import TreeInteractions as TreeInteractions
+from .methods.trees.treeshap import TreeSHAP as TreeSHAP
 from .models import load as load
 from .models.bag_of_words.classifier import BagOfWords as BagOfWords
 from .models.bag_of_words.kernel_decomposition import KernelDecomposition as KernelDecomposition
 from .models.prototypes.estimator import ProtoPNet as ProtoPNet
 from .results.explanation import Explanation as Explanation
 from .results.interactions import Interactions as Interactions
+from .results.overview import Overview as Overview
 from .results.scores import Scores as Scores
+from .results.summing import summary as summary
 
 __version__: str

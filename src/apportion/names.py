@@ -2,31 +2,36 @@
 when it is asked for.
 
 A name belongs to one kind, and only what is listed here can be reached by a name or read from a repr. A new method
-is one file and one line here.
+is one file and one line here, in the list of the question that it answers.
 """
 
 # Short name → "module:class", below `apportion`.
-METHODS = {
+PARTS = {
     "auto": "methods.auto:Auto",
     "saliency": "methods.gradients.gradient:Saliency",
     "inputxgradient": "methods.gradients.gradient:InputXGradient",
     "smoothgrad": "methods.gradients.noise:SmoothGrad",
     "ig": "methods.paths.integrated_gradients:IntegratedGradients",
     "lrp": "methods.propagation.lrp:LRP",
-    "occlusion": "methods.hiding.occlusion:Occlusion",
     "vargrad": "methods.gradients.noise:VarGrad",
     "guidedbackprop": "methods.gradients.rectified:GuidedBackprop",
     "deconvnet": "methods.gradients.rectified:Deconvnet",
     "deeplift": "methods.propagation.deeplift:DeepLIFT",
-    "lime": "methods.hiding.lime:LIME",
-    "kernelshap": "methods.hiding.kernelshap:KernelSHAP",
-    "rise": "methods.hiding.rise:RISE",
     "taylor": "methods.paths.taylor:Taylor",
     "gradcam": "methods.gradients.cam:GradCAM",
     "gradcamplusplus": "methods.gradients.cam:GradCAMPlusPlus",
     "layercam": "methods.gradients.cam:LayerCAM",
     "attention": "methods.gradients.attention:AttentionWeights",
 }
+
+HIDDEN = {
+    "occlusion": "methods.hiding.occlusion:Occlusion",
+    "lime": "methods.hiding.lime:LIME",
+    "kernelshap": "methods.hiding.kernelshap:KernelSHAP",
+    "rise": "methods.hiding.rise:RISE",
+}
+
+METHODS = PARTS | HIDDEN
 
 # Methods that return Interactions.
 INTERACTIONS = {
@@ -36,11 +41,26 @@ INTERACTIONS = {
 }
 
 # Methods of one kind of model each, beside that model.
-OF_ONE_KIND = {
+PARTS_OF_ONE_KIND = {
     "kerneldecomposition": "models.bag_of_words.kernel_decomposition:KernelDecomposition",
+    "treeshap": "methods.trees.treeshap:TreeSHAP",
+    "treeinteractions": "methods.trees.pairs:TreeInteractions",
+}
+
+PROTOTYPES = {
     "prototypes": "models.prototypes.methods:Prototypes",
     "upsampled": "models.prototypes.methods:Upsampled",
     "prototypelrp": "models.prototypes.methods:PrototypeLRP",
+}
+
+OF_ONE_KIND = PARTS_OF_ONE_KIND | PROTOTYPES
+
+# What a person asks, and the methods that answer it: how lists of methods are grouped.
+QUESTIONS = {
+    "Which parts mattered?": PARTS | PARTS_OF_ONE_KIND,
+    "What if it were hidden?": HIDDEN,
+    "What acts together?": INTERACTIONS,
+    "What does it look like?": PROTOTYPES,
 }
 
 TESTS = {
@@ -55,6 +75,8 @@ TESTS = {
     "soft-sufficiency": "evaluation.measures.soft:SoftSufficiency",
     "infidelity": "evaluation.measures.fidelity:Infidelity",
     "completeness": "evaluation.measures.fidelity:Completeness",
+    "top-k-drop": "evaluation.measures.top_k_drop:TopKDrop",
+    "lds": "evaluation.measures.linear_datamodeling:LDS",
     "shuffle-tvd": "evaluation.measures.shuffle:ShuffleTVD",
     "roar": "evaluation.by_training.retraining:ROAR",
     "kar": "evaluation.by_training.retraining:KAR",

@@ -118,10 +118,7 @@ def test_a_sentence(here):
     assert result.exit_code == 0
     assert "sentiment: positive" in result.stdout
     assert "superb" in result.stdout
-    assert "total " in result.stdout
-    assert " = apportioned " in result.stdout
-    assert "remainder " in result.stdout
-    assert "0 % left over: adds up" in result.stdout
+    assert "explained 0.583 of 0.583: ≈ 0 left over" in result.stdout
     assert "DeepLIFT(" in result.stdout
     assert "chosen: faithful on networks" in result.stdout
     assert "3 forward and 1 backward pass" in result.stdout
@@ -137,6 +134,31 @@ def test_a_picture_is_written_into_a_folder(here):
         assert Path(f"apportion-out/one-integratedgradients.{suffix}").is_file()
     assert "wrote apportion-out/one-integratedgradients.html" in result.stdout
     assert Explanation.load("apportion-out/one-integratedgradients.safetensors").notes["input"] == "one.png"
+
+
+def test_files_of_one_explanation_do_not_replace_those_of_another(here):
+    Path("other").mkdir()
+    Image.fromarray(255 - np.asarray(Image.open("one.png"))).save("other/one.png")
+    asked = ("--model", "digits", "--out", "out", "--method")
+    for given, method in (
+        ("one.png", "gradcam"),
+        ("other/one.png", "gradcam"),
+        ("one.png", "lrp"),
+        ("one.png", "LRP('epsilon', bias='place')"),
+        ("one.png", "gradcam"),  # the first again
+    ):
+        assert run("explain", given, *asked, method).exit_code == 0
+    run("explain", "one.png", *asked, "gradcam", "--target", "7")
+    stems = [
+        "one-gradcam",
+        "one-gradcam-2",
+        "one-gradcam-3",
+        "one-lrp",
+        "one-lrp-composite-epsilon-bias-place",
+    ]
+    assert sorted(path.stem for path in Path("out").glob("*.html")) == stems
+    assert Explanation.load("out/one-gradcam-3.safetensors").label() == "7"
+    assert "ends in .html" in run("explain", "one.png", "--model", "digits", "--html", "page.txt").stderr
 
 
 def test_a_row_of_a_table(here):
@@ -279,7 +301,10 @@ def test_pairs_of_features(here):
     result = run("explain", SENTENCE, "--method", "ih", "--html", "p.html", "--png", "p.png")
     assert result.exit_code == 0
     assert " × " in result.stdout
-    assert "remainder" in result.stdout
+    minus = result.stdout.replace("−", "-")
+    printed = re.search(r"explained (\S+) of .* \(alone (\S+), in pairs (\S+)\)", minus)
+    explained, alone, pairs = map(float, printed.groups())
+    assert explained == pytest.approx(alone + pairs, abs=1e-9)
     assert '"kind":"pairs"' in Path("p.html").read_text(encoding="utf-8")
     assert Image.open("p.png").format == "PNG"
 
@@ -447,7 +472,7 @@ def test_warnings_of_an_explanation_stand_below_its_balance():
     with torch.no_grad():
         model.bias += 100
     terminal.show(LRP()(model, torch.rand(1, 2), 0), console, "linear")
-    below = console.export_text().split("total ")[1].splitlines()[1]
+    below = console.export_text().split("explained ")[1].splitlines()[1]
     assert below.startswith("warning: left over: 100 % of the total: ")
 
 
@@ -556,7 +581,7 @@ def test_a_terminal_gets_colours_unless_it_asks_for_none(here):
 def test_a_process_in_another_encoding_does_not_stumble(here):
     done = command("explain", SENTENCE, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "total " in done.stdout
+    assert "explained 0.583 of 0.583" in done.stdout
 
 
 def test_bytes_that_are_no_text_are_refused(here):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 import apportion as ap
 import small_language_models as small
 from apportion.cli.app import app
+from surfaces import data_of
 
 PROMPT = "The capital of France is"
 
@@ -57,3 +59,63 @@ def test_options_of_a_prompt_need_one(option: str) -> None:
     code, said = run("a text", option, "x")
     assert code == 2
     assert "go with --prompt" in said
+
+
+def command(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, list(map(str, arguments)))
+    return done.exit_code, done.output
+
+
+@pytest.fixture
+def asked(folder: Path, tmp_path: Path) -> list[object]:
+    passages = ("Ben lives in Oslo .", "The capital is Paris .", "She sat and he said .")
+    of_files: list[object] = []
+    for i, text in enumerate(passages):
+        (tmp_path / f"{i}.txt").write_text(text, encoding="utf-8")
+        of_files += ["--context", tmp_path / f"{i}.txt"]
+    return ["--model", folder, "--prompt", PROMPT, "--answer", " Paris . The", *of_files]
+
+
+def test_answers_are_tested_beside_references(asked: list[object], folder: Path) -> None:
+    code, said = command("test", *asked, "--methods", "kernelshap,inputxgradient", "--json")
+    assert code == 0, said
+    found = json.loads(said)["scores"]
+    assert set(found) == {"kernelshap", "inputxgradient", "random", "uniform", "reversed"}
+    lm = ap.load(str(folder))
+    context = ["Ben lives in Oslo .", "The capital is Paris .", "She sat and he said ."]
+    question = lm.question(PROMPT, " Paris . The", ap.Answer(), context=context)
+    direct = ap.LDS()(lm, question, ap.explain(lm, question, "kernelshap"))
+    assert found["kernelshap"]["lds"]["values"] == pytest.approx(direct.values.tolist())
+
+
+def test_methods_are_compared_on_an_answer(asked: list[object], tmp_path: Path) -> None:
+    page = tmp_path / "c.html"
+    code, said = command("compare", *asked, "--methods", "kernelshap,gradcam,deeplift", "--html", page)
+    assert code == 0, said
+    assert "left out: gradcam" in said
+    (shown, other) = data_of(page.read_text(encoding="utf-8"))["maps"]
+    assert shown["repr"].startswith("KernelSHAP")
+    assert [one["test"].split("(")[0] for one in other["rows"][0]["tests"]] == ["TopKDrop", "LDS"]
+    code, said = command("compare", *asked, "--methods", "kernelshap,deeplift", "--json", "--no-tests")
+    assert code == 0, said
+    assert len(json.loads(said)["explanations"]) == 2
+
+
+@pytest.mark.parametrize("name", ["compare", "test"])
+def test_something_must_be_asked(name: str) -> None:
+    code, said = command(name)
+    assert code == 2
+    assert "there is nothing to explain; accepted: an INPUT, or --prompt" in said
+
+
+def test_a_layer_goes_by_its_name_in_the_language_model(folder: Path) -> None:
+    lm = ap.load(str(folder))
+    own = ap.explain(lm, PROMPT, ap.InputXGradient(at="model.layers.1"), 0, answer=" Paris")
+    longer = ap.explain(lm, PROMPT, ap.InputXGradient(at="language_model.model.layers.1"), 0, answer=" Paris")
+    assert own.values.tolist() == longer.values.tolist()
+    code, said = run(
+        "--model", folder, "--prompt", PROMPT, "--answer", " Paris", "--layer", "model.layer.1",
+        "--method", "deeplift",
+    )  # fmt: skip
+    assert code == 2
+    assert "no layer 'model.layer.1'; nearest: model.layers.1" in said

@@ -9,7 +9,9 @@ from rich.console import Console
 
 from apportion.display import terminal
 from apportion.display.answers import rows_of
-from apportion.display.page import page
+from apportion.display.page import page, told
+from apportion.display.pictures.answers import draw_answer
+from apportion.display.pictures.explanations import png
 from browser import Browser, needs_chromium
 from surfaces import answer, data_of
 
@@ -60,3 +62,31 @@ def test_a_word_of_either_side_colours_the_other(tmp_path: Path) -> None:
         assert browser.errors == []
     finally:
         browser.close()
+
+
+def test_json_has_every_part_of_the_answer() -> None:
+    said = told(answer())
+    assert said["answer"] == " yes!"
+    first, second = said["explained"]
+    assert first["features"] == [
+        {"name": n, "value": v} for n, v in (("is", 1.0), ("it", -2.0), ("so?", 4.0))
+    ]
+    assert (first["template"], first["score"], first["tokens"]) == (0.5, -0.5, [0, 1])
+    assert (second["answer_so_far"], second["total"], second["remainder"]) == (2.0, 4.75, 0.0)
+    assert said["score"] == "log-probability"
+    assert "prediction" not in said  # of parts among each other, which says nothing
+
+
+def test_a_picture_has_the_parts_of_the_answer_over_the_prompt(tmp_path: Path) -> None:
+    figure = draw_answer(answer())
+    (ax,) = figure.axes
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["yes", "!"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == [
+        "is",
+        "it",
+        "so?",
+        "(template)",
+        "(answer so far)",
+    ]
+    assert ax.images[0].get_array().tolist() == [[1, 3], [-2, 0.25], [4, -0.5], [0.5, 0], [0, 2]]
+    assert png(answer(), tmp_path / "a.png").stat().st_size > 5000

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import apportion as ap
-from apportion.core.registry import description
+from apportion.core.registry import described_methods
 from apportion.display import page_data, sheet
 from apportion.display.page import page
 from apportion.results.scores import Scores
 from apportion.serve import messages
-from apportion.serve._jobs import Models, explain
-from apportion.serve.request import Ask
-from surfaces import answer, data_of, means, over_prototypes, pairs, picture, row, rows, words
+from apportion.serve._jobs import Models, classes, explain
+from apportion.serve.request import Ask, Given
+from surfaces import answer, data_of, means, over_prototypes, overview, pairs, picture, row, rows, words
 from typed import fits
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +80,7 @@ def test_all_that_a_page_gets_is_typed_and_all_that_is_typed_is_sent(study: str)
         sheet.sheet_page(rows()),
         sheet.sheet_page(means()),
         page([answer()]),
+        overview().to_html(),
         study,
     ):
         fits(data_of(text), page_data.Page, seen)
@@ -94,7 +95,9 @@ def test_all_that_the_server_says_is_typed():
     for name in ("sentiment", "breast-cancer"):
         fits(json.loads(json.dumps(models.described(name))), messages.Loaded, seen)
     fits(models.listed(), list[messages.Model], seen)
-    fits(description("lrp", ap.LRP, pairs=False), messages.Method, seen)
+    fits(described_methods(), list[messages.Method], seen)
+    ranked = classes(Given(model="sentiment", text="a funny movie"), models)
+    fits(json.loads(json.dumps(ranked)), messages.Classes, seen)
     assert "Card.asked" in seen
     missing = {field.split(".")[0] for field in all_fields(messages) - seen}
     assert missing <= {"Waiting", "Catalog"}  # which the server makes beside them

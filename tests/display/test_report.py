@@ -1,3 +1,4 @@
+import html
 import json
 import re
 from dataclasses import replace
@@ -89,15 +90,15 @@ def test_what_a_card_says():
     card = section["cards"][0]
     assert section["label"] == "yes"
     assert section["ranking"][0][:2] == ("yes", 3.0)
-    assert (
-        card["balance"] == "total 3.00 = apportioned 2.00 + remainder 1.00 (33 % left over: does not add up)"
-    )
+    assert card["balance"] == "explained 2.00 of 3.00: 1.00 left over (33 %, does not add up)"
     assert card["warnings"] == ["not within tolerance"]
     assert card["repr"] == "InputXGradient(at=None)"
     assert card["cost"] == "3 forward and 2 backward passes, 0.25 s"
     assert card["notes"] == {"nodes": 8}
     assert card["shown"]["pieces"][-1] == ("all", 2.0)
-    assert card["tests"] == [{"test": "DeletionRate()", "value": 0.25, "direction": "lower is better"}]
+    assert card["tests"] == [
+        {"test": "DeletionRate()", "value": 0.25, "direction": "lower is better", "beside": {}}
+    ]
 
 
 def test_the_page_says_with_what_it_was_made():
@@ -106,7 +107,7 @@ def test_the_page_says_with_what_it_was_made():
 
 def test_a_reader_without_scripts_gets_the_balance():
     plain = page([words()]).split("<noscript>")[1].split("</noscript>")[0]
-    assert "yes: total 3.00 = apportioned 2.00 + remainder 1.00" in plain
+    assert "yes: explained 2.00 of 3.00: 1.00 left over" in plain
 
 
 def test_a_large_picture_makes_a_small_page():
@@ -130,7 +131,7 @@ def test_a_notebook_shows_a_few_samples():
     many = row(values=one.values.repeat(9, 1), total=torch.ones(9), output=one.output.repeat(9, 1),
                target=torch.ones(9, dtype=torch.long), features=one.features * 9)  # fmt: skip
     text = many._repr_html_()
-    assert text.count("InputXGradient(at=None)") == 4
+    assert text.count("<b>InputXGradient</b>") == 4
     assert "5 more" in text
 
 
@@ -291,15 +292,27 @@ def test_a_phone_has_nothing_beyond_its_edge(shown):
     browser.size(1200, 900)
 
 
+@pytest.mark.parametrize("made", [words, row, pairs, picture])
+def test_a_card_of_a_notebook_is_small_and_no_frame(made):
+    """One card a sample, without scripts and requests, as high as what is in it."""
+    shown = made()._repr_html_()
+    assert len(shown.encode()) <= 20_000
+    assert not re.search(r"<(iframe|script|style|link)|https?://|height: \d+rem", shown)
+    assert made().account(0) in html.unescape(shown)
+
+
 @needs_chromium
-def test_a_notebook_frame_draws(browser, tmp_path):
-    (tmp_path / "book.html").write_text(words()._repr_html_(), encoding="utf-8")
+def test_two_samples_in_a_notebook_are_seen_without_scrolling(browser, tmp_path):
+    one = words()
+    two = f"<!doctype html><meta charset=utf-8><body>{one._repr_html_()}{row()._repr_html_()}"
+    (tmp_path / "book.html").write_text(two, encoding="utf-8")
     browser.open((tmp_path / "book.html").as_uri())
-    for _ in range(100):
-        pixels = np.asarray(Image.open(browser.screenshot(tmp_path / "p.png")).convert("RGB")).astype(int)
-        if (pixels.max(-1) - pixels.min(-1) > 60).sum() > 500:
-            return
-    pytest.fail("the frame stayed empty")
+    browser.size(800, 900)
+    assert browser.run("document.documentElement.scrollHeight") <= 900
+    inner = "[...document.querySelectorAll('div')].every(d => d.scrollHeight <= d.clientHeight + 1)"
+    assert browser.run(inner)
+    pixels = np.asarray(Image.open(browser.screenshot(tmp_path / "p.png")).convert("RGB")).astype(int)
+    assert (pixels.max(-1) - pixels.min(-1) > 60).sum() > 500  # colours are there
 
 
 def test_a_text_that_no_file_takes_is_drawn_written_and_stored(tmp_path):

@@ -221,7 +221,7 @@ def test_a_method_that_cannot_explain_the_inputs_is_left_out_of_the_table() -> N
     assert found.exit_code == 0, found.output
     assert list(json.loads(found.stdout)["scores"]) == ["saliency", "random", "uniform", "reversed"]
     said = CliRunner().invoke(app, ["test", "not bad", *options[:-1]]).stderr
-    assert "left out: gradcam: GradCAM needs one picture-like input" in said
+    assert "left out: gradcam: GradCAM explains pictures: it needs one picture-like input" in said
 
 
 def test_the_numbers_of_a_column_have_the_same_decimals_and_are_not_broken() -> None:

@@ -9,11 +9,12 @@ from torch import nn
 
 import apportion as ap
 import small
+from apportion.core.features import TextFeatures
 from apportion.errors import InputError
 from apportion.methods.auto import Auto
 
 
-@pytest.mark.parametrize("name", ["mlp", "lstm", "bert"])
+@pytest.mark.parametrize("name", ["mlp", "lstm"])
 def test_networks_are_explained_by_deeplift_and_the_values_add_up(name: str):
     made = getattr(small, name)()
     model, inputs = made[:2]
@@ -64,6 +65,45 @@ def test_language_models_are_explained_by_kernel_shap_over_their_tokens():
     assert isinstance(found.method, ap.KernelSHAP)
     assert "language models" in found.notes["chosen"]
     assert float(found.left_over) <= 1e-6
+
+
+def test_transformers_without_words_are_explained_by_lrp_whose_biases_are_placed():
+    model, inputs = small.bert()[:2]
+    found = ap.explain(model, inputs, target=0)
+    assert found.method == ap.LRP(bias="place")
+    assert "transformers" in found.notes["chosen"]
+    assert float(found.left_over.max()) <= 0.01
+
+
+def sentence(words: int) -> TextFeatures:
+    """A text whose words are one token each, between special tokens."""
+    text = " ".join(["word"] * words)
+    offsets = [(0, 0), *((5 * i, 5 * i + 4) for i in range(words)), (0, 0)]
+    return TextFeatures(
+        text, ("[CLS]", *["word"] * words, "[SEP]"), tuple(offsets), (None, *range(words), None)
+    )
+
+
+@pytest.mark.parametrize(("words", "method"), [(5, ap.KernelSHAP), (65, ap.LRP)])
+def test_transformers_that_read_a_short_text_are_explained_by_kernel_shap(words: int, method: type):
+    torch.manual_seed(0)
+    attend = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
+
+    class Encoder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding, self.attend, self.head = nn.Embedding(9, 8), attend, nn.Linear(8, 2)
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            return self.head(self.attend(self.embedding(ids)).mean(1))
+
+    ids = torch.randint(2, 9, (1, words + 2))
+    model = ap.Classifier(
+        Encoder().eval(), lambda _: (ids, sentence(words)), ("a", "b"), "text", "encoder", mask=1
+    )
+    found = ap.explain(model, sentence(words).text, target=0)
+    assert isinstance(found.method, method)
+    assert float(found.left_over.max()) <= 0.01
 
 
 def test_a_layer_is_explained_by_deeplift_and_by_nothing_else():

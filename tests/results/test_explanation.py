@@ -45,7 +45,7 @@ def test_methods_that_do_not_add_up_have_no_remainder():
     found = ap.Saliency()(linear(), torch.ones(1, 3))
     assert found.total is None
     assert found.remainder is None
-    assert "does not claim to add up" in found.summary()
+    assert "do not claim to add up" in found.summary()
 
 
 def test_one_sample_of_many(explanation):
@@ -67,11 +67,11 @@ def test_one_sample_of_several_inputs():
     assert {key: v.shape for key, v in named[1].values.items()} == {"a": (1, 2), "b": (1, 2)}
 
 
-def test_repr_says_total_sum_and_remainder(explanation):
+def test_repr_says_what_is_explained_and_left_over(explanation):
     lines = repr(explanation).splitlines()
     assert len(lines) == 6
-    assert lines[0].startswith("InputXGradient of class 1: total ")
-    assert "remainder" in lines[0]
+    assert lines[0].startswith("InputXGradient of class 1: explained ")
+    assert lines[0].endswith(("left over", "too much"))
     assert lines[-1] == "… and 2 more"
 
 
@@ -287,7 +287,7 @@ def left_over_by(shares: list[float], total: float = 2.0) -> ap.Explanation:
         values = total * (1 - torch.tensor(shares))[:, None]
         return subject.result(ap.Explanation, method, values, torch.full((len(shares),), total), model(x))
 
-    return method(lambda x: x, torch.ones(len(shares), 1))
+    return method(lambda x: total * x, torch.ones(len(shares), 1))
 
 
 def test_what_is_left_over_is_a_share_and_a_word():
@@ -300,7 +300,7 @@ def test_what_is_left_over_is_a_share_and_a_word():
         "50 % left over: does not add up",
         "125 % left over: does not add up",
     ]
-    assert e.account(3) == "total 2.00 = apportioned 1.00 + remainder 1.00 (50 % left over: does not add up)"
+    assert e.account(3) == "explained 1.00 of 2.00: 1.00 left over (50 %, does not add up)"
 
 
 def test_the_warning_is_of_the_samples_that_it_is_about():

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 from PIL import Image
 
 pytest.importorskip("fastapi")
-from apportion.names import INTERACTIONS, METHODS
+from apportion.names import INTERACTIONS, METHODS, QUESTIONS
 from browser import Browser, needs_chromium
 from surfaces import ATTACK
 
@@ -139,6 +140,7 @@ def test_a_sentence(served):
     tested = [message for message in said if message["event"] == "tested" and message["method"] == "lrp"]
     assert [message["done"] for message in tested][-1]
     assert [test["test"].split("(")[0] for test in tested[-1]["tests"]] == ["PixelFlipping", "DeletionRate"]
+    assert all(list(test["beside"]) == ["random", "uniform", "reversed"] for test in tested[-1]["tests"])
     assert len(tested[-1]["chart"]["curves"][0]["x"]) == 4
 
 
@@ -370,29 +372,139 @@ def test_typing_a_text_colours_its_tokens(bench):
 
 
 @needs_chromium
-def test_methods_stand_in_order_with_their_box_beside_them(bench):
-    boxes = "[...document.querySelectorAll('.choices label')]"
-    names = bench.run(f"{boxes}.map(label => label.textContent)")
-    assert names == [*sorted(METHODS), *sorted(INTERACTIONS)]
-    first = bench.run("document.querySelector('.choices p + label').textContent")
-    assert first == min(INTERACTIONS)  # pairs of features have a heading
+def test_methods_stand_under_the_question_that_they_answer_and_unsuitable_ones_say_why(bench):
+    def names(selector):
+        return bench.run(f"[...document.querySelectorAll('{selector}')].map(e => e.textContent)")
+
+    found = {
+        question: names(f'[aria-label="{question}"] label') for question in names(".choices[role=group] > p")
+    }
+    refused = dict(zip(names("fieldset details dt"), names("fieldset details dd"), strict=True))
+    assert set(refused) == {"gradcam", "gradcamplusplus", "layercam", "rise"}  # of a sentence
+    assert all("explains pictures" in why for why in refused.values())
+    assert found == {
+        question: [name for name in listed if name in METHODS | INTERACTIONS and name not in refused]
+        for question, listed in QUESTIONS.items()
+        if question != "What does it look like?"
+    }
+    assert not bench.run("document.querySelector('fieldset details').open")
     bench.size(390, 900)
+    boxes = "[...document.querySelectorAll('.choices label')]"
     tall = f"new Set({boxes}.map(label => label.getBoundingClientRect().height)).size"
     assert bench.run(tall) == 1  # no name falls below its box
     bench.size(1200, 900)
 
 
 @needs_chromium
+def test_what_is_said_of_methods_is_said_of_those_chosen(bench):
+    told = "[...document.querySelectorAll('[aria-label=\"The chosen methods\"] dt')].map(e => e.textContent)"
+    assert bench.run(told) == ["auto", "lrp"]
+    bench.run("document.querySelector('[name=method-ig]').focus()")
+    assert bench.run(told) == ["auto", "lrp"]
+    bench.click("[name=method-ig]")
+    bench.click("[name=method-auto]")
+    assert bench.run(told) == ["lrp", "ig"]
+    assert "Integrate" in bench.run(
+        "document.querySelector('[aria-label=\"The chosen methods\"]').textContent"
+    )
+
+
+OPTIONS = "[...document.querySelectorAll('[name=target] option')].map(e => e.textContent)"
+
+
+@needs_chromium
+def test_classes_stand_with_their_probabilities_the_most_probable_first(served, bench):
+    bench.fill("[name=text]", "a dull film")
+    bench.wait(f"{OPTIONS}[1]?.includes('%')")
+    body = json.dumps({"model": "sentiment", "text": "a dull film"}).encode()
+    ranked = json.load(opened(served, "/api/classes", body))["classes"]
+    assert [label for label, *_ in ranked] == ["negative", "positive"]
+    wanted = [f"{label}  {100 * probability:.1f} %" for label, _, _, probability in ranked]
+    bench.wait(f"{OPTIONS}[1].startsWith('negative')")
+    assert bench.run(OPTIONS) == [f"the most probable: {wanted[0]}", *wanted]
+    bench.choose("[name=target]", str(ranked[1][1]))
+    bench.click("[type=submit]")
+    bench.wait("document.querySelector('article h2 small')?.textContent.includes('of positive')")
+    bench.wait(IDLE)
+
+
+@needs_chromium
+def test_a_thousand_classes_can_be_searched(bench, tmp_path):
+    bench.choose("[name=model]", "imagenet")
+    bench.wait(READY)
+    bench.wait("document.querySelectorAll('[name=target] option').length == 1001")
+    bench.fill("[name=search]", "crane")  # the bird and the machine
+    bench.wait("document.querySelectorAll('[name=target] option').length == 3")
+    numbers = bench.run("[...document.querySelectorAll('[name=target] option')].map(e => e.value)")
+    assert numbers == ["", "134", "517"]
+    (tmp_path / "noise.png").write_bytes(png(np.full((90, 120, 3), 99, np.uint8)))
+    bench.upload("[name=picture]", tmp_path / "noise.png")
+    bench.choose("[name=target]", "517")
+    bench.click("[name=method-auto]")
+    bench.click("[name=method-lrp]")
+    bench.click("[name=method-gradcam]")
+    bench.downloads(tmp_path)
+    bench.click("[type=submit]")
+    bench.wait("document.querySelector('canvas.heat')", 60)
+    bench.wait(IDLE)
+    bench.click(".decision .tools button:nth-child(2)")
+    bench.downloaded(tmp_path / "explanations.json")
+    (card,) = json.loads((tmp_path / "explanations.json").read_text())["cards"]
+    assert card["target"] == "crane (machine)"
+
+
+def test_a_class_is_explained_by_its_number(served):
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    noise = base64.b64encode(png(pixels)).decode()
+    ask = {"model": "imagenet", "image": noise, "methods": ["gradcam"]}
+    made = [
+        [
+            message["section"]["cards"][0]["shown"]["cells"]
+            for message in explained(served, **ask, target=target)
+            if message["event"] == "section"
+        ]
+        for target in ("crane (machine)", 517, 134)
+    ]
+    assert made[0] == made[1] != made[2]
+    assert "1000" in explained(served, **ask, target=1000)[-1]["message"]
+
+
+@needs_chromium
+def test_a_result_of_what_was_changed_since_is_grey_and_says_so(bench):
+    said = "document.querySelector('.warning[role=status]')?.textContent ?? ''"
+    bench.fill("[name=text]", "a dull film")
+    bench.click("[type=submit]")
+    bench.wait("document.querySelectorAll('article').length == 2")
+    bench.wait(IDLE)
+    assert bench.run(said) == ""
+    bench.fill("[name=text]", "a dull fil")
+    bench.wait(f"({said}).startsWith('The text was changed')")
+    assert float(bench.run("getComputedStyle(document.querySelector('section')).opacity")) < 1
+    bench.fill("[name=text]", "a dull film")
+    bench.wait(f"!({said})")
+    bench.choose("[name=target]", "0")
+    bench.wait(f"({said}).startsWith('The class was changed')")
+    bench.choose("[name=model]", "breast-cancer")
+    bench.wait(f"({said}).startsWith('The model was changed')")
+    assert "by sentiment" in bench.run(said)
+    bench.wait(READY)
+    bench.click("[type=submit]")
+    bench.wait("document.querySelectorAll('article').length == 2")
+    assert bench.run(said) == ""
+    bench.wait(IDLE)
+
+
+@needs_chromium
 def test_dropping_a_picture_shows_a_heat_map(bench, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     (tmp_path / "noise.png").write_bytes(png(pixels))
-    bench.drop(".bench", tmp_path / "noise.png", "image/png")
+    bench.drop("[name=text]", tmp_path / "noise.png")
     bench.wait("document.querySelector('.drop img')")
     assert (
         bench.run("document.querySelector('[name=model]').value") == "mine.py:parts"
     )  # the first for pictures
     bench.choose("[name=model]", "imagenet")
-    bench.wait("!document.querySelector('[name=method-Prototypes]')")
+    bench.wait("!document.querySelector('[name=method-prototypes]')")
     bench.wait(READY)
     bench.click("[name=method-auto]")
     bench.click("[type=submit]")
@@ -406,7 +518,7 @@ def test_dropping_a_picture_shows_a_heat_map(bench, tmp_path):
 def test_a_model_of_prototypes_shows_what_looks_like_what(bench, tmp_path):
     (tmp_path / "eight.png").write_bytes(png(np.arange(64, dtype=np.uint8).reshape(8, 8) * 3))
     bench.choose("[name=model]", "mine.py:parts")
-    bench.wait("document.querySelector('[name=method-Prototypes]')?.checked")
+    bench.wait("document.querySelector('[name=method-prototypes]')?.checked")
     bench.upload("[name=picture]", tmp_path / "eight.png")
     bench.wait("document.querySelector('.drop img')")
     bench.wait(READY)
@@ -423,7 +535,7 @@ def test_a_model_of_prototypes_shows_what_looks_like_what(bench, tmp_path):
         "document.activeElement.textContent"
     )
     bench.choose("[name=model]", "sentiment")
-    bench.wait("!document.querySelector('[name=method-Prototypes]')")
+    bench.wait("!document.querySelector('[name=method-prototypes]')")
 
 
 @needs_chromium
@@ -457,6 +569,9 @@ def test_cancel_stops_and_what_was_found_stays(bench):
     bench.wait(IDLE)
     assert bench.run("document.querySelectorAll('article').length") == 1
     assert bench.run("document.querySelector('[role=alert]')") is None
+    left = bench.run("[...document.querySelectorAll('.steps li')].map(e => e.textContent)")
+    assert len(left) == 1  # what was finished is on the page
+    assert re.fullmatch(r"LIME\(samples=5000, chunk=1\) cancelled after \d+ of 512 masked inputs", left[0])
 
 
 @needs_chromium

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,7 +31,8 @@ from apportion.study.tables import read_tables, write_tables
 from apportion.study.text import _maps as text_maps
 from apportion.study.text import faithfulness as text_faithfulness
 from apportion.study.text.corpora import Corpus, CorpusSource, prepare
-from apportion.study.text.faithfulness import METHODS, TESTS, Settings, draw_documents, first_within, run
+from apportion.study.text.faithfulness import METHODS, Settings, draw_documents, first_within, run
+from apportion.study.text.readings import AS_PUBLISHED_AND_BEFORE, Readings, with_zero_word
 from apportion.study.text.report import tables, write
 
 MINI = Settings(
@@ -42,7 +44,12 @@ MINI = Settings(
     test=100,
     few=20,
     steps=200,
+    readings=AS_PUBLISHED_AND_BEFORE,
 )
+
+
+TESTS = AS_PUBLISHED_AND_BEFORE.tests(words=34)  # of the vocabulary of `mini`
+LEARNT = {"weak learner", "shuffle (in the learner)"}
 
 
 def mini() -> Corpus:
@@ -175,9 +182,12 @@ def test_every_map_has_every_score(found: tuple[text_faithfulness.Findings, Path
     names = {*text_faithfulness.METHODS, "Uniform", "Random", "Reversed"}
     for test in TESTS:
         assert set(findings.tests[test]) == names
-    assert set(findings.tests["weak learner"]) == names - {"LIME"}
-    assert findings.tests["shuffle"]["Uniform"].mean == pytest.approx(0, abs=1e-6)
-    assert findings.documents["test"] == len(findings.tests["shuffle"]["Saliency"])
+    assert set(findings.tests) == {*TESTS, *LEARNT}
+    for test in LEARNT:
+        assert set(findings.tests[test]) == names - {"LIME"}
+    for shuffled in ("shuffle (in the learner)", "shuffle"):
+        assert findings.tests[shuffled]["Uniform"].mean == pytest.approx(0, abs=1e-6)
+        assert findings.documents["test"] == len(findings.tests[shuffled]["Saliency"])
     assert len(findings.tests["shuffle"]["LIME"]) < findings.documents["test"]
     text = "\n".join(table.markdown() for table in tables([findings]))
     assert "| Saliency |" in text
@@ -213,7 +223,7 @@ def test_other_settings_redo_only_what_they_change(found: tuple[text_faithfulnes
     other = replace(MINI, learner=replace(MINI.learner, seeds=(0,)))
     run(mini(), other, Store(found[1], lines.append))
     assert lines
-    assert all(line.startswith("weak learner/") for line in lines)
+    assert all(line.startswith(("weak learner/", "shuffle (in the learner)/")) for line in lines)
 
 
 def test_a_killed_study_resumes(tmp_path: Path, found: tuple[text_faithfulness.Findings, Path]) -> None:
@@ -274,6 +284,7 @@ def test_maps_and_scores_do_not_depend_on_batches() -> None:
             alone, _ = text_maps.maps_of(METHODS[name], model, documents.select([i]))
             assert torch.allclose(together.maps[i], alone.maps[0], atol=1e-5), name  # type: ignore[index]
         assert notes["method"] == repr(METHODS[name])
+    model = with_zero_word(model)
     for test in TESTS.values():
         whole = text_maps.run_test(test, model, together).values
         single = [text_maps.run_test(test, model, together.select([i])).mean for i in range(12)]
@@ -300,9 +311,95 @@ def test_maps_that_say_nothing_are_defined(value: float) -> None:
     model = text_faithfulness.AttentionClassifier(len(corpus.vocabulary)).eval().requires_grad_(False)
     constant = replace(corpus.test, maps=tuple(torch.full((len(i),), value) for i in corpus.test.ids))
     for test in TESTS.values():
-        assert text_maps.run_test(test, model, constant).n == len(constant)
+        assert text_maps.run_test(test, with_zero_word(model), constant).n == len(constant)
     with pytest.raises(InputError, match="have no maps"):
         text_maps.run_test(TESTS["shuffle"], model, corpus.test)
+
+
+# ---- readings ----
+
+
+def test_a_map_is_shuffled_in_the_learner_that_was_trained_with_it(
+    found: tuple[text_faithfulness.Findings, Path],
+) -> None:
+    """The test by its definition: the learner of each seed trained again, one text at a time."""
+    corpus, findings = mini(), found[0]
+    work = text_faithfulness._Work(corpus, MINI, Store(found[1]))
+    work.train()
+    parts, _ = work.maps("Saliency")
+    words = len(corpus.vocabulary)
+    texts, values = parts["test"], findings.tests["shuffle (in the learner)"]["Saliency"].values
+    assert len(values) == len(texts)
+    keys = np.random.default_rng(0).random((max(map(len, texts.ids)), 100))
+    for i in (0, len(texts) - 1):
+        ids, weights = texts.ids[i], texts.maps[i] / texts.maps[i].abs().sum()  # type: ignore[index]
+        seen = []
+        for learner in MINI.learner.learn(parts["train"], parts["valid"], texts, words)[1]:
+            learner.requires_grad_(False)
+            chance = partial(torch.softmax, dim=-1)
+            before = chance(learner(ids[None], weights[None])[0])
+            orders = keys[: len(ids)].argsort(0).T
+            after = [chance(learner(ids[None], weights[None, order.copy()])[0]) for order in orders]
+            seen.append(float(np.median([float((a - before).abs().sum() / 2) for a in after])))
+        assert float(values[i]) == pytest.approx(np.mean(seen), abs=2e-3)
+
+
+def test_what_becomes_of_a_hidden_token() -> None:
+    """A word of embedding zero, the unknown word, and none, asked of a model that says which embeddings it saw."""
+    torch.manual_seed(0)
+    model = text_faithfulness.AttentionClassifier(6)
+    wider = with_zero_word(model)
+    assert torch.equal(wider(torch.tensor([[2, 5]])), model(torch.tensor([[2, 5]])))
+    assert float(wider.embedding(torch.tensor(6)).detach().abs().max()) == 0  # type: ignore[operator]
+    assert len(model.embedding.weight) == 6
+    hidden = {
+        name: repr(test.replacement)
+        for name, test in AS_PUBLISHED_AND_BEFORE.tests(6).items()
+        if "rate" in name
+    }
+    assert hidden == {
+        "deletion rate (unknown word)": "Constant(value=1)",
+        "deletion rate": "Delete(empty=0, padding=0)",
+        "deletion rate (zero embedding)": "Constant(value=6)",
+    }
+
+
+def test_each_reading_is_a_column_and_those_before_are_kept(
+    found: tuple[text_faithfulness.Findings, Path],
+) -> None:
+    lines: list[str] = []
+    several = replace(
+        MINI, readings=Readings(shuffle=("learner", "model"), norms=("L1", "L2"), kept=("best", "last"))
+    )
+    findings = run(mini(), several, Store(found[1], lines.append))
+    assert {line.split("/")[0] for line in lines} == {
+        "weak learner (L2)",
+        "weak learner (last epoch)",
+        "shuffle (L2)",
+        "shuffle (in the learner, L2)",
+        "shuffle (in the learner, last epoch)",
+    }
+    assert "deletion rate (unknown word)" not in findings.tests
+    made = {table.title: table for table in tables([findings])}
+    assert "Mean TVD when the map is shuffled (in the learner, L2)" in made
+    rows = {row[0]: row[1] for row in made["Distance to the published means"].rows}
+    assert rows.keys() >= {"deletion rate (deleted)", "shuffle (in the model)", "shuffle (in the model, L2)"}
+    assert len(rows) == len(findings.tests) - 2  # comprehensiveness and sufficiency were not published
+    for_uniform = findings.tests["weak learner (last epoch)"]["Uniform"].notes["learners"]
+    assert [one["kept"] for one in for_uniform] == [1, 1]
+
+
+def test_several_models_are_the_mean_of_each_document(tmp_path: Path) -> None:
+    """By the scores of each model alone."""
+    two = run(mini(), replace(MINI, models=(0, 1)), Store(tmp_path))
+    alone = [run(mini(), replace(MINI, models=(seed,)), Store(tmp_path)) for seed in (0, 1)]
+    for test in ("deletion rate (unknown word)", "shuffle (in the learner)"):
+        values = [one.tests[test]["Saliency"].values for one in alone]
+        torch.testing.assert_close(two.tests[test]["Saliency"].values, (values[0] + values[1]) / 2)
+    assert two.tests["weak learner"]["Saliency"].n == 4
+    text = "\n".join(table.markdown() for table in tables([two]))
+    assert "| SST, seed 1 |" in text
+    assert "Lowest and highest mean among the explained models" in text
 
 
 # ---- how much ----
@@ -325,3 +422,9 @@ def test_settings_refuse_what_cannot_be_run() -> None:
         Settings(steps=0)
     with pytest.raises(InputError, match="corpora is yelp; accepted: some of 20news"):
         Settings(corpora=("yelp",))
+    with pytest.raises(InputError, match="models is \\(1, 1\\); accepted: at least one seed, each once"):
+        Settings(models=(1, 1))
+    with pytest.raises(
+        InputError, match="hiding is gone; accepted: each once, some of unknown, deleted, zero"
+    ):
+        Readings(hiding=("gone",))

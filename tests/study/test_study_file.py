@@ -14,6 +14,7 @@ from apportion.study import comparison
 from apportion.study.config import Data, TextFaithfulness, read_study
 from apportion.study.page import write
 from apportion.study.store import Store
+from apportion.study.text.readings import Readings
 from browser import Browser, needs_chromium
 
 STUDY = """\
@@ -55,6 +56,12 @@ def test_what_a_file_says(file):
     assert read_study(file).data[0] == Data("reviews", str(file.parent / "reviews.txt"))
     file.write_text("kind: text-faithfulness\ndata: corpora\ncorpora: [sst]\nfast: true\n")
     assert read_study(file) == TextFaithfulness("study", "corpora", ("sst",), True)
+    file.write_text("kind: text-faithfulness\ndata: corpora\nmodels: [0, 2]\nhiding: zero\nnorms: [L2, L1]\n")
+    readings = Readings(("zero",), ("learner", "model"), ("L2", "L1"))
+    assert read_study(file) == TextFaithfulness("study", "corpora", models=(0, 2), readings=readings)
+    file.write_text("kind: text-faithfulness\ndata: corpora\nnorms: [L1, L3]\n")
+    with pytest.raises(InputError, match=r"line 3: norms\[1\]: this is 'L3'; accepted: L1, L2"):
+        read_study(file)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,8 @@ def explain_batch(
     if weight is not None:
         inputs = map_tensors(inputs, lambda t: t.to(weight.device))
     if not isinstance(model, Classifier):
-        return explain(model, inputs, method, target)
+        found: Explanation | Interactions = explain(model, inputs, method, target)
+        return found
     features = [sample.features for sample in batch if sample.features is not None]
     return explain_encoded(model, inputs, features if len(features) == len(batch) else (), method, target)
 

@@ -24,6 +24,7 @@ from apportion.display.views import HeatView
 from apportion.errors import InputError
 
 EXAMPLES = 5
+CLASSES = 20  # of a summary, whose examples are drawn: the largest
 SUSPICIOUS = 0.3
 SIDE = 160  # pixels of an example
 
@@ -37,56 +38,79 @@ def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None
     photo, note = photos(run, model)
     chapters: list[Chapter] = []
     for one in found:
-        values = " ".join(f"{value:.3f}" for value in one.eigenvalues)
-        about = (
-            f"{sum(len(c.members) for c in one.clusters)} maps in {len(one.clusters)} clusters; agreement of all "
-            f"{one.agreement:.2f}; eigenvalues {values}"
+        maps = sum(len(c.members) for c in one.clusters)
+        many = "1 cluster" if len(one.clusters) == 1 else f"{len(one.clusters)} clusters"
+        chapters.append(
+            Chapter(
+                title=one.label,
+                about=f"{maps} maps in {many}; agreement of all {one.agreement:.2f}",
+                alike=any(c.excess > SUSPICIOUS for c in one.clusters),
+                spectrum=[max(0.0, round(value, 4)) for value in one.eigenvalues],
+                articles=[_cluster(run, cluster, photo) for cluster in one.clusters],
+            )
         )
-        articles = [_cluster(run, cluster, photo) for cluster in one.clusters]
-        chapters.append(Chapter(title=one.label, about=about, articles=articles))
     about = (
         f"{_of_what(run)} Maps that are much more alike than those of the class point at something that the model "
         "reads at one place whatever else the picture shows: a watermark, a border, a caption." + note
     )
-    return _page("Clusters of explanations", about, "list", chapters)
+    return _page("Clusters of explanations", about, "list", chapters, run)
 
 
 def summary_page(run: Run, found: Summary, top: int = 10) -> str:
-    """For each class its mean map, or the features and the pairs of features with the largest |relevance|."""
+    """For each class its mean map with the first pictures that it is the mean of, or the features and the pairs of
+    features with the largest |relevance|."""
     articles: list[Article] = []
+    first, (photo, note) = _first_places(run, found), photos(run) if found.maps else (None, "")
     for label, many in found.counts.items():
         maps = [_heat(found.maps[label].numpy(), None, "mean map")] if label in found.maps else []
+        if maps and photo is not None:
+            maps += [_example(run, place, photo) for place in first.get(label, ())]
         means: list[Means] = [
-            {"what": what, "rows": [(m.name, m.mean, m.count) for m in by_label[label][:top]]}
+            {"what": what, "rows": [(m.name, m.mean, m.count, m.size) for m in by_label[label][:top]]}
             for what, by_label in (("feature", found.features), ("pair", found.pairs))
             if label in by_label
         ]
         detail = f"{many}\N{NO-BREAK SPACE}input{'' if many == 1 else 's'}"
         groups: list[Group] = [{"figures": maps}] if maps else []
         articles.append({"title": label, "detail": detail, "groups": groups, "means": means})
-    layout: Layout = "small" if found.maps else "cards"
-    return _page("Mean explanations", _of_what(run), layout, [{"articles": articles}])
+    layout: Layout = "list" if any(map(first.get, found.maps)) else "small" if found.maps else "cards"
+    return _page("Mean explanations", _of_what(run) + note, layout, [{"articles": articles}], run)
 
 
-def _page(title: str, about: str, layout: Layout, chapters: list[Chapter]) -> str:
-    return sheet_page(
-        Sheet(kind="sheet", title=title, about=about, key=True, layout=layout, chapters=chapters)
-    )
+def _first_places(run: Run, found: Summary) -> dict[str, list[int]]:
+    """The places in the run of the first inputs of each of its largest classes."""
+    places: dict[str, list[int]] = {
+        label: [] for label in list(found.counts)[:CLASSES] if label in found.maps
+    }
+    for place, row in enumerate(run.rows()):
+        mine = places.get(row["target_label"] or f"class {row['target']}")
+        if mine is not None and len(mine) < EXAMPLES:
+            mine.append(place)
+    return places
+
+
+def _page(title: str, about: str, layout: Layout, chapters: list[Chapter], run: Run) -> str:
+    made = Sheet(kind="sheet", title=title, about=about, key=True, layout=layout, chapters=chapters)
+    return sheet_page({**made, "settings": run.manifest.method, "folded": len(chapters) > 1})
 
 
 def _cluster(run: Run, cluster: Cluster, photo: Callable[[int], Pixels | None]) -> Article:
     figures = [_heat(cluster.mean, None, "mean map")]
-    for place in cluster.members[:EXAMPLES]:
-        row = run[place]
-        values: Any = row["values"]
-        values = (values.sum(0) if values.dim() == 3 else values).double().numpy()
-        figures.append(_heat(values, photo(row["index"]), str(row["id"])))
+    figures += [_example(run, place, photo) for place in cluster.members[:EXAMPLES]]
     alike = cluster.excess > SUSPICIOUS
     others = "" if cluster.others is None else f"; of the others {cluster.others:.2f}"
     remark = " – much more alike than the class" if alike else ""
     detail = f"agreement {cluster.agreement:.2f}{others}{remark}"
     title = f"{len(cluster.members)} maps"
     return {"title": title, "detail": detail, "alike": alike, "groups": [{"figures": figures}]}
+
+
+def _example(run: Run, place: int, photo: Callable[[int], Pixels | None]) -> Figure:
+    """One input of the run: its map, beneath its picture where that is there."""
+    row = run[place]
+    values: Any = row["values"]
+    values = (values.sum(0) if values.dim() == 3 else values).double().numpy()
+    return _heat(values, photo(row["index"]), str(row["id"]))
 
 
 def photos(run: Run, model: Classifier | None = None) -> tuple[Callable[[int], Pixels | None], str]:
@@ -142,4 +166,5 @@ def _heat(values: npt.NDArray[np.float64], photo: Pixels | None, caption: str) -
 
 
 def _of_what(run: Run) -> str:
-    return f"{run.manifest.method} of {len(run)} inputs of {run.manifest.data or 'a dataset'}."
+    method = run.manifest.method.partition("(")[0]
+    return f"{method} of {len(run)} inputs of {run.manifest.data or 'a dataset'}."

@@ -6,16 +6,20 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from apportion.cli._messages import MaxRemainder, echo, echo_json, hold_to, make_console, one_line_errors, say
+from apportion.cli.explain import Background, Decimal, Encoding, Sep, TrustCode, model_of
 from apportion.cli.lists import Json
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from apportion.bulk.reading import Run
+    from apportion.domains.table_files import Dialect
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `apportion bulk` wrote.")]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
@@ -47,6 +51,11 @@ def bulk(
     target: Annotated[
         str | None, typer.Option(help="The class to explain. Default: the predicted one.")
     ] = None,
+    background: Background = None,
+    trust_code: TrustCode = False,
+    sep: Sep = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     column: Annotated[
         str | None,
         typer.Option(help="The column of a table with the text or picture; without a header its number."),
@@ -92,12 +101,15 @@ def bulk(
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         from apportion.bulk.local import usual_workers
         from apportion.bulk.run import explain_dataset
+        from apportion.domains.table_files import Dialect
+
+        dialect = Dialect(sep, encoding, decimal)
 
         if workers is None and engine == "local":
             workers = usual_workers(device)
         try:
             run = explain_dataset(
-                model, data, method, out,
+                model_of(model, background, trust_code, dialect), _table_of(data, dialect), method, out,
                 target=target, precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
                 id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
                 engine=engine,  # type: ignore[arg-type]
@@ -123,6 +135,14 @@ def bulk(
             max_remainder,
             ((row["id"], row["remainder"], row["total"]) for row in run.rows() if row["total"] is not None),
         )
+
+
+def _table_of(data: str, dialect: Dialect) -> Any:
+    """The path of the data, or the frame in a table that is read whole: Excel, or text of which is said how."""
+    from apportion.domains.table_files import AS_FOUND, EXCEL, read_table
+
+    whole = dialect != AS_FOUND or Path(data).suffix.lower() in EXCEL
+    return read_table(Path(data), dialect)[0] if whole else data
 
 
 def cluster(
@@ -182,18 +202,32 @@ def summary(
     folder: Folder,
     least: Annotated[int, typer.Option(min=1, help="Leave out words in fewer inputs.")] = 3,
     top: Annotated[int, typer.Option(min=1, help="Features to show of each class.")] = 10,
+    target: Annotated[str | None, typer.Option(help="Of a table: only this class.")] = None,
+    by: Annotated[str | None, typer.Option(help="Of a table: a column whose values are compared.")] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a table: the column with the right class, to compare right and wrong predictions."
+        ),
+    ] = None,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
-    """What the explanations of a run have in common: words, columns, interactions, mean maps."""
+    """What the explanations of a run have in common: words, columns, interactions, mean maps. Of a table: how much each
+    column counts, with intervals; with --html also beeswarm, dependence and single rows."""
     with one_line_errors(quiet=as_json):
-        from apportion.bulk.pages import summary_page
+        from apportion.bulk.overviews import is_of_rows
         from apportion.bulk.reading import open_run
+
+        run = open_run(folder)
+        if target or by or truth or (is_of_rows(run) and not as_json):
+            _sum_up_rows(run, html, as_json, target, by, truth)
+            return
+        from apportion.bulk.pages import summary_page
         from apportion.bulk.summaries import summarise
         from apportion.core.files import write_whole
         from apportion.results.words import describe_left_over
 
-        run = open_run(folder)
         found = summarise(run, least)
         if html is not None:
             write_whole(html, summary_page(run, found, top).encode())
@@ -226,6 +260,40 @@ def summary(
             echo(f"{_inputs(run.failed)} failed")
         if html is not None:
             echo(f"wrote {html}")
+
+
+def _sum_up_rows(
+    run: Run, html: Path | None, as_json: bool, target: str | None, by: str | None, truth: str | None
+) -> None:
+    from apportion.bulk.overviews import overviews
+    from apportion.core.files import write_whole
+    from apportion.display import overview_page
+
+    found = overviews(run, target, by, truth)
+    if html is not None:
+        write_whole(html, overview_page(found).encode())
+    if as_json:
+        said = [
+            {
+                "class": one.target,
+                "rows": len(one),
+                "unit": one.unit,
+                "features": [asdict(column) for column in one.features],
+                "cohorts": {
+                    name: [asdict(column) for column in one.cohort(name)] for name in one.cohort_names
+                },
+                "differences": [asdict(difference) for difference in one.differences],
+            }
+            for one in found
+        ]
+        echo_json(said)
+        return
+    for one in found:
+        echo(f"{one!r}\n")
+    if run.failed:
+        echo(f"{_inputs(run.failed)} failed")
+    if html is not None:
+        echo(f"wrote {html}")
 
 
 @runs.command()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,10 +22,23 @@ from apportion.cli._messages import (
     one_line_errors,
     warn_of_left_out,
 )
+from apportion.cli._prompts import (
+    AnswerText,
+    Chat,
+    Context,
+    Contrast,
+    MaxNewTokens,
+    Prompt,
+    Score,
+    Unit,
+    read_asked,
+)
 from apportion.cli.lists import Json, complete_methods, complete_models, split
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
+    from apportion.core.classifier import Classifier
+    from apportion.domains.table_files import Dialect
     from apportion.pipeline.given import Given
     from apportion.pipeline.prepared import Prepared
     from apportion.results.result import Result
@@ -30,12 +46,13 @@ if TYPE_CHECKING:
 OUT = Path("apportion-out")
 # Nodes are fixed: to its tolerance the integral takes hundreds of passes on a photo.
 COMPARED = "auto,lrp,IntegratedGradients(nodes=24),inputxgradient,occlusion"
+OF_ANSWERS = "auto,deeplift,inputxgradient,occlusion"
 
 Model = Annotated[
     str | None,
     typer.Option(
         help="A shipped model, pkg.module:factory, file.py:factory, a .pt2 file, a saved ProtoPNet or BagOfWords, "
-        "a Hugging Face folder or hf:owner/name.",
+        "a .skops file, a Hugging Face folder or hf:owner/name.",
         autocompletion=complete_models,
     ),
 ]
@@ -46,10 +63,22 @@ Layer = Annotated[str | None, typer.Option(help="Explain the output of this modu
 Row = Annotated[
     int, typer.Option(min=0, help="The row of a table, or the sample of a tensor, counted from 0.")
 ]
-Prompt = Annotated[
-    str | None,
-    typer.Option(help="Explain the answer of a language model to this; - for a text on standard input."),
+Background = Annotated[
+    Path | None,
+    typer.Option(
+        help="A table whose rows say what stands for a hidden column of a model in a .skops or .joblib file."
+    ),
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model-code",
+        help="Read a model file that can run any code: a .joblib file, unknown types in .skops.",
+    ),
+]
+Sep = Annotated[str | None, typer.Option(help="What separates the values of a table in text.  [guessed]")]
+Encoding = Annotated[str | None, typer.Option(help="How a table in text is written.  [utf-8]")]
+Decimal = Annotated[str | None, typer.Option(help="The decimal sign of a table in text.  [guessed]")]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
 
 
@@ -63,7 +92,8 @@ def explain(
         str | None,
         typer.Argument(
             metavar="INPUT",
-            help="A sentence, a picture, .csv, .txt, .npy, .pt or .safetensors file; - for a text on standard input.",
+            help="A sentence, a picture, .csv, .parquet, .jsonl, .xlsx, .txt, .npy, .pt or .safetensors file; - for a "
+            "text on standard input.",
         ),
     ] = None,
     model: Model = None,
@@ -77,6 +107,11 @@ def explain(
     target: Target = None,
     layer: Layer = None,
     row: Row = 0,
+    background: Background = None,
+    trust_code: TrustCode = False,
+    sep: Sep = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     as_json: Json = False,
     html: Html = None,
     png: Annotated[Path | None, typer.Option(help="Write a picture here.")] = None,
@@ -86,35 +121,13 @@ def explain(
     ] = None,
     max_remainder: MaxRemainder = None,
     prompt: Prompt = None,
-    answer: Annotated[
-        str | None, typer.Option(help="The answer to explain. Default: the model writes one.")
-    ] = None,
-    max_new_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of an answer that the model writes.")
-    ] = 20,
-    contrast: Annotated[str | None, typer.Option(help="Explain why the answer rather than this.")] = None,
-    context: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A text file with a passage to stand before the prompt, and be explained; again for more."
-        ),
-    ] = None,
-    unit: Annotated[
-        str | None,
-        typer.Option(
-            help="What is a feature: token, word, sentence, passage or turn.  [word; with --context passage]"
-        ),
-    ] = None,
-    score: Annotated[
-        str,
-        typer.Option(
-            help='"log-probability", "logit", "probability" or "logit of probability" of the answer.'
-        ),
-    ] = "log-probability",
-    chat: Annotated[
-        bool,
-        typer.Option("--chat", help="Give the prompt as the message of a user, through the chat template."),
-    ] = False,
+    answer: AnswerText = None,
+    max_new_tokens: MaxNewTokens = 20,
+    contrast: Contrast = None,
+    context: Context = None,
+    unit: Unit = None,
+    score: Score = "log-probability",
+    chat: Chat = False,
 ) -> None:
     """Explain one decision. Without INPUT: a sentence and a photo, by three methods.
 
@@ -126,13 +139,10 @@ def explain(
     apportion explain --model FOLDER --prompt "The capital of France is" --max-new-tokens 5
     """
     with one_line_errors(quiet=as_json):
-        if prompt is None and (answer is not None or contrast is not None or chat or context):
-            raise InputError(
-                "--answer, --context, --contrast and --chat go with --prompt, for a language model"
-            )
-        if prompt is not None and given is not None:
-            raise InputError("an INPUT and --prompt were given; accepted: one of them")
-        if given is None and prompt is None:
+        asked = read_asked(
+            given, prompt, answer, context, target, contrast, score, unit, max_new_tokens, chat
+        )
+        if given is None and asked is None:
             from apportion.cli import _demo as demo
 
             if as_json or png or layer or model or target:
@@ -142,27 +152,25 @@ def explain(
             raise InputError(
                 f"--method takes one method; accepted for several: apportion compare … --methods {','.join(several)}"
             )
-        if png is not None and png.suffix.lower() != ".png":
-            raise InputError(f"--png is {str(png)!r}; accepted: a name that ends in .png")
-        if prompt is not None:
-            from apportion.pipeline.given import Given, read_prompt, read_text
+        for path, suffix in ((html, ".html"), (png, ".png")):
+            if path is not None and path.suffix.lower() not in (suffix, suffix[:4]):
+                raise InputError(f"--{suffix[1:]} is {str(path)!r}; accepted: a name that ends in {suffix}")
+        explanation: Result
+        if asked is not None:
+            from apportion.pipeline.given import Given
 
-            what = Given("text", read_prompt(prompt), prompt)
-            asked = {
-                "answer": answer,
-                "unit": unit,
-                "context": [read_text(path) for path in context] if context else None,
-                "score": score,
-                "contrast": contrast,
-                "max_new_tokens": max_new_tokens,
-            }
-            name, explanation = _explain_answer(what.raw, model, method, target, layer, chat, asked)
+            what = Given("text", asked.shown, str(prompt))
+            with _status():
+                from apportion.pipeline.answers import explain_prompt
+
+                name, explanation = explain_prompt(asked, model, method, layer)
         else:
             assert given is not None
-            what = _recognise(given)
+            what = recognised(given, sep, encoding, decimal)
             if out is None and what.kind == "image" and not (as_json or html or png):
                 out = OUT
-            ready, explanations = _explain(what, model, [method], target, layer, row)
+            found = model_of(model, background, trust_code, what.dialect)
+            ready, explanations = _explain(what, found, [method], target, layer, row)
             name, explanation = ready.classifier.name, explanations[0]
         console = make_console()
         if not as_json:
@@ -170,7 +178,7 @@ def explain(
 
             terminal.show(explanation, console, name)
         if out is not None:
-            stem = _stem(what, explanation)
+            stem = _stem(out, what, explanation)
             html, png = html or out / f"{stem}.html", png or out / f"{stem}.png"
             explanation.save(out / f"{stem}.safetensors")
         if html is not None:
@@ -180,9 +188,9 @@ def explain(
 
             draw(explanation, png)
         if as_json:
-            from apportion.display.page import summary
+            from apportion.display.page import told
 
-            echo_json(summary(explanation))
+            echo_json(told(explanation))
         else:
             name_files(console, [path for path in (html, png) if path is not None])
         if explanation.total is not None and explanation.remainder is not None:
@@ -193,13 +201,22 @@ def explain(
 
 
 def compare(
-    given: Annotated[str, typer.Argument(metavar="INPUT", help="As in `apportion explain`.")],
+    given: Annotated[str | None, typer.Argument(metavar="INPUT", help="As in `apportion explain`.")] = None,
     methods: Annotated[
-        str, typer.Option(help="Names or reprs, separated by commas.", autocompletion=complete_methods)
-    ] = COMPARED,
+        str | None,
+        typer.Option(
+            help=f"Names or reprs, separated by commas.  [{COMPARED}; with --prompt {OF_ANSWERS}]",
+            autocompletion=complete_methods,
+        ),
+    ] = None,
     model: Model = None,
     target: Target = None,
     row: Row = 0,
+    background: Background = None,
+    trust_code: TrustCode = False,
+    sep: Sep = None,
+    encoding: Encoding = None,
+    decimal: Decimal = None,
     tests: Annotated[
         bool, typer.Option(help="Hide features, the most and the least relevant first: is it true?")
     ] = True,
@@ -208,6 +225,14 @@ def compare(
     ] = False,
     as_json: Json = False,
     html: Html = None,
+    prompt: Prompt = None,
+    answer: AnswerText = None,
+    max_new_tokens: MaxNewTokens = 20,
+    contrast: Contrast = None,
+    context: Context = None,
+    unit: Unit = None,
+    score: Score = "log-probability",
+    chat: Chat = False,
 ) -> None:
     """Explain one decision by several methods, side by side on a page.
 
@@ -216,20 +241,38 @@ def compare(
     \b
     apportion compare "The plot is thin, but the acting is superb." --methods lrp,ig,lime
     apportion compare photo.jpg --methods lrp,gradcam,occlusion --html cat.html
+    apportion compare --model FOLDER --prompt "Where does Ben live?" --context a.txt --context b.txt
     """
     with one_line_errors(quiet=as_json):
-        names = split(methods)
+        asked = read_asked(
+            given, prompt, answer, context, target, contrast, score, unit, max_new_tokens, chat
+        )
+        names = split((COMPARED if asked is None else OF_ANSWERS) if methods is None else methods)
         if not names:
             raise InputError("--methods is empty; accepted: names such as lrp,ig")
-        what = _recognise(given)
+        if given is None and asked is None:
+            raise InputError("there is nothing to explain; accepted: an INPUT, or --prompt")
+        explanations: list[Result]
         with _status():
             from apportion.core.files import write_whole
-            from apportion.pipeline.prepared import explain_by_each
-            from apportion.pipeline.quick_tests import run_quick_tests
+            from apportion.pipeline.quick_tests import run_quick_tests, test_answers
+            from apportion.results.scores import tied
 
-            ready, found, why = explain_by_each(what, model, names, target, row)
-            explanations = list(found.values())
-            scores = [run_quick_tests(ready, e) if tests else [] for e in explanations]
+            if asked is not None:
+                from apportion.pipeline.answers import explain_prompt_by_each
+
+                lm, question, of_answer, why = explain_prompt_by_each(asked, model, names)
+                explanations, name = [*of_answer.values()], lm.name
+                scores = test_answers(question, [*of_answer.values()]) if tests else [[]] * len(of_answer)
+            else:
+                from apportion.pipeline.prepared import explain_by_each
+
+                assert given is not None
+                what = recognised(given, sep, encoding, decimal)
+                of = model_of(model, background, trust_code, what.dialect)
+                ready, found, why = explain_by_each(what, of, names, target, row)
+                explanations, name = [*found.values()], ready.classifier.name
+                scores = run_quick_tests(ready, explanations) if tests else [[] for _ in explanations]
         warn_of_left_out(why)
         from apportion.display import page as report
         from apportion.display import terminal
@@ -238,14 +281,14 @@ def compare(
         if path is not None:
             write_whole(path, report.page(explanations, scores, same_scale).encode())
         if as_json:
-            told = [
-                {**report.summary(e), "tests": [s.to_dict() for s in of_it]}
+            listed = [
+                {**report.told(e), "tests": [s.to_dict() for s in of_it]}
                 for e, of_it in zip(explanations, scores, strict=True)
             ]
-            echo_json({"explanations": told, "left_out": why})
+            echo_json({"explanations": listed, "left_out": why, "ties": tied(scores)})
             return
         console = make_console()
-        console.print(terminal.heading(explanations[0], ready.classifier.name))
+        console.print(terminal.compared(explanations, name))
         console.print(terminal.comparison(explanations, scores))
         if path is not None:
             name_files(console, [path])
@@ -254,35 +297,46 @@ def compare(
 # ---- from what was typed to explanations ----
 
 
-def _recognise(given: str) -> Given:
+def recognised(given: str, sep: str | None, encoding: str | None, decimal: str | None) -> Given:
+    from apportion.domains.table_files import Dialect
     from apportion.pipeline.given import recognise
 
-    return recognise(given)
+    return recognise(given, Dialect(sep, encoding, decimal))
+
+
+def model_of(
+    model: str | None, background: Path | None, trust_code: bool, dialect: Dialect
+) -> str | Classifier | None:
+    """The name of a model, or the model itself where it is an estimator in a file."""
+    from apportion.models._estimators import SUFFIXES
+
+    if model is None or (background is None and not trust_code and Path(model).suffix not in SUFFIXES):
+        if background is not None:
+            raise InputError("--background goes with --model, a .skops or .joblib file")
+        return model
+    from apportion.domains.table_files import read_table
+    from apportion.models import load_classifier
+
+    frame = None
+    if background is not None:
+        frame, told = read_table(background, dialect)
+        if told:
+            warnings.warn(f"{background} was read with {told}, which was guessed", stacklevel=2)
+    return load_classifier(model, frame, trust_code)
 
 
 def _explain(
-    what: Given, model: str | None, methods: list[str], target: str | None, layer: str | None, row: int
+    what: Given,
+    model: str | Classifier | None,
+    methods: list[str],
+    target: str | None,
+    layer: str | None,
+    row: int,
 ) -> tuple[Prepared, list[Result]]:
     with _status():
         from apportion.pipeline.prepared import explain_given
 
         return explain_given(what, model, methods, target, layer, row)
-
-
-def _explain_answer(
-    prompt: str,
-    model: str | None,
-    method: str,
-    target: str | None,
-    layer: str | None,
-    chat: bool,
-    asked: dict[str, Any],
-) -> tuple[str, Result]:
-    with _status():
-        from apportion.pipeline.answers import explain_prompt
-
-        given: Any = [{"role": "user", "content": prompt}] if chat else prompt
-        return explain_prompt(given, model, method, target, layer, **asked)
 
 
 @contextmanager
@@ -301,6 +355,30 @@ def _status() -> Iterator[None]:
         yield
 
 
-def _stem(what: Given, explanation: Result) -> str:
-    method = type(explanation.method).__name__.lower()
-    return f"{Path(what.name).stem if what.raw is not what.name else what.kind}-{method}"
+def _stem(folder: Path, what: Given, explanation: Result) -> str:
+    """A name of files that says input, method and settings; numbered where it is taken by files of something else,
+    such as a picture of the same name in another folder, another row or another class."""
+    from apportion.results.words import describe_method
+
+    method = re.sub(r"[^a-z0-9.]+", "-", describe_method(explanation.method).lower()).strip("-")
+    name = f"{Path(what.name).stem if what.raw is not what.name else what.kind}-{method[:80]}"
+    numbered = (name if n == 1 else f"{name}-{n}" for n in count(1))
+    return next(stem for stem in numbered if _is_free_for(explanation, folder / f"{stem}.safetensors"))
+
+
+def _is_free_for(explanation: Result, path: Path) -> bool:
+    """Whether a file is not there, or is of the same input, model, method and class."""
+    if not path.exists():
+        return True
+    try:
+        there = type(explanation).load(path)
+    except InputError:  # of another kind, or damaged
+        return False
+    return all(
+        of(there) == of(explanation)
+        for of in (
+            lambda e: repr(e.method),
+            lambda e: (e.model_name, e.input_name, e.label()),
+            lambda e: e.features,
+        )
+    )

@@ -53,18 +53,16 @@ def split(names: str) -> list[str]:
 
 
 def methods(as_json: Json = False) -> None:
-    """List the methods: name, repr with its settings, what each is.
+    """List the methods by the question that they answer: name, repr with its settings, what each is.
 
     \b
     apportion methods
     apportion methods --json | jq '.[].name'
     """
     with one_line_errors(quiet=as_json):
-        from apportion.core.registry import class_named, description
-        from apportion.names import INTERACTIONS, METHODS, OF_ONE_KIND
+        from apportion.core.registry import described_methods
 
-        names = (*METHODS, *INTERACTIONS, *OF_ONE_KIND)
-        show([description(name, class_named(name), pairs=name in INTERACTIONS) for name in names], as_json)
+        show(described_methods(), as_json)
 
 
 def models(as_json: Json = False) -> None:
@@ -140,14 +138,16 @@ def rules(
 
 
 def show(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
-    """Print a list, as JSON or for a person."""
+    """Print a list, as JSON or for a person, who gets what answers one `question` under it."""
     if as_json:
         echo_json(entries)
         return
     from rich.text import Text
 
-    console = make_console()
+    console, question = make_console(), ""
     for entry in entries:
+        if question != (question := entry.get("question", "")):
+            console.print(Text(question, "bold underline"))
         more = f"  {entry['direction']}" if "direction" in entry else ""
         head = Text.assemble((entry["name"], "bold"), "  ", (entry["settings"], "cyan"), more)
         console.print(head, soft_wrap=True)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from apportion.cli._messages import echo_json, make_console, name_files, one_line_errors
 from apportion.cli.lists import Json
+
+if TYPE_CHECKING:
+    from apportion.study.config import TextFaithfulness
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,30 +43,39 @@ def text_faithfulness(
 ) -> None:
     """Does the evaluation of faithfulness depend on the data and on the test? Four corpora, six maps."""
     with one_line_errors():
-        import torch
+        from apportion.study.config import TextFaithfulness
 
-        from apportion.study.store import Store
-        from apportion.study.text import faithfulness as study
-        from apportion.study.text.corpora import load
-        from apportion.study.text.report import write
-
-        torch.set_num_threads(threads)
-        console = make_console(stderr=True)
-        begin = time.perf_counter()
-
-        def say(line: str) -> None:
-            console.print(f"{time.perf_counter() - begin:7.0f} s  {line}", markup=False, soft_wrap=True)
-
-        settings = study.fast_settings() if fast else study.Settings()
+        names = None
         if corpora is not None:
             names = tuple(name.strip() for name in corpora.split(",") if name.strip())
-            settings = dataclasses.replace(settings, corpora=names)
-        found = []
-        for name in settings.corpora:
-            found.append(study.run(load(name, data), settings, Store(out, say)))
-            written = write(found, out)
-        show(out, None)
-        name_files(console, written)
+        _run_text(TextFaithfulness("", data, names, fast), out, threads)
+
+
+def _run_text(given: TextFaithfulness, out: Path, threads: int = 1) -> None:
+    import torch
+
+    from apportion.study.store import Store
+    from apportion.study.text import faithfulness as study
+    from apportion.study.text.corpora import load
+    from apportion.study.text.report import write
+
+    torch.set_num_threads(threads)
+    console = make_console(stderr=True)
+    begin = time.perf_counter()
+
+    def say(line: str) -> None:
+        console.print(f"{time.perf_counter() - begin:7.0f} s  {line}", markup=False, soft_wrap=True)
+
+    settings = study.fast_settings() if given.fast else study.Settings()
+    settings = dataclasses.replace(settings, models=given.models, readings=given.readings)
+    if given.corpora is not None:
+        settings = dataclasses.replace(settings, corpora=given.corpora)
+    found = []
+    for name in settings.corpora:
+        found.append(study.run(load(name, given.data), settings, Store(out, say)))
+        written = write(found, out)
+    show(out, None)
+    name_files(console, written)
 
 
 @app.command()
@@ -83,8 +95,7 @@ def run(
         study = read_study(file)
         folder = file.with_suffix("") if out is None else out
         if isinstance(study, TextFaithfulness):
-            corpora = None if study.corpora is None else ",".join(study.corpora)
-            return text_faithfulness(study.data, folder, study.fast, corpora, 1)
+            return _run_text(study, folder)
         from apportion.study import comparison, page
         from apportion.study.store import Store
 

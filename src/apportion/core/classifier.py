@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypeVar
 
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
@@ -18,9 +19,12 @@ from apportion.core.trees import map_tensors
 from apportion.core.visible import visible
 from apportion.errors import InputError
 
+Encoded = TypeVar("Encoded", bound=Inputs, covariant=True, default=Inputs)
+"""What `encode` gives: a tensor, or several in a tuple or dict."""
+
 
 @dataclass(frozen=True, repr=False)
-class Classifier:
+class Classifier(Generic[Encoded]):
     """A model with its preprocessing.
 
     Calling a classifier calls its model, so it can be given wherever a model can.
@@ -38,7 +42,7 @@ class Classifier:
     """
 
     model: Callable[..., Any]
-    encode: Callable[[Any], tuple[Inputs, Features]]
+    encode: Callable[[Any], tuple[Encoded, Features]]
     labels: tuple[str, ...]
     domain: Literal["text", "image", "tabular"]
     name: str

@@ -16,6 +16,9 @@ EXTRAS = {
     "pydantic": "app",
     "uvicorn": "app",
     "pyarrow": "bulk",
+    "joblib": "tabular",
+    "skops": "skops",
+    "openpyxl": "excel",
     "ray": "ray",
 }
 

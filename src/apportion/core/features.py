@@ -47,10 +47,13 @@ class TextFeatures:
 @dataclass(frozen=True, eq=False)
 class ImageFeatures:
     """The picture that the model saw: `picture` is (height, width, 3) uint8, aligned with its input;
-    `note` says in words how it was prepared."""
+    `note` says in words how it was prepared. `photo` is the width and height of what it was made from, and `part` what
+    it shows of that: left, top, right and bottom in the photo's own pixels; None: not known."""
 
     picture: Tensor
     note: str = ""
+    photo: tuple[int, int] | None = None
+    part: tuple[float, float, float, float] | None = None
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ImageFeatures):
@@ -138,7 +141,11 @@ def same_input(one: Features, other: Features) -> bool:
 
 def to_json(features: Features) -> dict[str, Any]:
     """A JSON-ready description; a picture is left out (it is stored as a tensor beside it)."""
-    fields = {name: value for name, value in vars(features).items() if not isinstance(value, Tensor)}
+    fields = {
+        name: value
+        for name, value in vars(features).items()
+        if value is not None and not isinstance(value, Tensor)
+    }
     return {"kind": type(features).__name__, **fields}
 
 
@@ -148,7 +155,7 @@ def from_json(description: dict[str, Any], picture: Tensor | None = None) -> Fea
     kind = fields.pop("kind")
     if kind == "ImageFeatures":
         assert picture is not None
-        return ImageFeatures(picture, **fields)
+        return ImageFeatures(picture, **{name: _tuples(value) for name, value in fields.items()})
     fields = {name: _tuples(value) for name, value in fields.items()}
     return TextFeatures(**fields) if kind == "TextFeatures" else TabularFeatures(**fields)
 

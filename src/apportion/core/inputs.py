@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from apportion.core.trees import all_finite, keyed
 from apportion.errors import InputError
@@ -17,6 +18,9 @@ Inputs = Tensor | tuple[Tensor, ...] | Mapping[str, Tensor]
 
 Values = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 """A number for each entry of the inputs, in their form."""
+
+Given = TypeVar("Given", bound=Inputs)
+"""The form of the inputs of a call, which is that of its values."""
 
 
 # Keyword inputs of `transformers` models that say how to read the input.
@@ -149,6 +153,25 @@ def rekeyed(inputs: Inputs, change: Callable[[Any, Tensor], Tensor]) -> Inputs:
 def rows_of(inputs: Inputs, rows: Tensor) -> Inputs:
     """The inputs of these samples; on a CPU several times faster than indexing with the rows."""
     return rekeyed(inputs, lambda _, t: t.index_select(0, rows.to(t.device)))
+
+
+FEW = 1 << 14
+"""Numbers of a row below which several run side by side in less time than one after the other."""
+
+_WIDTH = 512  # about as many numbers are looked up for a token
+
+
+def runs_once(inputs: Inputs, few: int = FEW) -> bool:
+    """Whether all rows are one row in memory, as of `x.expand(3, -1)`, of at least so many numbers.
+
+    >>> row = torch.zeros(1, 20_000)
+    >>> runs_once(row.expand(3, -1)), runs_once(row.repeat(3, 1)), runs_once(row[:, :30].expand(3, -1))
+    (True, False, False)
+    """
+    items = keyed(inputs)
+    explained = [t[0] for key, t in items if not is_side(key, t)]
+    size = sum(row.numel() * (1 if row.is_floating_point() else _WIDTH) for row in explained)
+    return size >= few and all(len(t) == 1 or t.stride(0) == 0 for _, t in items)
 
 
 def placed(found: Mapping[Any, Tensor], inputs: Inputs) -> Values:

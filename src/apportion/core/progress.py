@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
@@ -51,7 +51,8 @@ def model_called() -> None:
 
 
 def progress(batches: Iterable[Batch], total: int, what: str, after: float = 1.5) -> Iterator[Batch]:
-    """Pass batches on; from `after` seconds on, a bar on a terminal's standard error says how far it is.
+    """Pass batches on; from `after` seconds on, a bar on a terminal's standard error, or a line in a notebook,
+    says how far it is.
 
     >>> list(progress([(1, 2), (3,)], 3, "numbers"))
     [(1, 2), (3,)]
@@ -74,20 +75,46 @@ def progress(batches: Iterable[Batch], total: int, what: str, after: float = 1.5
 
 
 def _with_bar(batches: Iterable[Batch], total: int, what: str, after: float) -> Iterator[Batch]:
-    begin, done, bar = time.perf_counter(), 0, None
-    try:
+    begin, done = time.perf_counter(), 0
+    show: Callable[[int], None] | None = None
+    with ExitStack() as shown:
         for batch in batches:
             yield batch
             done += len(batch)
-            if bar is None and done < total and time.perf_counter() - begin > after and sys.stderr.isatty():
-                from rich.console import Console
-                from rich.progress import Progress
+            if show is None and done < total and time.perf_counter() - begin > after:
+                if sys.stderr.isatty():
+                    show = shown.enter_context(_bar(total, what))
+                elif type(sys.stderr).__module__.startswith("ipykernel"):
+                    show = shown.enter_context(_line(total, what))
+            if show is not None:
+                show(done)
 
-                bar = Progress(console=Console(stderr=True), transient=True)
-                bar.start()
-                task = bar.add_task(what, total=total)
-            if bar is not None:
-                bar.update(task, completed=done)
+
+@contextmanager
+def _bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def _line(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """A line of a notebook that is written over: it needs no widgets, and is gone at the end."""
+    last = 0.0
+
+    def show(done: int) -> None:
+        nonlocal last
+        if time.perf_counter() - last > 0.2:
+            last = time.perf_counter()
+            full = round(20 * done / total)
+            sys.stderr.write(f"\r{'█' * full}{'░' * (20 - full)} {done} of {total} {what}")
+            sys.stderr.flush()
+
+    try:
+        yield show
     finally:
-        if bar is not None:
-            bar.stop()
+        sys.stderr.write("\r" + " " * 79 + "\r")
+        sys.stderr.flush()

@@ -110,6 +110,21 @@ def description(name: str, made: Any, **more: Any) -> dict[str, Any]:
     return {"name": name, "settings": repr(made()), "about": about, **more}
 
 
+def described_methods(*listed: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What a list says of all methods, or of those `listed`, by the question that each answers.
+
+    >>> [(said["name"], said["question"]) for said in described_methods(names.INTERACTIONS)][:1]
+    [('ih', 'What acts together?')]
+    """
+    asked = {name for places in listed or (METHODS,) for name in places}
+    return [
+        description(name, class_named(name), question=question, pairs=name in names.INTERACTIONS)
+        for question, places in names.QUESTIONS.items()
+        for name in places
+        if name in asked
+    ]
+
+
 # ---- methods in files ----
 
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, field, fields
 from functools import cache, wraps
+from inspect import signature
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
@@ -49,6 +50,7 @@ class Told:
     """
 
     def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
         if "__repr__" not in vars(cls):  # a dataclass writes its own where its class has none
             cls.__repr__ = Told.__repr__  # type: ignore[method-assign]
 
@@ -90,9 +92,7 @@ def checked(made: type[Made]) -> type[Made]:
 
     made.__post_init__ = after  # type: ignore[attr-defined]
     call: Any = getattr(made, "__call__", None)  # noqa: B004 (the function itself is wanted)
-    if "model" in getattr(getattr(call, "__code__", None), "co_varnames", ()) and not hasattr(
-        call, "outermost"
-    ):
+    if call is not None and "model" in signature(call).parameters and not hasattr(call, "outermost"):
         made.__call__ = leaves_as_it_was(call)  # type: ignore[method-assign]
     return made
 

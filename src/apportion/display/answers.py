@@ -13,6 +13,7 @@ from torch import Tensor
 
 from apportion.core.features import TextFeatures, writable
 from apportion.display import page_data
+from apportion.display.cards import Tests, test_as_data
 from apportion.display.html import versions
 from apportion.results.explanation import Explanation
 from apportion.results.result import Result
@@ -75,8 +76,10 @@ def rows_of(explanation: Explanation) -> list[AnswerRow]:
     return found
 
 
-def answer_page(explanations: Sequence[Explanation]) -> page_data.Answer:
-    """What a page shows of explanations of one answer, by one method each."""
+def answer_page(
+    explanations: Sequence[Explanation], tests: Sequence[Tests] | None = None
+) -> page_data.Answer:
+    """What a page shows of explanations of one answer, by one method each, with the scores of each."""
     noted = answer_of(explanations[0])
     assert noted is not None
     notes = explanations[0].notes
@@ -88,12 +91,15 @@ def answer_page(explanations: Sequence[Explanation]) -> page_data.Answer:
         "prompt": str(notes.get("input", text)),
         "answer": [writable(piece) for piece in noted["pieces"]],
         "score": noted["score"],
-        "maps": [_map(each) for each in explanations],
+        "maps": [
+            _map(each, scores)
+            for each, scores in zip(explanations, tests or [()] * len(explanations), strict=True)
+        ],
         "versions": versions(),
     }
 
 
-def _map(explanation: Explanation) -> page_data.AnswerMap:
+def _map(explanation: Explanation, tests: Tests) -> page_data.AnswerMap:
     noted, rows = answer_of(explanation), range(len(explanation))
     assert noted is not None
     parts = [explanation.parts(i)[0] for i in rows]
@@ -116,6 +122,7 @@ def _map(explanation: Explanation) -> page_data.AnswerMap:
                 "score": float(explanation.output[i, i]),
                 "balance": explanation.account(i),
                 "before": so_far[i],
+                "tests": [test_as_data(scores, i) for scores in tests],
             }
             for i in rows
         ],

@@ -55,9 +55,9 @@ def _by_input(members: Iterable[Member]) -> list[list[Member]]:
 
 def _same_input(group: list[Member], member: Member) -> bool:
     (one, i, _), (other, j, _) = group[0], member
-    if any(
-        e is other and k != j for e, k, _ in group
-    ):  # two samples of one batch are two inputs, even if equal
+    # Two samples of one batch are two inputs, even if equal, but for the classes of one input.
+    classes = other.notes.get("classes", 1)
+    if any(e is other and k // classes != j // classes for e, k, _ in group):
         return False
     scores = one.output[i].double().cpu(), other.output[j].double().cpu()
     if scores[0].shape != scores[1].shape or not torch.allclose(*scores, rtol=1e-4, atol=1e-5):
@@ -113,6 +113,7 @@ def _card(member: Member, shown: View) -> Card:
         "target": explanation.label(index),
         "balance": explanation.account(index),
         "share": None if total is None else _share(float(total[index]), apportioned),
+        "unit": explanation.unit,
         "cost": str(explanation.cost),
         "warnings": list(explanation.warnings),
         "notes": {key: v for key, v in explanation.notes.items() if key not in NAMED},
@@ -160,13 +161,21 @@ def _view_as_data(shown: View) -> Shown:
         "width": width,
         "height": height,
         "legend": shown.legend,
+        "pixels_of": shown.pixels_of,
+        "size": shown.size or (width, height),
+        "frame": shown.frame,
     }
 
 
 def test_as_data(scores: Scores, index: int) -> TestScore:
     """What a test says of one sample."""
     value = float(scores.values[index])
-    return {"test": scores.test, "value": None if np.isnan(value) else value, "direction": scores.direction}
+    return {
+        "test": scores.test,
+        "value": None if np.isnan(value) else value,
+        "direction": scores.direction,
+        "beside": scores.notes.get("beside", {}),
+    }
 
 
 def chart(curves: Mapping[str, Mapping[str, list[float]]]) -> Chart:

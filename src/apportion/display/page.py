@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from apportion.display.answers import answer_of, answer_page
+from apportion.display.answers import answer_of, answer_page, rows_of
 from apportion.display.cards import Tests, sections
-from apportion.display.html import frame_page, paragraph, shell, versions
+from apportion.display.html import frame_page, shell, versions
+from apportion.display.notebook import cards
 from apportion.display.page_data import Report
 from apportion.display.views import BarsView, HeatView, PairsView, TextView, View, view
 from apportion.results.explanation import Explanation
 from apportion.results.result import Result, decision
 
-IN_A_NOTEBOOK = 4  # samples that a frame shows
 KINDS = {TextView: "words", HeatView: "heat", BarsView: "bars", PairsView: "pairs"}
 
 
@@ -35,7 +35,7 @@ def page(
     """
     answers = [e for e in explanations if isinstance(e, Explanation) and answer_of(e) is not None]
     if answers and len(answers) == len(explanations):
-        return _page_of_answers(answers)
+        return _page_of_answers(answers, tests)
     found = sections(explanations, tests)
     data = Report(kind="report", sections=found, versions=versions(), same_scale=same_scale)
     plain = [
@@ -46,20 +46,24 @@ def page(
     return shell(data, " · ".join(dict.fromkeys(section["title"] for section in found)), plain)
 
 
-def _page_of_answers(explanations: Sequence[Explanation]) -> str:
-    data = answer_page(explanations)
+def _page_of_answers(explanations: Sequence[Explanation], tests: Sequence[Tests] | None) -> str:
+    data = answer_page(explanations, tests)
     plain = [f"{e.label(i)}: {e.account(i)}" for e in explanations for i in range(len(e))]
     return shell(data, "".join(data["answer"]).strip(), plain)
 
 
 def frame(explanation: Result) -> str:
-    """The page in a frame: what a notebook shows of the first samples."""
+    """What a notebook shows: a card for each of the first samples; an answer of a language model has its page."""
     if isinstance(explanation, Explanation) and answer_of(explanation) is not None:
         return frame_page(page([explanation]), explanation.summary())
-    shown = [explanation[i] for i in range(min(len(explanation), IN_A_NOTEBOOK))]
-    left_out = len(explanation) - len(shown)
-    more = paragraph(f"… and {left_out} more; explanation[i] shows one of them") if left_out else ""
-    return frame_page(page(shown), explanation.summary()) + more
+    return cards(explanation)
+
+
+def told(explanation: Result) -> dict[str, Any]:
+    """A result as plain data for JSON: of an answer all of it, of others the first sample."""
+    if isinstance(explanation, Explanation) and answer_of(explanation) is not None:
+        return summary_of_answer(explanation)
+    return summary(explanation)
 
 
 def summary(explanation: Result, index: int = 0) -> dict[str, Any]:
@@ -79,11 +83,44 @@ def summary(explanation: Result, index: int = 0) -> dict[str, Any]:
         "apportioned": float(explanation.apportioned[index]),
         "remainder": None if remainder is None else float(remainder[index]),
         "left_over": None if left_over is None else float(left_over[index]),
+        "unit": explanation.unit or None,
         "kind": KINDS[type(shown)],
+        **({"pixels_of": shown.pixels_of} if isinstance(shown, HeatView) else {}),
         "features": _list_features(shown),
         "warnings": list(explanation.warnings),
         "cost": vars(explanation.cost),
         "versions": versions(),
+    }
+
+
+def summary_of_answer(explanation: Explanation) -> dict[str, Any]:
+    """All that is explained of an answer as plain data for JSON: the answer, and for each part its score, its sum, the
+    values of the features of the prompt, and apart what went to the template and to the answer so far."""
+    noted, told = answer_of(explanation), summary(explanation)
+    assert noted is not None
+    kept = ("model", "input", "method", "warnings", "cost", "versions")
+    return {
+        **{key: told[key] for key in kept if key in told},
+        "answer": "".join(noted["pieces"]),
+        "pieces": list(noted["pieces"]),
+        "score": noted["score"],
+        "rather_than": noted["rather_than"],
+        "unit": noted["unit"],
+        "explained": [
+            {
+                "name": row.name,
+                "tokens": list(noted["spans"][i]),
+                "score": row.score,
+                "total": row.total,
+                "apportioned": float(explanation.apportioned[i]),
+                "remainder": None if explanation.remainder is None else float(explanation.remainder[i]),
+                "left_over": row.left_over,
+                "template": row.template,
+                "answer_so_far": row.so_far,
+                "features": [{"name": name, "value": value} for name, value in row.features],
+            }
+            for i, row in enumerate(rows_of(explanation))
+        ],
     }
 
 

@@ -28,7 +28,9 @@ class Bars(TypedDict):
 
 
 class Heat(TypedDict):
-    """`cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels."""
+    """`cells` are rows × columns little-endian float32 in base64; the picture is `width` × `height` pixels. Places are
+    told in the pixels of `pixels_of`, of which there are `size` (across, down); `frame` is left, top, right and bottom
+    of the picture in these."""
 
     kind: Literal["heat"]
     rows: int
@@ -38,6 +40,9 @@ class Heat(TypedDict):
     width: int
     height: int
     legend: str
+    pixels_of: str
+    size: tuple[int, int]
+    frame: tuple[float, float, float, float]
 
 
 class Pairs(TypedDict):
@@ -96,11 +101,13 @@ class Table(TypedDict):
 
 
 class TestScore(TypedDict):
-    """What a test says of one sample; the value is none where it is undefined."""
+    """What a test says of one sample, and of maps that know nothing of it (`beside`); a value is none where it is
+    undefined."""
 
     test: str
     value: float | None
     direction: str
+    beside: dict[str, float | None]
 
 
 class LedgerRow(TypedDict):
@@ -151,7 +158,8 @@ Panel.__doc__ = """What in the picture looks like what in a training picture."""
 
 
 class Card(TypedDict):
-    """What one method says of one input; `asked` is how it was asked for in the workbench."""
+    """What one method says of one input; `asked` is how it was asked for in the workbench. `unit` is that of the
+    values, empty where they have none."""
 
     method: str
     asked: NotRequired[str]
@@ -159,6 +167,7 @@ class Card(TypedDict):
     target: str
     balance: str
     share: float | None
+    unit: str
     cost: str
     warnings: list[str]
     notes: dict[str, Any]
@@ -211,10 +220,11 @@ class Group(TypedDict):
 
 
 class Means(TypedDict):
-    """Name, mean and number of inputs of features or of pairs of them (`what`)."""
+    """Name, mean, number of inputs and mean size, by which they are sorted, of features or of pairs of them
+    (`what`)."""
 
     what: str
-    rows: list[tuple[str, float, int]]
+    rows: list[tuple[str, float, int, float]]
 
 
 class Article(TypedDict):
@@ -229,10 +239,13 @@ class Article(TypedDict):
 
 
 class Chapter(TypedDict):
-    """Articles, perhaps under a title."""
+    """Articles, perhaps under a title. `spectrum` are numbers from 0 up, drawn small; `alike` marks what is
+    suspicious."""
 
     title: NotRequired[str]
     about: NotRequired[str]
+    alike: NotRequired[bool]
+    spectrum: NotRequired[list[float]]
     articles: list[Article]
 
 
@@ -264,7 +277,8 @@ class Study(TypedDict):
 
 
 class Sheet(TypedDict):
-    """Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand."""
+    """Prototypes, clusters, means. `key` says that colours speak for and against; `layout` how articles stand;
+    `settings` are folded; `folded` are chapters that are opened one by one."""
 
     kind: Literal["sheet"]
     title: str
@@ -272,6 +286,8 @@ class Sheet(TypedDict):
     key: NotRequired[bool]
     layout: Layout
     chapters: list[Chapter]
+    settings: NotRequired[str]
+    folded: NotRequired[bool]
     end: NotRequired[str]
     versions: NotRequired[dict[str, str]]
 
@@ -295,6 +311,7 @@ class AnswerRow(TypedDict):
     score: float
     balance: str
     before: list[float]
+    tests: list[TestScore]
 
 
 class AnswerMap(TypedDict):
@@ -322,10 +339,68 @@ class Answer(TypedDict):
     versions: dict[str, str]
 
 
+class ColumnMean(TypedDict):
+    """The mean of |value| of a column over rows, with its interval."""
+
+    size: float
+    low: float
+    high: float
+
+
+class OverviewColumn(TypedDict):
+    """A column over all rows: its mean |value|; `values` of the rows that are drawn; `cells`, what stands there
+    (numbers, none where one is missing, or texts), and `shares`, where each stands between the small and the large
+    ones, 0 to 1; its `partner`, if it has one, and how that was found."""
+
+    name: str
+    mean: ColumnMean
+    values: list[float]
+    cells: list[float | None] | list[str] | None
+    shares: list[float | None] | None
+    partner: str | None
+    why: str
+
+
+class Cohort(TypedDict):
+    """The means of the columns over the rows of a cohort; `sure` are those that surely differ from the other rows."""
+
+    name: str
+    rows: int
+    means: list[ColumnMean]
+    sure: list[bool]
+
+
+class OverviewPart(TypedDict):
+    """Explanations of rows for one class. `columns` come largest first; `starts`, `scores` and `left_over` are of the
+    rows that are drawn (none where they are not known), `rows` their names; `left` is the mean |remainder|."""
+
+    title: str
+    unit: str
+    told: str
+    drawn: str
+    columns: list[OverviewColumn]
+    left: float | None
+    rows: list[str]
+    starts: list[float | None]
+    scores: list[float | None]
+    left_over: list[float | None]
+    by: str
+    cohorts: list[Cohort]
+
+
+class Overview(TypedDict):
+    """Explanations of rows summed up, a part for each class."""
+
+    kind: Literal["overview"]
+    title: str
+    parts: list[OverviewPart]
+    versions: dict[str, str]
+
+
 class Workbench(TypedDict):
     """The page of `apportion serve`, which asks for everything else."""
 
     kind: Literal["workbench"]
 
 
-Page = Report | Study | Sheet | Answer | Workbench
+Page = Report | Study | Sheet | Answer | Overview | Workbench

@@ -67,6 +67,7 @@ def _plain_lines(sheet: Sheet) -> Iterator[str]:
             yield " ".join([one["title"], one.get("detail", ""), *one.get("words", ())])
             for found in one.get("means", ()):
                 yield from (
-                    f"  {name}: {format_signed(mean)} in {count}" for name, mean, count in found["rows"]
+                    f"  {name}: {format_signed(mean)} in {count}, mean size {format_number(size)}"
+                    for name, mean, count, size in found["rows"]
                 )
     yield sheet.get("end", "")

@@ -19,23 +19,24 @@ from rich.text import Text
 
 from apportion.core.visible import visible
 from apportion.display.answers import answer, answer_of, in_one_line
-from apportion.display.views import AGAINST, FOR, HeatView, TextView, View, scale_of, view
+from apportion.display.views import AGAINST, FOR, NO_UNIT, HeatView, TextView, View, scale_of, view
 from apportion.results.explanation import Explanation
 from apportion.results.ledger import CAUSES, Ledger
 from apportion.results.result import Result, decision
-from apportion.results.scores import Scores
+from apportion.results.scores import Scores, say_tie, tied
 from apportion.results.words import describe_method, format_number, format_signed
 
 WIDEST = 64  # columns of a picture
 ROWS = 10  # entries of a list
 ABSORBED = 5  # rows of a ledger
-BAR = 24  # columns of the longest bar, on each side
+BAR = 24  # columns of the longest bars, those of both sides together
 
 Pixels = npt.NDArray[np.float64]
 
 
 def show(explanation: Result, console: Console, name: str, index: int = 0) -> None:
     """Print the decision, the picture of why, and the balance; of an answer that of each token."""
+    piped = not console.is_terminal  # where a line is what others read, it stays one
     noted = answer_of(explanation)
     several = noted is not None and isinstance(explanation, Explanation) and len(explanation) > 1
     console.print(
@@ -44,15 +45,23 @@ def show(explanation: Result, console: Console, name: str, index: int = 0) -> No
     shown = answer(explanation) if several else body(explanation, console, index)  # type: ignore[arg-type]
     console.print(Padding(Visible(shown), (1, 0)))
     if not several:
-        console.print(Text(visible(explanation.account(index)), style="bold"), soft_wrap=True)
+        for line in explanation.account(index).split("; "):
+            console.print(Text(visible(line), style="bold"), soft_wrap=piped)
     for told in explanation.warnings:
-        console.print(Text(visible(f"warning: {told}"), style="yellow"), soft_wrap=True)
+        console.print(Text(visible(f"warning: {told}"), style="yellow"), soft_wrap=piped)
     ledger = getattr(explanation, "ledger", None)
     if ledger is not None:
         console.print(Padding(Visible(absorbed(ledger)), (1, 0)))
     how = f"{describe_method(explanation.method)} · {explanation.cost}"
     chosen = explanation.notes.get("chosen")
-    console.print(Text(visible(f"{how} · chosen: {chosen}" if chosen else how), style="dim"), soft_wrap=True)
+    console.print(Text(visible(f"{how} · chosen: {chosen}" if chosen else how), style="dim"), soft_wrap=piped)
+
+
+def _in_what(explanation: Result, index: int) -> str:
+    """The unit of the values, and whose pixels name the regions."""
+    unit = f"values in {explanation.unit}" if explanation.unit else NO_UNIT
+    shown = view(explanation, index)
+    return f"{unit}; regions in pixels of {shown.pixels_of}" if isinstance(shown, HeatView) else unit
 
 
 @dataclass(frozen=True)
@@ -143,12 +152,15 @@ def picture(shown: HeatView, columns: int) -> Text:
 
 
 def bars(shown: View, columns: int = 80) -> Table:
-    """The largest values with bars to both sides of a line, shorter ones where there are few columns."""
-    rows = shown.top(ROWS)
+    """The largest values with bars to both sides of a line, shorter ones where there are few columns, and what all
+    others come to."""
+    rows, others = shown.top(ROWS), shown.top(len(shown.named))[ROWS:]
     largest = max((abs(value) for _, value in rows), default=1.0)
     numbers = [format_signed(value, largest) for _, value in rows]
-    half = max(2, min(BAR, columns // 3) // 2)
-    left_for_names = columns - max(map(len, numbers), default=0) - 2 * half - 3
+    longest = max(4, min(BAR, columns // 3))
+    both = any(value < 0 for _, value in rows)
+    half = longest // 2 if both else longest
+    left_for_names = columns - max(map(len, numbers), default=0) - longest - 3
     table = Table.grid(padding=(0, 1))
     table.add_column(
         justify="right", overflow="ellipsis", max_width=max(4, min(36, left_for_names)), no_wrap=True
@@ -158,10 +170,14 @@ def bars(shown: View, columns: int = 80) -> Table:
     for (name, value), said in zip(rows, numbers, strict=True):
         length = max(1, round(half * abs(value) / largest))
         left = "" if value >= 0 else "█" * length
-        bar = Text(left.rjust(half), _style(AGAINST)).append("│", "dim")
+        bar = Text(left.rjust(half if both else 0), _style(AGAINST)).append("│", "dim")
         table.add_row(
             Text(" ".join(name.split())), said, bar.append("█" * length if value >= 0 else "", _style(FOR))
         )
+    if others:
+        together = format_signed(sum(value for _, value in others), largest)
+        called = f"{len(others)} others together" if len(others) > 1 else "1 other"
+        table.add_row(Text(called, "dim"), Text(together, "dim"), "")
     if not rows:
         table.add_row("every value is zero", "", "")
     return table
@@ -184,6 +200,12 @@ def absorbed(ledger: Ledger) -> Table:
     return table
 
 
+def compared(explanations: Sequence[Result], name: str) -> Text:
+    """What stands over a comparison: the decision, or the answer."""
+    noted = answer_of(explanations[0])
+    return heading(explanations[0], name) if noted is None else said(noted, name, explanations[0])
+
+
 def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]] | None = None) -> Visible:
     """Each method with its balance, its three largest values and, where it was tested, its scores."""
     found: list[RenderableType] = []
@@ -192,14 +214,27 @@ def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]]
         largest = [
             f"{' '.join(name.split()):.30} {format_signed(value, abs(top[0][1]))}" for name, value in top
         ]
-        lines = [Text(explanation.account()), Text(" · ".join(largest) or "every value is zero", "dim")]
-        if scores:
-            said = [
-                f"{s.test.split('(')[0]} {format_number(s.mean, abs(s.mean))} ({s.direction})" for s in scores
-            ]
-            lines.append(Text(" · ".join(said), "dim"))
+        lines: list[RenderableType] = [Text(explanation.account())]
+        lines.append(Text(" · ".join(largest) or "every value is zero", "dim"))
+        if len(explanation) > 1 and answer_of(explanation) is not None:
+            assert isinstance(explanation, Explanation)
+            lines = [answer(explanation)]
+        lines += [Text(_test_in_words(s), "dim") for s in scores]
         found += [Text(describe_method(explanation.method), "bold"), Padding(Group(*lines), (0, 0, 0, 2))]
-    return Visible(Group(*found))
+    many = sum(bool(scores) for scores in tests or ())
+    ties = [say_tie(test.split("(")[0], many) for test in tied(tests or ())]
+    return Visible(Group(*found, *(Text(f"note: {tie}", "yellow") for tie in ties)))
+
+
+def _test_in_words(scores: Scores) -> str:
+    """`DeletionRate 0.09 (lower is better; random 0.42, uniform 0.39, reversed 1.00)`."""
+    rows = [
+        f"{name} {'undefined' if value is None else format_number(value, abs(value))}"
+        for name, value in scores.notes.get("beside", {}).items()
+    ]
+    beside = f"; {', '.join(rows)}" if rows else ""
+    mean = format_number(scores.mean, abs(scores.mean)) if scores.n else "undefined"
+    return f"{scores.test.split('(')[0]} {mean} ({scores.direction}{beside})"
 
 
 def _style(colour: tuple[int, int, int]) -> Style:

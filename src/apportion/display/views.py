@@ -23,6 +23,7 @@ CLIP = 99.5
 # Cells a side that are drawn: what cancels between neighbouring pixels cancels in the picture too.
 CELLS = 112
 CHOICE = 120  # features of which a person may choose one to see its partners
+NO_UNIT = "values have no unit: only their sizes beside each other say something"
 GRID = 7  # regions a side, when the pixels of a picture are summed up to a list
 
 
@@ -89,6 +90,8 @@ class HeatView(_Named):
     values: npt.NDArray[np.float64]
     photo: npt.NDArray[np.uint8] | None = None
     note: str = ""
+    size: tuple[int, int] | None = None  # width and height of the person's photo, where they are known
+    part: tuple[float, float, float, float] | None = None  # left, top, right, bottom in it of what is drawn
 
     @property
     def drawn(self) -> npt.NDArray[np.float64]:
@@ -114,6 +117,22 @@ class HeatView(_Named):
         height, width = (self.values if self.photo is None else self.photo).shape[:2]
         return int(height), int(width)
 
+    @property
+    def pixels_of(self) -> str:
+        """Whose pixels name the regions."""
+        height, width = self.shape
+        if self.size is not None:
+            return f"the photo ({self.size[0]} × {self.size[1]})"
+        return (
+            f"{'the map' if self.photo is None else 'the picture as the model saw it'} ({width} × {height})"
+        )
+
+    @property
+    def frame(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what is drawn, in those pixels."""
+        height, width = self.shape
+        return (0.0, 0.0, float(width), float(height)) if self.part is None else self.part
+
     def pooled(self, height: int, width: int) -> npt.NDArray[np.float64]:
         """The map summed into at most height x width cells of one size, which share the pixels that they cut; the
         sum of all stays what it was."""
@@ -123,10 +142,18 @@ class HeatView(_Named):
 
     @property
     def named(self) -> list[tuple[str, float]]:
-        """The sums of the regions of a 7 x 7 grid, named by their pixels."""
+        """The sums of the regions of a 7 x 7 grid, named by the pixels of the photo where these are known."""
         rows, columns = (_edges(n, GRID) for n in self.values.shape)
         cells = np.add.reduceat(np.add.reduceat(self.values, rows[:-1], axis=0), columns[:-1], axis=1)
-        high, wide = (_edges(n, m) for n, m in zip(self.shape, cells.shape, strict=True))
+        left, top, right, bottom = self.frame
+        across, down = self.size or (self.shape[1], self.shape[0])
+        high, wide = (
+            # Beyond the photo a crop is black.
+            (first + _edges(n, m) / n * (last - first)).clip(0, most).round().astype(int)
+            for n, m, first, last, most in zip(
+                self.shape, cells.shape, (top, left), (bottom, right), (down, across), strict=True
+            )
+        )
         return [
             (f"x {wide[c]}–{wide[c + 1]}, y {high[r]}–{high[r + 1]}", float(cells[r, c]))
             for r in range(cells.shape[0])
@@ -208,7 +235,8 @@ def _view_of_part(name: str, values: Tensor, features: Features | None) -> TextV
     if values.dim() == 3 and (features is not None or values.shape[0] <= 4):  # channels
         values = values.sum(0)
     if features is not None:
-        return HeatView(values.numpy(), features.picture.cpu().numpy(), features.note)
+        picture = features.picture.cpu().numpy()
+        return HeatView(values.numpy(), picture, features.note, features.photo, features.part)
     if values.dim() == 2 and min(values.shape) > 1:
         return HeatView(values.numpy())
     names = tuple(entry_name(name, values.shape, i) for i in range(values.numel()))

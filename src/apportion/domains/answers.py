@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from apportion.core.calling import module_named
 from apportion.core.private_torch import is_watched
 from apportion.errors import InputError, check
 
@@ -96,6 +97,14 @@ class Goal:
     instead: tuple[int, ...] = ()
 
 
+# As `Kind` in `engines/masking/ends_in_softmax.py`. A logit says nothing without those of all other tokens.
+_SCORES_ARE: dict[Kind, str] = {
+    "log-probability": "log-probabilities",
+    "logit": "numbers",
+    "probability": "labels",
+    "logit of probability": "logits of labels",
+}
+
 LEAST_SHARED = 8
 """Tokens that all rows of a run must begin with for them to be run once."""
 
@@ -104,7 +113,8 @@ class AnswerScores(nn.Module):
     """A causal language model whose classes are `goals`.
 
     It takes the ids of prompt and answer without the answer's last token, (rows, tokens), and after them those of
-    what a goal has instead, without its last. `prompt` are the ids of the prompt itself, or how many there are.
+    what a goal has instead, without its last. `prompt` are the ids of the prompt itself, or how many there are; rows of
+    which tokens of the prompt were taken out are shorter.
     """
 
     def __init__(
@@ -115,6 +125,9 @@ class AnswerScores(nn.Module):
         prompt = prompt if isinstance(prompt, int) else len(prompt)
         self.language_model = model
         self.prompt, self.answer, self.goals = prompt, tuple(answer), tuple(goals)
+        instead = next((goal.instead for goal in self.goals if goal.instead), ())
+        self.tail = (*self.answer[:-1], *instead[:-1])
+        self.scores_are = "numbers" if instead else _SCORES_ARE[self.goals[0].score]
         asked = inspect.signature(model.forward).parameters
         self._keeps = "logits_to_keep" in asked
         self._caches = bool(self.beginning) and "past_key_values" in asked and hasattr(model, "generate")
@@ -124,16 +137,24 @@ class AnswerScores(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         return self.columns(input_ids, self.next_tokens)
 
+    def get_submodule(self, target: str) -> nn.Module:
+        """A module by its name here, or by that in the language model itself."""
+        try:
+            return super().get_submodule(target)
+        except AttributeError:
+            return module_named(self.language_model, target)
+
     def for_goals(self, goals: Sequence[Goal]) -> AnswerScores:
         """The same model with these classes."""
         return AnswerScores(self.language_model, self.beginning or self.prompt, self.answer, goals)
 
     def columns(self, ids: Tensor, next_tokens: Callable[[Tensor, int, int], Tensor]) -> Tensor:
         """The (rows, goals) scores, by what gives the logits of the tokens after a place."""
-        whole = self.prompt + len(self.answer) - 1
+        prompt = self._prompt_of(ids)
+        whole = prompt + len(self.answer) - 1
         first = min(goal.first for goal in self.goals)
         last = max(goal.last for goal in self.goals)
-        own = next_tokens(ids[:, :whole], self.prompt - 1 + first, last - first)
+        own = next_tokens(ids[:, :whole], prompt - 1 + first, last - first)
         found = []
         for goal in self.goals:
             here = own[:, goal.first - first : goal.last - first]
@@ -141,12 +162,22 @@ class AnswerScores(nn.Module):
             if len(goal.instead) == 1:
                 score = score - scored(here[:, :1], goal.instead, goal.score)
             elif goal.instead:
-                begin = self.prompt + goal.first
+                begin = prompt + goal.first
                 other = torch.cat([ids[:, :begin], ids[:, whole : whole + len(goal.instead) - 1]], 1)
                 there = next_tokens(other, begin - 1, len(goal.instead))
                 score = score - scored(there, goal.instead, goal.score)
             found.append(score)
         return torch.stack(found, 1)
+
+    def _prompt_of(self, ids: Tensor) -> int:
+        """How many tokens of the prompt are there, before the answer's."""
+        left = ids.shape[1] - len(self.tail)
+        if left < 1 or ids[:, left:].tolist() != [list(self.tail)] * len(ids):
+            raise InputError(
+                "the answer does not stand after a prompt of at least one token here; accepted: replacements that "
+                "leave one, and the answer at the end (Delete without padding)"
+            )
+        return left
 
     def next_tokens(self, ids: Tensor, first: int, many: int) -> Tensor:
         """The logits of the `many` tokens after the places `first` and on, (rows, many, vocabulary)."""

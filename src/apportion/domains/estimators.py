@@ -21,7 +21,7 @@ def function_of(model: Any, takes: str, function: str) -> Callable[..., Any]:
         raise InputError(
             f"model is {kind}; accepted for {takes}: a Classifier, {function}, or a fitted estimator of scikit-learn"
         )
-    if answer == "predict" and hasattr(model, "classes_"):
+    if answer == "predict" and len(getattr(model, "classes_", ())):  # a regressor of CatBoost has none
         raise InputError(
             f"model is {type(model).__name__}, which predicts classes and has no scores (neither predict_proba nor "
             f"decision_function); accepted for {takes}: {function}"

@@ -83,7 +83,7 @@ class Tabular(Classifier):
             frame = frame.iloc[np.sort(np.random.default_rng(0).choice(given, rows, replace=False))]
         encode = FrameRows.of(frame, given)
         super().__init__(
-            model=FrameModel(function, encode),
+            model=FrameModel(function, encode, function is not model),
             encode=encode,
             labels=labels_of(function) if labels is None else tuple(labels),
             domain="tabular",
@@ -310,10 +310,11 @@ def _column(name: Any, series: Any) -> _Numbers | _Values:
 
 @dataclass(frozen=True)
 class FrameModel:
-    """A function of frames as one of numbers."""
+    """A function of frames as one of numbers; `of_estimator` if an estimator was given and this is its answer."""
 
     function: Callable[[Any], Any]
     rows: FrameRows
+    of_estimator: bool = False
 
     def __call__(self, numbers: Tensor) -> Any:
         frame = self.rows.frame(numbers)

@@ -189,7 +189,8 @@ class ImagePreparation:
 
         Errors are those of `read_image`, and ValueError for a size that is not accepted.
         """
-        picture, note = self.fit(read_image(source))
+        photo = read_image(source)
+        picture, note = self.fit(photo)
         name = Path(source).name if isinstance(source, str | Path) else _kind(source)
         pixels = torch.from_numpy(np.array(picture))
         channels = (
@@ -198,7 +199,7 @@ class ImagePreparation:
         # In double until the end: the constants are decimal, and 1/255 in float32 is already 1e-8 off.
         values = (channels.astype(np.float64) * self.scale - np.array(self.mean)) / np.array(self.std)
         tensor = torch.from_numpy(values.astype(np.float32)).permute(2, 0, 1).unsqueeze(0).contiguous()
-        return tensor, ImageFeatures(picture=pixels, note=f"{name} {note}")
+        return tensor, ImageFeatures(pixels, f"{name} {note}", photo.size, self._part(*photo.size))
 
     def fit(self, picture: Image.Image) -> tuple[Image.Image, str]:
         """The picture resized and cropped, still in 8 bits, and what was done in words."""
@@ -217,6 +218,17 @@ class ImagePreparation:
         if len(self.mean) == 1:
             steps.append("grey")
         return picture, ", ".join(steps)
+
+    def _part(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what is seen of a photo of this size, in its pixels."""
+        wide, high = (width, height) if self.resize is None else self._resized(width, height)
+        left = top = 0
+        right, bottom = wide, high
+        if self.crop is not None:
+            down, across = _pair(self.crop)
+            left, top = (wide - across) // 2, (high - down) // 2
+            right, bottom = left + across, top + down
+        return left * width / wide, top * height / high, right * width / wide, bottom * height / high
 
     def _resized(self, width: int, height: int) -> Size:
         if isinstance(self.resize, tuple):

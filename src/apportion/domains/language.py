@@ -386,7 +386,9 @@ def _asked(lm: LanguageModel, read: _Prompt, ids: tuple[int, ...], wanted: Answe
         name.strip() or name.replace("\n", "↵") or f"token {i}"
         for name, (i, _) in zip(named, spans, strict=True)
     ]
-    labels = tuple(f"{name} rather than {wanted.rather_than}" if instead else name for name in named)
+    labels = tuple(
+        f"{name} rather than {str(wanted.rather_than).strip()}" if instead else name for name in named
+    )
     own = (*ids[:-1], *instead[:-1])
     if not lm.decodes:
         _check_length(lm, len(read.ids) + len(own) + 1)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from apportion.core.inputs import Inputs, rekeyed
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
 from apportion.domains.frames import read_frame
+from apportion.domains.language import LanguageModel, Question
 from apportion.domains.raw_text import read_as
 from apportion.engines.masking.cut import gathered
 from apportion.engines.masking.engine import Masking
@@ -32,9 +33,12 @@ from apportion.errors import InputError
 from apportion.evaluation.curves import Curve, Order, Way
 from apportion.evaluation.readings import ACCEPTED, Reading, guessed, say_reading
 from apportion.evaluation.reference_maps import Map, UniformMap, target_of, values_of
+from apportion.methods.explain import explain_answer
 from apportion.results.cost import Cost
 from apportion.results.explanation import Explanation
 from apportion.results.scores import Scores, refused_scores
+
+Made = TypeVar("Made")
 
 
 class Measured(NamedTuple):
@@ -49,8 +53,9 @@ class Case:
     """A model at some inputs for some target. Maskings and orders are made once and shared by the tests.
 
     Args:
-        model (Model or Classifier): The model.
-        inputs (Inputs): A batch, as the model takes it; of a `Classifier` also what its `encode` takes.
+        model (Model, Classifier or LanguageModel): The model.
+        inputs (Inputs): A batch, as the model takes it; of a `Classifier` also what its `encode` takes, of a
+            `LanguageModel` a `Question`.
         target (Target, default None): What is explained; None: the predicted class.
         labels (Tensor, default None): True classes, (batch,), which some tests need.
         features (sequence of Features, default None): Features of the domain, one per sample; None: those of the
@@ -61,7 +66,7 @@ class Case:
 
     def __init__(
         self,
-        model: Model | Classifier,
+        model: Model | Classifier | LanguageModel,
         inputs: Any,
         target: Target = None,
         *,
@@ -71,18 +76,27 @@ class Case:
         chunk: int | None = None,
     ) -> None:
         self.names_classes = False
-        model = read_frame(read_as(model, inputs), inputs)
-        if isinstance(model, Classifier):
-            mask = model.mask if mask is None else mask
-            if not (is_encoded(inputs) and model.is_encoded(inputs)):
-                inputs, known = model.prepared(inputs)
+        self.question = inputs if isinstance(inputs, Question) else None
+        if self.question is not None:
+            model, inputs = self.question.classifier, self.question.inputs
+            target = torch.arange(len(inputs)) if target is None else target
+            features = self.question.features if features is None else features
+        elif isinstance(model, LanguageModel):
+            raise InputError(
+                f"the inputs are {inputs!r:.60}; accepted for a language model: what its `question` gives"
+            )
+        read: Any = read_frame(read_as(model, inputs), inputs)
+        if isinstance(read, Classifier):
+            mask = read.mask if mask is None else mask
+            if not (is_encoded(inputs) and read.is_encoded(inputs)):
+                inputs, known = read.prepared(inputs)
                 alike = features is None or len(features) == len(known)
                 if not alike or not all(map(same_input, features or (), known)):
                     raise InputError("the explanation is of another input than the one given")
                 features = known if features is None else features
-            self.names_classes = len(model.labels) > 1
-            model = model.model
-        self.model: Model = model
+            self.names_classes = len(read.labels) > 1
+            read = read.model
+        self.model: Model = read
         with torch.inference_mode(False):  # what was made in inference mode takes part in no training
             self.inputs: Inputs = rekeyed(inputs, lambda _, t: t.clone() if _of_inference(t) else t)
         self.target = target
@@ -91,6 +105,7 @@ class Case:
         self.forwards = self.backwards = 0.0
         self._maskings: dict[Any, Masking] = {}
         self._orders: dict[Any, tuple[Map, Order]] = {}
+        self._once: dict[Any, Any] = {}
 
     def masking(
         self, partition: Partition | Tensor | None = None, replacement: Replacement | None = None
@@ -137,6 +152,13 @@ class Case:
             self._orders[key] = (explanation, order)  # the map is kept, so that its id stays its own
         return self._orders[key][1]
 
+    def once(self, test: Any, run: Callable[[], Made]) -> Made:
+        """What a test runs that is the same for every map: it is run for the first one."""
+        if test not in self._once:
+            self._once[test] = run()
+        found: Made = self._once[test]
+        return found
+
     @property
     def passes(self) -> tuple[float, float]:
         """Forward and backward passes of the whole batch so far."""
@@ -153,6 +175,11 @@ class Case:
     ) -> Explanation:
         """Explain by a method: these inputs of this model, or others (`rows` for each of these), which are
         counted as the test's cost."""
+        if self.question is not None and target is None and model is None and inputs is None:
+            found: Explanation = explain_answer(self.question, method)
+            self.forwards += found.cost.forwards
+            self.backwards += found.cost.backwards
+            return found
         asked = signature(method).parameters
         if rows > 1:
             shape = self.masking().parts[0].x.shape
@@ -258,7 +285,7 @@ def is_encoded(inputs: Any) -> bool:
 
 def score_map(
     test: Any,
-    model: Model | Classifier,
+    model: Model | Classifier | LanguageModel,
     inputs: Any,
     explanation: Map,
     target: Target = None,
@@ -271,7 +298,7 @@ def score_map(
     """Run this test on a map of these inputs.
 
     Args:
-        model (Model or Classifier): The model.
+        model (Model, Classifier or LanguageModel): The model.
         inputs (Inputs): A batch, as in `Case`.
         explanation (Explanation or Tensor): The map; tensors of values have the inputs' shape.
         target (Target, default None): What is explained; None: the target of the explanation.

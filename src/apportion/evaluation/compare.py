@@ -15,6 +15,7 @@ from apportion.core.classifier import Classifier
 from apportion.core.features import Features, TabularFeatures
 from apportion.core.registry import LISTED, Kind, from_repr, made_of
 from apportion.core.target import Target, class_indices
+from apportion.domains.language import LanguageModel
 from apportion.engines.masking.replacements import Blur, Delete, Mean, Replacement
 from apportion.errors import InputError, check_seed
 from apportion.evaluation.case import Case, CurveTest
@@ -27,7 +28,7 @@ QUICK_TESTS = ("pixel-flipping", "deletion-rate", "comprehensiveness", "sufficie
 
 
 def compare(
-    model: Model | Classifier,
+    model: Model | Classifier | LanguageModel,
     inputs: Any,
     methods: Sequence[Any] | Mapping[str, Any],
     tests: Sequence[Any] = QUICK_TESTS,
@@ -47,9 +48,10 @@ def compare(
     table warns where another method would win under one of `replacements`.
 
     Args:
-        model (Model or Classifier): The model.
+        model (Model, Classifier or LanguageModel): The model.
         inputs (Inputs): A batch, as the model takes it. Of a `Classifier` also a list of texts, pictures or rows:
-            each is explained by itself, and `target` and `labels` may have one number for each.
+            each is explained by itself, and `target` and `labels` may have one number for each. Of a `LanguageModel` a
+            `Question`, or a list of several.
         methods (list or dict): Methods, short names or reprs, or a dict name → method or map (an Explanation, or
             numbers in the shape of the inputs).
         tests (list of str or test, default QUICK_TESTS): Tests, short names or reprs, or a dict name → test.
@@ -70,7 +72,7 @@ def compare(
     ('inputxgradient', ['inputxgradient', 'saliency', 'random', 'uniform', 'reversed'])
     """
     check_seed(seed)
-    if isinstance(model, Classifier) and _is_list_of_inputs(model, inputs):
+    if isinstance(model, Classifier | LanguageModel) and _is_list_of_inputs(model, inputs):
         many, goals = len(inputs), [target]
         if target is not None and not callable(target):
             goals = class_indices(target, many).tolist()
@@ -133,12 +135,12 @@ def compare(
     return Table(scores, tuple(beside), panel, seed, blind)
 
 
-def _is_list_of_inputs(model: Classifier, inputs: Any) -> bool:
+def _is_list_of_inputs(model: Classifier | LanguageModel, inputs: Any) -> bool:
     """True if these are raw inputs, and not one: a row of a table may be a list of its values."""
     return (
         isinstance(inputs, list)
         and bool(inputs)
-        and not (model.domain == "tabular" and np.isscalar(inputs[0]))
+        and not (isinstance(model, Classifier) and model.domain == "tabular" and np.isscalar(inputs[0]))
     )
 
 

@@ -18,12 +18,16 @@ Reading = Literal["probability", "score", "sigmoid"]
 
 ACCEPTED = "'probability', 'score', 'sigmoid' (each score is the logit of a label of its own)"
 
+EACH_ALONE = ("labels", "logits of labels", "log-probabilities")
+"""What scores are whose labels are there or not, each by itself."""
+
 _SAID: dict[Kind, str] = {
     "classes": "the scores as they are: probabilities of classes",
     "labels": "the scores as they are: probabilities of labels, each by itself",
     "logits": "the softmax of the scores",
     "logit": "the sigmoid of the one score, the logit of class 1",
     "logits of labels": "the sigmoid of the score of each label",
+    "log-probabilities": "the exponential of the score of each label: its probability",
     "numbers": "the scores as they are: numbers of a regression",
 }
 
@@ -67,10 +71,13 @@ def read_answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
         chance = score if kind == "numbers" else torch.full_like(score, torch.nan)
         return torch.stack([score, chance, chance, label.to(wide)])
     chosen = classes_of(target)[rows.to(target.device)].to(wide.device)[:, None]  # (calls, 1)
-    chances = wide if ready else squashed(wide, each=kind == "logits of labels")
+    if kind == "log-probabilities":
+        chances = wide.exp()
+    else:
+        chances = wide if ready else squashed(wide, each=kind == "logits of labels")
     score, probability = (each.gather(1, chosen)[:, 0] for each in (wide, chances))
-    alone = score if ready else score.sigmoid()
-    if kind in ("labels", "logits of labels"):
+    alone = probability if ready or kind == "log-probabilities" else score.sigmoid()
+    if kind in EACH_ALONE:
         label = (alone > 0.5).long()
     return torch.stack([score, probability, alone, label.to(wide)])
 

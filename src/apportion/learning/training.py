@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from apportion.core.checksummed import seal, unseal
 from apportion.core.fingerprints import code_fingerprint
 from apportion.core.progress import progress
+from apportion.core.settings import Told, later
 from apportion.errors import InputError, check, check_seed, check_whole
 from apportion.learning.documents import Documents, batches_by_length, shuffled_batches
 
@@ -23,11 +24,10 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Training:
+class Training(Told):
     """How a text classifier is trained; the defaults are those of Jain & Wallace (2019).
 
-    Adam with AMSGrad, on batches of texts of like length. The weights of the epoch with the best validation ROC-AUC
-    are kept.
+    Adam with AMSGrad, on batches of texts of like length.
 
     Attributes:
         epochs (int, default 8): Epochs at most.
@@ -37,6 +37,7 @@ class Training:
             shrink the rows of rare words at full rate).
         patience (int, default None): Epochs without a better one after which training stops; None: never.
         seed (int, default 0): Seed of dropout and batches.
+        keep (str, default "best"): Epoch whose weights are kept: that of the "best" validation ROC-AUC, or the "last".
     """
 
     epochs: int = 8
@@ -45,8 +46,10 @@ class Training:
     decay: float = 1e-5
     patience: int | None = None
     seed: int = 0
+    keep: Literal["best", "last"] = later("best")
 
     def __post_init__(self) -> None:
+        check("keep", self.keep, lambda v: v in ("best", "last"), "'best' or 'last'")
         check_whole(1, epochs=self.epochs, batch=self.batch)
         check_seed(self.seed)
         if self.patience is not None:
@@ -73,7 +76,7 @@ def train(
     checkpoint: Path | None = None,
     say: Say = lambda line: None,
 ) -> list[Epoch]:
-    """Train `model` in place (it is left in eval mode with the best epoch's weights); one Epoch for each.
+    """Train `model` in place (it is left in eval mode with the weights of the epoch kept); one Epoch for each.
 
     The model takes padded ids `(batch, tokens)`, and the documents' maps if they have any, and returns scores
     `(batch, classes)`. With `checkpoint`, every epoch is written to that file; a later call with the same
@@ -105,7 +108,8 @@ def train(
             f"epoch {number + 1}/{settings.epochs}: training loss {loss:.4f}, validation loss "
             f"{epoch.validation_loss:.4f}, AUC {epoch.validation_auc:.4f}, {epoch.seconds:.0f} s"
         )
-    model.load_state_dict(state.best)
+    if settings.keep == "best":
+        model.load_state_dict(state.best)
     model.eval()
     return state.history
 
@@ -133,6 +137,11 @@ def roc_auc(scores: Tensor, labels: Tensor) -> float:
 def best_epoch(history: list[Epoch]) -> int:
     """The number, from 0, of the first epoch with the best validation ROC-AUC."""
     return max(range(len(history)), key=lambda i: history[i].validation_auc)
+
+
+def kept_epoch(history: list[Epoch], settings: Training) -> int:
+    """The number, from 0, of the epoch whose weights are kept."""
+    return best_epoch(history) if settings.keep == "best" else len(history) - 1
 
 
 def _optimiser(model: nn.Module, settings: Training) -> torch.optim.Optimizer:

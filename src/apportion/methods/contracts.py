@@ -17,13 +17,13 @@ from apportion.core.inputs import Inputs
 from apportion.core.target import Target
 from apportion.engines.masking.replacements import Replacement
 from apportion.methods.propagation.rules import Layer
-from apportion.results.result import Result
+from apportion.results.result import Result, Total
 
 __all__ = ["Layer", "Method", "Partition", "Replacement", "Rule", "Test"]
 
 
 @runtime_checkable
-class Method(Protocol):
+class Method(Protocol[Total]):
     """Explains a model at some inputs.
 
     A method that computes with gradients begins with `Gradients(model, inputs, target)`, one that hides features with
@@ -32,7 +32,7 @@ class Method(Protocol):
     `mask` are handed to methods that name them.
     """
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Result:
+    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Result[Total]:
         """Return values for a batch, in the form of its inputs, and the total that they are to add up to."""
 
 

@@ -2,33 +2,130 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from inspect import signature
-from typing import Any
+from typing import Any, Literal, Protocol, overload
 
+import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from apportion.core.calling import Model
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, TabularFeatures
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given, Inputs, runs_once
 from apportion.core.registry import made_method
 from apportion.core.target import Target, is_class_number
+from apportion.core.trees import map_tensors, tensors_in
 from apportion.domains.answers import Answer
 from apportion.domains.frames import read_frame
 from apportion.domains.language import LanguageModel, Question
 from apportion.domains.raw_text import read_as
+from apportion.domains.tabular import text_of
+from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError, nearest
 from apportion.methods._texts_needed import check_budget, is_of_texts, remote_of, texts_needed
 from apportion.methods.auto import Auto
 from apportion.methods.hiding.base import Hiding
 from apportion.results.explanation import Explanation
-from apportion.results.result import joined
+from apportion.results.interactions import Interactions
+from apportion.results.result import Total, joined
 from apportion.results.words import WARN_FROM
 
+ALL = "all"  # the target that is every class
+Encoded = TypeVar("Encoded", bound=Inputs, default=Tensor)
+Claim = TypeVar("Claim", bound=Tensor | None, default=Tensor)
 
+
+class _Explains(Protocol[Total]):
+    def __call__(self, model: Any, inputs: Any, target: Any = None) -> Explanation[Any, Total]: ...
+
+
+class _Pairs(Protocol[Total]):
+    def __call__(self, model: Any, inputs: Any, target: Any = None) -> Interactions[Total]: ...
+
+
+AddsUp = Literal[
+    "auto", "ig", "lrp", "deeplift", "kernelshap", "lime", "treeshap", "taylor", "inputxgradient"
+]
+"""Methods that claim to add up, so that there is a remainder; of other names a type checker cannot say."""
+
+
+# A classifier or a language model encodes what it is given, a model takes tensors, and a function of texts, frames or
+# arrays anything; what a method claims is said by its type, or by its name.
+@overload
+def explain(
+    model: Classifier[Encoded] | LanguageModel,
+    inputs: Any,
+    method: _Explains[Claim] | AddsUp = "auto",
+    target: Target | str | Answer = None,
+    *,
+    warn_from: float = WARN_FROM,
+    **asked: Any,
+) -> Explanation[Encoded, Claim]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Given,
+    method: _Explains[Claim] | AddsUp = "auto",
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Given, Claim]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Any,
+    method: _Explains[Claim] | AddsUp = "auto",
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Tensor, Claim]: ...
+@overload
+def explain(
+    model: Classifier[Encoded] | LanguageModel,
+    inputs: Any,
+    method: str,
+    target: Target | str | Answer = None,
+    *,
+    warn_from: float = WARN_FROM,
+    **asked: Any,
+) -> Explanation[Encoded]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Given,
+    method: str,
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Given]: ...
+@overload
+def explain(
+    model: Model,
+    inputs: Any,
+    method: str,
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
+) -> Explanation[Tensor]: ...
+@overload
+def explain(
+    model: Model | Classifier | LanguageModel,
+    inputs: Any,
+    method: _Pairs[Claim],
+    target: Target | str | Answer = None,
+    *,
+    warn_from: float = WARN_FROM,
+    **asked: Any,
+) -> Interactions[Claim]: ...
 def explain(
     model: Model | Classifier | LanguageModel,
     inputs: Any,
@@ -36,8 +133,9 @@ def explain(
     target: Target | str | Answer = None,
     *,
     warn_from: float = WARN_FROM,
+    feature_names: Sequence[str] | None = None,
     **asked: Any,
-) -> Explanation:
+) -> Any:
     """Explain one raw input (a sentence, a picture, a row) through a `Classifier`, or tensors through any model.
 
     A sentence, or chat messages, may also go to a function of strings, a `Remote` or an estimator of scikit-learn as
@@ -52,8 +150,12 @@ def explain(
             model one that adds up.
         target (int, str, Tensor, Contrast, Answer or callable, default None): The explained score; a class name where
             the classifier has labels; of a language model an `Answer`, the number of a token of the answer, or words of
-            it; None: the predicted class, each token of the answer.
+            it; "all": every class of every row, which is a sample each, the classes of a row one after the other
+            (methods that hide features ask the model once for all of them); None: the predicted class, each token of
+            the answer.
         warn_from (float, default 0.2, share of |total|): Warn if more than this is left over.
+        feature_names (sequence of str, default None): Names of the columns of a tensor or array, (rows, columns);
+            None: "input[0]", ….
         asked: Of a language model: `answer` (a text, or its ids; left out: one is generated, as
             `LanguageModel.generate` says, with its `max_new_tokens`, `stop` and `seed`), and `unit`, what is a feature
             of the prompt: "token", "word" (default), "sentence", "passage" or "turn". `context` is a list of passages
@@ -74,12 +176,21 @@ def explain(
         raise InputError(f"target is {target!r}, which is of a LanguageModel; accepted: a class index")
     model = read_frame(read_as(model, inputs), inputs)
     if not isinstance(model, Classifier):
-        if isinstance(target, str):
+        if isinstance(target, str) and target != ALL:
             raise InputError(
-                f"target is {target!r}, but only a Classifier has class names; accepted: a class index"
+                f"target is {target!r}, but only a Classifier has class names; accepted: a class index, or {ALL!r}"
             )
+        named = () if feature_names is None else _columns_named(inputs, feature_names)
+        if named or isinstance(target, str):
+            called: Any = model
+            bare = Classifier(called, _no_encoding, labels=(), domain="tabular", name=type(model).__name__)
+            return explain_encoded(bare, inputs, named, method, target).warn_from(warn_from)
         explanation: Explanation = method(model, inputs, target)
         return explanation.warn_from(warn_from)
+    if feature_names is not None:
+        raise InputError(
+            f"feature_names are for tensors and arrays; {model.name} has names for its features already"
+        )
     if model.is_encoded(inputs) and model.domain != "tabular":
         return explain_encoded(model, inputs, (), method, target).warn_from(warn_from)
     encoded, features = model.prepared(inputs)
@@ -111,11 +222,16 @@ def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str
 def explain_answer(question: Question, method: Any) -> Any:
     """One explanation with a sample for each thing that is explained of an answer.
 
-    A method that hides features runs all of them under the same masks; others run them in chunks of rows.
+    A method that hides features runs all of them under the same masks; others run them in chunks of rows, and those of
+    a long prompt `once`, where they can.
     """
     many = len(question.features)
     hides = isinstance(method, Hiding | Auto)
-    at_once = many if hides else max(1, _TOKENS_AT_ONCE // question.inputs.shape[1])
+    once = getattr(method, "once", None)
+    tokens = _TOKENS_AT_ONCE
+    if once is not None and runs_once(question.inputs, once):
+        tokens = _TOKENS_WITH_GRADIENTS
+    at_once = many if hides else max(1, tokens // question.inputs.shape[1])
     parts = []
     for begin in range(0, many, at_once):
         some = question.part(slice(begin, begin + at_once))
@@ -132,14 +248,16 @@ def explain_answer(question: Question, method: Any) -> Any:
     )
 
 
-# Rows times tokens of a chunk whose gradients are kept.
-_TOKENS_AT_ONCE = 512
+# Rows times tokens of a chunk: of which all activations are kept, and of which only the gradients are.
+_TOKENS_AT_ONCE, _TOKENS_WITH_GRADIENTS = 1 << 9, 1 << 14
 
 
 def explain_encoded(
     model: Classifier, inputs: Inputs, features: Sequence[Features], method: Any, target: Target | str = None
 ) -> Explanation:
     """Explain a batch that is encoded already; `features` has one for each sample, or is empty."""
+    if isinstance(target, str) and target == ALL and ALL not in map(str.lower, model.labels):
+        return _explain_every_class(model, inputs, features, method)
     number = class_number(target, model.labels) if isinstance(target, str) else target
     # Methods that hide features say by their arguments that they want to know which these are.
     asked = signature(method).parameters
@@ -151,6 +269,52 @@ def explain_encoded(
         background = getattr(model.encode, "about", f"{len(model.mask)} rows")
         explanation = replace(explanation, notes={**explanation.notes, "background": background})
     return name_features(explanation, model, *features)
+
+
+def _explain_every_class(
+    model: Classifier, inputs: Any, features: Sequence[Features], method: Any
+) -> Explanation:
+    """One explanation with a sample for each class of each row. A method that hides features runs a row under the same
+    masks for all of its classes."""
+    many = len(inputs if isinstance(inputs, np.ndarray) else next(tensors_in(inputs)))
+
+    def rows(which: Tensor) -> Any:
+        if isinstance(inputs, np.ndarray):
+            return inputs[which.numpy()]
+        return map_tensors(inputs, lambda t: t[which.to(t.device)] if len(t) == many else t)
+
+    classes = len(model.labels) or Masking(model.model, rows(torch.arange(1)), 0).output.shape[1]
+    at_once = 1 if isinstance(method, Hiding | Auto) else many
+    parts = []
+    for begin in range(0, many, at_once):
+        which = torch.arange(begin, min(begin + at_once, many)).repeat_interleave(classes)
+        target = torch.arange(classes).repeat(len(which) // classes)
+        known = [features[i] for i in which.tolist()] if features else []
+        parts.append(explain_encoded(model, rows(which), known, method, target))
+    found = joined(parts)
+    return replace(found, notes={**found.notes, "classes": classes})
+
+
+def _columns_named(inputs: Any, names: Sequence[str]) -> tuple[TabularFeatures, ...]:
+    """The features of the rows of a tensor or an array, whose columns have these names."""
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"feature_names is {names!r:.60}; accepted: a list of texts, one for each column")
+    if not isinstance(inputs, Tensor | np.ndarray) or inputs.ndim != 2:
+        shape = f" of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor | np.ndarray) else ""
+        raise InputError(
+            f"feature_names are for rows of columns; the inputs are {type(inputs).__name__}{shape}; accepted: a tensor "
+            "or an array (rows, columns)"
+        )
+    twice = next((name for name, many in Counter(names).items() if many > 1), None)
+    if len(names) != inputs.shape[1] or twice is not None:
+        wrong = f"{len(names)} names for {inputs.shape[1]} columns" if twice is None else f"{twice!r} twice"
+        raise InputError(f"feature_names has {wrong}; accepted: one name for each column, each once")
+    columns, own = tuple(names), tuple(range(len(names)))
+    return tuple(TabularFeatures(columns, tuple(map(text_of, row)), own) for row in inputs.tolist())
+
+
+def _no_encoding(raw: Any) -> Any:
+    raise InputError(f"{type(raw).__name__} cannot be encoded here; accepted: tensors")
 
 
 def _group_columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:

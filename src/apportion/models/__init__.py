@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from apportion.core.classifier import Classifier
+    from apportion.domains.language import LanguageModel
 
 
 class Shipped(NamedTuple):
@@ -53,11 +56,11 @@ SHIPPED = {
 }
 
 
-def load_classifier(name: str | Path) -> Classifier:
+def load_classifier(name: str | Path, background: Any = None, trust_code: bool = False) -> Classifier:
     """The same where only a classifier will do: a language model is refused."""
     from apportion.core.classifier import Classifier
 
-    found = load(name)
+    found = load(name, background, trust_code)
     if not isinstance(found, Classifier):
         raise InputError(
             f"{name} is a language model, which has no classes; accepted: a classifier, or the language model in "
@@ -66,7 +69,15 @@ def load_classifier(name: str | Path) -> Classifier:
     return found
 
 
-def load(name: str | Path) -> Any:
+@overload
+def load(name: Literal["sentiment", "imagenet", "digits", "breast-cancer"]) -> Classifier[Tensor]: ...
+@overload
+def load(name: Literal["sentiment-transformer"]) -> Classifier[dict[str, Tensor]]: ...
+@overload
+def load(
+    name: str | Path, background: Any = None, trust_code: bool = False
+) -> Classifier | LanguageModel: ...
+def load(name: str | Path, background: Any = None, trust_code: bool = False) -> Classifier | LanguageModel:
     """Load a classifier or a language model by name: one that ships, or the user's own.
 
     - `sentiment`, `imagenet`, `digits`, `breast-cancer`: these ship; `sentiment-transformer` too, but for
@@ -77,20 +88,30 @@ def load(name: str | Path) -> Any:
     - `path/to/file.safetensors`: what `BagOfWords.save` wrote, or `ProtoPNet.save` on a backbone
       that ships;
     - a Hugging Face folder, or `hf:owner/name` (the only form that may use the network): a classifier of texts or
-      pictures, or a language model, which is a `LanguageModel` then.
+      pictures, or a language model, which is a `LanguageModel` then;
+    - `path/to/pipeline.skops`, what `skops.io.dump` wrote of a fitted estimator, with a `background`, as a `Tabular`;
+      or a `.joblib` or pickle file of one, which can run code, with `trust_code`.
 
     Raises InputError with one line for whatever does not load.
 
     Args:
         name (str or path): The name, in one of these forms.
+        background (DataFrame or path, default None): Of an estimator, rows that hidden columns take their values from:
+            a frame, or a .csv, .parquet, .feather, .jsonl or .xlsx file. None: not given.
+        trust_code (bool, default False): Read files that can run any code.
 
     >>> load("breast-cancer").labels
     ('malignant', 'benign')
     """
     from apportion.models import _loading
+    from apportion.models._estimators import SUFFIXES
 
+    if background is not None and Path(name).suffix not in SUFFIXES:
+        raise InputError(
+            f"a background was given, and {name} has its own; accepted with one: a {', '.join(sorted(SUFFIXES))} file"
+        )
     if str(name) in SHIPPED:
         module, factory = SHIPPED[str(name)].place.split(":")
         made: Classifier = getattr(import_module(f"apportion.models.{module}"), factory)()
         return made
-    return _loading.load_own(str(name), tuple(SHIPPED))
+    return _loading.load_own(str(name), tuple(SHIPPED), background, trust_code)

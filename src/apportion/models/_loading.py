@@ -26,6 +26,7 @@ from apportion.domains.image import ImagePreparation, from_processor
 from apportion.domains.language import LanguageModel
 from apportion.domains.text import encode_subwords
 from apportion.errors import InputError, did_you_mean
+from apportion.models._estimators import SUFFIXES, from_estimator_file
 from apportion.models._exported import checked_archive
 
 HUB = "hf:"
@@ -33,7 +34,9 @@ WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 FACTORY = re.compile(r"(?P<place>.+\.py|[A-Za-z_][\w.]*):(?P<factory>[A-Za-z_][\w.]*)")
 
 
-def load_own(name: str, shipped: Sequence[str]) -> Classifier | LanguageModel:
+def load_own(
+    name: str, shipped: Sequence[str], background: Any = None, trust_code: bool = False
+) -> Classifier | LanguageModel:
     """What `name` says: see `apportion.models.load`."""
     path = Path(name)
     if name.startswith(HUB):
@@ -42,6 +45,8 @@ def load_own(name: str, shipped: Sequence[str]) -> Classifier | LanguageModel:
         return from_factory(found["place"], found["factory"])
     if path.suffix == ".pt2":
         return from_export(path)
+    if path.suffix in SUFFIXES:
+        return from_estimator_file(path, background, trust_code)
     if path.is_dir():
         return from_hugging_face(name, network=False)
     if path.suffix == ".py":
@@ -57,8 +62,8 @@ def load_own(name: str, shipped: Sequence[str]) -> Classifier | LanguageModel:
         )
     raise InputError(
         f"unknown model {name!r}; {did_you_mean(name, shipped)}accepted: {', '.join(shipped)}, "
-        "pkg.module:factory, file.py:factory, a .pt2 file, a saved ProtoPNet or BagOfWords, a Hugging Face folder, or "
-        "hf:owner/name"
+        "pkg.module:factory, file.py:factory, a .pt2 file, a saved ProtoPNet or BagOfWords, a .skops file, a Hugging "
+        "Face folder, or hf:owner/name"
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from apportion.domains.table_files import ARROW, AS_FOUND, EXCEL, JSON_LINES, Dialect, is_table
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
@@ -19,24 +20,30 @@ TABLES = frozenset({".csv", ".tsv"})
 TENSORS = frozenset({".npy", ".pt", ".safetensors"})
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".avif"})
 # What is met beside these and is none of them: a missing one is no sentence either.
-OTHERS = frozenset({".pt2", ".py", ".md", ".json", ".pdf", ".npz", ".pkl", ".pickle", ".joblib", ".zip"})
-SETS = frozenset({".parquet", ".jsonl", ".feather", ".arrow", ".xlsx", ".xls", ".ods", ".bz2", ".xz", ".zst"})
-KNOWN = TABLES | TENSORS | PICTURES | OTHERS | SETS | {".txt", ".gz"}
-ACCEPTED = "a sentence, or one picture, .txt, .csv, .tsv, .npy, .pt or .safetensors file"
+OTHERS = frozenset(
+    {".pt2", ".py", ".md", ".json", ".pdf", ".npz", ".pkl", ".pickle", ".joblib", ".skops", ".zip"}
+)
+SETS = frozenset({".xls", ".ods", ".bz2", ".xz", ".zst"})
+KNOWN = TABLES | ARROW | JSON_LINES | EXCEL | TENSORS | PICTURES | OTHERS | SETS | {".txt", ".gz"}
+ACCEPTED = (
+    "a sentence, or one picture, .txt, .csv, .tsv, .parquet, .feather, .jsonl, .xlsx, .npy, .pt or .safetensors "
+    "file"
+)
 
 # The model that explains an input when none is named.
 DEFAULT_MODEL = {"text": "sentiment", "image": "imagenet", "tabular": "breast-cancer"}
 
 
 class Given(NamedTuple):
-    """An input as it was recognised: `raw` is the text, or the path of a file."""
+    """An input as it was recognised: `raw` is the text, or the path of a file, of a table in some `dialect`."""
 
     kind: Kind
     raw: Any
     name: str
+    dialect: Dialect = AS_FOUND
 
 
-def recognise(text: str) -> Given:
+def recognise(text: str, dialect: Dialect = AS_FOUND) -> Given:
     """A file by its suffix (what is neither table, text nor tensor is a picture: Pillow decides), a text on
     standard input by "-", anything else a sentence. What looks like a path but is none is an error, so that a
     typing error is not explained as a sentence.
@@ -60,12 +67,9 @@ def recognise(text: str) -> Given:
         if suffix in OTHERS:
             raise InputError(f"{text} is a {suffix} file; accepted: {ACCEPTED}")
         if suffix in SETS:
-            raise InputError(
-                f"{text} is a {suffix} file; accepted: {ACCEPTED}; whole data sets in .csv, .jsonl or .parquet files "
-                "go to `apportion bulk`"
-            )
-        if suffix in TABLES:
-            return Given("tabular", path, path.name)
+            raise InputError(f"{text} is a {suffix} file; accepted: {ACCEPTED}")
+        if is_table(path):
+            return Given("tabular", path, path.name, dialect)
         if suffix in TENSORS:
             return Given("tensor", path, path.name)
         return (

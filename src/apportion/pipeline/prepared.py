@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -17,7 +18,10 @@ from apportion.core.registry import from_repr
 from apportion.core.target import is_class_number, scores_of
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.display.html import PHOTO, data_uri
+from apportion.domains.frames import FrameRows
 from apportion.domains.image import ImagePreparation
+from apportion.domains.table_files import AS_FOUND, TEXTS, kind_of, read_table
+from apportion.domains.tabular import read_row
 from apportion.errors import InputError
 from apportion.evaluation.case import Case
 from apportion.evaluation.reference_maps import target_of
@@ -30,7 +34,7 @@ from apportion.results.result import Result
 
 def explain_given(
     what: Given,
-    model: str | None = None,
+    model: str | Classifier | None = None,
     methods: Sequence[str] = ("auto",),
     target: str | None = None,
     layer: str | None = None,
@@ -46,7 +50,7 @@ def explain_given(
 
 def explain_by_each(
     what: Given,
-    model: str | None = None,
+    model: str | Classifier | None = None,
     methods: Sequence[str] = ("auto",),
     target: str | None = None,
     row: int = 0,
@@ -65,7 +69,7 @@ def explain_by_each(
     return ready, found, why
 
 
-def _load_and_prepare(what: Given, model: str | None, target: str | None, row: int) -> Prepared:
+def _load_and_prepare(what: Given, model: str | Classifier | None, target: str | None, row: int) -> Prepared:
     if row and what.kind not in ("tabular", "tensor"):
         raise InputError(
             f"a row was asked for, but {what.name!r} is one {what.kind}; accepted: tables and tensors"
@@ -73,7 +77,7 @@ def _load_and_prepare(what: Given, model: str | None, target: str | None, row: i
     name = model or DEFAULT_MODEL.get(what.kind)
     if name is None:
         raise InputError(f"{what.name} holds tensors; say with --model which model takes them")
-    classifier = load_classifier(name)
+    classifier = name if isinstance(name, Classifier) else load_classifier(name)
     check_target(classifier, target)
     try:
         return prepare(what, classifier, row)
@@ -93,7 +97,7 @@ class Prepared:
     features: tuple[Features, ...]
     notes: dict[str, str]
 
-    def explain(self, method: Any, target: str | None = None) -> Result:
+    def explain(self, method: Any, target: str | int | None = None) -> Result:
         """One explanation by a method, of a class by name or number."""
         explanation = explain_encoded(self.classifier, self.inputs, self.features, method, target)
         notes = {**explanation.notes, **self.notes, **self._panels(explanation)}
@@ -166,15 +170,28 @@ def _encode(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Feat
     try:
         if what.kind != "tabular" or not isinstance(what.raw, Path):
             return classifier.encoded(what.raw)
-        from apportion.domains.tabular import read_row
-
-        return classifier.encoded(read_row(what.raw, row))
+        return classifier.encoded(_row(what, classifier, row))
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"cannot read {what.raw}: {error.strerror or error}") from error
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def _row(what: Given, classifier: Classifier, row: int) -> Any:
+    """One row of a file: of a model of frames as a frame of its types, else as text where the file is text."""
+    as_text = what.dialect == AS_FOUND and kind_of(what.raw) in TEXTS
+    if as_text and not isinstance(classifier.encode, FrameRows):
+        return read_row(what.raw, row)
+    frame, told = read_table(what.raw, what.dialect)
+    if not 0 <= row < len(frame):
+        raise InputError(
+            f"{what.raw}: no row {row}; there are rows 0 to {len(frame) - 1}, counted below the header"
+        )
+    if told:
+        warnings.warn(f"{what.name} was read with {told}, which was guessed", stacklevel=2)
+    return frame.iloc[[row]]
 
 
 def _with_article(kind: str) -> str:

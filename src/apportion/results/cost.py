@@ -14,4 +14,5 @@ class Cost:
     seconds: float
 
     def __str__(self) -> str:
-        return f"{self.forwards} forward and {self.backwards} backward passes, {self.seconds:.2f} s"
+        passes = "pass" if self.backwards == 1 else "passes"
+        return f"{self.forwards} forward and {self.backwards} backward {passes}, {self.seconds:.2f} s"

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from apportion.core.features import Features, ImageFeatures, TabularFeatures, TextFeatures
-from apportion.core.inputs import Values
+from apportion.core.inputs import Inputs, Values
 from apportion.core.trees import keyed, tensors_in
+from apportion.errors import InputError
+from apportion.results.display import display
 from apportion.results.ledger import Ledger
-from apportion.results.result import Result
+from apportion.results.result import Result, Total
+
+Form = TypeVar("Form", bound=Inputs, covariant=True, default=Values)
+"""The form of values: that of the inputs."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation(Result):
+class Explanation(Result[Total], Generic[Form, Total]):
     """A model's scores for a batch, apportioned to its inputs.
 
     `values` has the shape of the inputs (a tuple or dict of tensors likewise); `total` is the (batch,) amount
@@ -39,7 +46,7 @@ class Explanation(Result):
     kind: ClassVar[str] = "apportion"
     called: ClassVar[str] = "explanation"
 
-    values: Values
+    values: Form
     ledger: Ledger | None = field(default=None, kw_only=True)
 
     @property
@@ -87,6 +94,54 @@ class Explanation(Result):
             fits = not place and feature is not None and _line_up(feature, mine, layer is not None)
             found.append((layer if isinstance(layer, str) else name, mine, feature if fits else None))
         return found
+
+    def to_frame(self) -> Any:
+        """A pandas frame with a line for each feature of each sample: `sample` (its number), `target` (the explained
+        class), `feature` and `value`; of rows of a table also `cell`, what stood in the column.
+
+        `frame.pivot(index="sample", columns="feature", values="value")` has a column for each feature of a table. The
+        lines of a sample add up to its total but for the remainder.
+
+        >>> import apportion as ap
+        >>> e = ap.explain(lambda x: x.sum(1), np.array([[1.0, 2.0]]), "kernelshap", feature_names=["age", "mass"])
+        >>> e.to_frame().round(3).to_dict("records")[1]
+        {'sample': 0, 'target': 'score', 'feature': 'mass', 'cell': '2', 'value': 2.0}
+        """
+        lines: dict[str, list[Any]] = {name: [] for name in ("sample", "target", "feature", "cell", "value")}
+        for index in range(len(self)):
+            for name, values, feature in self.parts(index):
+                cells: Sequence[str] | None = None
+                if isinstance(feature, TabularFeatures):
+                    names: Sequence[str] = feature.columns
+                    cells, values = feature.cells, feature_sums(feature, values)
+                elif isinstance(feature, TextFeatures):
+                    names, values = feature.names, feature_sums(feature, values)
+                else:
+                    names = [entry_name(name, values.shape, i) for i in range(values.numel())]
+                lines["sample"] += [index] * len(names)
+                lines["target"] += [self.label(index)] * len(names)
+                lines["feature"] += names
+                lines["cell"] += cells or [None] * len(names)
+                lines["value"] += values.flatten().tolist()
+        if all(cell is None for cell in lines["cell"]):
+            del lines["cell"]
+        return import_module("pandas").DataFrame(lines)
+
+    def waterfall(self, index: int = 0, ax: Any = None) -> Any:
+        """Draw how one sample gets from the start to its score, a step for each feature, on matplotlib Axes (made if
+        not given) and return them. Where the start is not known it is zero, and the end the total."""
+        return display().waterfall(self, index, ax)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The values as a NumPy array, (batch, …), as `numpy.asarray(explanation)` asks for."""
+        if not isinstance(self.values, Tensor):
+            raise InputError(
+                f"the values are of {len(keyed(self.values))} inputs or layers, which are no one array; accepted: "
+                "numpy.asarray(explanation.values[key])"
+            )
+        found = self.values.detach().cpu()
+        array = (found.float() if found.dtype == torch.bfloat16 else found).numpy()
+        return array.astype(dtype or array.dtype, copy=copy is not False)
 
     def _relevance(self, index: int) -> list[tuple[Callable[[int], str], Tensor]]:
         """For each input the name of its i-th feature, and the values of all."""

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from importlib import import_module
+from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from apportion.core.features import Features, ImageFeatures, TextFeatures
 from apportion.errors import InputError
-from apportion.results.result import Result
-from apportion.results.words import write_sum
+from apportion.results.result import Result, Total
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Interactions(Result):
+class Interactions(Result[Total]):
     """A model's scores for a batch, apportioned to pairs of features.
 
     `values` is (batch, features, features) and symmetric: its diagonal holds the main effects, and the entry
@@ -64,13 +65,9 @@ class Interactions(Result):
         """The names of the features of one sample."""
         return self.names[index % len(self.names)]
 
-    def summary(self, index: int = 0) -> str:
-        """One line: what was apportioned, alone and in pairs, and what was not."""
-        if self.total is None:
-            return super().summary(index)
+    def _parts(self, index: int) -> dict[str, float]:
         main = float(self.main[index].double().sum())
-        parts = {"alone": main, "in pairs": float(self.apportioned[index]) - main}
-        return f"{type(self.method).__name__} of {self.label(index)}: {write_sum(float(self.total[index]), parts)}"
+        return {"alone": main, "in pairs": float(self.apportioned[index]) - main}
 
     def top(self, k: int = 10, index: int = 0) -> list[tuple[str, str, float]]:
         """The k pairs that contribute most, strongest first: both names, and both entries together."""
@@ -83,7 +80,33 @@ class Interactions(Result):
         names = self.names_of(index)
         return [(names[int(first[i])], names[int(second[i])], float(strength[i])) for i in order]
 
-    def named(self, names: Sequence[str]) -> Interactions:
+    def to_frame(self) -> Any:
+        """A pandas frame with a line for each pair of features of each sample: `sample`, `target`, `first`, `second`,
+        and `value`, both entries of the pair together; what a feature does alone has it twice. Pairs not asked for
+        are left out, so that the lines of a sample add up to what is apportioned.
+
+        >>> import apportion as ap
+        >>> i = ap.IntegratedHessians()(lambda x: x[:, :1] * x[:, 1:], torch.tensor([[2.0, 3.0]]))
+        >>> i.to_frame().round(3).to_dict("records")[1]
+        {'sample': 0, 'target': 'score', 'first': '0', 'second': '1', 'value': 3.0}
+        """
+        columns = ("sample", "target", "first", "second", "value")
+        values = self.values.detach().double().cpu()
+        i, j = torch.triu_indices(values.shape[1], values.shape[2])
+        entries = values[:, i, j] + torch.where(i == j, 0.0, values[:, j, i])  # (batch, pairs)
+        lines: list[tuple[int, str, str, str, float]] = []
+        for index, row in enumerate(entries.tolist()):
+            names, target = self.names_of(index), self.label(index)
+            pairs = zip(i.tolist(), j.tolist(), row, strict=True)
+            lines += [(index, target, names[a], names[b], v) for a, b, v in pairs if v == v]
+        return import_module("pandas").DataFrame(lines, columns=columns)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The values as a NumPy array, (batch, features, features), as `numpy.asarray(interactions)` asks for."""
+        array = self.values.detach().cpu().numpy()
+        return array.astype(dtype or array.dtype, copy=copy is not False)
+
+    def named(self, names: Sequence[str]) -> Self:
         """The same interactions with other names of the features, for all samples."""
         if len(names) != self.values.shape[1]:
             raise InputError(
@@ -91,9 +114,7 @@ class Interactions(Result):
             )
         return replace(self, names=(tuple(names),))
 
-    def with_features(
-        self, features: Sequence[Features], labels: Sequence[str] | None = None
-    ) -> Interactions:
+    def with_features(self, features: Sequence[Features], labels: Sequence[str] | None = None) -> Self:
         """The same interactions, with the features of each sample, their names, and the class names."""
         known = super().with_features(features, labels)
         return replace(known, names=tuple(_names(f, self.names_of(i)) for i, f in enumerate(features)))

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Generic, Self, cast
 
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from apportion.core import features as features_module
 from apportion.core.features import Features, ImageFeatures
 from apportion.core.files import read_tensors, write_tensors, written
 from apportion.core.from_call import for_samples
 from apportion.core.registry import is_listed, recorded
-from apportion.core.target import probabilities
+from apportion.core.target import are_probabilities, classes_of, probabilities
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.core.visible import visible
 from apportion.errors import InputError, check
 from apportion.results.cost import Cost
 from apportion.results.display import display
-from apportion.results.words import WARN_FROM, describe_left_over, format_number, write_share, write_sum
+from apportion.results.words import (
+    WARN_FROM,
+    describe_left_over,
+    format_number,
+    name_share,
+    write_balance,
+    write_share,
+    write_start,
+)
 
 R = TypeVar("R", bound="Result")
+
+Total = TypeVar("Total", bound=Tensor | None, covariant=True, default=Tensor | None)
+"""What a method claims: a tensor where its values are to add up, None where they are not."""
 
 SCHEMA = 1
 
@@ -37,14 +50,14 @@ _TENSORS = ("total", "output", "target")
 
 
 @dataclass(frozen=True, eq=False)
-class Result:
+class Result(Generic[Total]):
     """What a method found for a batch; `Explanation` and `Interactions` say what their `values` are."""
 
     kind: ClassVar[str]  # of its files
     called: ClassVar[str]
 
     values: Any
-    total: Tensor | None
+    total: Total
     output: Tensor
     target: Tensor | str
     method: Any
@@ -60,23 +73,62 @@ class Result:
         raise NotImplementedError
 
     @property
-    def remainder(self) -> Tensor | None:
+    def remainder(self) -> Total:
         """`total` minus the sum of the values of each sample; None where the method does not add up."""
         if self.total is None:
-            return None
+            return self.total
         apportioned = self.apportioned
-        return self.total.to(apportioned.dtype) - apportioned
+        return cast("Total", self.total.to(apportioned.dtype) - apportioned)
 
     @property
-    def left_over(self) -> Tensor | None:
+    def score(self) -> Tensor | None:
+        """The (batch,) explained scores, in log-odds where these are what is apportioned; None where the target is no
+        class of the output."""
+        if isinstance(self.target, str):
+            return None
+        output = self.output.detach().to(self.apportioned.dtype)
+        classes = classes_of(self.target).to(output.device)
+        if int(classes.max()) >= output.shape[1]:
+            return None
+        score = output.gather(1, classes[:, None])[:, 0]
+        return score.logit() if getattr(self.method, "link", None) == "logit" else score
+
+    @property
+    def start(self) -> Tensor | None:
+        """Where a total of the form f(x) − f(x′) starts from: f(x′), the score less `total`. Zero where that is no more
+        than rounding; None where the method does not add up, or the explained score is not known."""
+        if self.total is None or (score := self.score) is None:
+            return None
+        start = score - self.total.to(score)
+        eps = torch.finfo(self.total.dtype).eps if self.total.is_floating_point() else 0.0
+        return torch.where(start.abs() <= 64 * eps * score.abs(), 0.0, start)
+
+    @property
+    def unit(self) -> str:
+        """The unit of the values: "logit", "probability", "log-odds", the "log-probability" of an answer, "units of the
+        score" where more is not known; empty where they are no parts of the score, as those of Grad-CAM."""
+        if self.total is None and not getattr(self.method, "in_score", False):
+            return ""
+        if "answer" in self.notes:
+            return str(self.notes["answer"]["score"])
+        if getattr(self.method, "link", None) == "logit":
+            return "log-odds"
+        if isinstance(self.target, str):
+            return "units of the score"
+        if are_probabilities(self.output):
+            return "probability"
+        return "logit" if self.labels and self.output.shape[1] > 1 else "units of the score"
+
+    @property
+    def left_over(self) -> Total:
         """|remainder| as a share of |total| for each sample, zero where it is no more than rounding; None where the
         method does not add up."""
         if self.total is None or (remainder := self.remainder) is None:
-            return None
+            return self.total
         total = self.total.to(remainder.dtype)
         eps = torch.finfo(self.total.dtype).eps if self.total.is_floating_point() else 0.0
         rounding = 64 * eps * torch.maximum(total.abs(), (total - remainder).abs())
-        return torch.where(remainder.abs() <= rounding, 0.0, remainder.abs() / total.abs())
+        return cast("Total", torch.where(remainder.abs() <= rounding, 0.0, remainder.abs() / total.abs()))
 
     def __len__(self) -> int:
         return self.output.shape[0]
@@ -131,16 +183,35 @@ class Result:
         return f"class {number}" if self.output.shape[1] > 1 else "score"
 
     def balance(self, index: int = 0) -> str:
-        """The one line that every result owes: total = apportioned + remainder.
+        """The one line that every result owes: how much of the total is explained, and what is left over.
 
         >>> import apportion as ap
         >>> ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)).balance()
-        'total 2.00 = apportioned 1.00 + remainder 1.00'
+        'explained 1.00 of 2.00: 1.00 left over'
         """
-        apportioned = float(self.apportioned[index])
         if self.total is None:
-            return f"sum of values {format_number(apportioned, abs(apportioned))}; this method does not claim to add up"
-        return write_sum(float(self.total[index]), {"apportioned": apportioned})
+            explained = float(self.apportioned[index])
+            return (
+                f"the values sum to {format_number(explained, abs(explained))}; they do not claim to add up"
+            )
+        return write_balance(float(self.total[index]), self._parts(index))
+
+    def _parts(self, index: int) -> dict[str, float]:
+        """What the values of a sample sum to, in the parts that are told apart."""
+        return {"explained": float(self.apportioned[index])}
+
+    def opening(self, index: int = 0) -> str:
+        """From where to where the total goes: score = start + total; empty where it starts from zero, or that is not
+        known.
+
+        >>> import apportion as ap
+        >>> ap.IntegratedGradients()(lambda x: x.exp(), torch.zeros(1, 1), baseline=-torch.ones(1, 1)).opening()
+        'score 1.00 = start 0.37 + 0.63'
+        """
+        start, score = self.start, self.score
+        if start is None or score is None or self.total is None or not float(start[index]):
+            return ""
+        return write_start(float(score[index]), float(self.total[index]))
 
     def verdict(self, index: int = 0) -> str:
         """How much is left over, as a share and as a word; empty where the method does not claim to add up.
@@ -154,9 +225,17 @@ class Result:
         return describe_left_over(float(left_over[index]))
 
     def account(self, index: int = 0) -> str:
-        """The balance with the verdict on it."""
-        verdict = self.verdict(index)
-        return f"{self.balance(index)} ({verdict})" if verdict else self.balance(index)
+        """From where the total starts, and the balance with the share that it leaves, as a number and as a word.
+
+        >>> import apportion as ap
+        >>> ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)).account()
+        'explained 1.00 of 2.00: 1.00 left over (50 %, does not add up)'
+        """
+        opening, told, left_over = self.opening(index), self.balance(index), self.left_over
+        share = 0.0 if left_over is None else float(left_over[index])
+        if not (math.isnan(share) or told.endswith(("nothing left over", "≈ 0 left over", "add up"))):
+            told += f" ({write_share(share)}, {name_share(share)})"
+        return f"{opening}; {told}" if opening else told
 
     def warn_from(self, share: float) -> Self:
         """The same result with a warning if more than this share of a total is left over, and without if not."""
@@ -167,7 +246,8 @@ class Result:
 
     def summary(self, index: int = 0) -> str:
         """One line: what was apportioned, and what was not."""
-        return f"{type(self.method).__name__} of {self.label(index)}: {self.balance(index)}"
+        said = [text for text in (self.opening(index), self.balance(index)) if text]
+        return f"{type(self.method).__name__} of {self.label(index)}: {'; '.join(said)}"
 
     @property
     def input_name(self) -> str | None:
@@ -241,7 +321,7 @@ class Result:
             features = tuple(features_module.from_json(d, tensors.get(f"picture.{i}")) for i, d in described)
         each = {key: tuple(header["notes"][key]) for key in header.get("each", ())}
         return cls(
-            total=tensors.get("total"),
+            total=tensors.get("total"),  # type: ignore[arg-type]
             output=tensors["output"],
             target=header["target"] if header["target"] is not None else tensors["target"],
             method=recorded(header["method"], header.get("listed", True)),
@@ -281,6 +361,8 @@ def joined(results: Sequence[R]) -> R:
         elif name == "values":
             whole = map(torch.cat, zip(*map(tensors_in, parts), strict=True))
             found[name] = map_tensors(parts[0], partial(_next_of, whole))
+        elif name == "ledger":  # which is of a whole batch
+            found[name] = None
         elif name == "features" and parts[0] is not None:
             found[name] = tuple(feature for part in parts for feature in part)
         elif name == "warnings":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from apportion.core.schema import hold, parsed
 from apportion.errors import InputError
 from apportion.results.cost import Cost
 from apportion.results.display import display
-from apportion.results.statistics import interval_of_mean
+from apportion.results.statistics import interval_of_mean, say_if_few
 
 SCHEMA = 1
 
@@ -43,7 +43,7 @@ class Scores:
 
     >>> scores = Scores([0.2, 0.4, 0.9], "DeletionRate()", higher_is_better=False)
     >>> scores
-    DeletionRate(): 0.5 [0.2, 0.9] over 3 samples (lower is better)
+    DeletionRate(): 0.5 [0.2, 0.9] over 3 samples, too few to rely on the interval (lower is better)
     """
 
     values: Tensor
@@ -124,9 +124,8 @@ class Scores:
         low, high = self.interval()
         many = f"{self.n} {self.each}s" if self.n > 1 else f"1 {self.each}"
         left_out = f", undefined for {len(self) - self.n} ({self.undefined})" if self.n < len(self) else ""
-        return (
-            f"{self.test}: {self.mean:.3g} [{low:.3g}, {high:.3g}] over {many}{left_out} ({self.direction})"
-        )
+        few = f", {said}" if (said := say_if_few(self.n)) else ""
+        return f"{self.test}: {self.mean:.3g} [{low:.3g}, {high:.3g}] over {many}{few}{left_out} ({self.direction})"
 
     @property
     def direction(self) -> str:
@@ -206,6 +205,29 @@ class _Described:
 
 def _where(which: Tensor) -> list[int]:
     return [int(i) for i in which.nonzero().flatten()[:5]]
+
+
+def tied(scores: Sequence[Sequence[Scores]]) -> list[str]:
+    """The tests in which several explanations have one and the same score, which tells nothing about them.
+
+    >>> one = [Scores([0.5], "A()", True), Scores([0.2], "B()", True)]
+    >>> tied([one, [Scores([0.5], "A()", True), Scores([0.3], "B()", True)]]), tied([one])
+    (['A()'], [])
+    """
+    found: dict[str, list[float]] = {}
+    for each in (s for of_one in scores for s in of_one if s.n):
+        found.setdefault(each.test, []).append(float(f"{each.mean:.6g}"))
+    return [test for test, means in found.items() if len(means) > 1 and len(set(means)) == 1]
+
+
+def say_tie(test: str, methods: int, inputs: int = 1) -> str:
+    """What a tie of all explanations means.
+
+    >>> say_tie("DeletionRate", 3)
+    'DeletionRate: all 3 methods have the same score, so this input does not tell them apart'
+    """
+    which = "this input does" if inputs == 1 else f"these {inputs} inputs do"
+    return f"{test}: all {methods} methods have the same score, so {which} not tell them apart"
 
 
 def refused_scores(test: Any, many: int, why: str) -> Scores:

@@ -73,6 +73,18 @@ def band_of_mean(
     return np.where(constant, data[0], low), np.where(constant, data[0], high)
 
 
+def say_if_few(n: int) -> str:
+    """What is to be said of the interval of so few values; "" where it holds the mean about as often as it should
+    (`studies/coverage_of_errors.py`).
+
+    >>> say_if_few(3)
+    'too few to rely on the interval'
+    """
+    if n < 5:
+        return "too few to rely on the interval" if n > 1 else ""
+    return "few, so the interval is a hint" if n < 10 else ""
+
+
 def _student_quantile(p: float, freedom: int) -> float:
     """A quantile of Student's t (Abramowitz & Stegun 26.7.5)."""
     z = NormalDist().inv_cdf(p)

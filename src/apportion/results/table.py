@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from apportion.core.visible import visible
 from apportion.errors import InputError
 from apportion.results.agreement import Numbers, kendall_tau, krippendorff_alpha
 from apportion.results.grid import TextTable
-from apportion.results.scores import Scores
-from apportion.results.statistics import Comparison, compare_pairs, ranks
+from apportion.results.scores import Scores, say_tie, tied
+from apportion.results.statistics import Comparison, compare_pairs, ranks, say_if_few
 from apportion.results.words import format_number
 
 if TYPE_CHECKING:
@@ -98,6 +99,11 @@ class Table:
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the table should know: references that beat methods, winners that change."""
         found = [f"{test} can take none of the methods: {why}" for test, why in self.left_out.items()]
+        for test in self.tests:
+            if tied([[self._scores(method, test)] for method in self.methods]):
+                found.append(
+                    say_tie(test, len(self.methods), len(self._scores(self.methods[0], test).values))
+                )
         for test in (test for test in self.tests if test not in self.blind):
             for method in self.methods:
                 mine = self._oriented(method, test)
@@ -133,6 +139,29 @@ class Table:
             },
             "warnings": list(self.warnings),
         }
+
+    def to_frame(self) -> Any:
+        """A pandas frame with a line for each method or reference and test: `method`, `reference` (whether it is no
+        method), `test`, the `mean` with its 95 % bootstrap interval from `low` to `high`, `n` samples, and
+        `higher_is_better`."""
+        lines = []
+        for row in self.scores:
+            for test in self.tests:
+                scores = self.scores[row][test]
+                low, high = scores.interval()
+                lines.append(
+                    {
+                        "method": row,
+                        "reference": row in self.references,
+                        "test": test,
+                        "mean": scores.mean,
+                        "low": low,
+                        "high": high,
+                        "n": scores.n,
+                        "higher_is_better": scores.higher_is_better,
+                    }
+                )
+        return import_module("pandas").DataFrame(lines)
 
     def save(self, path: Path) -> Path:
         """Write one JSON file; it appears whole or not at all."""
@@ -182,6 +211,8 @@ class Table:
         first = self._scores(self.methods[0], self.tests[0])
         many = len(first.values)
         mean = f"mean over {many} {first.each}s with its 95 % bootstrap interval"
+        if said := say_if_few(many):
+            mean += f" ({said})"
         one = f"of one {first.each}, so there are no intervals and nothing is sure"
         remarks = [f"{one if many == 1 else mean}; ↑ higher is better, ↓ lower"]
         if bold and len(self.methods) > 1 and many > 1:

@@ -39,35 +39,59 @@ def describe_method(method: Any) -> str:
     return type(method).__name__ + (f"({', '.join(settings)})" if settings else "")
 
 
-def write_sum(total: float, parts: Mapping[str, float]) -> str:
-    """A total as its parts and a remainder, which is that of the numbers as they are printed: a reader who adds
-    them up gets the total. A remainder too small for these digits is told as it is, and not as what rounding leaves.
+def write_balance(total: float, parts: Mapping[str, float]) -> str:
+    """How much of a total the parts explain, and what they leave or have too much: the difference of the numbers as
+    they are printed, so that a reader who subtracts gets it. One too small for these digits is told as it is.
 
-    >>> write_sum(1.516, {"apportioned": 1.572}), write_sum(3.0, {"alone": 5.0, "in pairs": -2.0001})
-    ('total 1.52 = apportioned 1.57 − remainder 0.05', 'total 3.00 = alone 5.00 − in pairs 2.00 + remainder 0.0001')
-    >>> write_sum(0.2434, {"alone": 0.4286, "in pairs": -0.1852})
-    'total 0.243 = alone 0.429 − in pairs 0.185 + remainder 0.000'
+    >>> write_balance(1.516, {"explained": 1.572})
+    'explained 1.57 of 1.52: 0.05 too much'
+    >>> write_balance(-0.6, {"explained": -0.45})
+    'explained −0.450 of −0.600: −0.150 left over'
+    >>> write_balance(3.0, {"alone": 5.0, "in pairs": -2.0})
+    'explained 3.00 of 3.00 (alone 5.00, in pairs −2.00): nothing left over'
+    >>> write_balance(0.2434, {"alone": 0.4286, "in pairs": -0.1852})
+    'explained 0.243 of 0.243 (alone 0.429, in pairs −0.186): nothing left over'
+    >>> write_balance(0.5831, {"explained": 0.5831001})
+    'explained 0.583 of 0.583: ≈ 0 left over'
     """
-    scale = max(abs(total), *map(abs, parts.values()))
-    texts = [format_number(value, scale) for value in (total, *parts.values())]
-    left = _exact(total - sum(parts.values()), scale)
-    whole, *rest = map(_read, texts)
-    of_printed = _exact(whole - sum(rest), scale)
+    explained = sum(parts.values())
+    scale = max(abs(total), abs(explained), *map(abs, parts.values()))
+    whole, found = format_number(total, scale), format_number(explained, scale)
+    told = f"explained {found} of {whole}"
+    if len(parts) > 1:
+        *first, last = parts
+        texts = [format_number(parts[name], scale) for name in first]
+        # The last is what the printed others leave, so that they add up on paper as well.
+        texts.append(format_number(_read(found) - sum(map(_read, texts)), scale))
+        told += f" ({', '.join(f'{name} {text}' for name, text in zip((*first, last), texts, strict=True))})"
+    left = total - explained
+    if abs(left) <= NOTHING * scale:
+        return f"{told}: {'≈ 0' if _exact(left, scale) else 'nothing'} left over"
+    of_printed = _read(whole) - _read(found)
     # A number much smaller than the others is printed to digits of its own, and so is what it leaves.
-    digits = max((len(text.partition(".")[2]) for text in texts if "e" not in text), default=0)
-    if not round(left, _decimals(scale)) or not of_printed:
-        remainder = format_number(left, scale)
+    digits = max((len(text.partition(".")[2]) for text in (whole, found) if "e" not in text), default=0)
+    if not round(left, _decimals(scale)) or not _exact(of_printed, scale):
+        amount = format_number(abs(left), scale)
     elif digits > _decimals(scale):
-        remainder = f"{of_printed:.{digits}f}".replace("-", "−", 1)
+        amount = f"{abs(of_printed):.{digits}f}"
     else:
-        remainder = format_number(of_printed, scale)
-    shown = {**dict(zip(parts, texts[1:], strict=True)), "remainder": remainder}
-    terms = [
-        f"{'−' if text.startswith('−') else '+'} {name} {text.lstrip('−')}" for name, text in shown.items()
-    ]
-    first = next(iter(parts))
-    terms[0] = f"{first} {shown[first]}"
-    return f"total {texts[0]} = {' '.join(terms)}"
+        amount = format_number(abs(of_printed), scale)
+    too_much = left * total < 0
+    return f"{told}: {'−' if left < 0 and not too_much else ''}{amount} {'too much' if too_much else 'left over'}"
+
+
+def write_start(score: float, total: float) -> str:
+    """A score as where it starts from and a total; the start is that of the numbers as they are printed.
+
+    >>> write_start(0.603, 0.7064), write_start(5.2, -0.0118)
+    ('score 0.603 = start −0.103 + 0.706', 'score 5.2000 = start 5.2118 − 0.0118')
+    """
+    # To as many digits as the total has beside its parts, so that it is the same number there.
+    scale = max(abs(total), 1e-4 * abs(score))
+    whole, part = format_number(score, scale), format_number(total, scale)
+    start = format_number(_exact(_read(whole) - _read(part), scale), scale)
+    sign = "−" if part.startswith("−") else "+"
+    return f"score {whole} = start {start} {sign} {part.lstrip('−')}"
 
 
 def write_share(share: float) -> str:
@@ -84,6 +108,7 @@ def write_share(share: float) -> str:
     return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
 
 
+NOTHING = 1e-4  # share of the largest number up to which what is left over is told as none
 ADDS_UP = 0.01  # share of |total| up to which an explanation is said to add up
 NEARLY = 0.05  # share up to which it is said to do so nearly
 WARN_FROM = 0.2  # share of |total| from which a remainder is told in a warning
@@ -95,8 +120,12 @@ def describe_left_over(share: float) -> str:
     >>> describe_left_over(0.0), describe_left_over(0.5)
     ('0 % left over: adds up', '50 % left over: does not add up')
     """
-    word = "adds up" if share <= ADDS_UP else "nearly adds up" if share <= NEARLY else "does not add up"
-    return f"{write_share(share)} left over: {word}"
+    return f"{write_share(share)} left over: {name_share(share)}"
+
+
+def name_share(share: float) -> str:
+    """A share that is left over as a word."""
+    return "adds up" if share <= ADDS_UP else "nearly adds up" if share <= NEARLY else "does not add up"
 
 
 def _exact(left: float, scale: float) -> float:

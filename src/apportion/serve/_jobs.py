@@ -8,27 +8,36 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
+from PIL import Image
 
+from apportion.core.calling import behind, call_model, is_multi_label
 from apportion.core.classifier import Classifier
 from apportion.core.extras import EXTRAS, missing
 from apportion.core.progress import progress, watched
-from apportion.core.registry import from_repr
+from apportion.core.registry import described_methods, from_repr
+from apportion.core.target import probabilities, scores_of
 from apportion.display.cards import chart, sections, test_as_data
+from apportion.domains.image import ImagePreparation
 from apportion.domains.tabular import Categorical, OrMissing, TabularPreparation
 from apportion.errors import InputError
 from apportion.evaluation.curves import WAYS, even_steps
 from apportion.models import SHIPPED, load_classifier
+from apportion.names import INTERACTIONS, METHODS, PROTOTYPES
+from apportion.pipeline.given import Given
 from apportion.pipeline.prepared import Prepared, check_target, prepare
-from apportion.pipeline.quick_tests import TESTS, is_testable
+from apportion.pipeline.quick_tests import TESTS, Known, beside_references, is_testable
+from apportion.pipeline.suitable import asks_elsewhere, why_unsuitable
 from apportion.results.explanation import Explanation
-from apportion.serve.messages import Loaded, Model, Said
+from apportion.serve import request
+from apportion.serve.messages import Classes, Column, Loaded, Method, Model, Said
 from apportion.serve.request import Ask
 
 Say = Callable[[Said], None]
 
+SIDE = 224  # pixels of a picture that stands for one until there is one
 EXAMPLE = "The plot is thin, but the acting is superb."
 MOST_PASSES = 100_000  # of one method
 _COUNTS = ("samples", "max_samples", "nodes", "max_nodes", "steps", "budget")
@@ -62,6 +71,7 @@ class Models:
         self.names = (*own, *(name for name in SHIPPED if name not in own))
         self._own: dict[str, Classifier] = {name: load_classifier(name) for name in own}
         self._loaded = dict(self._own)
+        self._unsuitable: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
 
     def __getitem__(self, name: str) -> Classifier:
@@ -85,22 +95,69 @@ class Models:
         return own + shipped
 
     def described(self, name: str) -> Loaded:
-        """Class names, the columns of a table with a value for each, an example of a text, and the methods that are
-        for this model only, of which the first is chosen."""
+        """Class names, the columns of a table with a value for each, an example of a text, the methods that are for
+        this model only, of which the first is chosen, and why others cannot explain it."""
         model = self[name]
         known = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
-        columns = [c.column if isinstance(c, OrMissing) else c for c in known]
+        columns = [_column(c.column if isinstance(c, OrMissing) else c) for c in known]
+        own = [] if model.panels is None else described_methods(PROTOTYPES)
+        if name not in self._unsuitable:
+            self._unsuitable[name] = _unsuitable(model, columns)
         return {
             "labels": list(model.labels),
-            "columns": [
-                {"name": c.name, "value": c.categories[0], "categories": list(c.categories)}
-                if isinstance(c, Categorical)
-                else {"name": c.name, "value": f"{c.mean:.4g}", "categories": None}
-                for c in columns
-            ],
+            "columns": columns,
             "example": EXAMPLE if model.domain == "text" else "",
-            "methods": [] if model.panels is None else ["Prototypes", "Upsampled", "PrototypeLRP"],
+            "methods": cast("list[Method]", own),
+            "unsuitable": self._unsuitable[name],
+            "elsewhere": asks_elsewhere(model.model),
         }
+
+
+def _column(column: Any) -> Column:
+    if isinstance(column, Categorical):
+        return {
+            "name": column.name,
+            "value": column.categories[0],
+            "categories": list(column.categories),
+        }
+    return {"name": column.name, "value": f"{column.mean:.4g}", "categories": None}
+
+
+def _unsuitable(model: Classifier, columns: list[Column]) -> dict[str, str]:
+    """Why methods cannot explain this model, tried on an example; nothing where that is none for it."""
+    example: Given
+    if model.domain == "text":
+        example = Given("text", EXAMPLE, "the example")
+    elif model.domain == "tabular":
+        example = Given("tabular", {column["name"]: column["value"] for column in columns}, "the example")
+    else:
+        fixed = model.encode.accept if isinstance(model.encode, ImagePreparation) else None
+        high, wide = fixed or (SIDE, SIDE)
+        example = Given("image", Image.new("RGB", (wide, high), "grey"), "the example")
+    try:
+        return why_unsuitable(prepare(example, model), (*METHODS, *INTERACTIONS))
+    except InputError:
+        return {}
+
+
+def classes(given: request.Given, models: Models) -> Classes:
+    """The classes of an input, the most probable first."""
+    classifier = models[given.model]
+    ready = prepare(given.recognised(), classifier)
+    try:
+        with torch.no_grad():
+            scores = scores_of(call_model(classifier.model, ready.inputs), 1).double().cpu()
+    except Exception as error:  # whatever the model raises
+        raise InputError(_message(error, given.model)) from error
+    chances = probabilities(scores, each=is_multi_label(behind(classifier.model)))[0].tolist()
+    several, labels = scores.shape[1] > 1, dict(enumerate(classifier.labels))
+    best = scores[0].argsort(descending=True, stable=True).tolist()
+    return {
+        "classes": [
+            (labels.get(i, f"class {i}"), i, float(scores[0, i]), chances[i] if several else None)
+            for i in best
+        ]
+    }
 
 
 def explain(ask: Ask, models: Models, say: Say, cancelled: threading.Event) -> None:
@@ -122,21 +179,22 @@ def explain(ask: Ask, models: Models, say: Say, cancelled: threading.Event) -> N
             say({"event": "error", "method": method, "message": _message(error, ask.model)})
             return None
 
-    ready = guarded(None, lambda: _prepare(ask, models))
+    ready, known = guarded(None, lambda: _prepare(ask, models)), Known()
     for name in ask.methods:
         if ready is None or cancelled.is_set():
             return
         say({"event": "start", "method": name})
-        guarded(name, partial(_explain_by_one, ready, name, ask, say))
+        guarded(name, partial(_explain_by_one, ready, name, ask, say, known))
 
 
 def _prepare(ask: Ask, models: Models) -> Prepared:
     classifier = models[ask.model]
-    check_target(classifier, ask.target)
-    return prepare(ask.given(), classifier)
+    if isinstance(ask.target, str):
+        check_target(classifier, ask.target)
+    return prepare(ask.recognised(), classifier)
 
 
-def _explain_by_one(ready: Prepared, name: str, ask: Ask, say: Say) -> None:
+def _explain_by_one(ready: Prepared, name: str, ask: Ask, say: Say, known: Known) -> None:
     method = from_repr(name)
     check_budget(method)
     explanation = ready.explain(method, ask.target)
@@ -144,12 +202,12 @@ def _explain_by_one(ready: Prepared, name: str, ask: Ask, say: Say) -> None:
     section["cards"][0]["asked"] = name
     say({"event": "section", "method": name, "section": section})
     if ask.tests and is_testable(explanation, ready):
-        _test(ready, name, explanation, say)
+        _test(ready, name, explanation, say, known)
     elif ask.tests:
         say({"event": "tested", "method": name, "tests": [], "chart": None, "done": True})
 
 
-def _test(ready: Prepared, name: str, explanation: Explanation, say: Say) -> None:
+def _test(ready: Prepared, name: str, explanation: Explanation, say: Say, known: Known) -> None:
     """The curve grows on the page as its steps are run; the tests then find their answers there."""
     case = ready.case(explanation)
     order = case.order(explanation)
@@ -162,6 +220,7 @@ def _test(ready: Prepared, name: str, explanation: Explanation, say: Say) -> Non
             drawn[way] = {"share": curve.share[0].tolist(), "value": curve.read("probability")[0].tolist()}
         say({"event": "tested", "method": name, "tests": [], "chart": chart(drawn), "done": False})
     scores = [case.score(test, explanation) for test in TESTS]
+    scores = beside_references(case, explanation, scores, known)
     say(
         {
             "event": "tested",

@@ -23,22 +23,32 @@ class Model(TypedDict):
     task: str
 
 
-class Loaded(TypedDict):
-    """What is known of a model once it is loaded; `methods` are those for this model only."""
-
-    labels: list[str]
-    columns: list[Column]
-    example: str
-    methods: list[str]
-
-
 class Method(TypedDict):
-    """A method that can be chosen."""
+    """A method that can be chosen, and the question that it answers."""
 
     name: str
     settings: str
     about: str
+    question: str
     pairs: bool
+
+
+class Loaded(TypedDict):
+    """What is known of a model once it is loaded; `methods` are those for this model only, `unsuitable` says why others
+    cannot explain it. A model that is asked `elsewhere` costs with each question."""
+
+    labels: list[str]
+    columns: list[Column]
+    example: str
+    methods: list[Method]
+    unsuitable: dict[str, str]
+    elsewhere: bool
+
+
+class Classes(TypedDict):
+    """The classes of an input, the most probable first: name, number, score, and probability where there is one."""
+
+    classes: list[tuple[str, int, float, float | None]]
 
 
 class Catalog(TypedDict):

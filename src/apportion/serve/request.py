@@ -6,51 +6,60 @@ import base64
 import binascii
 import io
 import warnings
+from typing import Annotated, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from apportion.domains.image import check_pixels
 from apportion.errors import InputError
-from apportion.pipeline.given import Given
+from apportion.pipeline import given
 
 MOST_BYTES = 20_000_000  # of a picture's file
 MOST_LETTERS = 20_000
 
 
-class Ask(BaseModel):
-    """One input, and the methods that are to explain a model's decision on it."""
+class Given(BaseModel):
+    """One input of a model."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(max_length=500)
-    methods: list[str] = Field(min_length=1, max_length=20)
-    target: str | None = Field(default=None, max_length=200)
-    tests: bool = False
     text: str | None = Field(default=None, max_length=MOST_LETTERS)
     image: str | None = None  # base64
     name: str = Field(default="picture", max_length=200)
     row: dict[str, str] | None = Field(default=None, max_length=2000)
 
-    def given(self) -> Given:
+    def recognised(self) -> given.Given:
         """The input as the command line would have recognised it."""
         if self.text is not None:
-            return Given("text", self.text, self.text)
+            return given.Given("text", self.text, self.text)
         if self.row is not None:
-            return Given("tabular", self.row, "a row")
+            return given.Given("tabular", self.row, "a row")
         if self.image is not None:
-            return Given("image", read_picture(self.image, self.name), self.name)
+            return given.Given("image", read_picture(self.image, self.name), self.name)
         raise InputError("there is no input; accepted: a text, a picture or a row")
 
 
-def read_ask(body: bytes) -> Ask:
+class Ask(Given):
+    """One input, and the methods that are to explain a model's decision on it."""
+
+    methods: list[str] = Field(min_length=1, max_length=20)
+    target: Annotated[str, Field(max_length=200)] | int | None = None  # a name, or a number
+    tests: bool = False
+
+
+Asked = TypeVar("Asked", bound=Given)
+
+
+def read(body: bytes, kind: type[Asked]) -> Asked:
     """The request in a body, or an InputError that names what is wrong with it.
 
-    >>> read_ask(b'{"model": "sentiment", "methods": ["lrp"], "text": "fine"}').methods
+    >>> read(b'{"model": "sentiment", "methods": ["lrp"], "text": "fine"}', Ask).methods
     ['lrp']
     """
     try:
-        return Ask.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the request"

@@ -1,4 +1,4 @@
-"""The server of the workbench: one page, and three questions that it asks. It keeps nothing.
+"""The server of the workbench: one page, and four questions that it asks. It keeps nothing.
 
 Only this machine can reach it, and of the pages open in a browser here only its own: the address has a token
 that every question carries, and a request that names another host is refused.
@@ -19,17 +19,18 @@ from typing import Any, cast
 import torch
 import uvicorn
 from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from apportion.core.registry import class_named, description
+from apportion.core.registry import described_methods
 from apportion.display.html import shell, versions
 from apportion.errors import InputError
 from apportion.names import INTERACTIONS, METHODS
-from apportion.serve._jobs import CancelledError, Models, explain, stop
+from apportion.serve._jobs import EXAMPLE, CancelledError, Models, classes, explain, stop
 from apportion.serve.messages import Catalog, Method, Said
-from apportion.serve.request import MOST_BYTES, Ask, read_ask
+from apportion.serve.request import MOST_BYTES, Ask, Given, read
 
 HOSTS = ("127.0.0.1", "localhost")
 THREADS = 2  # a short explanation need not wait for a long one
@@ -86,10 +87,7 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
     def catalog() -> Response:
         about: Catalog = {
             "models": models.listed(),
-            "methods": [
-                cast(Method, description(name, class_named(name), pairs=name in INTERACTIONS))
-                for name in (*sorted(METHODS), *sorted(INTERACTIONS))
-            ],
+            "methods": cast("list[Method]", described_methods(METHODS, INTERACTIONS)),
             "most_bytes": MOST_BYTES,
             "versions": versions(),
         }
@@ -99,9 +97,14 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
     def model(name: str) -> Response:
         return JSONResponse(models.described(name))
 
+    @app.post("/api/classes", dependencies=known)
+    async def ranked(request: Request) -> Response:
+        given = read(await _body(request), Given)
+        return JSONResponse(await run_in_threadpool(classes, given, models))
+
     @app.post("/api/explain", dependencies=known)
     async def explained(request: Request) -> Response:
-        ask = read_ask(await _body(request))
+        ask = read(await _body(request), Ask)
         return StreamingResponse(answer(ask, request), media_type="application/x-ndjson")
 
     async def answer(ask: Ask, request: Request) -> AsyncIterator[str]:
@@ -235,9 +238,8 @@ def _warm(models: Models) -> None:
     """The first model, and what its first explanation imports: by the time that a person has typed a sentence
     it is there."""
     name = models.names[0]
-    example = models.described(name)["example"]
-    if example:
-        explain(Ask(model=name, methods=["lrp"], text=example), models, lambda said: None, threading.Event())
+    if models[name].domain == "text":
+        explain(Ask(model=name, methods=["lrp"], text=EXAMPLE), models, lambda said: None, threading.Event())
 
 
 def _line(message: Said) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +14,7 @@ import yaml
 from apportion.bulk.sources import open_source
 from apportion.core.registry import from_repr
 from apportion.errors import InputError, did_you_mean
+from apportion.study.text.readings import AS_PUBLISHED_AND_BEFORE, CHOICES, Readings
 
 T = TypeVar("T")
 
@@ -71,12 +74,16 @@ class TextFaithfulness:
         data (str): Folder with the corpora, or "huggingface".
         corpora (tuple of str, default None): Names of some of the corpora; None: all.
         fast (bool, default False): SST alone and less of it.
+        models (tuple of int, default (0,)): Seeds of the explained models.
+        readings (Readings, default AS_PUBLISHED_AND_BEFORE): In which readings the tests are run.
     """
 
     title: str
     data: str
     corpora: tuple[str, ...] | None = None
     fast: bool = False
+    models: tuple[int, ...] = (0,)
+    readings: Readings = AS_PUBLISHED_AND_BEFORE
 
 
 def read_study(path: Path) -> Study | TextFaithfulness:
@@ -252,7 +259,7 @@ def _there(field: Field, place: str) -> str:
 
 
 def _text_faithfulness(field: Field) -> TextFaithfulness:
-    fields = field.mapping(("data", "corpora", "fast", "title", "kind"))
+    fields = field.mapping(("data", "corpora", "fast", "models", *CHOICES, "title", "kind"))
     if "data" not in fields:
         raise field.wrong("the field 'data' is missing")
     return TextFaithfulness(
@@ -260,4 +267,13 @@ def _text_faithfulness(field: Field) -> TextFaithfulness:
         data=fields["data"].text(),
         corpora=fields["corpora"].each(Field.text) if "corpora" in fields else None,
         fast=fields["fast"].truth() if "fast" in fields else False,
+        models=fields["models"].each(lambda one: one.whole(0)) if "models" in fields else (0,),
+        readings=dataclasses.replace(
+            AS_PUBLISHED_AND_BEFORE,
+            **{
+                name: fields[name].each(partial(Field.one_of, accepted=known))
+                for name, known in CHOICES.items()
+                if name in fields
+            },
+        ),
     )

@@ -1,3 +1,4 @@
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,10 @@ from apportion.core.features import TextFeatures
 from apportion.display.pictures.explanations import colour_map, plot, png
 from apportion.display.views import AGAINST, FOR, BarsView, HeatView, TextView, view
 from apportion.results.result import decision
-from apportion.results.words import format_number, write_sum
+from apportion.results.words import format_number, write_balance
 from surfaces import made, picture, row, words
 
-ONE_SCORE = {"labels": None, "output": torch.ones(1, 1), "target": torch.tensor([0])}
+ONE_SCORE = {"labels": None, "output": torch.full((1, 1), 3.0), "target": torch.tensor([0])}
 
 EVERY = {
     "words": words,
@@ -138,9 +139,9 @@ def test_values_of_an_inner_layer_are_drawn_by_their_own_shape():
 
 
 def test_the_balance_line():
-    assert row().balance() == "total 3.00 = apportioned 1.25 + remainder 1.75"
-    assert row(total=torch.tensor([1.0])).balance() == "total 1.00 = apportioned 1.25 − remainder 0.25"
-    assert "does not claim to add up" in row(total=None).balance()
+    assert row().balance() == "explained 1.25 of 3.00: 1.75 left over"
+    assert row(total=torch.tensor([1.0])).balance() == "explained 1.25 of 1.00: 0.25 too much"
+    assert "do not claim to add up" in row(total=None).balance()
 
 
 def test_numbers_are_never_rounded_to_nothing():
@@ -172,15 +173,20 @@ def test_decision_of_a_model_that_gives_probabilities():
 @given(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
 @example(0.00390625, 1.0)
 @example(1.2e-7, 1.0)
-def test_the_numbers_of_a_balance_add_up_as_printed(total, apportioned):
-    words = write_sum(total, {"apportioned": apportioned}).replace("−", "-").split()
-    shown, part, sign, rest = words[1], words[4], words[5], words[7]
-    unit = 10.0 ** -len(shown.partition(".")[2])
-    left = float(sign + rest)
-    assert float(shown) == pytest.approx(float(part) + left, abs=0.51 * unit)
+def test_the_numbers_of_a_balance_add_up_as_printed(total, explained):
+    told = write_balance(total, {"explained": explained}).replace("−", "-")
+    words = told.replace(":", "").split()
+    part, shown = float(words[1]), float(words[3])
+    unit = 10.0 ** -len(words[3].partition(".")[2])
+    if told.endswith(("nothing left over", "≈ 0 left over")):
+        assert abs(total - explained) <= 1e-4 * max(abs(total), abs(explained))
+    else:
+        # Too much lies beyond the total, on its side of zero; what is left over has its own sign.
+        left = -math.copysign(float(words[4]), total) if told.endswith("too much") else float(words[4])
+        assert shown == pytest.approx(part + left, abs=0.51 * unit)
 
 
 def test_a_single_score_is_called_so_everywhere():
     assert repr(made(torch.ones(2), None, **ONE_SCORE)) == (
-        "InputXGradient of score: total 3.00 = apportioned 2.00 + remainder 1.00"
+        "InputXGradient of score: explained 2.00 of 3.00: 1.00 left over"
     )

@@ -19,7 +19,7 @@ def found():
 
 
 @pytest.mark.parametrize("draw", [pictures.heatmap, pictures.arcs, pictures.ring])
-def test_pictures_name_every_feature_and_say_the_remainder(found, draw):
+def test_pictures_name_every_feature_and_say_what_is_left_over(found, draw):
     ax = Figure().add_subplot()
     assert draw(found, 1, ax) is ax
     ax.figure.canvas.draw()
@@ -27,7 +27,7 @@ def test_pictures_name_every_feature_and_say_the_remainder(found, draw):
         t.get_text() for t in (*ax.get_xticklabels(), *ax.get_yticklabels())
     ]
     assert {"good", "not", "very"} <= set(texts)
-    assert "remainder" in ax.get_title()
+    assert "left over" in ax.get_title()
 
 
 def test_arcs_are_for_the_strongest_pairs(found):

@@ -16,7 +16,7 @@ from apportion.evaluation.by_training.weak_learner import (
     uniform_maps,
 )
 from apportion.learning.documents import Documents
-from apportion.learning.training import Training
+from apportion.learning.training import Training, scores_by_model
 
 WORDS, LENGTH = 40, 30
 
@@ -62,6 +62,23 @@ def scores() -> dict[str, float]:
 def test_the_exact_map_wins(scores: dict[str, float]) -> None:
     assert scores["exact"] > 0.98
     assert max(scores[name] for name in ("uniform", "random", "reversed")) < 0.75
+
+
+def test_maps_are_divided_by_the_norm_and_the_epoch_kept_is_the_one_asked_for() -> None:
+    maps = normalise_maps(TEST, 2).maps
+    assert maps is not None
+    assert float(maps[0].square().sum()) == pytest.approx(1)
+    learner = replace(LEARNER, training=Training(epochs=3, rate=1e-2, keep="last"))
+    scores, (model,) = learner.learn(TRAIN, VALID, TEST, WORDS)
+    loss = torch.nn.functional.cross_entropy(scores_by_model(model, normalise_maps(VALID)), VALID.labels)
+    (said,) = scores.notes["learners"]
+    assert (said["kept"], float(loss)) == (2, pytest.approx(said["validation_loss"][2]))
+    assert repr(Training()) == "Training(epochs=8, batch=32, rate=0.001, decay=1e-05, patience=None, seed=0)"
+    assert "norm" not in repr(LEARNER)
+    with pytest.raises(InputError, match="norm is 3; accepted: 1 or 2"):
+        WeakLearner(norm=3)
+    with pytest.raises(InputError, match="keep is 'first'; accepted: 'best' or 'last'"):
+        Training(keep="first")  # type: ignore[arg-type]
 
 
 def test_says_what_each_seed_did() -> None:

@@ -32,7 +32,7 @@ def literal(
     found = []
     for row, row_values in zip(ids, values, strict=True):
         n = int((row != 0).sum())
-        text, weights = row[None, :n], row_values[:n] / row_values[:n].abs().sum()
+        text, weights = row[None, :n], row_values[:n] / row_values[:n].norm(test.norm)
         states = model.states(text)[0]
         keys = np.random.default_rng(test.seed).random((n, test.permutations))
         y = torch.softmax(model.output((weights[:, None] * states).sum(0)), 0)
@@ -45,9 +45,9 @@ def literal(
     return found
 
 
-@pytest.mark.parametrize("permutations", [1, 7, 100])
-def test_agrees_with_its_definition(model: AttentionClassifier, permutations: int) -> None:
-    test = ShuffleTVD(permutations, seed=3)
+@pytest.mark.parametrize(("permutations", "norm"), [(1, 1), (7, 1), (100, 1), (100, 2)])
+def test_agrees_with_its_definition(model: AttentionClassifier, permutations: int, norm: int) -> None:
+    test = ShuffleTVD(permutations, seed=3, norm=norm)
     values = torch.randn(IDS.shape, generator=torch.Generator().manual_seed(1))
     scores = test(model, IDS, values)
     assert scores.values.tolist() == pytest.approx(literal(model, IDS, values, test), abs=1e-6)

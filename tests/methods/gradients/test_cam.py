@@ -243,7 +243,7 @@ def test_bad_input() -> None:
         ap.GradCAM(layer="head")(model, x)
     with pytest.raises(InputError, match="no grid of places"):
         ap.GradCAM(layer="pool")(model, x)
-    with pytest.raises(InputError, match=r"GradCAM needs one picture-like input.*\(1, 3\) float32"):
+    with pytest.raises(InputError, match=r"GradCAM explains pictures.*\(1, 3\) float32"):
         ap.GradCAM()(nn.Linear(3, 2), torch.ones(1, 3))
     with pytest.raises(InputError, match="no layer of the model keeps a grid"):
         ap.GradCAM()(nn.Sequential(nn.Flatten(), nn.Linear(432, 2)).double(), x)

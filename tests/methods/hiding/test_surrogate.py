@@ -22,6 +22,7 @@ from apportion.engines.masking.partitions import Patches
 from apportion.engines.masking.replacements import Background
 from apportion.errors import InputError
 from apportion.methods.hiding._coalitions import Design
+from apportion.methods.hiding._lime_table import draw
 from apportion.methods.hiding._regression import highest, lasso, ridge
 from apportion.methods.hiding.lime import kernel, sizes_of_masks
 
@@ -433,7 +434,7 @@ def test_rise_is_the_papers_sum() -> None:
         (lambda: ap.LIME(select="best"), "select is 'best'"),  # type: ignore[arg-type]
         (lambda: ap.KernelSHAP(tolerance=0), "tolerance is 0"),
         (lambda: ap.RISE(shown=1.0), "shown is 1"),
-        (lambda: ap.RISE()(lambda z: z.sum(1), torch.ones(1, 3)), "RISE needs"),
+        (lambda: ap.RISE()(lambda z: z.sum(1), torch.ones(1, 3)), "RISE explains pictures"),
         (lambda: ap.LIME()(lambda z: z.sum(1), torch.ones(1, 3), 5), "class 5"),
         (lambda: ap.LIME(partition=Patches())(lambda z: z.sum(1), torch.ones(1, 3)), "Patches need"),
     ],
@@ -480,3 +481,89 @@ def test_a_model_that_depends_on_its_batch_does_not_add_up_without_a_word():
     noise = np.random.default_rng(0)
     with pytest.warns(UserWarning, match="scores the same input differently each time"):
         ap.KernelSHAP()(lambda rows: rows.sum(1) + noise.normal(size=len(rows)), np.ones((1, 3)))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ({"feature_selection": "none"}, {}),
+        ({"feature_selection": "highest_weights"}, {"keep": 2}),
+        ({"feature_selection": "lasso_path"}, {"keep": 2, "select": "lasso"}),
+        ({"feature_selection": "none", "kernel_width": 0.7}, {"width": 0.7}),
+        ({"feature_selection": "none", "discretizer": "decile"}, {"bins": 10}),
+    ],
+)
+def test_limes_own_sampling_gives_limes_numbers(theirs, ours) -> None:
+    """Numbers of several kinds: normal, skewed, a column of categories, one that is mostly zero."""
+    table = pytest.importorskip("lime.lime_tabular")
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=300), rng.exponential(size=300), rng.integers(0, 3, 300)
+    data = np.stack([*columns, rng.integers(0, 20, 300) * (rng.random(300) < 0.3)], 1).astype(float)
+
+    def chances(x):
+        chance = 1 / (1 + np.exp(-(x[:, 0] * x[:, 1] + (x[:, 2] == 1) - 0.1 * x[:, 3])))
+        return np.stack([1 - chance, chance], 1)
+
+    settings = dict(ours)
+    rows = ap.Quartiles(torch.from_numpy(data), bins=settings.pop("bins", 4))
+    method = ap.LIME(
+        sampling="lime", samples=300, seed=5, categorical=(2,), replacement=rows, chunk=77, **settings
+    )
+    found = method(chances, data[3:5], 1)
+    for i in range(2):
+        explainer = table.LimeTabularExplainer(data, categorical_features=[2], random_state=5, **theirs)
+        expected = explainer.explain_instance(
+            data[3 + i], chances, num_features=ours.get("keep", 4), num_samples=300
+        )
+        coefficients = np.zeros(4)
+        for feature, coefficient in expected.local_exp[1]:
+            coefficients[feature] = coefficient
+        np.testing.assert_allclose(found.values[i], coefficients, atol=1e-9)
+        assert found.notes["intercept"][i] == pytest.approx(expected.intercept[1], abs=1e-9)
+        assert found.notes["r2"][i] == pytest.approx(expected.score, abs=1e-9)
+    assert repr(ap.LIME()) == repr(ap.LIME(sampling="masks"))
+
+
+def test_a_bin_with_one_value_has_that_value() -> None:
+    pytest.importorskip("scipy")
+    data = np.array([[17.0]] * 10 + [[float(v)] for v in range(18, 28)])
+    kept, drawn = draw(np.array([17.0]), data, (), 4, 500, 0)
+    assert set(drawn[kept[:, 0], 0]) == {17.0}
+    assert kept.mean() == pytest.approx(0.5, abs=0.1)
+    assert drawn[~kept[:, 0]].min() > 17
+    assert drawn.max() <= 27
+
+
+def test_limes_sampling_takes_the_background_of_a_frame() -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("scipy")
+    frame = pandas.DataFrame({"age": np.arange(40.0), "job": ["cook", "vet"] * 20})
+
+    def model(rows):
+        return 1.0 * (rows.job == "vet").to_numpy()
+
+    method = ap.LIME(sampling="lime", categorical=(1,), alpha=0.0)
+    found = ap.explain(ap.Tabular(model, frame), frame.iloc[[39]], method)
+    assert dict(found.top())["job = vet"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sampling": "lime"}, "rows of data as the replacement"),
+        (
+            {"sampling": "lime", "replacement": ap.Quartiles(torch.rand(9, 2)), "categorical": (2,)},
+            "columns 0 to 1",
+        ),
+    ],
+)
+def test_limes_sampling_is_of_rows_with_data(settings, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        ap.LIME(**settings)(lambda x: x.sum(1), torch.ones(1, 2))
+    with pytest.raises(InputError, match="sampling"):
+        ap.LIME(sampling="gaussian")
+    for name, value in (("sizes", "coins"), ("tolerance", 0.1)):
+        with pytest.raises(InputError, match=f"{name} is"):
+            ap.LIME(sampling="lime", **{name: value})
+    with pytest.raises(InputError, match="categorical is"):
+        ap.LIME(categorical=(1,))

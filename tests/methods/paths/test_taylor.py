@@ -122,6 +122,21 @@ def test_no_root_says_how_close_it_came():
         Taylor()(lambda t: t.square().sum(1) + 1, batch(), data=batch(seed=1))
 
 
+@pytest.mark.parametrize(("aside", "told"), [(0.0, False), (2.0, False), (4.0, True)])
+def test_a_root_far_away_on_sparse_data_is_told(aside: float, told: bool) -> None:
+    """The slope leads to zero at distance 1; the line to the only datum of the other sign goes aside."""
+    x = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    data = torch.tensor([[-1.0, 2 * aside]], dtype=torch.float64)
+    found = Taylor()(lambda t: t[:, 0], x, data=data)
+    far = (1 + aside**2) ** 0.5
+    assert found.notes["distance"][0] == pytest.approx(far, rel=1e-2)
+    said = [w for w in found.warnings if "times as far as the slope at sample 0" in w]
+    assert bool(said) == told
+    if told:
+        assert f"1 of 1 samples is far away: {far:.1f} times" in said[0]
+    assert not Taylor()(lambda t: t[:, 0], x).warnings
+
+
 def test_a_score_of_zero_is_its_own_root():
     found = Taylor()(lambda t: t.sum(1), torch.zeros(1, 3))
     assert found.values.abs().max() == 0

@@ -22,6 +22,7 @@ from apportion.methods.propagation.rules import (
     Epsilon,
     Flat,
     Gamma,
+    Layer,
     Proportional,
     WSquare,
     Zero,
@@ -35,6 +36,8 @@ RULES = [
     Gamma(0.5),
     AlphaBeta(1, 0),
     AlphaBeta(2, 1),
+    AlphaBeta(0.5, -0.5),
+    AlphaBeta(0, -1),
     WSquare(),
     Flat(),
     Box(-3.0, 3.0),
@@ -163,6 +166,61 @@ def test_bias_share_of_alpha_beta_is_equation_21() -> None:
     assert float(e.apportioned) == pytest.approx(layer(x).item() * (1 - bias / (positive + bias)))
 
 
+@pytest.mark.parametrize("rule", [AlphaBeta(2, 1, eps=0), AlphaBeta(0.5, -0.5, eps=0)], ids=repr)
+def test_what_arrives_below_is_equation_21(rule: AlphaBeta) -> None:
+    """`R (1 − α b⁺/z⁺ + β b⁻/z⁻)`, with α = ½ and β = −½ as the paper prints it."""
+    for bias in (0.7, -0.7):
+        layer = nn.Linear(5, 1).double()
+        nn.init.constant_(layer.bias, bias)
+        x = torch.randn(1, 5, dtype=torch.float64)
+        parts = torch.cat([x * layer.weight.detach(), layer.bias.detach()[None]], 1)
+        plus, minus = parts.clamp(min=0).sum(), parts.clamp(max=0).sum()
+        expected = layer(x).detach() * (
+            1 - rule.alpha * max(bias, 0) / plus + rule.beta * min(bias, 0) / minus
+        )
+        e = ap.LRP(first(rule))(layer, x, target=0)
+        assert float(e.apportioned) == pytest.approx(float(expected))
+
+
+@pytest.mark.parametrize("rule", [AlphaBeta(2, 1), AlphaBeta(0.5, -0.5)], ids=repr)
+@pytest.mark.parametrize("tiny", [1e-1, 1e-3, 1e-4])
+@pytest.mark.parametrize("negative_input", [False, True])
+def test_a_side_that_is_tiny_beside_the_other_is_exact_in_float32(
+    rule: AlphaBeta, tiny: float, negative_input: bool
+) -> None:
+    """Many large positive contributions and one small negative one: by the same numbers in float64."""
+    layer = nn.Linear(785, 1)
+    nn.init.uniform_(layer.weight, 0, 0.1)
+    x = 255 * torch.rand(1, 785)
+    x[0, 0] = -1.0 if negative_input else 1.0
+    with torch.no_grad():
+        layer.weight[0, 0] = tiny if negative_input else -tiny
+        layer.bias.fill_(0.3)
+    single = ap.LRP(first(rule))(layer, x, target=0)
+    double = ap.LRP(first(rule))(copy.deepcopy(layer).double(), x.double(), target=0)
+    torch.testing.assert_close(single.values.double(), double.values, rtol=1e-5, atol=1e-5)
+
+
+def test_the_negative_side_costs_no_third_evaluation_of_ordinary_layers() -> None:
+    calls = []
+
+    for scale in (1.0, 1e-7):
+        layer = nn.Linear(200, 30)
+        with torch.no_grad():
+            layer.weight[layer.weight < 0] *= scale
+        x, rule = torch.rand(4, 200), AlphaBeta(2, 1)
+        runs = []
+
+        def forward(x: Tensor, w: Tensor, b: Tensor | None, runs: list[int] = runs) -> Tensor:
+            runs.append(1)
+            return F.linear(x, w, b)
+
+        z = layer(x).detach()
+        rule(Layer(forward, layer.weight.detach(), layer.bias.detach()), x, z, torch.rand_like(z))
+        calls.append(len(runs))
+    assert calls[1] == calls[0] + 1
+
+
 def merged(conv: Any, norm: Any) -> Any:
     if isinstance(conv, nn.Conv2d):
         return nn.utils.fusion.fuse_conv_bn_eval(conv, norm)
@@ -223,7 +281,7 @@ def test_the_users_own_rule_is_a_few_lines() -> None:
     ("make", "words"),
     [
         (lambda: AlphaBeta(2, 0), "alpha − beta"),
-        (lambda: AlphaBeta(0.5, -0.5), "alpha − beta"),
+        (lambda: AlphaBeta(-0.5, -1.5), "alpha ≥ 0, beta ≥ -1 with alpha − beta = 1"),
         *[(partial(rule, eps=-1), "eps is -1") for rule in (Epsilon, WSquare, Flat, Box, Proportional)],
         (lambda: AlphaBeta("2", 1), "alpha is '2'"),  # type: ignore[arg-type]
         (lambda: Box("low", 1), "low below high"),  # type: ignore[arg-type]

@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.core.files import write_whole
+from apportion.display.answers import answer_of
 from apportion.display.views import AGAINST, FOR, BarsView, HeatView, Piece, TextView, View, view
+from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
 from apportion.results.ledger import Ledger
 from apportion.results.result import Result, decision
@@ -42,25 +44,29 @@ def plot(explanation: Result, index: int = 0, ax: Axes | None = None) -> Axes:
     >>> import apportion as ap, torch
     >>> ax = ap.Saliency()(torch.nn.Linear(2, 1), torch.ones(1, 2)).plot()
     >>> ax.get_xlabel()
-    'value'
+    'value (no unit)'
     """
-    shown = view(explanation, index)
+    shown, unit = view(explanation, index), explanation.unit or "no unit"
     ax = _figure(shown).add_subplot() if ax is None else ax
     if isinstance(shown, HeatView):
-        _heat(shown, ax)
+        _heat(shown, ax, unit)
     elif isinstance(shown, TextView):
         _words(shown, ax)
     else:
         assert isinstance(shown, BarsView)  # only interactions are shown as pairs, and they draw themselves
-        _bars(shown, ax)
+        _bars(shown, ax, unit)
     return ax
 
 
 def png(explanation: Result, path: str | Path, index: int = 0) -> Path:
     """Write one sample as a PNG with its title, colour scale and balance; a photo also as it was, and
-    what looks like what where prototypes are explained."""
+    what looks like what where prototypes are explained. Of an answer whose tokens are explained each, all are drawn."""
     if isinstance(explanation, Interactions):
         return _write_png(explanation.plot(index).figure, path)
+    if isinstance(explanation, Explanation) and answer_of(explanation) is not None and len(explanation) > 1:
+        from apportion.display.pictures.answers import draw_answer
+
+        return _write_png(draw_answer(explanation), path)
     if explanation.notes.get("panels", {}).get("rows"):
         from apportion.display.pictures.panels import draw_panels
 
@@ -68,7 +74,7 @@ def png(explanation: Result, path: str | Path, index: int = 0) -> Path:
     else:
         figure = _draw_beside_photo(explanation, index)
     figure.suptitle(_title(explanation, index), x=0.02, ha="left", fontsize=11, fontweight="bold", color=INK)
-    figure.supxlabel(explanation.account(index), x=0.02, ha="left", fontsize=9, color=INK)
+    figure.supxlabel(explanation.account(index).replace("; ", "\n"), x=0.02, ha="left", fontsize=9, color=INK)
     return _write_png(figure, path)
 
 
@@ -112,7 +118,7 @@ def fade_photo(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     return np.repeat(light[..., None], 3, 2)
 
 
-def _heat(shown: HeatView, ax: Axes) -> None:
+def _heat(shown: HeatView, ax: Axes, unit: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -131,6 +137,7 @@ def _heat(shown: HeatView, ax: Axes) -> None:
         fontsize=8,
     )
     bar.outline.set_visible(False)
+    bar.set_label(unit, fontsize=8, color=MUTED, labelpad=-6)
 
 
 def colours() -> Any:
@@ -224,7 +231,7 @@ def _unit(colour: tuple[int, int, int]) -> tuple[float, ...]:
     return tuple(channel / 255 for channel in colour)
 
 
-def _bars(shown: BarsView, ax: Axes) -> None:
+def _bars(shown: BarsView, ax: Axes, unit: str) -> None:
     rows = shown.top(BARS)[::-1]
     names, values = [_shorten(name, 40) for name, _ in rows], [value for _, value in rows]
     colours = [_unit(FOR if value >= 0 else AGAINST) for value in values]
@@ -237,7 +244,7 @@ def _bars(shown: BarsView, ax: Axes) -> None:
         text = format_signed(value, shown.scale)
         ax.annotate(text, (value, place), (4 * side, 0), textcoords="offset points", **style)
     ax.margins(x=0.18)
-    ax.set_xlabel("value", color=MUTED)
+    ax.set_xlabel(f"value ({unit})", color=MUTED)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(left=False, colors=INK)
     left_out = len(shown.names) - len(rows)
@@ -267,12 +274,15 @@ def _remove_axes(ax: Axes) -> None:
 
 
 def _title(explanation: Result, index: int) -> str:
-    made, target = decision(explanation, index), explanation.label(index)
+    noted, target = answer_of(explanation), explanation.label(index)
+    if noted is not None:  # its classes are parts of the answer, of which none is decided for
+        return f"{noted['score']} of “{_shorten(target, 60)}” · {_shorten(describe_method(explanation.method), 60)}"
+    made = decision(explanation, index)
     chance = "" if made.probability is None else f" {made.probability:.1%}"
     explained = "" if target == made.label else f" of “{_shorten(target, 40)}”"
-    return (
-        f"{_shorten(made.label, 40)}{chance} · {_shorten(describe_method(explanation.method), 60)}{explained}"
-    )
+    decided = f"{_shorten(made.label, 40)}{chance}"
+    room = max(16, 76 - len(decided) - len(explained))  # letters that fit into the width of a picture
+    return f"{decided} · {_shorten(describe_method(explanation.method), min(60, room))}{explained}"
 
 
 def _shorten(text: str, most: int) -> str:

@@ -79,7 +79,7 @@ def pixels_png(explanation: Explanation, path: str | Path, index: int = 0, thres
         fontsize=11,
         color=INK,
     )
-    figure.supxlabel(explanation.account(index), x=0.01, ha="left", fontsize=9, color=INK)
+    figure.supxlabel(explanation.account(index).replace("; ", "\n"), x=0.01, ha="left", fontsize=9, color=INK)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=120, facecolor="white")
     return write_whole(Path(path), data.getvalue())

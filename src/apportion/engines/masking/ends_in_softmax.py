@@ -10,8 +10,9 @@ from torch.overrides import TorchFunctionMode
 from apportion.core.private_torch import storage_of
 from apportion.engines.substitution.function_names import MOVES, identify
 
-Kind = Literal["classes", "labels", "logits", "logit", "logits of labels", "numbers"]
-"""What a model's scores are: probabilities of classes or of labels, logits of these, or numbers of a regression."""
+Kind = Literal["classes", "labels", "logits", "logit", "logits of labels", "log-probabilities", "numbers"]
+"""What a model's scores are: probabilities of classes or of labels, logits of these, logarithms of the probabilities of
+labels, or numbers that are nothing of the kind, as of a regression. A model may say it itself, as `scores_are`."""
 
 # What moves numbers between a model of another kind and tensors.
 _ONLY_MOVES = MOVES | {"detach", "tensor", "as_tensor", "from_numpy", "asarray"}

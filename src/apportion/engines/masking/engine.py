@@ -159,6 +159,9 @@ class Masking(Subject):
     def kind(self) -> Kind:
         """What the scores are, as far as it can be seen. Probabilities are of labels, each of which is there or not,
         where there are several that do not add up to 1, of a model that does not end in a softmax."""
+        if (told := getattr(self.model, "scores_are", None)) is not None:
+            kind: Kind = told
+            return kind
         if is_regression(self.model):
             return "numbers"
         several = self.output.shape[1] > 1
@@ -209,6 +212,11 @@ class Masking(Subject):
             value = pick(self.resolved, scores)[:, None]
             return value if value.is_floating_point() else value.to(scores.dtype)
         return scores.gather(1, classes_of(self.resolved)[samples.to(self.resolved.device), None])
+
+    def picked(self, inputs: Inputs, sample: int) -> Tensor:
+        """The explained score of ready inputs that stand for one sample, (rows,)."""
+        whose = torch.full((next(tensors_in(inputs)).shape[0],), sample)
+        return self._picked(self.run(inputs, whose), whose)[:, 0]
 
     def scores(self, masks: Tensor | Ordered, rows: Tensor | None = None) -> Tensor:
         """The scores of all classes under each mask, (batch, masks, classes).
@@ -286,13 +294,15 @@ class Masking(Subject):
         feature."""
         return spread(effects, self.parts, self.inputs)
 
-    def explanation(self, method: Any, values: Values, total: Tensor | None, **more: Any) -> Explanation:
+    def explanation(
+        self, method: Any, values: Values, total: Tensor | None, **more: Any
+    ) -> Explanation[Any, Any]:
         """The result of a method, with the model calls made so far as its cost."""
         self.check_finite(method, values, "the model's scores are too large here")
-        features = self._features_as_cut()
+        features = self.features_as_cut()
         return self.result(Explanation, method, values, total, self.output, features=features, **more)
 
-    def _features_as_cut(self) -> tuple[Features, ...] | None:
+    def features_as_cut(self) -> tuple[Features, ...] | None:
         """The features that a person is shown: those that were hidden, whoever cut them."""
         part = self.parts[0]
         rows = part.x.dim() == 2 and (part.x.is_floating_point() or self.numpy)

@@ -28,7 +28,7 @@ from apportion.evaluation.case import Case, CurveTest, Measured, Test
 from apportion.evaluation.curves import check_shares, counts_at_shares
 from apportion.evaluation.measures.fidelity import random_subsets
 from apportion.evaluation.measures.rationales import Comprehensiveness
-from apportion.evaluation.readings import read_answers
+from apportion.evaluation.readings import EACH_ALONE, read_answers
 from apportion.evaluation.reference_maps import Map
 from apportion.results.scores import Scores
 
@@ -210,7 +210,7 @@ class FFidelity(Test):
 
 
 def _check_classes(masking: Masking, test: object) -> None:
-    if masking.kind in ("numbers", "labels", "logits of labels"):
+    if masking.kind in ("numbers", *EACH_ALONE):
         what = "predicts numbers" if masking.kind == "numbers" else "has a score for each label by itself"
         raise InputError(
             f"{type(test).__name__} trains a model of classes, and this one {what}; accepted: another test"

@@ -8,14 +8,15 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from apportion.core.settings import Told, later
 from apportion.core.trees import tensors_in
-from apportion.errors import InputError, check_whole
+from apportion.errors import InputError, check, check_whole
 from apportion.evaluation.by_training._training import check_seeds
-from apportion.evaluation.by_training.weighting import weights_of
+from apportion.evaluation.by_training.weighting import NORMS, weights_of
 from apportion.evaluation.reference_maps import RandomMap, UniformMap
 from apportion.learning.documents import Documents
 from apportion.learning.networks import TokenMLP
-from apportion.learning.training import Training, best_epoch, scores_by_model, train
+from apportion.learning.training import Training, kept_epoch, scores_by_model, train
 from apportion.results.cost import Cost
 from apportion.results.scores import Scores
 
@@ -23,11 +24,11 @@ EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learn
 
 
 @dataclass(frozen=True)
-class WeakLearner:
+class WeakLearner(Told):
     """Measure the F1 of a perceptron for each token that a frozen map weights (Wiegreffe & Pinter 2019).
 
     A `TokenMLP` is trained on the model's task, once for each seed: without context, it can only know from the map
-    which tokens matter. Maps are divided by the sum of their absolute values; signs stay. A score is the F1 on the
+    which tokens matter. Maps are divided by their norm; signs stay. A score is the F1 on the
     test documents (of class 1, or the macro mean of more than two classes); higher is better. `notes` has for each
     seed the `accuracy`, the `validation_loss` of each epoch, and the number of the epoch kept.
 
@@ -40,24 +41,35 @@ class WeakLearner:
         hidden (int, default 128): Hidden units for each token.
         seeds (tuple of int, default (0, 1, 2)): Seeds of the weights and batches, one training each.
         training (Training, default Training()): How each learner is trained; its seed is replaced.
+        norm (int, default 1): Norm by which maps are divided: 1, the sum of the absolute values, or 2, the root of the
+            sum of the squares.
     """
 
     embedding: int = 300
     hidden: int = 128
     seeds: tuple[int, ...] = (0, 1, 2)
     training: Training = field(default_factory=Training)
+    norm: int = later(1)
 
     def __post_init__(self) -> None:
+        check("norm", self.norm, lambda v: v in NORMS, "1 or 2")
         check_whole(1, embedding=self.embedding, hidden=self.hidden)
         check_seeds(self.seeds)
 
     def __call__(self, documents: Documents, validation: Documents, test: Documents, words: int) -> Scores:
+        return self.learn(documents, validation, test, words)[0]
+
+    def learn(
+        self, documents: Documents, validation: Documents, test: Documents, words: int
+    ) -> tuple[Scores, list[TokenMLP]]:
+        """The scores, and the learners that were trained, one for each seed."""
         begin = time.perf_counter()
-        parts = [normalise_maps(part) for part in (documents, validation, test)]
+        parts = [normalise_maps(part, self.norm) for part in (documents, validation, test)]
         classes = 1 + max(int(part.labels.max()) for part in parts)
-        f1s, notes = [], []
+        f1s, notes, learners = [], [], []
         for seed in self.seeds:
-            model = self._model(words, classes, seed).to(documents.labels.device)
+            model = self.untrained(words, classes, seed).to(documents.labels.device)
+            learners.append(model)
             history = train(model, parts[0], parts[1], replace(self.training, seed=seed))
             predicted = scores_by_model(model, parts[2]).argmax(1)
             f1s.append(f1(predicted, parts[2].labels))
@@ -66,13 +78,17 @@ class WeakLearner:
                     "seed": seed,
                     "accuracy": float((predicted == parts[2].labels).double().mean()),
                     "validation_loss": [epoch.validation_loss for epoch in history],
-                    "kept": best_epoch(history),
+                    "kept": kept_epoch(history, self.training),
                 }
             )
         cost = Cost(0, 0, time.perf_counter() - begin)
-        return Scores(torch.tensor(f1s), repr(self), True, each="seed", cost=cost, notes={"learners": notes})
+        scores = Scores(
+            torch.tensor(f1s), repr(self), True, each="seed", cost=cost, notes={"learners": notes}
+        )
+        return scores, learners
 
-    def _model(self, words: int, classes: int, seed: int) -> TokenMLP:
+    def untrained(self, words: int, classes: int, seed: int) -> TokenMLP:
+        """The perceptron before its training; the global random state is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = TokenMLP(words, self.embedding, self.hidden, max(2, classes))
@@ -81,11 +97,11 @@ class WeakLearner:
         return model
 
 
-def normalise_maps(documents: Documents) -> Documents:
-    """The documents with maps whose absolute values add up to one; a map of zeros stays one."""
+def normalise_maps(documents: Documents, norm: int = 1) -> Documents:
+    """The documents with maps whose L1 or L2 norm is one; a map of zeros stays one."""
     if documents.maps is None:
         raise InputError("the documents have no maps; accepted: documents with one value per token")
-    maps = (weights_of(m.float(), torch.ones_like(m, dtype=torch.bool)) for m in documents.maps)
+    maps = (weights_of(m.float(), torch.ones_like(m, dtype=torch.bool), norm) for m in documents.maps)
     return replace(documents, maps=tuple(maps))
 
 

@@ -81,7 +81,7 @@ class Infidelity(CurveTest):
         relevance = case.relevance(explanation, masking)
         hide = random_subsets(masking.counts, masking.many, self.samples, self.seed).to(relevance.device)
         said = (hide.to(relevance) @ relevance[:, :, None])[:, :, 0]  # (batch, samples)
-        return said, self._score_fall(masking, masking.scores(~hide)).to(said)
+        return said, case.once(self, lambda: self._score_fall(masking, masking.scores(~hide))).to(said)
 
     def _add_noise(self, case: Case, masking: Masking, explanation: Map) -> tuple[Tensor, Tensor]:
         values = values_of(explanation, masking.inputs)

@@ -17,6 +17,7 @@ from apportion.errors import InputError, check_whole
 from apportion.evaluation._curve_limits import aopc_limits
 from apportion.evaluation.case import Case, CurveTest, Measured, nan_where
 from apportion.evaluation.curves import WAYS, Curve, Order, Way, check_shares, counts_at_shares, even_steps
+from apportion.evaluation.readings import EACH_ALONE
 from apportion.evaluation.reference_maps import Map
 
 HidingOrder = Literal["morf", "lerf", "symmetric"]
@@ -188,7 +189,7 @@ class DeletionRate(CurveTest):
                 "DeletionRate asks when the predicted label changes, and a regression has none; accepted: tests of its "
                 "score, such as PixelFlipping(of='score')"
             )
-        alone = kind in ("labels", "logits of labels") or self.of == "sigmoid"
+        alone = kind in EACH_ALONE or self.of == "sigmoid"
         if alone and not isinstance(target, Tensor):
             raise InputError(
                 "each score of the model is a label of its own, and a callable target says none; accepted: its number"

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from apportion.core.settings import checked
-from apportion.errors import InputError, check_seed, check_whole
-from apportion.evaluation.by_training.weighting import weights_of
+from apportion.core.settings import Told, checked, later
+from apportion.errors import InputError, check, check_seed, check_whole
+from apportion.evaluation.by_training.weighting import NORMS, weights_of
 from apportion.evaluation.case import Case, Measured, Test
 from apportion.evaluation.reference_maps import Map, values_of
 from apportion.learning.networks import PADDING
@@ -32,16 +32,16 @@ class Weighting(Protocol):
 
 @dataclass(frozen=True)
 @checked
-class ShuffleTVD(Test):
+class ShuffleTVD(Told, Test):
     """Measure the median change of the prediction when the map is shuffled (Jain & Wallace 2019).
 
-    The map weights the hidden states of the model in the place of its attention, with absolute values that add up to
-    one. It is permuted over the tokens of the text (never padding), with the states as they are; a sample's score is
-    the median of the total variation distances `½ Σ_c |y_c − ŷ_c|` between the class probabilities with the map and
-    with each permutation. 0 means that it does not matter which token has which weight (so for the uniform map), and
-    higher is better.
+    The map, of norm one, weights the hidden states of the model in the place of its attention. It is permuted over the
+    tokens of the text (never padding), with the states as they are; a sample's score is the median of the total
+    variation distances `½ Σ_c |y_c − ŷ_c|` between the class probabilities with the map and with each permutation. 0
+    means that it does not matter which token has which weight (so for the uniform map), and higher is better.
 
-    `model` has `states(ids)` and `decide(states, maps)` as `AttentionClassifier` has; `inputs` are its padded ids.
+    `model` has `states(ids)` and `decide(states, maps)` as `AttentionClassifier` has, and as the `TokenMLP` that
+    `WeakLearner` trains, in which others shuffle the map; `inputs` are its padded ids.
     The permutations are the same for all texts of one length, so a score does not depend on the batch. Raises
     InputError for maps of another shape, NaN, and texts without a token. Cost: one pass of the encoder; the rest is
     one product of maps and states.
@@ -49,6 +49,8 @@ class ShuffleTVD(Test):
     Attributes:
         permutations (int, default 100): Permutations of each map.
         seed (int, default 0): Seed of the permutations.
+        norm (int, default 1): Norm that is one: 1, the sum of the absolute values, or 2, the root of the sum of the
+            squares.
 
     >>> from apportion.learning.networks import AttentionClassifier
     >>> model, ids = AttentionClassifier(9, 4, 3).eval(), torch.tensor([[2, 3, 5], [4, 7, 0]])
@@ -58,12 +60,14 @@ class ShuffleTVD(Test):
 
     permutations: int = 100
     seed: int = 0
+    norm: int = later(1)
 
     higher_is_better: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_whole(1, permutations=self.permutations)
         check_seed(self.seed)
+        check("norm", self.norm, lambda v: v in NORMS, "1 or 2")
 
     def measure(self, case: Case, explanation: Map) -> Measured:
         model, ids = case.model, case.inputs
@@ -81,7 +85,9 @@ class ShuffleTVD(Test):
             raise InputError(f"text {int(many.argmin())} has no token; accepted: at least one")
         with torch.no_grad():
             states = model.states(ids)  # (batch, tokens, width)
-            maps = weights_of(values_of(explanation, ids)[None].to(states), here)  # (batch, tokens)
+            maps = weights_of(
+                values_of(explanation, ids)[None].to(states), here, self.norm
+            )  # (batch, tokens)
             front = (~here).long().argsort(dim=1, stable=True)  # the tokens of a text before its padding
             states = states.take_along_dim(front[..., None], 1)
             maps = maps.take_along_dim(front, 1)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given, Inputs
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Score, Substitute, Substitution
@@ -74,7 +74,7 @@ class AttentionWeights:
     rollout: bool = False
 
     @with_gradients()
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         subject = Gradients(model, inputs, target)
         score, maps = _capture(subject)
         chosen = self._choose(maps)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
-from apportion.core.inputs import Inputs, is_side
+from apportion.core.inputs import Given, Inputs, is_side
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
@@ -54,7 +54,7 @@ class GradCAM:
         check("layer", self.layer, lambda v: v is None or isinstance(v, str), "the name of a module, or None")
 
     @with_gradients()
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
         subject = Gradients(model, inputs, target, self.layer)
         key, image = _find_image(subject.inputs, type(self).__name__)
         space = image.shape[2:]
@@ -136,7 +136,8 @@ def _find_image(inputs: Inputs, name: str) -> tuple[Any, Tensor]:
     if len(found) != 1:
         came = ", ".join(f"{tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}" for _, x in items)
         raise InputError(
-            f"{name} needs one picture-like input, (batch, channels, …) of floating point numbers; it got {came}"
+            f"{name} explains pictures: it needs one picture-like input, (batch, channels, …) of floating point "
+            f"numbers; it got {came}"
             + ("; of several, ap.held(x) marks those that are not explained" if len(found) > 1 else "")
         )
     return found[0]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients
@@ -30,9 +33,10 @@ class Saliency:
     """
 
     at: str | Sequence[str] | None = None
+    once: ClassVar[int] = FEW
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Gradients(model, inputs, target, self.at)
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
+        subject = Gradients(model, inputs, target, self.at, once=self.once)
         score = subject.forward()
         return subject.explanation(
             self, score, [g.abs() for g in score.gradients()], total=None, reduce="norm"
@@ -57,9 +61,10 @@ class InputXGradient:
     """
 
     at: str | Sequence[str] | None = None
+    once: ClassVar[int] = FEW
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Gradients(model, inputs, target, self.at)
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, Tensor]:
+        subject = Gradients(model, inputs, target, self.at, once=self.once)
         score = subject.forward()
         values = [x * g for x, g in zip(score.leaves, score.gradients(), strict=True)]
         return subject.explanation(self, score, values, total=score.value)

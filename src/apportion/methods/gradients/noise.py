@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
@@ -44,14 +45,15 @@ class SmoothGrad:
     seed: int = 0
     chunk: int = 32
     at: str | Sequence[str] | None = None
+    once: ClassVar[int] = FEW
 
     def __post_init__(self) -> None:
         check_whole(1, samples=self.samples, chunk=self.chunk)
         check_seed(self.seed)
         check("noise", self.noise, lambda v: 0 <= v < float("inf"), "zero or more")
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Gradients(model, inputs, target, self.at)
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
+        subject = Gradients(model, inputs, target, self.at, once=self.once)
         first, means, variances = self._measure_moments(subject)
         return subject.explanation(self, first, self.moment(means, variances), total=None)
 
@@ -63,7 +65,8 @@ class SmoothGrad:
         first = subject.forward(grad=False)
         generator = torch.Generator(first.leaves[0].device).manual_seed(self.seed)
         places = [leaf.detach() for leaf in first.leaves]
-        rows = [x.reshape(len(x), -1) for x in places]
+        apart = [x[:1] if subject.once else x for x in places]  # (batch, …), or what stands for all of them
+        rows = [x.reshape(len(x), -1) for x in apart]
         scale = [self.noise * (row.amax(1) - row.amin(1)) for row in rows]
         means, squares = [torch.zeros_like(x) for x in places], [torch.zeros_like(x) for x in places]
         step = max(1, self.chunk // subject.batch)
@@ -72,10 +75,11 @@ class SmoothGrad:
             # One draw at a time, in one number format: what is drawn at once depends on the size of the whole.
             draws = [[_draw_normal(x, generator) for x in places] for _ in range(many)]
             moved = []
-            for x, s, fields in zip(places, scale, zip(*draws, strict=True), strict=True):
+            for x, s, fields in zip(apart, scale, zip(*draws, strict=True), strict=True):
                 noisy = x + torch.stack(fields)[:, None] * s.view(-1, *[1] * (x.dim() - 1))
                 moved.append(noisy.flatten(0, 1))
-            gradients = subject.forward(leaves=moved).gradients()
+            of = torch.arange(many).repeat_interleave(subject.batch) if subject.once else None
+            gradients = subject.forward(leaves=moved, of=of).gradients()
             for mean, square, gradient in zip(means, squares, gradients, strict=True):
                 # Merging means keeps the digits that mean(g²) - mean(g)² loses (Chan et al. 1979).
                 new = gradient.view(many, *mean.shape)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitution, no_derivatives
@@ -38,9 +38,12 @@ class Deconvnet:
     """
 
     at: str | Sequence[str] | None = None
+    once: ClassVar[int] = FEW
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        return _explain_rectified(self, Gradients(model, inputs, target, self.at), guided=False)
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
+        return _explain_rectified(
+            self, Gradients(model, inputs, target, self.at, once=self.once), guided=False
+        )
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,12 @@ class GuidedBackprop:
     """
 
     at: str | Sequence[str] | None = None
+    once: ClassVar[int] = FEW
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        return _explain_rectified(self, Gradients(model, inputs, target, self.at), guided=True)
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, None]:
+        return _explain_rectified(
+            self, Gradients(model, inputs, target, self.at, once=self.once), guided=True
+        )
 
 
 class _Rectify(torch.autograd.Function):
@@ -103,7 +109,7 @@ def _is_relu(call: Call) -> bool:
     return call.name.startswith("relu") or (isinstance(low, int | float) and low == 0)
 
 
-def _explain_rectified(method: Any, subject: Gradients, guided: bool) -> Explanation:
+def _explain_rectified(method: Any, subject: Gradients, guided: bool) -> Explanation[Any, None]:
     met = False
 
     def rectify(call: Call, *args: Any, **kwargs: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,7 @@ Solve = Callable[[Masks, Numbers, Numbers, Missing, Rows], Fit]
 that is missing, and the rows."""
 
 
-class Surrogate(Hiding):
+class Surrogate(Hiding[Tensor]):
     """A linear model of the score over masks. Each method lists these settings in its own order."""
 
     samples: int | None
@@ -117,7 +118,7 @@ class Surrogate(Hiding):
 
     def explanation(
         self, masking: Masking, fits: Fit, total: Numbers, samples: int, warnings: tuple[str, ...]
-    ) -> Explanation:
+    ) -> Explanation[Any, Tensor]:
         def rows(table: Numbers) -> tuple[list[float], ...]:
             return tuple(
                 row[:count] for row, count in zip(table.tolist(), masking.counts.tolist(), strict=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Generic, overload
 
+import numpy as np
 from torch import Tensor
 
 from apportion.core.calling import Model
 from apportion.core.features import Features
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given, Inputs
 from apportion.core.settings import Told, later
 from apportion.core.target import Target
 from apportion.engines.masking.engine import Masking
@@ -17,10 +19,11 @@ from apportion.engines.masking.partitions import Partition, keep_label_map
 from apportion.engines.masking.replacements import Background, Replacement
 from apportion.errors import check_seed, check_whole
 from apportion.results.explanation import Explanation
+from apportion.results.result import Total
 
 
 @dataclass(frozen=True)
-class Hiding(Told):
+class Hiding(Told, Generic[Total]):
     """Hide features and see what the score becomes: the base of all methods that do so.
 
     A method says how inputs are `cut` into features, and how the answers of the model under masks become an
@@ -34,6 +37,9 @@ class Hiding(Told):
         mask (int, default None): Id of the mask token, which the call may give; None: 0.
     """
 
+    in_score: ClassVar[bool] = True
+    """Values are differences or means of scores, so they have the unit of the score even where they do not add up."""
+
     replacement: Replacement | None = field(default=None, kw_only=True)
     seed: int = field(default=0, kw_only=True)
     chunk: int | None = field(default=None, kw_only=True)
@@ -45,15 +51,35 @@ class Hiding(Told):
         check_whole(1, chunk=1 if self.chunk is None else self.chunk)
         keep_label_map(self)
 
+    @overload
     def __call__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: Given,
         target: Target = None,
         *,
         features: Sequence[Features] | None = None,
         mask: int | Tensor | None = None,
-    ) -> Explanation:
+    ) -> Explanation[Given, Total]: ...
+    @overload
+    def __call__(
+        self,
+        model: Model,
+        inputs: np.ndarray,
+        target: Target = None,
+        *,
+        features: Sequence[Features] | None = None,
+        mask: int | Tensor | None = None,
+    ) -> Explanation[Tensor, Total]: ...
+    def __call__(
+        self,
+        model: Model,
+        inputs: Any,
+        target: Target = None,
+        *,
+        features: Sequence[Features] | None = None,
+        mask: int | Tensor | None = None,
+    ) -> Explanation[Any, Total]:
         """`features` are those of the domain, one for each sample; `mask` is the id of a mask token, or rows of data to
         take hidden values from, which the result keeps with its method."""
         if isinstance(mask, Tensor):
@@ -80,5 +106,5 @@ class Hiding(Told):
         """The features of these inputs; None for the default of `Masking`."""
         raise NotImplementedError
 
-    def explain(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation[Any, Total]:
         raise NotImplementedError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -95,7 +95,7 @@ class KernelSHAP(Surrogate):
         log_odds: Numbers = np.log(found) - np.log1p(-found)
         return log_odds
 
-    def explain(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation[Any, Tensor]:
         ends = torch.stack([torch.zeros(masking.many), torch.ones(masking.many)]).bool()
         total, random = np.zeros(masking.batch), has_random_scores(masking)
         known: dict[int, Numbers] = {}  # the scores at both ends, by the first row

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from apportion.core.settings import checked
+from apportion.core.settings import checked, later
+from apportion.engines.masking.binned import Quartiles
 from apportion.engines.masking.cut import Part
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Columns, Partition, Tokens, Words
-from apportion.errors import check, check_whole
+from apportion.errors import InputError, check, check_whole
 from apportion.methods.hiding._coalitions import Masks, Numbers
+from apportion.methods.hiding._lime_table import draw
 from apportion.methods.hiding._regression import Fit, highest, lasso, ridge
-from apportion.methods.hiding._surrogates import Missing, Rows, Surrogate, as_numbers, variance_of_mean
+from apportion.methods.hiding._surrogates import (
+    Missing,
+    Rows,
+    Solve,
+    Surrogate,
+    as_numbers,
+    variance_of_mean,
+)
 from apportion.results.explanation import Explanation
 
 Distance = Literal["cosine", "euclidean"]
@@ -57,6 +67,10 @@ class LIME(Surrogate):
         max_samples (int, default 16000): Most masks that a tolerance may ask for.
         partition (Partition or Tensor, default None): The features; None: superpixels of an image, words of a
             text, columns of a row, patches of other grids.
+        sampling (str, default "masks"): "masks" as above, or, of rows of a table with rows of data as `replacement`,
+            "lime": as the package lime draws them, number for number. A column is kept as often as its quartile, or
+            category, is in the data, and drawn inside it from a normal; needs SciPy.
+        categorical (tuple of int, default ()): With "lime", the columns that hold categories.
 
     >>> model = lambda x: 1 + x @ torch.tensor([2.0, -3.0, 4.0])
     >>> e = LIME(alpha=0.0)(model, torch.ones(1, 3))
@@ -75,6 +89,8 @@ class LIME(Surrogate):
     tolerance: float | None = None
     max_samples: int = 16000
     partition: Partition | Tensor | None = None
+    sampling: Literal["masks", "lime"] = later("masks")
+    categorical: tuple[int, ...] = later(())
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,30 +102,76 @@ class LIME(Surrogate):
             ("select", ("highest", "lasso")),
             ("distance", ("cosine", "euclidean", None)),
             ("sizes", ("coins", "uniform", None)),
+            ("sampling", ("masks", "lime")),
         ):
             check(name, getattr(self, name), accepted.__contains__, ", ".join(map(repr, accepted)))
+        if self.sampling == "lime":
+            check("sizes", self.sizes, lambda v: v is None, "None with sampling='lime'")
+            check("tolerance", self.tolerance, lambda v: v is None, "None with sampling='lime'")
+        else:
+            check("categorical", self.categorical, lambda v: not len(v), "() unless sampling='lime'")
 
-    def explain(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation[Any, Tensor]:
         rows, texts = _judge_features(masking)
         distance = self.distance or ("euclidean" if rows else "cosine")
         sizes = self.sizes or ("uniform" if texts else "coins")
 
         def solve(masks: Masks, runs: Numbers, weights: Numbers, missing: Missing, where: Rows) -> Fit:
-            scores, chosen = runs.mean(1), None
-            if self.keep is not None and self.keep < masks.shape[1]:
-                pick = lasso if self.select == "lasso" else highest
-                chosen = pick(masks, scores, weights, self.keep)
-            return ridge(
-                masks, scores, weights, self.alpha, chosen, missing, self.paired, variance_of_mean(runs)
-            )
+            scores, paired = runs.mean(1), self.paired and self.sampling == "masks"
+            chosen = self._choose(masks, scores, weights)
+            return ridge(masks, scores, weights, self.alpha, chosen, missing, paired, variance_of_mean(runs))
 
-        def mass(count: int) -> Numbers:
+        def weigh(count: int) -> Numbers:
             width = self.width or (0.25 if distance == "cosine" else 0.75 * math.sqrt(count))
-            return sizes_of_masks(count, sizes, self.samples) * kernel(count, distance, width)
+            return kernel(count, distance, width)
 
-        fits, samples, warnings = self.fit(masking, mass, solve)
+        if self.sampling == "lime":
+            fits, samples, warnings = self._fit_as_lime(masking, weigh(masking.many), solve)
+        else:
+            fits, samples, warnings = self.fit(
+                masking, lambda count: sizes_of_masks(count, sizes, self.samples) * weigh(count), solve
+            )
         total = as_numbers(masking.score) - fits.intercept
         return self.explanation(masking, fits, total, samples, warnings)
+
+    def _choose(self, masks: Masks, scores: Numbers, weights: Numbers) -> Masks | None:
+        """The features that the linear model may use, (batch, features); None: all."""
+        if self.keep is None or self.keep >= masks.shape[1]:
+            return None
+        return (lasso if self.select == "lasso" else highest)(masks, scores, weights, self.keep)
+
+    def _fit_as_lime(
+        self, masking: Masking, weights: Numbers, solve: Solve
+    ) -> tuple[Fit, int, tuple[str, ...]]:
+        """Draw rows as the package lime does, for each sample from the same seed, run them and fit."""
+        part, data = masking.parts[0], getattr(masking.parts[0].replacement, "data", None)
+        one_each = len(masking.parts) == 1 and part.x.dim() == 2 and part.each
+        if not one_each or not isinstance(data, Tensor) or data.dim() != 2:
+            raise InputError(
+                "sampling='lime' is for rows of a table, each column a feature, with rows of data as the replacement; "
+                "accepted: LIME(sampling='lime', replacement=Quartiles(data)), or a Tabular with a background"
+            )
+        columns = part.x.shape[1]
+        check(
+            "categorical",
+            self.categorical,
+            lambda v: set(v) <= set(range(columns)),
+            f"columns 0 to {columns - 1}",
+        )
+        bins = part.replacement.bins if isinstance(part.replacement, Quartiles) else 4
+        x, table = part.x.detach().cpu().double().numpy(), data.detach().cpu().double().numpy()
+        fits = []
+        for i, row in enumerate(x):
+            kept, drawn = draw(row, table, self.categorical, bins, self.samples, self.seed)
+            near = torch.from_numpy(drawn).to(
+                part.x.device, part.x.dtype if part.x.is_floating_point() else None
+            )
+            scores = torch.cat([masking.picked(rows, i) for rows in near.split(self.chunk or 4096)])
+            runs = as_numbers(scores)[None, None]  # (1, 1, samples)
+            fits.append(solve(kept, runs, weights[kept.sum(1)], None, np.array([i])))
+        names = ("coefficients", "intercept", "r2", "errors")
+        whole = Fit(*(np.concatenate([getattr(fit, name) for fit in fits]) for name in names))
+        return whole, self.samples, ()
 
 
 def sizes_of_masks(count: int, sizes: Sizes, samples: int) -> Numbers:

@@ -30,7 +30,7 @@ Sides = Side | tuple[Side, ...] | Mapping[str, Side] | PerInput
 
 @dataclass(frozen=True)
 @checked
-class Occlusion(Hiding):
+class Occlusion(Hiding[None]):
     """Hide one feature after the other (Zeiler & Fergus 2014; leave-one-out): `f(x) − f(x without i)` for each
     feature i.
 
@@ -97,7 +97,7 @@ class Occlusion(Hiding):
             cells if isinstance(inputs, Mapping) else tuple(cells.get(key) for key, _ in every)
         )
 
-    def explain(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation[Any, None]:
         places, windows = torch.arange(masking.many), self.stride is not None
         effects = self._measure_windows(masking) if windows else self._measure_alone(masking, places)
         places = places.to(effects.device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from apportion.results.explanation import Explanation
 
 @dataclass(frozen=True)
 @checked
-class RISE(Hiding):
+class RISE(Hiding[None]):
     """Mask the image by coarse random grids, enlarged bilinearly and shifted (Petsiuk et al. 2018).
 
     The value of a place is `E[f | shown] − E[f | hidden]`, so a constant added to the score changes nothing.
@@ -57,10 +58,12 @@ class RISE(Hiding):
     def cut(self, inputs: Inputs) -> Pixels:
         x = explained_alone(inputs)
         if x is None or not 3 <= x.dim() <= 5 or not x.is_floating_point():
-            raise InputError("RISE needs one floating point tensor with a grid, (batch, channels, …)")
+            raise InputError(
+                "RISE explains pictures: it needs one floating point tensor with a grid, (batch, channels, …)"
+            )
         return Pixels()
 
-    def explain(self, masking: Masking) -> Explanation:
+    def explain(self, masking: Masking) -> Explanation[Any, None]:
         inputs = masking.parts[0].x
         space = inputs.shape[2:]
         cells = sides_of(self.cells, space, "cells")

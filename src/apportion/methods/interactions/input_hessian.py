@@ -64,7 +64,7 @@ class InputHessian:
     @with_gradients()
     def __call__(
         self, model: Model, inputs: Inputs, target: Target = None, *, groups: GroupsLike = None
-    ) -> Interactions:
+    ) -> Interactions[None]:
         subject = Gradients(model, inputs, target, self.at)
         met: set[str] = set()
         score = subject.forward(Substitution(record_kinks(met), model=subject.model))

@@ -115,7 +115,7 @@ class IntegratedHessians:
         groups: GroupsLike = None,
         mask: int | None = None,
         features: Sequence[Features] = (),
-    ) -> Interactions:
+    ) -> Interactions[Tensor]:
         subject = Gradients(model, inputs, target, self.at)
         met: set[str] = set()
         score = subject.forward(Substitution(record_kinks(met), model=subject.model))

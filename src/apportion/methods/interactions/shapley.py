@@ -76,7 +76,7 @@ class ShapleyInteractions:
         groups: GroupsLike = None,
         features: Sequence[Features] | None = None,
         mask: int | Tensor | None = None,
-    ) -> Interactions:
+    ) -> Interactions[Tensor]:
         """`features` and `mask` are those of the domain, of functions of texts or frames."""
         if isinstance(mask, Tensor):
             rows, mask = Background(mask), None

@@ -39,7 +39,8 @@ def integrate_by_halves(
     paths: Paths, block: Tensor, tolerance: float, max_nodes: int, chunk: int
 ) -> tuple[list[Tensor], int, Tensor, Tensor]:
     """`∫ ∇f dα` of the paths `block`, (len(block), …) for each leaf; the most nodes of a path; and the paths that are
-    not within `tolerance`: for want of nodes, and for want of digits."""
+    not within `tolerance`: for want of nodes, and for want of digits. Paths that run `once` have
+    `max_nodes` in common, discarded ones too, since each node of each is a backward pass."""
     many = len(block)
     found = [torch.zeros_like(end[block % paths.batch]) for end in paths.ends]
     steps = paths.steps(block)
@@ -52,6 +53,7 @@ def integrate_by_halves(
     nothing, one = torch.zeros(many, dtype=torch.float64), torch.ones(many, dtype=torch.float64)
     panels = Panels(torch.arange(many), nothing, one, *ends)
     each = min(WHOLE, max_nodes)
+    common = max_nodes * many // paths.batch
     while len(panels.slot):
         slot = panels.slot
         sums, scores = _integrate(paths, block, panels, each, chunk)
@@ -69,6 +71,11 @@ def integrate_by_halves(
         halved = torch.zeros(many, dtype=torch.long).index_add(0, slot, (~done).long())
         # A path that cannot afford the next halving is done as it is.
         done |= (spent + halved * (2 * PART - each) > max_nodes)[slot]
+        if paths.once:  # the cheapest first
+            common -= each * len(slot)
+            order = halved.argsort(stable=True)
+            over = 2 * PART * halved[order].cumsum(0) > common
+            done |= torch.zeros_like(wide).index_copy(0, order, over)[slot]
         kept = slot[done]
         for value, new in zip(found, sums, strict=True):
             value.index_add_(0, kept.to(value.device), new[done.to(new.device)])

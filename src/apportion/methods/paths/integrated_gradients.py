@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.from_call import with_call
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given, Inputs
 from apportion.core.settings import Told, checked, later
 from apportion.core.target import Neuron, Target
 from apportion.engines.substitution import Gradients, Score
@@ -61,7 +61,7 @@ class IntegratedGradients(Told):
             the names above; 0.0: for token ids, the first of them that is known.
         nodes (int, default None): Nodes of each path, used as they are; None: as many as the tolerance needs.
         tolerance (float, default 0.01, share of |total|): Largest |remainder| of a path.
-        max_nodes (int, default 512): Most nodes of a path.
+        max_nodes (int, default 512): Most nodes of a path; of all classes of one row together, but for 8 of each.
         chunk (int, default 32, rows): Rows that run at once, which bounds the memory.
         at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
         rule (str, default "gauss-legendre"): Where the nodes are and what they weigh; also "midpoint", "riemann"
@@ -85,6 +85,7 @@ class IntegratedGradients(Told):
     path: Literal["layer", "inputs"] = later("layer")
     multiply_by_inputs: bool = later(True)
     through: Neuron | None = later(None)
+    once: ClassVar[int] = 1  # nodes of a path fill a chunk
 
     def __post_init__(self) -> None:
         check_accuracy(self.nodes, self.max_nodes, self.tolerance, self.chunk)
@@ -105,20 +106,21 @@ class IntegratedGradients(Told):
     def __call__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: Given,
         target: Target = None,
         *,
         baseline: Inputs | float | str | None = None,
         mask: int | None = None,
         features: Sequence[Features] = (),
-    ) -> Explanation:
+    ) -> Explanation[Given, Tensor]:
         along = self.path == "inputs"
         via = self.at if along else self.through.layer if self.through is not None else ()
-        subject = Gradients(model, inputs, target, None if along else self.at, via=via or ())
+        subject = Gradients(model, inputs, target, None if along else self.at, via or (), self.once)
         score = subject.forward()
         made = with_call(self, subject.inputs, baseline=baseline)
         made, begins = known_baseline(made, subject, score, mask)
         paths = Paths.between(subject, score, begins, mask, features)
+        of_tokens = is_of_tokens(score)
         chained = _computed_from_another(score)
         ends = [place.detach() for place in score.passed] if along else paths.ends
         values = [torch.zeros_like(end) for end in ends]  # (batch, …) each
@@ -132,17 +134,14 @@ class IntegratedGradients(Told):
             coarse |= {int(p) % subject.batch for p in rounded}
             for value, new in zip(values, found, strict=True):
                 value.index_add_(0, (block % subject.batch).to(value.device), new / paths.baselines)
-        warnings = (
-            ()
-            if self.nodes
-            else warn_of_shortfalls(paths, missed, coarse - missed, f"after max_nodes={self.max_nodes} nodes")
-        )
+        spent = f"after max_nodes={self.max_nodes} nodes{' of all together' if paths.once else ''}{_ADD_UP * of_tokens}"
+        warnings = () if self.nodes else warn_of_shortfalls(paths, missed, coarse - missed, spent)
         notes = {"nodes": most, "baselines": paths.baselines, **note_of(begins)}
         total = paths.totals() if self.multiply_by_inputs and self.through is None else None
         subject.chained = subject.chained or chained
         slots = score.via_slots if along else score.slots
         result = subject.explanation(made, score, values, total, warnings=warnings, notes=notes, slots=slots)
-        told = _warn_of_nothing_apportioned(result.left_over) if is_of_tokens(score) else ()
+        told = _warn_of_nothing_apportioned(result.left_over) if of_tokens else ()
         return replace(result, warnings=(*told, *result.warnings))
 
     def _converge(
@@ -282,6 +281,9 @@ def warn_of_shortfalls(paths: Paths, missed: set[int], coarse: set[int], why: st
         (coarse, f"in {paths.dtype}, whose rounding is larger; a wider number format would tell"),
     )
     return tuple(f"samples {_list_samples(s)} are not within tolerance {why}" for s, why in reasons if s)
+
+
+_ADD_UP = "; KernelSHAP(), which hides words, and DeepLIFT() add up"
 
 
 def _warn_of_nothing_apportioned(left_over: Tensor | None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,6 +23,8 @@ from apportion.methods.paths.token_baselines import scored_at, starts_of
 # A remainder is compared with |total|, but with no less than this share of what the score spans along the
 # path: where f(x) equals f(x′) no finite accuracy would be a share of the total.
 SMALLEST_TOTAL = 0.01
+
+_NUMBERS_OF_GRADIENTS = 1 << 24
 
 
 @dataclass
@@ -85,19 +87,44 @@ class Paths:
 
     def forward(self, which: Tensor, places: Tensor, grad: bool = True) -> Score:
         """One forward pass at `places` of the paths `which`, both (rows,)."""
+        of, run_at, at = None, which, places
+        if self.once:  # samples of one baseline are at one point where they are at one place
+            found, of = self._points(which, places)
+            run_at, at = found[:, 0].long() * self.batch, found[:, 1]
         points = []
         for start, end in zip(self.starts, self.ends, strict=True):
-            row = which.to(end.device)
-            part = places.to(end).view(-1, *[1] * (end.dim() - 1))  # (rows, 1, …)
+            row = run_at.to(end.device)
+            part = at.to(end).view(-1, *[1] * (end.dim() - 1))  # (rows, 1, …)
             points.append(torch.lerp(self._start_of(start, row), end[row % self.batch], part))  # (rows, …)
         run = Substitution(self.table, model=self.subject.model)
-        score = self.subject.forward(run, points, which % self.batch, grad)
+        score = self.subject.forward(run, points, which % self.batch, grad, of)
         for place, known in ((0.0, self.at_starts), (1.0, self.at_ends)):
             if len(known) and bool((here := places == place).any()):
                 self.subject.compare(
                     known[which[here]], score.value[here.to(score.value.device)], score.output
                 )
         return score
+
+    def _together(self, which: Tensor, places: Tensor, chunk: int) -> Iterator[Tensor]:
+        """Rows in chunks of so many points, at each of which are as many; of fewer points where the gradients of all
+        these rows would hold too many numbers."""
+        point = self._points(which, places)[1]
+        alike = point.bincount()  # (points,)
+        width = sum(end[0].numel() for end in self.ends)
+        for many in alike.unique().tolist():
+            points = (alike == many).nonzero().flatten()
+            for some in pieces(points, max(1, min(chunk, _NUMBERS_OF_GRADIENTS // (many * width)))):
+                yield torch.isin(point, some).nonzero().flatten()
+
+    @property
+    def once(self) -> bool:
+        """Whether the paths of all samples from a baseline are one path, which is run once for all of them."""
+        return self.subject.once and all(start.shape[1] == 1 for start in self.starts)
+
+    def _points(self, which: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The baseline and the place of each point that is run, (points, 2), and the point of each row, (rows,)."""
+        each = torch.stack([(which // self.batch).double(), places.double()], 1)
+        return each.unique(dim=0, return_inverse=True)  # type: ignore[no-any-return]
 
     def _compare_starts(self, score: Score) -> None:
         """Samples that have the start in common, and no input beside it, have one score there for each target."""
@@ -132,14 +159,18 @@ class Paths:
         the CPU. Sum `i` is over the rows whose `slot` is `i`, at their `places` of path `which[i]`; all but `which` are
         (rows,)."""
         sums = [torch.zeros_like(end[which.to(end.device) % self.batch]) for end in self.ends]
-        met = []
-        for rows in pieces(torch.arange(len(slot)), chunk):
+        met = torch.empty(len(slot), dtype=torch.float64)
+        for rows in (
+            self._together(which[slot], places, chunk)
+            if self.once
+            else pieces(torch.arange(len(slot)), chunk)
+        ):
             score = self.forward(which[slot[rows]], places[rows])
-            met.append(score.value.detach().double().cpu())
+            met[rows] = score.value.detach().double().cpu()
             for total, gradient in zip(sums, of(score), strict=True):
                 column = weights[rows].to(gradient).view(-1, *[1] * (gradient.dim() - 1))  # (rows, 1, …)
                 total.index_add_(0, slot[rows].to(gradient.device), gradient * column)
-        return sums, torch.cat(met)
+        return sums, met
 
     def steps(self, which: Tensor) -> list[Tensor]:
         """`x − x′` of the paths `which`, one tensor for each leaf."""
@@ -194,6 +225,20 @@ def baselines_of(
 ) -> list[Tensor]:
     """One (baselines, batch or 1, …) tensor for each leaf. `mask` is the token that a baseline called "mask" puts in
     the place of those that `features` do not call special."""
+    found = _each_baseline(subject, score, ends, baseline, mask, features)
+    return [
+        start[:, :1] if subject.once and bool((start == start[:, :1]).all()) else start for start in found
+    ]
+
+
+def _each_baseline(
+    subject: Gradients,
+    score: Score,
+    ends: list[Tensor],
+    baseline: Inputs | float | str,
+    mask: int | None,
+    features: Sequence[Features],
+) -> list[Tensor]:
     baseline = given_of(baseline)
     if isinstance(baseline, str):
         return starts_of(subject, score, ends, baseline, mask, features)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from apportion.core.calling import Model
 from apportion.core.content import ByContent
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given
 from apportion.core.settings import checked
 from apportion.core.target import Target, classes_of, pick
 from apportion.engines.substitution import Gradients, Score
@@ -27,13 +27,15 @@ class Taylor:
 
     Without `data`, the root is searched by following the gradient with Newton steps of the score,
     `x ← x − f ∇f / |∇f|²`, halved while they overshoot; with `data=` in the call (samples of the inputs' form), on
-    the line to the nearest sample whose score has the other sign, by bisection.
+    the line to the nearest sample whose score has the other sign, by bisection. On sparse data that line may lead far
+    away: a warning names samples whose root is more than three times as far as where the slope at the input leads to
+    zero, `|f| / |∇f|`.
 
     `total` is `f(x)`; the remainder says how far from linear the score is between root and input. The explained
     score needs a root: for a classifier that is often a difference of scores, such as `target=Contrast(3, 5)`.
     Raises InputError where no root was found, saying how close the search came. Cost: one forward and backward
-    pass a step, and one at the root; with data one forward pass over it (one for each sample where the model has
-    other inputs, or `at` names a layer) and one for each bisection.
+    pass a step, and one at the root; with data one backward pass, one forward pass over it (one for each sample where
+    the model has other inputs, or `at` names a layer) and one for each bisection.
 
     Attributes:
         steps (int, default 200): Most steps of the search.
@@ -70,8 +72,8 @@ class Taylor:
             raise InputError(f"low={self.low} is not below high={self.high}")
 
     def __call__(
-        self, model: Model, inputs: Inputs, target: Target = None, *, data: Tensor | None = None
-    ) -> Explanation:
+        self, model: Model, inputs: Given, target: Target = None, *, data: Tensor | None = None
+    ) -> Explanation[Given, Tensor]:
         subject = Gradients(model, inputs, target, self.at)
         score = subject.forward()
         ends = [leaf.detach() for leaf in score.leaves]
@@ -97,7 +99,8 @@ class Taylor:
         values = [(x - root) * g for x, root, g in zip(ends, roots, gradients, strict=True)]
         distance = _flatten([x - root for x, root in zip(ends, roots, strict=True)]).norm(dim=1).tolist()
         notes = {"root_score": tuple(left.tolist()), "distance": tuple(distance)}
-        return subject.explanation(made, score, values, value, notes=notes)
+        warnings = () if data is None else _warn_of_far_roots(distance, score, value)
+        return subject.explanation(made, score, values, value, notes=notes, warnings=warnings)
 
     def _with_data(self, data: Tensor | None) -> Taylor:
         """The method that the result names, which knows the data of the call."""
@@ -238,9 +241,27 @@ class TaylorWithData(ByContent, Taylor):
     data: Tensor = field(kw_only=True)
 
     def __call__(
-        self, model: Model, inputs: Inputs, target: Target = None, *, data: Tensor | None = None
-    ) -> Explanation:
+        self, model: Model, inputs: Given, target: Target = None, *, data: Tensor | None = None
+    ) -> Explanation[Given, Tensor]:
         return super().__call__(model, inputs, target, data=self.data if data is None else data)
+
+
+def _warn_of_far_roots(distance: list[float], score: Score, value: Tensor) -> tuple[str, ...]:
+    """Whether roots on lines to data are far beside those that the slopes at the inputs speak of."""
+    near = value.abs() / _flatten([g.detach() for g in score.gradients()]).norm(dim=1)  # (batch,)
+    times = [far / by if by > 0 else 0.0 for far, by in zip(distance, near.tolist(), strict=True)]
+    many = sum(each > _FAR for each in times)
+    if not many:
+        return ()
+    worst = max(range(len(times)), key=times.__getitem__)
+    return (
+        f"the root of {many} of {len(times)} samples is far away: {times[worst]:.1f} times as far as the slope at "
+        f"sample {worst} leads to zero ({distance[worst]:.3g}, not {float(near[worst]):.3g}); on data as sparse as "
+        "these the expansion is not a local one, without data= the search is",
+    )
+
+
+_FAR = 3.0
 
 
 def _widen(numbers: Tensor) -> Tensor:

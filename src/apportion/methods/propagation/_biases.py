@@ -112,6 +112,11 @@ class Places:
         self.taken.append([])
         return self.taken[-1]
 
+    def forget(self) -> None:
+        """Begin anew, in the same places."""
+        for amounts in self.taken:
+            amounts.clear()
+
     @property
     def total(self) -> float:
         return sum(float(amount.double().sum()) for amounts in self.taken for amount in amounts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from apportion.core.calling import Model
 from apportion.core.features import Features
 from apportion.core.from_call import with_call
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import FEW, Given, Inputs
 from apportion.core.settings import Told, checked, later
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
@@ -62,18 +62,19 @@ class DeepLIFT(Told):
     baseline: float | str = 0.0
     at: str | Sequence[str] | None = None
     multiply_by_inputs: bool = later(True)
+    once: ClassVar[int] = FEW
 
     def __call__(
         self,
         model: Model,
-        inputs: Inputs,
+        inputs: Given,
         target: Target = None,
         *,
         baseline: Inputs | float | str | None = None,
         mask: int | None = None,
         features: Sequence[Features] = (),
-    ) -> Explanation:
-        subject = Gradients(model, inputs, target, self.at)
+    ) -> Explanation[Given, Tensor]:
+        subject = Gradients(model, inputs, target, self.at, once=self.once)
         check_visible(subject.model)
         first = subject.forward(grad=False)
         ends = [leaf.detach() for leaf in first.leaves]
@@ -82,15 +83,19 @@ class DeepLIFT(Told):
         every = baselines_of(subject, first, ends, begins, mask, features)
         values, total = [torch.zeros_like(end) for end in ends], torch.zeros_like(first.value)
         warnings: tuple[str, ...] = ()
+        # Rows that are one row also at the reference are run once.
+        once = subject.once and all(start.shape[1] == 1 for start in every)
+        of = torch.zeros(subject.batch, dtype=torch.long) if once else None
+        run_at = [end[:1] if once else end for end in ends]
         for one in zip(*every, strict=True):  # (batch or 1, …) for each leaf
-            starts = [start.expand_as(end) for start, end in zip(one, ends, strict=True)]
+            starts = [start.expand_as(end) for start, end in zip(one, run_at, strict=True)]
             met = Met()
             with scored_at(begins):
-                reference = subject.forward(met.run(subject.model, met.recording()), leaves=starts)
+                reference = subject.forward(met.run(subject.model, met.recording()), starts, of=of)
             at_reference = reference.value.detach()
             del reference  # and its graph
             met.constants.at_reference = False
-            score = subject.forward(met.run(subject.model, met.table()), leaves=ends)
+            score = subject.forward(met.run(subject.model, met.table()), run_at, of=of)
             subject.compare(first.output, score.output, score.output)
             for value, end, start, gradient in zip(values, ends, starts, score.gradients(), strict=True):
                 value += (end - start if self.multiply_by_inputs else 1) * gradient / len(every[0])

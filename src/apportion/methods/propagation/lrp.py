@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from apportion.core.calling import Model, with_gradients
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import FEW, Given
 from apportion.core.settings import Told, checked, later
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients, Score
@@ -58,6 +58,7 @@ class LRP(Told):
     strict: bool = False
     at: str | Sequence[str] | None = None
     bias: Bias | None = later(None)
+    once: ClassVar[int] = FEW
 
     def __post_init__(self) -> None:
         self._find(None)
@@ -66,8 +67,8 @@ class LRP(Told):
         notes, composite = find_composite(self.composite, model)
         return (notes, composite) if self.bias is None else (notes, replace(composite, bias=self.bias))
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
-        subject = Gradients(model, inputs, target, self.at)
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, Tensor]:
+        subject = Gradients(model, inputs, target, self.at, once=self.once)
         check_visible(subject.model)
         notes, composite = self._find(subject.model)
         layers = None
@@ -78,36 +79,48 @@ class LRP(Told):
         places = Places(of_softmax=composite.softmax != "difference") if composite.bias == "place" else None
         state = Propagation(composite, self.strict, self.ledger, layers, places)
         score = subject.forward(state.substitution(subject.model, *OPERATIONS))
-        gradients, direct = score.gradients_and_probes()
-        values = [
-            torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.leaves, gradients, direct, strict=True)
-        ]
-        placed = 0.0
-        if places is not None:
-            for value, more in zip(values, _carry_down(subject, composite, places), strict=True):
-                value += more
-                placed += float(more.double().sum())
+        parts, nowhere, carried = [], 0.0, None
+        for turn in range(
+            len(score.turns)
+        ):  # rows that ran once, one after the other: each has its own to place
+            if places is not None:
+                places.forget()
+            part = _relevance(score, turn)
+            if places is not None:
+                if carried is None:
+                    carried = _carry_down(subject, composite, places)
+                nowhere += places.total if self.ledger else 0.0
+                for value, more in zip(part, _relevance(carried, turn), strict=True):
+                    value += more
+                    nowhere -= float(more.double().sum())
+            parts.append(part)
+        values = [torch.cat(each) if len(each) > 1 else each[0] for each in zip(*parts, strict=True)]
         return subject.explanation(
             self,
             score,
             values,
             score.value,
             warnings=_warn_of_gaps(state),
-            ledger=_fill_ledger(state, score, values, placed) if self.ledger else None,
+            ledger=_fill_ledger(state, score, values, nowhere) if self.ledger else None,
             notes=notes,
         )
 
 
+def _relevance(score: Score, turn: int) -> list[Tensor]:
+    """Input times gradient, and what arrived at the probes, of the rows of a turn."""
+    gradients, direct = score.gradients_and_probes(turn)
+    return [torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.ran, gradients, direct, strict=True)]
+
+
 @with_gradients()
-def _carry_down(subject: Gradients, composite: Composite, places: Places) -> list[Tensor]:
+def _carry_down(subject: Gradients, composite: Composite, places: Places) -> Score:
     """What constants took, placed at the inputs: a second pass in which nothing comes from the score."""
     first = None if composite.first is None else Flat()
     shares = Composite(first=first, pooling=composite.pooling)
     carrying = places.carrying()
     score = subject.forward(Propagation(shares, places=carrying).substitution(subject.model, *OPERATIONS))
     nothing = sum((tensor.sum() * 0 for tensor in carrying.reached), score.value * 0)
-    gradients, direct = replace(score, value=nothing).gradients_and_probes()
-    return [torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.leaves, gradients, direct, strict=True)]
+    return replace(score, value=nothing)
 
 
 def _warn_of_gaps(state: Propagation) -> tuple[str, ...]:
@@ -127,12 +140,11 @@ def _warn_of_gaps(state: Propagation) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _fill_ledger(state: Propagation, score: Score, values: Sequence[Tensor], placed: float) -> Ledger:
+def _fill_ledger(state: Propagation, score: Score, values: Sequence[Tensor], nowhere: float) -> Ledger:
     rows = [row.close() for row in state.rows.values()]
     total = float(score.value.detach().double().sum())
     apportioned = sum(float(v.double().sum()) for v in values)
     if state.places is not None:
-        nowhere = state.places.total - placed
         rows.append(
             Row("", "what was placed nowhere", "", nowhere, nowhere, nowhere, 0.0, 0.0, placed=-nowhere)
         )

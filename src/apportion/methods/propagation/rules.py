@@ -236,17 +236,22 @@ class AlphaBeta(Stabilised):
     """Weigh positive and negative contributions apart (LRP-αβ):
     `Rᵢ = Σⱼ (α zᵢⱼ⁺ / s(zⱼ⁺) − β zᵢⱼ⁻ / s(zⱼ⁻)) · Rⱼ`, biases in the denominators (eq. 21).
 
-    `AlphaBeta(1, 0)` is z⁺.
+    `AlphaBeta(1, 0)` is z⁺; `AlphaBeta(0.5, -0.5)` is the paper's own α = β = ½ there, which writes β with the other
+    sign, as `α + β = 1`. What arrives below is `Rⱼ (1 − α bⱼ⁺ / zⱼ⁺ + β bⱼ⁻ / zⱼ⁻)` where both signs are there; where
+    one of them is not, its part of the relevance is lost.
+
+    The negative side is the output less the positive one, and is computed by itself where rounding would show in the
+    relevance (as where one side is tiny beside the other).
 
     Attributes:
-        alpha (float, default 2.0): α, with `α − β = 1` (the paper writes the same with `α + β = 1`).
-        beta (float, default 1.0): β, zero or more.
+        alpha (float, default 2.0): α, zero or more, with `α − β = 1`.
+        beta (float, default 1.0): β, at least −1.
         eps (float, default 1e-06): How far the stabiliser moves a denominator from zero.
 
     >>> AlphaBeta(2, 0)
     Traceback (most recent call last):
     ...
-    apportion.errors.InputError: alpha − beta is 2 − 0 = 2; accepted: alpha ≥ 1, beta ≥ 0 with alpha − beta = 1
+    apportion.errors.InputError: alpha − beta is 2 − 0 = 2; accepted: alpha ≥ 0, beta ≥ -1 with alpha − beta = 1
     """
 
     alpha: float = 2.0
@@ -259,9 +264,9 @@ class AlphaBeta(Stabilised):
         a, b = self.alpha, self.beta
         for name, value in (("alpha", a), ("beta", b)):
             check(name, value, lambda v: float(v) == v, "a number")
-        if not (abs(a - b - 1) < 1e-9 and b >= 0):
+        if not (abs(a - b - 1) < 1e-9 and a >= 0):
             raise InputError(
-                f"alpha − beta is {a:g} − {b:g} = {a - b:g}; accepted: alpha ≥ 1, beta ≥ 0 with alpha − beta = 1"
+                f"alpha − beta is {a:g} − {b:g} = {a - b:g}; accepted: alpha ≥ 0, beta ≥ -1 with alpha − beta = 1"
             )
 
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
@@ -274,14 +279,28 @@ class AlphaBeta(Stabilised):
             p.add_(self.eps)
         if mixed:
             p.add_(layer(x.clamp(max=0), w.clamp(max=0)))
-        # The negative part with its own, without a third layer evaluation.
-        n = torch.sub(z, p).clamp_(max=-self.eps) if self.beta else None  # (batch, outputs, …)
+        bn = None if b is None else b.clamp(max=0)
+        n = self._negative(layer, x, z, p, R, bn, mixed) if self.beta else None  # (batch, outputs, …)
         found = self._side(layer, x, torch.div(R, p, out=p), wp, bp, self.alpha, mixed)
         if n is None:
             return found
-        bn = None if b is None else b.clamp(max=0)
         other = self._side(layer, x, torch.div(R, n, out=n), w.clamp(max=0), bn, -self.beta, mixed)
         return found.add_(other)
+
+    def _negative(
+        self, layer: Layer, x: Tensor, z: Tensor, p: Tensor, R: Tensor, bias: Tensor | None, mixed: bool
+    ) -> Tensor:
+        """The negative part with its stabiliser: as a difference, without a third layer evaluation, unless what
+        rounding adds to it would turn more than `_ROUNDED` of the relevance."""
+        n = torch.sub(z, p).clamp_(max=-self.eps)
+        share = (p / n).abs_().mul_(torch.finfo(n.dtype).eps).clamp_(max=1)  # (batch, outputs, …)
+        whole = R.abs()
+        if not bool(share.mul_(whole).sum() > _ROUNDED * whole.sum()):
+            return n
+        n = layer(x.clamp(min=0) if mixed else x, layer.weight.clamp(max=0), bias)
+        if mixed:
+            n.add_(layer(x.clamp(max=0), layer.weight.clamp(min=0)))
+        return n.sub_(self.eps)
 
     def _side(
         self, layer: Layer, x: Tensor, a: Tensor, part: Tensor, bias: Tensor | None, times: float, mixed: bool
@@ -289,14 +308,16 @@ class AlphaBeta(Stabilised):
         """Pass on by the contributions of one sign: `part` holds the weights of that sign, and for negative
         inputs it is the other weights that make contributions of it. α and β scale the weights, which are small
         beside the activations."""
+        other = layer.weight - part if mixed else None
         found = layer.pull(
             x, part if times == 1 else part.mul_(times), a, None if bias is None else bias * times
         )
-        if not mixed:
+        if other is None:
             return found
-        w = layer.weight
-        other = w.clamp(max=0) if times > 0 else w.clamp(min=0)
         return torch.where(x > 0, found, layer.pull(x, other.mul_(times), a))
+
+
+_ROUNDED = 1e-4
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class KernelDecomposition:
         check_nodes(nodes=self.nodes)
         check("tolerance", self.tolerance, lambda v: v > 0, "a positive share of f(x)")
 
-    def __call__(self, model: Any, inputs: Any, target: Target = None) -> Explanation:
+    def __call__(self, model: Any, inputs: Any, target: Target = None) -> Explanation[Tensor, Tensor]:
         start = time.perf_counter()
         best = getattr(model, "best_estimator_", None)
         model = best if hasattr(best, "bags") else model
@@ -95,7 +95,7 @@ class KernelDecomposition:
         )
         return found.explanation(values.to(inputs.device), {"stages": stages})
 
-    def _rows(self, model: Any, inputs: Any, target: Target, start: float) -> Explanation:
+    def _rows(self, model: Any, inputs: Any, target: Target, start: float) -> Explanation[Tensor, Tensor]:
         x, columns = _as_rows(inputs)
         machine = machine_of(model).to(x)
         width = machine.points.shape[1]
@@ -142,7 +142,7 @@ class _Known(Subject):
         notes: Mapping[str, Any] | None = None,
         warnings: Sequence[str] = (),
         **more: Any,
-    ) -> Explanation:
+    ) -> Explanation[Tensor, Tensor]:
         total, found = pick(self.resolved, self.output), self.relevance
         rooted = {}
         if found.root_score is not None and found.distance is not None:

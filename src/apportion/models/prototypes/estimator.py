@@ -18,7 +18,7 @@ from apportion.core.target import Target
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError, check_seed, check_whole, did_you_mean
 from apportion.models import SHIPPED
-from apportion.models import load as shipped
+from apportion.models import load_classifier as shipped
 from apportion.models.prototypes import _fast as fast
 from apportion.models.prototypes import _training as training
 from apportion.models.prototypes._backbone_features import CHUNK, Grids, compute_grids, device_of
@@ -184,7 +184,9 @@ class ProtoPNet:
         data = self._read(images, labels, known=True)
         return float((self.predict_proba(data).argmax(1) == labels_of(data).numpy()).mean())
 
-    def explain(self, image: Any, target: Target | str = None, over: Any = "prototypes") -> Explanation:
+    def explain(
+        self, image: Any, target: Target | str = None, over: Any = "prototypes"
+    ) -> Explanation[Tensor, Tensor]:
         """Explain one image, or a batch as a float array.
 
         Args:
@@ -199,7 +201,7 @@ class ProtoPNet:
         if not callable(method):
             raise InputError(f"over is {over!r}; accepted: {', '.join(OVER)}, or a method with settings")
         x = data.read(torch.arange(len(data))).to(device_of(self.net_))
-        explanation: Explanation = method(self.net_, x, self._target(target))
+        explanation: Explanation[Tensor, Tensor] = method(self.net_, x, self._target(target))
         named = self._named()
         labels = [str(name) for name in self.classes_.tolist()]
         if getattr(method, "prototype", None) is not None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from apportion.core.calling import Model
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Given, Inputs
 from apportion.core.settings import checked
 from apportion.core.target import Target, pick, resolve, scores_of
 from apportion.engines.subject import Subject
@@ -36,7 +36,7 @@ class Prototypes:
     (torch.Size([2, 2]), True)
     """
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation[Tensor, Tensor]:
         found, named = _Forward(model, inputs, target), net_of(model).named
         explanation = found.explanation(self, found.shares(None))
         return explanation if named is None else explanation.with_features([named] * len(explanation))
@@ -57,7 +57,7 @@ class Upsampled:
 
     prototype: int | None = None
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation[Tensor, Tensor]:
         found = _Forward(model, inputs, target)
         space = found.x.shape[2:]
         maps = found.maps - found.maps.amin((2, 3), keepdim=True)
@@ -90,7 +90,7 @@ class PrototypeLRP:
     ledger: bool = False
     prototype: int | None = None
 
-    def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
+    def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, Tensor]:
         net = net_of(model)
         alone = self.prototype is not None
         if alone:
@@ -134,7 +134,9 @@ class _Forward(Subject):
         _check(prototype, similar.shape[1])
         return F.one_hot(torch.as_tensor(prototype, device=similar.device), similar.shape[1]) * similar
 
-    def explanation(self, method: Any, values: Tensor, prototype: int | None = None) -> Explanation:
+    def explanation(
+        self, method: Any, values: Tensor, prototype: int | None = None
+    ) -> Explanation[Tensor, Tensor]:
         if prototype is None:
             return self.result(Explanation, method, values, self.value, self.output)
         similar = self.maps.amax((2, 3))

@@ -37,7 +37,7 @@ class MLP(nn.Module):
         return scores
 
 
-def breast_cancer() -> Classifier:
+def breast_cancer() -> Classifier[Tensor]:
     """The shipped tabular classifier: malignant or benign from 30 measurements of cell nuclei.
 
     Trained on scikit-learn's breast cancer set (Wisconsin, Street et al. 1993). Its `encode` takes a row

@@ -45,7 +45,7 @@ class DigitsNet(nn.Module):
         return scores
 
 
-def digits() -> Classifier:
+def digits() -> Classifier[Tensor]:
     """The shipped MNIST classifier; its `encode` takes a 28x28 picture (file, PIL image, array or tensor).
 
     Strokes are light on a black background, as in MNIST; other sizes raise ValueError. Scores are before

@@ -126,7 +126,7 @@ def weights_path() -> Path:
     )
 
 
-def imagenet() -> Classifier:
+def imagenet() -> Classifier[Tensor]:
     """The shipped ImageNet classifier: EfficientNet-Lite0, 1000 classes, scores before softmax.
 
     Its `encode` takes a file, PIL image, array or tensor (see `apportion.domains.image.read_image`). Raises

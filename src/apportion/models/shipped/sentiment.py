@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from apportion.core.classifier import Classifier
 from apportion.core.files import stored
@@ -19,7 +20,7 @@ WEIGHTS = Path(__file__).parent / "weights" / "sentiment.safetensors"
 LABELS = ("negative", "positive")
 
 
-def sentiment() -> Classifier:
+def sentiment() -> Classifier[Tensor]:
     """The shipped classifier of English film reviews; its `encode` takes a sentence.
 
     Labels are "negative" and "positive", scores are before softmax. It knows words better than what they do

@@ -31,7 +31,7 @@ LABELS = ("negative", "positive")
 BASE_PACKAGE, BASE_FILE = "all_minilm_l6_v2", "model.zip"
 
 
-def sentiment_transformer(weights: Path = WEIGHTS) -> Classifier:
+def sentiment_transformer(weights: Path = WEIGHTS) -> Classifier[dict[str, Tensor]]:
     """The shipped transformer for English film reviews: six layers of BERT's kind, scores before softmax.
 
     A hidden word is the `[MASK]` that it met in training. Raises InputError where `transformers` or the

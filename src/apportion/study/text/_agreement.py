@@ -11,7 +11,8 @@ from apportion.results.agreement import kendall_tau, krippendorff_alpha
 from apportion.results.grid import TextTable
 from apportion.results.statistics import bootstrap_means, ranks
 from apportion.study.text import _published as published
-from apportion.study.text.faithfulness import DELETION, FEW, LEARNER, SHUFFLE, Findings
+from apportion.study.text.faithfulness import FEW, Findings
+from apportion.study.text.readings import DELETION, LEARNER, SHUFFLE, first_of, kind_of
 
 RESAMPLES = 500
 Numbers = npt.NDArray[np.float64]
@@ -22,7 +23,8 @@ Means = Mapping[tuple[str, str], Numbers]
 def agreement_tables(findings: Sequence[Findings]) -> list[TextTable]:
     """Agreement of the tests on each corpus, of the corpora under each test, and of each two tests."""
     corpora = {found.corpus.name: found.corpus.title for found in findings}
-    tests = list(findings[0].tests)
+    tests = one_of_each(list(findings[0].tests))
+    three = [test for test in tests if kind_of(test) in (DELETION, SHUFFLE, LEARNER)]
     maps = ranked_maps(findings)
     means = resample_means(findings)
     reported = _published_means()
@@ -30,7 +32,7 @@ def agreement_tables(findings: Sequence[Findings]) -> list[TextTable]:
         (
             title,
             _alpha([means[name, test] for test in tests]),
-            _alpha([means[name, test] for test in (DELETION, SHUFFLE, LEARNER)]),
+            _alpha([means[name, test] for test in three]),
             _alpha(_of(reported, corpus=name)),
         )
         for name, title in corpora.items()
@@ -41,17 +43,21 @@ def agreement_tables(findings: Sequence[Findings]) -> list[TextTable]:
             (
                 "corpus",
                 f"{len(tests)} tests, {len(maps)} maps",
-                f"{DELETION}, {SHUFFLE}, {LEARNER}",
+                ", ".join(map(kind_of, three)),
                 "the same of published numbers, 4 maps",
             ),
             by_corpus,
-            (_ALPHA + f" Maps: {', '.join(maps)}.",),
+            (_ALPHA + f" Tests: {', '.join(tests)}. Maps: {', '.join(maps)}.",),
         )
     ]
     if len(corpora) > 1:
         by_test = [
-            (test, _alpha([means[name, test] for name in corpora]), _alpha(_of(reported, test=test)))
-            for test in tests
+            (
+                test,
+                _alpha([means[name, test] for name in corpora]),
+                _alpha(_of(reported, test=kind_of(test)) if test in tests else []),
+            )
+            for test in findings[0].tests
         ]
         made.append(
             TextTable(
@@ -61,11 +67,17 @@ def agreement_tables(findings: Sequence[Findings]) -> list[TextTable]:
                 (_ALPHA,),
             )
         )
-    taus = np.mean([kendall_tau([means[name, test][0] for test in tests]) for name in corpora], axis=0)
-    rows = [(test, *(f"{tau:.2f}" for tau in row)) for test, row in zip(tests, taus, strict=True)]
+    every = list(findings[0].tests)
+    taus = np.mean([kendall_tau([means[name, test][0] for test in every]) for name in corpora], axis=0)
+    rows = [(test, *(f"{tau:.2f}" for tau in row)) for test, row in zip(every, taus, strict=True)]
     note = "1: the same order of the maps, −1: the opposite, 0: unrelated."
-    made.append(TextTable("Kendall's τ between tests, mean over the corpora", ("", *tests), rows, (note,)))
+    made.append(TextTable("Kendall's τ between tests, mean over the corpora", ("", *every), rows, (note,)))
     return made
+
+
+def one_of_each(tests: Sequence[str]) -> list[str]:
+    """The first reading of each test."""
+    return [test for test in tests if first_of(kind_of(test), tests) == test]
 
 
 def ranked_maps(findings: Sequence[Findings]) -> list[str]:

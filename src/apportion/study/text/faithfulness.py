@@ -1,8 +1,8 @@
 """The study "does the evaluation of faithfulness depend on the data set and on the test?", on four corpora.
 
 An attention classifier is trained on each corpus (Jain & Wallace 2019); feature maps of its predictions are
-tested by the label-flip deletion rate, the shuffle test and the weak learner. Every model, map and score is a
-cell of a `Store`, so a killed run goes on where it was.
+tested by the label-flip deletion rate, the weak learner and the shuffle test, in several readings (`readings.py`).
+Every model, map, learner and score is a cell of a `Store`, so a killed run goes on where it was.
 """
 
 from __future__ import annotations
@@ -14,15 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.engines.masking.replacements import Delete
-from apportion.errors import InputError, check_seed, check_whole
+from apportion.errors import InputError, check, check_seed, check_whole
 from apportion.evaluation.by_training.weak_learner import WeakLearner, random_maps, uniform_maps
 from apportion.evaluation.case import CurveTest
-from apportion.evaluation.measures.flipping import DeletionRate
-from apportion.evaluation.measures.rationales import Comprehensiveness, Sufficiency
-from apportion.evaluation.measures.shuffle import ShuffleTVD
 from apportion.learning.documents import Documents
-from apportion.learning.networks import PADDING, AttentionClassifier
+from apportion.learning.networks import AttentionClassifier
 from apportion.learning.training import Training, scores_by_model, train
 from apportion.methods.gradients.attention import AttentionWeights
 from apportion.methods.gradients.gradient import InputXGradient, Saliency
@@ -33,6 +29,7 @@ from apportion.results.scores import Scores
 from apportion.study.store import Cell, CellResult, Store
 from apportion.study.text._maps import maps_of, run_test
 from apportion.study.text.corpora import CORPORA, Corpus
+from apportion.study.text.readings import SHUFFLE, Readings, kind_of, with_zero_word
 
 EMBEDDING_SCALE = 0.1  # of the standard normal: rows of unit variance are learned too slowly in 8 epochs
 
@@ -46,14 +43,6 @@ METHODS: Mapping[str, Any] = {
 }
 FEW = ("LIME",)  # hundreds of passes for each document: on fewer documents, and not for the weak learner
 REVERSED = "Integrated Gradients"  # the reference "Reversed" is this map times −1
-LEARNER, DELETION, SHUFFLE = "weak learner", "deletion rate", "shuffle"
-_DELETED = Delete(padding=PADDING)
-TESTS: Mapping[str, Any] = {
-    DELETION: DeletionRate(replacement=_DELETED),
-    SHUFFLE: ShuffleTVD(),
-    "comprehensiveness": Comprehensiveness(replacement=_DELETED),
-    "sufficiency": Sufficiency(replacement=_DELETED),
-}
 
 
 @dataclass(frozen=True)
@@ -72,7 +61,9 @@ class Settings:
         few (int, default 8_000, tokens): Documents for the methods in `FEW`.
         steps (int, default 10_000_000): Sum of squared lengths that bounds the tests that hide tokens, of which the
             deletion rate hides one after another.
-        seed (int, default 0): Seed of the models and documents.
+        seed (int, default 0): Seed by which documents are drawn.
+        models (tuple of int, default (0,)): Seeds of the explained models, of which each corpus has one each.
+        readings (Readings, default Readings()): In which readings the tests are run.
     """
 
     corpora: tuple[str, ...] = tuple(CORPORA)
@@ -84,10 +75,15 @@ class Settings:
     few: int = 8_000
     steps: int = 10_000_000
     seed: int = 0
+    models: tuple[int, ...] = (0,)
+    readings: Readings = field(default_factory=Readings)
 
     def __post_init__(self) -> None:
         check_whole(1, train=self.train, valid=self.valid, test=self.test, few=self.few, steps=self.steps)
         check_seed(self.seed)
+        check("models", self.models, lambda v: len(set(v)) == len(v) > 0, "at least one seed, each once")
+        for seed in self.models:
+            check_seed(seed)
         if not self.corpora or not set(self.corpora) <= set(CORPORA):
             raise InputError(
                 f"corpora is {', '.join(self.corpora) or 'empty'}; accepted: some of {', '.join(CORPORA)}"
@@ -99,12 +95,12 @@ def fast_settings() -> Settings:
     return Settings(
         corpora=("sst",),
         training=Training(epochs=3, patience=1),
-        learner=WeakLearner(seeds=(0,), training=Training(epochs=4)),
-        train=40_000,
-        valid=8_000,
-        test=12_000,
-        few=2_000,
-        steps=150_000,
+        learner=WeakLearner(seeds=(0,), training=Training(epochs=6)),
+        train=24_000,
+        valid=6_000,
+        test=6_000,
+        few=1_000,
+        steps=80_000,
     )
 
 
@@ -114,7 +110,8 @@ class Findings:
 
     `training` has the numbers of each epoch, `scores` are the model's on the test documents, `tests` has for
     each test the scores of each map, `notes` those of each method's maps, `documents` how many were used
-    for what, and `seconds` what each kind of work took.
+    for what, and `seconds` what each kind of work took. Of several models, `tests` has the mean over them for each
+    document, and `models` the findings of each; what else is here is that of the first.
     """
 
     corpus: Corpus
@@ -124,19 +121,58 @@ class Findings:
     notes: Mapping[str, Mapping[str, Any]]
     documents: Mapping[str, int]
     seconds: Mapping[str, float]
+    seed: int = 0
+    models: tuple[Findings, ...] = ()
 
 
 def run(corpus: Corpus, settings: Settings, store: Store) -> Findings:
     """Run all cells of one corpus, or take them from the store."""
-    work = _Work(corpus, settings, store)
-    history, scores = work.train()
+    found = [_run_model(corpus, settings, store, seed) for seed in settings.models]
+    if len(found) == 1:
+        return found[0]
+    tests = {
+        test: {name: _together([one.tests[test][name] for one in found]) for name in by_map}
+        for test, by_map in found[0].tests.items()
+    }
+    seconds = {kind: sum(one.seconds[kind] for one in found) for kind in found[0].seconds}
+    return replace(found[0], tests=tests, seconds=seconds, models=tuple(found))
+
+
+def _run_model(corpus: Corpus, settings: Settings, store: Store, seed: int) -> Findings:
+    work = _Work(corpus, replace(settings, training=replace(settings.training, seed=seed)), store)
+    history, output = work.train()
     made = {name: work.maps(name) for name in METHODS}
     maps = {name: parts for name, (parts, _) in made.items()}
     notes = {name: of_method for name, (_, of_method) in made.items()}
     maps |= references(maps[REVERSED], settings.seed)
-    tests = {kind: {name: work.test(kind, name, found) for name, found in maps.items()} for kind in TESTS}
-    tests[LEARNER] = {name: work.learner(name, found) for name, found in maps.items() if "train" in found}
-    return Findings(corpus, history, scores, tests, notes, work.amounts, work.seconds)
+    readings = settings.readings
+    of_model = readings.tests(len(corpus.vocabulary))
+    tests: dict[str, dict[str, Scores]] = {
+        kind: {name: work.test(kind, test, name, found) for name, found in maps.items()}
+        for kind, test in of_model.items()
+    }
+    for kind, (learner, shuffles) in readings.learners(settings.learner).items():
+        tests |= {each: {} for each in (kind, *shuffles)}
+        for name, found in maps.items():
+            if "train" in found:
+                scores, cell, weights = work.learner(kind, learner, name, found, keep=bool(shuffles))
+                tests[kind][name] = scores
+                for each, test in shuffles.items():
+                    tests[each][name] = work.shuffle_in_learners(
+                        each, test, name, found["test"], learner, cell, weights
+                    )
+    if readings.shuffle[0] == "learner":  # agreement is computed of the first test of a kind
+        tests |= {each: tests.pop(each) for each in of_model if kind_of(each) == SHUFFLE}
+    return Findings(corpus, history, output, tests, notes, work.amounts, work.seconds, seed)
+
+
+def _together(found: list[Scores]) -> Scores:
+    """The mean over models for each document; of tests that train learners, the scores of all."""
+    first = found[0]
+    if first.each == "seed":
+        learners = [learner for one in found for learner in one.notes["learners"]]
+        return replace(first, values=torch.cat([one.values for one in found]), notes={"learners": learners})
+    return replace(first, values=torch.stack([one.values for one in found]).mean(0))
 
 
 def references(given: Mapping[str, Documents], seed: int) -> dict[str, dict[str, Documents]]:
@@ -212,6 +248,7 @@ class _Work:
         weights = {name: t for name, t in found.tensors.items() if not name.startswith("scores/")}
         self.model.load_state_dict(weights)
         self.model.eval().requires_grad_(False)
+        self.knows_zero = with_zero_word(self.model)
         return found.numbers, found.tensors["scores/test"]
 
     def maps(self, name: str) -> tuple[dict[str, Documents], dict[str, Any]]:
@@ -238,27 +275,64 @@ class _Work:
             notes = result.numbers if part == "test" else notes
         return found, notes
 
-    def test(self, kind: str, name: str, maps: Mapping[str, Documents]) -> Scores:
-        """The scores of one map under a test without training."""
-        test = TESTS[kind]
+    def test(self, kind: str, test: Any, name: str, maps: Mapping[str, Documents]) -> Scores:
+        """The scores of one map under a test of the explained model."""
         most = self.amounts["steps" if isinstance(test, CurveTest) else "test"]
         documents = maps["test"].select(range(min(most, len(maps["test"]))))
         settings = {"model": self.trained.fingerprint, "test": repr(test), "documents": documents.fingerprint}
         cell = Cell(f"{kind}/{self.corpus.name}/{name}", settings)
-        found = self._get(cell, lambda: CellResult(run_test(test, self.model, documents).to_dict()))
+        found = self._get(cell, lambda: CellResult(run_test(test, self.knows_zero, documents).to_dict()))
         return Scores.from_dict(found.numbers)
 
-    def learner(self, name: str, maps: Mapping[str, Documents]) -> Scores:
-        """The scores of one map under the weak learner, one for each seed."""
+    def learner(
+        self, kind: str, learner: WeakLearner, name: str, maps: Mapping[str, Documents], keep: bool
+    ) -> tuple[Scores, Cell, Mapping[str, Tensor]]:
+        """The scores of one map under the weak learner, one for each seed; the cell, and the weights if kept."""
         parts = (maps["train"], maps["valid"], maps["test"])
         words = len(self.corpus.vocabulary)
-        settings = {
-            "learner": repr(self.settings.learner),
+        settings: dict[str, Any] = {
+            "learner": repr(learner),
             "words": words,
             "documents": [part.fingerprint for part in parts],
         }
-        cell = Cell(f"{LEARNER}/{self.corpus.name}/{name}", settings)
-        found = self._get(cell, lambda: CellResult(self.settings.learner(*parts, words).to_dict()))
+        if keep:
+            settings["kept"] = "weights"
+        cell = Cell(f"{kind}/{self.corpus.name}/{name}", settings)
+
+        def compute() -> CellResult:
+            scores, learners = learner.learn(*parts, words)
+            weights = {
+                f"{seed}/{key}": tensor
+                for seed, made in zip(learner.seeds, learners, strict=True)
+                for key, tensor in made.state_dict().items()
+            }
+            return CellResult(scores.to_dict(), weights if keep else {})
+
+        found = self._get(cell, compute)
+        return Scores.from_dict(found.numbers), cell, found.tensors
+
+    def shuffle_in_learners(
+        self,
+        kind: str,
+        test: Any,
+        name: str,
+        documents: Documents,
+        learner: WeakLearner,
+        trained: Cell,
+        weights: Mapping[str, Tensor],
+    ) -> Scores:
+        """The scores of one map that is shuffled in its learners: the mean over them for each document."""
+        settings = {"learners": trained.fingerprint, "test": repr(test)}
+
+        def compute() -> CellResult:
+            scores = []
+            for seed in learner.seeds:
+                made = learner.untrained(len(self.corpus.vocabulary), len(self.corpus.labels), seed)
+                made.load_state_dict({key: weights[f"{seed}/{key}"] for key in made.state_dict()})
+                scores.append(run_test(test, made.eval().requires_grad_(False), documents))
+            return CellResult(_together(scores).to_dict())
+
+        found = self._get(Cell(f"{kind}/{self.corpus.name}/{name}", settings), compute)
         return Scores.from_dict(found.numbers)
 
     def _get(self, cell: Cell, compute: Any) -> CellResult:

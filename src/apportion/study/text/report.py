@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from apportion.core.files import write_whole
+from apportion.results.agreement import kendall_tau
 from apportion.results.grid import TextTable
 from apportion.results.scores import Scores
-from apportion.results.statistics import bootstrap_means
+from apportion.results.statistics import bootstrap_means, say_if_few
 from apportion.study.tables import write_tables
 from apportion.study.text import _published as published
-from apportion.study.text.faithfulness import DELETION, FEW, LEARNER, SHUFFLE, Findings
+from apportion.study.text.faithfulness import FEW, Findings
+from apportion.study.text.readings import DELETION, LEARNER, SHUFFLE, first_of, kind_of, reading_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,7 +38,10 @@ def tables(findings: Sequence[Findings]) -> list[TextTable]:
 
     made = [statistics(findings), models(findings)]
     made += [test_table(findings, test) for test in findings[0].tests]
-    return [*made, *agreement_tables(findings), maps(findings), times(findings)]
+    made += [distances(findings), epochs_to_best(findings), *agreement_tables(findings)]
+    if any(found.models for found in findings):
+        made.append(spread(findings))
+    return [*made, maps(findings), times(findings)]
 
 
 def write(findings: Sequence[Findings], folder: Path) -> list[Path]:
@@ -61,19 +67,22 @@ def statistics(findings: Sequence[Findings]) -> TextTable:
                 *(f"{len(part)}" for part in parts),
                 f"{len(corpus.vocabulary) - 2}",
                 f"{lengths.mean():.1f}",
+                f"{np.median(lengths):.0f}",
+                f"{np.quantile(lengths, 0.9):.0f}",
                 f"{labels.mean():.1%}",
                 f"{corpus.dropped}",
             )
         )
-    columns = ("corpus", "classes", "train", "validation", "test", "words", "mean length", "second class")
+    columns = ("corpus", "classes", "train", "validation", "test", "words", "mean length", "median", "90 %")
     note = "Lengths are without the start and end tokens that published tables count. Dropped: too short or long."
-    return TextTable("Data", (*columns, "dropped"), rows, (note,))
+    return TextTable("Data", (*columns, "second class", "dropped"), rows, (note,))
 
 
 def models(findings: Sequence[Findings]) -> TextTable:
     """How well the models do."""
     rows = []
-    for found in findings:
+    several = any(found.models for found in findings)
+    for found in [one for each in findings for one in each.models or (each,)]:
         labels = found.corpus.test.labels
         right = found.scores.argmax(1) == labels
         both = [(found.scores.argmax(1) == 1) & (labels == 1), ~right]
@@ -87,7 +96,7 @@ def models(findings: Sequence[Findings]) -> TextTable:
         at = published.ORDER.index(found.corpus.name)
         rows.append(
             (
-                found.corpus.title,
+                found.corpus.title + (f", seed {found.seed}" if several else ""),
                 _with_interval(accuracy.mean, accuracy.interval()),
                 f"{published.ACCURACY[at]:.3f}",
                 _with_interval(f1, tuple(np.quantile(f1s, [0.025, 0.975]))),
@@ -102,7 +111,8 @@ def models(findings: Sequence[Findings]) -> TextTable:
 
 def test_table(findings: Sequence[Findings], test: str) -> TextTable:
     """One test: a row for each map, a column for each corpus, with the published mean where there is one."""
-    title, known = WITH_PUBLISHED.get(test, (f"Mean {test}", {}))
+    title, known = WITH_PUBLISHED.get(kind_of(test), (f"Mean {test}", {}))
+    title += f" ({reading_of(test)})" if known and reading_of(test) else ""
     first = next(iter(findings[0].tests[test].values()))
     rows: list[list[str]] = []
     names = list(findings[0].tests[test])
@@ -129,8 +139,96 @@ def test_table(findings: Sequence[Findings], test: str) -> TextTable:
         few = ", ".join(f"{f.corpus.title} {len(f.tests[test][name])}" for f in findings for name in FEW)
         note += f" ({', '.join(FEW)}: {few})"
     beside = [name for name in names if name not in findings[0].notes]
+    if said := say_if_few(max(len(found.tests[test]["Uniform"]) for found in findings)):
+        note += f", {said}"
     note += f". Bold: the best mean of a method on all documents. {_INTERVALS}"
     return TextTable(title, columns, rows, (note,), beside, best)
+
+
+def distances(findings: Sequence[Findings]) -> TextTable:
+    """How far each reading of each test is from the published means, over the maps that were published."""
+    rows: list[list[str]] = []
+    smallest: dict[tuple[str, int], tuple[float, int]] = {}
+    for test in findings[0].tests:
+        known = WITH_PUBLISHED.get(kind_of(test), ("", {}))[1]
+        if not known:
+            continue
+        cells = [f"{kind_of(test)} ({said})" if (said := reading_of(test)) else test]
+        for found in findings:
+            at, scores = published.ORDER.index(found.corpus.name), found.tests[test]
+            here = {name: scores[name].mean for name in known if name in scores}
+            apart = [abs(mean - known[name][at]) for name, mean in here.items()]
+            ranked = [name for name in here if name in found.notes]
+            tau = kendall_tau([[here[n] for n in ranked], [known[n][at] for n in ranked]])[0, 1]
+            key = (kind_of(test), len(cells))
+            smallest[key] = min(smallest.get(key, (np.inf, 0)), (float(np.mean(apart)), len(rows)))
+            cells.append(f"{np.mean(apart):.3f} ({tau:.2f})")
+        rows.append(cells)
+    best = [(row, column) for (_, column), (_, row) in smallest.items()]
+    note = (
+        "Mean of |ours − published| over the maps that were published, the references Uniform and Random of the weak "
+        "learner among them; in brackets Kendall's τ of the methods' order with the published one. Bold: the closest "
+        "reading of each test."
+    )
+    return TextTable(
+        "Distance to the published means",
+        ("test", *(f.corpus.title for f in findings)),
+        rows,
+        (note,),
+        (),
+        best,
+    )
+
+
+def epochs_to_best(findings: Sequence[Findings]) -> TextTable:
+    """When the weak learners' validation loss is lowest, and how low."""
+    test = first_of(LEARNER, list(findings[0].tests)) or LEARNER
+    rows = []
+    for name in findings[0].tests[test]:
+        cells = [name]
+        for found in findings:
+            losses = [np.array(one["validation_loss"]) for one in found.tests[test][name].notes["learners"]]
+            epochs = Scores(torch.tensor([1 + int(loss.argmin()) for loss in losses]), test, False)
+            cells += [
+                _with_interval(epochs.mean, epochs.interval(), 1),
+                f"{np.mean([loss.min() for loss in losses]):.3f}",
+                f"{np.mean([loss[-1] for loss in losses]):.3f}",
+            ]
+        rows.append(cells)
+    columns = ["map"]
+    for found in findings:
+        columns += [f"{found.corpus.title}, epoch", "lowest loss", "last loss"]
+    many = ", ".join(
+        f"{f.corpus.title} {len(f.tests[test][f_name].notes['learners'])} of "
+        f"{max(len(one['validation_loss']) for one in f.tests[test][f_name].notes['learners'])} epochs"
+        for f in findings
+        for f_name in ("Uniform",)
+    )
+    note = f"Learners of each map: {many}. {_INTERVALS}"
+    beside = [name for name in findings[0].tests[test] if name not in findings[0].notes]
+    return TextTable(
+        "Epoch of the lowest validation loss of the weak learner", columns, rows, (note,), beside
+    )
+
+
+def spread(findings: Sequence[Findings]) -> TextTable:
+    """The lowest and the highest mean among the explained models."""
+    rows = []
+    for test in findings[0].tests:
+        for name in findings[0].tests[test]:
+            cells = [f"{test}: {name}"]
+            for found in findings:
+                means = [one.tests[test][name].mean for one in found.models or (found,)]
+                cells.append(f"{min(means):.3f} – {max(means):.3f}")
+            rows.append(cells)
+    many = ", ".join(f"{f.corpus.title} {len(f.models) or 1}" for f in findings)
+    note = f"Explained models, trained from different seeds: {many}."
+    return TextTable(
+        "Lowest and highest mean among the explained models",
+        ("test: map", *(f.corpus.title for f in findings)),
+        rows,
+        (note,),
+    )
 
 
 def maps(findings: Sequence[Findings]) -> TextTable:
@@ -162,7 +260,8 @@ def loss_curves(findings: Sequence[Findings]) -> Figure:
     figure = Figure(figsize=(3.2 * len(findings) + 1.6, 3.2), layout="constrained")
     axes = figure.subplots(1, len(findings), squeeze=False)[0]
     for ax, found in zip(axes, findings, strict=True):
-        for name, scores in found.tests[LEARNER].items():
+        learner = first_of(LEARNER, list(found.tests)) or LEARNER
+        for name, scores in found.tests[learner].items():
             curves = [learner["validation_loss"] for learner in scores.notes["learners"]]
             epochs = range(1, min(map(len, curves)) + 1)
             mean = [float(np.mean([curve[e - 1] for curve in curves])) for e in epochs]
@@ -177,5 +276,5 @@ def loss_curves(findings: Sequence[Findings]) -> Figure:
 _INTERVALS = "In brackets: bootstrap interval, 95 %."
 
 
-def _with_interval(mean: float, interval: tuple[float, float]) -> str:
-    return f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+def _with_interval(mean: float, interval: tuple[float, float], digits: int = 3) -> str:
+    return f"{mean:.{digits}f} [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
