@@ -17,7 +17,7 @@ import numpy as np
 from apportion.core.as_it_was import leaves_as_it_was
 from apportion.core.from_call import OfSamples
 from apportion.core.per_input import PerInput
-from apportion.errors import InputError
+from apportion.errors import InputError, shown
 
 Made = TypeVar("Made")
 
@@ -102,7 +102,7 @@ def _check_kinds(settings: Any) -> None:
     for name, hint in _hints(made).items():
         value = getattr(settings, name, None)
         if not isinstance(value, OfSamples | PerInput) and not _is_of(value, hint):
-            raise InputError(f"{name} is {value!r:.200}; accepted: {_words(hint)}")
+            raise InputError(f"{name} is {shown(value)}; accepted: {_words(hint)}")
 
 
 @cache
