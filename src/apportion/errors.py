@@ -45,10 +45,15 @@ def check(name: str, value: Any, holds: Callable[[Any], object], accepted: str) 
     """
     try:
         fine = bool(holds(value))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # a tensor of several numbers
         fine = False
     if not fine:
-        raise InputError(f"{name} is {value!r}; accepted: {accepted}")
+        raise InputError(f"{name} is {shown(value)}; accepted: {accepted}")
+
+
+def shown(value: Any) -> str:
+    """What came, in one line."""
+    return " ".join(repr(value).split())[:400]
 
 
 MOST = 10_000_000  # of whatever is counted: more is a slip of the keyboard, or somebody else's file

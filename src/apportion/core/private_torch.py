@@ -22,14 +22,21 @@ __all__ = [
     "Dropout",  # the same of dropouts
     "Operator",  # one overload of an operator, as exported programs call them
     "base_of",
+    "function_modes",
+    "functions_are_seen",
+    "hooks_of",
     "is_watched",
     "keeps_as_it_is",
     "module_of_line",
     "named_operator",
+    "no_saved_hooks",
     "original_of",
     "overload_of",
+    "put_function_modes",
+    "put_no_saved_hooks",
     "safe_softmax",
     "set_grad_enabled",  # `torch.no_grad` takes as long as a small function itself, and is needed around each
+    "state_of_functions",
     "storage_of",
     "transform_level",
     "unwrapped",
@@ -58,6 +65,51 @@ safe_softmax = torch._safe_softmax
 def is_watched() -> bool:
     """Whether a mode sees the functions that are called here, as under the substitution engine."""
     return torch._C._len_torch_function_stack() > 0
+
+
+def function_modes() -> list[Any]:
+    """The modes that see functions now, the outermost first."""
+    return [torch._C._get_function_stack_at(place) for place in range(torch._C._len_torch_function_stack())]
+
+
+def put_function_modes(modes: list[Any]) -> None:
+    """Let these modes see functions, and no others: an interrupt can leave some behind, or leave one twice."""
+    now = function_modes()
+    if len(now) == len(modes) and all(a is b for a, b in zip(now, modes, strict=True)):
+        return
+    while torch._C._len_torch_function_stack():
+        torch._C._pop_torch_function_stack()
+    for mode in modes:
+        torch._C._push_on_torch_function_stack(mode)
+
+
+def state_of_functions() -> Any:
+    """Whether functions are seen at all now, as a guard whose `__exit__` puts that back, as often as it is called."""
+    guard = without_functions()
+    guard.__enter__()
+    guard.__exit__(None, None, None)
+    return guard
+
+
+functions_are_seen = torch._C._is_torch_function_enabled
+
+no_saved_hooks = torch._C._autograd._saved_tensors_hooks_get_disabled_error_message
+
+
+def put_no_saved_hooks(told: str | None) -> None:
+    """Say what an attempt to hand saved tensors to somebody is refused with, or let it be."""
+    if told is None:
+        torch._C._autograd._saved_tensors_hooks_enable()
+    else:
+        torch._C._autograd._saved_tensors_hooks_disable(told)
+
+
+def hooks_of(module: Any) -> list[dict[int, Any]]:
+    """The hooks of a module that run around its forward pass, or those of all modules for None."""
+    if module is None:
+        of_all = torch.nn.modules.module
+        return [of_all._global_forward_hooks, of_all._global_forward_pre_hooks]
+    return [module._forward_hooks, module._forward_pre_hooks]
 
 
 def unwrapped(tensor: Tensor) -> Tensor:

@@ -7,15 +7,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, field, fields
 from functools import cache, wraps
+from inspect import signature
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 
+from apportion.core.as_it_was import leaves_as_it_was
 from apportion.core.from_call import OfSamples
 from apportion.core.per_input import PerInput
-from apportion.errors import InputError
+from apportion.errors import InputError, shown
 
 Made = TypeVar("Made")
 
@@ -63,7 +65,7 @@ class Told:
 
 def checked(made: type[Made]) -> type[Made]:
     """Beneath `@dataclass(frozen=True)`: each setting is of the kind that its annotation names, or InputError. What a
-    class checks itself is said first, as it knows more.
+    class checks itself is said first, as it knows more. The call of a method or test leaves all as it was.
 
     >>> from dataclasses import dataclass
     >>> @dataclass(frozen=True)
@@ -89,6 +91,9 @@ def checked(made: type[Made]) -> type[Made]:
         _check_kinds(self)
 
     made.__post_init__ = after  # type: ignore[attr-defined]
+    call: Any = getattr(made, "__call__", None)  # noqa: B004 (the function itself is wanted)
+    if call is not None and "model" in signature(call).parameters and not hasattr(call, "outermost"):
+        made.__call__ = leaves_as_it_was(call)  # type: ignore[method-assign]
     return made
 
 
@@ -97,7 +102,7 @@ def _check_kinds(settings: Any) -> None:
     for name, hint in _hints(made).items():
         value = getattr(settings, name, None)
         if not isinstance(value, OfSamples | PerInput) and not _is_of(value, hint):
-            raise InputError(f"{name} is {value!r:.200}; accepted: {_words(hint)}")
+            raise InputError(f"{name} is {shown(value)}; accepted: {_words(hint)}")
 
 
 @cache

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from apportion.core.calling import Model, warned
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, same_input
 from apportion.core.from_call import for_samples
-from apportion.core.inputs import Inputs
+from apportion.core.inputs import Inputs, rekeyed
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
 from apportion.domains.frames import read_frame
@@ -96,7 +97,8 @@ class Case:
             self.names_classes = len(read.labels) > 1
             read = read.model
         self.model: Model = read
-        self.inputs: Inputs = inputs
+        with torch.inference_mode(False):  # what was made in inference mode takes part in no training
+            self.inputs: Inputs = rekeyed(inputs, lambda _, t: t.clone() if _of_inference(t) else t)
         self.target = target
         self.labels, self.features, self.mask, self.chunk = labels, features, mask, chunk
         self._told = False  # that a reading is a guess
@@ -215,14 +217,16 @@ class Case:
         for name, test in tests.items():
             if isinstance(test, CurveTest):
                 try:
-                    test.ask(self, explanation)
+                    with _no_inference():
+                        test.ask(self, explanation)
                 except InputError as error:
                     refuse(name, error)
         for name, test in tests.items():
             if name in found:
                 continue
             try:
-                measured = test.measure(self, explanation)
+                with _no_inference():
+                    measured = test.measure(self, explanation)
             except InputError as error:
                 refuse(name, error)
                 continue
@@ -258,6 +262,20 @@ class Case:
             if bool(order.tied.any()):
                 found["orders"] = order.rank.shape[1]
         return found
+
+
+@contextmanager
+def _no_inference() -> Iterator[None]:
+    """What is computed here may take part in a training, also for a caller in inference mode."""
+    if not torch.is_inference_mode_enabled():
+        yield
+        return
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _of_inference(tensor: Any) -> bool:
+    return isinstance(tensor, Tensor) and tensor.is_inference()
 
 
 def is_encoded(inputs: Any) -> bool:

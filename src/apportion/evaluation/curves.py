@@ -158,7 +158,7 @@ def open_places(relevance: Tensor, counts: Tensor) -> Tensor:
 
 def _chances(masking: Masking, tied: Tensor, seed: int) -> Tensor:
     """Random numbers that break the ties of each sample, (orders, batch, features); zero where there are none."""
-    found = torch.zeros(ORDERS, masking.batch, masking.many)
+    found = torch.zeros(ORDERS, masking.batch, masking.many, dtype=torch.float32)
     for row in tied.nonzero().flatten().tolist():
         content = hashlib.sha256()
         for part in masking.parts:

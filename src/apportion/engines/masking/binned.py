@@ -86,7 +86,11 @@ class Quartiles(Background):
         begin, end, first = prepared.unbind(-1)
         ordered = self._in_order(first[0]).to(x)
         generator = torch.Generator().manual_seed(self.seed)
-        chance = torch.rand(rows, x.shape[1], generator=generator)[draw].to(x.device).gather(1, first)
+        chance = (
+            torch.rand(rows, x.shape[1], generator=generator, dtype=torch.float32)[draw]
+            .to(x.device)
+            .gather(1, first)
+        )
         many = end - begin
         inside = begin + (chance * many).long().minimum(many - 1)
         outside = (chance * (rows - many)).long().minimum(rows - many - 1)

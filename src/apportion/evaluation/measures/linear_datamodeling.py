@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.settings import checked
 from apportion.errors import check_whole
 from apportion.evaluation.case import Case, CurveTest, Measured, nan_where
 from apportion.evaluation.measures.randomisation import similarity_in_rows
@@ -17,6 +18,7 @@ from apportion.evaluation.reference_maps import Map
 
 
 @dataclass(frozen=True)
+@checked
 class LDS(CurveTest):
     """Linear datamodeling score (Park et al. 2023; of a context Cohen-Wang et al. 2024, definition 2.3).
 

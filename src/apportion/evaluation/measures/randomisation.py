@@ -147,7 +147,7 @@ def randomised_copies(
         with torch.no_grad():
             for key in keys:
                 weight = dict(changed.named_parameters())[key]  # also of scripted children
-                drawn = torch.randn(weight.shape, generator=generator).to(weight)
+                drawn = torch.randn(weight.shape, generator=generator, dtype=torch.float32).to(weight)
                 spread = weight.std() if weight.numel() > 1 else weight.abs().mean()
                 drawn_anew = drawn_anew or bool(spread != 0)
                 weight.copy_(weight.mean() + spread * drawn)

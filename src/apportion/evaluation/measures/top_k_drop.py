@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from apportion.core.settings import checked
 from apportion.errors import check_whole
 from apportion.evaluation.case import Case, CurveTest, Measured
 from apportion.evaluation.curves import Way
@@ -17,6 +18,7 @@ from apportion.evaluation.reference_maps import Map
 
 
 @dataclass(frozen=True)
+@checked
 class TopKDrop(CurveTest):
     """Top-k drop (Cohen-Wang et al. 2024, definition 2.2): how far the score falls without the k highest features.
 

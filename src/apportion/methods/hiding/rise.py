@@ -70,7 +70,9 @@ class RISE(Hiding[None]):
         finest = all(cell <= length for cell, length in zip(cells, space, strict=True))
         check("cells", self.cells, lambda _: finest, f"at most the {tuple(space)} places of the grid")
         generator = torch.Generator().manual_seed(self.seed)
-        grids = (torch.rand(self.samples, 1, *cells, generator=generator) < self.shown).to(inputs.dtype)
+        grids = (
+            torch.rand(self.samples, 1, *cells, generator=generator, dtype=torch.float32) < self.shown
+        ).to(inputs.dtype)
         steps = tuple(-(-length // cell) for length, cell in zip(space, cells, strict=True))
         shifts = torch.stack([torch.randint(s, (self.samples,), generator=generator) for s in steps], 1)
         # Thousands of samples are added up, which half precision cannot count.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from apportion.core.features import Features, TabularFeatures
 from apportion.core.inputs import Inputs
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, keep_label_map
@@ -22,6 +23,7 @@ from apportion.results.interactions import Interactions
 
 
 @dataclass(frozen=True)
+@checked
 class TreeInteractions:
     """Compute the Shapley interactions of pairs exactly in a sum of trees, over rows of data.
 

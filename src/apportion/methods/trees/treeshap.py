@@ -11,6 +11,7 @@ from torch import Tensor
 
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
+from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.domains.estimators import function_of
 from apportion.engines.masking.engine import Masking
@@ -21,6 +22,7 @@ from apportion.results.explanation import Explanation
 
 
 @dataclass(frozen=True)
+@checked
 class TreeSHAP(Hiding[Tensor]):
     """Compute the Shapley values of a sum of trees exactly, over rows of data (Lundberg et al. 2020, interventional).
 

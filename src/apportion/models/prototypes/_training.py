@@ -98,7 +98,7 @@ def _fresh(grids: Grids, classes: int, per_class: int, recipe: Paper, seed: int)
         add_on = add_on_layers(example.shape[1], recipe.width).to(example)
         if recipe.standardise:
             standardise(add_on, *_moments(grids))
-        prototypes = torch.rand(classes * per_class, recipe.width)
+        prototypes = torch.rand(classes * per_class, recipe.width, dtype=torch.float32)
     class_of = torch.arange(classes).repeat_interleave(per_class)
     return PrototypeNet(grids.backbone, add_on, prototypes, class_of, classes).to(example)
 
@@ -172,7 +172,7 @@ def some_places(grid: Tensor, hidden: float) -> Tensor:
     """(batch, channels, places, 1): a share `hidden` of the places of each grid left out at random, one stays."""
     flat = grid.flatten(2)
     left = max(1, round(flat.shape[2] * (1 - hidden)))
-    chosen = torch.rand(len(flat), flat.shape[2]).argsort(1)[:, :left].to(flat.device)
+    chosen = torch.rand(len(flat), flat.shape[2], dtype=torch.float32).argsort(1)[:, :left].to(flat.device)
     return flat.gather(2, chosen[:, None].expand(-1, flat.shape[1], -1))[..., None]
 
 

@@ -75,7 +75,7 @@ def stability(net: PrototypeNet, images: Images, noise: float = 0.1, seed: int =
     scale = noise * float(images.read(torch.arange(min(256, len(images)))).std())
     for numbers, part in images.batches(CHUNK, "images with noise"):
         clean = part.to(device_of(net))
-        noisy = clean + scale * torch.randn(part.shape, generator=random).to(clean)
+        noisy = clean + scale * torch.randn(part.shape, generator=random, dtype=torch.float32).to(clean)
         (row, column), (row_after, column_after) = _place(net, clean), _place(net, noisy)
         near = ((row - row_after).abs() <= 1) & ((column - column_after).abs() <= 1)
         mine = own[labels[numbers].to(own.device)]

@@ -1,0 +1,114 @@
+"""What a call may not change, put back where it ends, whatever was raised and wherever: a signal, as that of Ctrl-C,
+may come between the steps of a `with`, which then ends nothing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from apportion.core.private_torch import (
+    function_modes,
+    hooks_of,
+    no_saved_hooks,
+    put_function_modes,
+    put_no_saved_hooks,
+    set_grad_enabled,
+    state_of_functions,
+)
+
+Call = TypeVar("Call", bound=Callable[..., Any])
+
+_inside: ContextVar[bool] = ContextVar("inside", default=False)
+
+
+@dataclass
+class _State:
+    grad: bool
+    modes: list[Any]
+    seen: Any
+    no_saved_hooks: str | None
+    numpy_errors: dict[str, Any]
+    threads: int
+    hooks: list[tuple[dict[int, Any], list[int]]]
+    modules: list[tuple[nn.Module, bool]]
+    parameters: list[tuple[nn.Parameter, bool]]
+    chance: tuple[Any, Any, Any]
+
+    @classmethod
+    def of(cls, model: Any) -> _State:
+        held = getattr(model, "model", model)
+        modules = list(held.modules()) if isinstance(held, nn.Module) else []
+        parameters = list(held.parameters()) if isinstance(held, nn.Module) else []
+        return cls(
+            torch.is_grad_enabled(),
+            function_modes(),
+            state_of_functions(),
+            no_saved_hooks(),
+            {**np.geterr()},
+            torch.get_num_threads(),
+            [(hooks, list(hooks)) for module in (None, *modules) for hooks in hooks_of(module)],
+            [(module, module.training) for module in modules],
+            [(parameter, parameter.requires_grad) for parameter in parameters],
+            (torch.get_rng_state(), np.random.get_state(), random.getstate()),
+        )
+
+    def put_back(self, chance: bool) -> None:
+        set_grad_enabled(self.grad)
+        self.seen.__exit__(None, None, None)
+        put_function_modes(self.modes)
+        put_no_saved_hooks(self.no_saved_hooks)
+        np.seterr(**self.numpy_errors)
+        if torch.get_num_threads() != self.threads:
+            torch.set_num_threads(self.threads)
+        for hooks, before in self.hooks:
+            for key in set(hooks).difference(before):
+                del hooks[key]
+        for module, training in self.modules:
+            if module.training != training:
+                module.training = training
+        for parameter, requires_grad in self.parameters:
+            if parameter.requires_grad != requires_grad:
+                parameter.requires_grad_(requires_grad)
+        if chance:
+            torch.set_rng_state(self.chance[0])
+            np.random.set_state(self.chance[1])
+            random.setstate(self.chance[2])
+        _inside.set(False)
+
+
+def leaves_as_it_was(call: Call) -> Call:
+    """A call of settings with a model as its first argument, the outermost of which puts the process and the model
+    back."""
+
+    @wraps(call)
+    def outermost(settings: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        if _inside.get():
+            return call(settings, model, *args, **kwargs)
+        before, whole = _State.of(model), False
+        try:
+            _inside.set(True)
+            found = call(settings, model, *args, **kwargs)
+            whole = True
+            return found
+        except RuntimeError as error:
+            # A mode was left twice, as of the interrupt before: that is what is to be told.
+            if "empty mode stack" in str(error) and error.__context__ is not None:
+                raise error.__context__ from None
+            raise
+        finally:
+            try:
+                before.put_back(not whole)
+            except BaseException:  # of a signal that comes just now
+                before.put_back(not whole)
+                raise
+
+    outermost.outermost = True  # type: ignore[attr-defined]
+    return outermost  # type: ignore[return-value]
