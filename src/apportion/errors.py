@@ -70,11 +70,11 @@ def check_whole(least: int, most: int = MOST, **settings: Any) -> None:
     for name, value in settings.items():
         number = isinstance(value, Integral) and not isinstance(value, bool)
         if not number or value < least:
-            raise InputError(f"{name} is {value!r:.200}; accepted: a whole number, at least {least}")
+            raise InputError(f"{name} is {shown(value)}; accepted: a whole number, at least {least}")
         if value > most:
-            shown = repr(value) if value < 10**30 else "a number of more than 30 digits"
+            told = repr(value) if value < 10**30 else "a number of more than 30 digits"
             raise InputError(
-                f"{name} is {shown}; accepted: a whole number, at least {least} and at most {most}"
+                f"{name} is {told}; accepted: a whole number, at least {least} and at most {most}"
             )
 
 
