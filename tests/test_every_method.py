@@ -156,7 +156,7 @@ def check_result(name: str, model: str, explanation: Any) -> None:
     assert torch.equal(explanation.target, explanation.output.argmax(1))
     # What chooses a method is not the method that was used.
     if name == "auto":
-        assert isinstance(explanation.method, LRP if model == "cnn" else DeepLIFT)
+        assert isinstance(explanation.method, LRP if model in ("cnn", "bert") else DeepLIFT)
     else:
         assert explanation.method == method(name, model)
     assert explanation.cost.forwards >= 1

@@ -44,8 +44,9 @@ INTERACTIONS = {
 PARTS_OF_ONE_KIND = {
     "kerneldecomposition": "models.bag_of_words.kernel_decomposition:KernelDecomposition",
     "treeshap": "methods.trees.treeshap:TreeSHAP",
-    "treeinteractions": "methods.trees.pairs:TreeInteractions",
 }
+
+PAIRS_OF_ONE_KIND = {"treeinteractions": "methods.trees.pairs:TreeInteractions"}
 
 PROTOTYPES = {
     "prototypes": "models.prototypes.methods:Prototypes",
@@ -53,13 +54,13 @@ PROTOTYPES = {
     "prototypelrp": "models.prototypes.methods:PrototypeLRP",
 }
 
-OF_ONE_KIND = PARTS_OF_ONE_KIND | PROTOTYPES
+OF_ONE_KIND = PARTS_OF_ONE_KIND | PAIRS_OF_ONE_KIND | PROTOTYPES
 
 # What a person asks, and the methods that answer it: how lists of methods are grouped.
 QUESTIONS = {
     "Which parts mattered?": PARTS | PARTS_OF_ONE_KIND,
     "What if it were hidden?": HIDDEN,
-    "What acts together?": INTERACTIONS,
+    "What acts together?": INTERACTIONS | PAIRS_OF_ONE_KIND,
     "What does it look like?": PROTOTYPES,
 }
 

@@ -364,7 +364,7 @@ def test_without_scikit_image_the_demo_says_how_to_get_it(here, monkeypatch):
         (("explain", SENTENCE, "--method", "LRP(1,2,3,4,5,6)"), "too many positional arguments; accepted: composite"),
         (("test", SENTENCE, "--tests", "pixel"), "did you mean 'pixel-flipping'?"),
         (("test", SENTENCE, "--tests", "iou"), "unknown test 'iou'"),
-        (("test", SENTENCE, "--methods", "gradcam,layercam"), "LayerCAM needs one picture-like input"),
+        (("test", SENTENCE, "--methods", "gradcam,layercam"), "LayerCAM explains pictures: it needs one"),
         (("explain", SENTENCE, "--method", "IntegratedGradients(nodes=0)"), "nodes is 0"),
         (("explain", SENTENCE, "--target", "postive"), "nearest: positive"),
         (("explain", SENTENCE, "--target", "7"), "the model has 2 classes"),
@@ -398,7 +398,7 @@ def test_without_scikit_image_the_demo_says_how_to_get_it(here, monkeypatch):
         (("explain", SENTENCE, "--html", "mine.py/page.html"), "cannot write mine.py/page.html"),
         (("explain", "--model", "sentiment"), "without an INPUT"),
         (("compare", SENTENCE, "--methods", " , "), "--methods is empty"),
-        (("compare", SENTENCE, "--methods", "gradcam,layercam"), "GradCAM needs one picture-like input"),
+        (("compare", SENTENCE, "--methods", "gradcam,layercam"), "GradCAM explains pictures: it needs one"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(here, arguments, said):
@@ -601,7 +601,7 @@ def test_a_process_that_fails_says_why(here):
     ("arguments", "said"),
     [
         (("explian",), "No such command 'explian'. Did you mean 'explain'? (see apportion --help)"),
-        (("compare",), "Missing argument 'INPUT' (see apportion compare --help)"),
+        (("compare",), "there is nothing to explain; accepted: an INPUT, or --prompt"),
         (("explain", "--modle", "x"), "--model"),
         (("serve", "--port", "99999"), "65535"),
         (("study", "shwo"), "Did you mean 'show'? (see apportion study --help)"),
@@ -798,7 +798,7 @@ def test_lists_as_json():
     listed = {
         name: json.loads(run(name, "--json").stdout) for name in ("methods", "models", "rules", "tests")
     }
-    assert {"name", "settings", "about", "pairs"} == set(listed["methods"][0])
+    assert {"name", "settings", "about", "pairs", "question"} == set(listed["methods"][0])
     assert [m["name"] for m in listed["methods"] if m["pairs"]] == [
         "ih",
         "inputhessian",

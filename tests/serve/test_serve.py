@@ -578,8 +578,8 @@ def test_cancel_stops_and_what_was_found_stays(bench):
 def test_a_model_that_raises_is_said(bench):
     bench.choose("[name=model]", "mine.py:slow")
     bench.fill("[name=text]", "good bad")
-    bench.click("[name=method-occlusion]")
     bench.wait(READY)
+    bench.click("[name=method-occlusion]")
     bench.click("[type=submit]")
     assert "KeyError: 'inside the model'" in alert(bench)
 

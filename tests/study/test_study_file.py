@@ -130,7 +130,7 @@ def test_a_study_killed_half_way_does_nothing_twice(file, monkeypatch):
     (outcome,) = comparison.run(read_study(file), store)
     assert not set(first) & set(said)
     assert list(outcome.table.scores) == ["lrp", "inputxgradient", "random", "uniform", "reversed"]
-    assert outcome.left_out["gradcam"].startswith("GradCAM needs")
+    assert outcome.left_out["gradcam"].startswith("GradCAM explains pictures")
     assert outcome.samples == 2
     assert outcome.curves["lrp"].shape == (2, 21)
     said.clear()

@@ -1,5 +1,5 @@
-"""What a call may not change, put back where it ends, whatever was raised and wherever: a signal, as that of Ctrl-C,
-may come between the steps of a `with`, which then ends nothing."""
+"""What a call may not change, put back where an interrupt ends it: a signal, as that of Ctrl-C, or a lack of memory may
+come between the steps of a `with`, which then ends nothing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class _State:
             (torch.get_rng_state(), np.random.get_state(), random.getstate()),
         )
 
-    def put_back(self, chance: bool) -> None:
+    def put_back(self) -> None:
         set_grad_enabled(self.grad)
         self.seen.__exit__(None, None, None)
         put_function_modes(self.modes)
@@ -77,11 +77,9 @@ class _State:
         for parameter, requires_grad in self.parameters:
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
-        if chance:
-            torch.set_rng_state(self.chance[0])
-            np.random.set_state(self.chance[1])
-            random.setstate(self.chance[2])
-        _inside.set(False)
+        torch.set_rng_state(self.chance[0])
+        np.random.set_state(self.chance[1])
+        random.setstate(self.chance[2])
 
 
 def leaves_as_it_was(call: Call) -> Call:
@@ -92,23 +90,31 @@ def leaves_as_it_was(call: Call) -> Call:
     def outermost(settings: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         if _inside.get():
             return call(settings, model, *args, **kwargs)
-        before, whole = _State.of(model), False
+        before = _State.of(model)
         try:
             _inside.set(True)
-            found = call(settings, model, *args, **kwargs)
-            whole = True
-            return found
-        except RuntimeError as error:
+            return call(settings, model, *args, **kwargs)
+        except BaseException as error:
+            told: BaseException = error
             # A mode was left twice, as of the interrupt before: that is what is to be told.
-            if "empty mode stack" in str(error) and error.__context__ is not None:
-                raise error.__context__ from None
-            raise
-        finally:
-            try:
-                before.put_back(not whole)
-            except BaseException:  # of a signal that comes just now
-                before.put_back(not whole)
+            if (
+                isinstance(error, RuntimeError)
+                and "empty mode stack" in str(error)
+                and error.__context__ is not None
+            ):
+                told = error.__context__
+            # Errors end every `with` on their way, and another thread may be at work in the same model.
+            if not isinstance(told, Exception) or isinstance(told, MemoryError):
+                try:
+                    before.put_back()
+                except BaseException:  # of a signal that comes just now
+                    before.put_back()
+                    raise
+            if told is error:
                 raise
+            raise told from None
+        finally:
+            _inside.set(False)
 
     outermost.outermost = True  # type: ignore[attr-defined]
     return outermost  # type: ignore[return-value]

@@ -154,7 +154,8 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, type):
         return _class(value)
     if isinstance(value, FunctionType):
-        return _function(value)
+        # A call that is put back after an interrupt is the one inside.
+        return _function(getattr(value, "__wrapped__", value) if hasattr(value, "outermost") else value)
     if isinstance(value, MethodType):
         return value.__func__, value.__self__
     if isinstance(value, partial):

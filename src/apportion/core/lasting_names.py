@@ -86,6 +86,8 @@ _PLACES = {
 }
 
 _RENAMED = {
+    # A guess of the preparation is the preparation that it was before guesses were told.
+    "GuessedPreparation": "apportion.domains.image.ImagePreparation",
     "VisualWords": "apportion.models.bag_of_words.vocabulary.Words",
     "WeightedKernel": "apportion.models.bag_of_words.machine.Part",
 }

@@ -98,7 +98,10 @@ class Case:
             read = read.model
         self.model: Model = read
         with torch.inference_mode(False):  # what was made in inference mode takes part in no training
-            self.inputs: Inputs = rekeyed(inputs, lambda _, t: t.clone() if _of_inference(t) else t)
+            plain = not any(map(_of_inference, tensors_in(inputs)))
+            self.inputs: Inputs = (
+                inputs if plain else rekeyed(inputs, lambda _, t: t.clone() if _of_inference(t) else t)
+            )
         self.target = target
         self.labels, self.features, self.mask, self.chunk = labels, features, mask, chunk
         self._told = False  # that a reading is a guess

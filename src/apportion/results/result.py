@@ -109,6 +109,8 @@ class Result(Generic[Total]):
         score" where more is not known; empty where they are no parts of the score, as those of Grad-CAM."""
         if self.total is None and not getattr(self.method, "in_score", False):
             return ""
+        if own := getattr(self.method, "unit", None):
+            return str(own)
         if "answer" in self.notes:
             return str(self.notes["answer"]["score"])
         if getattr(self.method, "link", None) == "logit":
@@ -206,7 +208,7 @@ class Result(Generic[Total]):
 
         >>> import apportion as ap
         >>> ap.IntegratedGradients()(lambda x: x.exp(), torch.zeros(1, 1), baseline=-torch.ones(1, 1)).opening()
-        'score 1.00 = start 0.37 + 0.63'
+        'score 1.000 = start 0.368 + 0.632'
         """
         start, score = self.start, self.score
         if start is None or score is None or self.total is None or not float(start[index]):

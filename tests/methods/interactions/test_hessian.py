@@ -311,7 +311,7 @@ def test_top_names_the_pairs_with_both_entries_together():
     assert (name, other) == ("a", "b")
     assert value == pytest.approx(3.0)
     assert found.main[0].tolist() == pytest.approx([1.5, 1.5, -1.0])
-    assert "alone 2.00 + in pairs 3.00" in found.summary()
+    assert "(alone 2.00, in pairs 3.00)" in found.summary()
 
 
 def test_comparison_methods_have_closed_forms():

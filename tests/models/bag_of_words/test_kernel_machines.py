@@ -137,7 +137,7 @@ def test_the_columns_of_a_data_frame_are_named():
     e = KernelDecomposition()(LinearSVC().fit(frame, names), frame.iloc[:2])
     assert e.relevance(0)[0] == ("a = 5.1", "b = 3.5", "c = 1.4", "d = 0.2")
     assert e.label() == "small"
-    assert e.plot().get_xlabel() == "value"
+    assert e.plot().get_xlabel() == "value (units of the score)"
 
 
 def test_tensors_keep_the_way_back(tmp_path):

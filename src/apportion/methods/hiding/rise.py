@@ -20,6 +20,8 @@ from apportion.methods.gradients.layer_grids import MODES
 from apportion.methods.hiding.base import Hiding
 from apportion.results.explanation import Explanation
 
+CELLS = 7  # a side of the coarse grid, as in the paper
+
 
 @dataclass(frozen=True)
 @checked
@@ -45,7 +47,7 @@ class RISE(Hiding[None]):
     """
 
     samples: int = 4000
-    cells: int | tuple[int, ...] = 7
+    cells: int | tuple[int, ...] = CELLS
     shown: float = 0.5
     centred: bool = True
 
@@ -67,8 +69,9 @@ class RISE(Hiding[None]):
         inputs = masking.parts[0].x
         space = inputs.shape[2:]
         cells = sides_of(self.cells, space, "cells")
-        finest = all(cell <= length for cell, length in zip(cells, space, strict=True))
-        check("cells", self.cells, lambda _: finest, f"at most the {tuple(space)} places of the grid")
+        most = [max(length, CELLS) for length in space]  # the default is for pictures of any size
+        fits = all(cell <= length for cell, length in zip(cells, most, strict=True))
+        check("cells", self.cells, lambda _: fits, f"at most the {tuple(most)} places of the grid")
         generator = torch.Generator().manual_seed(self.seed)
         grids = (
             torch.rand(self.samples, 1, *cells, generator=generator, dtype=torch.float32) < self.shown

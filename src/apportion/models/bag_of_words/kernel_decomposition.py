@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -63,6 +63,8 @@ class KernelDecomposition:
     >>> e.values.shape, e.notes["by"], bool((e.remainder.abs() < 1e-6).all())
     (torch.Size([3, 2]), 'path', True)
     """
+
+    unit: ClassVar[str] = "units of the score"  # of a machine, whose scores are no logits
 
     by: str = "auto"
     nodes: int = 8
