@@ -605,6 +605,9 @@ def test_the_page_is_taken_away_as_one_that_asks_for_nothing(bench, tmp_path):
     bench.wait(IDLE)
     bench.click(".decision .tools button")
     bench.downloaded(tmp_path / "apportion.html")
+    bench.wait(
+        "document.querySelector('[name=target]').textContent.includes('%')", 120
+    )  # asked for all by itself
     bench.requests.clear()
     bench.open((tmp_path / "apportion.html").as_uri())
     bench.wait("document.querySelectorAll('article').length == 2")
