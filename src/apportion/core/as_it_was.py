@@ -4,6 +4,7 @@ come between the steps of a `with`, which then ends nothing."""
 from __future__ import annotations
 
 import random
+import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -105,6 +106,9 @@ def leaves_as_it_was(call: Call) -> Call:
                 told = error.__context__
             # Errors end every `with` on their way, and another thread may be at work in the same model.
             if not isinstance(told, Exception) or isinstance(told, MemoryError):
+                # What a frame still holds open would be closed after this, and change again what is put back.
+                for one in (error, told):
+                    traceback.clear_frames(one.__traceback__)
                 try:
                     before.put_back()
                 except BaseException:  # of a signal that comes just now

@@ -243,8 +243,9 @@ class ColumnGroups:
 
     def __post_init__(self) -> None:
         known: set[str] = set()
+        check("groups", self.groups, lambda v: isinstance(v, Mapping), "a dict of names and lists of columns")
         for group, columns in self.groups.items():
-            if isinstance(columns, str) or not columns:
+            if not isinstance(columns, list | tuple) or not columns:
                 raise InputError(f"group {group!r} is {columns!r}; accepted: a list of names of columns")
             for name in columns:
                 if name in known:
