@@ -12,7 +12,7 @@ import typer
 from rich.markup import escape
 
 from apportion.cli._messages import MaxRemainder, echo, echo_json, hold_to, make_console, one_line_errors, say
-from apportion.cli.explain import Background, Decimal, Encoding, Sep, TrustCode, model_of
+from apportion.cli._tables import Background, Decimal, Encoding, Sep, TrustCode, model_of
 from apportion.cli.lists import Json
 
 if TYPE_CHECKING:

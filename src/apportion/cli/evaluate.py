@@ -26,7 +26,7 @@ from apportion.cli._prompts import (
     Unit,
     read_asked,
 )
-from apportion.cli.explain import Background, Decimal, Encoding, Sep, TrustCode, model_of, recognised
+from apportion.cli._tables import Background, Decimal, Encoding, Sep, TrustCode, model_of, recognised
 from apportion.cli.lists import Json, show, split
 from apportion.errors import InputError
 

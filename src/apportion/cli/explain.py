@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -33,12 +32,12 @@ from apportion.cli._prompts import (
     Unit,
     read_asked,
 )
+from apportion.cli._tables import Background, Decimal, Encoding, Sep, TrustCode, model_of, recognised
 from apportion.cli.lists import Json, complete_methods, complete_models, split
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
     from apportion.core.classifier import Classifier
-    from apportion.domains.table_files import Dialect
     from apportion.pipeline.given import Given
     from apportion.pipeline.prepared import Prepared
     from apportion.results.result import Result
@@ -63,22 +62,6 @@ Layer = Annotated[str | None, typer.Option(help="Explain the output of this modu
 Row = Annotated[
     int, typer.Option(min=0, help="The row of a table, or the sample of a tensor, counted from 0.")
 ]
-Background = Annotated[
-    Path | None,
-    typer.Option(
-        help="A table whose rows say what stands for a hidden column of a model in a .skops or .joblib file."
-    ),
-]
-TrustCode = Annotated[
-    bool,
-    typer.Option(
-        "--trust-model-code",
-        help="Read a model file that can run any code: a .joblib file, unknown types in .skops.",
-    ),
-]
-Sep = Annotated[str | None, typer.Option(help="What separates the values of a table in text.  [guessed]")]
-Encoding = Annotated[str | None, typer.Option(help="How a table in text is written.  [utf-8]")]
-Decimal = Annotated[str | None, typer.Option(help="The decimal sign of a table in text.  [guessed]")]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
 
 
@@ -295,34 +278,6 @@ def compare(
 
 
 # ---- from what was typed to explanations ----
-
-
-def recognised(given: str, sep: str | None, encoding: str | None, decimal: str | None) -> Given:
-    from apportion.domains.table_files import Dialect
-    from apportion.pipeline.given import recognise
-
-    return recognise(given, Dialect(sep, encoding, decimal))
-
-
-def model_of(
-    model: str | None, background: Path | None, trust_code: bool, dialect: Dialect
-) -> str | Classifier | None:
-    """The name of a model, or the model itself where it is an estimator in a file."""
-    from apportion.models._estimators import SUFFIXES
-
-    if model is None or (background is None and not trust_code and Path(model).suffix not in SUFFIXES):
-        if background is not None:
-            raise InputError("--background goes with --model, a .skops or .joblib file")
-        return model
-    from apportion.domains.table_files import read_table
-    from apportion.models import load_classifier
-
-    frame = None
-    if background is not None:
-        frame, told = read_table(background, dialect)
-        if told:
-            warnings.warn(f"{background} was read with {told}, which was guessed", stacklevel=2)
-    return load_classifier(model, frame, trust_code)
 
 
 def _explain(
