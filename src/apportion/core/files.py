@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
@@ -12,9 +13,28 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from apportion.core.schema import parsed
-from apportion.errors import InputError
+from apportion.errors import InputError, shown
 
 T = TypeVar("T")
+
+
+def path_of(name: str, given: Any) -> Path:
+    """A path that was given as the argument `name`; what no file could be called, or is none, is refused.
+
+    >>> path_of("out", 5)
+    Traceback (most recent call last):
+    apportion.errors.InputError: out is 5; accepted: a path
+    """
+    if not isinstance(given, str | Path) or given == "":
+        raise InputError(f"{name} is {shown(given)}; accepted: a path")
+    try:
+        os.lstat(given)
+    except ValueError as error:  # a zero byte, or half of a surrogate pair
+        raise InputError(f"{name} is {given!r:.100}; accepted: a path ({error})") from None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise InputError(f"{name} is {str(given)!r:.100}; accepted: a path ({error.strerror})") from None
+    return Path(given)
 
 
 def write_whole(path: Path, data: bytes) -> Path:
@@ -42,7 +62,9 @@ def write_whole(path: Path, data: bytes) -> Path:
 def written(text: str, path: str | Path | None) -> str:
     """The text; also as a file if a path is given."""
     if path is not None:
-        write_whole(Path(path), text.encode(errors="replace"))  # halves of surrogate pairs are no UTF-8
+        write_whole(
+            path_of("path", path), text.encode(errors="replace")
+        )  # halves of surrogate pairs are no UTF-8
     return text
 
 
@@ -50,7 +72,7 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], he
     """One safetensors file, with the JSON-ready `header` under the name `kind`."""
     from safetensors.torch import save
 
-    return write_whole(Path(path), save(copies(tensors), {kind: json.dumps(header)}))
+    return write_whole(path_of("path", path), save(copies(tensors), {kind: json.dumps(header)}))
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -77,7 +99,7 @@ def read_tensors(
     files, and for a header whose "schema" is newer than this one."""
     from safetensors import SafetensorError
 
-    path = Path(path)
+    path = path_of("path", path)
     if not path.is_file():
         raise InputError(f"no {what} file at {path}")
     try:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, ImageFeatures, TabularFeatures
+from apportion.core.files import path_of
 from apportion.core.target import Target
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError, check_seed, check_whole, did_you_mean
@@ -274,7 +275,7 @@ class ProtoPNet:
             self.history_,
             self.skipped_,
         )
-        return save(Path(path), settings, state)
+        return save(path_of("path", path), settings, state)
 
     @classmethod
     def load(
@@ -286,7 +287,7 @@ class ProtoPNet:
     ) -> ProtoPNet:
         """What `save` wrote, on its backbone, which may be left out if it ships. Raises InputError for another
         file or another backbone."""
-        settings, state = load(Path(path), preparation)
+        settings, state = load(path_of("path", path), preparation)
         if backbone is None and state.shipped is None:
             raise InputError(
                 f"{path} was fitted on a backbone of your own; accepted: ProtoPNet.load(path, backbone), on the "
