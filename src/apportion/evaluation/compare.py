@@ -153,7 +153,7 @@ def _name_all(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str,
     if not isinstance(given, list | tuple):
         what = "one text" if isinstance(given, str) else f"no list but {type(given).__name__}"
         raise InputError(
-            f"{kind}s is {shown(given):.60}, {what}; accepted: a list of names, such as [{next(iter(LISTED[kind]))!r}]"
+            f"{kind}s: {shown(given):.60} is {what}; accepted: a list of names, such as [{next(iter(LISTED[kind]))!r}]"
         )
     made = [made_of(item, kind) for item in given]
     names = [
