@@ -6,7 +6,8 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,12 +98,10 @@ def read_tensors(
 ) -> T:
     """What `rebuild` makes of the tensors and the header that `write_tensors` wrote. Raises InputError for other
     files, and for a header whose "schema" is newer than this one."""
-    from safetensors import SafetensorError
-
     path = path_of("path", path)
     if not path.is_file():
         raise InputError(f"no {what} file at {path}")
-    try:
+    with damage_named(path, what):
         metadata, tensors = stored(path)
         header = parsed(metadata[kind])
         if not isinstance(header, dict):
@@ -116,15 +115,21 @@ def read_tensors(
                 "apportion reads; install a newer apportion"
             )
         return rebuild(tensors, header)
-    except InputError:
+
+
+@contextmanager
+def damage_named(path: Path, what: str) -> Iterator[None]:
+    """Whatever is wrong with what a file says is an InputError of one line that names the file."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
+    except MemoryError:
         raise
-    except (
-        SafetensorError,
-        OSError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        RecursionError,
-    ) as error:
-        raise InputError(f"{path} is not an apportion {what} ({error})") from error
+    except (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError,
+            RuntimeError) as error:  # fmt: skip
+        raise InputError(f"{path} is not an apportion {what} ({error!s:.300})") from error

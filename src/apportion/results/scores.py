@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.core.files import path_of, write_whole
+from apportion.core.files import damage_named, path_of, write_whole
 from apportion.core.schema import hold, parsed
 from apportion.errors import InputError
 from apportion.results.cost import Cost
@@ -182,11 +182,8 @@ class Scores:
         path = path_of("path", path)
         if not path.is_file():
             raise InputError(f"no file with scores at {path}")
-        try:
-            found = parsed(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is not a file with scores ({error})") from error
-        return cls.from_dict(found)
+        with damage_named(path, "file with scores"):
+            return cls.from_dict(parsed(path.read_text(encoding="utf-8")))
 
 
 @dataclass
