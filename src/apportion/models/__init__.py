@@ -57,6 +57,17 @@ SHIPPED = {
 }
 
 
+def is_program(name: str) -> bool:
+    """Whether to load what this names is to run a program: a factory.
+
+    >>> is_program("mine.py:make"), is_program("sentiment")
+    (True, False)
+    """
+    from apportion.models import _loading
+
+    return _loading.FACTORY.fullmatch(name) is not None
+
+
 def load_classifier(name: str | Path, background: Any = None, trust_code: bool = False) -> Classifier:
     """The same where only a classifier will do: a language model is refused."""
     from apportion.core.classifier import Classifier
