@@ -169,6 +169,11 @@ def _from_object(data: Any, choice: Choice) -> Source:
         data = [{key: value[i] for key, value in columns.items()} for i in range(sizes.pop())]
     names = None
     if is_frame(data) or is_series(data):
+        if is_frame(data) and not data.columns.is_unique:
+            twice = data.columns[data.columns.duplicated()][0]
+            raise InputError(f"data is a frame that names the column {twice!r} twice; accepted: each once")
+        if not len(data):
+            raise InputError("data is a frame without rows; accepted: one with a row for each input")
         names = tuple(map(str, data.index)) if data.index.is_unique else None
         data = data.to_dict("records") if is_frame(data) else data.tolist()
     if isinstance(data, np.ndarray):
