@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import math
 from typing import Any
@@ -421,3 +422,84 @@ def test_a_model_that_writes_into_its_rows_has_the_same_values() -> None:
         expected = ap.explain(kept.predict, rows[10:12], made).values
         torch.testing.assert_close(ap.explain(writing.predict, given, made).values, expected)
         assert np.array_equal(given, rows[10:12])
+
+
+def in_polars() -> tuple[Any, Any]:
+    """A frame with a column of each kind that polars has, with holes, and the same in pandas."""
+    polars = pytest.importorskip("polars")
+    pytest.importorskip("pyarrow")
+    days = [datetime.date(2024, 1, 1), None, datetime.date(2024, 1, 3), datetime.date(2024, 2, 1)]
+    made = polars.DataFrame(
+        {
+            "int": [1, None, 3, 20240101],
+            "small": polars.Series([1, 2, 255, 7], dtype=polars.UInt8),
+            "float": [1.5, None, -2.0, 0.25],
+            "bool": [True, False, True, True],
+            "maybe": [True, None, False, True],
+            "text": ["a", None, "NA", "ü"],
+            "category": polars.Series(["x", "y", None, "x"], dtype=polars.Categorical),
+            "level": polars.Series(["low", "high", None, "low"], dtype=polars.Enum(["low", "mid", "high"])),
+            "day": days,
+            "when": [None if day is None else datetime.datetime(2024, 1, day.day, 3) for day in days],
+        }
+    )
+    return made, made.to_pandas()
+
+
+def test_frames_of_polars_come_back_as_they_were() -> None:
+    frame, _ = in_polars()
+    seen = []
+
+    def model(rows: Any) -> Any:
+        seen.append(rows)
+        return np.zeros(len(rows))
+
+    table = ap.Tabular(model, frame)
+    table(table.encode.several(frame)[0])
+    assert seen[0].schema == frame.schema
+    assert seen[0].equals(frame)
+    ap.explain(table, frame[1], "kernelshap")
+    assert all(rows.schema == frame.schema for rows in seen)
+
+
+def test_frames_of_polars_have_the_values_of_pandas() -> None:
+    of_polars, of_pandas = in_polars()
+
+    def score(rows: Any) -> Any:
+        number = np.asarray(rows["int"], float)
+        return np.where(np.isnan(number), 2.0, number) + 3.0 * (np.asarray(rows["text"]) == "a")
+
+    expected = ap.explain(ap.Tabular(score, of_pandas), of_pandas.iloc[[0]], "kernelshap")
+    for background in (of_polars, of_pandas):
+        table = ap.Tabular(score, background)
+        for row in (of_polars[0], of_pandas.iloc[[0]], of_polars.row(0, named=True)):
+            found = ap.explain(table, row, "kernelshap")
+            torch.testing.assert_close(found.values, expected.values)
+            assert found.features[0].columns == expected.features[0].columns
+    fitted, frame = pipeline()
+    polars = pytest.importorskip("polars")
+    for method in ("auto", "kernelshap"):
+        several = ap.explain(fitted, polars.from_pandas(frame.iloc[:5]), method)
+        torch.testing.assert_close(several.values, ap.explain(fitted, frame.iloc[:5], method).values)
+    with pytest.raises(InputError, match=r"background is LazyFrame; accepted: .* such as its collect"):
+        ap.Tabular(score, of_polars.lazy())
+
+
+def test_frames_of_polars_are_data_backgrounds_and_runs(tmp_path: Any) -> None:
+    polars = pytest.importorskip("polars")
+    numbers = pandas.DataFrame({"a": [1.0, 2, 4], "b": [3.0, -1, 0]})
+
+    def score(rows: Any) -> Any:
+        return rows[:, 0] * rows[:, 1]
+
+    rows = numbers.to_numpy()[:1]
+    made = [
+        ap.explain(score, rows, ap.KernelSHAP(replacement=ap.Background(given))).values
+        for given in (numbers, polars.from_pandas(numbers))
+    ]
+    torch.testing.assert_close(*made)
+    table = ap.Tabular(
+        lambda rows: np.asarray(rows["a"]) * np.asarray(rows["b"]), polars.from_pandas(numbers)
+    )
+    run = ap.explain_dataset(table, polars.from_pandas(numbers), "kernelshap", tmp_path, progress=False)
+    assert [row["output"] for row in run.rows()] == [pytest.approx([p]) for p in (3.0, -2.0, 0.0)]

@@ -17,7 +17,7 @@ from torch import Tensor
 from apportion.bulk._folders import Files, from_folder
 from apportion.bulk._tables import ARROW, LINES, ArrowRows, Choice, Lines, first_rows
 from apportion.core.fingerprints import file_fingerprint, fingerprint
-from apportion.core.numbers import is_frame, is_series
+from apportion.core.numbers import as_pandas, is_frame, is_series
 from apportion.errors import InputError
 from apportion.pipeline.given import PICTURES, TENSORS
 
@@ -167,7 +167,7 @@ def _from_object(data: Any, choice: Choice) -> Source:
             )
         columns = {key: torch.as_tensor(value) for key, value in data.items()}
         data = [{key: value[i] for key, value in columns.items()} for i in range(sizes.pop())]
-    names = None
+    names, data = None, as_pandas(data)
     if is_frame(data) or is_series(data):
         if is_frame(data) and not data.columns.is_unique:
             twice = data.columns[data.columns.duplicated()][0]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from apportion.core.classifier import Classifier
 from apportion.core.features import TabularFeatures
-from apportion.core.numbers import is_frame, is_series, tensor_of
+from apportion.core.numbers import as_pandas, is_frame, is_series, tensor_of
 from apportion.core.settings import later
 from apportion.domains.estimators import answer_to, function_of, labels_of
 from apportion.domains.tabular import MISSING, text_of
@@ -87,7 +87,8 @@ class Tabular(Classifier):
             frame = frame.iloc[np.sort(np.random.default_rng(0).choice(given, rows, replace=False))]
         # One of scikit-learn that was fitted on arrays is given arrays, and warns of names.
         unnamed = known is None and type(owner).__module__.startswith("sklearn.")
-        encode = FrameRows.of(frame, given, unnamed)
+        schema = background.select(frame.columns).schema if _is_of_polars(background) else None
+        encode = FrameRows.of(frame, given, unnamed, schema)
         super().__init__(
             model=FrameModel(function, encode, function is not model),
             encode=encode,
@@ -283,21 +284,23 @@ class FrameRows:
         columns (tuple of columns): How each column is read and written.
         about (str, default ""): Where values of hidden columns come from, in words, for the notes of a result.
         unnamed (bool, default False): Make arrays instead of frames.
+        schema (Schema, default None): The types of a background of polars, whose frames are made then; None: pandas'.
     """
 
     columns: tuple[_Numbers | _Values, ...]
     about: str = ""
     unnamed: bool = later(False)
+    schema: Any = later(None)
 
     @classmethod
-    def of(cls, frame: Any, given: int, unnamed: bool = False) -> FrameRows:
+    def of(cls, frame: Any, given: int, unnamed: bool = False, schema: Any = None) -> FrameRows:
         """Learn the columns of a frame, which has some of the `given` rows."""
         columns = tuple(_column(name, frame.iloc[:, i]) for i, name in enumerate(frame.columns))
         for i, column in enumerate(columns):
             if isinstance(column, _Values):
                 column.learn(frame.iloc[:, i])
         many = f"{len(frame)} of {given} rows" if len(frame) < given else f"{given} rows"
-        return cls(columns, many, unnamed)
+        return cls(columns, many, unnamed, schema)
 
     @property
     def names(self) -> list[Any]:
@@ -318,6 +321,7 @@ class FrameRows:
     def several(self, rows: Any) -> tuple[Tensor, tuple[TabularFeatures, ...]]:
         """The numbers (rows, columns) of all rows of a frame, or of one row, and their features."""
         names = self.names
+        rows = as_pandas(rows)
         if is_frame(rows):
             frame = _checked(rows, "the frame of rows")
             values = [list(frame[name]) for name in _present(names, frame, "the frame")]
@@ -349,7 +353,24 @@ class FrameRows:
         columns = [column.written(row) for column, row in zip(self.columns, array, strict=True)]
         made = pandas.concat(columns, axis=1)
         made.columns = self.names
+        if self.schema is not None:
+            return _of_polars(made, self.schema)
         return made.to_numpy() if self.unnamed else made
+
+
+def _is_of_polars(frame: Any) -> bool:
+    return type(frame).__module__.partition(".")[0] == "polars"
+
+
+def _of_polars(frame: Any, schema: Mapping[str, Any]) -> Any:
+    """A frame of pandas in the types of one of polars, where these hold the numbers."""
+    polars: Any = import_module("polars")
+    found = []
+    for column in polars.from_pandas(frame, nan_to_null=True):
+        typed = column.cast(schema[column.name])
+        numbers = column.dtype.is_float()
+        found.append(column if numbers and not typed.cast(column.dtype).equals(column) else typed)
+    return polars.DataFrame(found)
 
 
 def _column(name: Any, series: Any) -> _Numbers | _Values:
@@ -417,7 +438,7 @@ def _refuse_words(output: Any) -> None:
 
 def read_frame(model: Any, inputs: Any) -> Any:
     """The model, or one of tables if it is no torch module and is given a frame: its rows are their own background."""
-    if not is_frame(inputs) or isinstance(model, Classifier | torch.nn.Module):
+    if isinstance(model, Classifier | torch.nn.Module) or not is_frame(as_pandas(inputs)):
         return model
     if len(inputs) == 1:
         raise InputError(
@@ -429,10 +450,12 @@ def read_frame(model: Any, inputs: Any) -> Any:
 
 def _checked(frame: Any, what: str) -> Any:
     """A pandas frame with rows, and with columns that differ in name."""
-    if hasattr(frame, "to_pandas") and not is_frame(frame):
-        frame = frame.to_pandas()
+    frame = as_pandas(frame)
     if not is_frame(frame):
-        raise InputError(f"{what} is {type(frame).__name__}; accepted: a data frame")
+        raise InputError(
+            f"{what} is {type(frame).__name__}; accepted: a data frame of pandas or polars"
+            + (", such as its collect()" if hasattr(frame, "collect") else "")
+        )
     if not len(frame) or not len(frame.columns):
         raise InputError(f"{what} has shape {tuple(frame.shape)}; accepted: at least one row and one column")
     twice = frame.columns[frame.columns.duplicated()]
