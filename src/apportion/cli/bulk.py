@@ -6,20 +6,29 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from apportion.cli._messages import MaxRemainder, echo, echo_json, hold_to, make_console, one_line_errors, say
-from apportion.cli._tables import Background, Decimal, Encoding, Sep, TrustCode, model_of
+from apportion.cli._tables import (
+    Background,
+    Decimal,
+    Encoding,
+    NoHeader,
+    Sep,
+    TrustCode,
+    model_of,
+    table_of,
+)
 from apportion.cli.lists import Json
+from apportion.core.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from apportion.bulk.reading import Run
-    from apportion.domains.table_files import Dialect
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `apportion bulk` wrote.")]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
@@ -56,6 +65,7 @@ def bulk(
     sep: Sep = None,
     encoding: Encoding = None,
     decimal: Decimal = None,
+    no_header: NoHeader = False,
     column: Annotated[
         str | None,
         typer.Option(help="The column of a table with the text or picture; without a header its number."),
@@ -103,13 +113,14 @@ def bulk(
         from apportion.bulk.run import explain_dataset
         from apportion.domains.table_files import Dialect
 
-        dialect = Dialect(sep, encoding, decimal)
+        dialect = Dialect(sep, encoding, decimal, not no_header)
 
         if workers is None and engine == "local":
             workers = usual_workers(device)
         try:
+            made = model_of(model, background, trust_code, dialect)
             run = explain_dataset(
-                model_of(model, background, trust_code, dialect), _table_of(data, dialect), method, out,
+                made, table_of(data, dialect, made), method, out,
                 target=target, precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
                 id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
                 engine=engine,  # type: ignore[arg-type]
@@ -128,21 +139,14 @@ def bulk(
             )
         if run.failed:
             print(
-                f"apportion: warning: {_inputs(run.failed)} failed, see {run.folder}/errors.jsonl",
+                f"apportion: warning: {_inputs(run.failed)} failed, such as {_failure(run)}; see "
+                f"{run.folder}/errors.jsonl",
                 file=sys.stderr,
             )
         hold_to(
             max_remainder,
             ((row["id"], row["remainder"], row["total"]) for row in run.rows() if row["total"] is not None),
         )
-
-
-def _table_of(data: str, dialect: Dialect) -> Any:
-    """The path of the data, or the frame in a table that is read whole: Excel, or text of which is said how."""
-    from apportion.domains.table_files import AS_FOUND, EXCEL, read_table
-
-    whole = dialect != AS_FOUND or Path(data).suffix.lower() in EXCEL
-    return read_table(Path(data), dialect)[0] if whole else data
 
 
 def cluster(
@@ -351,6 +355,11 @@ def check(folder: Folder) -> None:
             f"{len(run)} explained and {run.failed} failed of {run.manifest.inputs} inputs; "
             f"{len(run.shards)} of {run.manifest.shards} shards, all as they were written"
         )
+
+
+def _failure(run: Run) -> str:
+    first = next(run.errors())
+    return f"{first['id']}: {visible(first['message']):.200}"
 
 
 def _inputs(many: int) -> str:

@@ -26,7 +26,16 @@ from apportion.cli._prompts import (
     Unit,
     read_asked,
 )
-from apportion.cli._tables import Background, Decimal, Encoding, Sep, TrustCode, model_of, recognised
+from apportion.cli._tables import (
+    Background,
+    Decimal,
+    Encoding,
+    NoHeader,
+    Sep,
+    TrustCode,
+    model_of,
+    recognised,
+)
 from apportion.cli.lists import Json, show, split
 from apportion.errors import InputError
 
@@ -74,6 +83,7 @@ def put_to_test(
     sep: Sep = None,
     encoding: Encoding = None,
     decimal: Decimal = None,
+    no_header: NoHeader = False,
     rows: Annotated[int, typer.Option(min=1, help="How many rows of a table, from its first.")] = 1,
     panel: Annotated[
         bool, typer.Option(help="Also with other replacements: does the winner change?")
@@ -110,7 +120,7 @@ def put_to_test(
         for name in names or ():
             from_repr(name, "test")  # a wrong name is told before a model is loaded
         of = split((METHODS if asked is None else OF_ANSWERS) if methods is None else methods)
-        given = [recognised(text, sep, encoding, decimal) for text in inputs or ()]
+        given = [recognised(text, sep, encoding, decimal, no_header) for text in inputs or ()]
         found = model if asked is not None else model_of(model, background, trust_code, given[0].dialect)
         table, explained = (
             _table(given, of, names, found, target, rows, panel)

@@ -32,7 +32,16 @@ from apportion.cli._prompts import (
     Unit,
     read_asked,
 )
-from apportion.cli._tables import Background, Decimal, Encoding, Sep, TrustCode, model_of, recognised
+from apportion.cli._tables import (
+    Background,
+    Decimal,
+    Encoding,
+    NoHeader,
+    Sep,
+    TrustCode,
+    model_of,
+    recognised,
+)
 from apportion.cli.lists import Json, complete_methods, complete_models, split
 from apportion.errors import InputError
 
@@ -95,6 +104,7 @@ def explain(
     sep: Sep = None,
     encoding: Encoding = None,
     decimal: Decimal = None,
+    no_header: NoHeader = False,
     as_json: Json = False,
     html: Html = None,
     png: Annotated[Path | None, typer.Option(help="Write a picture here.")] = None,
@@ -149,7 +159,7 @@ def explain(
                 name, explanation = explain_prompt(asked, model, method, layer)
         else:
             assert given is not None
-            what = recognised(given, sep, encoding, decimal)
+            what = recognised(given, sep, encoding, decimal, no_header)
             if out is None and what.kind == "image" and not (as_json or html or png):
                 out = OUT
             found = model_of(model, background, trust_code, what.dialect)
@@ -200,6 +210,7 @@ def compare(
     sep: Sep = None,
     encoding: Encoding = None,
     decimal: Decimal = None,
+    no_header: NoHeader = False,
     tests: Annotated[
         bool, typer.Option(help="Hide features, the most and the least relevant first: is it true?")
     ] = True,
@@ -251,7 +262,7 @@ def compare(
                 from apportion.pipeline.prepared import explain_by_each
 
                 assert given is not None
-                what = recognised(given, sep, encoding, decimal)
+                what = recognised(given, sep, encoding, decimal, no_header)
                 of = model_of(model, background, trust_code, what.dialect)
                 ready, found, why = explain_by_each(what, of, names, target, row)
                 explanations, name = [*found.values()], ready.classifier.name

@@ -343,6 +343,9 @@ def _group_columns(method: Any, features: Sequence[Features]) -> dict[str, Tenso
 
 def name_features(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
     known = explanation.features or features
+    scores = explanation.output.shape[1]
+    if 0 < len(model.labels) < scores:
+        raise InputError(f"{model.name} names {len(model.labels)} classes, but has {scores} scores")
     if not known:
         return replace(explanation, labels=model.labels or None)
     return explanation.with_features(known, model.labels or None)
