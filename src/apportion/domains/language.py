@@ -52,6 +52,13 @@ class LanguageModel:
         known = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
         return next((i for i in (*known, tokenizer.eos_token_id) if i is not None), 0)
 
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """What a fingerprint is taken of: the model, and what its tokenizer makes of a text."""
+        tokenizer = self.tokenizer
+        words = sorted(tokenizer.get_vocab().items())
+        return self.model, type(tokenizer).__name__, words, getattr(tokenizer, "chat_template", None)
+
     def generate(
         self,
         prompt: str | Messages,
