@@ -53,7 +53,7 @@ def encode_samples(model: Any, raw: Any) -> tuple[Inputs, Features | None]:
     are taken as they are; of uint8 tensors a classifier of pictures takes each as a picture, and of what a language
     model is asked nothing is encoded yet."""
     if isinstance(model, LanguageModel):  # what it is asked is put together where it is explained
-        return raw if isinstance(raw, Mapping) else {"prompt": raw}, None  # type: ignore[return-value]
+        return raw if isinstance(raw, Mapping) else {"prompt": raw}, None
     classifier = model if isinstance(model, Classifier) else None
     tensor = raw if isinstance(raw, Tensor) else None
     ready = tensor is not None and not (

@@ -177,7 +177,7 @@ def explain_batch(
     elif isinstance(first, tuple):
         inputs = tuple(torch.cat(parts) for parts in zip(*(sample.inputs for sample in batch), strict=True))
     else:
-        inputs = {key: torch.cat([sample.inputs[key] for sample in batch]) for key in first}  # type: ignore
+        inputs = {key: torch.cat([sample.inputs[key] for sample in batch]) for key in first}
     weight = weight_of(model)
     if weight is not None:
         inputs = map_tensors(inputs, lambda t: t.to(weight.device))

@@ -30,9 +30,6 @@ USUAL = {
 }
 
 
-_HELD = {"language": "prompts"}
-
-
 @dataclass(frozen=True)
 class Choice:
     """Which columns of a table are the input and its id, for a model of this domain."""
@@ -79,7 +76,8 @@ class Choice:
         for name in usual:
             if name in row:
                 return name
-        missing = f"column {self.column!r}" if self.column else f"column that is known to hold {_HELD.get(self.domain or '', f'{self.domain}s')}"
+        held = "prompts" if self.domain == "language" else f"{self.domain}s"
+        missing = f"column {self.column!r}" if self.column else f"column that is known to hold {held}"
         raise InputError(f"there is no {missing}; {_known(row)}")
 
     def id(self, row: Mapping[str, Any]) -> str:

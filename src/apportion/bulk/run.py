@@ -165,13 +165,15 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
     method = made_method(method)
     made = load_model(model, asked["device"])
     classifier = made if isinstance(made, Classifier) else None
-    domain = None if classifier is None else classifier.domain
+    domain: str | None = None if classifier is None else classifier.domain
     content, how = made, asked["how"]
     if isinstance(made, LanguageModel):
         domain, content = "language", made.content
         if asked["batch"] not in (None, 1):
             raise InputError(f"batch is {asked['batch']}; accepted for a language model: 1, or None")
         asked["batch"] = 1
+        if of_rows := [name for name in ("answer", "context", "contrast") if name in how]:
+            raise InputError(f"{', '.join(of_rows)} is of each prompt; accepted: rows that have it")
     elif how:
         raise InputError(
             f"{', '.join(how)} is not known, or for a LanguageModel; the model is {type(made).__name__}"
@@ -213,6 +215,8 @@ _KEPT = ("id_column", "precision", "pool", "channels", "table", "batch", "shard"
 def _target(target: Any, model: Any, inputs: int) -> Any:
     if isinstance(model, LanguageModel):
         wanted = Answer() if target is None else wanted_of(target)
+        if isinstance(wanted.part, str) and is_class_number(wanted.part):
+            wanted = replace(wanted, part=int(wanted.part))
         if wanted.each:
             raise InputError(f"target is {wanted!r}; accepted in a run: one part of each answer, each=False")
         return wanted

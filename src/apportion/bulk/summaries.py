@@ -29,10 +29,10 @@ class MeanRelevance:
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """Of each explained class, of all answers of a language model together: `counts` is how many inputs there are, `remainder` the mean of |remainder| over
-    that of |total| (None where the method does not add up), `features` the means by feature, largest mean
-    |relevance| first, `maps` the (height, width) mean maps (of pictures of several sizes on the largest
-    grid), `pairs` the interactions."""
+    """Of each explained class, or of all answers of a language model: `counts` is how many inputs there are,
+    `remainder` the mean of |remainder| over that of |total| (None where the method does not add up), `features` the
+    means by feature, largest mean |relevance| first, `maps` the (height, width) mean maps (of pictures of several sizes
+    on the largest grid), `pairs` the interactions."""
 
     counts: dict[str, int]
     remainder: dict[str, float | None]
