@@ -20,7 +20,7 @@ from apportion.bulk import _manifest as manifest
 from apportion.bulk import _shards as shards
 from apportion.bulk._manifest import Manifest
 from apportion.bulk._shards import ERRORS, MAPS, Done, Maps
-from apportion.core.features import Features, TabularFeatures, TextFeatures
+from apportion.core.features import ELSEWHERE, Features, TabularFeatures, TextFeatures
 from apportion.core.files import write_whole
 from apportion.core.registry import recorded
 from apportion.core.trees import tensors_in
@@ -148,7 +148,7 @@ class Run:
             return TabularFeatures(columns, cells, tuple(range(len(names))))
         ends = list(accumulate(len(name) + 1 for name in names))
         spans = tuple((end - 1 - len(name), end - 1) for name, end in zip(names, ends, strict=True))
-        tokens, words = (*names, _ELSEWHERE), (*range(len(names)), None)
+        tokens, words = (*names, ELSEWHERE), (*range(len(names)), None)
         return TextFeatures(" ".join(names), tokens, (*spans, (0, 0)), words)
 
     def arrow(self) -> Any:
@@ -197,9 +197,6 @@ class Run:
         number = bisect.bisect_right(self._ends, index)
         done = self.shards[number]
         return self._rows(done.shard), _maps(self._at(done.shard)), index - self._ends[number] + done.rows
-
-
-_ELSEWHERE = "elsewhere"
 
 
 @dataclass(frozen=True)
