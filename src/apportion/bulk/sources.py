@@ -45,7 +45,7 @@ def open_source(
 ) -> Source:
     """The inputs in what was given; nothing is read yet that would not fit in memory.
 
-    `domain` is that of the model ("image", "text", "tabular", None for a bare model); `column` is where the
+    `domain` is that of the model ("image", "text", "tabular", "language", None for a bare model); `column` is where the
     text or picture of a table stands and `id_column` where its id does. Raises InputError for what is none
     of these, holds no input, or has no such column.
     """
@@ -260,7 +260,7 @@ class Items:
 
     def _row(self, index: int) -> Any:
         item = self.items[index]
-        paired = isinstance(item, list | tuple) and self.choice.domain != "tabular"
+        paired = isinstance(item, list | tuple) and self.choice.domain not in ("tabular", "language")
         return item[0] if paired else item
 
 

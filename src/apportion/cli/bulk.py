@@ -6,12 +6,13 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from apportion.cli._messages import MaxRemainder, echo, echo_json, hold_to, make_console, one_line_errors, say
+from apportion.cli._prompts import Unit
 from apportion.cli._tables import (
     Background,
     Decimal,
@@ -105,26 +106,44 @@ def bulk(
     ] = 0,
     num_shards: Annotated[int, typer.Option(min=1, help="… where this is N, the number of such jobs.")] = 1,
     max_remainder: MaxRemainder = None,
+    unit: Unit = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of an answer that a language model writes.  [20]")
+    ] = None,
+    score: Annotated[
+        str | None, typer.Option(help="What of an answer is explained, as in `apportion explain`.")
+    ] = None,
 ) -> None:
-    """Explain a whole data set. Stopped or killed, the same command goes on where it was."""
+    """Explain a whole data set. Stopped or killed, the same command goes on where it was.
+
+    For a language model the data are prompts, or rows with a "prompt" and, where they are given, its "answer", its
+    "context" (a list of passages) and a "contrast".
+
+    
+    apportion bulk --model MODEL --data photos/ --out RUN
+    apportion bulk --model FOLDER --data questions.jsonl --id id --out RUN
+    """
     with one_line_errors():
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         from apportion.bulk.local import usual_workers
         from apportion.bulk.run import explain_dataset
+        from apportion.domains.answers import Answer
         from apportion.domains.table_files import Dialect
 
         dialect = Dialect(sep, encoding, decimal, not no_header)
-
+        asked: dict[str, Any] = {"unit": unit, "max_new_tokens": max_new_tokens}
         if workers is None and engine == "local":
             workers = usual_workers(device)
         try:
             made = model_of(model, background, trust_code, dialect)
             run = explain_dataset(
                 made, table_of(data, dialect, made), method, out,
-                target=target, precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
+                target=target if score is None else Answer(target, score),  # type: ignore[arg-type]
+                precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
                 id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
                 engine=engine,  # type: ignore[arg-type]
                 workers=workers, address=address, device=device, shard_index=shard_index, num_shards=num_shards,
+                **{name: value for name, value in asked.items() if value is not None},
             )  # fmt: skip
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(

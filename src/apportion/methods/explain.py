@@ -15,7 +15,7 @@ from typing_extensions import TypeVar
 
 from apportion.core.calling import Model
 from apportion.core.classifier import Classifier
-from apportion.core.features import Features, TabularFeatures
+from apportion.core.features import ELSEWHERE, Features, TabularFeatures, TextFeatures
 from apportion.core.inputs import Given, Inputs, runs_once
 from apportion.core.registry import made_method
 from apportion.core.target import Target, is_class_number
@@ -238,8 +238,11 @@ def explain_answer(question: Question, method: Any) -> Any:
     for begin in range(0, many, at_once):
         some = question.part(slice(begin, begin + at_once))
         target = torch.arange(len(some.features), device=some.inputs.device)
-        parts.append(explain_encoded(some.classifier, some.inputs, some.features, method, target))
+        groups = torch.stack([_units_apart(f) for f in some.features])
+        parts.append(explain_encoded(some.classifier, some.inputs, some.features, method, target, groups))
     found = joined(parts)
+    if isinstance(found, Interactions):
+        found = _name_units(found, question.features)
     scores = torch.cat([part.output[0] for part in parts])  # a row of each part has all its scores
     return replace(
         found,
@@ -250,14 +253,32 @@ def explain_answer(question: Question, method: Any) -> Any:
     )
 
 
+def _units_apart(features: TextFeatures) -> Tensor:
+    """The unit of each token, and one more for all that is never hidden."""
+    groups = torch.tensor(features.groups)
+    return groups.where(groups >= 0, len(features.names))
+
+
+def _name_units(found: Interactions, features: Sequence[TextFeatures]) -> Interactions:
+    """Pairs of units with their names, where they are what was paired."""
+    named = [(*f.names, ELSEWHERE)[: int(_units_apart(f).max()) + 1] for f in features]
+    return replace(found, names=tuple(named)) if len(named[0]) == found.values.shape[1] else found
+
+
 # Rows times tokens of a chunk: of which all activations are kept, and of which only the gradients are.
 _TOKENS_AT_ONCE, _TOKENS_WITH_GRADIENTS = 1 << 9, 1 << 14
 
 
 def explain_encoded(
-    model: Classifier, inputs: Inputs, features: Sequence[Features], method: Any, target: Target | str = None
+    model: Classifier,
+    inputs: Inputs,
+    features: Sequence[Features],
+    method: Any,
+    target: Target | str = None,
+    groups: Tensor | None = None,
 ) -> Explanation:
-    """Explain a batch that is encoded already; `features` has one for each sample, or is empty."""
+    """Explain a batch that is encoded already; `features` has one for each sample, or is empty. `groups` are those of
+    the inputs that methods of pairs take together, where they were not told which; None: those of a table."""
     if isinstance(target, str) and target == ALL and ALL not in map(str.lower, model.labels):
         return _explain_every_class(model, inputs, features, method)
     number = class_number(target, model.labels) if isinstance(target, str) else target
@@ -265,7 +286,7 @@ def explain_encoded(
     asked = signature(method).parameters
     mask = {"mask": model.mask} if "mask" in asked else {}
     known = {"features": tuple(features)} if features and "features" in asked else {}
-    columns = _group_columns(method, features) if "groups" in asked else {}
+    columns = _group_columns(method, features, groups) if "groups" in asked else {}
     explanation = _explanation(method(model.model, inputs, number, **mask, **known, **columns))
     if isinstance(model.mask, Tensor):  # what is hidden takes its values from data
         background = getattr(model.encode, "about", f"{len(model.mask)} rows")
@@ -332,10 +353,14 @@ def _no_encoding(raw: Any) -> Any:
     raise InputError(f"{type(raw).__name__} cannot be encoded here; accepted: tensors")
 
 
-def _group_columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:
+def _group_columns(
+    method: Any, features: Sequence[Features], groups: Tensor | None = None
+) -> dict[str, Tensor]:
     """The inputs of a one-hot block together, where a method pairs inputs and was not told which are one
     feature."""
     told = method.groups is not None or method.at is not None
+    if groups is not None and not told:
+        return {"groups": groups}
     if told or not features or not isinstance(features[0], TabularFeatures):
         return {}
     return {"groups": torch.tensor(features[0].groups)}

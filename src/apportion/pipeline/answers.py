@@ -71,7 +71,7 @@ def explain_prompt(
     """The name of the model, and the explanation of its answer."""
     made = at_layer(from_repr(method), layer)  # a wrong name is told before a model is loaded
     lm = language_model(model)
-    return lm.name, _explained(lm, asked, asked.question(lm), made)
+    return lm.name, explain_asked(lm, asked, asked.question(lm), made)
 
 
 def explain_prompt_by_each(
@@ -85,7 +85,7 @@ def explain_prompt_by_each(
     found, why = {}, {}
     for name, method in made.items():
         try:
-            found[name] = _explained(lm, asked, question, method)
+            found[name] = explain_asked(lm, asked, question, method)
         except InputError as error:
             why[name] = str(error)
     if not found:
@@ -93,6 +93,7 @@ def explain_prompt_by_each(
     return lm, question, found, why
 
 
-def _explained(lm: LanguageModel, asked: Asked, question: Question, method: Any) -> Explanation:
+def explain_asked(lm: LanguageModel, asked: Asked, question: Question, method: Any) -> Explanation:
+    """The answer to what was asked, explained by a method."""
     found = explain(lm, question, method)
     return replace(found, notes={**found.notes, "model": lm.name, "input": asked.shown})
