@@ -843,7 +843,7 @@ def test_the_exit_statuses_are_told():
 
 
 def test_the_shell_completes_names():
-    from apportion.cli.lists import complete_methods, complete_models
+    from apportion.cli._options import complete_methods, complete_models
 
     assert complete_methods("gradcamp") == ["gradcamplusplus"]
     assert complete_methods("lrp,li") == ["lrp,lime"]
