@@ -77,7 +77,10 @@ MaxRemainder = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None, typer.Option(help="Where the model runs, such as cpu or cuda:0.  [where it was made]")
+    str | None,
+    typer.Option(
+        help="Where the model runs, such as cpu or cuda:0.  [where it was made; in bulk cuda if there is one]"
+    ),
 ]
 
 
