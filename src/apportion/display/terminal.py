@@ -202,7 +202,7 @@ def absorbed(ledger: Ledger) -> Table:
     rows = ledger.largest(ABSORBED)
     largest = max((abs(getattr(row, cause)) for row in rows for cause in CAUSES), default=0.0)
     table = Table.grid(padding=(0, 2))
-    table.add_row(Text("the remainder, by operation", "bold"))
+    table.add_row(Text("what is left over, by operation", "bold"))
     for row in rows:
         amounts = {cause: getattr(row, cause) for cause in CAUSES}
         # What is a thousandth of the largest is rounding, or no news.
