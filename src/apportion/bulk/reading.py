@@ -185,12 +185,9 @@ class Run:
     def _begun(self) -> list[int]:
         """The shards of which there is something, in order: a manifest may name more than anyone could look for."""
         folder = self.folder / shards.FOLDER
-        named = (
-            (int(name) for name in os.listdir(folder) if re.fullmatch("[0-9]{6,18}", name))
-            if folder.is_dir()
-            else ()
-        )
-        return sorted(shard for shard in named if shard < self.manifest.shards)
+        names = os.listdir(folder) if folder.is_dir() else ()
+        found = (int(name) for name in names if re.fullmatch("[0-9]{6,18}", name))
+        return sorted(shard for shard in found if shard < self.manifest.shards)
 
     def _at(self, shard: int) -> Path:
         return shards.place(self.folder, shard)
