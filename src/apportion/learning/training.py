@@ -54,7 +54,7 @@ class Training(Told):
         check_seed(self.seed)
         if self.patience is not None:
             check_whole(1, patience=self.patience)
-        check("rate", self.rate, lambda v: 0 < v <= 1e6, "a positive number, at most a million")
+        check("rate", self.rate, lambda v: 0 < v < float("inf"), "a positive number")
         check("decay", self.decay, lambda v: 0 <= v < float("inf"), "a number of at least 0")
 
 
