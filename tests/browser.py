@@ -54,7 +54,7 @@ class Browser:
     def close(self) -> None:
         self._session = None
         self.send("Browser.close")  # a browser that is killed leaves its socket in /tmp
-        self.process.wait(20)
+        self.process.wait(600)
         os.close(self._to)
         os.close(self._from)
 
@@ -110,7 +110,7 @@ class Browser:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 20) -> None:
+    def wait(self, script: str, seconds: float = 600) -> None:
         """Until an expression is true."""
         end = time.monotonic() + seconds
         while not self.run(f"Boolean({script})"):
@@ -163,7 +163,7 @@ class Browser:
         self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
 
     @staticmethod
-    def downloaded(path: Path, seconds: float = 20) -> None:
+    def downloaded(path: Path, seconds: float = 600) -> None:
         """Until a file was handed out whole."""
         end = time.monotonic() + seconds
         while not path.is_file():

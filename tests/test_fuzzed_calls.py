@@ -390,3 +390,52 @@ def test_any_call_of_the_others_is_answered_or_refused_by_the_name_of_an_argumen
         if (wrong := trouble(call)) is not None:
             lost.append(f"seed {seed}, call {number}: {call.said}: {wrong}")
     assert not lost, f"{len(lost)} of {CALLS_OF_THE_OTHERS}:\n" + "\n".join(lost)
+
+
+# ---- the kinds that were found so ----
+
+META, SPARSE = torch.ones(2, 4, device="meta"), torch.ones(2, 4).to_sparse()
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda _: ap.Saliency()(DENSE, META), "inputs: a tensor on the device 'meta' has no numbers"),
+        (lambda _: ap.Saliency()(DENSE, SPARSE), "inputs: this is a sparse tensor"),
+        (lambda _: ap.Saliency()(lambda x: DENSE(x).to("meta"), ROWS), "the scores of the model: a tensor on"),
+        (lambda _: ap.Deletion()(DENSE, ROWS, SPARSE), "the map: this is a sparse tensor"),
+        (lambda _: ap.held(SPARSE), "held: this is a sparse tensor"),
+        (lambda _: ap.IoU()(ROWS, {}), "truth is dict; accepted: a tensor of True and False"),
+        (lambda _: ap.Occlusion(partition=len)(DENSE, ROWS), "partition <built-in function len> raised TypeError"),
+        (lambda _: ap.Saliency()(nn.Linear, ROWS), "model is the class Linear; accepted: a model"),
+        (lambda _: ap.Saliency()(DENSE, ROWS, int), "target is the class int; accepted: a class index"),
+        (lambda _: ap.Deletion()(DENSE, ROWS, ROWS, lambda s: torch.zeros(2)), "returned .2,. for"),
+        (lambda _: ap.explain(DENSE, ROWS, lambda x: x), "method is <function"),
+        (lambda _: ap.explain(DENSE, ROWS, lambda *_: None), "the method returned NoneType; accepted: an Expl"),
+        (lambda _: ap.compare(DENSE, ROWS, ["saliency"], ["deletion"], replacements=5), "replacements is 5"),
+        (lambda _: ap.explain_dataset(DENSE, ROWS, out=""), "out is ''; accepted: a path"),
+        (lambda _: ap.explain_dataset(DENSE, ROWS, column=[]), r"column is \[\]; accepted: the name of a column"),
+        (lambda _: ap.Explanation.load(5), "path is 5; accepted: a path"),
+        (lambda _: ap.load("a" * 10_000), "name is 'aaa.*accepted: a path"),
+        (lambda _: ap.summary([None, None]), "explanations is NoneType; accepted: an Explanation"),
+        (lambda _: ap.references(ROWS, seed=2**70), "seed is 11805.*accepted: a whole number"),
+        (lambda _: ap.sentences(5), "text is 5; accepted: a text"),
+        (lambda _: ap.MaxSensitivity(radius=2**70), "radius is 11805"),
+        (lambda _: ap.FFidelity(rate=1e300), "rate is 1e.300; accepted: a positive number, at most a million"),
+        (lambda _: ap.ROAR(seeds=(nan,)), r"seeds\[0\] is nan; accepted: a whole number"),
+        (lambda folder: ap.explain(ap.load("breast-cancer"), str(folder / "no")), "no such file"),
+    ],
+)  # fmt: skip
+def test_a_kind_that_was_found_is_refused_by_its_argument(call: Any, told: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=told) as caught:
+        call(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_is_one_line_whatever_it_quotes() -> None:
+    assert str(InputError("of is\n  [1,\n   2]")) == "of is [1, 2]"
+
+
+def test_bounds_beyond_the_number_format_are_none() -> None:
+    found = [ap.Taylor(high=high, steps=5, tolerance=0.5)(DENSE, ROWS, 1).values for high in (None, 1e300)]
+    assert torch.equal(*found)

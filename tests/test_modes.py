@@ -34,6 +34,10 @@ def pictures() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), *pooled).eval()
 
 
+# What is computed of small differences, and how far it is off under autocast, of the largest value.
+ROUNDED = {"vargrad": 0.2, "taylor": 0.15, "infidelity": 0.1}
+
+
 @contextmanager
 def default_float64() -> Iterator[None]:
     before = torch.get_default_dtype()
@@ -80,7 +84,7 @@ def test_values_do_not_depend_on_a_mode(name: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*METHODS, *INTERACTIONS, *TESTS])
-def test_autocast_gives_about_the_same_or_a_clear_refusal(name: str) -> None:
+def test_autocast_gives_the_same_but_for_its_rounding_or_a_clear_refusal(name: str) -> None:
     wanted = plain(name)
     with torch.autocast("cpu", torch.bfloat16):
         if isinstance(wanted, str):
@@ -88,10 +92,13 @@ def test_autocast_gives_about_the_same_or_a_clear_refusal(name: str) -> None:
                 values_of(name)
             return
         found = values_of(name)
-    # The score of a test may be undefined there, with a reason; a value may not.
-    assert all(bool(ours.isfinite().all()) or name in TESTS for ours in found)
+    # Of the largest value: bfloat16 has 8 bits, and scores that differ little leave fewer of them.
+    share = ROUNDED.get(name, 0.05)
     for ours, theirs in zip(found, wanted, strict=True):
-        assert ours.shape == theirs.shape
+        scale = float(theirs.double().nan_to_num().abs().max())
+        torch.testing.assert_close(
+            ours.double(), theirs.double(), rtol=0, atol=share * scale + 1e-12, equal_nan=True
+        )
 
 
 @pytest.mark.parametrize("name", [*METHODS, *INTERACTIONS, *TESTS])

@@ -32,7 +32,7 @@ def test_a_notebook_runs(book: Path, tmp_path: Path) -> None:
     from nbclient import NotebookClient
 
     read = nbformat.read(book, as_version=4)
-    NotebookClient(read, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(read, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [out for cell in read.cells if cell.cell_type == "code" for out in cell.outputs]
     shown = [out.data["text/html"] for out in outputs if "text/html" in out.get("data", {})]
     assert shown

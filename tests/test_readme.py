@@ -90,7 +90,7 @@ def run_command(command: str, folder: Path) -> None:
     program, *arguments = shlex.split(command)
     found = shutil.which(program, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     assert found, f"{program} is not installed"
-    ran = subprocess.run([found, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
+    ran = subprocess.run([found, *arguments], cwd=folder, capture_output=True, text=True, timeout=600)
     assert ran.returncode == 0, f"{command}: {ran.stderr}"
     assert ran.stdout.strip()
 

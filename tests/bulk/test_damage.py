@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 import apportion as ap
 from apportion.bulk import reading
+from apportion.bulk._manifest import Manifest
 from apportion.errors import InputError
 
 DATA = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
@@ -172,6 +174,23 @@ def test_a_damaged_manifest_is_one_line_that_names_it(name: str, folder: Path) -
             use(folder)
         assert "manifest.json" in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_of_more_shards_than_there_could_be_keeps_nobody_waiting(folder: Path) -> None:
+    """Somebody else's, whose fingerprints fit."""
+    found = json.loads((folder / "manifest.json").read_text())
+    settings = found["settings"] | {"inputs": 10**15, "labels": tuple(found["settings"]["labels"])}
+    huge = Manifest(**settings)
+    found |= {"settings": asdict(huge), "fingerprint": huge.fingerprint}
+    (folder / "manifest.json").write_text(json.dumps(found))
+    for path in folder.glob("shards/*/shard.json"):
+        record = json.loads(path.read_text()) | {"run": huge.fingerprint}
+        path.write_text(json.dumps({name: value for name, value in record.items() if name != "checksum"}))
+    run = ap.open_run(folder)
+    assert not run.complete
+    assert [done.shard for done in run.shards] == [0, 1, 2, 3]
+    assert len(list(run.rows())) == 40
+    assert not run.check()
 
 
 def test_a_table_that_is_not_written_is_refused(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ from apportion.bulk.pages import photos
 from apportion.cli.app import app
 from apportion.display import terminal
 
-EVIL = "\x1b]0;title\x07\x1b[2J\x9b31mred\r\x08\u202egnp"
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+EVIL = "\x1b]0;title\x07\x1b[2J\x9b31mred\r\x08\u202egnp\u200f\u061c\u2028"
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 OF_MINE = """
 from pathlib import Path
 Path("ran").touch()

@@ -180,7 +180,7 @@ def test_settings_are_checked_when_they_are_made():
 
 
 def test_calls_run_at_once_in_threads():
-    together = threading.Barrier(3, timeout=60)
+    together = threading.Barrier(3, timeout=600)
 
     def ask(texts):
         together.wait()
@@ -225,7 +225,7 @@ def test_after_ctrl_c_in_the_middle_of_a_thousand_texts_none_is_asked_twice(tmp_
         assert running.poll() is None, running.stderr.read()
         time.sleep(0.05)
     running.send_signal(signal.SIGINT)
-    _, errors = running.communicate(timeout=300)
+    _, errors = running.communicate(timeout=600)
     assert running.returncode != 0
     assert "KeyboardInterrupt" in errors
     first = lines(tmp_path / "log")
@@ -233,7 +233,7 @@ def test_after_ctrl_c_in_the_middle_of_a_thousand_texts_none_is_asked_twice(tmp_
     remote = ap.Remote(Asked(), tmp_path / "of.sqlite")
     assert remote.unanswered(list(first)) == 0
     again = program(tmp_path, "log", 1000)
-    _, errors = again.communicate(timeout=300)
+    _, errors = again.communicate(timeout=600)
     assert again.returncode == 0, errors
     found = lines(tmp_path / "log")
     assert len(found) >= 1000
@@ -243,7 +243,7 @@ def test_after_ctrl_c_in_the_middle_of_a_thousand_texts_none_is_asked_twice(tmp_
 def test_two_programs_ask_no_text_twice(tmp_path):
     both = [program(tmp_path, "log", 300) for _ in range(2)]
     for one in both:
-        _, errors = one.communicate(timeout=300)
+        _, errors = one.communicate(timeout=600)
         assert one.returncode == 0, errors
     found = lines(tmp_path / "log")
     assert len(found) >= 300

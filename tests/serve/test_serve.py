@@ -1,5 +1,6 @@
 """The workbench: what its server refuses and survives, and what a person does on its page."""
 
+import asyncio
 import base64
 import contextlib
 import io
@@ -8,7 +9,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +21,7 @@ from PIL import Image
 
 pytest.importorskip("fastapi")
 from apportion.names import INTERACTIONS, METHODS, QUESTIONS
+from apportion.serve._jobs import Models
 from browser import Browser, needs_chromium
 from surfaces import ATTACK
 
@@ -90,14 +91,14 @@ def served(tmp_path_factory):
     yield address, token
     assert process.poll() is None, (folder / "log").read_text()
     process.send_signal(2)
-    assert process.wait(300) == 0
+    assert process.wait(600) == 0
 
 
 def opened(served, path, body=None, **headers):
     address, token = served
     headers = {"Authorization": f"Bearer {token}", **headers}
     return urlopen(
-        Request(address + path, body, {k: v for k, v in headers.items() if v is not None}), timeout=60
+        Request(address + path, body, {k: v for k, v in headers.items() if v is not None}), timeout=600
     )
 
 
@@ -240,7 +241,7 @@ def test_ten_at_once(served):
             for i in range(10)
         ]
         for i, answer in enumerate(asked):
-            sections = [message["section"] for message in answer.result(60) if message["event"] == "section"]
+            sections = [message["section"] for message in answer.result(600) if message["event"] == "section"]
             assert [section["text"] for section in sections] == [f"funny {'very ' * i}"] * 2
 
 
@@ -251,13 +252,12 @@ def test_a_long_method_tells_how_far_it_is_keeps_nobody_waiting_and_ends_with_it
     long = opened(served, "/api/explain", body)
     progress = [json.loads(long.readline()) for _ in range(12)]
     assert {"event", "method", "done", "total", "what"} == set(progress[-1])
-    begin = time.monotonic()
     assert explained(served, text="fine")[-1]["event"] == "section"
-    assert time.monotonic() - begin < 10
+    assert json.loads(long.readline())["event"] == "progress"  # it is not over yet
     long.close()
     # Both threads are free again: two long ones would have filled them.
     other = opened(served, "/api/explain", body)
-    time.sleep(0.6)
+    assert other.readline()
     assert explained(served, text="fine")[-1]["event"] == "section"
     other.close()
 
@@ -276,6 +276,44 @@ def test_work_that_never_ends_by_itself_keeps_nobody_waiting(served):
         json.dumps({"model": "mine.py:slow", "methods": ["saliency"], "text": "a"}).encode(),
     )
     assert '"section"' in answer.read().decode()
+
+
+def test_work_that_takes_more_memory_than_there_is_is_stopped(monkeypatch):
+    """Half of what is free when it begins; here a megabyte is, and what the process holds is counted up."""
+    from apportion.core import memory
+    from apportion.serve.server import application
+
+    held = iter(range(0, 10**9, 200_000))
+    monkeypatch.setattr(memory, "room", lambda: 1e6)
+    monkeypatch.setattr(memory, "held", lambda: next(held))
+    ask = {"model": "breast-cancer", "methods": ["SmoothGrad(samples=100000, chunk=1)"], "row": None}
+    ask["row"] = {
+        column["name"]: column["value"] for column in Models().described("breast-cancer")["columns"]
+    }
+    sent = []
+
+    async def post():
+        body, asked = json.dumps(ask).encode(), []
+
+        async def receive():
+            if asked:
+                await asyncio.sleep(3600)  # the page stays open
+            asked.append(body)
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def send(message):
+            sent.append(message.get("body", b""))
+
+        headers = [(b"host", b"127.0.0.1:1"), (b"authorization", b"Bearer t")]
+        scope = {"type": "http", "method": "POST", "path": "/api/explain", "raw_path": b"/api/explain",
+                 "query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http",
+                 "server": ("127.0.0.1", 1), "client": ("127.0.0.1", 2), "root_path": ""}  # fmt: skip
+        await application((), "t", 1)(scope, receive, send)
+
+    asyncio.run(post())
+    assert json.loads(b"".join(sent).splitlines()[-1])["message"].startswith(
+        "stopped, as it took half of the memory"
+    )
 
 
 def stuck_ask():
@@ -317,7 +355,7 @@ def test_what_no_page_waits_for_is_refused(served, method):
 def test_a_port_in_use_is_one_line(served):
     port = served[0].rsplit(":", 1)[1]
     done = subprocess.run([sys.executable, "-m", "apportion", "serve", "--port", port, "--no-browser"],
-                          capture_output=True, text=True, timeout=60)  # fmt: skip
+                          capture_output=True, text=True, timeout=600)  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith(f"apportion: error: port {port} cannot be used")
 
@@ -462,7 +500,7 @@ def test_a_thousand_classes_can_be_searched(bench, tmp_path):
     bench.click("[name=method-gradcam]")
     bench.downloads(tmp_path)
     bench.click("[type=submit]")
-    bench.wait("document.querySelector('canvas.heat')", 60)
+    bench.wait("document.querySelector('canvas.heat')")
     bench.wait(IDLE)
     bench.click(".decision .tools button:nth-child(2)")
     bench.downloaded(tmp_path / "explanations.json")
@@ -525,7 +563,7 @@ def test_dropping_a_picture_shows_a_heat_map(bench, tmp_path):
     bench.wait(READY)
     bench.click("[name=method-auto]")
     bench.click("[type=submit]")
-    bench.wait("document.querySelector('canvas.heat')", 60)
+    bench.wait("document.querySelector('canvas.heat')")
     pixels = "document.querySelector('canvas.heat').getContext('2d').getImageData(0, 0, 112, 112).data"
     bench.wait(f"{pixels}.some(Boolean)")
     bench.wait(IDLE)
@@ -541,7 +579,7 @@ def test_a_model_of_prototypes_shows_what_looks_like_what(bench, tmp_path):
     bench.wait(READY)
     bench.click("[name=tests]")
     bench.click("[type=submit]")
-    bench.wait("document.querySelectorAll('article').length == 3", 60)
+    bench.wait("document.querySelectorAll('article').length == 3")
     bench.wait(IDLE)
     assert bench.run("document.querySelectorAll('.panels li').length") == 3
     assert bench.run("document.querySelectorAll('article')[0].querySelector('.chart')") is None

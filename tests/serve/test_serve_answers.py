@@ -134,7 +134,7 @@ def page(folder: str, tmp_path: Path) -> Iterator[Browser]:
     finally:
         browser.close()
         process.send_signal(2)
-        process.wait(300)
+        process.wait(600)
 
 
 @needs_chromium

@@ -114,6 +114,8 @@ def read(folder: Path) -> Manifest | None:
         for name in ("batch", "shard"):
             if getattr(made, name) is None or getattr(made, name) < 1:
                 raise ValueError(f"settings.{name}: accepted: a whole number, at least 1")
+        if made.inputs < 0:
+            raise ValueError("settings.inputs: accepted: a whole number, at least 0")
         if made.fingerprint != found["fingerprint"]:
             raise ValueError("settings: they are not those that the fingerprint is of")
         return made

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from apportion.bulk._manifest import Manifest
 from apportion.bulk._rows import maps_of_samples
 from apportion.bulk._shard_work import Job, explain_batch
 from apportion.bulk.local import cores
+from apportion.core.memory import room
 from apportion.core.trees import tensors_in
 from apportion.errors import InputError
 
@@ -80,7 +80,7 @@ def best_batch(job: Job, model: Any, samples: Sequence[Sample], workers: int, se
             break
         found[size] = took / size
         best = min(found, key=lambda size: found[size])
-        if took > 2 or size >= 4 * best or 2 * (_peak() - before) * workers > _room():
+        if took > 2 or size >= 4 * best or 2 * (_peak() - before) * workers > room():
             break
         size *= 2
     return min((size for size in found if found[size] <= 1.05 * min(found.values())), default=1)
@@ -116,11 +116,3 @@ def _peak() -> int:
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return 0
-
-
-def _room() -> float:
-    """The bytes of memory that are free, as far as the system says."""
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
-    return math.inf

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import json
+import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -61,7 +63,7 @@ class Run:
     def shards(self) -> list[Done]:
         """The finished shards, in order."""
         run = self.manifest.fingerprint
-        found = (shards.find_finished(self.folder, shard, run) for shard in range(self.manifest.shards))
+        found = (shards.find_finished(self.folder, shard, run) for shard in self._begun())
         return [
             done
             for done in found
@@ -168,7 +170,7 @@ class Run:
 
     def check(self) -> list[str]:
         """The files whose content is not what was written, read in full."""
-        every = range(self.manifest.shards)
+        every = self._begun()
         return [
             path for k in every for path in shards.find_damaged(self.folder, k, len(self.manifest.span(k)))
         ]
@@ -179,6 +181,13 @@ class Run:
         if lines:
             write_whole(self.folder / ERRORS, "".join(lines).encode())
         shards.clean(self.folder)
+
+    def _begun(self) -> list[int]:
+        """The shards of which there is something, in order: a manifest may name more than anyone could look for."""
+        folder = self.folder / shards.FOLDER
+        names = os.listdir(folder) if folder.is_dir() else ()
+        found = (int(name) for name in names if re.fullmatch("[0-9]{6,18}", name))
+        return sorted(shard for shard in found if shard < self.manifest.shards)
 
     def _at(self, shard: int) -> Path:
         return shards.place(self.folder, shard)

@@ -1,8 +1,12 @@
-"""A switch of the process that a program may turn, and a library must not."""
+"""What memory there is, and a switch of the process that a program may turn, and a library must not."""
 
 from __future__ import annotations
 
+import math
+import os
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 
 
 @cache
@@ -19,3 +23,18 @@ def keep_freed_memory() -> None:
     bytes(
         31 << 20
     )  # by calloc, so that no page is touched; and without NumPy, which `--help` does not wait for
+
+
+def room() -> float:
+    """The bytes of memory that are free, as far as the system says; infinity where it does not."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
+    return math.inf
+
+
+def held() -> int:
+    """The bytes of memory that this process holds; 0 where the system does not say."""
+    with suppress(OSError):
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# C0, C1 and DEL but for tabs and line ends, and what turns the direction of what follows.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# C0, C1 and DEL but for tabs and line ends; what turns the direction of what follows; and other ends of lines.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def visible(text: str) -> str:

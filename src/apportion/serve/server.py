@@ -24,6 +24,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from apportion.core import memory
 from apportion.core.classifier import Classifier
 from apportion.core.registry import described_methods
 from apportion.display.html import shell, versions
@@ -38,6 +39,7 @@ THREADS = 2  # a short explanation need not wait for a long one
 LISTENS = 0.2  # seconds between two looks whether anyone still listens
 PATIENCE = 0.5  # seconds in which work that nobody waits for stops by itself, before it is stopped
 SECONDS = 600  # that a request may take
+SHARE = 0.5  # of the memory that is free when a request comes, which it may take
 MOST_LEFT = 6  # pieces of work that could not be stopped, such as one operation for minutes
 SAFE = {
     "X-Content-Type-Options": "nosniff",
@@ -112,7 +114,7 @@ def application(own: Sequence[str], token: str, port: int, device: str | None = 
         """Lines as the work in a thread says them; when the page closes the connection the work stops."""
         nonlocal waiting
         loop, said, cancelled = asyncio.get_running_loop(), asyncio.Queue[Any](), threading.Event()
-        end = loop.time() + SECONDS
+        end, most = loop.time() + SECONDS, memory.held() + memory.room() * SHARE
 
         def say(message: Said | None) -> None:
             loop.call_soon_threadsafe(said.put_nowait, message)
@@ -142,6 +144,9 @@ def application(own: Sequence[str], token: str, port: int, device: str | None = 
                     thread.start()
                 if thread is not None and loop.time() > end:
                     yield _line({"event": "error", "method": None, "message": _TOO_LONG})
+                    return
+                if thread is not None and memory.held() > most:
+                    yield _line({"event": "error", "method": None, "message": _TOO_MUCH})
                     return
                 try:
                     message = await asyncio.wait_for(said.get(), LISTENS)
@@ -196,6 +201,10 @@ class _Safe:
 
 _BUSY = (
     "this machine is busy with work that could not be stopped; try again in a while, or start the server anew"
+)
+_TOO_MUCH = (
+    "stopped, as it took half of the memory that was free; accepted: fewer samples at a time, a smaller input, or the "
+    "command line"
 )
 _TOO_LONG = f"stopped after {SECONDS // 60} minutes; accepted: fewer samples or nodes, or the command line"
 

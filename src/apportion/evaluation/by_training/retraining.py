@@ -243,4 +243,4 @@ def _check_labels(case: Case, test: object, classes: int = 2) -> Tensor:
 
 def _check_training(epochs: int, batch: int, rate: float) -> None:
     check_whole(1, epochs=epochs, batch=batch)
-    check("rate", rate, lambda v: 0 < v < torch.inf, "a positive number")
+    check("rate", rate, lambda v: 0 < v <= 1e6, "a positive number, at most a million")
