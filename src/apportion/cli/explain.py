@@ -169,7 +169,8 @@ def explain(
         if not as_json:
             from apportion.display import terminal
 
-            terminal.show(explanation, console, name)
+            for sample in range(explanation.notes.get("classes", 1)):  # several where all are asked for
+                terminal.show(explanation, console, name, sample)
         if out is not None:
             stem = _stem(out, what, explanation)
             html, png = html or out / f"{stem}.html", png or out / f"{stem}.png"
@@ -179,17 +180,22 @@ def explain(
         if png is not None:
             from apportion.display.pictures.explanations import png as draw
 
+            if "classes" in explanation.notes:
+                raise InputError(
+                    f"--png is of one class, and --target is {target!r}; accepted: --html, or one class"
+                )
             draw(explanation, png)
         if as_json:
-            from apportion.display.page import told
+            from apportion.display.page import summary, told
 
-            echo_json(told(explanation))
+            classes = explanation.notes.get("classes", 1)
+            every = [summary(explanation, sample) for sample in range(classes)]
+            echo_json(told(explanation) if classes == 1 else every)
         else:
             name_files(console, [path for path in (html, png) if path is not None])
         if explanation.total is not None and explanation.remainder is not None:
-            hold_to(
-                max_remainder, [(what.name, float(explanation.remainder[0]), float(explanation.total[0]))]
-            )
+            pairs = zip(explanation.remainder.tolist(), explanation.total.tolist(), strict=True)
+            hold_to(max_remainder, [(what.name, *pair) for pair in pairs])
     return None
 
 

@@ -25,7 +25,7 @@ from apportion.domains.tabular import read_row
 from apportion.errors import InputError
 from apportion.evaluation.case import Case
 from apportion.evaluation.reference_maps import target_of
-from apportion.methods.explain import class_number, explain_encoded
+from apportion.methods.explain import class_number, explain_encoded, is_every_class
 from apportion.models import SHIPPED, load_classifier
 from apportion.pipeline.given import DEFAULT_MODEL, Given, read_tensors
 from apportion.results.explanation import Explanation
@@ -58,6 +58,8 @@ def explain_by_each(
     """The same by those methods that can explain this model, and why the others cannot. InputError if none can."""
     made = {name: from_repr(name) for name in methods}
     ready = _load_and_prepare(what, model, target, row)
+    if is_every_class(target, ready.classifier.labels):
+        raise InputError(f"target is {target!r}; accepted where methods are compared: one class")
     found, why = {}, {}
     for name, method in made.items():
         try:
@@ -121,6 +123,8 @@ class Prepared:
 
 def check_target(classifier: Classifier, target: str | None) -> None:
     """Refuse a class name that the model does not have."""
+    if is_every_class(target, classifier.labels):
+        return
     if target is not None and not classifier.labels and not is_class_number(target):
         raise InputError(
             f"target is {target!r}, but {classifier.name} has no class names; accepted: a class index"

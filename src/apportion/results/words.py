@@ -66,6 +66,8 @@ def write_balance(total: float, parts: Mapping[str, float]) -> str:
         told += f" ({', '.join(f'{name} {text}' for name, text in zip((*first, last), texts, strict=True))})"
     left = total - explained
     if abs(left) <= NOTHING * scale:
+        if len(parts) == 1:  # one number, whose rounding may differ
+            told = f"explained {whole} of {whole}"
         return f"{told}: {'≈ 0' if _exact(left, scale) else 'nothing'} left over"
     of_printed = _read(whole) - _read(found)
     # A number much smaller than the others is printed to digits of its own, and so is what it leaves.
