@@ -107,11 +107,16 @@ class SumOfTrees:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What is explained, where it is not what the model returns."""
+        """What was gone through, and what is explained where it is not what the model returns."""
+        leaves = sum(int((tree.left < 0).sum()) for tree in self.ensemble.trees)
+        rows = self.data.shape[1]
+        done = {
+            "work": f"{leaves} leaves of {len(self.ensemble.trees)} trees over {rows} rows; the passes check them"
+        }
         if not self.called:
-            return {}
+            return done
         each = self.raw_rows.shape[1] == 1 and "log-odds" in self.called
-        return {"scores": self.called, **({"probabilities": "sigmoid"} if each else {})}
+        return {**done, "scores": self.called, **({"probabilities": "sigmoid"} if each else {})}
 
     def weights(self) -> Floats:
         """How much of the score of each class is explained, (batch, classes). InputError for a target that is no
