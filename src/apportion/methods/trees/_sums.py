@@ -306,7 +306,7 @@ def _mixed(
 ) -> tuple[npt.NDArray[Any], Floats]:
     """Rows with some features hidden, and the numbers that trees should be given for them."""
     draw = np.random.default_rng(0)
-    many = max(_MIXED, min(len(rows), 1024))
+    many = max(_MIXED, min(len(rows) // 8, 1024))
     x, z = draw.integers(len(rows), size=many), draw.integers(len(data), size=many)
     shown = draw.random((many, int(labels.max()) + 1)) < 0.5
     mixed = np.where(shown[:, labels], rows[x], data[z])
