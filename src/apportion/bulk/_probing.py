@@ -45,7 +45,7 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
                     if samples and together:  # as all of them do
                         samples.append(found)
                         continue
-                    explanation = explain_batch(model, [found], job.method, job.target)
+                    explanation = explain_batch(model, [found], job.method, job.target, job.asked)
                     size = max(size, sum(t.nbytes for t in maps_of_samples(explanation, asked)[0].values()))
                     samples.append(found)
                 except Exception as error:  # whatever a method or the user's model raises
@@ -78,7 +78,7 @@ def _work_together(job: Job, model: Any, tried: Sequence[Sample | Failure]) -> b
     if len(samples) < 2 or not _alike(samples):
         return False
     try:
-        explain_batch(model, samples, job.method, job.target)
+        explain_batch(model, samples, job.method, job.target, job.asked)
     except Exception:  # which of them it is, and why, is found one by one
         return False
     return True
@@ -118,7 +118,7 @@ def _fastest(job: Job, model: Any, batch: Sequence[Sample]) -> float:
     took = math.inf
     for _ in range(3):
         begin = time.perf_counter()
-        explain_batch(model, batch, job.method, job.target).output.sum().item()  # waits for a GPU
+        explain_batch(model, batch, job.method, job.target, job.asked).output.sum().item()  # waits for a GPU
         took = min(took, time.perf_counter() - begin)
         if took > 0.2:
             break

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from apportion.cli._messages import MaxRemainder, echo, echo_json, hold_to, make_console, one_line_errors, say
-from apportion.cli._tables import (
-    Background,
-    Decimal,
-    Encoding,
-    NoHeader,
-    Sep,
-    TrustCode,
-    model_of,
-    table_of,
-)
-from apportion.cli.lists import Json
+from apportion.cli._messages import echo, echo_json, hold_to, make_console, one_line_errors, say
+from apportion.cli._options import Html, Json, MaxRemainder, Method, Running, Tables, Target, Unit, grouped
 from apportion.core.visible import visible
 
 if TYPE_CHECKING:
@@ -31,7 +20,6 @@ if TYPE_CHECKING:
     from apportion.bulk.reading import Run
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `apportion bulk` wrote.")]
-Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
 
 runs = typer.Typer(
     no_args_is_help=True,
@@ -42,12 +30,13 @@ runs = typer.Typer(
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(bulk)
+    app.command()(grouped(bulk))
     app.command()(cluster)
     app.add_typer(runs, name="runs")
 
 
 def bulk(
+    *,
     model: Annotated[str, typer.Option(help="As in `apportion explain`.")],
     data: Annotated[
         str,
@@ -56,16 +45,9 @@ def bulk(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write into, or to go on with.")],
-    method: Annotated[str, typer.Option(help="A short name (see `apportion methods`) or a repr.")] = "auto",
-    target: Annotated[
-        str | None, typer.Option(help="The class to explain. Default: the predicted one.")
-    ] = None,
-    background: Background = None,
-    trust_code: TrustCode = False,
-    sep: Sep = None,
-    encoding: Encoding = None,
-    decimal: Decimal = None,
-    no_header: NoHeader = False,
+    method: Method = "auto",
+    target: Target = None,
+    tables: Tables,
     column: Annotated[
         str | None,
         typer.Option(help="The column of a table with the text or picture; without a header its number."),
@@ -97,34 +79,50 @@ def bulk(
     address: Annotated[
         str | None, typer.Option(help="The Ray cluster. Default: one that is started here.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where the model goes. Default: cuda if there is one.")
-    ] = None,
     shard_index: Annotated[
         int, typer.Option(min=0, help="Make every N-th shard from this one on only …")
     ] = 0,
     num_shards: Annotated[int, typer.Option(min=1, help="… where this is N, the number of such jobs.")] = 1,
     max_remainder: MaxRemainder = None,
+    unit: Unit = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of an answer that a language model writes.  [20]")
+    ] = None,
+    score: Annotated[
+        str | None, typer.Option(help="What of an answer is explained, as in `apportion explain`.")
+    ] = None,
+    running: Running,
 ) -> None:
-    """Explain a whole data set. Stopped or killed, the same command goes on where it was."""
-    with one_line_errors():
+    """Explain a whole data set. Stopped or killed, the same command goes on where it was.
+
+    For a language model the data are prompts, or rows with a "prompt" and, where they are given, its "answer", its
+    "context" (a list of passages) and a "contrast".
+
+    \b
+    apportion bulk --model MODEL --data photos/ --out RUN
+    apportion bulk --model FOLDER --data questions.jsonl --id id --out RUN
+    """
+    with running.one_line_errors():
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         from apportion.bulk.local import usual_workers
         from apportion.bulk.run import explain_dataset
-        from apportion.domains.table_files import Dialect
+        from apportion.domains.answers import Answer
 
-        dialect = Dialect(sep, encoding, decimal, not no_header)
-
+        asked: dict[str, Any] = {"unit": unit, "max_new_tokens": max_new_tokens}
         if workers is None and engine == "local":
-            workers = usual_workers(device)
+            workers = usual_workers(running.device)
+        made = method if running.seed is None else running.made([method])[method]
         try:
-            made = model_of(model, background, trust_code, dialect)
+            of = tables.model(model)
             run = explain_dataset(
-                made, table_of(data, dialect, made), method, out,
-                target=target, precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
+                of, tables.data(data, of), made, out,
+                target=target if score is None else Answer(target, score),  # type: ignore[arg-type]
+                precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
                 id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
                 engine=engine,  # type: ignore[arg-type]
-                workers=workers, address=address, device=device, shard_index=shard_index, num_shards=num_shards,
+                workers=workers, address=address, device=running.device, shard_index=shard_index,
+                num_shards=num_shards, progress=not running.quiet,
+                **{name: value for name, value in asked.items() if value is not None},
             )  # fmt: skip
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(
@@ -137,12 +135,9 @@ def bulk(
             echo(
                 f"{len(run.shards)} of {run.manifest.shards} shards are there; the others belong to other jobs"
             )
-        if run.failed:
-            print(
-                f"apportion: warning: {_inputs(run.failed)} failed, such as {_failure(run)}; see "
-                f"{run.folder}/errors.jsonl",
-                file=sys.stderr,
-            )
+        if run.failed and not running.quiet:
+            failed = f"{_inputs(run.failed)} failed, such as {_failure(run)}"
+            say("warning", f"{failed}; see {run.folder}/errors.jsonl")
         hold_to(
             max_remainder,
             ((row["id"], row["remainder"], row["total"]) for row in run.rows() if row["total"] is not None),
@@ -244,7 +239,7 @@ def summary(
             }
             echo_json({"counts": found.counts, "remainder": found.remainder, **best})
             return
-        table = _table("class", "inputs", "mean |remainder| / mean |total|")
+        table = _table("class", "inputs", "left over, of the mean size of a total")
         for label, many in found.counts.items():
             share = found.remainder[label]
             table.add_row(escape(label), str(many), "" if share is None else describe_left_over(share))
@@ -349,7 +344,7 @@ def check(folder: Folder) -> None:
         for path in (bad := run.check()):
             say("error", f"{path} is damaged")
         if bad:
-            print("delete the folders of these shards, and run the same command again", file=sys.stderr)
+            say("error", "run the same `apportion bulk` command again: it makes these shards anew")
             raise typer.Exit(1)
         echo(
             f"{len(run)} explained and {run.failed} failed of {run.manifest.inputs} inputs; "

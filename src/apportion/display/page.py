@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from apportion.display.answers import answer_of, answer_page, rows_of
+from apportion.display.answers import answer_of, answer_page, part_of, rows_of
 from apportion.display.cards import Tests, sections
 from apportion.display.html import frame_page, shell, versions
 from apportion.display.notebook import cards
@@ -59,11 +59,22 @@ def frame(explanation: Result) -> str:
     return cards(explanation)
 
 
-def told(explanation: Result) -> dict[str, Any]:
-    """A result as plain data for JSON: of an answer all of it, of others the first sample."""
-    if isinstance(explanation, Explanation) and answer_of(explanation) is not None:
-        return summary_of_answer(explanation)
-    return summary(explanation)
+def told(explanation: Result, top: int | None = None, index: int = 0) -> dict[str, Any]:
+    """A result as plain data for JSON: of an answer all of it, of others one sample; of each list of features
+    the `top` largest, or all as they stand."""
+    if not isinstance(explanation, Explanation) or answer_of(explanation) is None:
+        found = summary(explanation, index)
+        return found if top is None else {**found, "features": _largest(found["features"], top)}
+    found = summary_of_answer(explanation)
+    if top is not None:
+        found["explained"] = [
+            {**each, "features": _largest(each["features"], top)} for each in found["explained"]
+        ]
+    return found
+
+
+def _largest(listed: list[dict[str, Any]], top: int) -> list[dict[str, Any]]:
+    return sorted(listed, key=lambda each: -abs(each["value"]))[:top]
 
 
 def summary(explanation: Result, index: int = 0) -> dict[str, Any]:
@@ -109,7 +120,7 @@ def summary_of_answer(explanation: Explanation) -> dict[str, Any]:
         "explained": [
             {
                 "name": row.name,
-                "tokens": list(noted["spans"][i]),
+                "tokens": list(noted["spans"][part_of(explanation, i)]),
                 "score": row.score,
                 "total": row.total,
                 "apportioned": float(explanation.apportioned[i]),

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from inspect import signature
-from typing import Any, Literal, Protocol, overload
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast, overload
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from typing_extensions import TypeVar
 
 from apportion.core.calling import Model
 from apportion.core.classifier import Classifier
-from apportion.core.features import Features, TabularFeatures
+from apportion.core.features import ELSEWHERE, Features, TabularFeatures, TextFeatures
 from apportion.core.inputs import Given, Inputs, runs_once
 from apportion.core.registry import made_method
 from apportion.core.target import Target, is_class_number
@@ -32,7 +33,7 @@ from apportion.methods.auto import Auto
 from apportion.methods.hiding.base import Hiding
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
-from apportion.results.result import Total, joined
+from apportion.results.result import Result, Total, joined
 from apportion.results.words import WARN_FROM
 
 ALL = "all"  # the target that is every class
@@ -52,6 +53,18 @@ AddsUp = Literal[
     "auto", "ig", "lrp", "deeplift", "kernelshap", "lime", "treeshap", "taylor", "inputxgradient"
 ]
 """Methods that claim to add up, so that there is a remainder; of other names a type checker cannot say."""
+
+
+# A list of texts or pictures is explained one by one.
+@overload
+def explain(
+    model: Classifier[Encoded],
+    inputs: list[str] | list[Path],
+    method: _Explains[Claim] | AddsUp = "auto",
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+) -> list[Explanation[Encoded, Claim]]: ...
 
 
 # A classifier or a language model encodes what it is given, a model takes tensors, and a function of texts, frames or
@@ -142,10 +155,12 @@ def explain(
     it is, and a data frame of several rows to a function of frames or an estimator; see `RawText`, `Tabular`. A prompt
     for a `LanguageModel` is explained by the answer to it, each of whose tokens is a sample of the explanation.
 
+    A list of sentences, pictures or rows is explained one by one by a classifier, and gives a list of explanations.
+
     Args:
         model (callable, Classifier or LanguageModel): The model, or a model with the preparation of its inputs.
-        inputs (raw input or tensors): One raw input for a Classifier; a prompt, chat messages or a `Question` for a
-            LanguageModel; otherwise the tensors of a batch.
+        inputs (raw input or tensors): One raw input for a Classifier, or a list of several; a prompt, chat messages or
+            a `Question` for a LanguageModel; otherwise the tensors of a batch.
         method (method or str, default "auto"): A method, its short name, or its repr; "auto" chooses by the kind of
             model one that adds up.
         target (int, str, Tensor, Contrast, Answer or callable, default None): The explained score; a class name where
@@ -185,8 +200,9 @@ def explain(
             called: Any = model
             bare = Classifier(called, _no_encoding, labels=(), domain="tabular", name=type(model).__name__)
             return explain_encoded(bare, inputs, named, method, target).warn_from(warn_from)
-        explanation: Explanation = method(model, inputs, target)
-        return explanation.warn_from(warn_from)
+        return _explanation(method(model, inputs, target)).warn_from(warn_from)
+    if model.are_several(inputs):
+        return [explain(model, each, method, target, warn_from=warn_from) for each in inputs]
     if feature_names is not None:
         raise InputError(
             f"feature_names are for tensors and arrays; {model.name} has names for its features already"
@@ -214,7 +230,10 @@ def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str
     """
     model, method = read_as(model, inputs), made_method(method)
     if not isinstance(model, Classifier) or not is_of_texts(model):
-        raise InputError("only for functions of texts can be told what is asked; accepted: one, and a text")
+        raise InputError(
+            f"model is {type(model).__name__} and inputs {type(inputs).__name__}; accepted: a function of texts, and a "
+            "text"
+        )
     encoded, features = model.prepared(inputs)
     return texts_needed(model, lambda asked: explain_encoded(asked, encoded, features, method, target))
 
@@ -236,8 +255,11 @@ def explain_answer(question: Question, method: Any) -> Any:
     for begin in range(0, many, at_once):
         some = question.part(slice(begin, begin + at_once))
         target = torch.arange(len(some.features), device=some.inputs.device)
-        parts.append(explain_encoded(some.classifier, some.inputs, some.features, method, target))
+        groups = torch.stack([_units_apart(f) for f in some.features])
+        parts.append(explain_encoded(some.classifier, some.inputs, some.features, method, target, groups))
     found = joined(parts)
+    if isinstance(found, Interactions):
+        found = _name_units(found, question.features)
     scores = torch.cat([part.output[0] for part in parts])  # a row of each part has all its scores
     return replace(
         found,
@@ -248,14 +270,32 @@ def explain_answer(question: Question, method: Any) -> Any:
     )
 
 
+def _units_apart(features: TextFeatures) -> Tensor:
+    """The unit of each token, and one more for all that is never hidden."""
+    groups = torch.tensor(features.groups)
+    return groups.where(groups >= 0, len(features.names))
+
+
+def _name_units(found: Interactions, features: Sequence[TextFeatures]) -> Interactions:
+    """Pairs of units with their names, where they are what was paired."""
+    named = [(*f.names, ELSEWHERE)[: int(_units_apart(f).max()) + 1] for f in features]
+    return replace(found, names=tuple(named)) if len(named[0]) == found.values.shape[1] else found
+
+
 # Rows times tokens of a chunk: of which all activations are kept, and of which only the gradients are.
 _TOKENS_AT_ONCE, _TOKENS_WITH_GRADIENTS = 1 << 9, 1 << 14
 
 
 def explain_encoded(
-    model: Classifier, inputs: Inputs, features: Sequence[Features], method: Any, target: Target | str = None
+    model: Classifier,
+    inputs: Inputs,
+    features: Sequence[Features],
+    method: Any,
+    target: Target | str = None,
+    groups: Tensor | None = None,
 ) -> Explanation:
-    """Explain a batch that is encoded already; `features` has one for each sample, or is empty."""
+    """Explain a batch that is encoded already; `features` has one for each sample, or is empty. `groups` are those of
+    the inputs that methods of pairs take together, where they were not told which; None: those of a table."""
     if is_every_class(target, model.labels):
         return _explain_every_class(model, inputs, features, method)
     number = class_number(target, model.labels) if isinstance(target, str) else target
@@ -263,8 +303,8 @@ def explain_encoded(
     asked = signature(method).parameters
     mask = {"mask": model.mask} if "mask" in asked else {}
     known = {"features": tuple(features)} if features and "features" in asked else {}
-    columns = _group_columns(method, features) if "groups" in asked else {}
-    explanation = method(model.model, inputs, number, **mask, **known, **columns)
+    columns = _group_columns(method, features, groups) if "groups" in asked else {}
+    explanation = _explanation(method(model.model, inputs, number, **mask, **known, **columns))
     if isinstance(model.mask, Tensor):  # what is hidden takes its values from data
         background = getattr(model.encode, "about", f"{len(model.mask)} rows")
         explanation = replace(explanation, notes={**explanation.notes, "background": background})
@@ -276,6 +316,13 @@ def explain_encoded(
 def is_every_class(target: Any, labels: Sequence[str]) -> bool:
     """Whether a target is that of every class, and no class is called so."""
     return isinstance(target, str) and target == ALL and ALL not in map(str.lower, labels)
+
+
+def _explanation(found: Any) -> Explanation:
+    """What somebody's own method returned."""
+    if not isinstance(found, Result):
+        raise InputError(f"the method returned {type(found).__name__}; accepted: an Explanation")
+    return cast("Explanation", found)
 
 
 def _explain_every_class(
@@ -304,7 +351,11 @@ def _explain_every_class(
 
 def _columns_named(inputs: Any, names: Sequence[str]) -> tuple[TabularFeatures, ...]:
     """The features of the rows of a tensor or an array, whose columns have these names."""
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if (
+        isinstance(names, str)
+        or not isinstance(names, Sequence)
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise InputError(f"feature_names is {names!r:.60}; accepted: a list of texts, one for each column")
     if not isinstance(inputs, Tensor | np.ndarray) or inputs.ndim != 2:
         shape = f" of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor | np.ndarray) else ""
@@ -324,10 +375,14 @@ def _no_encoding(raw: Any) -> Any:
     raise InputError(f"{type(raw).__name__} cannot be encoded here; accepted: tensors")
 
 
-def _group_columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:
+def _group_columns(
+    method: Any, features: Sequence[Features], groups: Tensor | None = None
+) -> dict[str, Tensor]:
     """The inputs of a one-hot block together, where a method pairs inputs and was not told which are one
     feature."""
     told = method.groups is not None or method.at is not None
+    if groups is not None and not told:
+        return {"groups": groups}
     if told or not features or not isinstance(features[0], TabularFeatures):
         return {}
     return {"groups": torch.tensor(features[0].groups)}
