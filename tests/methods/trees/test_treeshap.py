@@ -468,3 +468,17 @@ def test_a_test_of_the_numbers_themselves_refuses_values_of_other_scores() -> No
         ap.Infidelity(scaled=False)(boosted.predict_proba, rows[:2], found)
     of_margins = ap.explain(boosted.decision_function, rows[:2], made)
     assert ap.Infidelity(scaled=False)(boosted.decision_function, rows[:2], of_margins).mean >= 0
+
+
+def test_what_was_learnt_of_the_data_holds_for_other_rows() -> None:
+    """A column that is the same everywhere in one call tells nothing of where it comes from in the next."""
+    rows = np.random.default_rng(0).normal(size=(60, 3))
+    forest = ensemble.RandomForestRegressor(5, random_state=0).fit(rows, rows[:, 0] + 3 * rows[:, 2])
+    scaled = pipeline.make_pipeline(preprocessing.FunctionTransformer(lambda x: x * 1.0), forest)
+    data = rows[:10].copy()
+    data[:, 2] = 0.5
+    first, second = data[:1] + np.array([1.0, 0, 0]), data[:2] + np.array([1.0, 0, -2.0])
+    made = ap.TreeSHAP(replacement=ap.Background(data))
+    for given in (first, second, first):
+        expected = ap.KernelSHAP(replacement=ap.Background(data))(forest.predict, given).values
+        torch.testing.assert_close(made(scaled, given).values, expected.double(), rtol=1e-9, atol=1e-9)
