@@ -21,7 +21,7 @@ joblib = pytest.importorskip("joblib")
 sklearn = pytest.importorskip("sklearn")
 
 from sklearn.compose import make_column_transformer  # noqa: E402
-from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: E402
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import OneHotEncoder  # noqa: E402
 
@@ -226,3 +226,103 @@ def test_inputs_that_failed_are_told_with_a_reason(here: Path) -> None:
     made = run("bulk", *TRUSTED, "--background", "rows.csv", "--data", "short.csv", "--out", "run",
                "--workers", "1")  # fmt: skip
     assert "3 inputs failed, such as 0: the row has no column 'age'" in made.stderr
+
+
+def test_a_regressor_has_no_classes_in_any_command(here: Path) -> None:
+    frame = people().dropna()
+    columns = make_column_transformer((OneHotEncoder(sparse_output=False), ["city"]), remainder="passthrough")
+    trees = make_pipeline(columns, HistGradientBoostingRegressor(max_iter=5, min_samples_leaf=3))
+    joblib.dump(trees.fit(frame, 100 * frame.age + frame.hours), "pay.joblib")
+    pay = ("--model", "pay.joblib", "--trust-model-code", "--background", "rows.csv")
+    score = float(trees.predict(people().iloc[[2]])[0])
+    for method in ("auto", "kernelshap", "occlusion"):
+        told = json.loads(run("explain", "rows.csv", "--row", "2", *pay, "--method", method, "--json").stdout)
+        assert told["prediction"] == {"label": "score", "score": pytest.approx(score), "probability": None}
+        assert (told["target_label"], told["unit"]) == ("score", "units of the score")
+    shown = run("explain", "rows.csv", "--row", "2", *pay).stdout
+    assert not re.search("class|probability", shown)
+    beside = run("compare", "rows.csv", *pay, "--methods", "auto,occlusion", "--html", "pay.html")
+    assert beside.exit_code == 0, beside.stderr
+    assert "PixelFlipping" in beside.stdout
+    assert "DeletionRate" not in beside.stdout
+    made = run("bulk", *pay, "--data", "rows.csv", "--out", "pay", "--workers", "1")
+    assert made.exit_code == 0, made.output
+    for typed in ((), ("--html", "s.html"), ("--by", "city"), ("--json",)):
+        summed = run("runs", "summary", "pay", *typed)
+        assert summed.exit_code == 0, summed.output
+        assert "class" not in re.sub('"class": "score"', "", summed.stdout)
+    refused = run("runs", "summary", "pay", "--truth", "age")
+    assert "truth is of classes, but the model has one score" in refused.stderr
+
+
+def test_every_class_is_explained_at_once(here: Path) -> None:
+    base = ("explain", "rows.csv", *TRUSTED, "--background", "rows.csv")
+    each = [json.loads(run(*base, "--target", name, "--json").stdout) for name in ("0", "1")]
+    every = json.loads(run(*base, "--target", "all", "--json").stdout)
+    assert [one["target"] for one in every] == [0, 1]
+    for one, alone in zip(every, each, strict=True):
+        assert [f["value"] for f in one["features"]] == pytest.approx([f["value"] for f in alone["features"]])
+    shown = run(*base, "--target", "all", "--html", "all.html")
+    assert shown.exit_code == 0
+    assert shown.stdout.count("nothing left over") == 2
+    for typed, line in (
+        ((*base, "--target", "all", "--png", "all.png"), "--png is of one class"),
+        (("compare", *base[1:], "--target", "all"), "where methods are compared: one class"),
+    ):
+        refused = run(*typed)
+        assert (refused.exit_code, line in refused.stderr) == (2, True), refused.stderr
+
+
+def test_the_options_of_a_summary(here: Path) -> None:
+    made = run(
+        "bulk", *TRUSTED, "--background", "rows.csv", "--data", "rows.csv", "--out", "run", "--workers", "1"
+    )
+    assert made.exit_code == 0, made.output
+    frame, found = people(), ap.open_run("run")
+    right = (frame.age > 40).astype(int)
+    frame.assign(right=right).to_csv("rows.csv.new", index=False)
+    labels = [row["target"] for row in found.rows()]
+
+    def summed(*typed: str) -> Any:
+        return json.loads(run("runs", "summary", "run", *typed, "--json").stdout)
+
+    by_city = summed("--by", "city")
+    assert sorted(one["rows"] for one in by_city) == sorted([labels.count(0), labels.count(1)])
+    assert all(set(one["cohorts"]) <= {"a", "b", "ü"} for one in by_city)
+    (only,) = summed("--target", by_city[0]["class"], "--by", "city")
+    assert only == by_city[0]
+    kept = [i for i, label in enumerate(labels) if str(label) == only["class"]]
+    values = np.array([found.map(i).tolist() for i in kept])
+    sizes = dict(zip(frame.columns, np.abs(values).mean(0), strict=True))
+    assert {each["name"]: each["size"] for each in only["features"]} == pytest.approx(sizes, rel=1e-3)
+    ages = summed("--by", "age")
+    assert max(len(one["cohorts"]) for one in ages) == 4  # the quarters of numbers
+    page = run("runs", "summary", "run", "--by", "city", "--html", "page.html")
+    assert page.exit_code == 0
+    assert "wrote page.html" in page.stdout
+    for typed, line in (
+        (("--by", "town"), "town"),
+        (("--by", "city", "--truth", "age"), "by and truth are both given"),
+        (("--target", "9"), "target is '9'; accepted: "),
+        (("--truth", "right"), "the data have no column 'right'"),
+    ):
+        refused = run("runs", "summary", "run", *typed)
+        assert (refused.exit_code, line in refused.stderr) == (2, True), refused.stderr
+    assert len(summed("--top", "2")["features"][only["class"]]) == 2
+
+
+def test_right_and_wrong_predictions_are_cohorts(here: Path) -> None:
+    frame = people()
+    frame.assign(
+        right=np.where(frame.index % 5 == 0, 1 - (frame.age > 40), frame.age > 40).astype(int)
+    ).to_csv("told.csv", index=False)
+    made = run(
+        "bulk", *TRUSTED, "--background", "rows.csv", "--data", "told.csv", "--out", "run", "--workers", "1"
+    )
+    assert made.exit_code == 0, made.output
+    wrong = sum(
+        str(row["target"]) != str(right)
+        for row, right in zip(ap.open_run("run").rows(), pandas.read_csv("told.csv").right, strict=True)
+    )
+    shown = run("runs", "summary", "run", "--truth", "right").stdout
+    assert sum(map(int, re.findall(r"wrong \((\d+)\)", shown))) == wrong

@@ -36,10 +36,15 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
     samples, size = list[Sample](), 0
     first: Failure | None = None
     with _threads(max(1, cores() // workers) if workers > 1 else torch.get_num_threads()):
-        for place in places:
-            found = read(job.source, model, place)
+        tried = [read(job.source, model, place) for place in places] if asked.batch is None else []
+        together = _work_together(job, model, tried)
+        for i, place in enumerate(places):
+            found = tried[i] if tried else read(job.source, model, place)
             if isinstance(found, Sample):
                 try:
+                    if samples and together:  # as all of them do
+                        samples.append(found)
+                        continue
                     explanation = explain_batch(model, [found], job.method, job.target, job.asked)
                     size = max(size, sum(t.nbytes for t in maps_of_samples(explanation, asked)[0].values()))
                     samples.append(found)
@@ -66,11 +71,29 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
     return replace(asked, batch=batch, shard=shard, table=asked.table or shards.default_table())
 
 
+def _work_together(job: Job, model: Any, tried: Sequence[Sample | Failure]) -> bool:
+    """Whether all that were read, if they are of one shape, can be explained at once: what takes a method long for each
+    call is then paid once."""
+    samples = [found for found in tried if isinstance(found, Sample)]
+    if len(samples) < 2 or not _alike(samples):
+        return False
+    try:
+        explain_batch(model, samples, job.method, job.target, job.asked)
+    except Exception:  # which of them it is, and why, is found one by one
+        return False
+    return True
+
+
+def _alike(samples: Sequence[Sample]) -> bool:
+    return len({tuple(t.shape for t in tensors_in(sample.inputs)) for sample in samples}) == 1
+
+
 def best_batch(job: Job, model: Any, samples: Sequence[Sample], workers: int, seconds: float = 8.0) -> int:
     """The smallest batch within 5 % of the best time an input. It is doubled until that gets no better twice,
-    a batch takes 2 seconds, the memory will not hold the next, or the time for this is used up."""
-    start, found, size = time.perf_counter(), dict[int, float](), 1
-    alike = len({tuple(t.shape for t in tensors_in(sample.inputs)) for sample in samples}) == 1
+    a batch takes 2 seconds, the memory will not hold the next, or the time for this is used up; where twice as many
+    take no longer, as where reading the model is what takes long, eight times as many are next."""
+    start, found, size, step, last = time.perf_counter(), dict[int, float](), 1, 2, math.inf
+    alike = _alike(samples)
     while size <= LARGEST_BATCH and time.perf_counter() - start < seconds:
         batch = [samples[i % len(samples) if alike else 0] for i in range(size)]
         before = _peak()
@@ -80,9 +103,13 @@ def best_batch(job: Job, model: Any, samples: Sequence[Sample], workers: int, se
             break
         found[size] = took / size
         best = min(found, key=lambda size: found[size])
-        if took > 2 or size >= 4 * best or 2 * (_peak() - before) * workers > room():
+        flat, last = took < 1.25 * last, took
+        if took > 2 * (2 if flat else 1) or size >= 4 * best or size == LARGEST_BATCH:
             break
-        size *= 2
+        step = 8 if flat and size > 1 else 2
+        if step * (_peak() - before) * workers > room():
+            break
+        size = min(size * step, LARGEST_BATCH)
     return min((size for size in found if found[size] <= 1.05 * min(found.values())), default=1)
 
 

@@ -52,10 +52,10 @@ def table_rows(
         listed(explanation.remainder),
         strict=True,
     )
-    rows, chooses = [], "chosen" in explanation.notes
+    rows, chooses, silent = [], "chosen" in explanation.notes, explanation.is_silent
     for place, (sample, target, prediction, output, total, sum_, remainder) in enumerate(columns):
         names, relevance = _named(explanation, place)
-        one = explanation[place]
+        one = explanation if silent and not chooses else explanation[place]
         rows.append(
             {
                 "id": source.id(sample.number),

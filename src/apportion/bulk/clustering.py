@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 
 from apportion.bulk._shards import on_one_grid, pool_map
-from apportion.bulk.reading import Run
+from apportion.bulk.reading import Run, label_of
 from apportion.errors import InputError
 
 Array = npt.NDArray[np.float64]
@@ -93,7 +93,7 @@ def cluster(
         raise InputError(f"least is {least}; accepted: at least {FEWEST}")
     places: dict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(run.rows()):
-        label = row["target_label"] or f"class {row['target']}"
+        label = label_of(row)
         if not classes or label in classes or str(row["target"]) in classes:
             places[label].append(place)
     if classes and not places:

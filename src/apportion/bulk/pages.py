@@ -11,7 +11,7 @@ from PIL import Image
 
 from apportion.bulk._folders import Files, Listing
 from apportion.bulk.clustering import Cluster, Clustered
-from apportion.bulk.reading import Run
+from apportion.bulk.reading import Run, label_of
 from apportion.bulk.sources import open_source
 from apportion.bulk.summaries import Summary
 from apportion.core.classifier import Classifier
@@ -88,7 +88,7 @@ def _first_places(run: Run, found: Summary) -> dict[str, list[int]]:
         label: [] for label in list(found.counts)[:CLASSES] if label in found.maps
     }
     for place, row in enumerate(run.rows()):
-        mine = places.get(row["target_label"] or f"class {row['target']}")
+        mine = places.get(label_of(row))
         if mine is not None and len(mine) < EXAMPLES:
             mine.append(place)
     return places

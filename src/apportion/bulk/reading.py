@@ -240,3 +240,10 @@ def open_run(folder: str | Path) -> Run:
     if found is None:
         raise InputError(f"{folder} holds no run: there is no {manifest.FILE} in it")
     return Run(folder.resolve(), found)
+
+
+def label_of(row: Row) -> str:
+    """What is explained in a row of the table, as `Explanation.label` calls it: a regressor has no class."""
+    if row["target_label"] is not None:
+        return str(row["target_label"])
+    return f"class {row['target']}" if len(row["output"]) > 1 else "score"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from apportion.bulk._shards import on_one_grid, pool_map
-from apportion.bulk.reading import Run
+from apportion.bulk.reading import Run, label_of
 
 SIDE = 56  # cells of a mean map
 
@@ -55,7 +55,7 @@ def summarise(run: Run, least: int = 1) -> Summary:
     features, pairs = _sums(), _sums()
     maps: dict[str, dict[Any, Tensor]] = defaultdict(dict)  # the sum of those of each size
     for row, values in run.maps():
-        label = "answers" if run.of_answers else row["target_label"] or f"class {row['target']}"
+        label = "answers" if run.of_answers else label_of(row)
         counts[label] += 1
         if row["total"] is not None:
             totals[label][0] += abs(row["remainder"])

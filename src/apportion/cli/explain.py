@@ -125,7 +125,8 @@ def explain(
             if not as_json:
                 if len(found) > 1:
                     console.rule(what.name, style="dim", align="left")
-                terminal.show(explanation, console, name, top=top)
+                for sample in range(explanation.notes.get("classes", 1)):  # several where all are asked for
+                    terminal.show(explanation, console, name, sample, top=top)
             folder = OUT if what.kind == "image" and not (out or as_json or html or png) else out
             if folder is not None:
                 stem = _stem(folder, what, explanation)
@@ -138,10 +139,16 @@ def explain(
             written.append(write_whole(html, page.page(explained).encode()))
         if png is not None:
             written.append(png)
+            if "classes" in explained[0].notes:
+                raise InputError(
+                    f"--png is of one class, and --target is {target!r}; accepted: --html, or one class"
+                )
             draw(explained[0], png)
         if as_json:
-            told = [page.told(explanation, top) for explanation in explained]
-            echo_json(told if len(inputs or ()) > 1 else told[0])
+            told = [
+                page.told(each, top, i) for each in explained for i in range(each.notes.get("classes", 1))
+            ]
+            echo_json(told if len(told) > 1 else told[0])
         else:
             name_files(console, written)
         hold_to(max_remainder, (each for what, _, result in found for each in amounts(what.name, result)))

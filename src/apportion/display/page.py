@@ -59,11 +59,11 @@ def frame(explanation: Result) -> str:
     return cards(explanation)
 
 
-def told(explanation: Result, top: int | None = None) -> dict[str, Any]:
-    """A result as plain data for JSON: of an answer all of it, of others the first sample; of each list of features
+def told(explanation: Result, top: int | None = None, index: int = 0) -> dict[str, Any]:
+    """A result as plain data for JSON: of an answer all of it, of others one sample; of each list of features
     the `top` largest, or all as they stand."""
     if not isinstance(explanation, Explanation) or answer_of(explanation) is None:
-        found = summary(explanation)
+        found = summary(explanation, index)
         return found if top is None else {**found, "features": _largest(found["features"], top)}
     found = summary_of_answer(explanation)
     if top is not None:

@@ -55,6 +55,8 @@ def show(explanation: Result, console: Console, name: str, index: int = 0, top: 
     if ledger is not None:
         console.print(Padding(Visible(absorbed(ledger)), (1, 0)))
     how = f"{describe_method(explanation.method)} · {explanation.cost}"
+    if work := explanation.notes.get("work"):  # where the passes are not what it took
+        how = f"{how} · {work}"
     chosen = explanation.notes.get("chosen")
     console.print(Text(visible(f"{how} · chosen: {chosen}" if chosen else how), style="dim"), soft_wrap=piped)
 

@@ -296,7 +296,7 @@ def explain_encoded(
 ) -> Explanation:
     """Explain a batch that is encoded already; `features` has one for each sample, or is empty. `groups` are those of
     the inputs that methods of pairs take together, where they were not told which; None: those of a table."""
-    if isinstance(target, str) and target == ALL and ALL not in map(str.lower, model.labels):
+    if is_every_class(target, model.labels):
         return _explain_every_class(model, inputs, features, method)
     number = class_number(target, model.labels) if isinstance(target, str) else target
     # Methods that hide features say by their arguments that they want to know which these are.
@@ -311,6 +311,11 @@ def explain_encoded(
     if features and (guess := getattr(model.encode, "guess", None)) is not None:
         explanation = replace(explanation, warnings=(guess, *explanation.warnings))
     return name_features(explanation, model, *features)
+
+
+def is_every_class(target: Any, labels: Sequence[str]) -> bool:
+    """Whether a target is that of every class, and no class is called so."""
+    return isinstance(target, str) and target == ALL and ALL not in map(str.lower, labels)
 
 
 def _explanation(found: Any) -> Explanation:

@@ -25,7 +25,7 @@ from apportion.errors import InputError
 from apportion.evaluation.case import Case
 from apportion.evaluation.reference_maps import target_of
 from apportion.methods.auto import Auto
-from apportion.methods.explain import class_number, explain_encoded
+from apportion.methods.explain import class_number, explain_encoded, is_every_class
 from apportion.models import SHIPPED, load_classifier
 from apportion.pipeline.given import DEFAULT_MODEL, Given, read_tensors
 from apportion.results.explanation import Explanation
@@ -57,6 +57,8 @@ def explain_by_each(
 ) -> tuple[Prepared, dict[str, Result], dict[str, str]]:
     """The same by those methods that can explain this model, and why the others cannot. InputError if none can."""
     ready = _load_and_prepare(what, model, target, row, device)
+    if is_every_class(target, ready.classifier.labels):
+        raise InputError(f"target is {target!r}; accepted where methods are compared: one class")
     return ready, *by_each(methods, lambda method: ready.explain(method, target))
 
 
@@ -127,6 +129,8 @@ class Prepared:
 
 def check_target(classifier: Classifier, target: str | None) -> None:
     """Refuse a class name that the model does not have."""
+    if is_every_class(target, classifier.labels):
+        return
     if target is not None and not classifier.labels and not is_class_number(target):
         raise InputError(
             f"target is {target!r}, but {classifier.name} has no class names; accepted: a class index"

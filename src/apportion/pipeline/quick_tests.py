@@ -23,6 +23,11 @@ TESTS = (PixelFlipping(order="symmetric"), DeletionRate())
 OF_ANSWERS = (TopKDrop(), LDS(samples=32))
 
 
+def tests_of(case: Case) -> tuple[Any, ...]:
+    """Those of the tests that can be asked: no label changes where the scores are numbers."""
+    return TESTS[:1] if case.masking().kind == "numbers" else TESTS
+
+
 def is_testable(explanation: Result, ready: Prepared) -> TypeGuard[Explanation]:
     """True if the features of the input can be hidden in the order of an explanation: pairs of features have no
     order, and prototypes are not features of the input."""
@@ -42,8 +47,8 @@ def run_quick_tests(ready: Prepared, explanations: Sequence[Result]) -> list[lis
             found.append([])
             continue
         case = ready.case(explanation)
-        scores = [case.score(test, explanation) for test in TESTS]
-        found.append(beside_references(case, explanation, scores, known))
+        scores = [case.score(test, explanation) for test in tests_of(case)]
+        found.append(beside_references(case, explanation, scores, known, tests_of(case)))
     return found
 
 
@@ -57,7 +62,7 @@ def test_answers(question: Question, explanations: Sequence[Explanation]) -> lis
 
 
 def beside_references(
-    case: Case, explanation: Explanation, scores: Sequence[Scores], known: Known, tests: Sequence[Any] = TESTS
+    case: Case, explanation: Explanation, scores: Sequence[Scores], known: Known, tests: Sequence[Any]
 ) -> list[Scores]:
     """The scores with those of the maps random, uniform and reversed in their notes, without which none can be read.
     `known` keeps those that are the same for all methods of an input."""

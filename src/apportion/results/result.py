@@ -143,6 +143,12 @@ class Result(Generic[Total]):
         # What is said of the remainder is said of this sample then.
         return one.warn_from(self.notes.get(_ASKED, WARN_FROM)) if len(self) > 1 else one
 
+    @property
+    def is_silent(self) -> bool:
+        """True if there is no warning, of none of the samples."""
+        left, most = self.left_over, self.notes.get(_ASKED, WARN_FROM)
+        return not self.warnings and (left is None or bool((left <= most).all()))
+
     def _of_one(self, part: slice) -> dict[str, Any]:
         """The fields that differ from sample to sample, cut to one of them."""
         notes = {key: note[part] if isinstance(note, tuple) else note for key, note in self.notes.items()}

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from apportion.core.content import digest
 from apportion.core.registry import Recorded
 
 
@@ -20,19 +19,20 @@ def describe_method(method: Any) -> str:
     >>> describe_method(ap.LRP()), describe_method(ap.LRP("epsilon", ledger=True))
     ('LRP', "LRP(composite='epsilon', ledger=True)")
     >>> describe_method(ap.Background(torch.zeros(5, 3)))
-    'Background(data=<5×3 float32 8d0ab7729129>)'
+    'Background(5×3 numbers)'
     """
     if isinstance(method, Recorded):
         return type(method).__name__
     if isinstance(method, Tensor):
-        return repr(digest(method))
+        return f"{'×'.join(map(str, method.shape)) or 'one'} numbers"
     if not is_dataclass(method):
         return f"{method!r:.40}"
     plain = {each.name: each.default for each in fields(method)} | {
         each.name: each.default_factory() for each in fields(method) if each.default_factory is not MISSING
     }
     settings = [
-        f"{each.name}={describe_method(value)}"
+        ("" if plain[each.name] is MISSING else f"{each.name}=")
+        + describe_method(value)  # what must be given
         for each in fields(method)
         if each.repr and repr(value := getattr(method, each.name)) != repr(plain[each.name])
     ]
@@ -66,6 +66,8 @@ def write_balance(total: float, parts: Mapping[str, float]) -> str:
         told += f" ({', '.join(f'{name} {text}' for name, text in zip((*first, last), texts, strict=True))})"
     left = total - explained
     if abs(left) <= NOTHING * scale:
+        if len(parts) == 1:  # one number, whose rounding may differ
+            told = f"explained {whole} of {whole}"
         return f"{told}: {'≈ 0' if _exact(left, scale) else 'nothing'} left over"
     of_printed = _read(whole) - _read(found)
     # A number much smaller than the others is printed to digits of its own, and so is what it leaves.

@@ -32,7 +32,7 @@ from apportion.names import INTERACTIONS, METHODS, PROTOTYPES
 from apportion.pipeline.answers import Asked, explain_asked
 from apportion.pipeline.given import Given
 from apportion.pipeline.prepared import Prepared, check_target, prepare
-from apportion.pipeline.quick_tests import TESTS, Known, beside_references, is_testable, test_answers
+from apportion.pipeline.quick_tests import Known, beside_references, is_testable, test_answers, tests_of
 from apportion.pipeline.suitable import asks_elsewhere, why_unsuitable
 from apportion.results.explanation import Explanation
 from apportion.serve import request
@@ -282,7 +282,8 @@ def _test(ready: Prepared, name: str, explanation: Explanation, say: Say, known:
     """The curve grows on the page as its steps are run; the tests then find their answers there."""
     case = ready.case(explanation)
     order = case.order(explanation)
-    steps, end = even_steps(order.counts, TESTS[0].steps), 0
+    tests = tests_of(case)
+    steps, end = even_steps(order.counts, tests[0].steps), 0
     for block in progress(list(steps[0].split(BLOCK)), steps.shape[1], "steps"):
         end += len(block)
         drawn: dict[str, dict[str, list[float]]] = {}
@@ -290,8 +291,8 @@ def _test(ready: Prepared, name: str, explanation: Explanation, say: Say, known:
             curve = order.curve(steps[:, :end], way=way)
             drawn[way] = {"share": curve.share[0].tolist(), "value": curve.read("probability")[0].tolist()}
         say({"event": "tested", "method": name, "tests": [], "chart": chart(drawn), "done": False})
-    scores = [case.score(test, explanation) for test in TESTS]
-    scores = beside_references(case, explanation, scores, known)
+    scores = [case.score(test, explanation) for test in tests]
+    scores = beside_references(case, explanation, scores, known, tests)
     say(
         {
             "event": "tested",

@@ -444,3 +444,41 @@ def test_the_default_explains_what_was_asked() -> None:
     asked = ap.explain(boosting.predict_proba, X[:1])
     assert type(asked.method) is ap.KernelSHAP
     assert "log-odds of predict_proba" in asked.notes["chosen"]
+
+
+def test_what_it_took_is_said() -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    forest = ensemble.RandomForestRegressor(5, max_leaf_nodes=4, random_state=0).fit(
+        rows, rows[:, 0] * rows[:, 1]
+    )
+    found = ap.TreeSHAP(replacement=ap.Background(rows[:10]))(forest, rows[:2])
+    leaves = sum(tree.tree_.n_leaves for tree in forest.estimators_)
+    assert found.notes["work"] == f"{leaves} leaves of 5 trees over 10 rows; the passes check them"
+
+
+def test_a_test_of_the_numbers_themselves_refuses_values_of_other_scores() -> None:
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    boosted = ensemble.GradientBoostingClassifier(n_estimators=5).fit(rows, rows[:, 0] > 0)
+    made = ap.TreeSHAP(replacement=ap.Background(rows))
+    found = ap.explain(boosted, rows[:2], made)
+    assert ap.Infidelity()(boosted.predict_proba, rows[:2], found).mean < 1
+    with pytest.raises(
+        InputError, match=r"the values are of the log-odds of predict_proba, .* accepted: scaled=True"
+    ):
+        ap.Infidelity(scaled=False)(boosted.predict_proba, rows[:2], found)
+    of_margins = ap.explain(boosted.decision_function, rows[:2], made)
+    assert ap.Infidelity(scaled=False)(boosted.decision_function, rows[:2], of_margins).mean >= 0
+
+
+def test_what_was_learnt_of_the_data_holds_for_other_rows() -> None:
+    """A column that is the same everywhere in one call tells nothing of where it comes from in the next."""
+    rows = np.random.default_rng(0).normal(size=(60, 3))
+    forest = ensemble.RandomForestRegressor(5, random_state=0).fit(rows, rows[:, 0] + 3 * rows[:, 2])
+    scaled = pipeline.make_pipeline(preprocessing.FunctionTransformer(lambda x: x * 1.0), forest)
+    data = rows[:10].copy()
+    data[:, 2] = 0.5
+    first, second = data[:1] + np.array([1.0, 0, 0]), data[:2] + np.array([1.0, 0, -2.0])
+    made = ap.TreeSHAP(replacement=ap.Background(data))
+    for given in (first, second, first):
+        expected = ap.KernelSHAP(replacement=ap.Background(data))(forest.predict, given).values
+        torch.testing.assert_close(made(scaled, given).values, expected.double(), rtol=1e-9, atol=1e-9)

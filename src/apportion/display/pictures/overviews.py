@@ -224,10 +224,10 @@ def waterfall(of: Result, index: int = 0, ax: Axes | None = None) -> Axes:
     _names(ax, [begin[0], *(name for name, _ in steps), end[0]])
     ax.set_ylim(last + 0.6, -0.6)
     ax.set_xlim(min(edges) - 0.06 * span, max(edges) + 0.16 * span)
-    called = of.notes.get("scores")
-    of_what = shorten(of.label(index), 40) + (f" ({called})" if called else "")
-    ax.set_xlabel(f"score of {of_what}", color=MUTED, fontsize=9)
-    _title(ax, f"{describe_method(of.method).partition('(')[0]} of {shorten(of.label(index), 40)}")
+    label, called = shorten(of.label(index), 40), of.notes.get("scores")
+    of_what = "score" if label == "score" else f"score of {label}"  # of what has no classes
+    ax.set_xlabel(of_what + (f" ({called})" if called else ""), color=MUTED, fontsize=9)
+    _title(ax, f"{describe_method(of.method).partition('(')[0]} of {label}")
     return ax
 
 

@@ -63,6 +63,11 @@ class Infidelity(CurveTest):
         check("noise", self.noise, lambda v: 0 < v < torch.inf, "a positive standard deviation")
 
     def measure(self, case: Case, explanation: Map) -> Measured:
+        if not self.scaled and isinstance(explanation, Explanation) and "scores" in explanation.notes:
+            raise InputError(
+                f"the values are of the {explanation.notes['scores']}, which is not what the model returns; accepted: "
+                "scaled=True, or values of what it returns, such as those of KernelSHAP"
+            )
         masking = case.masking(self.partition, self.replacement)
         said, done = (
             self._hide(case, masking, explanation)

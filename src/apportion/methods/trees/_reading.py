@@ -66,11 +66,12 @@ class Tree:
 @dataclass(frozen=True)
 class Ensemble:
     """Trees whose leaves add up, but for a constant, to `raw(given)`, (rows, outputs). `numbers(given)`, (rows,
-    columns), is what their thresholds are compared with."""
+    columns), is what their thresholds are compared with. `learnt` is kept from call to call, by its data."""
 
     trees: tuple[Tree, ...]
     numbers: Callable[[Any], Floats]
     raw: Callable[[Any], Any]
+    learnt: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def sums(self, numbers: Floats) -> Floats:
         """What the leaves of rows add up to, (rows, outputs)."""

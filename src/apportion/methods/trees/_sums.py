@@ -22,6 +22,7 @@ from apportion.methods.trees._leaf_games import Leaves, TreeGame
 from apportion.methods.trees._reading import ACCEPTED, Bools, Ensemble, Floats, Whole, ensemble_of
 
 _MIXED = 64  # rows with some features hidden on which what was read is tried, at least
+_KEPT = 2**23  # leaves × rows of data that are kept for the next call
 _NEAR = 1e-4  # share of the largest score that sums in single precision may be off
 
 
@@ -38,6 +39,7 @@ class SumOfTrees:
     raw_rows: Floats
     raw_data: Floats
     called: str
+    key: tuple[bytes, bytes]
 
     @classmethod
     def of(cls, masking: Masking) -> SumOfTrees:
@@ -56,10 +58,17 @@ class SumOfTrees:
         made = _Made(give, before, estimator)
         stack = np.concatenate([rows, data])
         numbers, raw = made.both(stack)
-        feature_of = made.feature_of(stack, numbers, labels)
-        mixed, expected = _mixed(rows, data, numbers, labels, feature_of)
-        numbers_mixed, raw_mixed = made.both(mixed)
-        if _differs(numbers_mixed, expected).any():
+        key = (data.tobytes(), labels.tobytes())
+        for known in (
+            made.ensemble.learnt.get(key),
+            None,
+        ):  # what an earlier call learnt may not hold for these rows
+            feature_of = made.feature_of(stack, numbers, labels) if known is None else known.feature_of
+            mixed, expected = _mixed(rows, data, numbers, labels, feature_of)
+            numbers_mixed, raw_mixed = made.both(mixed)
+            if not _differs(numbers_mixed, expected).any():
+                break
+        else:
             raise InputError(_JOINED)
         made.check_sums(np.concatenate([numbers, numbers_mixed]), np.concatenate([raw, raw_mixed]))
         many = len(rows)
@@ -75,14 +84,23 @@ class SumOfTrees:
             raw[:many],
             raw[many:],
             called,
+            key,
         )
 
     @cached_property
     def games(self) -> list[TreeGame]:
-        many = self.masking.many
-        return [
-            TreeGame(tree, Leaves.of(tree, self.feature_of), self.data, many) for tree in self.ensemble.trees
+        known = self.ensemble.learnt.get(self.key)
+        if known is not None and np.array_equal(known.feature_of, self.feature_of):
+            return known.games  # type: ignore[no-any-return]
+        many, leaves = self.masking.many, [Leaves.of(tree, self.feature_of) for tree in self.ensemble.trees]
+        games = [
+            TreeGame(tree, its, self.data, many)
+            for tree, its in zip(self.ensemble.trees, leaves, strict=True)
         ]
+        self.ensemble.learnt.clear()
+        if sum(len(its.values) for its in leaves) * self.data.shape[1] <= _KEPT:
+            self.ensemble.learnt[self.key] = _Learnt(self.feature_of, games)
+        return games
 
     def shapley(self) -> Floats:
         """(batch, features, classes)."""
@@ -107,11 +125,16 @@ class SumOfTrees:
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What is explained, where it is not what the model returns."""
+        """What was gone through, and what is explained where it is not what the model returns."""
+        leaves = sum(int((tree.left < 0).sum()) for tree in self.ensemble.trees)
+        rows = self.data.shape[1]
+        done = {
+            "work": f"{leaves} leaves of {len(self.ensemble.trees)} trees over {rows} rows; the passes check them"
+        }
         if not self.called:
-            return {}
+            return done
         each = self.raw_rows.shape[1] == 1 and "log-odds" in self.called
-        return {"scores": self.called, **({"probabilities": "sigmoid"} if each else {})}
+        return {**done, "scores": self.called, **({"probabilities": "sigmoid"} if each else {})}
 
     def weights(self) -> Floats:
         """How much of the score of each class is explained, (batch, classes). InputError for a target that is no
@@ -136,6 +159,14 @@ class SumOfTrees:
                     "class, or Contrast(positive, negative)"
                 )
         return found
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """What the next call over the same data begins with."""
+
+    feature_of: Whole
+    games: list[TreeGame]
 
 
 _JOINED = (
@@ -275,7 +306,7 @@ def _mixed(
 ) -> tuple[npt.NDArray[Any], Floats]:
     """Rows with some features hidden, and the numbers that trees should be given for them."""
     draw = np.random.default_rng(0)
-    many = max(_MIXED, min(len(rows), 1024))
+    many = max(_MIXED, min(len(rows) // 8, 1024))
     x, z = draw.integers(len(rows), size=many), draw.integers(len(data), size=many)
     shown = draw.random((many, int(labels.max()) + 1)) < 0.5
     mixed = np.where(shown[:, labels], rows[x], data[z])

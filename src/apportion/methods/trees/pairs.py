@@ -30,8 +30,8 @@ class TreeInteractions:
     They are what `ShapleyInteractions` with its index "k-SII" samples: the Shapley interaction index of a pair
     (Grabisch & Roubens 1999), half of it in both entries of the matrix, and on the diagonal what is left of the
     Shapley value, so that rows add up to the values of `TreeSHAP`, and all to the same total. Models, pipelines, and
-    what is explained of them are those of [TreeSHAP][apportion.methods.trees.treeshap.TreeSHAP]. Cost: three forward
-    passes, and as many times that of TreeSHAP as a path has pairs of features.
+    what is explained of them are those of [TreeSHAP][apportion.methods.trees.treeshap.TreeSHAP]. Cost: as many
+    times that of TreeSHAP as a path has pairs of features.
 
     Attributes:
         replacement (Replacement, default None): `Background(rows)`, whose rows hidden features take their values from,

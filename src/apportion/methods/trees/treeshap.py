@@ -37,8 +37,9 @@ class TreeSHAP(Hiding[Tensor]):
     `predict_proba`: `notes["scores"]` says so, and `output` has these scores. `notes["intercept"]` is the mean over
     the background. Nothing is taken on trust: InputError where the leaves, as they were read, do not add up to the
     scores of the library, at the rows, the background, and 64 rows or more that are mixed of both, or where such a
-    mixed row goes through a pipeline otherwise than its columns do one by one. Cost: three forward passes, and time
-    for each leaf and each pattern of its path that is met by the rows.
+    mixed row goes through a pipeline otherwise than its columns do one by one. Cost: time for
+    each leaf and each pattern of its path that is met by the rows (`notes["work"]`); the forward passes, of the rows,
+    the background and the mixed rows, only check what was read.
 
     Settings: those below and those of [Hiding][apportion.methods.hiding.base.Hiding], of which the replacement is a
     `Background` with all its rows, or a `Constant`.
