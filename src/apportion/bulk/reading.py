@@ -21,7 +21,7 @@ from apportion.bulk import _shards as shards
 from apportion.bulk._manifest import Manifest
 from apportion.bulk._shards import ERRORS, MAPS, Done, Maps
 from apportion.core.features import ELSEWHERE, Features, TabularFeatures, TextFeatures
-from apportion.core.files import write_whole
+from apportion.core.files import path_of, write_whole
 from apportion.core.registry import recorded
 from apportion.core.trees import tensors_in
 from apportion.core.visible import visible
@@ -226,9 +226,7 @@ def open_run(folder: str | Path) -> Run:
 
     Raises InputError for a folder that holds no run, or one of a newer schema.
     """
-    if not isinstance(folder, str | Path):
-        raise InputError(f"folder is {folder!r:.200}; accepted: the folder of a run, by its path")
-    folder = Path(folder)
+    folder = path_of("folder", folder)
     found = manifest.read(folder)
     if found is None:
         raise InputError(f"{folder} holds no run: there is no {manifest.FILE} in it")

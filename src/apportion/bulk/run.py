@@ -19,6 +19,7 @@ from apportion.bulk._shard_work import Job, check_device, load_model
 from apportion.bulk._shards import PRECISIONS, TABLES
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.core.classifier import Classifier
+from apportion.core.files import path_of
 from apportion.core.fingerprints import fingerprint, model_fingerprint
 from apportion.core.registry import made_method
 from apportion.core.target import class_indices, is_class_number
@@ -105,26 +106,24 @@ def explain_dataset(
     """
     from apportion.bulk.reading import open_run
 
-    if engine not in ("local", "ray"):
-        raise InputError(f"engine is {engine!r}; accepted: local, ray")
+    check("engine", engine, lambda v: v in ("local", "ray"), "local, ray")
     check_whole(0, shard_index=shard_index)
     check_whole(1, num_shards=num_shards)
     if not 0 <= shard_index < num_shards:
         raise InputError(f"shard_index is {shard_index} of {num_shards}; accepted: 0 to {num_shards - 1}")
     counts = {"batch": batch, "shard": shard, "workers": workers, "pool": pool}
     check_whole(1, **{name: value for name, value in counts.items() if value is not None})
-    if not isinstance(out, str | Path):
-        raise InputError(f"out is {out!r:.200}; accepted: a folder, by its path")
-    if table not in (None, *TABLES):
-        raise InputError(f"table is {table!r:.200}; accepted: {', '.join(TABLES)}")
+    folder = path_of("out", out)
+    check("table", table, lambda v: v is None or v in TABLES, ", ".join(TABLES))
     switches = {"channels": channels, "strict": strict, "progress": progress}
     for name, value in switches.items():
         check(name, value, lambda v: isinstance(v, bool), "True or False")
     check_device(device)
-    if precision not in PRECISIONS:
-        raise InputError(f"precision is {precision!r}; accepted: {', '.join(PRECISIONS)}")
+    for name, text in {"column": column, "id_column": id_column}.items():
+        check(name, text, lambda v: v is None or isinstance(v, str), "the name of a column")
+    check("precision", precision, lambda v: v in PRECISIONS, ", ".join(PRECISIONS))
     job, made = plan(
-        model, data, method, Path(out),
+        model, data, method, folder,
         target=target, precision=precision, pool=pool, channels=channels, column=column, id_column=id_column,
         fingerprint=fingerprint, batch=batch, shard=shard, table=table, strict=strict, device=device,
         workers=workers or 1, how=asked,

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from apportion.bulk._folders import Files, from_folder
 from apportion.bulk._tables import ARROW, LINES, ArrowRows, Choice, Lines, first_rows
+from apportion.core.files import path_of
 from apportion.core.fingerprints import file_fingerprint, fingerprint
-from apportion.core.numbers import is_frame, is_series
+from apportion.core.numbers import check_dense, is_frame, is_series, tensor_of
 from apportion.errors import InputError
 from apportion.pipeline.given import PICTURES, TENSORS
 
@@ -49,7 +50,11 @@ def open_source(
     of these, holds no input, or has no such column.
     """
     choice = Choice(domain, column, id_column)
-    source = _from_path(Path(data), choice) if isinstance(data, str | Path) else _from_object(data, choice)
+    source = (
+        _from_path(path_of("data", data), choice)
+        if isinstance(data, str | Path)
+        else _from_object(data, choice)
+    )
     if len(source) == 0:
         raise InputError(f"{source.name} holds no inputs")
     if isinstance(source, Lines | ArrowRows | Items):
@@ -165,16 +170,18 @@ def _from_object(data: Any, choice: Choice) -> Source:
             raise InputError(
                 "data is a dict of values that are not all of one length; accepted: tensors with a row for each input"
             )
-        columns = {key: torch.as_tensor(value) for key, value in data.items()}
+        columns = {key: tensor_of(f"data[{key!r}]", value) for key, value in data.items()}
         data = [{key: value[i] for key, value in columns.items()} for i in range(sizes.pop())]
     names = None
     if is_frame(data) or is_series(data):
         names = tuple(map(str, data.index)) if data.index.is_unique else None
         data = data.to_dict("records") if is_frame(data) else data.tolist()
     if isinstance(data, np.ndarray):
-        data = torch.from_numpy(data)
-    if isinstance(data, torch.Tensor) and not data.dim():
-        raise InputError(f"data is one number; accepted: {KINDS}")
+        data = tensor_of("data", data)
+    if isinstance(data, torch.Tensor):
+        check_dense("data", data)
+        if not data.dim():
+            raise InputError(f"data is one number; accepted: {KINDS}")
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return Items(data, choice, names)
     if hasattr(data, "__iter__") and not isinstance(data, Iterator):

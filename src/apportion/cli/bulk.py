@@ -364,7 +364,7 @@ def check(folder: Folder) -> None:
         for path in (bad := run.check()):
             say("error", f"{path} is damaged")
         if bad:
-            print("delete the folders of these shards, and run the same command again", file=sys.stderr)
+            print("run the same `apportion bulk` command again: it makes these shards anew", file=sys.stderr)
             raise typer.Exit(1)
         echo(
             f"{len(run)} explained and {run.failed} failed of {run.manifest.inputs} inputs; "

@@ -20,14 +20,27 @@ def tensor_of(what: str, given: Any, accepted: str = TABLES) -> Tensor:
     (tensor([[1.0000, 2.5000]]), torch.float64)
     """
     if isinstance(given, Tensor):
-        if given.layout != torch.strided:
-            raise InputError(f"{what} is a sparse tensor; accepted: {accepted}, such as its to_dense()")
+        check_dense(what, given)
         return given.detach().clone()
     array = _array(what, given, accepted)
     if array.dtype.kind not in "biufc":
         kind = array.dtype if isinstance(given, np.ndarray) else type(given).__name__
         raise InputError(f"{what} has type {kind} and is no table of numbers; accepted: numbers")
     return torch.from_numpy(_in_known_format(what, array, isinstance(given, list | tuple)))
+
+
+def check_dense(what: str, tensor: Tensor) -> None:
+    """Raise InputError for a tensor whose numbers are not there one beside the other, or not at all.
+
+    >>> check_dense("inputs", torch.ones(2, device="meta"))
+    Traceback (most recent call last):
+    apportion.errors.InputError: inputs: a tensor on the device 'meta' has no numbers; accepted: dense tensors
+    """
+    accepted = "accepted: dense tensors"
+    if tensor.layout != torch.strided:
+        raise InputError(f"{what}: this is a sparse tensor; {accepted}, such as its to_dense()")
+    if tensor.is_meta:
+        raise InputError(f"{what}: a tensor on the device 'meta' has no numbers; {accepted}")
 
 
 def _array(what: str, given: Any, accepted: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from inspect import signature
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol, cast, overload
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from apportion.methods.auto import Auto
 from apportion.methods.hiding.base import Hiding
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
-from apportion.results.result import Total, joined
+from apportion.results.result import Result, Total, joined
 from apportion.results.words import WARN_FROM
 
 ALL = "all"  # the target that is every class
@@ -185,8 +185,7 @@ def explain(
             called: Any = model
             bare = Classifier(called, _no_encoding, labels=(), domain="tabular", name=type(model).__name__)
             return explain_encoded(bare, inputs, named, method, target).warn_from(warn_from)
-        explanation: Explanation = method(model, inputs, target)
-        return explanation.warn_from(warn_from)
+        return _explanation(method(model, inputs, target)).warn_from(warn_from)
     if feature_names is not None:
         raise InputError(
             f"feature_names are for tensors and arrays; {model.name} has names for its features already"
@@ -214,7 +213,10 @@ def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str
     """
     model, method = read_as(model, inputs), made_method(method)
     if not isinstance(model, Classifier) or not is_of_texts(model):
-        raise InputError("only for functions of texts can be told what is asked; accepted: one, and a text")
+        raise InputError(
+            f"model is {type(model).__name__} and inputs {type(inputs).__name__}; accepted: a function of texts, and a "
+            "text"
+        )
     encoded, features = model.prepared(inputs)
     return texts_needed(model, lambda asked: explain_encoded(asked, encoded, features, method, target))
 
@@ -285,13 +287,20 @@ def explain_encoded(
     mask = {"mask": model.mask} if "mask" in asked else {}
     known = {"features": tuple(features)} if features and "features" in asked else {}
     columns = _group_columns(method, features, groups) if "groups" in asked else {}
-    explanation = method(model.model, inputs, number, **mask, **known, **columns)
+    explanation = _explanation(method(model.model, inputs, number, **mask, **known, **columns))
     if isinstance(model.mask, Tensor):  # what is hidden takes its values from data
         background = getattr(model.encode, "about", f"{len(model.mask)} rows")
         explanation = replace(explanation, notes={**explanation.notes, "background": background})
     if features and (guess := getattr(model.encode, "guess", None)) is not None:
         explanation = replace(explanation, warnings=(guess, *explanation.warnings))
     return name_features(explanation, model, *features)
+
+
+def _explanation(found: Any) -> Explanation:
+    """What somebody's own method returned."""
+    if not isinstance(found, Result):
+        raise InputError(f"the method returned {type(found).__name__}; accepted: an Explanation")
+    return cast("Explanation", found)
 
 
 def _explain_every_class(
@@ -320,7 +329,11 @@ def _explain_every_class(
 
 def _columns_named(inputs: Any, names: Sequence[str]) -> tuple[TabularFeatures, ...]:
     """The features of the rows of a tensor or an array, whose columns have these names."""
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if (
+        isinstance(names, str)
+        or not isinstance(names, Sequence)
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise InputError(f"feature_names is {names!r:.60}; accepted: a list of texts, one for each column")
     if not isinstance(inputs, Tensor | np.ndarray) or inputs.ndim != 2:
         shape = f" of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor | np.ndarray) else ""
