@@ -168,6 +168,16 @@ def in_one_line(text: str) -> str:
     return " ".join(text.split()) or text.replace("\n", "↵")
 
 
+def in_short(text: str, most: int) -> str:
+    """A text in one line of at most so many characters.
+
+    >>> in_short("a long sentence", 8)
+    'a long …'
+    """
+    flat = in_one_line(text)
+    return flat if len(flat) <= most else f"{flat[: most - 1]}…"
+
+
 def answer(explanation: Explanation) -> Table:
     """The tokens of the answer one below the other, each with its strongest sources and its balance."""
     noted, rows = answer_of(explanation), rows_of(explanation)
@@ -191,7 +201,7 @@ def answer(explanation: Explanation) -> Table:
         scale = max((abs(value) for _, value in row.features), default=1.0)
         said = Text()
         for name, value in row.strongest:
-            said.append(" · " if said else "").append(f"{name:.28} ")
+            said.append(" · " if said else "").append(f"{in_short(name, 28)} ")
             said.append(format_signed(value, scale), "#e06c00" if value >= 0 else "#4a90d9")
         cells: list[Any] = [row.name, format_number(row.score, abs(row.score)), said]
         cells += [format_signed(row.template, scale)] if apart["template"] else []
