@@ -193,7 +193,7 @@ function Ledger({ ledger }: { ledger: NonNullable<Card["ledger"]> }) {
   const scale = largest(rows.map(([, value]) => value));
   return (
     <details>
-      <summary>Where the remainder went</summary>
+      <summary>What is left over, by operation</summary>
       <table class="bars"><tbody>{rows.map(([name, value]) => <Bar key={name} name={name} value={value} scale={scale} />)}</tbody></table>
       {ledger.left_out > 0 && <p class="quiet">{ledger.left_out} smaller ones are not drawn</p>}
     </details>

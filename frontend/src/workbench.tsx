@@ -49,6 +49,8 @@ function Bench({ catalog }: { catalog: Catalog }) {
   const [steps, setSteps] = useState<Record<string, Step>>({});
   const [problems, setProblems] = useState<string[]>([]);
   const example = useRef("");
+  const chosen = useRef(methods); // also what is clicked while a model is loaded
+  chosen.current = methods;
   const running = useRef<AbortController | null>(null);
   const [busy, setBusy] = useState(false);
   const offered = [...(loaded?.methods ?? []), ...catalog.methods];
@@ -63,6 +65,8 @@ function Bench({ catalog }: { catalog: Catalog }) {
     api.load(model).then((found) => {
       if (!current) return;
       setLoaded(found);
+      const left = chosen.current.filter((name) => name in found.unsuitable);
+      if (left.length) setProblems([`${left.join(", ")} cannot explain ${model}, and ${left.length > 1 ? "are" : "is"} no longer chosen`]);
       setMethods((before) => {
         const kept = before.filter((name) => !(name in found.unsuitable) && catalog.methods.some((method) => method.name === name));
         const chosen = [...found.methods.slice(0, 1).map(({ name }) => name), ...kept];
@@ -161,7 +165,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
   const choice = ({ name, about }: Method) => (
     <label key={name} title={plainly(about)}>
       <input type="checkbox" name={`method-${name}`} checked={methods.includes(name)}
-        onChange={(event) => setMethods(event.currentTarget.checked ? [...methods, name] : methods.filter((other) => other !== name))} />
+        onChange={({ currentTarget: { checked } }) => setMethods((before) => [...before.filter((other) => other !== name), ...(checked ? [name] : [])])} />
       {name}
     </label>
   );

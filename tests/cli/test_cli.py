@@ -554,9 +554,9 @@ def test_a_process_prints_utf8_text_without_colour_codes(here):
 
 def test_the_ledger_says_where_the_remainder_went(here):
     said = run("explain", SENTENCE, "--method", "LRP(ledger=True)").stdout
-    assert "the remainder, by operation" in said
+    assert "what is left over, by operation" in said
     assert re.search(r"rightward · linear +bias [+−]0\.\d+", said)
-    assert "the remainder, by operation" not in run("explain", SENTENCE).stdout
+    assert "what is left over, by operation" not in run("explain", SENTENCE).stdout
 
 
 @pytest.mark.parametrize("columns", [24, 40, 80])
@@ -843,7 +843,7 @@ def test_the_exit_statuses_are_told():
 
 
 def test_the_shell_completes_names():
-    from apportion.cli.lists import complete_methods, complete_models
+    from apportion.cli._options import complete_methods, complete_models
 
     assert complete_methods("gradcamp") == ["gradcamplusplus"]
     assert complete_methods("lrp,li") == ["lrp,lime"]

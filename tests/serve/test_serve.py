@@ -396,6 +396,23 @@ def test_methods_stand_under_the_question_that_they_answer_and_unsuitable_ones_s
 
 
 @needs_chromium
+def test_a_method_that_is_chosen_while_a_model_loads_stays_chosen_or_its_end_is_told(bench):
+    bench.choose("[name=model]", "imagenet")
+    bench.run(
+        "for (const name of ['occlusion', 'gradcam']) document.querySelector(`[name=method-${name}]`).click()"
+    )
+    bench.wait(READY)
+    chosen = (
+        "[...document.querySelectorAll('[name^=method-]')].filter(e => e.checked).map(e => e.name.slice(7))"
+    )
+    assert sorted(bench.run(chosen)) == ["auto", "gradcam", "lrp", "occlusion"]
+    bench.choose("[name=model]", "sentiment")
+    assert alert(bench) == "gradcam cannot explain sentiment, and is no longer chosen"
+    bench.wait(READY)
+    assert sorted(bench.run(chosen)) == ["auto", "lrp", "occlusion"]
+
+
+@needs_chromium
 def test_what_is_said_of_methods_is_said_of_those_chosen(bench):
     told = "[...document.querySelectorAll('[aria-label=\"The chosen methods\"] dt')].map(e => e.textContent)"
     assert bench.run(told) == ["auto", "lrp"]

@@ -77,6 +77,8 @@ def test_a_classifier_knows_the_form_of_its_inputs() -> None:
     assert isinstance(name, str)
     assert isinstance(value, float)
     assert classifier.labels[0].upper() == "NEGATIVE"
+    several = ap.explain(classifier, ["A dull film.", "A warm, funny film."])
+    assert several[1].remainder.abs().max() < 1e-3
 
 
 def test_a_classifier_of_ones_own_is_known_by_its_encoding() -> None:

@@ -65,21 +65,7 @@ def load_model(model: Any, device: str | None) -> Any:
         return model
     from apportion.models import load
 
-    found = load(model)
-    if isinstance(found.model, torch.nn.Module):
-        found.model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return found
-
-
-def check_device(device: Any) -> None:
-    """Raise InputError for what is no device; None is the usual one."""
-    try:
-        if device is not None:
-            torch.device(device)
-    except (RuntimeError, TypeError):
-        raise InputError(
-            f"device is {device!r:.200}; accepted: one of PyTorch's, such as 'cpu' or 'cuda:0'"
-        ) from None
+    return load(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def run_shard(job: Job, model: Any, shard: int) -> Done:

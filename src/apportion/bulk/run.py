@@ -15,10 +15,11 @@ from apportion.bulk._folders import Files
 from apportion.bulk._manifest import Manifest
 from apportion.bulk._meter import Meter, interruptible
 from apportion.bulk._probing import settle_by_trial
-from apportion.bulk._shard_work import Job, check_device, load_model
+from apportion.bulk._shard_work import Job, load_model
 from apportion.bulk._shards import PRECISIONS, TABLES
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.core.classifier import Classifier
+from apportion.core.device import check_device
 from apportion.core.files import path_of
 from apportion.core.fingerprints import fingerprint, model_fingerprint
 from apportion.core.registry import made_method

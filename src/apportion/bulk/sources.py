@@ -18,7 +18,7 @@ from apportion.bulk._folders import Files, from_folder
 from apportion.bulk._tables import ARROW, LINES, ArrowRows, Choice, Lines, first_rows
 from apportion.core.files import path_of
 from apportion.core.fingerprints import file_fingerprint, fingerprint
-from apportion.core.numbers import check_dense, is_frame, is_series, tensor_of
+from apportion.core.numbers import as_pandas, check_dense, is_frame, is_series, tensor_of
 from apportion.errors import InputError
 from apportion.pipeline.given import PICTURES, TENSORS
 
@@ -172,8 +172,13 @@ def _from_object(data: Any, choice: Choice) -> Source:
             )
         columns = {key: tensor_of(f"data[{key!r}]", value) for key, value in data.items()}
         data = [{key: value[i] for key, value in columns.items()} for i in range(sizes.pop())]
-    names = None
+    names, data = None, as_pandas(data)
     if is_frame(data) or is_series(data):
+        if is_frame(data) and not data.columns.is_unique:
+            twice = data.columns[data.columns.duplicated()][0]
+            raise InputError(f"data is a frame that names the column {twice!r} twice; accepted: each once")
+        if not len(data):
+            raise InputError("data is a frame without rows; accepted: one with a row for each input")
         names = tuple(map(str, data.index)) if data.index.is_unique else None
         data = data.to_dict("records") if is_frame(data) else data.tolist()
     if isinstance(data, np.ndarray):

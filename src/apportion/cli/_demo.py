@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apportion.core.files import write_whole
+from apportion.core.registry import from_repr
 from apportion.display import terminal
 from apportion.display.page import page
 from apportion.pipeline.given import Given
@@ -31,7 +32,7 @@ def run(console: Console, path: Path) -> None:
         else:
             inputs.append(Given("image", photo, "cat.png"))
         for what in inputs:
-            ready, explanations = explain_given(what, methods=METHODS)
+            ready, explanations = explain_given(what, methods=[from_repr(name) for name in METHODS])
             found += explanations
             console.rule(what.name, style="dim", align="left")
             terminal.show(explanations[0], console, ready.classifier.name)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -19,6 +19,8 @@ from apportion.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from apportion.results.result import Result
 
 
 @contextmanager
@@ -54,13 +56,11 @@ def warn_of_left_out(why: Mapping[str, str]) -> None:
         warnings.warn(f"left out: {name}: {reason}", stacklevel=2)
 
 
-MaxRemainder = Annotated[
-    float | None,
-    typer.Option(
-        min=0.0,
-        help="Exit with status 3 if more than this share of a total is left over, such as 0.05.",
-    ),
-]
+def amounts(whose: str, result: Result) -> Iterator[tuple[str, float, float]]:
+    """What `hold_to` asks for, of each sample of a result that claims to add up."""
+    if result.total is not None and result.remainder is not None:
+        for left, total in zip(result.remainder.tolist(), result.total.tolist(), strict=True):
+            yield whose, left, total
 
 
 def hold_to(most: float | None, remainders: Iterable[tuple[str, float, float]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,19 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from apportion.cli._messages import MaxRemainder, echo, echo_json, hold_to, make_console, one_line_errors, say
-from apportion.cli._prompts import Unit
-from apportion.cli._tables import Background, Decimal, Encoding, Sep, TrustCode, model_of
-from apportion.cli.lists import Json
+from apportion.cli._messages import echo, echo_json, hold_to, make_console, one_line_errors, say
+from apportion.cli._options import Html, Json, MaxRemainder, Method, Running, Tables, Target, Unit, grouped
+from apportion.core.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from apportion.bulk.reading import Run
-    from apportion.domains.table_files import Dialect
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `apportion bulk` wrote.")]
-Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
 
 runs = typer.Typer(
     no_args_is_help=True,
@@ -34,12 +30,13 @@ runs = typer.Typer(
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(bulk)
+    app.command()(grouped(bulk))
     app.command()(cluster)
     app.add_typer(runs, name="runs")
 
 
 def bulk(
+    *,
     model: Annotated[str, typer.Option(help="As in `apportion explain`.")],
     data: Annotated[
         str,
@@ -48,15 +45,9 @@ def bulk(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The folder to write into, or to go on with.")],
-    method: Annotated[str, typer.Option(help="A short name (see `apportion methods`) or a repr.")] = "auto",
-    target: Annotated[
-        str | None, typer.Option(help="The class to explain. Default: the predicted one.")
-    ] = None,
-    background: Background = None,
-    trust_code: TrustCode = False,
-    sep: Sep = None,
-    encoding: Encoding = None,
-    decimal: Decimal = None,
+    method: Method = "auto",
+    target: Target = None,
+    tables: Tables,
     column: Annotated[
         str | None,
         typer.Option(help="The column of a table with the text or picture; without a header its number."),
@@ -88,9 +79,6 @@ def bulk(
     address: Annotated[
         str | None, typer.Option(help="The Ray cluster. Default: one that is started here.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where the model goes. Default: cuda if there is one.")
-    ] = None,
     shard_index: Annotated[
         int, typer.Option(min=0, help="Make every N-th shard from this one on only …")
     ] = 0,
@@ -103,35 +91,37 @@ def bulk(
     score: Annotated[
         str | None, typer.Option(help="What of an answer is explained, as in `apportion explain`.")
     ] = None,
+    running: Running,
 ) -> None:
     """Explain a whole data set. Stopped or killed, the same command goes on where it was.
 
     For a language model the data are prompts, or rows with a "prompt" and, where they are given, its "answer", its
     "context" (a list of passages) and a "contrast".
 
-    
+    \b
     apportion bulk --model MODEL --data photos/ --out RUN
     apportion bulk --model FOLDER --data questions.jsonl --id id --out RUN
     """
-    with one_line_errors():
+    with running.one_line_errors():
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         from apportion.bulk.local import usual_workers
         from apportion.bulk.run import explain_dataset
         from apportion.domains.answers import Answer
-        from apportion.domains.table_files import Dialect
 
-        dialect = Dialect(sep, encoding, decimal)
         asked: dict[str, Any] = {"unit": unit, "max_new_tokens": max_new_tokens}
         if workers is None and engine == "local":
-            workers = usual_workers(device)
+            workers = usual_workers(running.device)
+        made = method if running.seed is None else running.made([method])[method]
         try:
+            of = tables.model(model)
             run = explain_dataset(
-                model_of(model, background, trust_code, dialect), _table_of(data, dialect), method, out,
+                of, tables.data(data, of), made, out,
                 target=target if score is None else Answer(target, score),  # type: ignore[arg-type]
                 precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
                 id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
                 engine=engine,  # type: ignore[arg-type]
-                workers=workers, address=address, device=device, shard_index=shard_index, num_shards=num_shards,
+                workers=workers, address=address, device=running.device, shard_index=shard_index,
+                num_shards=num_shards, progress=not running.quiet,
                 **{name: value for name, value in asked.items() if value is not None},
             )  # fmt: skip
         except KeyboardInterrupt as interrupt:
@@ -145,23 +135,13 @@ def bulk(
             echo(
                 f"{len(run.shards)} of {run.manifest.shards} shards are there; the others belong to other jobs"
             )
-        if run.failed:
-            print(
-                f"apportion: warning: {_inputs(run.failed)} failed, see {run.folder}/errors.jsonl",
-                file=sys.stderr,
-            )
+        if run.failed and not running.quiet:
+            failed = f"{_inputs(run.failed)} failed, such as {_failure(run)}"
+            say("warning", f"{failed}; see {run.folder}/errors.jsonl")
         hold_to(
             max_remainder,
             ((row["id"], row["remainder"], row["total"]) for row in run.rows() if row["total"] is not None),
         )
-
-
-def _table_of(data: str, dialect: Dialect) -> Any:
-    """The path of the data, or the frame in a table that is read whole: Excel, or text of which is said how."""
-    from apportion.domains.table_files import AS_FOUND, EXCEL, read_table
-
-    whole = dialect != AS_FOUND or Path(data).suffix.lower() in EXCEL
-    return read_table(Path(data), dialect)[0] if whole else data
 
 
 def cluster(
@@ -259,7 +239,7 @@ def summary(
             }
             echo_json({"counts": found.counts, "remainder": found.remainder, **best})
             return
-        table = _table("class", "inputs", "mean |remainder| / mean |total|")
+        table = _table("class", "inputs", "left over, of the mean size of a total")
         for label, many in found.counts.items():
             share = found.remainder[label]
             table.add_row(escape(label), str(many), "" if share is None else describe_left_over(share))
@@ -364,12 +344,17 @@ def check(folder: Folder) -> None:
         for path in (bad := run.check()):
             say("error", f"{path} is damaged")
         if bad:
-            print("run the same `apportion bulk` command again: it makes these shards anew", file=sys.stderr)
+            say("error", "run the same `apportion bulk` command again: it makes these shards anew")
             raise typer.Exit(1)
         echo(
             f"{len(run)} explained and {run.failed} failed of {run.manifest.inputs} inputs; "
             f"{len(run.shards)} of {run.manifest.shards} shards, all as they were written"
         )
+
+
+def _failure(run: Run) -> str:
+    first = next(run.errors())
+    return f"{first['id']}: {visible(first['message']):.200}"
 
 
 def _inputs(many: int) -> str:

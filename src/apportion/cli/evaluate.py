@@ -3,60 +3,60 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from apportion.cli._messages import (
-    MaxRemainder,
+    amounts,
     echo_json,
     hold_to,
     make_console,
     one_line_errors,
     warn_of_left_out,
 )
-from apportion.cli._prompts import (
-    AnswerText,
-    Chat,
-    Context,
-    Contrast,
-    MaxNewTokens,
-    Prompt,
-    Score,
-    Unit,
-    read_asked,
+from apportion.cli._options import (
+    Inputs,
+    Json,
+    MaxRemainder,
+    Model,
+    Prompts,
+    Running,
+    Tables,
+    Target,
+    complete_methods,
+    grouped,
 )
-from apportion.cli._tables import Background, Decimal, Encoding, Sep, TrustCode, model_of, recognised
-from apportion.cli.lists import Json, show, split
+from apportion.cli.explain import OF_ANSWERS
+from apportion.cli.lists import show, split
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from apportion.core.classifier import Classifier
     from apportion.pipeline.answers import Asked
     from apportion.pipeline.given import Given
+    from apportion.pipeline.prepared import Prepared
     from apportion.results.result import Result
     from apportion.results.table import Table
 
 METHODS = "auto,lrp,IntegratedGradients(nodes=24),inputxgradient"
-OF_ANSWERS = "auto,deeplift,inputxgradient,occlusion"
 
 
 def add_to(app: typer.Typer) -> None:
-    app.command("test")(put_to_test)
+    app.command("test")(grouped(put_to_test))
     app.command("tests")(list_tests)
 
 
 def put_to_test(
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="INPUT", help="As in `apportion explain`; the more, the surer."),
-    ] = None,
+    inputs: Inputs = None,
+    *,
     methods: Annotated[
         str | None,
         typer.Option(
             help=f"Names or reprs, separated by commas.  [{METHODS}; with --prompt {OF_ANSWERS}]",
+            autocompletion=complete_methods,
         ),
     ] = None,
     tests: Annotated[
@@ -65,15 +65,9 @@ def put_to_test(
             help="Names (see `apportion tests`) or reprs, separated by commas.  [pixel-flipping,deletion-rate,…]"
         ),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="As in `apportion explain`.")] = None,
-    target: Annotated[
-        str | None, typer.Option(help="The class to explain. Default: the predicted one.")
-    ] = None,
-    background: Background = None,
-    trust_code: TrustCode = False,
-    sep: Sep = None,
-    encoding: Encoding = None,
-    decimal: Decimal = None,
+    model: Model = None,
+    target: Target = None,
+    tables: Tables,
     rows: Annotated[int, typer.Option(min=1, help="How many rows of a table, from its first.")] = 1,
     panel: Annotated[
         bool, typer.Option(help="Also with other replacements: does the winner change?")
@@ -81,49 +75,48 @@ def put_to_test(
     as_json: Json = False,
     out: Annotated[Path | None, typer.Option(help="Write the table here, as JSON.")] = None,
     max_remainder: MaxRemainder = None,
-    prompt: Prompt = None,
-    answer: AnswerText = None,
-    max_new_tokens: MaxNewTokens = 20,
-    contrast: Contrast = None,
-    context: Context = None,
-    unit: Unit = None,
-    score: Score = "log-probability",
-    chat: Chat = False,
+    prompts: Prompts,
+    running: Running,
 ) -> None:
     """Test explanations: methods beside random, uniform and reversed maps, with intervals.
 
-    Of an answer of a language model all of it is explained, or the part that --target names.
+    The more inputs, the surer. Of an answer of a language model all of it is explained, or the part that --target
+    names.
 
     \b
     apportion test "The plot is thin, but the acting is superb." "a dull and slow movie" --methods lrp,ig
     apportion test --model FOLDER --prompt "Where does Ben live?" --context a.txt --context b.txt
     """
-    with one_line_errors(quiet=as_json):
-        from apportion.core.registry import from_repr
-
-        asked = read_asked(
-            inputs, prompt, answer, context, target, contrast, score, unit, max_new_tokens, chat, each=False
-        )
+    with running.one_line_errors(as_json):
+        asked = prompts.asked(inputs, target, each=False)
         if not inputs and asked is None:
             raise InputError("there is nothing to explain; accepted: an INPUT, or --prompt")
-        names = None if tests is None else split(tests)
-        for name in names or ():
-            from_repr(name, "test")  # a wrong name is told before a model is loaded
-        of = split((METHODS if asked is None else OF_ANSWERS) if methods is None else methods)
-        given = [recognised(text, sep, encoding, decimal) for text in inputs or ()]
-        found = model if asked is not None else model_of(model, background, trust_code, given[0].dialect)
-        table, explained = (
-            _table(given, of, names, found, target, rows, panel)
-            if asked is None
-            else _table_of_answer(asked, of, names, model, panel)
-        )
+        with running.status():
+            # A wrong name is told before a model is loaded.
+            chosen = None if tests is None else running.made(split(tests), "test")
+            of = running.made(
+                split((METHODS if asked is None else OF_ANSWERS) if methods is None else methods)
+            )
+            if asked is not None:
+                table, explained = _table_of_answer(asked, of, chosen, model, panel, running)
+            else:
+                given = [(what, row) for what in tables.recognised(inputs or ()) for row in range(rows)]
+                table, explained = _table(given, of, chosen, tables.model(model), target, panel, running)
         if out is not None:
             table.save(out)
         if as_json:
             echo_json({**table.to_dict(), "ties": list(table.ties)})
         else:
             make_console().print(table)
-        hold_to(max_remainder, _remainders(explained))
+        hold_to(
+            max_remainder,
+            (
+                each
+                for made in explained
+                for name, e in made.items()
+                for each in amounts(f"{name} of {e.input_name}" if e.input_name else name, e)
+            ),
+        )
 
 
 def list_tests(as_json: Json = False) -> None:
@@ -144,24 +137,27 @@ def list_tests(as_json: Json = False) -> None:
 
 
 def _table(
-    given: list[Given],
-    methods: list[str],
-    tests: list[str] | None,
+    given: list[tuple[Given, int]],
+    methods: Mapping[str, Any],
+    tests: Mapping[str, Any] | None,
     model: str | Classifier | None,
     target: str | None,
-    rows: int,
     panel: bool,
+    running: Running,
 ) -> tuple[Table, list[Mapping[str, Result]]]:
-    """The table, and the explanations of each input by method."""
+    """The table, and the explanations of each input and row by method."""
     from apportion.evaluation.compare import QUICK_TESTS, compare
     from apportion.pipeline.prepared import explain_by_each
     from apportion.results.table import join_tables
 
-    if len({what.kind for what in given}) > 1:
+    if len({what.kind for what, _ in given}) > 1:
         raise InputError(
             "the inputs are of several kinds; accepted: sentences, pictures or tables, not mixed"
         )
-    explained = [explain_by_each(what, model, methods, target, row) for what in given for row in range(rows)]
+    explained: list[tuple[Prepared, dict[str, Result], dict[str, str]]] = []
+    for what, row in given:
+        of = explained[0][0].classifier if explained else model
+        explained.append(explain_by_each(what, of, methods, target, row, running.device))
     why = {name: reason for _, _, left_out in explained for name, reason in left_out.items()}
     if set(methods) <= set(why):
         raise InputError("no method can explain all of the inputs: " + "; ".join(dict.fromkeys(why.values())))
@@ -172,10 +168,10 @@ def _table(
                 ready.classifier,
                 ready.inputs,
                 {name: explanation for name, explanation in made.items() if name not in why},
-                QUICK_TESTS if tests is None else tests,
+                running.made(QUICK_TESTS, "test") if tests is None else tests,
                 features=ready.features or None,
                 replacements=None if panel else (),
-                seed=i,
+                seed=(running.seed or 0) + i,
             )
             for i, (ready, made, _) in enumerate(explained)
         ]
@@ -184,22 +180,25 @@ def _table(
 
 
 def _table_of_answer(
-    asked: Asked, methods: list[str], tests: list[str] | None, model: str | None, panel: bool
+    asked: Asked,
+    methods: Mapping[str, Any],
+    tests: Mapping[str, Any] | None,
+    model: str | None,
+    panel: bool,
+    running: Running,
 ) -> tuple[Table, list[Mapping[str, Result]]]:
     """The same of what a language model is asked."""
     from apportion.evaluation.compare import compare
     from apportion.pipeline.answers import TESTS, explain_prompt_by_each
 
-    lm, question, made, why = explain_prompt_by_each(asked, model, methods)
+    lm, question, made, why = explain_prompt_by_each(asked, model, methods, running.device)
     warn_of_left_out(why)
-    table = compare(lm, question, made, TESTS if tests is None else tests, replacements=None if panel else ())
+    table = compare(
+        lm,
+        question,
+        made,
+        running.made(TESTS, "test") if tests is None else tests,
+        replacements=None if panel else (),
+        seed=running.seed or 0,
+    )
     return table, [made]
-
-
-def _remainders(explained: list[Mapping[str, Result]]) -> Iterator[tuple[str, float, float]]:
-    """What `hold_to` asks for, of each input and method that claims to add up."""
-    for made in explained:
-        for name, result in made.items():
-            if result.total is not None and result.remainder is not None:
-                whose = f"{name} of {result.input_name}" if result.input_name else name
-                yield whose, float(result.remainder[0]), float(result.total[0])

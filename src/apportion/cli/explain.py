@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,33 +10,35 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from apportion.cli._messages import (
-    MaxRemainder,
+    amounts,
     echo_json,
     hold_to,
     make_console,
     name_files,
-    one_line_errors,
     warn_of_left_out,
 )
-from apportion.cli._prompts import (
-    AnswerText,
-    Chat,
-    Context,
-    Contrast,
-    MaxNewTokens,
-    Prompt,
-    Score,
-    Unit,
-    read_asked,
+from apportion.cli._options import (
+    Html,
+    Inputs,
+    Json,
+    MaxRemainder,
+    Method,
+    Model,
+    Prompts,
+    Row,
+    Running,
+    Tables,
+    Target,
+    Top,
+    complete_methods,
+    grouped,
 )
-from apportion.cli._tables import Background, Decimal, Encoding, Sep, TrustCode, model_of, recognised
-from apportion.cli.lists import Json, complete_methods, complete_models, split
+from apportion.cli.lists import split
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
     from apportion.core.classifier import Classifier
     from apportion.pipeline.given import Given
-    from apportion.pipeline.prepared import Prepared
     from apportion.results.result import Result
 
 OUT = Path("apportion-out")
@@ -47,54 +46,23 @@ OUT = Path("apportion-out")
 COMPARED = "auto,lrp,IntegratedGradients(nodes=24),inputxgradient,occlusion"
 OF_ANSWERS = "auto,deeplift,inputxgradient,occlusion"
 
-Model = Annotated[
-    str | None,
-    typer.Option(
-        help="A shipped model, pkg.module:factory, file.py:factory, a .pt2 file, a saved ProtoPNet or BagOfWords, "
-        "a .skops file, a Hugging Face folder or hf:owner/name.",
-        autocompletion=complete_models,
-    ),
-]
-Target = Annotated[
-    str | None, typer.Option(help="The class to explain, by number or name. Default: the predicted one.")
-]
-Layer = Annotated[str | None, typer.Option(help="Explain the output of this module instead of the input.")]
-Row = Annotated[
-    int, typer.Option(min=0, help="The row of a table, or the sample of a tensor, counted from 0.")
-]
-Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
-
 
 def add_to(app: typer.Typer) -> None:
-    app.command()(explain)
-    app.command()(compare)
+    app.command()(grouped(explain))
+    app.command()(grouped(compare))
 
 
 def explain(
-    given: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="INPUT",
-            help="A sentence, a picture, .csv, .parquet, .jsonl, .xlsx, .txt, .npy, .pt or .safetensors file; - for a "
-            "text on standard input.",
-        ),
-    ] = None,
+    inputs: Inputs = None,
+    *,
     model: Model = None,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="A short name (see `apportion methods`) or a repr; auto: by the kind of model.",
-            autocompletion=complete_methods,
-        ),
-    ] = "auto",
+    method: Method = "auto",
     target: Target = None,
-    layer: Layer = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Explain the output of this module instead of the input.")
+    ] = None,
     row: Row = 0,
-    background: Background = None,
-    trust_code: TrustCode = False,
-    sep: Sep = None,
-    encoding: Encoding = None,
-    decimal: Decimal = None,
+    tables: Tables,
     as_json: Json = False,
     html: Html = None,
     png: Annotated[Path | None, typer.Option(help="Write a picture here.")] = None,
@@ -102,30 +70,23 @@ def explain(
         Path | None,
         typer.Option(help="Write page, picture and explanation into this folder.  [pictures: apportion-out]"),
     ] = None,
+    top: Top = None,
     max_remainder: MaxRemainder = None,
-    prompt: Prompt = None,
-    answer: AnswerText = None,
-    max_new_tokens: MaxNewTokens = 20,
-    contrast: Contrast = None,
-    context: Context = None,
-    unit: Unit = None,
-    score: Score = "log-probability",
-    chat: Chat = False,
+    prompts: Prompts,
+    running: Running,
 ) -> None:
-    """Explain one decision. Without INPUT: a sentence and a photo, by three methods.
+    """Explain decisions, one for each INPUT. Without INPUT: a sentence and a photo, by three methods.
 
     \b
     apportion explain "The plot is thin, but the acting is superb."
     apportion explain photo.jpg --method gradcam --target "tiger cat"
     apportion explain rows.csv --row 3 --method "IntegratedGradients(nodes=64)" --json
-    apportion explain "not a bad film" --method ih --html pairs.html
+    apportion explain "a dull film" "not a bad film" --method ih --html pairs.html
     apportion explain --model FOLDER --prompt "The capital of France is" --max-new-tokens 5
     """
-    with one_line_errors(quiet=as_json):
-        asked = read_asked(
-            given, prompt, answer, context, target, contrast, score, unit, max_new_tokens, chat
-        )
-        if given is None and asked is None:
+    with running.one_line_errors(as_json):
+        asked = prompts.asked(inputs, target)
+        if not inputs and asked is None:
             from apportion.cli import _demo as demo
 
             if as_json or png or layer or model or target:
@@ -135,56 +96,61 @@ def explain(
             raise InputError(
                 f"--method takes one method; accepted for several: apportion compare … --methods {','.join(several)}"
             )
+        if png is not None and len(inputs or ()) > 1:
+            raise InputError("--png is of one INPUT; accepted for several: --out FOLDER")
         for path, suffix in ((html, ".html"), (png, ".png")):
             if path is not None and path.suffix.lower() not in (suffix, suffix[:4]):
                 raise InputError(f"--{suffix[1:]} is {str(path)!r}; accepted: a name that ends in {suffix}")
-        explanation: Result
-        if asked is not None:
+        found: list[tuple[Given, str, Result]] = []
+        with running.status():
+            from apportion.pipeline import answers, prepared
             from apportion.pipeline.given import Given
 
-            what = Given("text", asked.shown, str(prompt))
-            with _status():
-                from apportion.pipeline.answers import explain_prompt
+            made = prepared.at_layer(running.made([method])[method], layer)
+            if asked is not None:
+                name, of_answer = answers.explain_prompt(asked, model, made, running.device)
+                found.append((Given("text", asked.shown, str(prompts.prompt)), name, of_answer))
+            loaded: dict[str, Classifier] = {}
+            for what in tables.recognised(inputs or ()):
+                of = loaded.get(what.kind) or tables.model(model)
+                ready, explanations = prepared.explain_given(what, of, [made], target, row, running.device)
+                loaded[what.kind] = ready.classifier
+                found.append((what, ready.classifier.name, explanations[0]))
+        from apportion.core.files import write_whole
+        from apportion.display import page, terminal
+        from apportion.display.pictures.explanations import png as draw
 
-                name, explanation = explain_prompt(asked, model, method, layer)
-        else:
-            assert given is not None
-            what = recognised(given, sep, encoding, decimal)
-            if out is None and what.kind == "image" and not (as_json or html or png):
-                out = OUT
-            found = model_of(model, background, trust_code, what.dialect)
-            ready, explanations = _explain(what, found, [method], target, layer, row)
-            name, explanation = ready.classifier.name, explanations[0]
-        console = make_console()
-        if not as_json:
-            from apportion.display import terminal
-
-            terminal.show(explanation, console, name)
-        if out is not None:
-            stem = _stem(out, what, explanation)
-            html, png = html or out / f"{stem}.html", png or out / f"{stem}.png"
-            explanation.save(out / f"{stem}.safetensors")
+        console, written = make_console(), []
+        for what, name, explanation in found:
+            if not as_json:
+                if len(found) > 1:
+                    console.rule(what.name, style="dim", align="left")
+                terminal.show(explanation, console, name, top=top)
+            folder = OUT if what.kind == "image" and not (out or as_json or html or png) else out
+            if folder is not None:
+                stem = _stem(folder, what, explanation)
+                explanation.save(folder / f"{stem}.safetensors")
+                written += [folder / f"{stem}.html", folder / f"{stem}.png"]
+                explanation.to_html(written[-2])
+                draw(explanation, written[-1])
+        explained = [explanation for _, _, explanation in found]
         if html is not None:
-            explanation.to_html(html)
+            written.append(write_whole(html, page.page(explained).encode()))
         if png is not None:
-            from apportion.display.pictures.explanations import png as draw
-
-            draw(explanation, png)
+            written.append(png)
+            draw(explained[0], png)
         if as_json:
-            from apportion.display.page import told
-
-            echo_json(told(explanation))
+            told = [page.told(explanation, top) for explanation in explained]
+            echo_json(told if len(inputs or ()) > 1 else told[0])
         else:
-            name_files(console, [path for path in (html, png) if path is not None])
-        if explanation.total is not None and explanation.remainder is not None:
-            hold_to(
-                max_remainder, [(what.name, float(explanation.remainder[0]), float(explanation.total[0]))]
-            )
+            name_files(console, written)
+        hold_to(max_remainder, (each for what, _, result in found for each in amounts(what.name, result)))
     return None
 
 
 def compare(
-    given: Annotated[str | None, typer.Argument(metavar="INPUT", help="As in `apportion explain`.")] = None,
+    inputs: Inputs = None,
+    *,
     methods: Annotated[
         str | None,
         typer.Option(
@@ -195,11 +161,7 @@ def compare(
     model: Model = None,
     target: Target = None,
     row: Row = 0,
-    background: Background = None,
-    trust_code: TrustCode = False,
-    sep: Sep = None,
-    encoding: Encoding = None,
-    decimal: Decimal = None,
+    tables: Tables,
     tests: Annotated[
         bool, typer.Option(help="Hide features, the most and the least relevant first: is it true?")
     ] = True,
@@ -208,14 +170,10 @@ def compare(
     ] = False,
     as_json: Json = False,
     html: Html = None,
-    prompt: Prompt = None,
-    answer: AnswerText = None,
-    max_new_tokens: MaxNewTokens = 20,
-    contrast: Contrast = None,
-    context: Context = None,
-    unit: Unit = None,
-    score: Score = "log-probability",
-    chat: Chat = False,
+    top: Top = None,
+    max_remainder: MaxRemainder = None,
+    prompts: Prompts,
+    running: Running,
 ) -> None:
     """Explain one decision by several methods, side by side on a page.
 
@@ -226,34 +184,37 @@ def compare(
     apportion compare photo.jpg --methods lrp,gradcam,occlusion --html cat.html
     apportion compare --model FOLDER --prompt "Where does Ben live?" --context a.txt --context b.txt
     """
-    with one_line_errors(quiet=as_json):
-        asked = read_asked(
-            given, prompt, answer, context, target, contrast, score, unit, max_new_tokens, chat
-        )
+    with running.one_line_errors(as_json):
+        asked = prompts.asked(inputs, target)
         names = split((COMPARED if asked is None else OF_ANSWERS) if methods is None else methods)
         if not names:
             raise InputError("--methods is empty; accepted: names such as lrp,ig")
-        if given is None and asked is None:
+        if not inputs and asked is None:
             raise InputError("there is nothing to explain; accepted: an INPUT, or --prompt")
+        if len(inputs or ()) > 1:
+            raise InputError(
+                "compare takes one INPUT; accepted for several: apportion explain, apportion test"
+            )
         explanations: list[Result]
-        with _status():
+        with running.status():
             from apportion.core.files import write_whole
             from apportion.pipeline.quick_tests import run_quick_tests, test_answers
             from apportion.results.scores import tied
 
+            made = running.made(names)
             if asked is not None:
                 from apportion.pipeline.answers import explain_prompt_by_each
 
-                lm, question, of_answer, why = explain_prompt_by_each(asked, model, names)
+                lm, question, of_answer, why = explain_prompt_by_each(asked, model, made, running.device)
                 explanations, name = [*of_answer.values()], lm.name
                 scores = test_answers(question, [*of_answer.values()]) if tests else [[]] * len(of_answer)
             else:
                 from apportion.pipeline.prepared import explain_by_each
 
-                assert given is not None
-                what = recognised(given, sep, encoding, decimal)
-                of = model_of(model, background, trust_code, what.dialect)
-                ready, found, why = explain_by_each(what, of, names, target, row)
+                (what,) = tables.recognised(inputs or ())
+                ready, found, why = explain_by_each(
+                    what, tables.model(model), made, target, row, running.device
+                )
                 explanations, name = [*found.values()], ready.classifier.name
                 scores = run_quick_tests(ready, explanations) if tests else [[] for _ in explanations]
         warn_of_left_out(why)
@@ -265,49 +226,23 @@ def compare(
             write_whole(path, report.page(explanations, scores, same_scale).encode())
         if as_json:
             listed = [
-                {**report.told(e), "tests": [s.to_dict() for s in of_it]}
+                {**report.told(e, top), "tests": [s.to_dict() for s in of_it]}
                 for e, of_it in zip(explanations, scores, strict=True)
             ]
             echo_json({"explanations": listed, "left_out": why, "ties": tied(scores)})
-            return
-        console = make_console()
-        console.print(terminal.compared(explanations, name))
-        console.print(terminal.comparison(explanations, scores))
-        if path is not None:
-            name_files(console, [path])
+        else:
+            console = make_console()
+            console.print(terminal.compared(explanations, name))
+            console.print(terminal.comparison(explanations, scores, top or terminal.LARGEST))
+            if path is not None:
+                name_files(console, [path])
+        hold_to(
+            max_remainder,
+            (each for e in explanations for each in amounts(type(e.method).__name__, e)),
+        )
 
 
-# ---- from what was typed to explanations ----
-
-
-def _explain(
-    what: Given,
-    model: str | Classifier | None,
-    methods: list[str],
-    target: str | None,
-    layer: str | None,
-    row: int,
-) -> tuple[Prepared, list[Result]]:
-    with _status():
-        from apportion.pipeline.prepared import explain_given
-
-        return explain_given(what, model, methods, target, layer, row)
-
-
-@contextmanager
-def _status() -> Iterator[None]:
-    """That something is going on, on a terminal; on stderr, so that it is in no pipe."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    from rich.status import Status
-
-    from apportion.core.progress import watched
-
-    def report(done: int, total: int | None, what: str) -> None:
-        status.update(f"{done} of {total} {what}" if total else f"{done} {what}")
-
-    with Status("explaining", console=make_console(stderr=True)) as status, watched(report):
-        yield
+# ---- names of files ----
 
 
 def _stem(folder: Path, what: Given, explanation: Result) -> str:

@@ -8,28 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from apportion.cli._messages import echo_json, make_console, one_line_errors
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+from apportion.cli._options import Json
 
 
 def add_to(app: typer.Typer) -> None:
     app.command()(methods)
     app.command()(models)
     app.command()(rules)
-
-
-def complete_methods(incomplete: str) -> list[str]:
-    """Short names for the shell; the last of a list of names."""
-    from apportion.names import INTERACTIONS, METHODS
-
-    before, comma, last = incomplete.rpartition(",")
-    return [before + comma + name for name in (*METHODS, *INTERACTIONS) if name.startswith(last)]
-
-
-def complete_models(incomplete: str) -> list[str]:
-    from apportion.models import SHIPPED
-
-    return [name for name in SHIPPED if name.startswith(incomplete)]
 
 
 def split(names: str) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from apportion.cli._messages import echo, one_line_errors
+from apportion.cli._options import Device
 
 
 def add_to(app: typer.Typer) -> None:
@@ -19,6 +20,7 @@ def serve(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8765,
     browser: Annotated[bool, typer.Option(help="Open the page in a browser.")] = True,
+    device: Device = None,
 ) -> None:
     """Open the workbench: a page where models are explained.
 
@@ -38,4 +40,4 @@ def serve(
             if browser:
                 webbrowser.open(address)
 
-        run(model or (), port, tell)
+        run(model or (), port, tell, device)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from apportion.cli._messages import echo_json, make_console, name_files, one_line_errors
-from apportion.cli.lists import Json
+from apportion.cli._options import Json
 from apportion.errors import InputError
 
 if TYPE_CHECKING:

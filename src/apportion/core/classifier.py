@@ -59,6 +59,14 @@ class Classifier(Generic[Encoded]):
         picture = self.domain == "image" and isinstance(inputs, Tensor) and inputs.dim() < 4
         return isinstance(inputs, Tensor | tuple | dict) and not picture
 
+    def are_several(self, inputs: Any) -> bool:
+        """True for a list of raw inputs, and not one: a row may be a list of its values, a text one of messages."""
+        if not isinstance(inputs, list) or not inputs:
+            return False
+        if self.domain == "tabular":
+            return not isinstance(inputs[0], str) and hasattr(inputs[0], "__len__")
+        return self.domain == "image" or all(isinstance(each, str) for each in inputs)
+
     def encoded(self, raw: Any) -> tuple[Inputs, Features]:
         """What `encode` gives; of a row for a function, such as a forest, in double precision where that takes it: a
         date or a threshold is not rounded then."""

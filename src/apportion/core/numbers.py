@@ -44,6 +44,7 @@ def check_dense(what: str, tensor: Tensor) -> None:
 
 
 def _array(what: str, given: Any, accepted: str) -> np.ndarray:
+    given = as_pandas(given)
     if is_frame(given) or is_series(given):
         return _of_pandas(what, given)
     if hasattr(given, "toarray"):  # a sparse matrix of SciPy
@@ -63,9 +64,22 @@ def _array(what: str, given: Any, accepted: str) -> np.ndarray:
         raise InputError(f"{what} has type {kind} and is no table of numbers; accepted: numbers") from None
 
 
+def as_pandas(given: Any) -> Any:
+    """A frame or column of another library, such as polars, as one of pandas; anything else as it is."""
+    if not callable(convert := getattr(given, "to_pandas", None)):
+        return given
+    try:
+        return convert()
+    except ImportError as error:  # what polars converts by
+        raise InputError(
+            f"a {type(given).__name__} of {type(given).__module__.split('.')[0]} is read through pandas and pyarrow: "
+            f"pip install {error.name or 'pandas pyarrow'}"
+        ) from None
+
+
 def is_frame(given: Any) -> bool:
     """True for a pandas frame, without importing pandas."""
-    return hasattr(given, "columns") and hasattr(given, "iloc")
+    return hasattr(given, "iloc") and hasattr(given, "columns")
 
 
 def is_series(given: Any) -> bool:

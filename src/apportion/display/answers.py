@@ -17,9 +17,7 @@ from apportion.display.cards import Tests, test_as_data
 from apportion.display.html import versions
 from apportion.results.explanation import Explanation
 from apportion.results.result import Result
-from apportion.results.words import describe_method, format_number, format_signed, write_share
-
-SOURCES = 3  # features of the prompt beside each token
+from apportion.results.words import describe_method, format_signed
 
 
 @dataclass(frozen=True)
@@ -35,10 +33,9 @@ class AnswerRow:
     total: float | None
     left_over: float | None
 
-    @property
-    def strongest(self) -> list[tuple[str, float]]:
-        """The features with the largest values, largest first."""
-        return sorted(self.features, key=lambda each: -abs(each[1]))[:SOURCES]
+    def strongest(self, top: int) -> list[tuple[str, float]]:
+        """The `top` features with the largest values, largest first."""
+        return sorted(self.features, key=lambda each: -abs(each[1]))[:top]
 
 
 def answer_of(result: Result) -> Mapping[str, Any] | None:
@@ -178,36 +175,21 @@ def in_short(text: str, most: int) -> str:
     return flat if len(flat) <= most else f"{flat[: most - 1]}…"
 
 
-def answer(explanation: Explanation) -> Table:
-    """The tokens of the answer one below the other, each with its strongest sources and its balance."""
-    noted, rows = answer_of(explanation), rows_of(explanation)
-    assert noted is not None
-    adds_up = rows[0].total is not None
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("answer", no_wrap=True, style="bold", overflow="ellipsis", max_width=24)
-    table.add_column(str(noted["score"]), justify="right")
-    table.add_column("strongest in the prompt")
-    apart = {
-        "template": any(row.template for row in rows),
-        "answer so far": any(row.so_far for row in rows),
-    }
-    for name, there in apart.items():
-        if there:
-            table.add_column(name, justify="right")
-    if adds_up:
-        table.add_column("total", justify="right")
-        table.add_column("left over", justify="right")
-    for row in rows:
+def answer(explanation: Explanation, top: int) -> Table:
+    """The tokens of the answer one below the other, each with its balance, its `top` sources in the prompt, and what
+    went to the template and to the answer so far."""
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True, style="bold", overflow="ellipsis", max_width=24)
+    table.add_column()
+    for i, row in enumerate(rows_of(explanation)):
         scale = max((abs(value) for _, value in row.features), default=1.0)
+        apart = {"(template)": row.template, "(answer so far)": row.so_far}
+        sources = [*row.strongest(top), *((name, value) for name, value in apart.items() if value)]
         said = Text()
-        for name, value in row.strongest:
-            said.append(" · " if said else "").append(f"{in_short(name, 28)} ")
+        for name, value in sources:
+            # A number stays with its name, at the end of a line too.
+            said.append(" · " if said else "").append(f"{in_short(name, 28)}\N{NO-BREAK SPACE}")
             said.append(format_signed(value, scale), "#e06c00" if value >= 0 else "#4a90d9")
-        cells: list[Any] = [row.name, format_number(row.score, abs(row.score)), said]
-        cells += [format_signed(row.template, scale)] if apart["template"] else []
-        cells += [format_signed(row.so_far, scale)] if apart["answer so far"] else []
-        if row.total is not None:
-            left = "" if row.left_over is None else write_share(row.left_over)
-            cells += [format_number(row.total, abs(row.total)), left]
-        table.add_row(*cells)
+        table.add_row(row.name, said)
+        table.add_row("", Text(explanation.account(i), "dim"))
     return table

@@ -23,6 +23,7 @@ from apportion.results.words import describe_method, format_number, format_signe
 SAMPLES = 4
 TOP = 8  # rows of a table
 PARTS = 24  # of an answer
+SOURCES = 3  # in the prompt, beside each
 WORDS = 200  # that are written out; of longer texts a table of the strongest
 
 _EDGE = "border: 1px solid rgba(128, 128, 128, .4); border-radius: 8px"
@@ -56,7 +57,7 @@ def card_of_answer(explanation: Explanation) -> str:
         scale = max((abs(value) for _, value in row.features), default=0.0) or 1.0
         said = " ".join(
             _word(f"{in_short(name, 40)} {format_signed(value, scale)}", value / scale, value)
-            for name, value in row.strongest
+            for name, value in row.strongest(SOURCES)
         )
         name = f"<b>{escape(in_short(writable(row.name), 40))}</b>"
         left = [escape("" if row.left_over is None else write_share(row.left_over))] if adds_up else []

@@ -59,11 +59,22 @@ def frame(explanation: Result) -> str:
     return cards(explanation)
 
 
-def told(explanation: Result) -> dict[str, Any]:
-    """A result as plain data for JSON: of an answer all of it, of others the first sample."""
-    if isinstance(explanation, Explanation) and answer_of(explanation) is not None:
-        return summary_of_answer(explanation)
-    return summary(explanation)
+def told(explanation: Result, top: int | None = None) -> dict[str, Any]:
+    """A result as plain data for JSON: of an answer all of it, of others the first sample; of each list of features
+    the `top` largest, or all as they stand."""
+    if not isinstance(explanation, Explanation) or answer_of(explanation) is None:
+        found = summary(explanation)
+        return found if top is None else {**found, "features": _largest(found["features"], top)}
+    found = summary_of_answer(explanation)
+    if top is not None:
+        found["explained"] = [
+            {**each, "features": _largest(each["features"], top)} for each in found["explained"]
+        ]
+    return found
+
+
+def _largest(listed: list[dict[str, Any]], top: int) -> list[dict[str, Any]]:
+    return sorted(listed, key=lambda each: -abs(each["value"]))[:top]
 
 
 def summary(explanation: Result, index: int = 0) -> dict[str, Any]:

@@ -24,27 +24,29 @@ from apportion.results.explanation import Explanation
 from apportion.results.ledger import CAUSES, Ledger
 from apportion.results.result import Result, decision
 from apportion.results.scores import Scores, say_tie, tied
-from apportion.results.words import describe_method, format_number, format_signed
+from apportion.results.words import NOTHING, describe_method, format_number, format_signed
 
 WIDEST = 64  # columns of a picture
 ROWS = 10  # entries of a list
+LARGEST = 3  # the same of one method among several
 ABSORBED = 5  # rows of a ledger
 BAR = 24  # columns of the longest bars, those of both sides together
 
 Pixels = npt.NDArray[np.float64]
 
 
-def show(explanation: Result, console: Console, name: str, index: int = 0) -> None:
-    """Print the decision, the picture of why, and the balance; of an answer that of each token."""
+def show(explanation: Result, console: Console, name: str, index: int = 0, top: int | None = None) -> None:
+    """Print the decision, the picture of why, and the balance; of an answer that of each token. `top` features are
+    listed."""
     piped = not console.is_terminal  # where a line is what others read, it stays one
     noted = answer_of(explanation)
-    several = noted is not None and isinstance(explanation, Explanation) and len(explanation) > 1
     console.print(
         heading(explanation, name, index) if noted is None else Visible(said(noted, name, explanation))
     )
-    shown = answer(explanation) if several else body(explanation, console, index)  # type: ignore[arg-type]
-    console.print(Padding(Visible(shown), (1, 0)))
-    if not several:
+    if noted is not None and isinstance(explanation, Explanation) and len(explanation) > 1:
+        console.print(Padding(Visible(answer(explanation, top or LARGEST)), (1, 0)))
+    else:
+        console.print(Padding(Visible(body(explanation, console, index, top)), (1, 0)))
         for line in explanation.account(index).split("; "):
             console.print(Text(visible(line), style="bold"), soft_wrap=piped)
     for told in explanation.warnings:
@@ -95,19 +97,22 @@ def said(noted: Mapping[str, Any], name: str, explanation: Result) -> Text:
         text.append(
             f"\n{noted['score']} of {explanation.label(0)!r}: {format_number(score, abs(score))}", "dim"
         )
+    else:
+        text.append(f"\n{noted['score']} of each token: what in the prompt raised (+), lowered (−) it", "dim")
     return text
 
 
-def body(explanation: Result, console: Console, index: int = 0) -> RenderableType:
-    """Colours where the console has them, and the largest values as a list."""
+def body(explanation: Result, console: Console, index: int = 0, top: int | None = None) -> RenderableType:
+    """Colours where the console has them, and the largest values as a list: of a picture only the `top` asked for."""
     shown = view(explanation, index)
     coloured = console.is_terminal and not console.no_color and console.color_system is not None
-    listed = bars(shown, console.width)
+    listed = bars(shown, console.width, top or ROWS)
     if isinstance(shown, TextView) and coloured:
         return Group(words(shown), "", listed)
-    return (
-        picture(shown, min(WIDEST, console.width - 1)) if isinstance(shown, HeatView) and coloured else listed
-    )
+    if isinstance(shown, HeatView) and coloured:
+        drawn = picture(shown, min(WIDEST, console.width - 1))
+        return drawn if top is None else Group(drawn, "", listed)
+    return listed
 
 
 def words(shown: TextView) -> Text:
@@ -151,12 +156,12 @@ def picture(shown: HeatView, columns: int) -> Text:
     return text
 
 
-def bars(shown: View, columns: int = 80) -> Table:
-    """The largest values with bars to both sides of a line, shorter ones where there are few columns, and what all
-    others come to."""
-    rows, others = shown.top(ROWS), shown.top(len(shown.named))[ROWS:]
+def bars(shown: View, columns: int = 80, top: int = ROWS) -> Table:
+    """The `top` largest values with bars to both sides of a line, shorter ones where there are few columns, and what
+    all others come to."""
+    rows, others = shown.top(top), shown.top(len(shown.named))[top:]
     largest = max((abs(value) for _, value in rows), default=1.0)
-    numbers = [format_signed(value, largest) for _, value in rows]
+    numbers = [_in_sight(value, largest) for _, value in rows]
     longest = max(4, min(BAR, columns // 3))
     both = any(value < 0 for _, value in rows)
     half = longest // 2 if both else longest
@@ -175,7 +180,7 @@ def bars(shown: View, columns: int = 80) -> Table:
             Text(" ".join(name.split())), said, bar.append("█" * length if value >= 0 else "", _style(FOR))
         )
     if others:
-        together = format_signed(sum(value for _, value in others), largest)
+        together = _in_sight(sum(value for _, value in others), largest)
         called = f"{len(others)} others together" if len(others) > 1 else "1 other"
         table.add_row(Text(called, "dim"), Text(together, "dim"), "")
     if not rows:
@@ -183,12 +188,21 @@ def bars(shown: View, columns: int = 80) -> Table:
     return table
 
 
+def _plain(value: float, scale: float) -> str:
+    return format_number(value if abs(value) > NOTHING * scale else 0.0, scale)
+
+
+def _in_sight(value: float, largest: float) -> str:
+    """A value beside the largest, of which one too small to see is none."""
+    return format_signed(value, largest) if abs(value) > NOTHING * largest else "≈ 0"
+
+
 def absorbed(ledger: Ledger) -> Table:
     """The operations that absorbed most of the remainder, and for what cause."""
     rows = ledger.largest(ABSORBED)
     largest = max((abs(getattr(row, cause)) for row in rows for cause in CAUSES), default=0.0)
     table = Table.grid(padding=(0, 2))
-    table.add_row(Text("the remainder, by operation", "bold"))
+    table.add_row(Text("what is left over, by operation", "bold"))
     for row in rows:
         amounts = {cause: getattr(row, cause) for cause in CAUSES}
         # What is a thousandth of the largest is rounding, or no news.
@@ -206,19 +220,21 @@ def compared(explanations: Sequence[Result], name: str) -> Text:
     return heading(explanations[0], name) if noted is None else said(noted, name, explanations[0])
 
 
-def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]] | None = None) -> Visible:
-    """Each method with its balance, its three largest values and, where it was tested, its scores."""
+def comparison(
+    explanations: Sequence[Result], tests: Sequence[Sequence[Scores]] | None = None, top: int = LARGEST
+) -> Visible:
+    """Each method with its balance, its `top` largest values and, where it was tested, its scores."""
     found: list[RenderableType] = []
     for explanation, scores in zip(explanations, tests or [()] * len(explanations), strict=True):
-        top = view(explanation).top(3)
+        most = view(explanation).top(top)
         largest = [
-            f"{' '.join(name.split()):.30} {format_signed(value, abs(top[0][1]))}" for name, value in top
+            f"{' '.join(name.split()):.30} {format_signed(value, abs(most[0][1]))}" for name, value in most
         ]
         lines: list[RenderableType] = [Text(explanation.account())]
         lines.append(Text(" · ".join(largest) or "every value is zero", "dim"))
         if len(explanation) > 1 and answer_of(explanation) is not None:
             assert isinstance(explanation, Explanation)
-            lines = [answer(explanation)]
+            lines = [answer(explanation, top)]
         lines += [Text(_test_in_words(s), "dim") for s in scores]
         found += [Text(describe_method(explanation.method), "bold"), Padding(Group(*lines), (0, 0, 0, 2))]
     many = sum(bool(scores) for scores in tests or ())
@@ -228,13 +244,13 @@ def comparison(explanations: Sequence[Result], tests: Sequence[Sequence[Scores]]
 
 def _test_in_words(scores: Scores) -> str:
     """`DeletionRate 0.09 (lower is better; random 0.42, uniform 0.39, reversed 1.00)`."""
-    rows = [
-        f"{name} {'undefined' if value is None else format_number(value, abs(value))}"
-        for name, value in scores.notes.get("beside", {}).items()
-    ]
-    beside = f"; {', '.join(rows)}" if rows else ""
-    mean = format_number(scores.mean, abs(scores.mean)) if scores.n else "undefined"
-    return f"{scores.test.split('(')[0]} {mean} ({scores.direction}{beside})"
+    mean = scores.mean if scores.n else None
+    rows = {"": mean, **scores.notes.get("beside", {})}
+    scale = max((abs(value) for value in rows.values() if value is not None), default=1.0)
+    said = {name: "undefined" if value is None else _plain(value, scale) for name, value in rows.items()}
+    mean_said = said.pop("")
+    beside = "; " + ", ".join(f"{name} {text}" for name, text in said.items()) if said else ""
+    return f"{scores.test.split('(')[0]} {mean_said} ({scores.direction}{beside})"
 
 
 def _style(colour: tuple[int, int, int]) -> Style:

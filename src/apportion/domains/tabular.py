@@ -24,7 +24,7 @@ from torch import Tensor
 
 from apportion.core.features import TabularFeatures
 from apportion.core.files import path_of
-from apportion.core.numbers import is_frame
+from apportion.core.numbers import as_pandas, is_frame
 from apportion.errors import InputError, MissingFileError, nearest
 
 # In a file these say that a value is missing. In a frame the first may as well be a category that was kept, such as
@@ -320,6 +320,7 @@ def _as_mapping(row: Any, names: Sequence[str]) -> Mapping[str, Any]:
         if len(rows) != 1:
             raise InputError(f"{row} has {len(rows)} rows; choose one: read_row(path, row)")
         return dict(zip(header, rows[0], strict=True))
+    row = as_pandas(row)
     if is_frame(row):
         if len(row) != 1:
             raise InputError(
@@ -348,6 +349,7 @@ def _columns(table: Any) -> dict[str, list[Any]]:
     if isinstance(table, str | Path):
         header, rows = _read_csv(path_of("the table", table))
         return {name: [row[index] for row in rows] for index, name in enumerate(header)}
+    table = as_pandas(table)
     if is_frame(table):
         if len(table) == 0:
             raise InputError("the frame has no rows")

@@ -31,7 +31,7 @@ def compare(
     model: Model | Classifier | LanguageModel,
     inputs: Any,
     methods: Sequence[Any] | Mapping[str, Any],
-    tests: Sequence[Any] = QUICK_TESTS,
+    tests: Sequence[Any] | Mapping[str, Any] = QUICK_TESTS,
     target: Target = None,
     *,
     labels: Tensor | None = None,
@@ -72,7 +72,8 @@ def compare(
     ('inputxgradient', ['inputxgradient', 'saliency', 'random', 'uniform', 'reversed'])
     """
     check_seed(seed)
-    if isinstance(model, Classifier | LanguageModel) and _is_list_of_inputs(model, inputs):
+    of_prompts = isinstance(model, LanguageModel) and isinstance(inputs, list) and bool(inputs)
+    if of_prompts or (isinstance(model, Classifier) and model.are_several(inputs)):
         many, goals = len(inputs), [target]
         if target is not None and not callable(target):
             goals = class_indices(target, many).tolist()
@@ -135,15 +136,6 @@ def compare(
             by_name[used] = {row: of_row[name] for row, of_row in found.items()}
     blind = tuple(name for name, test in chosen.items() if test.blind)
     return Table(scores, tuple(beside), panel, seed, blind)
-
-
-def _is_list_of_inputs(model: Classifier | LanguageModel, inputs: Any) -> bool:
-    """True if these are raw inputs, and not one: a row of a table may be a list of its values."""
-    return (
-        isinstance(inputs, list)
-        and bool(inputs)
-        and not (isinstance(model, Classifier) and model.domain == "tabular" and np.isscalar(inputs[0]))
-    )
 
 
 def _name_all(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from apportion.core.calling import Model
 from apportion.core.features import Features, TextFeatures
 from apportion.core.inputs import Given
 from apportion.core.modules_behind import is_language_model, modules_behind
-from apportion.core.settings import checked
+from apportion.core.settings import Told, checked, later
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
-from apportion.errors import InputError
+from apportion.errors import InputError, check_seed
 from apportion.methods.hiding.kernelshap import KernelSHAP
 from apportion.methods.propagation.deeplift import DeepLIFT
 from apportion.methods.propagation.lrp import LRP
@@ -30,7 +30,7 @@ _SHORT = 64  # words of a text for which some hundred passes are a moment
 
 @dataclass(frozen=True)
 @checked
-class Auto:
+class Auto(Told):
     """Explain by the method that is faithful and adds up on such a model, as the bench of trained models found.
 
     Convolutional networks of pictures are explained by LRP whose biases are placed, which adds up to the score in
@@ -46,6 +46,7 @@ class Auto:
 
     Attributes:
         at (str or list of str, default None): Modules to explain instead of the inputs, by DeepLIFT; None: the inputs.
+        seed (int, default 0): Seed of a method that draws.
 
     >>> import torch
     >>> Auto()(torch.nn.Linear(3, 2), torch.ones(1, 3), target=0).method
@@ -53,6 +54,10 @@ class Auto:
     """
 
     at: str | Sequence[str] | None = None
+    seed: int = later(0)
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def __call__(
         self,
@@ -66,7 +71,7 @@ class Auto:
         known = {name: it for name, it in (("features", features), ("mask", mask)) if it is not None}
         refused: list[InputError] = []
         given, model = model, answering(model)
-        for method, why in _candidates(model, inputs, self.at, features, mask):
+        for method, why in _candidates(model, inputs, self, features, mask):
             asked = signature(method).parameters
             try:
                 made = method(
@@ -91,16 +96,19 @@ class Auto:
 def _candidates(
     model: Model,
     inputs: Any,
-    at: str | Sequence[str] | None,
+    asked: Auto,
     features: Sequence[Features] | None,
     mask: int | Tensor | None,
 ) -> Iterator[tuple[Any, str]]:
     """Methods in the order of the bench, and what speaks for each."""
-    if at is not None:
-        yield DeepLIFT(at=at), "it explains layers, and it adds up"
+    if asked.at is not None:
+        yield DeepLIFT(at=asked.at), "it explains layers, and it adds up"
         return
     if is_language_model(model):
-        yield KernelSHAP(samples=256, exact=8), "the most faithful on language models, and it adds up"
+        yield (
+            KernelSHAP(samples=256, exact=8, seed=asked.seed),
+            "the most faithful on language models, and it adds up",
+        )
     if is_of_trees(model):
         yield TreeSHAP(), "exact for sums of trees, and it adds up"
     modules = [module for one in modules_behind(model) for module in one.modules()]
@@ -108,7 +116,7 @@ def _candidates(
         words = max((len(each.names) for each in features or () if isinstance(each, TextFeatures)), default=0)
         if isinstance(mask, int) and 0 < words <= _SHORT:
             yield (
-                KernelSHAP(samples=512, exact=8),
+                KernelSHAP(samples=512, exact=8, seed=asked.seed),
                 "the most faithful on transformers of texts, and it adds up",
             )
         yield LRP(bias="place"), "faithful on transformers, and it adds up"
@@ -118,7 +126,7 @@ def _candidates(
         mask, Tensor
     ):  # of a frame, numbers are but codes
         yield DeepLIFT(), "faithful on networks, and it adds up"
-    yield KernelSHAP(), "its values add up, and it needs no gradient"
+    yield KernelSHAP(seed=asked.seed), "its values add up, and it needs no gradient"
 
 
 def _attend(modules: Sequence[nn.Module]) -> bool:

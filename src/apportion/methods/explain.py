@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from inspect import signature
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast, overload
 
 import numpy as np
@@ -52,6 +53,18 @@ AddsUp = Literal[
     "auto", "ig", "lrp", "deeplift", "kernelshap", "lime", "treeshap", "taylor", "inputxgradient"
 ]
 """Methods that claim to add up, so that there is a remainder; of other names a type checker cannot say."""
+
+
+# A list of texts or pictures is explained one by one.
+@overload
+def explain(
+    model: Classifier[Encoded],
+    inputs: list[str] | list[Path],
+    method: _Explains[Claim] | AddsUp = "auto",
+    target: Target | str = None,
+    *,
+    warn_from: float = WARN_FROM,
+) -> list[Explanation[Encoded, Claim]]: ...
 
 
 # A classifier or a language model encodes what it is given, a model takes tensors, and a function of texts, frames or
@@ -142,10 +155,12 @@ def explain(
     it is, and a data frame of several rows to a function of frames or an estimator; see `RawText`, `Tabular`. A prompt
     for a `LanguageModel` is explained by the answer to it, each of whose tokens is a sample of the explanation.
 
+    A list of sentences, pictures or rows is explained one by one by a classifier, and gives a list of explanations.
+
     Args:
         model (callable, Classifier or LanguageModel): The model, or a model with the preparation of its inputs.
-        inputs (raw input or tensors): One raw input for a Classifier; a prompt, chat messages or a `Question` for a
-            LanguageModel; otherwise the tensors of a batch.
+        inputs (raw input or tensors): One raw input for a Classifier, or a list of several; a prompt, chat messages or
+            a `Question` for a LanguageModel; otherwise the tensors of a batch.
         method (method or str, default "auto"): A method, its short name, or its repr; "auto" chooses by the kind of
             model one that adds up.
         target (int, str, Tensor, Contrast, Answer or callable, default None): The explained score; a class name where
@@ -186,6 +201,8 @@ def explain(
             bare = Classifier(called, _no_encoding, labels=(), domain="tabular", name=type(model).__name__)
             return explain_encoded(bare, inputs, named, method, target).warn_from(warn_from)
         return _explanation(method(model, inputs, target)).warn_from(warn_from)
+    if model.are_several(inputs):
+        return [explain(model, each, method, target, warn_from=warn_from) for each in inputs]
     if feature_names is not None:
         raise InputError(
             f"feature_names are for tensors and arrays; {model.name} has names for its features already"
@@ -368,6 +385,9 @@ def _group_columns(
 
 def name_features(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
     known = explanation.features or features
+    scores = explanation.output.shape[1]
+    if 0 < len(model.labels) < scores:
+        raise InputError(f"{model.name} names {len(model.labels)} classes, but has {scores} scores")
     if not known:
         return replace(explanation, labels=model.labels or None)
     return explanation.with_features(known, model.labels or None)

@@ -68,11 +68,13 @@ def is_program(name: str) -> bool:
     return _loading.FACTORY.fullmatch(name) is not None
 
 
-def load_classifier(name: str | Path, background: Any = None, trust_code: bool = False) -> Classifier:
+def load_classifier(
+    name: str | Path, background: Any = None, trust_code: bool = False, device: str | None = None
+) -> Classifier:
     """The same where only a classifier will do: a language model is refused."""
     from apportion.core.classifier import Classifier
 
-    found = load(name, background, trust_code)
+    found = load(name, background, trust_code, device)
     if not isinstance(found, Classifier):
         raise InputError(
             f"{name} is a language model, which has no classes; accepted: a classifier, or the language model in "
@@ -82,14 +84,20 @@ def load_classifier(name: str | Path, background: Any = None, trust_code: bool =
 
 
 @overload
-def load(name: Literal["sentiment", "imagenet", "digits", "breast-cancer"]) -> Classifier[Tensor]: ...
-@overload
-def load(name: Literal["sentiment-transformer"]) -> Classifier[dict[str, Tensor]]: ...
+def load(
+    name: Literal["sentiment", "imagenet", "digits", "breast-cancer"], *, device: str | None = None
+) -> Classifier[Tensor]: ...
 @overload
 def load(
-    name: str | Path, background: Any = None, trust_code: bool = False
+    name: Literal["sentiment-transformer"], *, device: str | None = None
+) -> Classifier[dict[str, Tensor]]: ...
+@overload
+def load(
+    name: str | Path, background: Any = None, trust_code: bool = False, device: str | None = None
 ) -> Classifier | LanguageModel: ...
-def load(name: str | Path, background: Any = None, trust_code: bool = False) -> Classifier | LanguageModel:
+def load(
+    name: str | Path, background: Any = None, trust_code: bool = False, device: str | None = None
+) -> Classifier | LanguageModel:
     """Load a classifier or a language model by name: one that ships, or the user's own.
 
     - `sentiment`, `imagenet`, `digits`, `breast-cancer`: these ship; `sentiment-transformer` too, but for
@@ -111,20 +119,26 @@ def load(name: str | Path, background: Any = None, trust_code: bool = False) -> 
         background (DataFrame or path, default None): Of an estimator, rows that hidden columns take their values from:
             a frame, or a .csv, .parquet, .feather, .jsonl or .xlsx file. None: not given.
         trust_code (bool, default False): Read files that can run any code.
+        device (str, default None): Where the model goes, such as "cuda"; None: where it was made.
 
     >>> load("breast-cancer").labels
     ('malignant', 'benign')
     """
+    from apportion.core.device import check_device, move
     from apportion.models import _loading
     from apportion.models._estimators import SUFFIXES
 
     path_of("name", name)
+    check_device(device)
     if background is not None and Path(name).suffix not in SUFFIXES:
         raise InputError(
             f"a background was given, and {name} has its own; accepted with one: a {', '.join(sorted(SUFFIXES))} file"
         )
+    made: Classifier | LanguageModel
     if str(name) in SHIPPED:
         module, factory = SHIPPED[str(name)].place.split(":")
-        made: Classifier = getattr(import_module(f"apportion.models.{module}"), factory)()
-        return made
-    return _loading.load_own(str(name), tuple(SHIPPED), background, trust_code)
+        made = getattr(import_module(f"apportion.models.{module}"), factory)()
+    else:
+        made = _loading.load_own(str(name), tuple(SHIPPED), background, trust_code)
+    move(made.model, device)
+    return made

@@ -47,7 +47,16 @@ def from_estimator_file(path: Path, background: Any, trust_code: bool) -> Tabula
             )
     if isinstance(background, str | Path):
         background = read_table(path_of("background", background))[0]
-    return Tabular(estimator, background, name=path.name)
+    found = Tabular(estimator, background, name=path.name)
+    try:
+        found(found.mask)  # once, so that what does not fit is one line
+    except InputError:
+        raise
+    except Exception as error:  # whatever its steps raise
+        raise InputError(
+            f"{what} does not run on the background: {type(error).__name__}: {_first(error)}"
+        ) from error
+    return found
 
 
 def _of_skops(path: Path, trust_code: bool) -> Any:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from apportion.core.registry import from_repr
 from apportion.core.target import is_class_number
 from apportion.domains.answers import Answer
 from apportion.domains.language import LanguageModel, Question
 from apportion.errors import InputError
 from apportion.methods.explain import explain
 from apportion.models import load
-from apportion.pipeline.prepared import at_layer
+from apportion.pipeline.prepared import by_each
 from apportion.results.explanation import Explanation
 
 TESTS = ("top-k-drop", "lds", "comprehensiveness", "sufficiency")
@@ -53,11 +52,11 @@ class Asked:
         )
 
 
-def language_model(model: str | None) -> LanguageModel:
+def language_model(model: str | None, device: str | None = None) -> LanguageModel:
     """The language model of that name. InputError if there is none, or it is another model."""
     if model is None:
         raise InputError("--prompt is for a language model; say with --model which one")
-    lm = load(model)
+    lm = load(model, device=device)
     if not isinstance(lm, LanguageModel):
         raise InputError(
             f"--prompt is for a language model, and {model} is none; accepted: the text as INPUT"
@@ -66,31 +65,21 @@ def language_model(model: str | None) -> LanguageModel:
 
 
 def explain_prompt(
-    asked: Asked, model: str | None, method: str = "auto", layer: str | None = None
+    asked: Asked, model: str | None, method: Any, device: str | None = None
 ) -> tuple[str, Explanation]:
     """The name of the model, and the explanation of its answer."""
-    made = at_layer(from_repr(method), layer)  # a wrong name is told before a model is loaded
-    lm = language_model(model)
-    return lm.name, explain_asked(lm, asked, asked.question(lm), made)
+    lm = language_model(model, device)
+    return lm.name, explain_asked(lm, asked, asked.question(lm), method)
 
 
 def explain_prompt_by_each(
-    asked: Asked, model: str | None, methods: Sequence[str]
+    asked: Asked, model: str | None, methods: Mapping[str, Any], device: str | None = None
 ) -> tuple[LanguageModel, Question, dict[str, Explanation], dict[str, str]]:
     """The question, its explanations by those methods that can explain it, and why the others cannot. InputError if
     none can."""
-    made = {name: from_repr(name) for name in methods}
-    lm = language_model(model)
+    lm = language_model(model, device)
     question = asked.question(lm)
-    found, why = {}, {}
-    for name, method in made.items():
-        try:
-            found[name] = explain_asked(lm, asked, question, method)
-        except InputError as error:
-            why[name] = str(error)
-    if not found:
-        raise InputError("; ".join(dict.fromkeys(why.values())))
-    return lm, question, found, why
+    return lm, question, *by_each(methods, lambda method: explain_asked(lm, asked, question, method))
 
 
 def explain_asked(lm: LanguageModel, asked: Asked, question: Question, method: Any) -> Explanation:

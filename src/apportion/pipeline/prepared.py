@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -14,7 +14,6 @@ from apportion.core.calling import call_model
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, ImageFeatures
 from apportion.core.inputs import Inputs
-from apportion.core.registry import from_repr
 from apportion.core.target import is_class_number, scores_of
 from apportion.core.trees import map_tensors, tensors_in
 from apportion.display.html import PHOTO, data_uri
@@ -25,51 +24,58 @@ from apportion.domains.tabular import read_row
 from apportion.errors import InputError
 from apportion.evaluation.case import Case
 from apportion.evaluation.reference_maps import target_of
+from apportion.methods.auto import Auto
 from apportion.methods.explain import class_number, explain_encoded
 from apportion.models import SHIPPED, load_classifier
 from apportion.pipeline.given import DEFAULT_MODEL, Given, read_tensors
 from apportion.results.explanation import Explanation
 from apportion.results.result import Result
 
+R = TypeVar("R", bound=Result)
+
 
 def explain_given(
     what: Given,
     model: str | Classifier | None = None,
-    methods: Sequence[str] = ("auto",),
+    methods: Sequence[Any] = (Auto(),),
     target: str | None = None,
-    layer: str | None = None,
     row: int = 0,
+    device: str | None = None,
 ) -> tuple[Prepared, list[Result]]:
     """The input ready for its model, and one explanation of it by each method."""
-    made = [
-        at_layer(from_repr(name), layer) for name in methods
-    ]  # a wrong name is told before a model is loaded
-    ready = _load_and_prepare(what, model, target, row)
-    return ready, [ready.explain(method, target) for method in made]
+    ready = _load_and_prepare(what, model, target, row, device)
+    return ready, [ready.explain(method, target) for method in methods]
 
 
 def explain_by_each(
     what: Given,
-    model: str | Classifier | None = None,
-    methods: Sequence[str] = ("auto",),
+    model: str | Classifier | None,
+    methods: Mapping[str, Any],
     target: str | None = None,
     row: int = 0,
+    device: str | None = None,
 ) -> tuple[Prepared, dict[str, Result], dict[str, str]]:
     """The same by those methods that can explain this model, and why the others cannot. InputError if none can."""
-    made = {name: from_repr(name) for name in methods}
-    ready = _load_and_prepare(what, model, target, row)
+    ready = _load_and_prepare(what, model, target, row, device)
+    return ready, *by_each(methods, lambda method: ready.explain(method, target))
+
+
+def by_each(methods: Mapping[str, Any], explain: Callable[[Any], R]) -> tuple[dict[str, R], dict[str, str]]:
+    """Name → explanation of each method that can explain it, and why the others cannot. InputError if none can."""
     found, why = {}, {}
-    for name, method in made.items():
+    for name, method in methods.items():
         try:
-            found[name] = ready.explain(method, target)
+            found[name] = explain(method)
         except InputError as error:
             why[name] = str(error)
     if not found:
         raise InputError("; ".join(dict.fromkeys(why.values())))
-    return ready, found, why
+    return found, why
 
 
-def _load_and_prepare(what: Given, model: str | Classifier | None, target: str | None, row: int) -> Prepared:
+def _load_and_prepare(
+    what: Given, model: str | Classifier | None, target: str | None, row: int, device: str | None
+) -> Prepared:
     if row and what.kind not in ("tabular", "tensor"):
         raise InputError(
             f"a row was asked for, but {what.name!r} is one {what.kind}; accepted: tables and tensors"
@@ -77,7 +83,7 @@ def _load_and_prepare(what: Given, model: str | Classifier | None, target: str |
     name = model or DEFAULT_MODEL.get(what.kind)
     if name is None:
         raise InputError(f"{what.name} holds tensors; say with --model which model takes them")
-    classifier = name if isinstance(name, Classifier) else load_classifier(name)
+    classifier = name if isinstance(name, Classifier) else load_classifier(name, device=device)
     check_target(classifier, target)
     try:
         return prepare(what, classifier, row)
@@ -132,8 +138,9 @@ def check_target(classifier: Classifier, target: str | None) -> None:
 def prepare(what: Given, classifier: Classifier, row: int = 0) -> Prepared:
     """Encode an input for a classifier; a model of the user's own is tried on it."""
     inputs, features = _encode(what, classifier, row)
+    inputs = _like_weights(classifier, inputs)
     if classifier.name not in SHIPPED:
-        inputs = _try_out(classifier, inputs)
+        _try_out(classifier, inputs)
     of_many = what.kind in ("tabular", "tensor") and isinstance(what.raw, Path)
     place = f"{what.name}, row {row}" if of_many else what.name
     known = () if features is None else (features,)
@@ -180,35 +187,43 @@ def _encode(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Feat
 
 
 def _row(what: Given, classifier: Classifier, row: int) -> Any:
-    """One row of a file: of a model of frames as a frame of its types, else as text where the file is text."""
+    """One row of a file, as text where the file is text and the model does not know its columns' types."""
     as_text = what.dialect == AS_FOUND and kind_of(what.raw) in TEXTS
     if as_text and not isinstance(classifier.encode, FrameRows):
         return read_row(what.raw, row)
-    frame, told = read_table(what.raw, what.dialect)
+    texts = classifier.encode.texts if isinstance(classifier.encode, FrameRows) else frozenset()
+    frame, told = read_table(what.raw, what.dialect, texts)
     if not 0 <= row < len(frame):
         raise InputError(
             f"{what.raw}: no row {row}; there are rows 0 to {len(frame) - 1}, counted below the header"
         )
     if told:
         warnings.warn(f"{what.name} was read with {told}, which was guessed", stacklevel=2)
-    return frame.iloc[[row]]
+    return frame.iloc[[row]].to_dict("records")[0]
 
 
 def _with_article(kind: str) -> str:
     return {"text": "a text", "image": "a picture", "tabular": "a table"}[kind]
 
 
-def _try_out(classifier: Classifier, inputs: Inputs) -> Inputs:
-    """Run a model of the user's own once, so that what does not fit is one line; numbers are given in the
-    model's precision and on its device."""
-    model = classifier.model
+def _like_weights(classifier: Classifier, inputs: Inputs) -> Inputs:
+    """The inputs on the device of the model, and numbers in its precision."""
+    model, found = classifier.model, None
     if isinstance(model, torch.nn.Module):
-        weight = next((p for p in model.parameters() if p.is_floating_point()), None)
-        if weight is not None:
-            inputs = map_tensors(inputs, lambda t: t.to(weight if t.is_floating_point() else weight.device))
+        found = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if found is None:
+        return inputs
+    weight: torch.Tensor = found
+    return map_tensors(inputs, lambda t: t.to(weight if t.is_floating_point() else weight.device))  # type: ignore[no-any-return]
+
+
+def _try_out(classifier: Classifier, inputs: Inputs) -> None:
+    """Run a model of the user's own once, so that what does not fit is one line."""
     try:
         with torch.no_grad():
-            output = call_model(model, inputs)
+            output = call_model(classifier.model, inputs)
+    except InputError:
+        raise
     except Exception as error:  # whatever the user's model raises
         first = next(iter(str(error).splitlines()), "")
         shapes = ", ".join(
@@ -219,4 +234,3 @@ def _try_out(classifier: Classifier, inputs: Inputs) -> Inputs:
             f"{type(error).__name__}: {first:.200}"
         ) from error
     scores_of(output, next(tensors_in(inputs)).shape[0])
-    return inputs

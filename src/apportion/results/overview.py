@@ -198,7 +198,7 @@ class Overview:
         if not mean:
             return "nothing left over"
         share = "" if not whole else f" ({write_share(mean / whole)} of the mean |total|)"
-        return f"left over: mean |remainder| {format_number(mean, whole)}{share}"
+        return f"left over: {format_number(mean, whole)} a row on average{share}"
 
     def __repr__(self) -> str:
         scale = max((one.size for one in self.features), default=1.0)

@@ -224,7 +224,8 @@ def say_tie(test: str, methods: int, inputs: int = 1) -> str:
     'DeletionRate: all 3 methods have the same score, so this input does not tell them apart'
     """
     which = "this input does" if inputs == 1 else f"these {inputs} inputs do"
-    return f"{test}: all {methods} methods have the same score, so {which} not tell them apart"
+    many = "both methods" if methods == 2 else f"all {methods} methods"
+    return f"{test}: {many} have the same score, so {which} not tell them apart"
 
 
 def refused_scores(test: Any, many: int, why: str) -> Scores:

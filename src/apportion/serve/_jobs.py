@@ -15,6 +15,7 @@ from PIL import Image
 
 from apportion.core.calling import behind, call_model, is_multi_label
 from apportion.core.classifier import Classifier
+from apportion.core.device import check_device
 from apportion.core.extras import EXTRAS, missing
 from apportion.core.progress import progress, watched
 from apportion.core.registry import described_methods, from_repr
@@ -71,9 +72,11 @@ def check_budget(method: Any) -> None:
 class Models:
     """The models that the page offers, each loaded when it is first asked for."""
 
-    def __init__(self, own: Sequence[str] = ()) -> None:
+    def __init__(self, own: Sequence[str] = (), device: str | None = None) -> None:
+        check_device(device)
+        self._device = device
         self.names = (*own, *(name for name in SHIPPED if name not in own))
-        self._own: dict[str, Classifier | LanguageModel] = {name: load(name) for name in own}
+        self._own: dict[str, Classifier | LanguageModel] = {name: load(name, device=device) for name in own}
         self._loaded = dict(self._own)
         self._unsuitable: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
@@ -83,7 +86,7 @@ class Models:
             raise InputError(f"there is no model {name!r}; there are {', '.join(self.names)}")
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = load(name)
+                self._loaded[name] = load(name, device=self._device)
             return self._loaded[name]
 
     def listed(self) -> list[Model]:

@@ -48,9 +48,9 @@ SAFE = {
 }
 
 
-def application(own: Sequence[str], token: str, port: int) -> FastAPI:
+def application(own: Sequence[str], token: str, port: int, device: str | None = None) -> FastAPI:
     """The application on a port, for the shipped models and the user's `own`, whoever has the token."""
-    models = Models(own)
+    models = Models(own, device)
     slots, left = asyncio.Semaphore(THREADS), set[threading.Thread]()
     waiting = 0
 
@@ -162,7 +162,7 @@ def application(own: Sequence[str], token: str, port: int) -> FastAPI:
     return app
 
 
-def run(own: Sequence[str], port: int, tell: Callable[[str], None]) -> None:
+def run(own: Sequence[str], port: int, tell: Callable[[str], None], device: str | None = None) -> None:
     """Serve until interrupted. `tell` gets the address once it can be opened."""
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -172,7 +172,7 @@ def run(own: Sequence[str], port: int, tell: Callable[[str], None]) -> None:
     except OSError as error:
         raise InputError(f"port {port} cannot be used ({error.strerror}); give another with --port") from None
     port, token = sock.getsockname()[1], secrets.token_urlsafe(24)
-    app = application(own, token, port)
+    app = application(own, token, port, device)
     tell(f"http://127.0.0.1:{port}/#token={token}")
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     with suppress(KeyboardInterrupt):  # the way to stop it

@@ -301,6 +301,6 @@ def ledger_bars(ledger: Ledger, ax: Any = None, k: int = 12) -> Any:
         left_minus = [m + min(w, 0) for m, w in zip(left_minus, widths, strict=True)]
     ax.set_yticks(range(len(rows)), [f"{row.module or '(model)'} · {row.operation}" for row in rows])
     ax.axvline(0, color="0.3", lw=0.8)
-    ax.set_xlabel("relevance absorbed")
+    ax.set_xlabel("taken out of the score")
     ax.legend(frameon=False)
     return ax

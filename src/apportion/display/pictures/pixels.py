@@ -67,7 +67,7 @@ def pixels_png(explanation: Explanation, path: str | Path, index: int = 0, thres
     full = scale_of(heat.values)
     titles = (
         "picture",
-        f"relevance, full colour at ±{format_number(full, full)}",
+        f"value, full colour at ±{format_number(full, full)}",
         "with prominent edges",
         f"where above {threshold:g}",
     )

@@ -203,7 +203,9 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         from apportion.methods.explain import explain
         from apportion.models.bag_of_words.kernel_decomposition import KernelDecomposition
 
-        return explain(self.classifier(), image, KernelDecomposition() if method is None else method, target)
+        used = KernelDecomposition() if method is None else method
+        found: Explanation = explain(self.classifier(), image, used, target)
+        return found
 
     def classifier(self, name: str = "bag-of-words") -> Classifier:
         """With its preparation of pictures and its class names, for `ap.explain` and the command line."""
