@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from apportion.display import terminal
@@ -22,7 +25,7 @@ def test_rows_keep_what_is_never_hidden_apart() -> None:
     assert first.features == (("is", 1.0), ("it", -2.0), ("so?", 4.0))
     assert (first.template, first.so_far) == (0.5, 0.0)
     assert (second.template, second.so_far) == (0.0, 2.0)
-    assert [name for name, _ in first.strongest] == ["so?", "it", "is"]
+    assert [name for name, _ in first.strongest(3)] == ["so?", "it", "is"]
 
 
 def test_a_part_that_was_taken_out_keeps_its_score_and_its_place(tmp_path: Path) -> None:
@@ -52,9 +55,29 @@ def test_a_terminal_shows_each_token_with_its_strongest_sources() -> None:
     terminal.show(answer(), console, "model")
     said = console.export_text()
     assert "model: yes!" in said
-    assert "so? +4.00 · it −2.00 · is +1.00" in said
+    assert "so?\N{NO-BREAK SPACE}+4.00 · it\N{NO-BREAK SPACE}−2.00 · is\N{NO-BREAK SPACE}+1.00" in said
     assert "answer so far" in said
     assert "template" in said
+
+
+def test_a_notebook_shows_one_small_card_for_all_of_an_answer() -> None:
+    shown = answer()._repr_html_()
+    assert not re.search(r"<(iframe|script|style|link)|https?://", shown)
+    assert [name in shown for name in ("<b>yes</b>", "<b>!</b>", "so? +4.00", "log-probability")] == [
+        True
+    ] * 4
+    long = replace(
+        answer(),
+        values=answer().values[:1].expand(100, -1),
+        output=torch.zeros(100, 100),
+        target=torch.arange(100),
+        labels=("<script>" * 40,) * 100,
+        features=(answer().features or ())[:1] * 100,
+        total=torch.ones(100),
+    )
+    assert len(long._repr_html_().encode()) <= 20_000
+    assert "… and 76 more" in long._repr_html_()
+    assert "<script" not in long._repr_html_()
 
 
 @needs_chromium

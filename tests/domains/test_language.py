@@ -244,6 +244,31 @@ def test_answers_are_written_by_the_likeliest_token_or_by_a_seed(llama: ap.Langu
 # ---- refused ----
 
 
+def test_a_message_that_says_what_the_template_says_stands_where_it_is(llama: ap.LanguageModel) -> None:
+    said = ["user", "assistant", " user "]
+    messages = [
+        {"role": role, "content": text}
+        for role, text in zip(("user", "assistant", "user"), said, strict=True)
+    ]
+    question = llama.question(messages, " Paris", ap.Answer(), unit="turn")
+    text = question.features[0].text
+    for (role, begin, end), content in zip(question.notes["answer"]["parts"], said, strict=True):
+        assert text[begin:end] == content.strip()
+        assert text[:begin].endswith(f"<|{role}|>\n" + content[: len(content) - len(content.lstrip())])
+    hidden = [word is None for word in question.features[0].words]
+    names = question.features[0].names
+    assert [name.strip() for name in names] == [content.strip() for content in said]
+    assert any(hidden)
+
+
+def test_a_template_that_changes_messages_is_refused(llama: ap.LanguageModel) -> None:
+    tokenizer = small.tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | upper }}{% endfor %}"
+    lm = ap.LanguageModel(llama.model, tokenizer, "loud")
+    with pytest.raises(ap.InputError, match="the chat template of loud changes the message 'He said'"):
+        lm.question([{"role": "user", "content": "He said"}], " Paris")
+
+
 @pytest.mark.parametrize(
     ("prompt", "how", "says"),
     [

@@ -165,6 +165,16 @@ def in_one_line(text: str) -> str:
     return " ".join(text.split()) or text.replace("\n", "↵")
 
 
+def in_short(text: str, most: int) -> str:
+    """A text in one line of at most so many characters.
+
+    >>> in_short("a long sentence", 8)
+    'a long …'
+    """
+    flat = in_one_line(text)
+    return flat if len(flat) <= most else f"{flat[: most - 1]}…"
+
+
 def answer(explanation: Explanation, top: int) -> Table:
     """The tokens of the answer one below the other, each with its balance, its `top` sources in the prompt, and what
     went to the template and to the answer so far."""
@@ -178,7 +188,7 @@ def answer(explanation: Explanation, top: int) -> Table:
         said = Text()
         for name, value in sources:
             # A number stays with its name, at the end of a line too.
-            said.append(" · " if said else "").append(f"{name:.28}\N{NO-BREAK SPACE}")
+            said.append(" · " if said else "").append(f"{in_short(name, 28)}\N{NO-BREAK SPACE}")
             said.append(format_signed(value, scale), "#e06c00" if value >= 0 else "#4a90d9")
         table.add_row(row.name, said)
         table.add_row("", Text(explanation.account(i), "dim"))

@@ -6,19 +6,24 @@ exported to, and in the dark. The page with sliders is `to_html`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 import numpy.typing as npt
 
 from apportion.core.features import TextFeatures, writable
+from apportion.display.answers import answer_of, in_short, rows_of
 from apportion.display.html import data_uri, paragraph
 from apportion.display.views import AGAINST, FOR, HeatView, PairsView, TextView, View, view
+from apportion.results.explanation import Explanation
 from apportion.results.result import Result, decision
-from apportion.results.words import describe_method, format_number
+from apportion.results.words import describe_method, format_number, format_signed, write_share
 
 SAMPLES = 4
 TOP = 8  # rows of a table
+PARTS = 24  # of an answer
+SOURCES = 3  # in the prompt, beside each
 WORDS = 200  # that are written out; of longer texts a table of the strongest
 
 _EDGE = "border: 1px solid rgba(128, 128, 128, .4); border-radius: 8px"
@@ -39,6 +44,39 @@ def cards(result: Result) -> str:
     left_out = len(result) - len(shown)
     more = [paragraph(f"… and {left_out} more; explanation[i] shows one of them")] if left_out else []
     return "".join([*shown, *more])
+
+
+def card_of_answer(explanation: Explanation) -> str:
+    """The parts of a language model's answer below one another, each beside its strongest sources in the prompt."""
+    noted, rows = answer_of(explanation), rows_of(explanation)
+    assert noted is not None
+    adds_up = rows[0].total is not None
+    titles = ("answer", str(noted["score"]), "strongest in the prompt", *(["left over"] if adds_up else []))
+    lines = [_line("th", titles, "; font-weight: normal; opacity: .7")]
+    for row in rows[:PARTS]:
+        scale = max((abs(value) for _, value in row.features), default=0.0) or 1.0
+        said = " ".join(
+            _word(f"{in_short(name, 40)} {format_signed(value, scale)}", value / scale, value)
+            for name, value in row.strongest(SOURCES)
+        )
+        name = f"<b>{escape(in_short(writable(row.name), 40))}</b>"
+        left = [escape("" if row.left_over is None else write_share(row.left_over))] if adds_up else []
+        lines.append(_line("td", [name, format_number(row.score, abs(row.score)), said, *left]))
+    left_out = len(rows) - len(rows[:PARTS])
+    answer = escape(in_short(writable("".join(noted["pieces"])), 400))
+    parts = [
+        f"<div><b>{escape(describe_method(explanation.method))}</b> of {answer}</div>",
+        f'<table style="border: 0; margin: .3em 0; font-size: .9em">{"".join(lines)}</table>',
+        f'<div style="{_QUIET}">… and {left_out} more; to_html() has all of them</div>' if left_out else "",
+        *(f'<div style="margin-top: .35em">⚠ {escape(each)}</div>' for each in explanation.warnings),
+        f'<div style="{_QUIET}">{escape(str(explanation.cost))}</div>',
+    ]
+    return f'<div style="{_CARD}; overflow-x: auto">{"".join(parts)}</div>'
+
+
+def _line(kind: str, cells: Sequence[str], style: str = "") -> str:
+    inside = "".join(f'<{kind} style="{_CELL}{style}">{cell}</{kind}>' for cell in cells)
+    return f'<tr style="background: none">{inside}</tr>'
 
 
 def _card(result: Result, index: int) -> str:

@@ -306,21 +306,31 @@ def _filled(lm: LanguageModel, messages: Any) -> tuple[str, tuple[tuple[str, int
             f"the tokenizer of {lm.name} has no chat template, but messages were given; accepted: a text"
         )
     given = [dict(message) for message in messages]
+    marked = [{**message, "content": f"\ue000{i}\ue001"} for i, message in enumerate(given)]
     try:
-        text: str = lm.tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=True)
+        text, around = (
+            lm.tokenizer.apply_chat_template(each, tokenize=False, add_generation_prompt=True)
+            for each in (given, marked)
+        )
     except Exception as error:  # whatever a template raises, as of roles that do not take turns
         raise InputError(f"the chat template of {lm.name} refuses these messages: {error}") from error
-    parts, at = [], 0
-    for message in given:
+    # Where marks stand, since a message may say what the template says, such as "user".
+    between = re.split("\ue000\\d+\ue001", around)
+    parts, at = [], len(between[0])
+    for message, after in zip(given, between[1:], strict=False):
         content = message["content"].strip()
-        start = text.find(content, at)
-        if start < 0:
-            raise InputError(
-                f"the chat template of {lm.name} changes the message {content!r:.60}; accepted: messages that stay as "
-                "they are"
-            )
-        at = start + len(content)
-        parts.append((str(message["role"]), start, at))
+        whole = next((c for c in (message["content"], content) if text.startswith(c + after, at)), None)
+        if whole is None:
+            break
+        start = at + whole.index(content)
+        parts.append((str(message["role"]), start, start + len(content)))
+        at += len(whole) + len(after)
+    if len(parts) < len(given) or len(between) != len(given) + 1 or not text.startswith(between[0]):
+        changed = given[min(len(parts), len(given) - 1)]["content"].strip()
+        raise InputError(
+            f"the chat template of {lm.name} changes the message {changed!r:.60}; accepted: messages that stay as they "
+            "are"
+        )
     return text, tuple(parts)
 
 
