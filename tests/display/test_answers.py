@@ -21,7 +21,7 @@ def test_rows_keep_what_is_never_hidden_apart() -> None:
     assert first.features == (("is", 1.0), ("it", -2.0), ("so?", 4.0))
     assert (first.template, first.so_far) == (0.5, 0.0)
     assert (second.template, second.so_far) == (0.0, 2.0)
-    assert [name for name, _ in first.strongest] == ["so?", "it", "is"]
+    assert [name for name, _ in first.strongest(3)] == ["so?", "it", "is"]
 
 
 def test_the_page_has_the_prompt_in_pieces_that_join_to_it() -> None:
