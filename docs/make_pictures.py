@@ -3,7 +3,9 @@ model for the first one."""
 
 from __future__ import annotations
 
+import re
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,23 @@ def gradient_and_root() -> None:
     figure.savefig(IMAGES / "gradient-and-root.png", dpi=110)
 
 
+def pictures_of_a_table() -> None:
+    """What `docs/tables.md` draws, by its own code."""
+    page = (IMAGES.parent / "tables.md").read_text(encoding="utf-8")
+    people = types.ModuleType("people")
+    exec(re.findall(r'^```python title="people.py"\n(.*?)^```', page, re.S | re.M)[0], vars(people))
+    sys.modules["people"], made = people, {}
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)[:4]:
+        exec(block, made)
+    overview = made["overview"]
+    for name, draw in (
+        ("waterfall", made["explanation"].waterfall),
+        ("beeswarm", overview.beeswarm),
+        ("cohorts", overview.side_by_side),
+    ):
+        draw().figure.savefig(IMAGES / f"table-{name}.png", dpi=110, bbox_inches="tight")
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     if len(sys.argv) > 1:
@@ -169,3 +188,4 @@ if __name__ == "__main__":
     digit_under_every_composite()
     where_relevance_went()
     gradient_and_root()
+    pictures_of_a_table()

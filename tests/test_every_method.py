@@ -35,6 +35,7 @@ QUICK = {
     "ig": "IntegratedGradients(nodes=4)",
     "lime": "LIME(samples=64)",
     "kernelshap": "KernelSHAP(samples=64)",
+    "owen": "Owen(samples=64)",
     "rise": "RISE(samples=64)",
     "taylor": "Taylor(steps=40, tolerance=0.05)",
     "ih": "IntegratedHessians(nodes=2)",
@@ -56,10 +57,14 @@ CANNOT = {
 }
 
 # Methods that read scores only: they explain a function without a gradient too.
-BLACK_BOX = {"auto", "occlusion", "lime", "kernelshap", "rise", "shapleyinteractions"}
+BLACK_BOX = {"auto", "occlusion", "lime", "kernelshap", "rise", "owen", "shapleyinteractions"}
 
 # Methods whose values are in double precision whatever the model's → why.
-IN_DOUBLE = {"lime": "a regression is solved in it", "kernelshap": "a regression is solved in it"}
+IN_DOUBLE = {
+    "lime": "a regression is solved in it",
+    "kernelshap": "a regression is solved in it",
+    "owen": "weights of many coalitions are added up in it",
+}
 
 # A plain gradient, summed over an embedding that a LayerNorm follows, is zero: shifting all of the embedding
 # changes nothing.

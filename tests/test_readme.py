@@ -101,6 +101,7 @@ def test_python(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     What it shows as files is written down before, and the commands that use them follow."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MPLBACKEND", "Agg")
+    monkeypatch.syspath_prepend(tmp_path)
     for name, text in files(page):
         (tmp_path / name).write_text(text, encoding="utf-8")
     names = {"__name__": "example"}

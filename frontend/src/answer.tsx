@@ -14,11 +14,20 @@ export function AnswerView({ page }: { page: Answer }) {
   return (
     <main>
       <Header><Controls look={look} change={setLook} several={false} /></Header>
+      <AnswerMaps page={page} look={look} />
+      <Versions versions={page.versions} />
+    </main>
+  );
+}
+
+/** What was asked, and what each method says of the answer. */
+export function AnswerMaps({ page, look, stale = false }: { page: Answer; look: Look; stale?: boolean }) {
+  return (
+    <div class={stale ? "stale" : undefined}>
       <p class="quiet">{page.model && `${page.model} was asked`}</p>
       <blockquote dir="auto">{page.prompt}</blockquote>
       {page.maps.map((map) => <MapView key={map.repr} page={page} map={map} look={look} />)}
-      <Versions versions={page.versions} />
-    </main>
+    </div>
   );
 }
 

@@ -356,7 +356,7 @@ export type Column = {
 /** A model that can be chosen. */
 export type Model = {
   name: string;
-  domain: "text" | "image" | "tabular";
+  domain: "text" | "image" | "tabular" | "language";
   task: string;
 };
 
@@ -370,7 +370,8 @@ export type Method = {
 };
 
 /** What is known of a model once it is loaded; `methods` are those for this model only, `unsuitable` says why others
- * cannot explain it. A model that is asked `elsewhere` costs with each question. */
+ * cannot explain it. A model that is asked `elsewhere` costs with each question; one that can `chat` has a template
+ * for messages. */
 export type Loaded = {
   labels: string[];
   columns: Column[];
@@ -378,6 +379,7 @@ export type Loaded = {
   methods: Method[];
   unsuitable: Record<string, string>;
   elsewhere: boolean;
+  chat: boolean;
 };
 
 /** The classes of an input, the most probable first: name, number, score, and probability where there is one. */
@@ -421,6 +423,14 @@ export type SectionMade = {
   section: Section;
 };
 
+/** The explanation of an answer by a method, and again when it was tested. */
+export type Answered = {
+  event: "answer";
+  method: string;
+  answer: Answer;
+  done: boolean;
+};
+
 /** What tests say of it, so far or at last. */
 export type Tested = {
   event: "tested";
@@ -437,7 +447,7 @@ export type Failed = {
   message: string;
 };
 
-export type Said = Waiting | Start | Progress | SectionMade | Tested | Failed;
+export type Said = Waiting | Start | Progress | SectionMade | Answered | Tested | Failed;
 
 /** One input of a model. */
 export type Given = {
@@ -458,4 +468,11 @@ export type Ask = {
   methods: string[];
   target?: string | number | null;
   tests?: boolean;
+  answer?: string | null;
+  context?: string[];
+  contrast?: string | null;
+  unit?: "token" | "word" | "sentence" | "passage" | "turn" | null;
+  score?: "log-probability" | "logit" | "probability" | "logit of probability";
+  chat?: boolean;
+  max_new_tokens?: number;
 };

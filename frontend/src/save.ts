@@ -1,6 +1,6 @@
 // Taking things away: a card as a picture, what is on the page as JSON, the page itself as one HTML file.
 import { AGAINST, FOR, largest, number, signed, strength } from "./numbers";
-import type { Card, Report, Section } from "./data";
+import type { Card, Page, Section } from "./data";
 import type { Look } from "./numbers";
 import { paint } from "./shown";
 
@@ -17,14 +17,14 @@ export function saveJson(data: unknown, name: string) {
 }
 
 /** The page that this script came in, with other data in it. */
-export function saveHtml(report: Report) {
+export function saveHtml(shown: Page) {
   const page = document.implementation.createHTMLDocument("apportion");
   page.documentElement.lang = "en";
   for (const part of document.querySelectorAll("head > meta, head > style, #code")) page.head.append(page.importNode(part, true));
   const data = page.createElement("script");
   data.type = "application/json";
   data.id = "data";
-  data.textContent = JSON.stringify(report).replaceAll("<", "\\u003c");
+  data.textContent = JSON.stringify(shown).replaceAll("<", "\\u003c");
   const code = page.querySelector("#code")!;
   page.body.append(data, code);
   saveBlob(new Blob(["<!doctype html>\n", page.documentElement.outerHTML], { type: "text/html" }), "apportion.html");

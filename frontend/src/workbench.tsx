@@ -1,7 +1,8 @@
 // The workbench: choose a model, give it an input, and see what several methods say of its decision.
 import { useEffect, useRef, useState } from "preact/hooks";
 import * as api from "./api";
-import type { Catalog, Classes, Loaded, Method, Said, Section } from "./data";
+import { AnswerMaps } from "./answer";
+import type { Answer, Catalog, Classes, Loaded, Method, Said, Section } from "./data";
 import type { Look } from "./numbers";
 import { Controls, Header, SectionView, Versions } from "./report";
 import { saveHtml, saveJson } from "./save";
@@ -9,7 +10,10 @@ import { saveHtml, saveJson } from "./save";
 type Step = { done: number; total: number | null; what: string; state: "waits" | "runs" | "tests" | "done" | "failed"; cancelled?: boolean };
 type Picture = { name: string; url: string };
 /** What a result is of. */
-type Of = { model: string; text: string; picture: Picture | null; row: Record<string, string>; target: string };
+type Of = { model: string; text: string; picture: Picture | null; row: Record<string, string>; target: string; asking: Asking };
+/** What a language model is asked besides the prompt, as it stands in the fields. */
+type Asking = { answer: string; most: string; context: string; contrast: string; unit: string; score: string; chat: boolean };
+const NOTHING: Asking = { answer: "", most: "20", context: "", contrast: "", unit: "", score: "log-probability", chat: false };
 const AT_FIRST = ["auto", "lrp"]; // quick on every model
 const PAUSE = 400; // milliseconds without a change, until the classes of an input are asked for
 
@@ -32,6 +36,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
   const [text, setText] = useState("");
   const [picture, setPicture] = useState<Picture | null>(null);
   const [row, setRow] = useState<Record<string, string>>({});
+  const [asking, setAsking] = useState<Asking>(NOTHING);
   const [methods, setMethods] = useState<string[]>(AT_FIRST);
   const [others, setOthers] = useState("");
   const [target, setTarget] = useState("");
@@ -39,9 +44,11 @@ function Bench({ catalog }: { catalog: Catalog }) {
   const [tests, setTests] = useState(false);
   const [look, setLook] = useState<Look>({ opacity: 1, threshold: 0, shared: false });
   const [section, setSection] = useState<Section | null>(null);
+  const [answer, setAnswer] = useState<Answer | null>(null);
   const [of, setOf] = useState<Of | null>(null);
   const [steps, setSteps] = useState<Record<string, Step>>({});
   const [problems, setProblems] = useState<string[]>([]);
+  const example = useRef("");
   const chosen = useRef(methods); // also what is clicked while a model is loaded
   chosen.current = methods;
   const running = useRef<AbortController | null>(null);
@@ -66,16 +73,21 @@ function Bench({ catalog }: { catalog: Catalog }) {
         return chosen.length ? chosen : AT_FIRST.slice(0, 1);
       });
       setRow(Object.fromEntries(found.columns.map(({ name, value }) => [name, value])));
-      if (domain === "text") setText((before) => before || found.example);
+      if (found.example) {
+        const shown = example.current;
+        setText((before) => before && before !== shown ? before : found.example);
+        example.current = found.example;
+      }
+      if (!found.chat) setAsking((before) => ({ ...before, chat: false }));
     }, (error) => current && setProblems([error.message]));
     return () => void (current = false);
   }, [model]);
 
-  const input = domain === "text" ? { text } : domain === "image" ? { image: picture?.url.split(",")[1] ?? "", name: picture?.name ?? "" } : { row };
-  const given = domain === "text" ? Boolean(text.trim()) : domain === "image" ? Boolean(picture) : true;
+  const input = domain === "language" ? { text, ...asked(asking) } : domain === "text" ? { text } : domain === "image" ? { image: picture?.url.split(",")[1] ?? "", name: picture?.name ?? "" } : { row };
+  const given = domain === "text" || domain === "language" ? Boolean(text.trim()) : domain === "image" ? Boolean(picture) : true;
   useEffect(() => {
     setClasses("");
-    if (!loaded || !given || loaded.elsewhere) return;
+    if (!loaded || !given || loaded.elsewhere || domain === "language") return;
     const mine = new AbortController();
     const after = setTimeout(() => api.classes({ model, ...input }, mine.signal).then(setClasses,
       (error) => mine.signal.aborted || setClasses(error.message)), PAUSE);
@@ -110,6 +122,11 @@ function Bench({ catalog }: { catalog: Catalog }) {
       case "section":
         step({ state: tests ? "tests" : "done" });
         return setSection((before) => before ? { ...before, photo: before.photo ?? said.section.photo, cards: [...before.cards, ...said.section.cards] } : said.section);
+      case "answer": {
+        step({ state: said.done ? "done" : "tests" });
+        const [map] = said.answer.maps;
+        return setAnswer((before) => ({ ...said.answer, maps: [...(before?.maps ?? []).filter(({ repr }) => repr !== map!.repr), map!] }));
+      }
       case "tested":
         step({ state: said.done ? "done" : "tests" });
         return setSection((before) => before && {
@@ -127,13 +144,14 @@ function Bench({ catalog }: { catalog: Catalog }) {
     const mine = (running.current = new AbortController());
     const asked = [...methods, ...split(others)];
     setSection(null);
-    setOf({ model, text, picture, row, target });
+    setAnswer(null);
+    setOf({ model, text, picture, row, target, asking });
     setProblems(asked.length ? [] : ["choose at least one method"]);
     setSteps(Object.fromEntries(asked.map((name) => [name, { done: 0, total: null, what: "", state: "waits" }])));
     if (!asked.length) return;
     setBusy(true);
     try {
-      await api.explain({ model, methods: asked, target: target ? Number(target) : null, tests, ...input }, mine.signal, (said) => mine === running.current && hear(said));
+      await api.explain({ model, methods: asked, target: !target ? null : domain === "language" ? target : Number(target), tests, ...input }, mine.signal, (said) => mine === running.current && hear(said));
     } catch (error) {
       if (!mine.signal.aborted) setProblems((before) => [...before, (error as Error).message]);
     }
@@ -153,8 +171,9 @@ function Bench({ catalog }: { catalog: Catalog }) {
   );
   const suitable = offered.filter(({ name }) => !(name in unsuitable)), refused = offered.filter(({ name }) => name in unsuitable);
   const changed = of && (of.model !== model ? "model" : domain === "text" && of.text !== text ? "text"
+    : domain === "language" && of.text !== text ? "prompt" : domain === "language" && JSON.stringify(of.asking) !== JSON.stringify(asking) ? "question"
     : domain === "image" && of.picture !== picture ? "picture" : domain === "tabular" && JSON.stringify(of.row) !== JSON.stringify(row) ? "row"
-    : of.target !== target ? "class" : null);
+    : of.target !== target ? domain === "language" ? "question" : "class" : null);
 
   return (
     <>
@@ -176,6 +195,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
           {domain === "text" && (
             <label>Text <textarea name="text" rows={4} value={text} onInput={(event) => setText(event.currentTarget.value)} /></label>
           )}
+          {domain === "language" && <Question text={text} setText={setText} asking={asking} change={setAsking} target={target} setTarget={setTarget} chat={Boolean(loaded?.chat)} />}
           {domain === "image" && (
             <label class="drop">
               {picture ? <img src={picture.url} alt={picture.name} /> : <span>Drop or paste a picture here, or choose one</span>}
@@ -183,7 +203,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
             </label>
           )}
           {domain === "tabular" && <Row columns={loaded?.columns ?? []} row={row} change={setRow} />}
-          <Target labels={loaded?.labels ?? []} classes={classes} target={target} change={setTarget} />
+          {domain !== "language" && <Target labels={loaded?.labels ?? []} classes={classes} target={target} change={setTarget} />}
         </fieldset>
         <fieldset>
           <legend>Methods</legend>
@@ -217,8 +237,8 @@ function Bench({ catalog }: { catalog: Catalog }) {
       </form>
       <Progress steps={steps} busy={busy} />
       {problems.map((problem, i) => <p class="problem" role="alert" key={i}>{problem}</p>)}
-      {section && changed && (
-        <p class="warning" role="status">The {changed} was changed: this is what was found before, by {of.model}. <i>Explain</i> renews it.</p>
+      {(section || answer) && changed && (
+        <p class="warning" role="status">The {changed} was changed: this is what was found before, by {of!.model}. <i>Explain</i> renews it.</p>
       )}
       {section && (
         <SectionView section={section} look={look} stale={Boolean(changed)} tools={
@@ -228,7 +248,71 @@ function Bench({ catalog }: { catalog: Catalog }) {
           </p>
         } />
       )}
+      {answer && (
+        <>
+          <AnswerMaps page={answer} look={look} stale={Boolean(changed)} />
+          <p class="tools">
+            <button class="plain" onClick={() => saveHtml(answer)}>HTML page</button>
+            <button class="plain" onClick={() => saveJson(answer, "answer.json")}>JSON</button>
+          </p>
+        </>
+      )}
       <Versions versions={catalog.versions} />
+    </>
+  );
+}
+
+const UNITS = ["token", "word", "sentence", "passage", "turn"] as const;
+const SCORES = ["log-probability", "logit", "probability", "logit of probability"] as const;
+
+/** As the server is asked; what is left empty is not said. */
+function asked({ answer, most, context, contrast, unit, score, chat }: Asking) {
+  return {
+    answer: answer || null, contrast: contrast || null, chat, max_new_tokens: Number(most) || 20,
+    context: context.split(/\n\s*\n/).map((passage) => passage.trim()).filter(Boolean),
+    unit: UNITS.find((one) => one === unit) ?? null, score: SCORES.find((one) => one === score)!,
+  };
+}
+
+/** What a language model is asked: a prompt, passages that stand before it, an answer that is given or written. */
+function Question({ text, setText, asking, change, target, setTarget, chat }: {
+  text: string; setText: (text: string) => void; asking: Asking; change: (asking: Asking) => void;
+  target: string; setTarget: (target: string) => void; chat: boolean;
+}) {
+  const put = (changed: Partial<Asking>) => change({ ...asking, ...changed });
+  const usual = asking.context.trim() ? "passage" : "word";
+  return (
+    <>
+      <label>Prompt <textarea name="prompt" rows={3} value={text} onInput={(event) => setText(event.currentTarget.value)} /></label>
+      {chat && <label><input type="checkbox" name="chat" checked={asking.chat} onChange={(event) => put({ chat: event.currentTarget.checked })} /> as a message of a chat</label>}
+      <label>Answer{" "}
+        <textarea name="answer" rows={2} value={asking.answer} placeholder="empty: the model writes one" onInput={(event) => put({ answer: event.currentTarget.value })} />
+      </label>
+      {!asking.answer && (
+        <label>of at most <input name="most" type="number" min={1} max={500} value={asking.most} onInput={(event) => put({ most: event.currentTarget.value })} /> tokens</label>
+      )}
+      <details>
+        <summary>Passages that stand before the prompt</summary>
+        <label>Passages, an empty line between two{" "}
+          <textarea name="context" rows={5} value={asking.context} onInput={(event) => put({ context: event.currentTarget.value })} />
+        </label>
+      </details>
+      <details>
+        <summary>What is explained</summary>
+        <label>Only these words of the answer <input name="part" value={target} placeholder="each token" autocomplete="off" onInput={(event) => setTarget(event.currentTarget.value)} /></label>
+        <label>rather than <input name="contrast" value={asking.contrast} placeholder="another answer" autocomplete="off" onInput={(event) => put({ contrast: event.currentTarget.value })} /></label>
+        <label>Score{" "}
+          <select name="score" value={asking.score} onChange={(event) => put({ score: event.currentTarget.value })}>
+            {SCORES.map((name) => <option key={name}>{name}</option>)}
+          </select>
+        </label>
+        <label>By{" "}
+          <select name="unit" value={asking.unit} onChange={(event) => put({ unit: event.currentTarget.value })}>
+            <option value="">{usual}</option>
+            {UNITS.filter((name) => name !== usual).map((name) => <option key={name}>{name}</option>)}
+          </select>
+        </label>
+      </details>
     </>
   );
 }

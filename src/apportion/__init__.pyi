@@ -85,6 +85,7 @@ from .methods.gradients.rectified import GuidedBackprop as GuidedBackprop
 from .methods.hiding.kernelshap import KernelSHAP as KernelSHAP
 from .methods.hiding.lime import LIME as LIME
 from .methods.hiding.occlusion import Occlusion as Occlusion
+from .methods.hiding.owen import Owen as Owen
 from .methods.hiding.rise import RISE as RISE
 from .methods.interactions.input_hessian import InputHessian as InputHessian
 from .methods.interactions.integrated_hessians import IntegratedHessians as IntegratedHessians

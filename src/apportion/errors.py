@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from numbers import Integral
@@ -9,7 +10,14 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Something the caller gave cannot be used; the message names it and says what is accepted."""
+    """Something the caller gave cannot be used; the message, one line, names it and says what is accepted."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(re.sub(r"\s*[\r\n]\s*", " ", str(message)))  # as the repr of a tensor has them
+
+
+class MissingFileError(InputError, FileNotFoundError):
+    """There is no such file."""
 
 
 class NotFiniteError(InputError):

@@ -29,6 +29,7 @@ HIDDEN = {
     "lime": "methods.hiding.lime:LIME",
     "kernelshap": "methods.hiding.kernelshap:KernelSHAP",
     "rise": "methods.hiding.rise:RISE",
+    "owen": "methods.hiding.owen:Owen",
 }
 
 METHODS = PARTS | HIDDEN

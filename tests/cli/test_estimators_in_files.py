@@ -160,3 +160,69 @@ def test_tables_that_are_no_table_are_named(here: Path) -> None:
         read_table(Path("rows.jsonl"), Dialect(sep=";"))
     with pytest.raises(InputError, match="encoding is 'klingon'"):
         read_table(Path("rows.csv"), Dialect(encoding="klingon"))
+
+
+def test_texts_of_the_background_stay_texts_in_files_of_rows(here: Path) -> None:
+    from sklearn.linear_model import LinearRegression
+    from sklearn.preprocessing import OneHotEncoder
+
+    frame = pandas.DataFrame({"zip": ["3011", "A12", "8001", "A12"], "n": [1.0, 2.0, 3.0, 4.0]})
+    columns = make_column_transformer((OneHotEncoder(), ["zip"]), remainder="passthrough")
+    joblib.dump(make_pipeline(columns, LinearRegression()).fit(frame, [5.0, 2, 8, 3]), "zips.joblib")
+    frame.to_csv("zips.csv", index=False)
+    frame.iloc[[0]].to_csv("one.csv", index=False)  # in which all zips look like numbers
+    frame.iloc[[0]].to_csv("one-semicolon.csv", index=False, sep=";", decimal=",")
+    frame.iloc[[0]].to_json("one.jsonl", orient="records", lines=True)
+    model = ("--model", "zips.joblib", "--trust-model-code", "--background", "zips.csv")
+    for name in ("one.csv", "one-semicolon.csv", "one.jsonl"):
+        found = run("explain", name, *model, "--json")
+        assert found.exit_code == 0, found.output
+        assert json.loads(found.stdout)["prediction"]["score"] == pytest.approx(5.0)
+        made = run("bulk", *model, "--data", name, "--out", f"run-{name}", "--workers", "1")
+        assert made.exit_code == 0, made.output
+        (row,) = ap.open_run(f"run-{name}").rows()
+        assert row["output"] == pytest.approx([5.0])
+    frame.assign(zip=["007", "A12", "8001", "A12"]).to_json("zips.jsonl", orient="records", lines=True)
+    assert list(read_table(Path("zips.jsonl"))[0]["zip"]) == ["007", "A12", "8001", "A12"]
+
+
+def test_bulk_reads_decimal_commas_as_explain_does(here: Path) -> None:
+    made = run("bulk", *TRUSTED, "--background", "rows.csv", "--data", "semicolons.csv", "--out", "run",
+               "--workers", "1")  # fmt: skip
+    assert made.exit_code == 0, made.output
+    assert "which was guessed" in made.stderr
+    assert (len(ap.open_run("run")), ap.open_run("run").failed) == (60, 0)
+
+
+def test_a_table_without_a_header_is_read_by_number(here: Path) -> None:
+    rows = people().drop(columns="city").dropna()
+    trees = HistGradientBoostingClassifier(min_samples_leaf=3).fit(rows.to_numpy(), rows.age > 40)
+    joblib.dump(trees, "unnamed.joblib")
+    rows.to_csv("bare.csv", index=False, header=False)
+    model = ("--model", "unnamed.joblib", "--trust-model-code", "--background", "bare.csv", "--no-header")
+    for row in (0, len(rows) - 1):
+        found = run("explain", "bare.csv", "--row", str(row), *model, "--json")
+        assert found.exit_code == 0, found.output
+        assert json.loads(found.stdout)["prediction"]["score"] == pytest.approx(
+            abs(float(trees.decision_function(rows.to_numpy()[[row]])[0])), abs=1e-6
+        )
+    made = run("bulk", *model, "--data", "bare.csv", "--out", "run", "--workers", "1")
+    assert made.exit_code == 0, made.output
+    assert len(ap.open_run("run")) == len(rows)
+    found = run("explain", "bare.csv", *TRUSTED, "--background", "rows.csv")
+    assert re.search("its columns are called .*: is that the header of a table", found.stderr)
+
+
+def test_a_background_that_the_model_does_not_take_is_one_line(here: Path) -> None:
+    people().assign(age="soon").to_csv("words.csv", index=False)
+    for command in (("explain", "rows.csv"), ("bulk", "--data", "rows.csv", "--out", "run")):
+        found = run(*command, *TRUSTED, "--background", "words.csv")
+        assert found.exit_code == 2
+        assert "does not run on the background: ValueError: could not convert" in found.stderr
+
+
+def test_inputs_that_failed_are_told_with_a_reason(here: Path) -> None:
+    people().drop(columns="age").iloc[:3].to_csv("short.csv", index=False)
+    made = run("bulk", *TRUSTED, "--background", "rows.csv", "--data", "short.csv", "--out", "run",
+               "--workers", "1")  # fmt: skip
+    assert "3 inputs failed, such as 0: the row has no column 'age'" in made.stderr

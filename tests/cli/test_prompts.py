@@ -61,6 +61,38 @@ def test_options_of_a_prompt_need_one(option: str) -> None:
     assert "go with --prompt" in said
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("--prompt", ""), "prompt: expected a text with at least one word"),
+        (("--prompt", PROMPT, "--answer", ""), "answer is empty"),
+        (("--prompt", "He said " * 80), "context window"),
+        (("--prompt", PROMPT, "--answer", " Paris", "--contrast", " Paris"), "what the answer says there"),
+        (("--prompt", PROMPT, "--answer", " Paris", "--target", "Rome"), "not in the answer"),
+        (("--prompt", PROMPT, "--answer", " Paris", "--target", "4"), "part is 4"),
+        (("--prompt", PROMPT, "--answer", " Paris", "--unit", "letter"), "unit is 'letter'"),
+        (("--prompt", PROMPT, "--answer", " Paris", "--score", "loss"), "score is 'loss'"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(folder: Path, asked: tuple[str, ...], told: str) -> None:
+    code, said = run("--model", folder, *asked)
+    assert code == 2
+    assert told in said
+    assert "Traceback" not in said
+
+
+def test_messages_without_a_template_and_passages_that_are_none_are_one_line(tmp_path: Path) -> None:
+    plain = small.saved(small.causal(), tmp_path / "plain", template=False)
+    code, said = run("--model", plain, "--prompt", PROMPT, "--answer", " Paris", "--chat")
+    assert (code, "no chat template" in said) == (2, True)
+    for name, text in (("a", "Ben sat ."), ("b", "Ben sat ."), ("c", "  ")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    for other, told in (("b", "the same passage"), ("c", "context[1]")):
+        files = ("--context", tmp_path / "a", "--context", tmp_path / other)
+        code, said = run("--model", plain, "--prompt", PROMPT, "--answer", " Paris", *files)
+        assert (code, told in said) == (2, True), said
+
+
 def command(*arguments: object) -> tuple[int, str]:
     done = CliRunner().invoke(app, list(map(str, arguments)))
     return done.exit_code, done.output

@@ -159,3 +159,18 @@ def test_results_in_a_coloured_terminal_and_in_words_are_as_clean():
         assert not CONTROLS.search(printed)
         assert not CONTROLS.search(repr(found))
     assert not CONTROLS.search(repr(row))
+
+
+def test_a_study_runs_no_program_that_its_file_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(OF_MINE)
+    for number, name in enumerate(("mine.py:digits", "mine:digits", "./mine.py:digits")):
+        asked = "data: {texts: [a good film]}\nmethods: saliency\ntests: sufficiency\n"
+        Path(f"{number}.yaml").write_text(f"models: [sentiment, '{name}']\n{asked}")
+        ran = run("study", "run", f"{number}.yaml")
+        assert ran.exit_code == 2
+        assert name in ran.stderr
+        assert "--trust-model-code" in ran.stderr
+        assert not Path("ran").exists()
+    run("study", "run", "0.yaml", "--trust-model-code")
+    assert Path("ran").exists()

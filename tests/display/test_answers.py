@@ -12,6 +12,7 @@ from apportion.display.answers import rows_of
 from apportion.display.page import page, told
 from apportion.display.pictures.answers import draw_answer
 from apportion.display.pictures.explanations import png
+from apportion.results.explanation import Explanation
 from browser import Browser, needs_chromium
 from surfaces import answer, data_of
 
@@ -22,6 +23,19 @@ def test_rows_keep_what_is_never_hidden_apart() -> None:
     assert (first.template, first.so_far) == (0.5, 0.0)
     assert (second.template, second.so_far) == (0.0, 2.0)
     assert [name for name, _ in first.strongest(3)] == ["so?", "it", "is"]
+
+
+def test_a_part_that_was_taken_out_keeps_its_score_and_its_place(tmp_path: Path) -> None:
+    taken = answer()[1]
+    assert (rows_of(taken)[0].name, rows_of(taken)[0].score) == ("!", -1.5)
+    (row,) = data_of(page([taken]))["maps"][0]["rows"]
+    assert (row["first"], row["last"], row["score"]) == (1, 2, -1.5)
+    assert told(taken)["explained"][0]["tokens"] == [1, 2]
+    taken.save(tmp_path / "taken.safetensors")
+    assert page([Explanation.load(tmp_path / "taken.safetensors")]) == page([taken])
+    console = Console(width=140, record=True, color_system=None, file=StringIO())
+    terminal.show(taken, console, "model")
+    assert "log-probability of '!': −1.50" in console.export_text()
 
 
 def test_the_page_has_the_prompt_in_pieces_that_join_to_it() -> None:

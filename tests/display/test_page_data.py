@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import apportion as ap
+import small_language_models
 from apportion.core.registry import described_methods
 from apportion.display import page_data, sheet
 from apportion.display.page import page
@@ -87,12 +88,19 @@ def test_all_that_a_page_gets_is_typed_and_all_that_is_typed_is_sent(study: str)
     assert all_fields(page_data) - seen == {"Card.asked", "Workbench.kind"}  # those of the workbench
 
 
-def test_all_that_the_server_says_is_typed():
-    models, said, seen = Models(), [], set()
+def test_all_that_the_server_says_is_typed(tmp_path):
+    lm = str(small_language_models.saved(small_language_models.causal(), tmp_path))
+    models, said, seen = Models([lm]), [], set()
+    explain(
+        Ask(model=lm, text="The capital", answer=" is", methods=["lrp"]),
+        models,
+        said.append,
+        threading.Event(),
+    )
     asks = {"text": "a funny movie", "methods": ["lrp", "nonsense"], "tests": True}
     explain(Ask(model="sentiment", **asks), models, said.append, threading.Event())
     fits(json.loads(json.dumps(said)), list[messages.Said], seen)
-    for name in ("sentiment", "breast-cancer"):
+    for name in ("sentiment", "breast-cancer", lm):
         fits(json.loads(json.dumps(models.described(name))), messages.Loaded, seen)
     fits(models.listed(), list[messages.Model], seen)
     fits(described_methods(), list[messages.Method], seen)

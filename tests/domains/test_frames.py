@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import math
 from typing import Any
@@ -205,9 +206,7 @@ def test_the_frame_is_not_written_into_and_names_are_refused() -> None:
     before = frame.copy()
     ap.explain(ap.Tabular(Careless(), frame), frame.iloc[[0]])
     pandas.testing.assert_frame_equal(frame, before)
-    with pytest.raises(
-        InputError, match=r"what the model returned for a frame has type .* no table of numbers"
-    ):
+    with pytest.raises(InputError, match="the model returned words, such as 'x'; accepted: a score for each"):
         ap.explain(ap.Tabular(Careless(names=True), frame), frame.iloc[[0]])
 
 
@@ -288,3 +287,219 @@ def test_a_cell_of_a_file_is_missing_where_the_background_has_missing_ones(
     table = ap.Tabular(of_sizes, pandas.DataFrame({"any": pandas.Series(held, dtype=object)}))
     found = table.encode.frame(table.encode({"any": cell})[0])["any"][0]
     assert found is given or found == given
+
+
+def dates() -> Any:
+    return ap.Tabular(
+        lambda rows: (rows.when.dt.day + rows.span.dt.days + rows.n).to_numpy(float),
+        pandas.DataFrame(
+            {
+                "when": pandas.date_range("2024-01-01", periods=5),
+                "span": pandas.to_timedelta(range(5), "D"),
+                "n": range(5),
+            }
+        ),
+    )
+
+
+@pytest.mark.parametrize("value", ["19999-12-31", "2024-02-31", 20240131, 1.5, np.int64(3), ["x"]])
+@pytest.mark.parametrize("column", ["when", "span"])
+def test_what_is_no_date_is_refused(column: str, value: Any) -> None:
+    row = {"when": "2024-03-01", "span": "2 days", "n": 1}
+    assert float(ap.explain(dates(), row, "occlusion").output) == 4
+    with pytest.raises(InputError, match=f"column '{column}': .* or is out of range; accepted: a "):
+        ap.explain(dates(), {**row, column: value}, "occlusion")
+
+
+def test_a_date_that_its_column_cannot_hold_is_refused() -> None:
+    days = pandas.DataFrame({"when": pandas.date_range("2024-01-01", periods=3, unit="ns")})
+    with pytest.raises(InputError, match=r"of type datetime64\[ns\] in the background, which does not hold"):
+        ap.explain(
+            ap.Tabular(lambda rows: rows.when.dt.day.to_numpy(float), days),
+            {"when": "9999-12-31"},
+            "occlusion",
+        )
+
+
+def test_a_value_that_the_model_has_never_seen_is_named_with_the_nearest() -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder
+
+    frame, right = train()
+    cities = frame[["city"]]
+    fitted = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(cities, right)
+    with pytest.raises(
+        InputError, match=r"column 'city' is 'Romee', .*; nearest: 'Rome', .*, .*; the model does not take it"
+    ):
+        ap.explain(ap.Tabular(fitted, cities), {"city": "Romee"})
+    as_categories = cities.astype("category")
+    with pytest.raises(
+        InputError, match=r"'Romee' is no category of it; accepted: one of 3, such as 'Rome', .*, "
+    ):
+        ap.explain(ap.Tabular(fitted, as_categories), {"city": "Romee"})
+
+
+def test_columns_named_twice_are_refused_in_rows_of_every_kind(tmp_path: Any) -> None:
+    frame = pandas.DataFrame({"a": [1.0, 2], "b": [3.0, 4]})
+    table = ap.Tabular(lambda rows: rows.a.to_numpy(), frame)
+    doubled = pandas.concat([frame, frame[["a"]]], axis=1)
+    for rows in (doubled.iloc[[0]], doubled.iloc[0]):
+        with pytest.raises(InputError, match="names the column 'a' twice"):
+            ap.explain(table, rows)
+    with pytest.raises(InputError, match="names the column 'a' twice"):
+        ap.explain_dataset(table, doubled, out=tmp_path, progress=False)
+    with pytest.raises(InputError, match="a frame without rows"):
+        ap.explain_dataset(table, frame.iloc[:0], out=tmp_path, progress=False)
+
+
+def test_models_that_return_no_scores_are_refused_and_frames_of_scores_are_read() -> None:
+    fitted, frame = pipeline()
+    row, expected = (
+        frame.iloc[[3]],
+        ap.explain(ap.Tabular(fitted.predict_proba, frame), frame.iloc[[3]]).values,
+    )
+    same: Any = [
+        lambda rows: pandas.DataFrame(fitted.predict_proba(rows), columns=fitted.classes_),
+        lambda rows: fitted.predict_proba(rows).tolist(),
+        lambda rows: torch.from_numpy(fitted.predict_proba(rows)),
+    ]
+    for model in same:
+        torch.testing.assert_close(ap.explain(ap.Tabular(model, frame), row).values, expected)
+    words: Any = [
+        lambda rows: fitted.predict(rows),
+        lambda rows: pandas.Series(fitted.predict(rows)),
+        lambda rows: pandas.DataFrame({"answer": fitted.predict(rows)}),
+        lambda rows: fitted.predict(rows).tolist(),
+        lambda rows: fitted.predict(rows).astype("U"),
+    ]
+    for model in words:
+        with pytest.raises(InputError, match=r"returned words, such as '(yes|no)'; accepted: a score"):
+            ap.explain(ap.Tabular(model, frame), row)
+    with pytest.raises(InputError, match="returned 2 arrays, as one of several outputs does"):
+        ap.explain(ap.Tabular(lambda rows: [fitted.predict_proba(rows)] * 2, frame), row)
+    with pytest.raises(InputError, match="predicts classes; accepted for a table: its predict_proba"):
+        ap.Tabular(fitted.predict, frame)
+    with pytest.raises(InputError, match="names 1 classes, but has 2 scores"):
+        ap.explain(ap.Tabular(fitted, frame, labels=["no"]), row)
+
+
+def test_an_estimator_of_arrays_is_given_arrays(recwarn: Any) -> None:
+    from sklearn.linear_model import LinearRegression
+
+    rows = np.random.default_rng(0).normal(size=(20, 2))
+    fitted = LinearRegression().fit(rows, rows @ [2.0, 3.0])
+    frame = pandas.DataFrame(rows, columns=["a", "b"])
+    found = ap.explain(ap.Tabular(fitted, frame), frame.iloc[[0]])
+    assert found.values[0].tolist() == pytest.approx(list((rows[0] - rows.mean(0)) * [2, 3]))
+    assert not [one for one in recwarn if "feature names" in str(one.message)]
+    with pytest.raises(
+        InputError, match="background has 3 columns; accepted: the 2 that LinearRegression was"
+    ):
+        ap.Tabular(fitted, frame.assign(c=1))
+
+
+def test_what_was_explained_is_no_part_of_the_model(tmp_path: Any) -> None:
+    frame = pandas.DataFrame({"a": ["x", "y"], "b": [1.0, 2]})
+    table = ap.Tabular(lambda rows: rows.b.to_numpy(), frame)
+    for place in ("one", "two"):
+        run = ap.explain_dataset(table, [{"a": "new", "b": 3.0}], out=tmp_path / place, progress=False)
+        assert run.manifest.model_fingerprint == ap.open_run(tmp_path / "one").manifest.model_fingerprint
+
+
+def test_a_model_that_writes_into_its_rows_has_the_same_values() -> None:
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows = np.random.default_rng(0).normal(3, 2, size=(30, 3))
+    writing = make_pipeline(StandardScaler(copy=False), RandomForestRegressor(5, random_state=0))
+    writing.fit(rows.copy(), rows[:, 0] * rows[:, 1])
+    kept = make_pipeline(StandardScaler().fit(rows), writing[-1])
+    for method in (ap.TreeSHAP, ap.KernelSHAP):
+        made = method(replacement=ap.Background(rows[:8].copy()))
+        given = rows[10:12].copy()
+        expected = ap.explain(kept.predict, rows[10:12], made).values
+        torch.testing.assert_close(ap.explain(writing.predict, given, made).values, expected)
+        assert np.array_equal(given, rows[10:12])
+
+
+def in_polars() -> tuple[Any, Any]:
+    """A frame with a column of each kind that polars has, with holes, and the same in pandas."""
+    polars = pytest.importorskip("polars")
+    pytest.importorskip("pyarrow")
+    days = [datetime.date(2024, 1, 1), None, datetime.date(2024, 1, 3), datetime.date(2024, 2, 1)]
+    made = polars.DataFrame(
+        {
+            "int": [1, None, 3, 20240101],
+            "small": polars.Series([1, 2, 255, 7], dtype=polars.UInt8),
+            "float": [1.5, None, -2.0, 0.25],
+            "bool": [True, False, True, True],
+            "maybe": [True, None, False, True],
+            "text": ["a", None, "NA", "ü"],
+            "category": polars.Series(["x", "y", None, "x"], dtype=polars.Categorical),
+            "level": polars.Series(["low", "high", None, "low"], dtype=polars.Enum(["low", "mid", "high"])),
+            "day": days,
+            "when": [None if day is None else datetime.datetime(2024, 1, day.day, 3) for day in days],
+        }
+    )
+    return made, made.to_pandas()
+
+
+def test_frames_of_polars_come_back_as_they_were() -> None:
+    frame, _ = in_polars()
+    seen = []
+
+    def model(rows: Any) -> Any:
+        seen.append(rows)
+        return np.zeros(len(rows))
+
+    table = ap.Tabular(model, frame)
+    table(table.encode.several(frame)[0])
+    assert seen[0].schema == frame.schema
+    assert seen[0].equals(frame)
+    ap.explain(table, frame[1], "kernelshap")
+    assert all(rows.schema == frame.schema for rows in seen)
+
+
+def test_frames_of_polars_have_the_values_of_pandas() -> None:
+    of_polars, of_pandas = in_polars()
+
+    def score(rows: Any) -> Any:
+        number = np.asarray(rows["int"], float)
+        return np.where(np.isnan(number), 2.0, number) + 3.0 * (np.asarray(rows["text"]) == "a")
+
+    expected = ap.explain(ap.Tabular(score, of_pandas), of_pandas.iloc[[0]], "kernelshap")
+    for background in (of_polars, of_pandas):
+        table = ap.Tabular(score, background)
+        for row in (of_polars[0], of_pandas.iloc[[0]], of_polars.row(0, named=True)):
+            found = ap.explain(table, row, "kernelshap")
+            torch.testing.assert_close(found.values, expected.values)
+            assert found.features[0].columns == expected.features[0].columns
+    fitted, frame = pipeline()
+    polars = pytest.importorskip("polars")
+    for method in ("auto", "kernelshap"):
+        several = ap.explain(fitted, polars.from_pandas(frame.iloc[:5]), method)
+        torch.testing.assert_close(several.values, ap.explain(fitted, frame.iloc[:5], method).values)
+    with pytest.raises(InputError, match=r"background is LazyFrame; accepted: .* such as its collect"):
+        ap.Tabular(score, of_polars.lazy())
+
+
+def test_frames_of_polars_are_data_backgrounds_and_runs(tmp_path: Any) -> None:
+    polars = pytest.importorskip("polars")
+    numbers = pandas.DataFrame({"a": [1.0, 2, 4], "b": [3.0, -1, 0]})
+
+    def score(rows: Any) -> Any:
+        return rows[:, 0] * rows[:, 1]
+
+    rows = numbers.to_numpy()[:1]
+    made = [
+        ap.explain(score, rows, ap.KernelSHAP(replacement=ap.Background(given))).values
+        for given in (numbers, polars.from_pandas(numbers))
+    ]
+    torch.testing.assert_close(*made)
+    table = ap.Tabular(
+        lambda rows: np.asarray(rows["a"]) * np.asarray(rows["b"]), polars.from_pandas(numbers)
+    )
+    run = ap.explain_dataset(table, polars.from_pandas(numbers), "kernelshap", tmp_path, progress=False)
+    assert [row["output"] for row in run.rows()] == [pytest.approx([p]) for p in (3.0, -2.0, 0.0)]

@@ -247,7 +247,18 @@ def test_answers_are_written_by_the_likeliest_token_or_by_a_seed(llama: ap.Langu
 @pytest.mark.parametrize(
     ("prompt", "how", "says"),
     [
-        ("", {"answer": " Paris"}, "text: expected a text with at least one word"),
+        ("", {"answer": " Paris"}, "prompt: expected a text with at least one word"),
+        (
+            [{"role": "user", "content": " "}],
+            {"answer": " Paris"},
+            r"prompt\[0\]: expected a text with at least one",
+        ),
+        ("so \ud800", {"answer": " Paris"}, "has half of a sign"),
+        (PROMPT, {"answer": " \ud800"}, "answer has half of a sign"),
+        (PROMPT, {"answer": [True]}, r"answer is \[True\]; accepted"),
+        (PROMPT, {"stop": 3}, "stop is 3; accepted: a text, or a list of texts"),
+        (PROMPT, {"temprature": 2.0}, "generate of llama does not take these settings: .*temprature"),
+        ("He said " * 80, {}, "accepted by llama: at most 64, its context window"),
         (PROMPT, {"answer": ""}, "answer is empty"),
         (PROMPT, {"answer": [3, 4000]}, r"answer is \[3, 4000\]; accepted: a text, or ids"),
         (PROMPT, {"answer": []}, r"answer is \[\]; accepted"),
@@ -273,6 +284,41 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     with pytest.raises(ap.InputError, match=says) as error:
         ap.explain(llama, prompt, "inputxgradient", **how)
     assert "\n" not in str(error.value)
+
+
+def test_an_answer_of_which_the_tokenizer_knows_nothing_is_refused() -> None:
+    import transformers
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {"<unk>": 0, "the": 1, "capital": 2, "is": 3, "Paris": 4}
+    made = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>")
+    lm = ap.LanguageModel(small.causal(), tokenizer, "few words")
+    assert (
+        len(ap.explain(lm, "the capital of", "occlusion", answer="is Paris")) == 2
+    )  # a prompt may be unknown
+    for how in (
+        {"answer": "Rome"},
+        {"answer": " "},
+        {"answer": "Paris", "target": ap.Answer(rather_than="Rome")},
+    ):
+        with pytest.raises(ap.InputError, match="for which the tokenizer of few words has no tokens"):
+            ap.explain(lm, "the capital of", "occlusion", **how)
+    with pytest.raises(ap.InputError, match="from 0 to 4"):  # the model has rows for more
+        ap.explain(lm, "the capital", "occlusion", answer=[7])
+
+
+def test_an_answer_ends_where_the_context_window_does(llama: ap.LanguageModel) -> None:
+    prompt = "He said " * 29
+    many = len(llama.tokenizer(prompt)["input_ids"])
+    assert len(llama.generated(prompt, 50)) <= 64 - many
+    assert len(ap.explain(llama, prompt, "inputxgradient", max_new_tokens=50)) <= 64 - many
+
+
+def test_what_differs_in_white_space_only_is_told_apart(llama: ap.LanguageModel) -> None:
+    found = ap.explain(llama, PROMPT, "inputxgradient", ap.Answer(rather_than="Paris"), answer=" Paris")
+    assert found.label() == "Paris rather than 'Paris'"
 
 
 def test_messages_need_a_template() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +17,7 @@ from apportion.core.classifier import Classifier
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs, checked_inputs
 from apportion.core.trees import map_tensors, tensors_in
+from apportion.domains.language import LanguageModel
 from apportion.errors import InputError
 
 Result = TypeVar("Result")
@@ -49,7 +50,10 @@ def read(source: Source, model: Any, index: int) -> Sample | Failure:
 
 def encode_samples(model: Any, raw: Any) -> tuple[Inputs, Features | None]:
     """A batch of one in the precision of the model, still on the CPU. Floating point tensors and token ids
-    are taken as they are; of uint8 tensors a classifier of pictures takes each as a picture."""
+    are taken as they are; of uint8 tensors a classifier of pictures takes each as a picture, and of what a language
+    model is asked nothing is encoded yet."""
+    if isinstance(model, LanguageModel):  # what it is asked is put together where it is explained
+        return raw if isinstance(raw, Mapping) else {"prompt": raw}, None
     classifier = model if isinstance(model, Classifier) else None
     tensor = raw if isinstance(raw, Tensor) else None
     ready = tensor is not None and not (
@@ -112,7 +116,7 @@ def batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
 
 def weight_of(model: Any) -> Tensor | None:
     """A parameter that tells the model's precision and device; None for a plain callable."""
-    module = model.model if isinstance(model, Classifier) else model
+    module = model.model if isinstance(model, Classifier | LanguageModel) else model
     if not isinstance(module, torch.nn.Module):
         return None
     return next((p for p in module.parameters() if p.is_floating_point()), None)

@@ -28,7 +28,8 @@ def from_folder(folder: Path, choice: Choice) -> Files | ArrowRows:
     for name in _walk(folder):
         names.append(name)
         kinds[os.path.splitext(name)[1].lower()] += 1
-    wanted = (ARROW, {".txt"}) if choice.domain == "text" else (PICTURES, ARROW)
+    reads = choice.domain in ("text", "language")
+    wanted = (ARROW, {".txt"}) if reads else (PICTURES, ARROW)
     for suffixes in wanted:
         chosen = [name for name in names if os.path.splitext(name)[1].lower() in suffixes]
         if chosen and suffixes is ARROW:
@@ -36,7 +37,7 @@ def from_folder(folder: Path, choice: Choice) -> Files | ArrowRows:
         if chosen:
             return Files(folder, tuple(sorted(chosen)))
     found = ", ".join(f"{many} {suffix or 'without suffix'}" for suffix, many in kinds.most_common(4))
-    what = "texts (.txt, .parquet)" if choice.domain == "text" else "pictures"
+    what = "texts (.txt, .parquet)" if reads else "pictures"
     raise InputError(f"{folder} has no {what}; it has {found or 'no files'}")
 
 

@@ -40,7 +40,7 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
             found = read(job.source, model, place)
             if isinstance(found, Sample):
                 try:
-                    explanation = explain_batch(model, [found], job.method, job.target)
+                    explanation = explain_batch(model, [found], job.method, job.target, job.asked)
                     size = max(size, sum(t.nbytes for t in maps_of_samples(explanation, asked)[0].values()))
                     samples.append(found)
                 except Exception as error:  # whatever a method or the user's model raises
@@ -91,7 +91,7 @@ def _fastest(job: Job, model: Any, batch: Sequence[Sample]) -> float:
     took = math.inf
     for _ in range(3):
         begin = time.perf_counter()
-        explain_batch(model, batch, job.method, job.target).output.sum().item()  # waits for a GPU
+        explain_batch(model, batch, job.method, job.target, job.asked).output.sum().item()  # waits for a GPU
         took = min(took, time.perf_counter() - begin)
         if took > 0.2:
             break

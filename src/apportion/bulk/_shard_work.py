@@ -8,8 +8,8 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from apportion.core.classifier import Classifier
 from apportion.core.inputs import Inputs
 from apportion.core.progress import watched
 from apportion.core.trees import map_tensors
+from apportion.domains.language import LanguageModel
 from apportion.errors import InputError
 from apportion.methods.explain import explain, explain_encoded
 from apportion.results.explanation import Explanation
@@ -40,7 +41,7 @@ class Job:
     """All that a worker has to know: where the shards go, what is explained, and how.
 
     `model` is a name for `apportion.load`, a classifier or a model; `device` is where a model that is loaded
-    by name goes.
+    by name goes; `asked` is how a language model is asked.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Job:
     target: Any = None
     device: str | None = None
     strict: bool = False
+    asked: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self, device: str | None = None) -> Any:
         """The model, on its device."""
@@ -61,9 +63,9 @@ def load_model(model: Any, device: str | None) -> Any:
     """A model by name, moved to the device (default: CUDA where there is one); any other as it is."""
     if not isinstance(model, str | Path):
         return model
-    from apportion.models import load_classifier
+    from apportion.models import load
 
-    return load_classifier(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return load(model, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def run_shard(job: Job, model: Any, shard: int) -> Done:
@@ -123,7 +125,7 @@ def explain_or_halve(
 ) -> Iterator[tuple[dict[str, Any], Map] | Failure]:
     """A row and a map for each sample of a batch. A batch that fails is halved, down to the samples that fail."""
     try:
-        explanation = explain_batch(model, batch, job.method, job.target)
+        explanation = explain_batch(model, batch, job.method, job.target, job.asked)
         maps = maps_of_samples(explanation, job.manifest)
         rows = table_rows(explanation, batch, job.source, job.manifest)
     except Exception as error:  # whatever a method or the user's model raises
@@ -142,10 +144,17 @@ def explain_or_halve(
 
 
 def explain_batch(
-    model: Any, batch: Sequence[Sample], method: Any, target: Any
+    model: Any, batch: Sequence[Sample], method: Any, target: Any, asked: Mapping[str, Any]
 ) -> Explanation | Interactions:
     """Explain samples of equal shapes at once, on the model's device."""
-    first = batch[0].inputs
+    first: Any = batch[0].inputs
+    if isinstance(model, LanguageModel):  # of which each has a batch of its own
+        if first.get("contrast") is not None:
+            target = replace(target, rather_than=first["contrast"])
+        given = {name: first[name] for name in ("answer", "context") if first.get(name) is not None}
+        how = asked if "answer" not in given else {k: v for k, v in asked.items() if k == "unit"}
+        answered: Explanation = explain(model, first["prompt"], method, target, **given, **how)
+        return answered
     if isinstance(target, Tensor):  # one class for each input of the data set
         target = target[[sample.number for sample in batch]]
     inputs: Inputs
@@ -154,7 +163,7 @@ def explain_batch(
     elif isinstance(first, tuple):
         inputs = tuple(torch.cat(parts) for parts in zip(*(sample.inputs for sample in batch), strict=True))
     else:
-        inputs = {key: torch.cat([sample.inputs[key] for sample in batch]) for key in first}  # type: ignore
+        inputs = {key: torch.cat([sample.inputs[key] for sample in batch]) for key in first}
     weight = weight_of(model)
     if weight is not None:
         inputs = map_tensors(inputs, lambda t: t.to(weight.device))

@@ -26,6 +26,7 @@ LINES = frozenset({".csv", ".tsv", ".jsonl", ".ndjson", ".txt"})
 USUAL = {
     "text": ("text", "sentence", "review", "content", "document"),
     "image": ("image", "img", "picture", "path", "file_name", "file", "filename"),
+    "language": ("prompt", "question", "messages"),
 }
 
 
@@ -38,10 +39,12 @@ class Choice:
     id_column: str | None = None
 
     def input(self, row: Mapping[str, Any], folder: Path | None = None) -> Any:
-        """The text, the picture (paths are relative to `folder`), or the whole row of a tabular model."""
+        """The text, the picture (paths are relative to `folder`), or the whole row of a tabular or a language model."""
         if self.domain == "tabular" and self.column is None:
             return row
         value = row if self.domain is None and self.column is None else row[self.name_in(row)]
+        if self.domain == "language":  # with its answer, its context and its contrast
+            return {**row, "prompt": value}
         if self.domain != "image":
             return value
         if isinstance(value, Mapping):  # how the Hugging Face hub stores pictures
@@ -73,7 +76,8 @@ class Choice:
         for name in usual:
             if name in row:
                 return name
-        missing = f"column {self.column!r}" if self.column else f"column that is known to hold {self.domain}s"
+        held = "prompts" if self.domain == "language" else f"{self.domain}s"
+        missing = f"column {self.column!r}" if self.column else f"column that is known to hold {held}"
         raise InputError(f"there is no {missing}; {_known(row)}")
 
     def id(self, row: Mapping[str, Any]) -> str:

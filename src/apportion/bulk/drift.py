@@ -66,6 +66,7 @@ def drift(first: Run, second: Run) -> Drift:
         raise InputError(f"{first.folder} and {second.folder} have no input in common, by id")
     _refuse_unrelated(first, second, shared[0])
     found = []
+    decided = ("target_label",) if first.of_answers else ("prediction",)
     for row, values in first.maps():
         place = theirs.get(row["id"])
         if place is None:
@@ -76,7 +77,7 @@ def drift(first: Run, second: Run) -> Drift:
                 id=row["id"],
                 cosine=_cosine(values, other["values"]),
                 moved=max(other["output"]) - max(row["output"]),
-                flipped=row["prediction"] != other["prediction"],
+                flipped=any(row[what] != other[what] for what in decided),
             )
         )
     found.sort(key=lambda one: 2.0 if one.cosine is None else one.cosine)

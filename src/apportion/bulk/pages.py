@@ -17,6 +17,7 @@ from apportion.bulk.summaries import Summary
 from apportion.core.classifier import Classifier
 from apportion.core.features import ImageFeatures
 from apportion.display.html import Pixels
+from apportion.display.page import page
 from apportion.display.page_data import Article, Chapter, Figure, Group, Layout, Means, Sheet
 from apportion.display.pictures.explanations import colour_map, fade_photo
 from apportion.display.sheet import figure, sheet_page
@@ -24,6 +25,7 @@ from apportion.display.views import HeatView
 from apportion.errors import InputError
 
 EXAMPLES = 5
+ANSWERS = 200  # on a page
 CLASSES = 20  # of a summary, whose examples are drawn: the largest
 SUSPICIOUS = 0.3
 SIDE = 160  # pixels of an example
@@ -59,7 +61,9 @@ def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None
 
 def summary_page(run: Run, found: Summary, top: int = 10) -> str:
     """For each class its mean map with the first pictures that it is the mean of, or the features and the pairs of
-    features with the largest |relevance|."""
+    features with the largest |relevance|; of answers of a language model the first of them."""
+    if run.of_answers:
+        return page([run.explanation(place) for place in range(min(len(run), ANSWERS))])
     articles: list[Article] = []
     first, (photo, note) = _first_places(run, found), photos(run) if found.maps else (None, "")
     for label, many in found.counts.items():

@@ -20,9 +20,10 @@ from apportion.bulk import _manifest as manifest
 from apportion.bulk import _shards as shards
 from apportion.bulk._manifest import Manifest
 from apportion.bulk._shards import ERRORS, MAPS, Done, Maps
-from apportion.core.features import Features, TabularFeatures, TextFeatures
-from apportion.core.files import write_whole
+from apportion.core.features import ELSEWHERE, Features, TabularFeatures, TextFeatures
+from apportion.core.files import path_of, write_whole
 from apportion.core.registry import recorded
+from apportion.core.trees import tensors_in
 from apportion.core.visible import visible
 from apportion.errors import InputError
 from apportion.results.cost import Cost
@@ -72,6 +73,11 @@ class Run:
         return list(accumulate(done.rows for done in self.shards))
 
     @property
+    def of_answers(self) -> bool:
+        """True if these are answers of a language model, each of which is its own only class."""
+        return self.manifest.domain == "language"
+
+    @property
     def complete(self) -> bool:
         """True if every input was explained or is among the errors."""
         return len(self.shards) == self.manifest.shards
@@ -116,8 +122,10 @@ class Run:
         """The i-th explanation, as a batch of one, with the values that were kept."""
         row = self[index]
         values, features = row["values"], self._features(row)
-        if features is not None and isinstance(values, Tensor) and values.dim() == 1:
-            values = torch.tensor(row["relevance"])
+        if features is not None and all(t.dim() == 1 for t in tensors_in(values)):
+            # Of a text the last is what is at no word, such as special tokens.
+            elsewhere = [row["sum"] - sum(row["relevance"])] if isinstance(features, TextFeatures) else []
+            values = torch.tensor([*row["relevance"], *elsewhere])
         return Explanation(
             values={k: v[None] for k, v in values.items()} if isinstance(values, dict) else values[None],
             total=None if row["total"] is None else torch.tensor([row["total"]]),
@@ -126,7 +134,7 @@ class Run:
             method=recorded(row["method"]),
             cost=Cost(0, 0, 0.0),
             features=None if features is None else (features,),
-            labels=self.manifest.labels or None,
+            labels=(row["target_label"],) if self.of_answers else self.manifest.labels or None,
             warnings=tuple(row["warnings"]),
             notes={"input": row["id"]},
         )
@@ -140,7 +148,8 @@ class Run:
             return TabularFeatures(columns, cells, tuple(range(len(names))))
         ends = list(accumulate(len(name) + 1 for name in names))
         spans = tuple((end - 1 - len(name), end - 1) for name, end in zip(names, ends, strict=True))
-        return TextFeatures(" ".join(names), tuple(names), spans, tuple(range(len(names))))
+        tokens, words = (*names, ELSEWHERE), (*range(len(names)), None)
+        return TextFeatures(" ".join(names), tokens, (*spans, (0, 0)), words)
 
     def arrow(self) -> Any:
         """The table as a `pyarrow.dataset.Dataset`, of which nothing is read yet (from JSON lines: a Table)."""
@@ -217,9 +226,7 @@ def open_run(folder: str | Path) -> Run:
 
     Raises InputError for a folder that holds no run, or one of a newer schema.
     """
-    if not isinstance(folder, str | Path):
-        raise InputError(f"folder is {folder!r:.200}; accepted: the folder of a run, by its path")
-    folder = Path(folder)
+    folder = path_of("folder", folder)
     found = manifest.read(folder)
     if found is None:
         raise InputError(f"{folder} holds no run: there is no {manifest.FILE} in it")

@@ -20,9 +20,12 @@ from apportion.bulk._shards import PRECISIONS, TABLES
 from apportion.bulk.sources import column_of, open_source, refuse_repeated_ids
 from apportion.core.classifier import Classifier
 from apportion.core.device import check_device
+from apportion.core.files import path_of
 from apportion.core.fingerprints import fingerprint, model_fingerprint
 from apportion.core.registry import made_method
 from apportion.core.target import class_indices, is_class_number
+from apportion.domains.answers import Answer
+from apportion.domains.language import LanguageModel, wanted_of
 from apportion.errors import InputError, check, check_whole
 from apportion.methods.explain import class_number
 
@@ -54,6 +57,7 @@ def explain_dataset(
     shard_index: int = 0,
     num_shards: int = 1,
     progress: bool = True,
+    **asked: Any,
 ) -> Run:
     """Explain every input of a data set once and write maps and a table into a folder.
 
@@ -62,13 +66,14 @@ def explain_dataset(
 
     Args:
         model (str or Classifier or callable): A name as in `apportion.load`, a `Classifier`, or any model that takes
-            tensors.
+            tensors; or a `LanguageModel`.
         data (path or Dataset or list or Tensor or DataFrame): A folder of pictures or texts, a Parquet, Arrow, CSV,
-            JSON lines, .npy or .safetensors file, or any PyTorch dataset, list, tensor or pandas frame.
+            JSON lines, .npy or .safetensors file, or any PyTorch dataset, list, tensor or pandas frame. For a language
+            model prompts, or rows with a prompt and, where they are given, its answer, its context and a contrast.
         method (str or method, default "auto"): A method, its short name or repr.
         out (path, default "apportion-run"): Folder to write into.
-        target (int or sequence of int, default None): A class, or one class for each input; None: the predicted
-            class.
+        target (int or sequence of int or Answer, default None): A class, or one class for each input; what is
+            explained of the answers of a language model; None: the predicted class, the whole answer.
         precision (str, default "float16"): "float16" with a scale for each map, or "float32".
         pool (int, default None): Cells a side that a map is summed to at most; None: maps stay as they are.
         channels (bool, default False): Keep the channels of a picture apart.
@@ -92,6 +97,8 @@ def explain_dataset(
         shard_index (int, default 0): Make only every `num_shards`-th shard from this one on, for jobs side by side.
         num_shards (int, default 1): The number of such jobs.
         progress (bool, default True): Show how far the run is.
+        asked: Of a language model, what `explain` takes for all rows: `unit`, and of answers that are generated
+            `max_new_tokens`, `stop` and `seed`.
 
     >>> import tempfile
     >>> run = explain_dataset(torch.nn.Linear(3, 2), torch.rand(5, 3), "inputxgradient", tempfile.mkdtemp())
@@ -100,29 +107,27 @@ def explain_dataset(
     """
     from apportion.bulk.reading import open_run
 
-    if engine not in ("local", "ray"):
-        raise InputError(f"engine is {engine!r}; accepted: local, ray")
+    check("engine", engine, lambda v: v in ("local", "ray"), "local, ray")
     check_whole(0, shard_index=shard_index)
     check_whole(1, num_shards=num_shards)
     if not 0 <= shard_index < num_shards:
         raise InputError(f"shard_index is {shard_index} of {num_shards}; accepted: 0 to {num_shards - 1}")
     counts = {"batch": batch, "shard": shard, "workers": workers, "pool": pool}
     check_whole(1, **{name: value for name, value in counts.items() if value is not None})
-    if not isinstance(out, str | Path):
-        raise InputError(f"out is {out!r:.200}; accepted: a folder, by its path")
-    if table not in (None, *TABLES):
-        raise InputError(f"table is {table!r:.200}; accepted: {', '.join(TABLES)}")
+    folder = path_of("out", out)
+    check("table", table, lambda v: v is None or v in TABLES, ", ".join(TABLES))
     switches = {"channels": channels, "strict": strict, "progress": progress}
     for name, value in switches.items():
         check(name, value, lambda v: isinstance(v, bool), "True or False")
     check_device(device)
-    if precision not in PRECISIONS:
-        raise InputError(f"precision is {precision!r}; accepted: {', '.join(PRECISIONS)}")
+    for name, text in {"column": column, "id_column": id_column}.items():
+        check(name, text, lambda v: v is None or isinstance(v, str), "the name of a column")
+    check("precision", precision, lambda v: v in PRECISIONS, ", ".join(PRECISIONS))
     job, made = plan(
-        model, data, method, Path(out),
+        model, data, method, folder,
         target=target, precision=precision, pool=pool, channels=channels, column=column, id_column=id_column,
         fingerprint=fingerprint, batch=batch, shard=shard, table=table, strict=strict, device=device,
-        workers=workers or 1,
+        workers=workers or 1, how=asked,
     )  # fmt: skip
     mine = range(shard_index, job.manifest.shards, num_shards)
     run = job.manifest.fingerprint
@@ -160,16 +165,28 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
     method = made_method(method)
     made = load_model(model, asked["device"])
     classifier = made if isinstance(made, Classifier) else None
-    domain = None if classifier is None else classifier.domain
+    domain: str | None = None if classifier is None else classifier.domain
+    content, how = made, asked["how"]
+    if isinstance(made, LanguageModel):
+        domain, content = "language", made.content
+        if asked["batch"] not in (None, 1):
+            raise InputError(f"batch is {asked['batch']}; accepted for a language model: 1, or None")
+        asked["batch"] = 1
+        if of_rows := [name for name in ("answer", "context", "contrast") if name in how]:
+            raise InputError(f"{', '.join(of_rows)} is of each prompt; accepted: rows that have it")
+    elif how:
+        raise InputError(
+            f"{', '.join(how)} is not known, or for a LanguageModel; the model is {type(made).__name__}"
+        )
     known = asked["fingerprint"]
     source = open_source(data, domain, asked["column"], asked["id_column"])
-    target = _target(asked["target"], classifier, len(source))
+    target = _target(asked["target"], made, len(source))
     wanted = Manifest(
         method=repr(method),
         method_fingerprint=fingerprint(method),
-        target=_described(target),
+        target=" ".join([_described(target), *(f"{name}={how[name]!r}" for name in sorted(how))]),
         model=str(model) if isinstance(model, str | Path) else "",
-        model_fingerprint=model_fingerprint(made),
+        model_fingerprint=model_fingerprint(content),
         domain=domain,
         labels=() if classifier is None else classifier.labels,
         data=str(Path(data).resolve()) if isinstance(data, str | Path) else "",
@@ -178,7 +195,7 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
         inputs=len(source),
         **{name: asked[name] for name in _KEPT},
     )
-    job = Job(folder, wanted, source, model, method, target, asked["device"], asked["strict"])
+    job = Job(folder, wanted, source, model, method, target, asked["device"], asked["strict"], how)
     found = manifest.read(folder)
     if found is None:
         refuse_repeated_ids(source)
@@ -195,7 +212,15 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
 _KEPT = ("id_column", "precision", "pool", "channels", "table", "batch", "shard")
 
 
-def _target(target: Any, classifier: Classifier | None, inputs: int) -> Any:
+def _target(target: Any, model: Any, inputs: int) -> Any:
+    if isinstance(model, LanguageModel):
+        wanted = Answer() if target is None else wanted_of(target)
+        if isinstance(wanted.part, str) and is_class_number(wanted.part):
+            wanted = replace(wanted, part=int(wanted.part))
+        if wanted.each:
+            raise InputError(f"target is {wanted!r}; accepted in a run: one part of each answer, each=False")
+        return wanted
+    classifier = model if isinstance(model, Classifier) else None
     if isinstance(target, str):
         if classifier is None or not (classifier.labels or is_class_number(target)):
             raise InputError(

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from apportion.bulk._folders import Files, from_folder
 from apportion.bulk._tables import ARROW, LINES, ArrowRows, Choice, Lines, first_rows
+from apportion.core.files import path_of
 from apportion.core.fingerprints import file_fingerprint, fingerprint
-from apportion.core.numbers import is_frame, is_series
+from apportion.core.numbers import as_pandas, check_dense, is_frame, is_series, tensor_of
 from apportion.errors import InputError
 from apportion.pipeline.given import PICTURES, TENSORS
 
@@ -44,12 +45,16 @@ def open_source(
 ) -> Source:
     """The inputs in what was given; nothing is read yet that would not fit in memory.
 
-    `domain` is that of the model ("image", "text", "tabular", None for a bare model); `column` is where the
+    `domain` is that of the model ("image", "text", "tabular", "language", None for a bare model); `column` is where the
     text or picture of a table stands and `id_column` where its id does. Raises InputError for what is none
     of these, holds no input, or has no such column.
     """
     choice = Choice(domain, column, id_column)
-    source = _from_path(Path(data), choice) if isinstance(data, str | Path) else _from_object(data, choice)
+    source = (
+        _from_path(path_of("data", data), choice)
+        if isinstance(data, str | Path)
+        else _from_object(data, choice)
+    )
     if len(source) == 0:
         raise InputError(f"{source.name} holds no inputs")
     if isinstance(source, Lines | ArrowRows | Items):
@@ -165,16 +170,23 @@ def _from_object(data: Any, choice: Choice) -> Source:
             raise InputError(
                 "data is a dict of values that are not all of one length; accepted: tensors with a row for each input"
             )
-        columns = {key: torch.as_tensor(value) for key, value in data.items()}
+        columns = {key: tensor_of(f"data[{key!r}]", value) for key, value in data.items()}
         data = [{key: value[i] for key, value in columns.items()} for i in range(sizes.pop())]
-    names = None
+    names, data = None, as_pandas(data)
     if is_frame(data) or is_series(data):
+        if is_frame(data) and not data.columns.is_unique:
+            twice = data.columns[data.columns.duplicated()][0]
+            raise InputError(f"data is a frame that names the column {twice!r} twice; accepted: each once")
+        if not len(data):
+            raise InputError("data is a frame without rows; accepted: one with a row for each input")
         names = tuple(map(str, data.index)) if data.index.is_unique else None
         data = data.to_dict("records") if is_frame(data) else data.tolist()
     if isinstance(data, np.ndarray):
-        data = torch.from_numpy(data)
-    if isinstance(data, torch.Tensor) and not data.dim():
-        raise InputError(f"data is one number; accepted: {KINDS}")
+        data = tensor_of("data", data)
+    if isinstance(data, torch.Tensor):
+        check_dense("data", data)
+        if not data.dim():
+            raise InputError(f"data is one number; accepted: {KINDS}")
     if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return Items(data, choice, names)
     if hasattr(data, "__iter__") and not isinstance(data, Iterator):
@@ -248,7 +260,7 @@ class Items:
 
     def _row(self, index: int) -> Any:
         item = self.items[index]
-        paired = isinstance(item, list | tuple) and self.choice.domain != "tabular"
+        paired = isinstance(item, list | tuple) and self.choice.domain not in ("tabular", "language")
         return item[0] if paired else item
 
 

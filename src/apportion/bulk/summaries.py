@@ -29,10 +29,10 @@ class MeanRelevance:
 
 @dataclass(frozen=True, eq=False)
 class Summary:
-    """Of each explained class: `counts` is how many inputs there are, `remainder` the mean of |remainder| over
-    that of |total| (None where the method does not add up), `features` the means by feature, largest mean
-    |relevance| first, `maps` the (height, width) mean maps (of pictures of several sizes on the largest
-    grid), `pairs` the interactions."""
+    """Of each explained class, or of all answers of a language model: `counts` is how many inputs there are,
+    `remainder` the mean of |remainder| over that of |total| (None where the method does not add up), `features` the
+    means by feature, largest mean |relevance| first, `maps` the (height, width) mean maps (of pictures of several sizes
+    on the largest grid), `pairs` the interactions."""
 
     counts: dict[str, int]
     remainder: dict[str, float | None]
@@ -55,7 +55,7 @@ def summarise(run: Run, least: int = 1) -> Summary:
     features, pairs = _sums(), _sums()
     maps: dict[str, dict[Any, Tensor]] = defaultdict(dict)  # the sum of those of each size
     for row, values in run.maps():
-        label = row["target_label"] or f"class {row['target']}"
+        label = "answers" if run.of_answers else row["target_label"] or f"class {row['target']}"
         counts[label] += 1
         if row["total"] is not None:
             totals[label][0] += abs(row["remainder"])

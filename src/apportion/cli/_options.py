@@ -68,6 +68,12 @@ Row = Annotated[
     int, typer.Option(min=0, help="The row of a table, or the sample of a tensor, counted from 0.")
 ]
 Top = Annotated[int | None, typer.Option(min=1, help="List so many features, the largest first.")]
+Unit = Annotated[
+    str | None,
+    typer.Option(
+        help="What is a feature: token, word, sentence, passage or turn.  [word; with --context passage]"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Html = Annotated[Path | None, typer.Option(help="Write one self-contained HTML page here.")]
 MaxRemainder = Annotated[
@@ -181,12 +187,18 @@ class Tables:
     decimal: Annotated[str | None, typer.Option(help="The decimal sign of a table in text.  [guessed]")] = (
         None
     )
+    no_header: Annotated[
+        bool,
+        typer.Option(
+            "--no-header", help="The first line of a table in text is a row; its columns are 0, 1, …."
+        ),
+    ] = False
 
     @property
     def dialect(self) -> Dialect:
         from apportion.domains.table_files import Dialect
 
-        return Dialect(self.sep, self.encoding, self.decimal)
+        return Dialect(self.sep, self.encoding, self.decimal, not self.no_header)
 
     def recognised(self, given: Sequence[str]) -> list[Given]:
         from apportion.pipeline.given import recognise
@@ -205,15 +217,43 @@ class Tables:
             if self.background is not None:
                 raise InputError("--background goes with --model, a .skops or .joblib file")
             return model
-        from apportion.domains.table_files import read_table
+        from apportion.domains.table_files import AS_FOUND, TEXTS, kind_of
         from apportion.models import load_classifier
 
         frame = None
-        if self.background is not None:
-            frame, told = read_table(self.background, self.dialect)
-            if told:
-                warnings.warn(f"{self.background} was read with {told}, which was guessed", stacklevel=2)
+        if self.background is not None:  # which need not be text because the rows are
+            as_text = kind_of(self.background) in TEXTS
+            frame = _read_told(self.background, self.dialect if as_text else AS_FOUND)
         return load_classifier(model, frame, self.trust_code)
+
+    def data(self, data: str, model: str | Classifier | None) -> Any:
+        """The path of the data, or the frame in a table that is read whole: Excel, or text of which is said how, or
+        whose decimal commas a model of frames would not know for numbers."""
+        from apportion.domains.frames import FrameRows
+        from apportion.domains.table_files import AS_FOUND, EXCEL, TEXTS, kind_of, read_table
+
+        path, encode, dialect = Path(data), getattr(model, "encode", None), self.dialect
+        texts = encode.texts if isinstance(encode, FrameRows) else frozenset()
+        if (
+            dialect == AS_FOUND
+            and isinstance(encode, FrameRows)
+            and kind_of(path) in TEXTS
+            and path.is_file()
+        ):
+            whole = "decimal" in read_table(path, dialect, texts)[1]
+        else:
+            whole = dialect != AS_FOUND or kind_of(path) in EXCEL
+        return _read_told(path, dialect, texts) if whole else data
+
+
+def _read_told(path: Path, dialect: Dialect, texts: frozenset[str] = frozenset()) -> Any:
+    """The frame in a file, with a warning of what was guessed to read it."""
+    from apportion.domains.table_files import read_table
+
+    frame, told = read_table(path, dialect, texts)
+    if told:
+        warnings.warn(f"{path} was read with {told}, which was guessed", stacklevel=2)
+    return frame
 
 
 @dataclass(frozen=True)
@@ -237,12 +277,7 @@ class Prompts:
             help="A text file with a passage to stand before the prompt, and be explained; again for more."
         ),
     ] = None
-    unit: Annotated[
-        str | None,
-        typer.Option(
-            help="What is a feature: token, word, sentence, passage or turn.  [word; with --context passage]"
-        ),
-    ] = None
+    unit: Unit = None
     score: Annotated[
         str,
         typer.Option(

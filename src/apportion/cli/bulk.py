@@ -11,13 +11,13 @@ import typer
 from rich.markup import escape
 
 from apportion.cli._messages import echo, echo_json, hold_to, make_console, one_line_errors, say
-from apportion.cli._options import Html, Json, MaxRemainder, Method, Running, Tables, Target, grouped
+from apportion.cli._options import Html, Json, MaxRemainder, Method, Running, Tables, Target, Unit, grouped
+from apportion.core.visible import visible
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from apportion.bulk.reading import Run
-    from apportion.domains.table_files import Dialect
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="What `apportion bulk` wrote.")]
 
@@ -84,25 +84,45 @@ def bulk(
     ] = 0,
     num_shards: Annotated[int, typer.Option(min=1, help="… where this is N, the number of such jobs.")] = 1,
     max_remainder: MaxRemainder = None,
+    unit: Unit = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of an answer that a language model writes.  [20]")
+    ] = None,
+    score: Annotated[
+        str | None, typer.Option(help="What of an answer is explained, as in `apportion explain`.")
+    ] = None,
     running: Running,
 ) -> None:
-    """Explain a whole data set. Stopped or killed, the same command goes on where it was."""
+    """Explain a whole data set. Stopped or killed, the same command goes on where it was.
+
+    For a language model the data are prompts, or rows with a "prompt" and, where they are given, its "answer", its
+    "context" (a list of passages) and a "contrast".
+
+    \b
+    apportion bulk --model MODEL --data photos/ --out RUN
+    apportion bulk --model FOLDER --data questions.jsonl --id id --out RUN
+    """
     with running.one_line_errors():
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         from apportion.bulk.local import usual_workers
         from apportion.bulk.run import explain_dataset
+        from apportion.domains.answers import Answer
 
+        asked: dict[str, Any] = {"unit": unit, "max_new_tokens": max_new_tokens}
         if workers is None and engine == "local":
             workers = usual_workers(running.device)
         made = method if running.seed is None else running.made([method])[method]
         try:
+            of = tables.model(model)
             run = explain_dataset(
-                tables.model(model), _table_of(data, tables.dialect), made, out,
-                target=target, precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
+                of, tables.data(data, of), made, out,
+                target=target if score is None else Answer(target, score),  # type: ignore[arg-type]
+                precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
                 id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
                 engine=engine,  # type: ignore[arg-type]
                 workers=workers, address=address, device=running.device, shard_index=shard_index,
                 num_shards=num_shards, progress=not running.quiet,
+                **{name: value for name, value in asked.items() if value is not None},
             )  # fmt: skip
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(
@@ -116,19 +136,12 @@ def bulk(
                 f"{len(run.shards)} of {run.manifest.shards} shards are there; the others belong to other jobs"
             )
         if run.failed and not running.quiet:
-            say("warning", f"{_inputs(run.failed)} failed, see {run.folder}/errors.jsonl")
+            failed = f"{_inputs(run.failed)} failed, such as {_failure(run)}"
+            say("warning", f"{failed}; see {run.folder}/errors.jsonl")
         hold_to(
             max_remainder,
             ((row["id"], row["remainder"], row["total"]) for row in run.rows() if row["total"] is not None),
         )
-
-
-def _table_of(data: str, dialect: Dialect) -> Any:
-    """The path of the data, or the frame in a table that is read whole: Excel, or text of which is said how."""
-    from apportion.domains.table_files import AS_FOUND, EXCEL, read_table
-
-    whole = dialect != AS_FOUND or Path(data).suffix.lower() in EXCEL
-    return read_table(Path(data), dialect)[0] if whole else data
 
 
 def cluster(
@@ -331,12 +344,17 @@ def check(folder: Folder) -> None:
         for path in (bad := run.check()):
             say("error", f"{path} is damaged")
         if bad:
-            say("error", "delete the folders of these shards, and run the same command again")
+            say("error", "run the same `apportion bulk` command again: it makes these shards anew")
             raise typer.Exit(1)
         echo(
             f"{len(run)} explained and {run.failed} failed of {run.manifest.inputs} inputs; "
             f"{len(run.shards)} of {run.manifest.shards} shards, all as they were written"
         )
+
+
+def _failure(run: Run) -> str:
+    first = next(run.errors())
+    return f"{first['id']}: {visible(first['message']):.200}"
 
 
 def _inputs(many: int) -> str:

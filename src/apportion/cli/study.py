@@ -11,6 +11,7 @@ import typer
 
 from apportion.cli._messages import echo_json, make_console, name_files, one_line_errors
 from apportion.cli._options import Json
+from apportion.errors import InputError
 
 if TYPE_CHECKING:
     from apportion.study.config import TextFaithfulness
@@ -87,15 +88,28 @@ def run(
             help="Keep finished work and write the report here.  [the file's name without its suffix]"
         ),
     ] = None,
+    trust_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-model-code", help="Load models that are programs, which the file names by a factory."
+        ),
+    ] = False,
 ) -> None:
     """Run the study that a file describes. Stopped or killed, the same command goes on where it was."""
     with one_line_errors():
+        from apportion.models import is_program
         from apportion.study.config import TextFaithfulness, read_study
 
         study = read_study(file)
         folder = file.with_suffix("") if out is None else out
         if isinstance(study, TextFaithfulness):
             return _run_text(study, folder)
+        programs = [name for name in study.models if is_program(name)]
+        if programs and not trust_code:
+            raise InputError(
+                f"{file} names the model {programs[0]!r}, which is a program that would run here; accepted: with "
+                "--trust-model-code, if you have read it"
+            )
         from apportion.study import comparison, page
         from apportion.study.store import Store
 

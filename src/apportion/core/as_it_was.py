@@ -17,12 +17,13 @@ from torch import nn
 
 from apportion.core.private_torch import (
     function_modes,
+    functions_are_seen,
     hooks_of,
     no_saved_hooks,
     put_function_modes,
+    put_functions_are_seen,
     put_no_saved_hooks,
     set_grad_enabled,
-    state_of_functions,
 )
 
 Call = TypeVar("Call", bound=Callable[..., Any])
@@ -34,7 +35,7 @@ _inside: ContextVar[bool] = ContextVar("inside", default=False)
 class _State:
     grad: bool
     modes: list[Any]
-    seen: Any
+    seen: bool
     no_saved_hooks: str | None
     numpy_errors: dict[str, Any]
     threads: int
@@ -51,7 +52,7 @@ class _State:
         return cls(
             torch.is_grad_enabled(),
             function_modes(),
-            state_of_functions(),
+            functions_are_seen(),
             no_saved_hooks(),
             {**np.geterr()},
             torch.get_num_threads(),
@@ -63,7 +64,7 @@ class _State:
 
     def put_back(self) -> None:
         set_grad_enabled(self.grad)
-        self.seen.__exit__(None, None, None)
+        put_functions_are_seen(self.seen)
         put_function_modes(self.modes)
         put_no_saved_hooks(self.no_saved_hooks)
         np.seterr(**self.numpy_errors)
@@ -92,33 +93,39 @@ def leaves_as_it_was(call: Call) -> Call:
         if _inside.get():
             return call(settings, model, *args, **kwargs)
         before = _State.of(model)
-        try:
-            _inside.set(True)
-            return call(settings, model, *args, **kwargs)
-        except BaseException as error:
-            told: BaseException = error
-            # A mode was left twice, as of the interrupt before: that is what is to be told.
-            if (
-                isinstance(error, RuntimeError)
-                and "empty mode stack" in str(error)
-                and error.__context__ is not None
-            ):
-                told = error.__context__
-            # Errors end every `with` on their way, and another thread may be at work in the same model.
-            if not isinstance(told, Exception) or isinstance(told, MemoryError):
-                # What a frame still holds open would be closed after this, and change again what is put back.
-                for one in (error, told):
-                    traceback.clear_frames(one.__traceback__)
-                try:
-                    before.put_back()
-                except BaseException:  # of a signal that comes just now
-                    before.put_back()
-                    raise
-            if told is error:
-                raise
-            raise told from None
-        finally:
-            _inside.set(False)
+        # Twice, since the interrupt may come while the inner one puts back.
+        return _put_back_after(
+            lambda: _put_back_after(lambda: called(settings, model, args, kwargs), before), before
+        )
+
+    def called(settings: Any, model: Any, args: Any, kwargs: Any) -> Any:
+        _inside.set(True)
+        return call(settings, model, *args, **kwargs)
 
     outermost.outermost = True  # type: ignore[attr-defined]
     return outermost  # type: ignore[return-value]
+
+
+def _put_back_after(run: Callable[[], Any], before: _State) -> Any:
+    try:
+        return run()
+    except BaseException as error:
+        told = error
+        # A mode was left twice, as of the interrupt before: that is what is to be told.
+        if (
+            isinstance(error, RuntimeError)
+            and "empty mode stack" in str(error)
+            and error.__context__ is not None
+        ):
+            told = error.__context__
+        # Errors end every `with` on their way, and another thread may be at work in the same model.
+        if not isinstance(told, Exception) or isinstance(told, MemoryError):
+            # What a frame still holds open would be closed after this, and change again what is put back.
+            for one in (error, told):
+                traceback.clear_frames(one.__traceback__)
+            before.put_back()
+        if told is error:
+            raise
+        raise told from None
+    finally:
+        _inside.set(False)

@@ -47,7 +47,11 @@ def call_model(model: Model, inputs: Inputs) -> Any:
         refused = _ids_refused(model, inputs, str(error))
         if refused is not None:
             raise InputError(refused) from error
-        error.add_note(f"the model was called with {_described(inputs)}{_too_long(model, inputs)}")
+        called = "the model was called with"
+        if not any(
+            note.startswith(called) for note in getattr(error, "__notes__", ())
+        ):  # as a person gave it
+            error.add_note(f"{called} {_described(inputs)}{_too_long(model, inputs)}")
         raise
 
 

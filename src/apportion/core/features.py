@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+ELSEWHERE = "elsewhere"
+"""What is of no word of a text, such as special tokens, where that is one feature."""
+
 
 @dataclass(frozen=True)
 class TextFeatures:

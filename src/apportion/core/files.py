@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from torch import Tensor
 
 from apportion.core.schema import parsed
-from apportion.errors import InputError
+from apportion.errors import InputError, shown
 
 T = TypeVar("T")
+
+
+def path_of(name: str, given: Any) -> Path:
+    """A path that was given as the argument `name`; what no file could be called, or is none, is refused.
+
+    >>> path_of("out", 5)
+    Traceback (most recent call last):
+    apportion.errors.InputError: out is 5; accepted: a path
+    """
+    if not isinstance(given, str | Path) or given == "":
+        raise InputError(f"{name} is {shown(given)}; accepted: a path")
+    try:
+        os.lstat(given)
+    except ValueError as error:  # a zero byte, or half of a surrogate pair
+        raise InputError(f"{name} is {given!r:.100}; accepted: a path ({error})") from None
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise InputError(f"{name} is {str(given)!r:.100}; accepted: a path ({error.strerror})") from None
+    return Path(given)
 
 
 def write_whole(path: Path, data: bytes) -> Path:
@@ -42,7 +63,9 @@ def write_whole(path: Path, data: bytes) -> Path:
 def written(text: str, path: str | Path | None) -> str:
     """The text; also as a file if a path is given."""
     if path is not None:
-        write_whole(Path(path), text.encode(errors="replace"))  # halves of surrogate pairs are no UTF-8
+        write_whole(
+            path_of("path", path), text.encode(errors="replace")
+        )  # halves of surrogate pairs are no UTF-8
     return text
 
 
@@ -50,7 +73,7 @@ def write_tensors(path: str | Path, kind: str, tensors: Mapping[str, Tensor], he
     """One safetensors file, with the JSON-ready `header` under the name `kind`."""
     from safetensors.torch import save
 
-    return write_whole(Path(path), save(copies(tensors), {kind: json.dumps(header)}))
+    return write_whole(path_of("path", path), save(copies(tensors), {kind: json.dumps(header)}))
 
 
 def copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -75,12 +98,10 @@ def read_tensors(
 ) -> T:
     """What `rebuild` makes of the tensors and the header that `write_tensors` wrote. Raises InputError for other
     files, and for a header whose "schema" is newer than this one."""
-    from safetensors import SafetensorError
-
-    path = Path(path)
+    path = path_of("path", path)
     if not path.is_file():
         raise InputError(f"no {what} file at {path}")
-    try:
+    with damage_named(path, what):
         metadata, tensors = stored(path)
         header = parsed(metadata[kind])
         if not isinstance(header, dict):
@@ -94,15 +115,21 @@ def read_tensors(
                 "apportion reads; install a newer apportion"
             )
         return rebuild(tensors, header)
-    except InputError:
+
+
+@contextmanager
+def damage_named(path: Path, what: str) -> Iterator[None]:
+    """Whatever is wrong with what a file says is an InputError of one line that names the file."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
+    except MemoryError:
         raise
-    except (
-        SafetensorError,
-        OSError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-        RecursionError,
-    ) as error:
-        raise InputError(f"{path} is not an apportion {what} ({error})") from error
+    except (SafetensorError, OSError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError,
+            RuntimeError) as error:  # fmt: skip
+        raise InputError(f"{path} is not an apportion {what} ({error!s:.300})") from error

@@ -172,7 +172,8 @@ def _parts(value: Any) -> Iterable[Any]:
         return _module(value)
     if is_dataclass(value):
         return _dataclass(value)
-    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+    kind = type(value)  # an object that makes columns of names, such as polars.col, has every attribute
+    if hasattr(kind, "__array__") or hasattr(kind, "__array_interface__"):
         return _array(np.asarray(value))
     if not _installed(type(value)) or isinstance(value, Dataset) or hasattr(value, "get_params"):
         return type(value), value.__getstate__()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypeVar
 
+from apportion.core.numbers import check_dense, tensor_of
 from apportion.core.trees import all_finite, keyed
 from apportion.errors import InputError
 
@@ -46,12 +47,13 @@ def held(tensor: Tensor | np.ndarray) -> Tensor:
     [[1.0, 20.0], [300.0, 0.0]]
     """
     if isinstance(tensor, np.ndarray):
-        tensor = torch.from_numpy(tensor)
+        tensor = tensor_of("held", tensor)
     if not isinstance(tensor, Tensor) or not tensor.dim():
         came = "a number" if isinstance(tensor, Tensor) else type(tensor).__name__
         raise InputError(
             f"held got {came}; accepted: a tensor or an array with one row a sample, or one for all"
         )
+    check_dense("held", tensor)
     return tensor.detach().as_subclass(Held)
 
 
@@ -80,8 +82,8 @@ def checked_inputs(inputs: Any, missing: bool = False) -> Inputs:
     items = keyed(inputs)
     if not items or not all(isinstance(t, Tensor) for _, t in items):
         raise InputError("inputs must hold tensors only, at least one")
-    if any(t.layout != torch.strided for _, t in items):
-        raise InputError("inputs hold a sparse tensor; accepted: dense ones, such as its to_dense()")
+    for key, tensor in items:
+        check_dense("inputs" if key is None else f"input {key!r}", tensor)
     explained = [(key, t) for key, t in items if not is_side(key, t)] or items
     sizes = {t.shape[0] if t.dim() else None for _, t in explained}
     batch = sizes.pop() if len(sizes) == 1 else None

@@ -20,8 +20,7 @@ def tensor_of(what: str, given: Any, accepted: str = TABLES) -> Tensor:
     (tensor([[1.0000, 2.5000]]), torch.float64)
     """
     if isinstance(given, Tensor):
-        if given.layout != torch.strided:
-            raise InputError(f"{what} is a sparse tensor; accepted: {accepted}, such as its to_dense()")
+        check_dense(what, given)
         return given.detach().clone()
     array = _array(what, given, accepted)
     if array.dtype.kind not in "biufc":
@@ -30,7 +29,22 @@ def tensor_of(what: str, given: Any, accepted: str = TABLES) -> Tensor:
     return torch.from_numpy(_in_known_format(what, array, isinstance(given, list | tuple)))
 
 
+def check_dense(what: str, tensor: Tensor) -> None:
+    """Raise InputError for a tensor whose numbers are not there one beside the other, or not at all.
+
+    >>> check_dense("inputs", torch.ones(2, device="meta"))
+    Traceback (most recent call last):
+    apportion.errors.InputError: inputs: a tensor on the device 'meta' has no numbers; accepted: dense tensors
+    """
+    accepted = "accepted: dense tensors"
+    if tensor.layout != torch.strided:
+        raise InputError(f"{what}: this is a sparse tensor; {accepted}, such as its to_dense()")
+    if tensor.is_meta:
+        raise InputError(f"{what}: a tensor on the device 'meta' has no numbers; {accepted}")
+
+
 def _array(what: str, given: Any, accepted: str) -> np.ndarray:
+    given = as_pandas(given)
     if is_frame(given) or is_series(given):
         return _of_pandas(what, given)
     if hasattr(given, "toarray"):  # a sparse matrix of SciPy
@@ -50,9 +64,22 @@ def _array(what: str, given: Any, accepted: str) -> np.ndarray:
         raise InputError(f"{what} has type {kind} and is no table of numbers; accepted: numbers") from None
 
 
+def as_pandas(given: Any) -> Any:
+    """A frame or column of another library, such as polars, as one of pandas; anything else as it is."""
+    if not callable(convert := getattr(given, "to_pandas", None)):
+        return given
+    try:
+        return convert()
+    except ImportError as error:  # what polars converts by
+        raise InputError(
+            f"a {type(given).__name__} of {type(given).__module__.split('.')[0]} is read through pandas and pyarrow: "
+            f"pip install {error.name or 'pandas pyarrow'}"
+        ) from None
+
+
 def is_frame(given: Any) -> bool:
     """True for a pandas frame, without importing pandas."""
-    return hasattr(given, "columns") and hasattr(given, "iloc")
+    return hasattr(given, "iloc") and hasattr(given, "columns")
 
 
 def is_series(given: Any) -> bool:

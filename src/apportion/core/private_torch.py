@@ -33,10 +33,10 @@ __all__ = [
     "original_of",
     "overload_of",
     "put_function_modes",
+    "put_functions_are_seen",
     "put_no_saved_hooks",
     "safe_softmax",
     "set_grad_enabled",  # `torch.no_grad` takes as long as a small function itself, and is needed around each
-    "state_of_functions",
     "storage_of",
     "transform_level",
     "unwrapped",
@@ -83,15 +83,22 @@ def put_function_modes(modes: list[Any]) -> None:
         torch._C._push_on_torch_function_stack(mode)
 
 
-def state_of_functions() -> Any:
-    """Whether functions are seen at all now, as a guard whose `__exit__` puts that back, as often as it is called."""
-    guard = without_functions()
-    guard.__enter__()
-    guard.__exit__(None, None, None)
-    return guard
-
-
 functions_are_seen = torch._C._is_torch_function_enabled
+
+# A guard puts back what it found, as often as it is left: this one found that functions are seen.
+with torch._C._EnableTorchFunction():
+    _seen = without_functions()
+    with _seen:
+        pass
+
+
+def put_functions_are_seen(seen: bool) -> None:
+    """Let functions be seen by modes and subclasses in this thread, or not."""
+    if seen:
+        _seen.__exit__(None, None, None)
+    else:
+        without_functions().__enter__()
+
 
 no_saved_hooks = torch._C._autograd._saved_tensors_hooks_get_disabled_error_message
 

@@ -13,7 +13,7 @@ from inspect import signature
 from typing import Any, Literal
 
 from apportion import names
-from apportion.errors import InputError, did_you_mean
+from apportion.errors import InputError, did_you_mean, shown
 
 Kind = Literal["method", "test"]
 
@@ -88,15 +88,23 @@ def read_repr(text: str, named: Callable[[str], Any], what: str = "") -> Any:
 def made_of(item: Any, kind: Kind = "method") -> Any:
     """A method or test as it is, or by its name or repr; a class is refused."""
     if isinstance(item, type):
-        raise InputError(f"{item.__name__} is a class; accepted: {item.__name__}(), with settings or without")
+        name = item.__name__
+        raise InputError(f"the {kind} {name} is a class; accepted: {name}(), with settings or without")
     return from_repr(item, kind) if isinstance(item, str) else item
 
 
 def made_method(item: Any) -> Any:
     """The same of what has to be a method."""
     made = made_of(item)
-    if not callable(made):
-        raise InputError(f"method is {made!r:.200}; accepted: a method, its short name or its repr")
+    try:
+        fits = callable(made)
+        signature(made).bind("model", "inputs", "target")
+    except TypeError:
+        fits = False
+    except ValueError:  # what is written in C says no more
+        pass
+    if not fits:
+        raise InputError(f"method is {shown(made)}; accepted: a method, its short name or its repr")
     return made
 
 

@@ -125,7 +125,10 @@ def _is_of(value: Any, hint: Any) -> bool:
     if hint is Any:
         return True
     if hint is float:
-        return isinstance(value, Real) and not isinstance(value, bool)
+        fits = (
+            not isinstance(value, Integral) or abs(int(value)) < 2**63
+        )  # larger ones are in no number format of C
+        return isinstance(value, Real) and not isinstance(value, bool) and fits
     if hint is int:
         return isinstance(value, Integral) and not isinstance(value, bool)
     if hint in (None, NoneType):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.numbers import check_dense
 from apportion.core.settings import checked
 from apportion.core.trees import all_finite
 from apportion.errors import InputError, NotFiniteError
@@ -223,6 +224,7 @@ def scores_of(output: Any, batch: int, row: str = "sample", places: Tensor | Non
 
 
 def _checked(found: Tensor, row: str) -> Tensor:
+    check_dense("the scores of the model", found)
     if not found.is_floating_point():
         raise InputError(f"the model returned {found.dtype} scores; accepted: floating point scores")
     if not all_finite(found):
@@ -314,6 +316,8 @@ def resolve(
         return scores.detach().argmax(1)
     if isinstance(target, bool):
         raise InputError(f"target is {target}; accepted: a class index, one per sample, a callable, or None")
+    if isinstance(target, type):
+        raise InputError(f"target is the class {target.__name__}; accepted: a class index, or a callable")
     if callable(target) and not isinstance(target, Tensor):
         return target
     if isinstance(target, int):

@@ -43,6 +43,12 @@ def answer_of(result: Result) -> Mapping[str, Any] | None:
     return result.notes.get("answer")
 
 
+def part_of(explanation: Result, index: int) -> int:
+    """Which part of the answer a sample explains, also where samples were taken out of an explanation."""
+    target: Any = explanation.target
+    return int(target[index])
+
+
 def rows_of(explanation: Explanation) -> list[AnswerRow]:
     """What is explained of the answer, in its order."""
     noted = answer_of(explanation)
@@ -65,7 +71,7 @@ def rows_of(explanation: Explanation) -> list[AnswerRow]:
                 tuple(zip(map(in_one_line, names), sums.tolist(), strict=True)),
                 apart[0],
                 apart[1],
-                float(explanation.output[index, index]),
+                float(explanation.output[index, part_of(explanation, index)]),
                 None if total is None else float(total[index]),
                 None if left is None else float(left[index]),
             )
@@ -114,9 +120,9 @@ def _map(explanation: Explanation, tests: Tests) -> page_data.AnswerMap:
         "rows": [
             {
                 "name": explanation.label(i),
-                "first": noted["spans"][i][0],
-                "last": noted["spans"][i][1],
-                "score": float(explanation.output[i, i]),
+                "first": noted["spans"][part_of(explanation, i)][0],
+                "last": noted["spans"][part_of(explanation, i)][1],
+                "score": float(explanation.output[i, part_of(explanation, i)]),
                 "balance": explanation.account(i),
                 "before": so_far[i],
                 "tests": [test_as_data(scores, i) for scores in tests],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from apportion.display.answers import answer_of, answer_page, rows_of
+from apportion.display.answers import answer_of, answer_page, part_of, rows_of
 from apportion.display.cards import Tests, sections
 from apportion.display.html import frame_page, shell, versions
 from apportion.display.notebook import cards
@@ -120,7 +120,7 @@ def summary_of_answer(explanation: Explanation) -> dict[str, Any]:
         "explained": [
             {
                 "name": row.name,
-                "tokens": list(noted["spans"][i]),
+                "tokens": list(noted["spans"][part_of(explanation, i)]),
                 "score": row.score,
                 "total": row.total,
                 "apportioned": float(explanation.apportioned[i]),

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apportion.core.visible import visible
-from apportion.display.answers import answer, answer_of, in_one_line
+from apportion.display.answers import answer, answer_of, in_one_line, part_of
 from apportion.display.views import AGAINST, FOR, NO_UNIT, HeatView, TextView, View, scale_of, view
 from apportion.results.explanation import Explanation
 from apportion.results.ledger import CAUSES, Ledger
@@ -93,7 +93,7 @@ def said(noted: Mapping[str, Any], name: str, explanation: Result) -> Text:
     """What a language model answered, and what of it is explained if it is not each token."""
     text = Text.assemble((f"{name}: ", "dim"), (in_one_line("".join(noted["pieces"])), "bold"))
     if len(explanation) == 1:
-        score = float(explanation.output[0, 0])
+        score = float(explanation.output[0, part_of(explanation, 0)])
         text.append(
             f"\n{noted['score']} of {explanation.label(0)!r}: {format_number(score, abs(score))}", "dim"
         )

@@ -14,6 +14,9 @@ def function_of(model: Any, takes: str, function: str) -> Callable[..., Any]:
     """The model itself if it is a function, or of an estimator the first of its answers that it has. `takes` and
     `function` say in an error what it is for, and what else is accepted."""
     if callable(model) and not isinstance(model, type):
+        owner = getattr(model, "__self__", None)
+        if getattr(model, "__name__", "") == "predict" and len(getattr(owner, "classes_", ())):
+            raise _of_classes(owner, takes, function)
         return model  # type: ignore[no-any-return]
     answer = next((name for name in _ANSWERS if hasattr(model, name)), None)
     if answer is None or isinstance(model, type):
@@ -22,11 +25,17 @@ def function_of(model: Any, takes: str, function: str) -> Callable[..., Any]:
             f"model is {kind}; accepted for {takes}: a Classifier, {function}, or a fitted estimator of scikit-learn"
         )
     if answer == "predict" and len(getattr(model, "classes_", ())):  # a regressor of CatBoost has none
-        raise InputError(
-            f"model is {type(model).__name__}, which predicts classes and has no scores (neither predict_proba nor "
-            f"decision_function); accepted for {takes}: {function}"
-        )
+        raise _of_classes(model, takes, function)
     return getattr(model, answer)  # type: ignore[no-any-return]
+
+
+def _of_classes(model: Any, takes: str, function: str) -> InputError:
+    own = [name for name in _ANSWERS[:2] if hasattr(model, name)]
+    has = "" if own else " and has no scores (neither predict_proba nor decision_function)"
+    accepted = f"its {' or '.join(own)}" if own else function
+    return InputError(
+        f"model is {type(model).__name__}, which predicts classes{has}; accepted for {takes}: {accepted}"
+    )
 
 
 def labels_of(function: Any) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from typing import Any
 
@@ -20,10 +21,11 @@ from torch import Tensor
 
 from apportion.core.classifier import Classifier
 from apportion.core.features import TabularFeatures
-from apportion.core.numbers import is_frame, is_series, tensor_of
+from apportion.core.numbers import as_pandas, is_frame, is_series, tensor_of
+from apportion.core.settings import later
 from apportion.domains.estimators import answer_to, function_of, labels_of
 from apportion.domains.tabular import MISSING, text_of
-from apportion.errors import InputError, check, nearest
+from apportion.errors import InputError, check_whole, nearest
 
 _WHOLE = 2.0**53  # float64 holds all whole numbers up to here
 
@@ -72,16 +74,21 @@ class Tabular(Classifier):
         owner = getattr(function, "__self__", None)
         if (known := getattr(owner, "feature_names_in_", None)) is not None:
             frame = frame[_present(list(known), frame, "background")]
-        check(
-            "rows",
-            rows,
-            lambda v: v is None or (isinstance(v, int) and v >= 1),
-            "at least 1, or None for all",
-        )
+        if rows is not None:
+            check_whole(1, rows=rows)
+        fitted = getattr(owner, "n_features_in_", None)
+        if known is None and isinstance(fitted, int) and fitted != frame.shape[1]:
+            raise InputError(
+                f"background has {frame.shape[1]} columns; accepted: the {fitted} that {type(owner).__name__} was "
+                "fitted on, in their order"
+            )
         given = len(frame)
         if rows is not None and given > rows:
             frame = frame.iloc[np.sort(np.random.default_rng(0).choice(given, rows, replace=False))]
-        encode = FrameRows.of(frame, given)
+        # One of scikit-learn that was fitted on arrays is given arrays, and warns of names.
+        unnamed = known is None and type(owner).__module__.startswith("sklearn.")
+        schema = background.select(frame.columns).schema if _is_of_polars(background) else None
+        encode = FrameRows.of(frame, given, unnamed, schema)
         super().__init__(
             model=FrameModel(function, encode, function is not model),
             encode=encode,
@@ -144,27 +151,38 @@ class _Numbers:
 
 @dataclass(frozen=True)
 class _Values:
-    """A column of whatever else, by codes. `known` has the value of each code that was ever given out."""
+    """A column of whatever else, by codes. `known` has the value of each code of the background."""
 
     name: str
     type: Any
     categories: tuple[Any, ...] | None
     known: dict[float, Any] = field(default_factory=dict, compare=False, repr=False)
 
+    @cached_property
+    def _met(self) -> dict[float, Any]:
+        """Values that the background does not have. No field: what was explained is no part of the model."""
+        return {}
+
+    def learn(self, values: Iterable[Any]) -> None:
+        for value in map(self._typed, values):
+            self.known.setdefault(self._code(value), value)
+
     def read(self, value: Any) -> float:
         """The code of a value, which follows from the value alone."""
         value = self._typed(value)
         code = self._code(value)
-        self.known.setdefault(code, value)
+        if code not in self.known:
+            self._met[code] = value
         return code
 
     def from_file(self, value: Any) -> Any:
         """A cell of a file as the background has it: what says that there is no value, and is none of the background,
         is that which the background has for it."""
-        says_none = isinstance(value, str) and value.strip().lower() in _ABSENT
-        if not says_none or self._code(value) in self.known:
+        if not isinstance(value, str) or self._code(value) in self.known:
             return value
-        return next(filter(_is_missing, self.known.values()), value)
+        if value.strip().lower() in _ABSENT:
+            return next(filter(_is_missing, self.known.values()), value)
+        return next((known for known in self.known.values() if str(known) == value), value)
 
     @staticmethod
     def _code(value: Any) -> float:
@@ -188,31 +206,46 @@ class _Values:
                 return by_text[text]
             if text.lower() in _ABSENT:
                 return None
-            near = nearest(text, by_text) or list(by_text)[:3]
             raise InputError(
                 f"column {self.name!r}: {value!r:.60} is no category of it; accepted: one of {len(by_text)}, such as "
-                f"{', '.join(map(repr, near))}"
+                f"{_three_like(text, by_text)}"
             )
-        if isinstance(value, str) and getattr(self.type, "kind", "") in "mM" and not _is_missing(value):
-            of = pandas.Timedelta if self.type.kind == "m" else pandas.Timestamp
+        kind = getattr(self.type, "kind", "O")
+        if kind in "mM" and not _is_missing(value):
+            of, called = (pandas.Timedelta, "span") if kind == "m" else (pandas.Timestamp, "date")
+            number = isinstance(value, int | float | np.integer | np.floating)  # of days, or of nanoseconds?
             try:
-                return pandas.NaT if value.strip().lower() in _ABSENT else of(value)
-            except ValueError:
-                raise InputError(f"column {self.name!r}: {value!r:.60} is no date") from None
+                if number:
+                    raise ValueError
+                says_none = isinstance(value, str) and value.strip().lower() in _ABSENT
+                return pandas.NaT if says_none else of(value)
+            except (TypeError, ValueError):
+                raise InputError(
+                    f"column {self.name!r}: {value!r:.60} is no {called}, or is out of range; accepted: a {called}, or "
+                    f"a text that says one, such as {_example(called)}"
+                ) from None
         return value
+
+    def unlike_background(self, codes: np.ndarray) -> str:
+        """In words, the first value among these codes that the background does not have; empty if it has all."""
+        for code in codes:
+            if isinstance(value := self._met.get(code), str):
+                near = _three_like(value, [known for known in self.known.values() if isinstance(known, str)])
+                return f"column {self.name!r} is {value!r:.60}, which no background row has; nearest: {near}"
+        return ""
 
     def written(self, codes: np.ndarray) -> Any:
         pandas = _pandas()
 
         places, found = pandas.factorize(codes, use_na_sentinel=False)
-        unknown = [code for code in found if code not in self.known]
+        unknown = [code for code in found if code not in self.known and code not in self._met]
         if unknown:
             raise InputError(
                 f"column {self.name!r} holds no numbers, but {unknown[0]:g} was put into it; accepted: methods and "
                 "tests that hide columns and take their values from background rows"
             )
         values = np.empty(len(found), object)
-        values[:] = [self.known[code] for code in found]
+        values[:] = [self.known[code] if code in self.known else self._met[code] for code in found]
         try:
             typed = pandas.Series(values, dtype=self.type)
         except (TypeError, ValueError) as error:
@@ -221,6 +254,15 @@ class _Values:
                 f"{error}"
             ) from None
         return pandas.Series(typed.array.take(places))
+
+
+def _three_like(text: str, known: Iterable[str]) -> str:
+    """The three known texts that are most like this one."""
+    return ", ".join(map(repr, list(dict.fromkeys([*nearest(text, known), *known]))[:3]))
+
+
+def _example(called: str) -> str:
+    return "'2024-01-31'" if called == "date" else "'2 days'"
 
 
 def _pandas() -> Any:
@@ -241,21 +283,33 @@ class FrameRows:
     Attributes:
         columns (tuple of columns): How each column is read and written.
         about (str, default ""): Where values of hidden columns come from, in words, for the notes of a result.
+        unnamed (bool, default False): Make arrays instead of frames.
+        schema (Schema, default None): The types of a background of polars, whose frames are made then; None: pandas'.
     """
 
     columns: tuple[_Numbers | _Values, ...]
     about: str = ""
+    unnamed: bool = later(False)
+    schema: Any = later(None)
 
     @classmethod
-    def of(cls, frame: Any, given: int) -> FrameRows:
+    def of(cls, frame: Any, given: int, unnamed: bool = False, schema: Any = None) -> FrameRows:
         """Learn the columns of a frame, which has some of the `given` rows."""
         columns = tuple(_column(name, frame.iloc[:, i]) for i, name in enumerate(frame.columns))
+        for i, column in enumerate(columns):
+            if isinstance(column, _Values):
+                column.learn(frame.iloc[:, i])
         many = f"{len(frame)} of {given} rows" if len(frame) < given else f"{given} rows"
-        return cls(columns, many)
+        return cls(columns, many, unnamed, schema)
 
     @property
     def names(self) -> list[Any]:
         return [column.name for column in self.columns]
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """The columns that a file's texts are not read as numbers for."""
+        return frozenset(str(column.name) for column in self.columns if isinstance(column, _Values))
 
     def __call__(self, row: Any) -> tuple[Tensor, TabularFeatures]:
         """The numbers (1, columns) of one row, and its features."""
@@ -267,8 +321,9 @@ class FrameRows:
     def several(self, rows: Any) -> tuple[Tensor, tuple[TabularFeatures, ...]]:
         """The numbers (rows, columns) of all rows of a frame, or of one row, and their features."""
         names = self.names
+        rows = as_pandas(rows)
         if is_frame(rows):
-            frame = _checked(rows, "the rows")
+            frame = _checked(rows, "the frame of rows")
             values = [list(frame[name]) for name in _present(names, frame, "the frame")]
         else:
             cells = _as_dict(rows, names)
@@ -281,6 +336,15 @@ class FrameRows:
         )
         return torch.tensor(read, dtype=torch.float64).T.contiguous(), features
 
+    def unlike_background(self, numbers: Tensor) -> str:
+        """What in these rows the background does not have, in words; empty if nothing."""
+        told = (
+            column.unlike_background(codes)
+            for column, codes in zip(self.columns, numbers.T.double().numpy(), strict=True)
+            if isinstance(column, _Values)
+        )
+        return next(filter(None, told), "")
+
     def frame(self, numbers: Tensor) -> Any:
         """The frame of these numbers, in columns of the types of the background."""
         pandas = _pandas()
@@ -289,7 +353,24 @@ class FrameRows:
         columns = [column.written(row) for column, row in zip(self.columns, array, strict=True)]
         made = pandas.concat(columns, axis=1)
         made.columns = self.names
-        return made
+        if self.schema is not None:
+            return _of_polars(made, self.schema)
+        return made.to_numpy() if self.unnamed else made
+
+
+def _is_of_polars(frame: Any) -> bool:
+    return type(frame).__module__.partition(".")[0] == "polars"
+
+
+def _of_polars(frame: Any, schema: Mapping[str, Any]) -> Any:
+    """A frame of pandas in the types of one of polars, where these hold the numbers."""
+    polars: Any = import_module("polars")
+    found = []
+    for column in polars.from_pandas(frame, nan_to_null=True):
+        typed = column.cast(schema[column.name])
+        numbers = column.dtype.is_float()
+        found.append(column if numbers and not typed.cast(column.dtype).equals(column) else typed)
+    return polars.DataFrame(found)
 
 
 def _column(name: Any, series: Any) -> _Numbers | _Values:
@@ -318,15 +399,46 @@ class FrameModel:
 
     def __call__(self, numbers: Tensor) -> Any:
         frame = self.rows.frame(numbers)
-        output = answer_to(self.function, frame, f"a frame of {len(frame)} rows and {frame.shape[1]} columns")
+        rows = "one row" if len(frame) == 1 else f"{len(frame)} rows"
+        try:
+            output = answer_to(self.function, frame, f"a frame of {rows} and {frame.shape[1]} columns")
+        except InputError:
+            raise
+        except Exception as error:
+            if unlike := self.rows.unlike_background(numbers):
+                said = next(iter(str(error).splitlines()), "")
+                raise InputError(f"{unlike}; the model does not take it: {said:.200}") from error
+            raise
+        _refuse_words(output)
         told = "what the model returned for a frame"
         scores = output if isinstance(output, Tensor) else tensor_of(told, output)
         return scores if scores.is_floating_point() else scores.double()
 
 
+def _refuse_words(output: Any) -> None:
+    """InputError for names of classes, and for the outputs of a model of several at once."""
+    several = isinstance(output, list | tuple) and len(output) > 1
+    if several and all(isinstance(each, np.ndarray) and each.ndim == 2 for each in output):
+        raise InputError(
+            f"the model returned {len(output)} arrays, as one of several outputs does; accepted: those of one output, "
+            "such as lambda rows: model.predict_proba(rows)[0]"
+        )
+    first = output.to_numpy() if is_frame(output) or is_series(output) else output
+    while (isinstance(first, list | tuple) or getattr(first, "dtype", None) == np.dtype(object)) and len(
+        first
+    ):
+        first = first[0]
+    if isinstance(first, np.ndarray) and first.dtype.kind in "US" and first.size:
+        first = str(first.flat[0])
+    if isinstance(first, str):
+        raise InputError(
+            f"the model returned words, such as {first!r:.60}; accepted: a score for each class, as of predict_proba"
+        )
+
+
 def read_frame(model: Any, inputs: Any) -> Any:
     """The model, or one of tables if it is no torch module and is given a frame: its rows are their own background."""
-    if not is_frame(inputs) or isinstance(model, Classifier | torch.nn.Module):
+    if isinstance(model, Classifier | torch.nn.Module) or not is_frame(as_pandas(inputs)):
         return model
     if len(inputs) == 1:
         raise InputError(
@@ -338,10 +450,12 @@ def read_frame(model: Any, inputs: Any) -> Any:
 
 def _checked(frame: Any, what: str) -> Any:
     """A pandas frame with rows, and with columns that differ in name."""
-    if hasattr(frame, "to_pandas") and not is_frame(frame):
-        frame = frame.to_pandas()
+    frame = as_pandas(frame)
     if not is_frame(frame):
-        raise InputError(f"{what} is {type(frame).__name__}; accepted: a data frame")
+        raise InputError(
+            f"{what} is {type(frame).__name__}; accepted: a data frame of pandas or polars"
+            + (", such as its collect()" if hasattr(frame, "collect") else "")
+        )
     if not len(frame) or not len(frame.columns):
         raise InputError(f"{what} has shape {tuple(frame.shape)}; accepted: at least one row and one column")
     twice = frame.columns[frame.columns.duplicated()]
@@ -357,6 +471,10 @@ def _present(names: Sequence[Any], given: Any, what: str) -> list[Any]:
         there = list(map(str, given))
         near = nearest(str(absent[0]), there, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
+        if len(absent) == len(names) and not near:
+            hint = (
+                f"; its columns are called {', '.join(map(repr, there[:4]))}: is that the header of a table?"
+            )
         more = f" and {len(absent) - 4} more" if len(absent) > 4 else ""
         raise InputError(f"{what} has no column {', '.join(map(repr, absent[:4]))}{more}{hint}")
     return list(names)
@@ -364,6 +482,8 @@ def _present(names: Sequence[Any], given: Any, what: str) -> list[Any]:
 
 def _as_dict(row: Any, names: Sequence[Any]) -> Mapping[Any, Any]:
     if is_series(row):
+        if not row.index.is_unique:
+            raise InputError(f"the row names the column {row.index[row.index.duplicated()][0]!r} twice")
         row = {name: row.iloc[i] for i, name in enumerate(row.index)}
     if isinstance(row, Mapping):
         return row

@@ -14,7 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from apportion.core.features import ImageFeatures
-from apportion.errors import InputError
+from apportion.core.files import path_of
+from apportion.errors import InputError, MissingFileError
 
 ACCEPTED = (
     "a picture is a file that Pillow reads (JPEG, PNG, GIF, WebP, TIFF, ...), a PIL image, an array "
@@ -44,7 +45,7 @@ def read_image(source: Any) -> Image.Image:
     (255, 255, 255)
     """
     if isinstance(source, str | Path):
-        return _read_file(Path(source))
+        return _read_file(path_of("the picture", source))
     if isinstance(source, Image.Image):
         return _upright_rgb(source, "the PIL image")
     if isinstance(source, Tensor):
@@ -58,7 +59,7 @@ def _read_file(path: Path) -> Image.Image:
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a picture: {ACCEPTED}")
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; {ACCEPTED}")
+        raise MissingFileError(f"{path}: no such file; {ACCEPTED}")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): {ACCEPTED}")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -15,7 +16,7 @@ from apportion.core.features import TextFeatures
 from apportion.domains.answers import Answer, AnswerScores, DecoderScores, Goal
 from apportion.domains.raw_text import Messages
 from apportion.domains.sentences import sentences
-from apportion.domains.text import check_text, encode_subwords
+from apportion.domains.text import check_text, check_whole_signs, encode_subwords
 from apportion.errors import InputError, check, check_seed, check_whole
 
 Unit = Literal["token", "word", "sentence", "passage", "turn"]
@@ -52,6 +53,13 @@ class LanguageModel:
         known = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
         return next((i for i in (*known, tokenizer.eos_token_id) if i is not None), 0)
 
+    @property
+    def content(self) -> tuple[Any, ...]:
+        """What a fingerprint is taken of: the model, and what its tokenizer makes of a text."""
+        tokenizer = self.tokenizer
+        words = sorted(tokenizer.get_vocab().items())
+        return self.model, type(tokenizer).__name__, words, getattr(tokenizer, "chat_template", None)
+
     def generate(
         self,
         prompt: str | Messages,
@@ -65,7 +73,7 @@ class LanguageModel:
 
         Args:
             prompt (str or messages): A text, or messages such as `{"role": "user", "content": "Hello"}`.
-            max_new_tokens (int, default 20): Tokens of the answer at most.
+            max_new_tokens (int, default 20): Tokens of the answer at most; fewer where the context window ends.
             stop (str or list of str, default ()): Texts before which the answer ends.
             seed (int, default None): Draw each token, with this seed; None: take the likeliest.
             how: What else the model's own `generate` takes, such as `temperature` or `num_beams`.
@@ -83,7 +91,12 @@ class LanguageModel:
     ) -> tuple[int, ...]:
         """The ids of that answer, without the token that ends it."""
         check_whole(1, max_new_tokens=max_new_tokens)
+        stops = (stop,) if isinstance(stop, str) else stop
+        check("stop", stops, _are_texts, "a text, or a list of texts")
         read = _read(self, prompt)
+        room = _window(self) - (0 if self.decodes else len(read.ids))
+        if room < 1:
+            _check_length(self, len(read.ids) + 1)
         ids = torch.tensor([read.ids], device=_device(self.model))
         if not hasattr(self.model, "generate"):
             raise InputError(
@@ -96,14 +109,23 @@ class LanguageModel:
                 check_seed(seed)
                 torch.manual_seed(seed)
             writer: Any = self.model
-            made = writer.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=max_new_tokens, **settings
-            )
+            try:
+                made = writer.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=min(max_new_tokens, room),
+                    **settings,
+                )
+            except (ValueError, TypeError) as error:  # of settings that it does not know, or that do not fit
+                first = next(iter(str(error).splitlines()), "")
+                raise InputError(
+                    f"generate of {self.name} does not take these settings: {first:.200}"
+                ) from error
         found = made[0, 1 if self.decodes else len(read.ids) :].tolist()
         special = set(self.tokenizer.all_special_ids)
         end = next((i for i, token in enumerate(found) if token in special), len(found))
         found = found[:end]
-        for text in (stop,) if isinstance(stop, str) else stop:
+        for text in stops:
             while text and text in self.decoded(found):
                 found = found[:-1]
         if not found:
@@ -214,7 +236,7 @@ def _with_passages(prompt: Any, passages: Sequence[str]) -> Any:
     if not passages:
         return prompt
     if isinstance(prompt, str):
-        check_text(prompt)
+        check_text(prompt, "prompt")
         return _GAP.join((*passages, prompt))
     if not isinstance(prompt, Sequence) or not prompt or "content" not in prompt[-1]:
         return prompt  # which is refused where it is read
@@ -242,7 +264,7 @@ def _read(lm: LanguageModel, prompt: Any, passages: Sequence[str] = ()) -> _Prom
     text: str
     parts: tuple[tuple[str, int, int], ...]
     if isinstance(prompt, str):
-        check_text(prompt)
+        check_text(prompt, "prompt")
         text, parts = prompt, (("prompt", 0, len(prompt)),)
     else:
         text, parts = _filled(lm, prompt)
@@ -277,8 +299,8 @@ def _filled(lm: LanguageModel, messages: Any) -> tuple[str, tuple[tuple[str, int
     listed = isinstance(messages, Sequence) and len(messages) > 0
     if not listed or not all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in messages):
         raise InputError(f"prompt is {messages!r:.60}; accepted: {accepted}")
-    for message in messages:
-        check_text(message["content"])
+    for i, message in enumerate(messages):
+        check_text(message["content"], f"prompt[{i}]")
     if getattr(lm.tokenizer, "chat_template", None) is None:
         raise InputError(
             f"the tokenizer of {lm.name} has no chat template, but messages were given; accepted: a text"
@@ -332,15 +354,30 @@ def _starts(text: str, part: tuple[str, int, int], unit: Unit) -> Iterator[int]:
 # ---- the answer ----
 
 
-def _ids_of_answer(lm: LanguageModel, answer: Any) -> tuple[int, ...]:
+def _ids_of(lm: LanguageModel, text: str, name: str) -> tuple[int, ...]:
+    """The tokens of a text that stands where the model writes."""
+    check_whole_signs(text, name)
+    ids: tuple[int, ...] = tuple(lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    unknown = lm.tokenizer.unk_token
+    if not ids or (lm.tokenizer.unk_token_id in ids and unknown is not None and unknown not in text):
+        raise InputError(
+            f"{name} is {text!r:.60}, for which the tokenizer of {lm.name} has no tokens; accepted: a text that the "
+            "model can write"
+        )
+    return ids
+
+
+def _ids_of_answer(lm: LanguageModel, answer: Any, name: str = "answer") -> tuple[int, ...]:
     if isinstance(answer, str):
         if not answer:
             raise InputError(
                 "answer is empty; accepted: a text of at least one token, or None to generate one"
             )
-        return tuple(lm.tokenizer(answer, add_special_tokens=False, verbose=False)["input_ids"])
+        return _ids_of(lm, answer, name)
     many = _vocabulary(lm)
-    whole = isinstance(answer, Sequence) and all(isinstance(i, int) and 0 <= i < many for i in answer)
+    whole = isinstance(answer, Sequence) and all(
+        isinstance(i, int) and not isinstance(i, bool) and 0 <= i < many for i in answer
+    )
     if not whole or not answer:
         raise InputError(
             f"answer is {answer!r:.60}; accepted: a text, or ids of the tokenizer, at least one, from 0 to {many - 1}"
@@ -349,7 +386,8 @@ def _ids_of_answer(lm: LanguageModel, answer: Any) -> tuple[int, ...]:
 
 
 def _vocabulary(lm: LanguageModel) -> int:
-    return int(getattr(getattr(lm.model, "config", None), "vocab_size", None) or len(lm.tokenizer))
+    known = len(lm.tokenizer)  # a model may have rows for more
+    return min(known, int(getattr(getattr(lm.model, "config", None), "vocab_size", None) or known))
 
 
 def _pieces(lm: LanguageModel, ids: Sequence[int], after: Sequence[int] = ()) -> tuple[str, ...]:
@@ -374,7 +412,7 @@ def _asked(lm: LanguageModel, read: _Prompt, ids: tuple[int, ...], wanted: Answe
             raise InputError(
                 "rather_than is of one part, but each of its tokens is asked for; accepted: each=False"
             )
-        instead = _ids_of_answer(lm, wanted.rather_than)
+        instead = _ids_of_answer(lm, wanted.rather_than, "rather_than")
         if instead == ids[first:last]:
             raise InputError(
                 f"rather_than is {wanted.rather_than!r:.60}, which is what the answer says there"
@@ -387,7 +425,7 @@ def _asked(lm: LanguageModel, read: _Prompt, ids: tuple[int, ...], wanted: Answe
         for name, (i, _) in zip(named, spans, strict=True)
     ]
     labels = tuple(
-        f"{name} rather than {str(wanted.rather_than).strip()}" if instead else name for name in named
+        f"{name} rather than {_apart(str(wanted.rather_than), name)}" if instead else name for name in named
     )
     own = (*ids[:-1], *instead[:-1])
     if not lm.decodes:
@@ -422,6 +460,11 @@ def _asked(lm: LanguageModel, read: _Prompt, ids: tuple[int, ...], wanted: Answe
     return Question(model, inputs, (features,) * len(goals), notes, answer, pieces)
 
 
+def _apart(other: str, name: str) -> str:
+    """What might stand in the place of a part of this name, told apart from it where only white space does that."""
+    return repr(other) if other.strip() == name else other.strip()
+
+
 def _not_again(raw: Any) -> Any:
     raise InputError("a question is encoded already; accepted: its inputs, or another question")
 
@@ -433,11 +476,20 @@ def _start_of_decoder(lm: LanguageModel) -> int:
 
 
 def _check_length(lm: LanguageModel, many: int) -> None:
-    longest = getattr(getattr(lm.model, "config", None), "max_position_embeddings", None)
-    if isinstance(longest, int) and many > longest:
+    if many > _window(lm):
         raise InputError(
-            f"prompt and answer have {many} tokens; accepted by {lm.name}: at most {longest}, its context window"
+            f"prompt and answer have {many} tokens; accepted by {lm.name}: at most {_window(lm)}, its context window"
         )
+
+
+def _window(lm: LanguageModel) -> int:
+    """The most tokens of a row."""
+    longest = getattr(getattr(lm.model, "config", None), "max_position_embeddings", None)
+    return longest if isinstance(longest, int) else sys.maxsize
+
+
+def _are_texts(texts: Any) -> bool:
+    return isinstance(texts, Sequence) and all(isinstance(text, str) and text for text in texts)
 
 
 def _device(model: nn.Module) -> torch.device:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from apportion.errors import check
+
 _CLOSING = "[\"'”’»)\\]】〉》」』]*"
 # The first kind ends a sentence before white space only (3.5, a.m.), the second wherever it stands.
 _END = re.compile(
@@ -28,6 +30,7 @@ def sentences(text: str) -> list[str]:
     >>> sentences("Dr. Who is 3.5 m tall. Is he?  “Yes!” she said.\\n今日は雨。明日は？")
     ['Dr. Who is 3.5 m tall.', 'Is he?', '“Yes!” she said.', '今日は雨。', '明日は？']
     """
+    check("text", text, lambda v: isinstance(v, str), "a text")
     found, begin = [], 0
     for match in _END.finditer(text):
         if match["spaced"]:

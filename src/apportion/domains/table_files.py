@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,13 @@ class Dialect:
         encoding (str, default None): How letters are written; None: UTF-8.
         decimal (str, default None): What stands before the fraction of a number; None: a comma where all numbers of a
             column have one, else a point.
+        header (bool, default True): Whether the first line names the columns; otherwise they are called 0, 1, ….
     """
 
     sep: str | None = None
     encoding: str | None = None
     decimal: str | None = None
+    header: bool = True
 
     def __post_init__(self) -> None:
         for name, value in (("sep", self.sep), ("decimal", self.decimal)):
@@ -58,17 +61,20 @@ def is_table(path: Path) -> bool:
 
 
 @lru_cache(4)
-def read_table(path: Path, dialect: Dialect = AS_FOUND) -> tuple[Any, str]:
-    """The frame in a file, and what was guessed to read it, in words; InputError for what cannot be read."""
+def read_table(
+    path: Path, dialect: Dialect = AS_FOUND, texts: frozenset[str] = frozenset()
+) -> tuple[Any, str]:
+    """The frame in a file, and what was guessed to read it, in words; columns of `texts` stay texts, such as zip codes,
+    where the file does not say what is a number. InputError for what cannot be read."""
     kind = kind_of(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file; accepted: a table, such as .csv or .parquet")
     if kind in TEXTS:
-        frame, told = _of_text(path, dialect)
+        frame, told = _of_text(path, dialect, texts)
     else:
         if dialect != AS_FOUND:
             raise InputError(
-                f"{path} is a {kind} file, which has no separators; they are for .csv and .tsv files"
+                f"{path} is a {kind} file, which has no separators and a header; these are for .csv and .tsv files"
             )
         frame, told = _of_library(path, kind), ""
     twice = [name for name in frame.columns if list(frame.columns).count(name) > 1]
@@ -85,8 +91,8 @@ def _of_library(path: Path, kind: str) -> Any:
         ".parquet": ("pyarrow", pandas.read_parquet, {}),
         ".feather": ("pyarrow", pandas.read_feather, {}),
         ".arrow": ("pyarrow", pandas.read_feather, {}),
-        ".jsonl": ("pandas", pandas.read_json, {"lines": True, "convert_dates": False}),
-        ".ndjson": ("pandas", pandas.read_json, {"lines": True, "convert_dates": False}),
+        ".jsonl": ("pandas", _json_lines, {}),
+        ".ndjson": ("pandas", _json_lines, {}),
         ".xlsx": ("openpyxl", pandas.read_excel, {}),
     }
     if kind not in readers:
@@ -101,6 +107,15 @@ def _of_library(path: Path, kind: str) -> Any:
         ) from None
 
 
+def _json_lines(path: Path) -> Any:
+    """The frame of objects, one a line, whose texts stay texts: pandas' own reader makes numbers of "007"."""
+    data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+    rows = [json.loads(line) for line in data.decode("utf-8-sig").split("\n") if line.strip()]
+    if any(not isinstance(row, dict) for row in rows):
+        raise InputError("a line is no JSON object")
+    return _needed("pandas", path).DataFrame(rows)
+
+
 def _needed(package: str, path: Path) -> Any:
     try:
         return import_module(package)
@@ -108,7 +123,7 @@ def _needed(package: str, path: Path) -> Any:
         raise InputError(f"{path} needs {package}: pip install 'apportion[{EXTRAS[package]}]'") from None
 
 
-def _of_text(path: Path, dialect: Dialect) -> tuple[Any, str]:
+def _of_text(path: Path, dialect: Dialect, texts: frozenset[str]) -> tuple[Any, str]:
     pandas = _needed("pandas", path)
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
@@ -128,6 +143,10 @@ def _of_text(path: Path, dialect: Dialect) -> tuple[Any, str]:
     try:
         lines = csv.reader(io.StringIO(text), delimiter=sep)
         header, first = next(lines, []), next((line for line in lines if line), [])
+        if not header:
+            raise InputError(f"{path} has no content")
+        if not dialect.header:
+            header = [str(i) for i in range(len(header))]
         if len(first) > len(header) > 0:  # pandas would take the first value of each row for its name
             raise InputError(
                 f"{path}: the first row has {len(first)} values, the header {len(header)}, with sep={sep!r}; "
@@ -136,18 +155,21 @@ def _of_text(path: Path, dialect: Dialect) -> tuple[Any, str]:
         names = [name.strip() for name in header]
         if twice := [name for name in names if names.count(name) > 1]:
             raise InputError(f"{path}: the header names the column {twice[0]!r} twice")
-        frame = pandas.read_csv(
-            io.StringIO(text), sep=sep, decimal=dialect.decimal or ".", skipinitialspace=True
-        )
-        comma = dialect.decimal is None and sep != "," and _has_commas(frame)
+        how = {
+            "names": names,
+            "header": 0 if dialect.header else None,
+            "dtype": {name: str for name in names if name in texts},
+        }
+        read = partial(pandas.read_csv, sep=sep, skipinitialspace=True, index_col=False, **how)
+        frame = read(io.StringIO(text), decimal=dialect.decimal or ".")
+        comma = dialect.decimal is None and sep != "," and _has_commas(frame, texts)
         if comma:
-            frame = pandas.read_csv(io.StringIO(text), sep=sep, decimal=",", skipinitialspace=True)
+            frame = read(io.StringIO(text), decimal=",")
     except InputError:
         raise
     except (ValueError, csv.Error) as error:
         line = " ".join(str(error).split())
         raise InputError(f"cannot read {path} with sep={sep!r}: {line:.160}; say it with --sep") from None
-    frame.columns = [str(name).strip() for name in frame.columns]
     guessed = [f"sep={sep!r}"] if dialect.sep is None and sep != "," else []
     return frame, ", ".join([*guessed, *(["decimal=','"] if comma else [])])
 
@@ -161,12 +183,12 @@ def _sniffed(text: str) -> str:
         return max(",;\t|", key=first.count)
 
 
-def _has_commas(frame: Any) -> bool:
+def _has_commas(frame: Any, texts: frozenset[str]) -> bool:
     """Whether some column is of numbers with a comma."""
-    for name in frame.columns:
+    for name in frame.columns.difference(texts):
         cells = frame[name].dropna()
         if len(cells) and getattr(frame[name].dtype, "kind", "O") not in "biuf":
-            texts = cells.astype(str).str.strip()
-            if texts.str.fullmatch(r"[-+]?\d+(,\d+)?").all() and texts.str.contains(",").any():
+            written = cells.astype(str).str.strip()
+            if written.str.fullmatch(r"[-+]?\d+(,\d+)?").all() and written.str.contains(",").any():
                 return True
     return False

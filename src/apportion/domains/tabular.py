@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from apportion.core.features import TabularFeatures
-from apportion.core.numbers import is_frame
-from apportion.errors import InputError, nearest
+from apportion.core.files import path_of
+from apportion.core.numbers import as_pandas, is_frame
+from apportion.errors import InputError, MissingFileError, nearest
 
 # In a file these say that a value is missing. In a frame the first may as well be a category that was kept, such as
 # Namibia, and the others are what missing values become as texts.
@@ -260,7 +261,7 @@ def read_row(path: str | Path, row: int = 0) -> dict[str, str]:
     says. Raises
     FileNotFoundError, or InputError for an empty or ragged file or a row that is not there.
     """
-    header, rows = _read_csv(Path(path))
+    header, rows = _read_csv(path_of("path", path))
     if not 0 <= row < len(rows):
         raise InputError(
             f"{path}: no row {row}; there are rows 0 to {len(rows) - 1}, counted below the header"
@@ -282,7 +283,7 @@ def parse_csv(path: Path, by_number: bool = False) -> tuple[list[str], list[list
     if path.is_dir():
         raise InputError(f"{path} is a folder, not a CSV file")
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; a CSV file with a header line is needed")
+        raise MissingFileError(f"{path}: no such file; a CSV file with a header line is needed")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = content.decode("utf-8-sig")
@@ -315,10 +316,11 @@ def _as_mapping(row: Any, names: Sequence[str]) -> Mapping[str, Any]:
             row if all(name in row for name in names) else {str(name): value for name, value in row.items()}
         )
     if isinstance(row, str | Path):
-        header, rows = _read_csv(Path(row))
+        header, rows = _read_csv(path_of("the row", row))
         if len(rows) != 1:
             raise InputError(f"{row} has {len(rows)} rows; choose one: read_row(path, row)")
         return dict(zip(header, rows[0], strict=True))
+    row = as_pandas(row)
     if is_frame(row):
         if len(row) != 1:
             raise InputError(
@@ -345,8 +347,9 @@ def _as_mapping(row: Any, names: Sequence[str]) -> Mapping[str, Any]:
 
 def _columns(table: Any) -> dict[str, list[Any]]:
     if isinstance(table, str | Path):
-        header, rows = _read_csv(Path(table))
+        header, rows = _read_csv(path_of("the table", table))
         return {name: [row[index] for row in rows] for index, name in enumerate(header)}
+    table = as_pandas(table)
     if is_frame(table):
         if len(table) == 0:
             raise InputError("the frame has no rows")

@@ -185,6 +185,7 @@ def encode_subwords(
     of its own, as to a text that has them already.
     """
     check_text(text)
+    check_whole_signs(text, "text")
     fast = tokenizer.is_fast
     encoding = tokenizer(
         text,
@@ -290,8 +291,16 @@ def _plain(text: str) -> str:
     return "".join(letter for letter in letters if not unicodedata.combining(letter))
 
 
-def check_text(text: object) -> None:
+def check_text(text: object, name: str = "text") -> None:
     if not isinstance(text, str):
-        raise InputError(f"text: expected one str, received {type(text).__name__}: {text!r:.80}")
+        raise InputError(f"{name}: expected one str, received {type(text).__name__}: {text!r:.80}")
     if not text or text.isspace():
-        raise InputError(f"text: expected a text with at least one word, received {text!r:.80}")
+        raise InputError(f"{name}: expected a text with at least one word, received {text!r:.80}")
+
+
+def check_whole_signs(text: str, name: str) -> None:
+    """Refuse half of a surrogate pair, of which no tokenizer of subwords knows what it is."""
+    if half := re.search("[\ud800-\udfff]", text):
+        raise InputError(
+            f"{name} has half of a sign, {half.group()!r}, at {half.start()}; accepted: whole signs of Unicode"
+        )

@@ -42,6 +42,8 @@ class Subject:
         self, model: Model, inputs: Inputs, target: Target = None, *, start: float | None = None
     ) -> None:
         self.start = time.perf_counter() if start is None else start
+        if isinstance(model, type):
+            raise InputError(f"model is the class {model.__name__}; accepted: a model, such as what it makes")
         if not callable(model):
             offers = [name for name in ("predict_proba", "predict") if hasattr(model, name)]
             accepted = "a module or any callable" + "".join(f", such as its {name}" for name in offers[:1])

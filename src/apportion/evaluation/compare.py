@@ -17,7 +17,7 @@ from apportion.core.registry import LISTED, Kind, from_repr, made_of
 from apportion.core.target import Target, class_indices
 from apportion.domains.language import LanguageModel
 from apportion.engines.masking.replacements import Blur, Delete, Mean, Replacement
-from apportion.errors import InputError, check_seed
+from apportion.errors import InputError, check, check_seed, shown
 from apportion.evaluation.case import Case, CurveTest
 from apportion.evaluation.reference_maps import Map, references, target_of, values_of
 from apportion.results.explanation import Explanation
@@ -92,6 +92,8 @@ def compare(
     given = _name_all(methods, "method")
     if not chosen or not given:
         raise InputError(f"{'tests' if given else 'methods'} is empty; accepted: at least one")
+    if replacements is not None:
+        check("replacements", replacements, _are_replacements, "a list of replacements")
     known = [m for m in given.values() if isinstance(m, Explanation)]
     if target is None and known:
         target = target_of(known[0], None)
@@ -143,7 +145,7 @@ def _name_all(given: Sequence[Any] | Mapping[str, Any], kind: Kind) -> dict[str,
     if not isinstance(given, list | tuple):
         what = "one text" if isinstance(given, str) else f"no list but {type(given).__name__}"
         raise InputError(
-            f"{given!r:.60} is {what}; accepted: a list of names, such as [{next(iter(LISTED[kind]))!r}]"
+            f"{kind}s: {shown(given):.60} is {what}; accepted: a list of names, such as [{next(iter(LISTED[kind]))!r}]"
         )
     made = [made_of(item, kind) for item in given]
     names = [
@@ -192,6 +194,10 @@ def _check_targets(rows: Mapping[str, Map], target: Any) -> None:
             raise InputError(
                 f"{name} explains the classes {mine.tolist()[:5]}, the others {target.tolist()[:5]}"
             )
+
+
+def _are_replacements(given: Any) -> bool:
+    return isinstance(given, list | tuple) and all(isinstance(each, Replacement) for each in given)
 
 
 def _usual_replacements(case: Case) -> tuple[Replacement, ...]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.calling import is_classifier
-from apportion.core.target import classes_of, squashed
+from apportion.core.target import classes_of, pick, squashed
 from apportion.engines.masking.ends_in_softmax import Kind
 from apportion.engines.masking.engine import Masking
 from apportion.errors import InputError
@@ -67,7 +67,7 @@ def read_answers(masking: Masking, scores: Tensor, rows: Tensor) -> Tensor:
     ready = kind in ("classes", "labels", "numbers")
     label = wide.argmax(1) if wide.shape[1] > 1 else (wide[:, 0] > (0.5 if ready else 0)).long()  # (calls,)
     if not isinstance(target, Tensor):
-        score = target(scores).to(wide)
+        score = pick(target, scores).to(wide)
         chance = score if kind == "numbers" else torch.full_like(score, torch.nan)
         return torch.stack([score, chance, chance, label.to(wide)])
     chosen = classes_of(target)[rows.to(target.device)].to(wide.device)[:, None]  # (calls, 1)

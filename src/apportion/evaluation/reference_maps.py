@@ -12,10 +12,11 @@ from torch import Tensor
 
 from apportion.core.calling import Model
 from apportion.core.inputs import Inputs, Values
+from apportion.core.numbers import check_dense
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.core.trees import all_finite, map_tensors, tensors_in
-from apportion.errors import InputError
+from apportion.errors import InputError, check_seed
 from apportion.results.explanation import Explanation
 
 Map = Explanation | Values
@@ -64,6 +65,7 @@ def _items(tree: Any) -> dict[Any, Any]:
 
 def _fit_shape(value: Tensor, x: Tensor) -> Tensor:
     shape = tuple(value.shape)
+    check_dense("the map", value)
     if not value.is_floating_point():
         value = value.to(torch.float32)
     if value.dtype in (
@@ -120,6 +122,9 @@ class RandomMap:
     """
 
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def __call__(self, model: Model, inputs: Inputs, target: Target = None) -> Explanation:
         return _make_explanation(self, model, inputs, target)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, Protocol, overload
+from typing import Any, Literal, Protocol, cast, overload
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from typing_extensions import TypeVar
 
 from apportion.core.calling import Model
 from apportion.core.classifier import Classifier
-from apportion.core.features import Features, TabularFeatures
+from apportion.core.features import ELSEWHERE, Features, TabularFeatures, TextFeatures
 from apportion.core.inputs import Given, Inputs, runs_once
 from apportion.core.registry import made_method
 from apportion.core.target import Target, is_class_number
@@ -33,7 +33,7 @@ from apportion.methods.auto import Auto
 from apportion.methods.hiding.base import Hiding
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
-from apportion.results.result import Total, joined
+from apportion.results.result import Result, Total, joined
 from apportion.results.words import WARN_FROM
 
 ALL = "all"  # the target that is every class
@@ -200,8 +200,7 @@ def explain(
             called: Any = model
             bare = Classifier(called, _no_encoding, labels=(), domain="tabular", name=type(model).__name__)
             return explain_encoded(bare, inputs, named, method, target).warn_from(warn_from)
-        explanation: Explanation = method(model, inputs, target)
-        return explanation.warn_from(warn_from)
+        return _explanation(method(model, inputs, target)).warn_from(warn_from)
     if model.are_several(inputs):
         return [explain(model, each, method, target, warn_from=warn_from) for each in inputs]
     if feature_names is not None:
@@ -231,7 +230,10 @@ def forecast(model: Any, inputs: Any, method: Any = "auto", target: Target | str
     """
     model, method = read_as(model, inputs), made_method(method)
     if not isinstance(model, Classifier) or not is_of_texts(model):
-        raise InputError("only for functions of texts can be told what is asked; accepted: one, and a text")
+        raise InputError(
+            f"model is {type(model).__name__} and inputs {type(inputs).__name__}; accepted: a function of texts, and a "
+            "text"
+        )
     encoded, features = model.prepared(inputs)
     return texts_needed(model, lambda asked: explain_encoded(asked, encoded, features, method, target))
 
@@ -253,8 +255,11 @@ def explain_answer(question: Question, method: Any) -> Any:
     for begin in range(0, many, at_once):
         some = question.part(slice(begin, begin + at_once))
         target = torch.arange(len(some.features), device=some.inputs.device)
-        parts.append(explain_encoded(some.classifier, some.inputs, some.features, method, target))
+        groups = torch.stack([_units_apart(f) for f in some.features])
+        parts.append(explain_encoded(some.classifier, some.inputs, some.features, method, target, groups))
     found = joined(parts)
+    if isinstance(found, Interactions):
+        found = _name_units(found, question.features)
     scores = torch.cat([part.output[0] for part in parts])  # a row of each part has all its scores
     return replace(
         found,
@@ -265,14 +270,32 @@ def explain_answer(question: Question, method: Any) -> Any:
     )
 
 
+def _units_apart(features: TextFeatures) -> Tensor:
+    """The unit of each token, and one more for all that is never hidden."""
+    groups = torch.tensor(features.groups)
+    return groups.where(groups >= 0, len(features.names))
+
+
+def _name_units(found: Interactions, features: Sequence[TextFeatures]) -> Interactions:
+    """Pairs of units with their names, where they are what was paired."""
+    named = [(*f.names, ELSEWHERE)[: int(_units_apart(f).max()) + 1] for f in features]
+    return replace(found, names=tuple(named)) if len(named[0]) == found.values.shape[1] else found
+
+
 # Rows times tokens of a chunk: of which all activations are kept, and of which only the gradients are.
 _TOKENS_AT_ONCE, _TOKENS_WITH_GRADIENTS = 1 << 9, 1 << 14
 
 
 def explain_encoded(
-    model: Classifier, inputs: Inputs, features: Sequence[Features], method: Any, target: Target | str = None
+    model: Classifier,
+    inputs: Inputs,
+    features: Sequence[Features],
+    method: Any,
+    target: Target | str = None,
+    groups: Tensor | None = None,
 ) -> Explanation:
-    """Explain a batch that is encoded already; `features` has one for each sample, or is empty."""
+    """Explain a batch that is encoded already; `features` has one for each sample, or is empty. `groups` are those of
+    the inputs that methods of pairs take together, where they were not told which; None: those of a table."""
     if isinstance(target, str) and target == ALL and ALL not in map(str.lower, model.labels):
         return _explain_every_class(model, inputs, features, method)
     number = class_number(target, model.labels) if isinstance(target, str) else target
@@ -280,14 +303,21 @@ def explain_encoded(
     asked = signature(method).parameters
     mask = {"mask": model.mask} if "mask" in asked else {}
     known = {"features": tuple(features)} if features and "features" in asked else {}
-    columns = _group_columns(method, features) if "groups" in asked else {}
-    explanation = method(model.model, inputs, number, **mask, **known, **columns)
+    columns = _group_columns(method, features, groups) if "groups" in asked else {}
+    explanation = _explanation(method(model.model, inputs, number, **mask, **known, **columns))
     if isinstance(model.mask, Tensor):  # what is hidden takes its values from data
         background = getattr(model.encode, "about", f"{len(model.mask)} rows")
         explanation = replace(explanation, notes={**explanation.notes, "background": background})
     if features and (guess := getattr(model.encode, "guess", None)) is not None:
         explanation = replace(explanation, warnings=(guess, *explanation.warnings))
     return name_features(explanation, model, *features)
+
+
+def _explanation(found: Any) -> Explanation:
+    """What somebody's own method returned."""
+    if not isinstance(found, Result):
+        raise InputError(f"the method returned {type(found).__name__}; accepted: an Explanation")
+    return cast("Explanation", found)
 
 
 def _explain_every_class(
@@ -316,7 +346,11 @@ def _explain_every_class(
 
 def _columns_named(inputs: Any, names: Sequence[str]) -> tuple[TabularFeatures, ...]:
     """The features of the rows of a tensor or an array, whose columns have these names."""
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    if (
+        isinstance(names, str)
+        or not isinstance(names, Sequence)
+        or not all(isinstance(name, str) for name in names)
+    ):
         raise InputError(f"feature_names is {names!r:.60}; accepted: a list of texts, one for each column")
     if not isinstance(inputs, Tensor | np.ndarray) or inputs.ndim != 2:
         shape = f" of shape {tuple(inputs.shape)}" if isinstance(inputs, Tensor | np.ndarray) else ""
@@ -336,10 +370,14 @@ def _no_encoding(raw: Any) -> Any:
     raise InputError(f"{type(raw).__name__} cannot be encoded here; accepted: tensors")
 
 
-def _group_columns(method: Any, features: Sequence[Features]) -> dict[str, Tensor]:
+def _group_columns(
+    method: Any, features: Sequence[Features], groups: Tensor | None = None
+) -> dict[str, Tensor]:
     """The inputs of a one-hot block together, where a method pairs inputs and was not told which are one
     feature."""
     told = method.groups is not None or method.at is not None
+    if groups is not None and not told:
+        return {"groups": groups}
     if told or not features or not isinstance(features[0], TabularFeatures):
         return {}
     return {"groups": torch.tensor(features[0].groups)}
@@ -347,6 +385,9 @@ def _group_columns(method: Any, features: Sequence[Features]) -> dict[str, Tenso
 
 def name_features(explanation: Explanation, model: Classifier, *features: Any) -> Explanation:
     known = explanation.features or features
+    scores = explanation.output.shape[1]
+    if 0 < len(model.labels) < scores:
+        raise InputError(f"{model.name} names {len(model.labels)} classes, but has {scores} scores")
     if not known:
         return replace(explanation, labels=model.labels or None)
     return explanation.with_features(known, model.labels or None)

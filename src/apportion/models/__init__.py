@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
+from apportion.core.files import path_of
 from apportion.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,6 +55,17 @@ SHIPPED = {
         "MLP, 20 kB",
     ),
 }
+
+
+def is_program(name: str) -> bool:
+    """Whether to load what this names is to run a program: a factory.
+
+    >>> is_program("mine.py:make"), is_program("sentiment")
+    (True, False)
+    """
+    from apportion.models import _loading
+
+    return _loading.FACTORY.fullmatch(name) is not None
 
 
 def load_classifier(
@@ -116,8 +128,8 @@ def load(
     from apportion.models import _loading
     from apportion.models._estimators import SUFFIXES
 
+    path_of("name", name)
     check_device(device)
-
     if background is not None and Path(name).suffix not in SUFFIXES:
         raise InputError(
             f"a background was given, and {name} has its own; accepted with one: a {', '.join(sorted(SUFFIXES))} file"

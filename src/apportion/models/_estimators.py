@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from apportion.core.extras import EXTRAS
+from apportion.core.files import path_of
 from apportion.domains.frames import Tabular
 from apportion.domains.table_files import read_table
 from apportion.errors import InputError
@@ -45,8 +46,17 @@ def from_estimator_file(path: Path, background: Any, trust_code: bool) -> Tabula
                 f"accepted: pip install scikit-learn=={fitted}"
             )
     if isinstance(background, str | Path):
-        background = read_table(Path(background))[0]
-    return Tabular(estimator, background, name=path.name)
+        background = read_table(path_of("background", background))[0]
+    found = Tabular(estimator, background, name=path.name)
+    try:
+        found(found.mask)  # once, so that what does not fit is one line
+    except InputError:
+        raise
+    except Exception as error:  # whatever its steps raise
+        raise InputError(
+            f"{what} does not run on the background: {type(error).__name__}: {_first(error)}"
+        ) from error
+    return found
 
 
 def _of_skops(path: Path, trust_code: bool) -> Any:

@@ -69,7 +69,7 @@ def explain_prompt(
 ) -> tuple[str, Explanation]:
     """The name of the model, and the explanation of its answer."""
     lm = language_model(model, device)
-    return lm.name, _explained(lm, asked, asked.question(lm), method)
+    return lm.name, explain_asked(lm, asked, asked.question(lm), method)
 
 
 def explain_prompt_by_each(
@@ -79,9 +79,10 @@ def explain_prompt_by_each(
     none can."""
     lm = language_model(model, device)
     question = asked.question(lm)
-    return lm, question, *by_each(methods, lambda method: _explained(lm, asked, question, method))
+    return lm, question, *by_each(methods, lambda method: explain_asked(lm, asked, question, method))
 
 
-def _explained(lm: LanguageModel, asked: Asked, question: Question, method: Any) -> Explanation:
+def explain_asked(lm: LanguageModel, asked: Asked, question: Question, method: Any) -> Explanation:
+    """The answer to what was asked, explained by a method."""
     found = explain(lm, question, method)
     return replace(found, notes={**found.notes, "model": lm.name, "input": asked.shown})

@@ -187,18 +187,19 @@ def _encode(what: Given, classifier: Classifier, row: int) -> tuple[Inputs, Feat
 
 
 def _row(what: Given, classifier: Classifier, row: int) -> Any:
-    """One row of a file: of a model of frames as a frame of its types, else as text where the file is text."""
+    """One row of a file, as text where the file is text and the model does not know its columns' types."""
     as_text = what.dialect == AS_FOUND and kind_of(what.raw) in TEXTS
     if as_text and not isinstance(classifier.encode, FrameRows):
         return read_row(what.raw, row)
-    frame, told = read_table(what.raw, what.dialect)
+    texts = classifier.encode.texts if isinstance(classifier.encode, FrameRows) else frozenset()
+    frame, told = read_table(what.raw, what.dialect, texts)
     if not 0 <= row < len(frame):
         raise InputError(
             f"{what.raw}: no row {row}; there are rows 0 to {len(frame) - 1}, counted below the header"
         )
     if told:
         warnings.warn(f"{what.name} was read with {told}, which was guessed", stacklevel=2)
-    return frame.iloc[[row]]
+    return frame.iloc[[row]].to_dict("records")[0]
 
 
 def _with_article(kind: str) -> str:
@@ -221,6 +222,8 @@ def _try_out(classifier: Classifier, inputs: Inputs) -> None:
     try:
         with torch.no_grad():
             output = call_model(classifier.model, inputs)
+    except InputError:
+        raise
     except Exception as error:  # whatever the user's model raises
         first = next(iter(str(error).splitlines()), "")
         shapes = ", ".join(

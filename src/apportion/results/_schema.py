@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
 from apportion.core.schema import hold
+from apportion.core.trees import all_finite
 from apportion.results.cost import Cost
 from apportion.results.ledger import Ledger
 
@@ -77,24 +79,33 @@ def check_file(header: Any, kind: type[_Header], tensors: Mapping[str, Tensor]) 
         _expect(name, name in tensors, "a tensor")
     output = tensors["output"]
     _expect("output", output.dim() == 2 and min(output.shape) > 0, "(samples, classes)")
+    _expect("output", output.is_floating_point() and all_finite(output), "finite numbers")
     many = len(output)
     for name, tensor in tensors.items():
         if name.startswith("values"):
             _expect(name, tensor.dim() > 0 and len(tensor) == many, f"{many} samples, as in output")
-            _expect(name, not tensor.is_complex(), "real numbers")
+            _expect(name, tensor.is_floating_point(), "real numbers")
+            # Of interactions some pairs may not have been asked for, which are NaN.
+            _expect(name, kind is OfInteractions or all_finite(tensor), "finite numbers")
     if kind is OfInteractions:
         _check_pairs(header, tensors, many)
     for name in ("total", "smoothing"):
         if name in tensors:
-            _expect(name, tuple(tensors[name].shape) == (many,), f"a number for each of {many} samples")
+            fits = tuple(tensors[name].shape) == (many,) and tensors[name].is_floating_point()
+            _expect(name, fits and all_finite(tensors[name]), f"a number for each of {many} samples")
     if header["target"] is None:
         target = tensors["target"]
-        whole = not (target.is_floating_point() or target.is_complex()) and target.dim() > 0
-        _expect("target", whole and len(target) == many and target.numel() > 0, f"{many} class numbers")
+        whole = target.dtype in (torch.int64, torch.int32)
+        _expect(
+            "target",
+            whole and target.dim() > 0 and len(target) == many and target.numel() > 0,
+            f"{many} class numbers",
+        )
         _expect("target", int(target.min()) >= 0, "class numbers from 0")
     for i, features in enumerate(header["features"] or ()):
         _check_features(f"features.{i}", features, tensors.get(f"picture.{i}"))
-    _expect("features", len(header["features"] or output) == many, f"one for each of {many} samples")
+    described = header["features"]
+    _expect("features", described is None or len(described) == many, f"one for each of {many} samples")
     for key in header.get("each", ()):
         note = header["notes"].get(key)
         _expect(f"notes.{key}", isinstance(note, list) and len(note) == many, f"{many} entries")
@@ -121,6 +132,7 @@ def _check_features(name: str, features: Any, picture: Tensor | None) -> None:
             picture is not None
             and picture.dim() == 3
             and picture.shape[2] == 3
+            and picture.numel() > 0
             and str(picture.dtype) == "torch.uint8"
         )
         _expect(name, fits, "a picture of (height, width, 3) bytes")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apportion.core.files import write_whole
+from apportion.core.files import damage_named, path_of, write_whole
 from apportion.core.schema import hold, parsed
 from apportion.errors import InputError
 from apportion.results.cost import Cost
@@ -174,19 +174,16 @@ class Scores:
 
     def save(self, path: str | Path) -> Path:
         """Write one JSON file; it appears whole or not at all."""
-        return write_whole(Path(path), json.dumps(self.to_dict(), indent=1).encode())
+        return write_whole(path_of("path", path), json.dumps(self.to_dict(), indent=1).encode())
 
     @classmethod
     def load(cls, path: str | Path) -> Scores:
         """Read what `save` wrote. Raises InputError for other files."""
-        path = Path(path)
+        path = path_of("path", path)
         if not path.is_file():
             raise InputError(f"no file with scores at {path}")
-        try:
-            found = parsed(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is not a file with scores ({error})") from error
-        return cls.from_dict(found)
+        with damage_named(path, "file with scores"):
+            return cls.from_dict(parsed(path.read_text(encoding="utf-8")))
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from apportion.core.features import TabularFeatures
 from apportion.core.target import are_probabilities
-from apportion.errors import InputError
+from apportion.errors import InputError, check, shown
 from apportion.results.cohorts import cohorts_of
 from apportion.results.explanation import Explanation, feature_sums
 from apportion.results.interactions import Interactions
@@ -50,6 +50,7 @@ def summary(
     if by is not None and truth is not None:
         raise InputError("by and truth are both given; accepted: one of them makes the cohorts")
     for name, given in (("by", None if isinstance(by, str) else by), ("truth", truth)):
+        check(name, given, lambda v: v is None or len(v) >= 0, "a value for each explanation")
         if given is not None and len(given) != len(found):
             raise InputError(
                 f"{name} has {len(given)} values for {len(found)} explanations; accepted: one for each"
@@ -115,9 +116,9 @@ def _samples(given: Any) -> list[One]:
         if isinstance(given, Iterable) and not isinstance(given, str | Tensor | np.ndarray)
         else [given]
     )
-    wrong = next((part for part in parts if not isinstance(part, Explanation)), None)
-    if wrong is not None or not parts:
-        came = "an empty list" if not parts else type(wrong).__name__
+    wrong = [type(part).__name__ for part in parts if not isinstance(part, Explanation)]
+    if wrong or not parts:
+        came = wrong[0] if wrong else "an empty list"
         raise InputError(f"explanations is {came}; accepted: an Explanation, a list of them, or a run")
     return [(part, i) for part in parts for i in range(len(part))]
 
@@ -138,8 +139,8 @@ def _of_target(found: Sequence[One], target: str | int | None) -> list[int]:
             )
         return list(range(len(found)))
     name = found[0][0].class_name(target) if isinstance(target, int) else target
-    if name not in many:
-        raise InputError(f"target is {target!r}, but the explanations are of: {said}")
+    if not isinstance(name, str) or name not in many:
+        raise InputError(f"target is {shown(target)}, but the explanations are of: {said}")
     return [i for i, label in enumerate(labels) if label == name]
 
 

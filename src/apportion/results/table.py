@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from apportion.core.files import write_whole
+from apportion.core.files import path_of, write_whole
 from apportion.core.visible import visible
 from apportion.errors import InputError
 from apportion.results.agreement import Numbers, kendall_tau, krippendorff_alpha
@@ -171,9 +171,8 @@ class Table:
     def save(self, path: Path) -> Path:
         """Write one JSON file; it appears whole or not at all."""
         import json
-        from pathlib import Path
 
-        return write_whole(Path(path), json.dumps(self.to_dict(), indent=1).encode())
+        return write_whole(path_of("path", path), json.dumps(self.to_dict(), indent=1).encode())
 
     def grid(self, title: str = "", bold: bool = True) -> TextTable:
         """The table as text: the best method of a test is bold, and so is any that is not clearly worse."""

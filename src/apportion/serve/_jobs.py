@@ -20,16 +20,19 @@ from apportion.core.extras import EXTRAS, missing
 from apportion.core.progress import progress, watched
 from apportion.core.registry import described_methods, from_repr
 from apportion.core.target import probabilities, scores_of
+from apportion.display.answers import answer_page
 from apportion.display.cards import chart, sections, test_as_data
 from apportion.domains.image import ImagePreparation
+from apportion.domains.language import LanguageModel, Question
 from apportion.domains.tabular import Categorical, OrMissing, TabularPreparation
 from apportion.errors import InputError
 from apportion.evaluation.curves import WAYS, even_steps
-from apportion.models import SHIPPED, load_classifier
+from apportion.models import SHIPPED, load
 from apportion.names import INTERACTIONS, METHODS, PROTOTYPES
+from apportion.pipeline.answers import Asked, explain_asked
 from apportion.pipeline.given import Given
 from apportion.pipeline.prepared import Prepared, check_target, prepare
-from apportion.pipeline.quick_tests import TESTS, Known, beside_references, is_testable
+from apportion.pipeline.quick_tests import TESTS, Known, beside_references, is_testable, test_answers
 from apportion.pipeline.suitable import asks_elsewhere, why_unsuitable
 from apportion.results.explanation import Explanation
 from apportion.serve import request
@@ -39,6 +42,7 @@ from apportion.serve.request import Ask
 Say = Callable[[Said], None]
 
 SIDE = 224  # pixels of a picture that stands for one until there is one
+PROMPT = "The capital of France is"
 EXAMPLE = "The plot is thin, but the acting is superb."
 MOST_PASSES = 100_000  # of one method
 _COUNTS = ("samples", "max_samples", "nodes", "max_nodes", "steps", "budget")
@@ -72,23 +76,28 @@ class Models:
         check_device(device)
         self._device = device
         self.names = (*own, *(name for name in SHIPPED if name not in own))
-        self._own: dict[str, Classifier] = {name: load_classifier(name, device=device) for name in own}
+        self._own: dict[str, Classifier | LanguageModel] = {name: load(name, device=device) for name in own}
         self._loaded = dict(self._own)
         self._unsuitable: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
 
-    def __getitem__(self, name: str) -> Classifier:
+    def __getitem__(self, name: str) -> Classifier | LanguageModel:
         if name not in self.names:
             raise InputError(f"there is no model {name!r}; there are {', '.join(self.names)}")
         with self._lock:
             if name not in self._loaded:
-                self._loaded[name] = load_classifier(name, device=self._device)
+                self._loaded[name] = load(name, device=self._device)
             return self._loaded[name]
 
     def listed(self) -> list[Model]:
         """Name, domain and task of each."""
         own: list[Model] = [
-            {"name": name, "domain": model.domain, "task": ""} for name, model in self._own.items()
+            {
+                "name": name,
+                "domain": "language" if isinstance(model, LanguageModel) else model.domain,
+                "task": "",
+            }
+            for name, model in self._own.items()
         ]
         shipped: list[Model] = [
             {"name": name, "domain": SHIPPED[name].domain, "task": SHIPPED[name].task}
@@ -101,6 +110,18 @@ class Models:
         """Class names, the columns of a table with a value for each, an example of a text, the methods that are for
         this model only, of which the first is chosen, and why others cannot explain it."""
         model = self[name]
+        if isinstance(model, LanguageModel):
+            if name not in self._unsuitable:
+                self._unsuitable[name] = _unsuitable_for_answers(model)
+            return {
+                "labels": [],
+                "columns": [],
+                "example": PROMPT,
+                "methods": [],
+                "unsuitable": self._unsuitable[name],
+                "elsewhere": False,
+                "chat": getattr(model.tokenizer, "chat_template", None) is not None,
+            }
         known = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
         columns = [_column(c.column if isinstance(c, OrMissing) else c) for c in known]
         own = [] if model.panels is None else described_methods(PROTOTYPES)
@@ -113,6 +134,7 @@ class Models:
             "methods": cast("list[Method]", own),
             "unsuitable": self._unsuitable[name],
             "elsewhere": asks_elsewhere(model.model),
+            "chat": False,
         }
 
 
@@ -143,9 +165,22 @@ def _unsuitable(model: Classifier, columns: list[Column]) -> dict[str, str]:
         return {}
 
 
+def _unsuitable_for_answers(model: LanguageModel) -> dict[str, str]:
+    """The same of a language model, tried on a short answer; pairs of words are drawn elsewhere."""
+    pairs = dict.fromkeys(
+        INTERACTIONS, "pairs of words of a prompt are not drawn here; accepted: apportion.explain in Python"
+    )
+    try:
+        question = model.question(PROMPT, "a", 0)
+    except InputError:
+        return pairs
+    ready = Prepared(question.classifier, PROMPT, question.inputs, question.features, {})
+    return {**why_unsuitable(ready, METHODS), **pairs}
+
+
 def classes(given: request.Given, models: Models) -> Classes:
     """The classes of an input, the most probable first."""
-    classifier = models[given.model]
+    classifier = _classifier(models, given.model)
     ready = prepare(given.recognised(), classifier)
     try:
         with torch.no_grad():
@@ -182,16 +217,49 @@ def explain(ask: Ask, models: Models, say: Say, cancelled: threading.Event) -> N
             say({"event": "error", "method": method, "message": _message(error, ask.model)})
             return None
 
-    ready, known = guarded(None, lambda: _prepare(ask, models)), Known()
+    by_one = guarded(None, lambda: _begun(ask, models, say))
     for name in ask.methods:
-        if ready is None or cancelled.is_set():
+        if by_one is None or cancelled.is_set():
             return
         say({"event": "start", "method": name})
-        guarded(name, partial(_explain_by_one, ready, name, ask, say, known))
+        guarded(name, partial(by_one, name))
+
+
+def _begun(ask: Ask, models: Models, say: Say) -> Callable[[str], None]:
+    """What explains the input by the method of a name: it is encoded, or answered, once for all of them."""
+    lm = models[ask.model]
+    if isinstance(lm, LanguageModel):
+        asked = ask.asked()
+        return partial(_answer_by_one, lm, asked, asked.question(lm), ask.tests, say)
+    ready, known = _prepare(ask, models), Known()
+    return lambda name: _explain_by_one(ready, name, ask, say, known)
+
+
+def _answer_by_one(
+    lm: LanguageModel, asked: Asked, question: Question, tests: bool, say: Say, name: str
+) -> None:
+    method = from_repr(name)
+    check_budget(method)
+    explanation = explain_asked(lm, asked, question, method)
+    if not isinstance(explanation, Explanation):
+        raise InputError(
+            f"{name} is of pairs of words, which are not drawn here; accepted: {', '.join(METHODS)}"
+        )
+    say({"event": "answer", "method": name, "answer": answer_page([explanation]), "done": not tests})
+    if tests:
+        tested = answer_page([explanation], test_answers(question, [explanation]))
+        say({"event": "answer", "method": name, "answer": tested, "done": True})
+
+
+def _classifier(models: Models, name: str) -> Classifier:
+    found = models[name]
+    if isinstance(found, LanguageModel):
+        raise InputError(f"{name} is a language model, which has no classes; accepted: a classifier")
+    return found
 
 
 def _prepare(ask: Ask, models: Models) -> Prepared:
-    classifier = models[ask.model]
+    classifier = _classifier(models, ask.model)
     if isinstance(ask.target, str):
         check_target(classifier, ask.target)
     return prepare(ask.recognised(), classifier)

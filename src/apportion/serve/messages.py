@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, TypedDict
 
-from apportion.display.page_data import Chart, Section, TestScore
+from apportion.display.page_data import Answer, Chart, Section, TestScore
 
 
 class Column(TypedDict):
@@ -19,7 +19,7 @@ class Model(TypedDict):
     """A model that can be chosen."""
 
     name: str
-    domain: Literal["text", "image", "tabular"]
+    domain: Literal["text", "image", "tabular", "language"]
     task: str
 
 
@@ -35,7 +35,8 @@ class Method(TypedDict):
 
 class Loaded(TypedDict):
     """What is known of a model once it is loaded; `methods` are those for this model only, `unsuitable` says why others
-    cannot explain it. A model that is asked `elsewhere` costs with each question."""
+    cannot explain it. A model that is asked `elsewhere` costs with each question; one that can `chat` has a template
+    for messages."""
 
     labels: list[str]
     columns: list[Column]
@@ -43,6 +44,7 @@ class Loaded(TypedDict):
     methods: list[Method]
     unsuitable: dict[str, str]
     elsewhere: bool
+    chat: bool
 
 
 class Classes(TypedDict):
@@ -92,6 +94,15 @@ class SectionMade(TypedDict):
     section: Section
 
 
+class Answered(TypedDict):
+    """The explanation of an answer by a method, and again when it was tested."""
+
+    event: Literal["answer"]
+    method: str
+    answer: Answer
+    done: bool
+
+
 class Tested(TypedDict):
     """What tests say of it, so far or at last."""
 
@@ -110,4 +121,4 @@ class Failed(TypedDict):
     message: str
 
 
-Said = Waiting | Start | Progress | SectionMade | Tested | Failed
+Said = Waiting | Start | Progress | SectionMade | Answered | Tested | Failed

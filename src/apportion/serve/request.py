@@ -11,9 +11,12 @@ from typing import Annotated, TypeVar
 from PIL import Image, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from apportion.domains.answers import Kind
 from apportion.domains.image import check_pixels
+from apportion.domains.language import Unit
 from apportion.errors import InputError
 from apportion.pipeline import given
+from apportion.pipeline.answers import Asked
 
 MOST_BYTES = 20_000_000  # of a picture's file
 MOST_LETTERS = 20_000
@@ -47,12 +50,31 @@ class Ask(Given):
     methods: list[str] = Field(min_length=1, max_length=20)
     target: Annotated[str, Field(max_length=200)] | int | None = None  # a name, or a number
     tests: bool = False
+    # Of a language model, for which `text` is the prompt, and `target` words of the answer.
+    answer: str | None = Field(default=None, max_length=MOST_LETTERS)
+    context: list[Annotated[str, Field(max_length=MOST_LETTERS)]] = Field(default=[], max_length=200)
+    contrast: str | None = Field(default=None, max_length=MOST_LETTERS)
+    unit: Unit | None = None
+    score: Kind = "log-probability"
+    chat: bool = False
+    max_new_tokens: int = Field(default=20, ge=1, le=500)
+
+    def asked(self) -> Asked:
+        """What a language model is asked."""
+        if self.text is None:
+            raise InputError("there is no input; accepted for a language model: a text, the prompt")
+        prompt = [{"role": "user", "content": self.text}] if self.chat else self.text
+        part = None if self.target is None else str(self.target)
+        return Asked(
+            prompt, self.answer, self.context or None, part, self.contrast, self.score, self.unit,
+            self.max_new_tokens,
+        )  # fmt: skip
 
 
-Asked = TypeVar("Asked", bound=Given)
+Read = TypeVar("Read", bound=Given)
 
 
-def read(body: bytes, kind: type[Asked]) -> Asked:
+def read(body: bytes, kind: type[Read]) -> Read:
     """The request in a body, or an InputError that names what is wrong with it.
 
     >>> read(b'{"model": "sentiment", "methods": ["lrp"], "text": "fine"}', Ask).methods

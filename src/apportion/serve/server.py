@@ -24,6 +24,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingRes
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from apportion.core.classifier import Classifier
 from apportion.core.registry import described_methods
 from apportion.display.html import shell, versions
 from apportion.errors import InputError
@@ -238,7 +239,8 @@ def _warm(models: Models) -> None:
     """The first model, and what its first explanation imports: by the time that a person has typed a sentence
     it is there."""
     name = models.names[0]
-    if models[name].domain == "text":
+    first = models[name]
+    if isinstance(first, Classifier) and first.domain == "text":
         explain(Ask(model=name, methods=["lrp"], text=EXAMPLE), models, lambda said: None, threading.Event())
 
 

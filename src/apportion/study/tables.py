@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from apportion.core.files import write_whole
+from apportion.core.files import damage_named, write_whole
+from apportion.core.schema import hold, parsed
 from apportion.errors import InputError
 from apportion.results.grid import TextTable
 
@@ -30,8 +31,18 @@ def read_tables(folder: Path) -> tuple[str, list[TextTable]]:
     path = folder / "tables.json"
     if not path.is_file():
         raise InputError(f"no study with results in {folder} (there is no tables.json)")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return str(data["title"]), [TextTable(**table) for table in data["tables"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not what a study wrote ({error})") from error
+    with damage_named(path, "table of a study"):
+        data = parsed(path.read_text(encoding="utf-8"))
+        hold(data, _Kept)
+        for number, table in enumerate(data["tables"]):
+            if not table["columns"] or any(len(row) != len(table["columns"]) for row in table["rows"]):
+                raise ValueError(f"tables.{number}.rows: accepted: a cell for each of the columns")
+        return data["title"], [TextTable(**table) for table in data["tables"]]
+
+
+@dataclass
+class _Kept:
+    """What the file says."""
+
+    title: str
+    tables: list[TextTable]

@@ -14,7 +14,7 @@ from unicodedata import bidirectional
 import numpy as np
 import numpy.typing as npt
 
-from apportion.core.files import write_whole
+from apportion.core.files import path_of, write_whole
 from apportion.display.answers import answer_of
 from apportion.display.pictures.style import INK, MUTED, colours, shorten, unit_colour
 from apportion.display.views import AGAINST, FOR, BarsView, HeatView, Piece, TextView, View, view
@@ -108,7 +108,7 @@ def _write_png(figure: Figure, path: str | Path) -> Path:
     data = io.BytesIO()
     with _no_glyph_warnings():
         figure.savefig(data, format="png", dpi=160, facecolor="white")
-    return write_whole(Path(path), data.getvalue())
+    return write_whole(path_of("path", path), data.getvalue())
 
 
 def colour_map(shown: HeatView) -> npt.NDArray[np.uint8]:

@@ -224,7 +224,9 @@ def waterfall(of: Result, index: int = 0, ax: Axes | None = None) -> Axes:
     _names(ax, [begin[0], *(name for name, _ in steps), end[0]])
     ax.set_ylim(last + 0.6, -0.6)
     ax.set_xlim(min(edges) - 0.06 * span, max(edges) + 0.16 * span)
-    ax.set_xlabel(f"score of {shorten(of.label(index), 40)}", color=MUTED, fontsize=9)
+    called = of.notes.get("scores")
+    of_what = shorten(of.label(index), 40) + (f" ({called})" if called else "")
+    ax.set_xlabel(f"score of {of_what}", color=MUTED, fontsize=9)
     _title(ax, f"{describe_method(of.method).partition('(')[0]} of {shorten(of.label(index), 40)}")
     return ax
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from apportion.core.files import write_whole
+from apportion.core.files import path_of, write_whole
 from apportion.display.pictures.explanations import fade_photo
 from apportion.display.pictures.style import INK, MUTED
 from apportion.display.views import AGAINST, FOR, HeatView, scale_of, view
@@ -83,7 +83,7 @@ def pixels_png(explanation: Explanation, path: str | Path, index: int = 0, thres
     figure.supxlabel(explanation.account(index).replace("; ", "\n"), x=0.01, ha="left", fontsize=9, color=INK)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=120, facecolor="white")
-    return write_whole(Path(path), data.getvalue())
+    return write_whole(path_of("path", path), data.getvalue())
 
 
 def edges(photo: npt.NDArray[np.uint8], blur: float = 2.0) -> npt.NDArray[np.bool_]:

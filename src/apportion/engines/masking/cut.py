@@ -28,7 +28,7 @@ from apportion.engines.masking.partitions import (
     renumbered,
 )
 from apportion.engines.masking.replacements import Replacement, default_replacement
-from apportion.errors import InputError, check
+from apportion.errors import InputError, check, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +190,7 @@ def _begin_part(
     seen = attended(inputs, x)
     if given is None and seen.dim() > 2:
         way = Channels()  # one for each token
-    labels = fitted_labels(way.labels, x) if isinstance(way, LabelMap) else way(x, known)
+    labels = fitted_labels(way.labels, x) if isinstance(way, LabelMap) else _labels_by(way, x, known)
     if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.is_complex():
         raise InputError(
             f"partition {way!r:.100} returned {type(labels).__name__}; accepted: a tensor of whole numbers"
@@ -198,6 +198,18 @@ def _begin_part(
     if not bool(seen.all()):
         labels = labels.expand(torch.broadcast_shapes(labels.shape, seen.shape)).masked_fill(~seen, -1)
     return way, labels, seen
+
+
+def _labels_by(way: Partition, x: Tensor, known: Sequence[Features] | None) -> Tensor:
+    try:
+        return way(x, known)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the partition {shown(way):.100} raised {type(error).__name__}: {error} (for an input of shape "
+            f"{tuple(x.shape)}); accepted: one that maps (inputs, features) to labels"
+        ) from error
 
 
 def _renumber_together(maps: Sequence[Tensor]) -> list[Tensor]:

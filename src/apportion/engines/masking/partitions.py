@@ -346,7 +346,7 @@ class LabelMap(OfSamples, ByContent):
                 "the numbers of the columns that are one feature, such as [[0, 1], [2]]"
             ) from None
         if labels.is_floating_point() or labels.is_complex():
-            raise InputError(f"the label map has type {labels.dtype}; accepted: integers")
+            raise InputError(f"partition is a label map of type {labels.dtype}; accepted: integers")
         object.__setattr__(self, "labels", labels)
 
     @property

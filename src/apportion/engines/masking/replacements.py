@@ -352,7 +352,7 @@ class Delete(Replacement):
         """True up to the last token that the model looks at: padding at the end goes with hidden tokens."""
         if x.is_floating_point() or x.dim() != 2:
             raise InputError(
-                f"Delete needs token ids (batch, tokens), not {x.dtype} of shape {tuple(x.shape)}"
+                f"the replacement Delete needs token ids (batch, tokens), not {x.dtype} of shape {tuple(x.shape)}"
             )
         if self.padding is not None:
             seen = seen & ((x != self.padding) | (labels >= 0))

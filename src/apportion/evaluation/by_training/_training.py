@@ -19,7 +19,7 @@ from apportion.core.fingerprints import fingerprint, model_fingerprint
 from apportion.core.inputs import Inputs, rows_of
 from apportion.core.target import scores_of, unsquashed
 from apportion.core.trees import tensors_in
-from apportion.errors import InputError, check, check_seed
+from apportion.errors import MOST_SEED, InputError, check, check_whole
 from apportion.results.scores import Scores
 
 
@@ -31,8 +31,8 @@ def check_seeds(seeds: Sequence[int]) -> None:
         lambda v: isinstance(v, tuple | list) and len(v) > 0,
         "at least one seed, such as (0, 1)",
     )
-    for seed in seeds:
-        check_seed(seed)
+    for place, seed in enumerate(seeds):
+        check_whole(0, MOST_SEED, **{f"seeds[{place}]": seed})
 
 
 def reinitialise(model: Any, seed: int) -> nn.Module:

@@ -223,7 +223,7 @@ def _check_labels(case: Case, test: object, classes: int = 2) -> Tensor:
         raise InputError(f"{name} trains, so it needs the true classes: labels=…, one per sample")
     try:
         labels = torch.as_tensor(case.labels)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):
         raise InputError(f"labels are {case.labels!r:.60}; accepted: class numbers, one per sample") from None
     many = case.masking().batch
     if labels.shape != (many,) or labels.is_floating_point():

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.features import TextFeatures
+from apportion.core.numbers import check_dense, tensor_of
 from apportion.core.trees import tensors_in
 from apportion.errors import InputError, check
 from apportion.evaluation.reference_maps import Map
@@ -166,14 +167,15 @@ def _mark_places(explanation: Map, truth: Tensor) -> Marked:
     tensors = [torch.from_numpy(values)] if isinstance(values, np.ndarray) else list(tensors_in(values))
     if len(tensors) != 1:
         raise InputError(f"the map has {len(tensors)} tensors; accepted: one, which a person could mark")
-    values = tensors[0].double()
+    check_dense("the map", tensors[0])
+    values = tensors[0].detach().double()
     if values.dim() < 2:
         raise InputError(
             f"the map has shape {tuple(values.shape)}; accepted: (batch, places) or (batch, channels, height, width)"
         )
     if not bool(values.isfinite().all()):
         raise InputError("the map has NaN or infinite values")
-    mark = torch.as_tensor(truth, device=values.device)
+    mark = tensor_of("truth", truth, "a tensor of True and False, or 1 and 0").to(values.device)
     if mark.dtype != torch.bool and bool(((mark != 0) & (mark != 1)).any()):
         raise InputError(
             f"truth has values from {mark.min()} to {mark.max()}; accepted: True and False, or 1 and 0"

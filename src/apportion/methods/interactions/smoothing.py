@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -30,7 +31,8 @@ def smoothing(beta: float) -> dict[str, Substitute]:
 
     Raises InputError for β ≤ 0.
     """
-    check("beta", beta, lambda v: 0 < v < math.inf, "a positive number (larger is closer to the model)")
+    accepted = "a positive number (larger is closer to the model)"
+    check("beta", beta, lambda v: isinstance(v, int | float | np.number) and 0 < v < math.inf, accepted)
     return {**TWICE, **{name: _substitute(name, beta) for name in STAND_INS}}
 
 

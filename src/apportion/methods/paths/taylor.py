@@ -150,7 +150,14 @@ class Taylor:
         return free
 
     def _keep_inside(self, x: Tensor) -> Tensor:
-        return x if self.low is None and self.high is None else x.clamp(self.low, self.high)
+        if self.low is None and self.high is None:
+            return x
+        least, most = (
+            torch.finfo(x.dtype).min,
+            torch.finfo(x.dtype).max,
+        )  # `clamp` takes no bounds beyond these
+        low, high = (b if b is None else min(max(b, least), most) for b in (self.low, self.high))
+        return x.clamp(low, high)
 
     def _search_lines(
         self, subject: Gradients, score: Score, ends: list[Tensor], data: Tensor

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from apportion.core.numbers import as_pandas, is_frame
 from apportion.errors import InputError
 
 Floats = npt.NDArray[np.float64]
@@ -366,7 +367,8 @@ def _double(given: Any, absent: float = 0.0) -> Floats:
         stored.data = np.ones_like(stored.data)
         found: Floats = np.where(stored.toarray() == 0, absent, dense)
         return found
-    if not hasattr(given, "iloc"):
+    given = as_pandas(given)
+    if not is_frame(given):
         return np.asarray(given, np.float64)
     return np.stack(list(_columns(given)), 1)
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from apportion.domains.estimators import answer_to
 from apportion.domains.frames import FrameModel
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.replacements import Background, Constant, Replacement
@@ -158,7 +159,7 @@ class _Made:
     def through(self, rows: npt.NDArray[Any]) -> Any:
         given = self.give(rows)
         for steps in self.before:
-            given = steps.transform(given)
+            given = answer_to(steps.transform, given, f"{len(rows)} rows")
         return given
 
     def numbers(self, rows: npt.NDArray[Any]) -> Floats:
@@ -232,7 +233,7 @@ def is_of_trees(model: Any) -> bool:
 
 def _seen_through(model: Any) -> tuple[Callable[..., Any], Callable[[npt.NDArray[Any]], Any]]:
     """The answer of an estimator behind a model, and what turns rows of numbers into what it takes."""
-    function, give = model, lambda rows: rows
+    function, give = model, lambda rows: rows.copy()  # for steps that write into what they are given
     if isinstance(model, FrameModel):
         function, give = model.function, lambda rows: model.rows.frame(torch.from_numpy(rows))
     if not hasattr(getattr(function, "__self__", None), "get_params"):

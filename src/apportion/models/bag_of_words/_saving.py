@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.files import read_tensors, write_tensors
+from apportion.core.trees import all_finite
 from apportion.errors import InputError
 from apportion.models.bag_of_words import features, kernels, mapping
 from apportion.models.bag_of_words._bag import Bagging
@@ -93,7 +94,21 @@ def _rebuild(
         tuple(bow.pyramid),
     )
     bow.machine_ = KernelMachine(tensors["points"], tensors["coefficients"], tensors["bias"], tuple(parts))
-    bow.classes_ = np.array(header["classes"])
+    classes, machine = header["classes"], bow.machine_
+    if not isinstance(classes, list) or len(vocabularies) != len(bow.bagging_.extractors):
+        raise InputError("classes or vocabularies are not a list with one for each")
+    if not bow.pyramid or not all(isinstance(cells, int) and 0 < cells < 100 for cells in bow.pyramid):
+        raise InputError(f"settings.pyramid is {bow.pyramid!r:.60}; accepted: whole numbers from 1")
+    shapes = tuple(machine.coefficients.shape), tuple(machine.bias.shape)
+    kinds = {t.dtype for t in (machine.points, machine.coefficients, machine.bias)}
+    if (
+        len(kinds) > 1
+        or shapes != ((len(classes), len(machine.points)), (len(classes),))
+        or not all_finite(tensors)
+    ):
+        raise InputError("points, coefficients and bias are not finite numbers for each class and point")
+    machine(torch.zeros_like(machine.points[:1]))  # says what does not fit the kernels
+    bow.classes_ = np.array(classes)
     return bow
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.features import ImageFeatures
+from apportion.core.files import path_of
 from apportion.core.target import Target
 from apportion.errors import InputError
 from apportion.models.bag_of_words._bag import Bag
@@ -218,7 +219,7 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         from apportion.models.bag_of_words._saving import save
 
         self._check_fitted()
-        return save(self, Path(path))
+        return save(self, path_of("path", path))
 
     @classmethod
     def load(cls, path: str | Path, **own: Any) -> BagOfWords:
@@ -226,7 +227,7 @@ class BagOfWords(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         `mapping=` give them again."""
         from apportion.models.bag_of_words._saving import load
 
-        made: BagOfWords = load(cls, Path(path), own)
+        made: BagOfWords = load(cls, path_of("path", path), own)
         return made
 
     def _check_fitted(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from apportion.core.checksummed import seal, unseal
 from apportion.core.registry import read_repr
+from apportion.core.schema import hold
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError
 from apportion.models.prototypes._backbone_features import device_of
@@ -34,6 +35,22 @@ class SavedState:
     sources: tuple[Patch, ...]
     history: list[dict[str, Any]]
     skipped: tuple[str, ...]
+
+
+@dataclass
+class _Header:
+    """What the file says beside its tensors, with _ for the spaces in names."""
+
+    settings: dict[str, Any]
+    preparation: str | None
+    own_preparation: bool
+    shipped: str | None
+    shape: list[int]
+    backbone: str
+    classes: list[str | int | float | bool]
+    sources: list[tuple[str, str, int, tuple[int, int, int, int], float]]
+    history: list[dict[str, Any]]
+    skipped: list[str]
 
 
 def save(path: Path, settings: dict[str, Any], state: SavedState) -> Path:
@@ -69,8 +86,9 @@ def load(path: Path, preparation: Encode | None = None) -> tuple[dict[str, Any],
     if not path.is_file():
         raise InputError(f"there is no file {path}; accepted: what save() wrote")
     header, tensors = unseal(path)
-    if "sources" not in header:
+    if not isinstance(header, dict) or "sources" not in header:
         raise InputError(f"{path} holds no fitted ProtoPNet; accepted: what save() wrote")
+    hold({name.replace(" ", "_"): value for name, value in header.items()}, _Header)
     settings = header["settings"]
     settings["recipe"] = read_repr(settings["recipe"], settings_class)
     if preparation is None and header["own preparation"]:

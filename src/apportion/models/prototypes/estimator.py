@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, ImageFeatures, TabularFeatures
+from apportion.core.files import damage_named, path_of
 from apportion.core.target import Target
+from apportion.core.trees import all_finite
 from apportion.domains.image import ImagePreparation
 from apportion.errors import InputError, check_seed, check_whole, did_you_mean
 from apportion.models import SHIPPED
@@ -274,7 +276,7 @@ class ProtoPNet:
             self.history_,
             self.skipped_,
         )
-        return save(Path(path), settings, state)
+        return save(path_of("path", path), settings, state)
 
     @classmethod
     def load(
@@ -286,21 +288,26 @@ class ProtoPNet:
     ) -> ProtoPNet:
         """What `save` wrote, on its backbone, which may be left out if it ships. Raises InputError for another
         file or another backbone."""
-        settings, state = load(Path(path), preparation)
-        if backbone is None and state.shipped is None:
-            raise InputError(
-                f"{path} was fitted on a backbone of your own; accepted: ProtoPNet.load(path, backbone), on the "
-                "command line in a factory that returns its .classifier() (file.py:factory)"
-            )
-        made = cls(shipped(str(state.shipped)) if backbone is None else backbone, **settings)
-        inner = made._backbone(torch.zeros(1, *state.shape))
-        if not made.tune and backbone_digest(inner) != state.backbone:
-            raise InputError(f"the backbone is not the one that {path} was fitted on: its weights differ")
-        made.net_, made.shape_ = rebuild(inner, state.learnt), state.shape
-        made.classes_, made.sources_ = np.array(state.classes), state.sources
-        made.history_, made.skipped_ = state.history, state.skipped
-        made.net_.named = made._named()
-        return made
+        file = path_of("path", path)
+        with damage_named(file, "fitted ProtoPNet"):
+            settings, state = load(file, preparation)
+            if backbone is None and state.shipped is None:
+                raise InputError(
+                    f"{path} was fitted on a backbone of your own; accepted: ProtoPNet.load(path, backbone), on the "
+                    "command line in a factory that returns its .classifier() (file.py:factory)"
+                )
+            made = cls(shipped(str(state.shipped)) if backbone is None else backbone, **settings)
+            inner = made._backbone(torch.zeros(1, *state.shape))
+            if not made.tune and backbone_digest(inner) != state.backbone:
+                raise InputError(f"the backbone is not the one that {path} was fitted on: its weights differ")
+            made.net_, made.shape_ = rebuild(inner, state.learnt), state.shape
+            made.classes_, made.sources_ = np.array(state.classes), state.sources
+            made.history_, made.skipped_ = state.history, state.skipped
+            made.net_.named = made._named()
+            scores = made.net_(torch.zeros(1, *state.shape))
+            if scores.shape != (1, len(state.classes)) or not state.classes or not all_finite(scores):
+                raise InputError("the network in it gives no finite score for each class")
+            return made
 
     # ---- checks ----
 
