@@ -74,7 +74,9 @@ class Visible:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for segment in console.render(self.printed, options):
-            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+            # What was kept together in a line needs no mark of it any more.
+            text = visible(segment.text).replace("\N{NO-BREAK SPACE}", " ")
+            yield segment if segment.control else Segment(text, segment.style)
 
 
 def heading(explanation: Result, name: str, index: int = 0) -> Text:
