@@ -30,6 +30,7 @@ WIDEST = 64  # columns of a picture
 ROWS = 10  # entries of a list
 LARGEST = 3  # the same of one method among several
 ABSORBED = 5  # rows of a ledger
+NBSP = "\N{NO-BREAK SPACE}"  # keeps a name and its number in one line
 BAR = 24  # columns of the longest bars, those of both sides together
 
 Pixels = npt.NDArray[np.float64]
@@ -75,7 +76,7 @@ class Visible:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for segment in console.render(self.printed, options):
             # What was kept together in a line needs no mark of it any more.
-            text = visible(segment.text).replace("\N{NO-BREAK SPACE}", " ")
+            text = visible(segment.text).replace(NBSP, " ")
             yield segment if segment.control else Segment(text, segment.style)
 
 
@@ -230,7 +231,8 @@ def comparison(
     for explanation, scores in zip(explanations, tests or [()] * len(explanations), strict=True):
         most = view(explanation).top(top)
         largest = [
-            f"{' '.join(name.split()):.30} {format_signed(value, abs(most[0][1]))}" for name, value in most
+            f"{' '.join(name.split()):.30} {format_signed(value, abs(most[0][1]))}".replace(" ", NBSP)
+            for name, value in most
         ]
         lines: list[RenderableType] = [Text(explanation.account())]
         lines.append(Text(" · ".join(largest) or "every value is zero", "dim"))
