@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apportion.core.visible import visible
-from apportion.display.answers import answer, answer_of, in_one_line, part_of
+from apportion.display.answers import JOINT, answer, answer_of, in_one_line, part_of
 from apportion.display.views import AGAINST, FOR, NO_UNIT, HeatView, TextView, View, scale_of, view
 from apportion.results.explanation import Explanation
 from apportion.results.ledger import CAUSES, Ledger
@@ -30,7 +30,6 @@ WIDEST = 64  # columns of a picture
 ROWS = 10  # entries of a list
 LARGEST = 3  # the same of one method among several
 ABSORBED = 5  # rows of a ledger
-NBSP = "\N{NO-BREAK SPACE}"  # keeps a name and its number in one line
 BAR = 24  # columns of the longest bars, those of both sides together
 
 Pixels = npt.NDArray[np.float64]
@@ -75,8 +74,7 @@ class Visible:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for segment in console.render(self.printed, options):
-            # What was kept together in a line needs no mark of it any more.
-            text = visible(segment.text).replace(NBSP, " ")
+            text = visible(segment.text.replace(JOINT, " "))
             yield segment if segment.control else Segment(text, segment.style)
 
 
@@ -231,7 +229,7 @@ def comparison(
     for explanation, scores in zip(explanations, tests or [()] * len(explanations), strict=True):
         most = view(explanation).top(top)
         largest = [
-            f"{' '.join(name.split()):.30} {format_signed(value, abs(most[0][1]))}".replace(" ", NBSP)
+            f"{' '.join(name.split()):.30} {format_signed(value, abs(most[0][1]))}".replace(" ", JOINT)
             for name, value in most
         ]
         lines: list[RenderableType] = [Text(explanation.account())]
