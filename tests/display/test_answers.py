@@ -104,3 +104,13 @@ def test_a_picture_has_the_parts_of_the_answer_over_the_prompt(tmp_path: Path) -
     ]
     assert ax.images[0].get_array().tolist() == [[1, 3], [-2, 0.25], [4, -0.5], [0.5, 0], [0, 2]]
     assert png(answer(), tmp_path / "a.png").stat().st_size > 5000
+
+
+def test_a_notebook_shows_an_answer_as_one_small_card_without_a_frame() -> None:
+    shown = answer()._repr_html_()
+    assert "<iframe" not in shown
+    assert "<script" not in shown
+    assert len(shown) < 20_000
+    assert shown.count("so?") >= len(answer())
+    for i in range(len(answer())):
+        assert answer().account(i) in shown

@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.core.features import TextFeatures, writable
+from apportion.display.answers import answer_of, in_one_line
 from apportion.display.html import data_uri, paragraph
 from apportion.display.views import AGAINST, FOR, HeatView, PairsView, TextView, View, view
+from apportion.results.explanation import Explanation
 from apportion.results.result import Result, decision
 from apportion.results.words import describe_method, format_number
 
@@ -41,6 +43,29 @@ def cards(result: Result) -> str:
     return "".join([*shown, *more])
 
 
+def answer_card(explanation: Explanation) -> str:
+    """One card for the answer of a language model: the prompt in colours and the balance, for its first tokens."""
+    noted = answer_of(explanation)
+    assert noted is not None
+    many = min(len(explanation), TOP)
+    parts = [
+        f"<div><b>{escape(describe_method(explanation.method))}</b>"
+        f'<span style="{_QUIET}"> · {escape(str(noted["score"]))} of each token of the answer</span></div>',
+        f'<div style="margin: .35em 0">{escape(writable("".join(noted["pieces"])).strip())}</div>',
+    ]
+    for i in range(many):
+        drawn, name = _drawn(view(explanation, i), ""), in_one_line(explanation.label(i))
+        parts.append(f'<div style="margin-top: .8em"><b>{escape(name)}</b></div>{drawn}')
+        parts.append(f'<div style="{_QUIET}">{escape(explanation.account(i))}</div>')
+    if many < len(explanation):
+        parts.append(
+            paragraph(f"… and {len(explanation) - many} more tokens; explanation[i] shows one of them")
+        )
+    parts += [f'<div style="margin-top: .35em">⚠ {escape(told)}</div>' for told in explanation.warnings]
+    parts.append(f'<div style="{_QUIET}">{escape(str(explanation.cost))}</div>')
+    return f'<div style="{_CARD}">{"".join(parts)}</div>'
+
+
 def _card(result: Result, index: int) -> str:
     shown = view(result, index)
     made = decision(result, index, 1)
@@ -60,7 +85,8 @@ def _card(result: Result, index: int) -> str:
     return f'<div style="{_CARD}">{"".join(parts)}</div>'
 
 
-def _drawn(shown: View) -> str:
+def _drawn(shown: View, below: str | None = None) -> str:
+    """The picture, the text or the bars, and `below` a text its four largest values if nothing else."""
     if isinstance(shown, HeatView):
         picture = f'<img alt="" src="{data_uri(_painted(shown))}" style="{_PICTURE}">'
         return f'{picture}<div style="{_QUIET}">{escape(shown.legend)}</div>{_bars(shown, 4)}'
@@ -71,7 +97,8 @@ def _drawn(shown: View) -> str:
             else _word(piece.text, piece.value / shown.scale, piece.value)
             for piece in shown.pieces
         )
-        return f'<div style="line-height: 1.9; white-space: pre-wrap; margin: .4em 0">{words}</div>{_bars(shown, 4)}'
+        listed = _bars(shown, 4) if below is None else below
+        return f'<div style="line-height: 1.9; white-space: pre-wrap; margin: .4em 0">{words}</div>{listed}'
     return _bars(shown, TOP)
 
 

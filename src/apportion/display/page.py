@@ -10,8 +10,8 @@ from typing import Any
 
 from apportion.display.answers import answer_of, answer_page, part_of, rows_of
 from apportion.display.cards import Tests, sections
-from apportion.display.html import frame_page, shell, versions
-from apportion.display.notebook import cards
+from apportion.display.html import shell, versions
+from apportion.display.notebook import answer_card, cards
 from apportion.display.page_data import Report
 from apportion.display.views import BarsView, HeatView, PairsView, TextView, View, view
 from apportion.results.explanation import Explanation
@@ -53,9 +53,9 @@ def _page_of_answers(explanations: Sequence[Explanation], tests: Sequence[Tests]
 
 
 def frame(explanation: Result) -> str:
-    """What a notebook shows: a card for each of the first samples; an answer of a language model has its page."""
+    """What a notebook shows: a card for each of the first samples, and one for an answer of a language model."""
     if isinstance(explanation, Explanation) and answer_of(explanation) is not None:
-        return frame_page(page([explanation]), explanation.summary())
+        return answer_card(explanation)
     return cards(explanation)
 
 
