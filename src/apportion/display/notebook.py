@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.core.features import TextFeatures, writable
-from apportion.display.answers import answer_of, in_one_line
+from apportion.display.answers import answer_of, answer_page, in_one_line
 from apportion.display.html import data_uri, paragraph
 from apportion.display.views import AGAINST, FOR, HeatView, PairsView, TextView, View, view
 from apportion.results.explanation import Explanation
@@ -27,6 +27,7 @@ _EDGE = "border: 1px solid rgba(128, 128, 128, .4); border-radius: 8px"
 _CARD = f"max-width: 44rem; margin: .4em 0; padding: .6em .9em; {_EDGE}"
 _PICTURE = "display: block; width: min(20rem, 100%); margin: .4em 0; image-rendering: pixelated"
 _QUIET = "opacity: .7; font-size: .85em; margin: .35em 0 0"
+_WORDS = "line-height: 1.9; white-space: pre-wrap; margin: .4em 0"
 _CELL = "text-align: left; padding: 0 .8em 0 0; border: 0; background: none"
 
 
@@ -53,10 +54,20 @@ def answer_card(explanation: Explanation) -> str:
         f'<span style="{_QUIET}"> · {escape(str(noted["score"]))} of each token of the answer</span></div>',
         f'<div style="margin: .35em 0">{escape(writable("".join(noted["pieces"])).strip())}</div>',
     ]
-    for i in range(many):
-        drawn, name = _drawn(view(explanation, i), ""), in_one_line(explanation.label(i))
-        parts.append(f'<div style="margin-top: .8em"><b>{escape(name)}</b></div>{drawn}')
-        parts.append(f'<div style="{_QUIET}">{escape(explanation.account(i))}</div>')
+    shown = answer_page([explanation])["maps"][0]
+    for i, row in enumerate(shown["rows"][:many]):
+        values = [abs(piece["values"][i]) for piece in shown["pieces"] if piece["values"]]
+        scale, before = max(values, default=0.0) or 1.0, sum(row["before"])
+        words = "".join(
+            _word(piece["text"], piece["values"][i] / scale, piece["values"][i])
+            if piece["values"]
+            else escape(piece["text"])
+            for piece in shown["pieces"]
+        )
+        parts.append(f'<div style="margin-top: .8em"><b>{escape(in_one_line(row["name"]))}</b></div>')
+        parts.append(f'<div style="{_WORDS}">{words}</div>')
+        so_far = f"; the answer so far {_signed(before)}" if before else ""
+        parts.append(f'<div style="{_QUIET}">{escape(row["balance"] + so_far)}</div>')
     if many < len(explanation):
         parts.append(
             paragraph(f"… and {len(explanation) - many} more tokens; explanation[i] shows one of them")
@@ -85,8 +96,7 @@ def _card(result: Result, index: int) -> str:
     return f'<div style="{_CARD}">{"".join(parts)}</div>'
 
 
-def _drawn(shown: View, below: str | None = None) -> str:
-    """The picture, the text or the bars, and `below` a text its four largest values if nothing else."""
+def _drawn(shown: View) -> str:
     if isinstance(shown, HeatView):
         picture = f'<img alt="" src="{data_uri(_painted(shown))}" style="{_PICTURE}">'
         return f'{picture}<div style="{_QUIET}">{escape(shown.legend)}</div>{_bars(shown, 4)}'
@@ -97,8 +107,7 @@ def _drawn(shown: View, below: str | None = None) -> str:
             else _word(piece.text, piece.value / shown.scale, piece.value)
             for piece in shown.pieces
         )
-        listed = _bars(shown, 4) if below is None else below
-        return f'<div style="line-height: 1.9; white-space: pre-wrap; margin: .4em 0">{words}</div>{listed}'
+        return f'<div style="{_WORDS}">{words}</div>{_bars(shown, 4)}'
     return _bars(shown, TOP)
 
 
