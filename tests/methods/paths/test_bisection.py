@@ -69,3 +69,24 @@ def test_the_best_panels_of_each_path_share_its_budget():
     slot = torch.tensor([0, 1, 0, 1, 1])
     within = _within(errors, torch.tensor([4.0, 2.0]), slot)
     assert within.tolist() == [False, True, True, False, True]
+
+
+def test_halves_use_the_nodes_of_the_whole_again():
+    """8 of the undivided path, 8 of the first panels, and two for each halving."""
+    runs = []
+
+    def counting(x):
+        runs.append(len(x))
+        return narrow(x)
+
+    found = ap.IntegratedGradients(chunk=1)(counting, X[:1])
+    assert found.notes["nodes"] == found.cost.backwards > 16
+    assert sum(runs) == found.cost.backwards + 2  # and the ends of the path
+
+
+def test_a_gradient_that_is_infinite_at_the_start_is_not_asked_for():
+    def root(x):
+        return (x * x).sum(1).sqrt()  # NaN is its gradient at zero
+
+    found = ap.IntegratedGradients(tolerance=1e-3)(root, X)
+    torch.testing.assert_close(found.values, X.square() / root(X)[:, None], rtol=2e-3, atol=0)

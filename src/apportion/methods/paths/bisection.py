@@ -2,6 +2,7 @@
 
 On any stretch of a path the gradient integrates to a known number, what the score changes there, so the error of a rule
 is known on each panel. Half of the tolerance that is left may go to the panels that are best; the others are halved.
+A panel has its nodes at its ends and in the middle (Simpson's rule), so that its halves use them again.
 """
 
 from __future__ import annotations
@@ -11,28 +12,61 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from apportion.methods.paths.paths import Paths
+from apportion.methods.paths.paths import Paths, pieces
 from apportion.methods.paths.quadrature import gauss_legendre
 
-# Gauss nodes of the undivided path, and of each panel once it is divided.
-WHOLE, PART = 8, 6
+# Gauss nodes of the undivided path, which do for a smooth one; and the nodes of the first panels of another.
+WHOLE, FIRST = 8, 8
 
 # The error on a panel as narrow as this is that of a jump, and no division makes it smaller.
 NARROWEST = 1e-9
 
+# The nodes of all paths that are kept at once hold so many numbers at most.
+_NUMBERS = 1 << 26
+
 
 @dataclass
-class Panels:
-    """Stretches of paths that are still to be integrated, with the scores at their edges: all (panels,)."""
+class Nodes:
+    """Where the gradient is known, and what it is: all (nodes, …)."""
 
     slot: Tensor  # the path, by its place in the block
-    low: Tensor
-    high: Tensor
-    at_low: Tensor
-    at_high: Tensor
+    place: Tensor
+    score: Tensor
+    slope: Tensor  # of the score along the path
+    gradients: list[Tensor]  # one for each leaf
 
-    def __getitem__(self, which: Tensor) -> Panels:
-        return Panels(*(getattr(self, name)[which] for name in vars(self)))
+    def __getitem__(self, which: Tensor) -> Nodes:
+        return Nodes(
+            self.slot[which],
+            self.place[which],
+            self.score[which],
+            self.slope[which],
+            [gradient[which.to(gradient.device)] for gradient in self.gradients],
+        )
+
+    def and_also(self, others: Nodes) -> Nodes:
+        return Nodes(
+            torch.cat([self.slot, others.slot]),
+            torch.cat([self.place, others.place]),
+            torch.cat([self.score, others.score]),
+            torch.cat([self.slope, others.slope]),
+            [torch.cat(pair) for pair in zip(self.gradients, others.gradients, strict=True)],
+        )
+
+
+@dataclass
+class Budget:
+    """Of nodes: `most` of each path, and, of paths that run `once`, `common` to all of them, since each node of each is
+    a backward pass."""
+
+    most: int
+    common: float
+
+    def cannot_pay(self, spent: int | Tensor, asked: Tensor) -> Tensor:
+        """The paths that cannot run so many more nodes, (paths,); the cheapest come first."""
+        order = asked.argsort(stable=True)
+        over = asked[order].cumsum(0) > self.common
+        return torch.zeros_like(over).index_copy(0, order, over) | (spent + asked > self.most)
 
 
 def integrate_by_halves(
@@ -40,75 +74,108 @@ def integrate_by_halves(
 ) -> tuple[list[Tensor], int, Tensor, Tensor]:
     """`∫ ∇f dα` of the paths `block`, (len(block), …) for each leaf; the most nodes of a path; and the paths that are
     not within `tolerance`: for want of nodes, and for want of digits. Paths that run `once` have
-    `max_nodes` in common, discarded ones too, since each node of each is a backward pass."""
+    `max_nodes` in common."""
+    many, whole = len(block), min(WHOLE, max_nodes)
+    places, weights = (torch.as_tensor(numbers).repeat_interleave(many) for numbers in gauss_legendre(whole))
+    slot = torch.arange(many).repeat(whole)  # (nodes · paths,)
+    found, scores = paths.weigh_gradients(block, slot, places, weights, chunk)
+    grid = scores.view(whole, many)
+    gap = paths.at_ends[block] - paths.at_starts[block] - _dot(found, paths.steps(block))
+    wide, coarse = paths.judge(block, gap.abs(), tolerance, grid.amin(0), grid.amax(0))
+    common = max_nodes * many // paths.batch - whole * many if paths.once else torch.inf
+    budget, most = Budget(max_nodes, common), whole
+    again = (wide & ~budget.cannot_pay(whole, FIRST * wide)).nonzero().flatten()
+    width = sum(end[0].numel() for end in paths.ends)
+    for some in pieces(again, max(1, _NUMBERS // (2 * FIRST * width))):
+        halved = _integrate_panels(paths, block[some], grid[:, some], tolerance, budget, chunk)
+        for value, new in zip(found, halved[0], strict=True):
+            value[some.to(value.device)] = new
+        most, wide[some], coarse[some] = max(most, halved[1]), halved[2], halved[3]
+    return found, most, block[wide], block[coarse]
+
+
+def _integrate_panels(
+    paths: Paths, block: Tensor, met: Tensor, tolerance: float, budget: Budget, chunk: int
+) -> tuple[list[Tensor], int, Tensor, Tensor]:
+    """The same on panels, where the whole path as one, on which the scores `met` were, will not do."""
     many = len(block)
-    found = [torch.zeros_like(end[block % paths.batch]) for end in paths.ends]
-    steps = paths.steps(block)
+    found = [torch.zeros_like(end[block.to(end.device) % paths.batch]) for end in paths.ends]
+    starts, ends = paths.at_starts[block], paths.at_ends[block]
+    low, high = (getattr(torch.cat([starts[None], ends[None], met]), how)(0) for how in ("amin", "amax"))
     left = torch.zeros(many, dtype=torch.float64)  # what the panels that are done did not reach
     given = torch.zeros(many, dtype=torch.float64)  # of the tolerance to them
-    nodes = torch.zeros(many, dtype=torch.long)  # on them
-    ends = torch.stack([paths.at_starts[block], paths.at_ends[block]])
-    low, high = ends.amin(0), ends.amax(0)  # of the scores met
-    wide, coarse = torch.zeros(many, dtype=torch.bool), torch.zeros(many, dtype=torch.bool)
-    nothing, one = torch.zeros(many, dtype=torch.float64), torch.ones(many, dtype=torch.float64)
-    panels = Panels(torch.arange(many), nothing, one, *ends)
-    each = min(WHOLE, max_nodes)
-    common = max_nodes * many // paths.batch
-    while len(panels.slot):
-        slot = panels.slot
-        sums, scores = _integrate(paths, block, panels, each, chunk)
-        reached = sum(_dot(s, step[slot.to(step.device)]) for s, step in zip(sums, steps, strict=True))
-        errors = panels.at_high - panels.at_low - reached
+    at = torch.arange(1, FIRST + 1) / FIRST
+    nodes = _run(paths, block, torch.arange(many).repeat(FIRST), at.double().repeat_interleave(many), chunk)
+    of_place = torch.arange(FIRST * many).view(FIRST, many)  # nodes
+    edges = torch.cat([of_place[:1], of_place[1:-1:2]])  # there is none at the beginning: any other
+    panels = torch.stack([edges.flatten(), of_place[::2].flatten(), of_place[1::2].flatten()])  # (3, panels)
+    begins = torch.zeros(panels.shape[1], dtype=torch.bool)
+    begins[:many] = True
+    spent = torch.full((many,), len(met) + FIRST)
+    budget.common -= FIRST * many
+    new = nodes
+    while True:
         low, high = (
-            bound.scatter_reduce(0, slot.expand(each, -1).flatten(), scores.flatten(), how)
+            bound.scatter_reduce(0, new.slot, new.score, how)
             for bound, how in ((low, "amin"), (high, "amax"))
         )
+        slot = nodes.slot[panels[2]]
+        width = nodes.place[panels[2]] - torch.where(begins, 0.0, nodes.place[panels[0]])  # (panels,)
+        # Paths from zero are often singular there, where no gradient is asked for: the middle stands for the panel.
+        weights = width * torch.where(begins, _MIDDLE, _SIMPSON)  # (3, panels)
+        reached = (weights * nodes.slope[panels]).sum(0)
+        before = torch.where(begins, starts[slot], nodes.score[panels[0]])
+        errors = nodes.score[panels[2]] - before - reached
         gap = left.index_add(0, slot, errors)
-        wide, fine = paths.judge(block, gap.abs(), tolerance, low, high)
-        spent = nodes.index_add(0, slot, torch.full_like(slot, each))
-        budget = tolerance * paths.scale(block, low, high) - given
-        done = ~wide[slot] | _within(errors.abs(), budget / 2, slot) | (panels.high - panels.low < NARROWEST)
-        halved = torch.zeros(many, dtype=torch.long).index_add(0, slot, (~done).long())
+        wide, coarse = paths.judge(block, gap.abs(), tolerance, low, high)
+        room = tolerance * paths.scale(block, low, high) - given
+        done = ~wide[slot] | _within(errors.abs(), room / 2, slot) | (width < NARROWEST)
+        asked = torch.zeros(many, dtype=torch.long).index_add(0, slot, 2 * (~done).long())
         # A path that cannot afford the next halving is done as it is.
-        done |= (spent + halved * (2 * PART - each) > max_nodes)[slot]
-        if paths.once:  # the cheapest first
-            common -= each * len(slot)
-            order = halved.argsort(stable=True)
-            over = 2 * PART * halved[order].cumsum(0) > common
-            done |= torch.zeros_like(wide).index_copy(0, order, over)[slot]
-        kept = slot[done]
-        for value, new in zip(found, sums, strict=True):
-            value.index_add_(0, kept.to(value.device), new[done.to(new.device)])
-        left.index_add_(0, kept, errors[done])
-        given.index_add_(0, kept, errors[done].abs())
-        nodes.index_add_(0, kept, torch.full_like(kept, each))
-        coarse = fine
-        panels, each = _halve(paths, block, panels[~done], chunk), PART
-    return found, int(nodes.max()), block[wide], block[coarse]
+        done |= budget.cannot_pay(spent, asked)[slot]
+        share = torch.zeros_like(nodes.place).index_add(
+            0, panels[:, done].flatten(), weights[:, done].flatten()
+        )
+        _add(found, nodes[share.nonzero().flatten()], share[share != 0])
+        left.index_add_(0, slot[done], errors[done])
+        given.index_add_(0, slot[done], errors[done].abs())
+        if bool(done.all()):
+            return found, int(spent.max()), wide, coarse
+        # What the open panels need of the nodes is kept, and two more run for each of them.
+        used, panels = panels[:, ~done].unique(return_inverse=True)
+        nodes, begins = nodes[used], begins[~done]
+        edge = torch.where(begins, 0.0, nodes.place[panels[0]])
+        middles = torch.stack([edge, nodes.place[panels[1]]]).lerp(
+            nodes.place[panels[1:]], 0.5
+        )  # (2, panels)
+        slot = nodes.slot[panels[2]]
+        new = _run(paths, block, slot.repeat(2), middles.flatten(), chunk)
+        spent.index_add_(0, slot, torch.full_like(slot, 2))
+        budget.common -= 2 * len(slot)
+        first, second = (torch.arange(2 * len(slot)) + len(nodes.slot)).view(2, -1)
+        nodes = nodes.and_also(new)
+        panels = torch.cat(
+            [torch.stack([panels[0], first, panels[1]]), torch.stack([panels[1], second, panels[2]])], 1
+        )
+        begins = torch.cat([begins, torch.zeros_like(begins)])
 
 
-def _integrate(
-    paths: Paths, block: Tensor, panels: Panels, nodes: int, chunk: int
-) -> tuple[list[Tensor], Tensor]:
-    """`∫ ∇f dα` of each panel, (panels, …) for each leaf, and the scores met, (nodes, panels)."""
-    places, weights = (torch.as_tensor(numbers) for numbers in gauss_legendre(nodes))
-    width = panels.high - panels.low
-    at = (panels.low + width * places[:, None]).flatten()  # (nodes · panels,)
-    weight = (width * weights[:, None]).flatten()
-    panel = torch.arange(len(width)).repeat(nodes)
-    sums, scores = paths.weigh_gradients(block[panels.slot], panel, at, weight, chunk)
-    return sums, scores.view(nodes, -1)
+# The weights of the ends and the middle of a panel.
+_SIMPSON = torch.tensor([[1.0], [4.0], [1.0]], dtype=torch.float64) / 6
+_MIDDLE = torch.tensor([[0.0], [1.0], [0.0]], dtype=torch.float64)
 
 
-def _halve(paths: Paths, block: Tensor, panels: Panels, chunk: int) -> Panels:
-    """Each panel as two. Paths from zero are often singular there: go there faster."""
-    if not len(panels.slot):
-        return panels
-    middle = torch.where(panels.low > 0, (panels.low + panels.high) / 2, panels.high / 4)
-    between = paths.values(block[panels.slot], middle, chunk)
-    lower = Panels(panels.slot, panels.low, middle, panels.at_low, between)
-    upper = Panels(panels.slot, middle, panels.high, between, panels.at_high)
-    return Panels(*(torch.cat([getattr(lower, name), getattr(upper, name)]) for name in vars(lower)))
+def _run(paths: Paths, block: Tensor, slot: Tensor, places: Tensor, chunk: int) -> Nodes:
+    """The gradients at these places of these paths, both (nodes,)."""
+    which, each = block[slot], torch.arange(len(slot))
+    gradients, scores = paths.weigh_gradients(which, each, places, torch.ones_like(places), chunk)
+    return Nodes(slot, places, scores, _dot(gradients, paths.steps(which)), gradients)
+
+
+def _add(found: list[Tensor], nodes: Nodes, weights: Tensor) -> None:
+    for value, gradient in zip(found, nodes.gradients, strict=True):
+        column = weights.to(gradient).view(-1, *[1] * (gradient.dim() - 1))  # (nodes, 1, …)
+        value.index_add_(0, nodes.slot.to(value.device), gradient * column)
 
 
 def _within(errors: Tensor, budget: Tensor, slot: Tensor) -> Tensor:
@@ -123,6 +190,7 @@ def _within(errors: Tensor, budget: Tensor, slot: Tensor) -> Tensor:
     )
 
 
-def _dot(gradient: Tensor, step: Tensor) -> Tensor:
-    """The product of each panel, (panels,) in double precision on the CPU."""
-    return (gradient * step).reshape(len(gradient), -1).double().sum(1).cpu()
+def _dot(gradients: list[Tensor], steps: list[Tensor]) -> Tensor:
+    """The product of each row, (rows,) in double precision on the CPU."""
+    pairs = zip(gradients, steps, strict=True)
+    return sum((g * s).reshape(len(g), -1).double().sum(1).cpu() for g, s in pairs)  # type: ignore[return-value]
