@@ -185,3 +185,15 @@ def test_an_answer_fits_the_terminal_and_no_word_is_broken(columns: int, tmp_pat
         assert any(word in each for each in known), word
     assert "…" not in "".join(lines)
     assert not any("-" in line[-1:] and line[-2:-1].isalpha() for line in lines)
+
+
+def test_a_number_stays_in_the_line_of_its_name() -> None:
+    found = ap.explain(
+        ap.load("imagenet"), np.random.default_rng(0).integers(0, 255, (300, 300, 3), np.uint8)
+    )
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal.comparison([found], top=9))
+    lines = [line.strip() for line in console.export_text().splitlines()]
+    assert sum(line.count("x ") for line in lines) == 9
+    for line in (line for line in lines if "x " in line):
+        assert all(len(part.split()) == 5 for part in line.strip("· ").split(" · ")), line

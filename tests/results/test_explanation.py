@@ -332,3 +332,19 @@ def test_a_total_of_zero_leaves_nothing_or_all():
     assert e.verdict() == "more than 10000 % left over: does not add up"
     assert e.warnings
     assert ap.Saliency()(lambda x: x - 1, torch.ones(1, 1)).verdict() == ""
+
+
+def test_the_top_of_a_picture_are_pixels_of_the_photo():
+    values = torch.zeros(1, 3, 2, 4)
+    values[0, :, 1, 3] = torch.tensor([1.0, 2.0, -0.5])
+    values[0, 0, 0, 1] = -2.0
+    picture = torch.zeros(2, 4, 3, dtype=torch.uint8)
+    plain = ap.InputXGradient()(lambda x: x.flatten(1).sum(1, keepdim=True), torch.ones(1, 3, 2, 4), 0)
+    for part, names in (
+        (None, ["x 3, y 1", "x 1, y 0"]),
+        ((10.0, 20.0, 50.0, 30.0), ["x 45, y 27", "x 25, y 22"]),
+    ):
+        found = replace(plain, values=values).with_features(
+            (ImageFeatures(picture, photo=(80, 60), part=part),)
+        )
+        assert found.top(2) == [(names[0], 2.5), (names[1], -2.0)]

@@ -52,9 +52,9 @@ def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None
             )
         )
     about = (
-        f"{_of_what(run)} Maps that are much more alike than those of the class point at something that the model "
-        "reads at one place whatever else the picture shows: a watermark, a border, a caption. As many eigenvalues are "
-        "near 0 as there are groups apart." + note
+        f"{_of_what(run)} A group that agrees much more than its class deserves a look: the model may read something "
+        "at one place, such as a watermark, a border or a caption. Small eigenvalues: about as many as "
+        "there are groups." + note
     )
     return _page("Clusters of explanations", about, "list", chapters, run)
 

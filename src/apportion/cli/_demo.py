@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SENTENCE = "The plot is thin, but the acting is superb."
-METHODS = ("auto", "lrp", "inputxgradient")
+METHODS = {"text": ("auto", "occlusion", "inputxgradient"), "image": ("auto", "gradcam", "inputxgradient")}
 
 
 def run(console: Console, path: Path) -> None:
@@ -32,7 +32,9 @@ def run(console: Console, path: Path) -> None:
         else:
             inputs.append(Given("image", photo, "cat.png"))
         for what in inputs:
-            ready, explanations = explain_given(what, methods=[from_repr(name) for name in METHODS])
+            ready, explanations = explain_given(
+                what, methods=[from_repr(name) for name in METHODS[what.kind]]
+            )
             found += explanations
             console.rule(what.name, style="dim", align="left")
             terminal.show(explanations[0], console, ready.classifier.name)

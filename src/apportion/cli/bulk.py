@@ -239,7 +239,7 @@ def summary(
             }
             echo_json({"counts": found.counts, "remainder": found.remainder, **best})
             return
-        table = _table("class", "inputs", "left over, of the mean size of a total")
+        table = _table("class", "inputs", "of the score, on average")
         for label, many in found.counts.items():
             share = found.remainder[label]
             table.add_row(escape(label), str(many), "" if share is None else describe_left_over(share))

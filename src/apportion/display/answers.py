@@ -19,6 +19,9 @@ from apportion.results.explanation import Explanation
 from apportion.results.result import Result
 from apportion.results.words import describe_method, format_signed
 
+# A space at which no line ends, so that a number stays with its name; Rich breaks at every space that Unicode knows.
+JOINT = "\ue000"
+
 
 @dataclass(frozen=True)
 class AnswerRow:
@@ -188,7 +191,7 @@ def answer(explanation: Explanation, top: int) -> Table:
         said = Text()
         for name, value in sources:
             # A number stays with its name, at the end of a line too.
-            said.append(" · " if said else "").append(f"{in_short(name, 28)}\N{NO-BREAK SPACE}")
+            said.append(" · " if said else "").append(f"{in_short(name, 28)} ".replace(" ", JOINT))
             said.append(format_signed(value, scale), "#e06c00" if value >= 0 else "#4a90d9")
         table.add_row(row.name, said)
         table.add_row("", Text(explanation.account(i), "dim"))

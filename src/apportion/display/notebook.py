@@ -30,6 +30,7 @@ _EDGE = "border: 1px solid rgba(128, 128, 128, .4); border-radius: 8px"
 _CARD = f"max-width: 44rem; margin: .4em 0; padding: .6em .9em; {_EDGE}"
 _PICTURE = "display: block; width: min(20rem, 100%); margin: .4em 0; image-rendering: pixelated"
 _QUIET = "opacity: .7; font-size: .85em; margin: .35em 0 0"
+_WORDS = "line-height: 1.9; white-space: pre-wrap; margin: .4em 0"
 _CELL = "text-align: left; padding: 0 .8em 0 0; border: 0; background: none"
 
 
@@ -109,7 +110,7 @@ def _drawn(shown: View) -> str:
             else _word(piece.text, piece.value / shown.scale, piece.value)
             for piece in shown.pieces
         )
-        return f'<div style="line-height: 1.9; white-space: pre-wrap; margin: .4em 0">{words}</div>{_bars(shown, 4)}'
+        return f'<div style="{_WORDS}">{words}</div>{_bars(shown, 4)}'
     return _bars(shown, TOP)
 
 

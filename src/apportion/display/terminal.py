@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from apportion.core.visible import visible
-from apportion.display.answers import answer, answer_of, in_one_line, part_of
+from apportion.display.answers import JOINT, answer, answer_of, in_one_line, part_of
 from apportion.display.views import AGAINST, FOR, NO_UNIT, HeatView, TextView, View, scale_of, view
 from apportion.results.explanation import Explanation
 from apportion.results.ledger import CAUSES, Ledger
@@ -76,7 +76,8 @@ class Visible:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for segment in console.render(self.printed, options):
-            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+            text = visible(segment.text.replace(JOINT, " "))
+            yield segment if segment.control else Segment(text, segment.style)
 
 
 def heading(explanation: Result, name: str, index: int = 0) -> Text:
@@ -230,7 +231,8 @@ def comparison(
     for explanation, scores in zip(explanations, tests or [()] * len(explanations), strict=True):
         most = view(explanation).top(top)
         largest = [
-            f"{' '.join(name.split()):.30} {format_signed(value, abs(most[0][1]))}" for name, value in most
+            f"{' '.join(name.split()):.30} {format_signed(value, abs(most[0][1]))}".replace(" ", JOINT)
+            for name, value in most
         ]
         lines: list[RenderableType] = [Text(explanation.account())]
         lines.append(Text(" · ".join(largest) or "every value is zero", "dim"))

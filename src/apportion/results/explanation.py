@@ -69,8 +69,12 @@ class Explanation(Result[Total], Generic[Form, Total]):
         return names, torch.cat([values for _, values in named])
 
     def top(self, k: int = 10, index: int = 0) -> list[tuple[str, float]]:
-        """The k features with the largest absolute values, largest first."""
-        named = self._relevance(index)
+        """The k features with the largest absolute values, largest first; of a picture its pixels, all channels
+        together, by their place in the photo."""
+        named = [
+            _pixels(feature, values) if isinstance(feature, ImageFeatures) and values.dim() == 3 else entries
+            for entries, (_, values, feature) in zip(self._relevance(index), self.parts(index), strict=True)
+        ]
         strength = torch.cat([values.abs() for _, values in named])
         order = strength.argsort(descending=True, stable=True)[:k].tolist()
         ends = list(accumulate(len(values) for _, values in named))
@@ -186,6 +190,19 @@ def entry_name(name: str, shape: torch.Size, i: int) -> str:
     'conv1[1, 1]'
     """
     return f"{name}[{', '.join(map(str, np.unravel_index(i, shape)))}]" if shape else name
+
+
+def _pixels(features: ImageFeatures, values: Tensor) -> tuple[Callable[[int], str], Tensor]:
+    """The name of the i-th pixel of a picture, by the pixel of the photo at its middle, and the values of all."""
+    rows, columns = values.shape[-2:]
+    left, up, right, down = features.part or (0.0, 0.0, float(columns), float(rows))
+
+    def name(i: int) -> str:
+        row, column = divmod(i, columns)
+        x, y = left + (column + 0.5) * (right - left) / columns, up + (row + 0.5) * (down - up) / rows
+        return f"x {int(x)}, y {int(y)}"
+
+    return name, values.sum(0).flatten()
 
 
 def feature_sums(features: TextFeatures | TabularFeatures, values: Tensor) -> Tensor:
