@@ -214,3 +214,18 @@ def test_a_prototype_network_with_damage_anywhere_is_refused_by_its_name_or_can_
         if told := ends(bad, read):
             lost.append(f"{place}: {told}")
     assert not lost
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bag-of-words", "bag-of-words-kernels", "bag-of-words-fisher"])
+def test_a_bag_of_words_with_damage_anywhere_is_refused_by_its_name_or_can_be_used(
+    name: str, tmp_path: Path
+) -> None:
+    path = Path(__file__).parent.parent / "files_of_85d223a" / f"{name}.safetensors"
+    picture, bad = torch.rand(1, 3, 64, 64).movedim(1, 3).numpy(), tmp_path / "bad.safetensors"
+    lost = []
+    for place, header, tensors in damages_of(path, "bag_of_words"):
+        save_file(tensors, bad, {"bag_of_words": json.dumps(header)})
+        if told := ends(bad, lambda: ap.BagOfWords.load(bad).predict(picture)):
+            lost.append(f"{place}: {told}")
+    assert not lost
