@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from apportion.bulk._tables import ARROW, ArrowRows, Choice
-from apportion.core.files import write_whole
+from apportion.core.files import check_file, content_of, write_whole
 from apportion.core.fingerprints import file_fingerprint, fingerprint
 from apportion.errors import InputError
 from apportion.pipeline.given import PICTURES
@@ -42,13 +42,19 @@ def from_folder(folder: Path, choice: Choice) -> Files | ArrowRows:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    """Paths below the folder, relative to it; what is hidden is left out."""
+    """Paths below the folder, relative to it. Left out is what is hidden, and links to a folder that they are in, which
+    would never end."""
 
     def refuse(error: OSError) -> None:
         raise InputError(f"cannot list {error.filename}: {error.strerror}") from None
 
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        above = {os.path.realpath(parent) for parent in (Path(place), *Path(place).parents)}
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in above
+        ]
         below = Path(place).relative_to(folder).as_posix()
         yield from ((name if below == "." else f"{below}/{name}") for name in files if name[0] != ".")
 
@@ -77,7 +83,9 @@ class Files:
 
     def read(self, index: int) -> Any:
         path = self.root / self.names[index]
-        return path.read_text(encoding="utf-8-sig") if path.suffix.lower() == ".txt" else path
+        if path.suffix.lower() != ".txt":
+            return path
+        return content_of(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
 
     def listed(self, path: Path) -> Files:
         """The same with the names in a file: a worker then maps that instead of holding all of them, and a
@@ -111,6 +119,7 @@ def _mapped(path: Path, kind: str) -> npt.NDArray[Any]:
 
 def _content(path: str) -> str | None:
     try:
+        check_file(Path(path))
         return file_fingerprint(path, WINDOW)
-    except OSError:  # told when its turn comes
+    except (OSError, InputError):  # told when its turn comes
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import gzip
 import hashlib
 import io
 import json
@@ -16,6 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from apportion.core.files import content_of
 from apportion.core.fingerprints import file_fingerprint
 from apportion.errors import InputError
 
@@ -160,8 +160,7 @@ def _lines(path: Path, by_number: bool) -> tuple[list[str] | None, list[Any]]:
             from apportion.domains.tabular import parse_csv
 
             return parse_csv(path, by_number)
-        data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
-        lines = data.decode("utf-8-sig").split("\n")  # not splitlines, which breaks inside texts
+        lines = content_of(path).decode("utf-8-sig").split("\n")  # not splitlines, which breaks inside texts
         return None, [line for line in lines if line.strip()]
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise InputError(f"cannot read {path}: {error}") from None

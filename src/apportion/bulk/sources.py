@@ -16,7 +16,7 @@ from torch import Tensor
 
 from apportion.bulk._folders import Files, from_folder
 from apportion.bulk._tables import ARROW, LINES, ArrowRows, Choice, Lines, first_rows
-from apportion.core.files import path_of
+from apportion.core.files import check_file, path_of
 from apportion.core.fingerprints import file_fingerprint, fingerprint
 from apportion.core.numbers import as_pandas, check_dense, is_frame, is_series, tensor_of
 from apportion.errors import InputError
@@ -85,6 +85,7 @@ def _from_path(path: Path, choice: Choice) -> Source:
         raise InputError(f"no such file or folder: {path}; accepted as data: {KINDS}")
     if path.is_dir():
         return from_folder(path, choice)
+    check_file(path)
     suffix = Path(path.stem if path.suffix.lower() == ".gz" else path).suffix.lower()
     if suffix in ARROW:
         return ArrowRows((path,), choice)

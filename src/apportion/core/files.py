@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import uuid
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
+from apportion.core.memory import room
 from apportion.core.schema import parsed
 from apportion.errors import InputError, shown
 
@@ -36,6 +38,29 @@ def path_of(name: str, given: Any) -> Path:
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
             raise InputError(f"{name} is {str(given)!r:.100}; accepted: a path ({error.strerror})") from None
     return Path(given)
+
+
+def content_of(path: Path) -> bytes:
+    """What is in a file, unpacked where it is a .gz. InputError for a device or a pipe, which may never end, and for
+    what does not fit into a quarter of the memory that is free."""
+    check_file(path)
+    most, packed = room() / 4, path.suffix.lower() == ".gz"
+    content = bytearray()
+    with gzip.open(path) if packed else path.open("rb") as file:
+        while part := file.read(1 << 20):
+            content += part
+            if len(content) > most:
+                told = (
+                    f"more than {most / 1e9:.1f} GB{' when unpacked' * packed}, a quarter of the free memory"
+                )
+                raise InputError(f"{path} has {told}")
+    return bytes(content)
+
+
+def check_file(path: Path) -> None:
+    """Raise InputError for what is neither a file nor a folder, nor missing."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path} is a device or a pipe; accepted: a file")
 
 
 def write_whole(path: Path, data: bytes) -> Path:

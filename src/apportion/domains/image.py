@@ -14,7 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from apportion.core.features import ImageFeatures
-from apportion.core.files import path_of
+from apportion.core.files import check_file, path_of
 from apportion.errors import InputError, MissingFileError
 
 ACCEPTED = (
@@ -60,6 +60,7 @@ def _read_file(path: Path) -> Image.Image:
         raise InputError(f"{path} is a folder, not a picture: {ACCEPTED}")
     if not path.exists():
         raise MissingFileError(f"{path}: no such file; {ACCEPTED}")
+    check_file(path)
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): {ACCEPTED}")
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import re
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from apportion.core.extras import EXTRAS
+from apportion.core.files import content_of
 from apportion.errors import InputError
 
 TEXTS = frozenset({".csv", ".tsv", ".txt"})
@@ -109,7 +109,7 @@ def _of_library(path: Path, kind: str) -> Any:
 
 def _json_lines(path: Path) -> Any:
     """The frame of objects, one a line, whose texts stay texts: pandas' own reader makes numbers of "007"."""
-    data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+    data = content_of(path)
     rows = [json.loads(line) for line in data.decode("utf-8-sig").split("\n") if line.strip()]
     if any(not isinstance(row, dict) for row in rows):
         raise InputError("a line is no JSON object")
@@ -126,7 +126,7 @@ def _needed(package: str, path: Path) -> Any:
 def _of_text(path: Path, dialect: Dialect, texts: frozenset[str]) -> tuple[Any, str]:
     pandas = _needed("pandas", path)
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
+        data = content_of(path)
         text = data.decode(dialect.encoding or "utf-8-sig")
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path}: {error}") from None

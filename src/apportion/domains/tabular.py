@@ -6,7 +6,6 @@ Pandas is never imported: its rows and frames are recognised by what they offer.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import math
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor
 
 from apportion.core.features import TabularFeatures
-from apportion.core.files import path_of
+from apportion.core.files import content_of, path_of
 from apportion.core.numbers import as_pandas, is_frame
 from apportion.errors import InputError, MissingFileError, nearest
 
@@ -285,8 +284,7 @@ def parse_csv(path: Path, by_number: bool = False) -> tuple[list[str], list[list
     if not path.exists():
         raise MissingFileError(f"{path}: no such file; a CSV file with a header line is needed")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = content.decode("utf-8-sig")
+        text = content_of(path).decode("utf-8-sig")
     except (UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path} cannot be read as UTF-8 text: {error}") from None
     if "\n" not in text:

@@ -8,6 +8,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from apportion.core.files import check_file
 from apportion.domains.table_files import ARROW, AS_FOUND, EXCEL, JSON_LINES, Dialect, is_table
 from apportion.errors import InputError
 
@@ -59,6 +60,7 @@ def recognise(text: str, dialect: Dialect = AS_FOUND) -> Given:
     if text.strip() and _exists(path):
         if path.is_dir():
             raise InputError(f"{text} is a folder; accepted: {ACCEPTED}")
+        check_file(path)
         suffix = (
             path.suffixes[-2].lower()
             if path.suffix == ".gz" and len(path.suffixes) > 1
