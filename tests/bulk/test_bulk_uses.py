@@ -281,7 +281,7 @@ def test_columns_and_pairs(tmp_path):
         return x[:, :1] * x[:, 1:2]
 
     run = ap.explain_dataset(product, torch.ones(6, 2), "ih", tmp_path, progress=False)
-    (pair,) = summarise(run).pairs["class 0"]
+    (pair,) = summarise(run).pairs["score"]
     assert (pair.name, pair.count) == ("0 × 1", 6)
     assert pair.mean == pytest.approx(2 * float(run.map(0)[0, 1]))
 

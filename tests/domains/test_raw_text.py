@@ -118,7 +118,7 @@ def test_the_answers_of_an_estimator_that_has_no_probabilities():
     assert float(explained.output) == pytest.approx(machine.decision_function([TEXT])[0])
     line = make_pipeline(TfidfVectorizer(), Ridge()).fit(DULL + WARM, [0.0] * 4 + [7.0] * 4)
     assert float(ap.explain(line, TEXT, "occlusion").output) == pytest.approx(line.predict([TEXT])[0])
-    with pytest.raises(InputError, match="is no table of numbers"):
+    with pytest.raises(InputError, match="which predicts classes; accepted for a text: its predict_proba"):
         ap.explain(pipeline().predict, TEXT, "occlusion")
     with pytest.raises(
         InputError, match="model is dict; accepted for a text: a Classifier, a function from a list"
