@@ -164,7 +164,7 @@ def test_tables_are_what_was_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no study with results"):
         read_tables(tmp_path / "nowhere")
     (tmp_path / "tables.json").write_text("{")
-    with pytest.raises(InputError, match="tables.json is not an apportion table of a study"):
+    with pytest.raises(InputError, match=r"tables\.json is not an apportion table of a study"):
         read_tables(tmp_path)
 
 
