@@ -13,13 +13,18 @@ import pytest
 
 from killed import WORK, work
 
+HERE = str(Path(__file__).parent)
 KILLS, AT_MOST_IN_A_ROW = 25, 6
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="kills processes")]
 
 
 @pytest.mark.parametrize("name", WORK)
-def test_work_that_is_killed_at_random_moments_comes_to_the_same_bits(name: str, tmp_path: Path) -> None:
+def test_work_that_is_killed_at_random_moments_comes_to_the_same_bits(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The server of processes finds what it is to import first by this, and not by the path of this process.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")])))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["killed"])
 
