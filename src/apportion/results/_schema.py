@@ -122,8 +122,9 @@ def _check_pairs(header: Any, tensors: Mapping[str, Tensor], many: int) -> None:
     _expect("names", len(names) in (1, many), f"one list, or {many}")
     _expect("names", all(len(each) == values.shape[1] for each in names), f"{values.shape[1]} names each")
     if "attributions" in tensors:
-        shape = tuple(tensors["attributions"].shape)
-        _expect("attributions", shape == tuple(values.shape[:2]), "(samples, features)")
+        rows = tensors["attributions"]
+        fits = tuple(rows.shape) == tuple(values.shape[:2]) and rows.is_floating_point()
+        _expect("attributions", fits, "real numbers, (samples, features)")
 
 
 def _check_features(name: str, features: Any, picture: Tensor | None) -> None:
