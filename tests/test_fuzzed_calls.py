@@ -259,7 +259,10 @@ def trouble(call: Call) -> str | None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
-def test_any_call_is_answered_or_refused_by_the_name_of_an_argument(seed: int) -> None:
+def test_any_call_is_answered_or_refused_by_the_name_of_an_argument(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # what is kept in a folder of a drawn name
     rng = random.Random(seed)
     lost = []
     for number in range(CALLS_OF_A_SEED):
