@@ -49,14 +49,16 @@ def _walk(folder: Path) -> Iterator[str]:
         raise InputError(f"cannot list {error.filename}: {error.strerror}") from None
 
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-        above = {os.path.realpath(parent) for parent in (Path(place), *Path(place).parents)}
         folders[:] = [
-            name
-            for name in folders
-            if not name.startswith(".") and os.path.realpath(os.path.join(place, name)) not in above
+            name for name in folders if not name.startswith(".") and not _leads_up(Path(place, name))
         ]
         below = Path(place).relative_to(folder).as_posix()
         yield from ((name if below == "." else f"{below}/{name}") for name in files if name[0] != ".")
+
+
+def _leads_up(folder: Path) -> bool:
+    """Whether this is a link to a folder on the way to it."""
+    return folder.is_symlink() and folder.resolve() in {parent.resolve() for parent in folder.parents}
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def best_batch(job: Job, model: Any, samples: Sequence[Sample], workers: int, se
     """The smallest batch within 5 % of the best time an input. It is doubled until that gets no better twice,
     a batch takes 2 seconds, the memory will not hold the next, or the time for this is used up; where twice as many
     take no longer, as where reading the model is what takes long, eight times as many are next."""
-    start, found, size, step, last = time.perf_counter(), dict[int, float](), 1, 2, math.inf
+    start, found, size, last = time.perf_counter(), dict[int, float](), 1, math.inf
     alike = _alike(samples)
     while size <= LARGEST_BATCH and time.perf_counter() - start < seconds:
         batch = [samples[i % len(samples) if alike else 0] for i in range(size)]

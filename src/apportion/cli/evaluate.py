@@ -158,6 +158,7 @@ def _table(
     for what, row in given:
         of = explained[0][0].classifier if explained else model
         explained.append(explain_by_each(what, of, methods, target, row, running.device))
+    tests = running.made(QUICK_TESTS, "test") if tests is None else tests
     why = {name: reason for _, _, left_out in explained for name, reason in left_out.items()}
     if set(methods) <= set(why):
         raise InputError("no method can explain all of the inputs: " + "; ".join(dict.fromkeys(why.values())))
@@ -168,7 +169,7 @@ def _table(
                 ready.classifier,
                 ready.inputs,
                 {name: explanation for name, explanation in made.items() if name not in why},
-                running.made(QUICK_TESTS, "test") if tests is None else tests,
+                tests,
                 features=ready.features or None,
                 replacements=None if panel else (),
                 seed=(running.seed or 0) + i,

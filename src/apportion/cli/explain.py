@@ -116,6 +116,10 @@ def explain(
                 ready, explanations = prepared.explain_given(what, of, [made], target, row, running.device)
                 loaded[what.kind] = ready.classifier
                 found.append((what, ready.classifier.name, explanations[0]))
+        if png is not None and "classes" in found[0][2].notes:
+            raise InputError(
+                f"--png is of one class, and --target is {target!r}; accepted: --html, or one class"
+            )
         from apportion.core.files import write_whole
         from apportion.display import page, terminal
         from apportion.display.pictures.explanations import png as draw
@@ -139,10 +143,6 @@ def explain(
             written.append(write_whole(html, page.page(explained).encode()))
         if png is not None:
             written.append(png)
-            if "classes" in explained[0].notes:
-                raise InputError(
-                    f"--png is of one class, and --target is {target!r}; accepted: --html, or one class"
-                )
             draw(explained[0], png)
         if as_json:
             told = [

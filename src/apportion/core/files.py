@@ -40,7 +40,7 @@ def path_of(name: str, given: Any) -> Path:
     return Path(given)
 
 
-def content_of(path: Path) -> bytes:
+def content_of(path: Path) -> bytearray:
     """What is in a file, unpacked where it is a .gz. InputError for a device or a pipe, which may never end, and for
     what does not fit into a quarter of the memory that is free."""
     check_file(path)
@@ -54,7 +54,7 @@ def content_of(path: Path) -> bytes:
                     f"more than {most / 1e9:.1f} GB{' when unpacked' * packed}, a quarter of the free memory"
                 )
                 raise InputError(f"{path} has {told}")
-    return bytes(content)
+    return content
 
 
 def check_file(path: Path) -> None:
@@ -88,9 +88,8 @@ def write_whole(path: Path, data: bytes) -> Path:
 def written(text: str, path: str | Path | None) -> str:
     """The text; also as a file if a path is given."""
     if path is not None:
-        write_whole(
-            path_of("path", path), text.encode(errors="replace")
-        )  # halves of surrogate pairs are no UTF-8
+        # Halves of surrogate pairs are no UTF-8.
+        write_whole(path_of("path", path), text.encode(errors="replace"))
     return text
 
 

@@ -109,8 +109,8 @@ def _of_library(path: Path, kind: str) -> Any:
 
 def _json_lines(path: Path) -> Any:
     """The frame of objects, one a line, whose texts stay texts: pandas' own reader makes numbers of "007"."""
-    data = content_of(path)
-    rows = [json.loads(line) for line in data.decode("utf-8-sig").split("\n") if line.strip()]
+    text = content_of(path).decode("utf-8-sig")
+    rows = [json.loads(line) for line in text.split("\n") if line.strip()]
     if any(not isinstance(row, dict) for row in rows):
         raise InputError("a line is no JSON object")
     return _needed("pandas", path).DataFrame(rows)
@@ -126,8 +126,7 @@ def _needed(package: str, path: Path) -> Any:
 def _of_text(path: Path, dialect: Dialect, texts: frozenset[str]) -> tuple[Any, str]:
     pandas = _needed("pandas", path)
     try:
-        data = content_of(path)
-        text = data.decode(dialect.encoding or "utf-8-sig")
+        text = content_of(path).decode(dialect.encoding or "utf-8-sig")
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"cannot read {path}: {error}") from None
     except LookupError:

@@ -28,7 +28,7 @@ from apportion.domains.text import encode_subwords
 from apportion.errors import InputError, did_you_mean
 from apportion.models._estimators import SUFFIXES, from_estimator_file
 from apportion.models._exported import checked_archive
-from apportion.models._onnx import OnnxFunction, sides_of
+from apportion.models._onnx import OnnxFunction, fixed_sides
 
 HUB = "hf:"
 WEIGHTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
@@ -178,8 +178,7 @@ def _sides_of(program: torch.export.ExportedProgram) -> tuple[int, int, int] | N
     names = program.graph_signature.user_inputs
     nodes = [node for node in program.graph.nodes if node.op == "placeholder" and node.name in names]
     shape = tuple(getattr(nodes[0].meta.get("val"), "shape", ())) if len(nodes) == 1 else ()
-    fixed = len(shape) == 4 and all(isinstance(size, int) for size in shape[1:])
-    return (shape[1], shape[2], shape[3]) if fixed else None
+    return fixed_sides(shape)
 
 
 def from_onnx(path: Path) -> Classifier:
@@ -189,7 +188,8 @@ def from_onnx(path: Path) -> Classifier:
         raise InputError(f"model {str(path)!r}: no such file")
     with _one_line(f"model {str(path)!r} is not an ONNX file that onnxruntime runs by itself"):
         function = OnnxFunction(path)
-    return wrap_bare_model(function, path.name, sides_of(function))
+    sides = fixed_sides(function.inputs[0].shape) if len(function.inputs) == 1 else None
+    return wrap_bare_model(function, path.name, sides)
 
 
 @contextmanager

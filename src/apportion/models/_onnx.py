@@ -108,10 +108,7 @@ class OnnxFunction:
         return arrays
 
 
-def sides_of(function: Any) -> tuple[int, int, int] | None:
-    """(channels, height, width) of the pictures of a function of one picture that takes one size; None of others."""
-    if len(function.inputs) != 1:
-        return None
-    shape = function.inputs[0].shape
+def fixed_sides(shape: Sequence[Any]) -> tuple[int, int, int] | None:
+    """(channels, height, width) of the pictures of a model that takes them in one size; None of others."""
     fixed = len(shape) == 4 and all(isinstance(size, int) for size in shape[1:])
     return (shape[1], shape[2], shape[3]) if fixed else None

@@ -18,6 +18,10 @@ from apportion.methods.paths.quadrature import gauss_legendre
 # Gauss nodes of the undivided path, which do for a smooth one; and the nodes of the first panels of another.
 WHOLE, FIRST = 8, 8
 
+# The weights of the beginning, the middle and the end of a panel.
+_SIMPSON = torch.tensor([[1.0], [4.0], [1.0]], dtype=torch.float64) / 6
+_MIDDLE = torch.tensor([[0.0], [1.0], [0.0]], dtype=torch.float64)
+
 # The error on a panel as narrow as this is that of a jump, and no division makes it smaller.
 NARROWEST = 1e-9
 
@@ -158,11 +162,6 @@ def _integrate_panels(
             [torch.stack([panels[0], first, panels[1]]), torch.stack([panels[1], second, panels[2]])], 1
         )
         begins = torch.cat([begins, torch.zeros_like(begins)])
-
-
-# The weights of the ends and the middle of a panel.
-_SIMPSON = torch.tensor([[1.0], [4.0], [1.0]], dtype=torch.float64) / 6
-_MIDDLE = torch.tensor([[0.0], [1.0], [0.0]], dtype=torch.float64)
 
 
 def _run(paths: Paths, block: Tensor, slot: Tensor, places: Tensor, chunk: int) -> Nodes:

@@ -109,9 +109,8 @@ def _rebuild(
         raise InputError("points, coefficients and bias are not finite numbers for each class and point")
     bow.classes_ = np.array(classes)
     machine(torch.zeros_like(machine.points[:1]))  # says what does not fit the kernels
-    if (
-        "features" not in own
-    ):  # and what does not fit ours: noise has features of all kinds, if not too large ones
+    if "features" not in own:
+        # And what does not fit ours: noise has features of all kinds, if not too large ones.
         bow(torch.as_tensor(np.random.default_rng(0).random((1, 3, 64, 64))))
     return bow
 
