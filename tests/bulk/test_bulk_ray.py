@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -89,7 +90,7 @@ def test_ctrl_c_finishes_the_shards_in_the_making(tmp_path):
 
 def wait_for_shards(folder, many):
     deadline = time.monotonic() + 600
-    while len(list((folder / "run/shards").glob("[0-9]*"))) < many:
+    while finished_shards(folder) < many:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -103,7 +104,7 @@ def short():
 
 @pytest.fixture
 def two_nodes(short):
-    """A head and a second node on this machine: (address, environment, the second node's process)."""
+    """A head and a second node on this machine: (address, environment, the nodes' processes, what begins one more)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -117,7 +118,8 @@ def two_nodes(short):
     head = [f"--port={port}", "--head", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
     nodes = []
     try:
-        for kind in (head, [f"--address={address}", "--node-ip-address=127.0.0.1"]):
+
+        def begin(kind=(f"--address={address}", "--node-ip-address=127.0.0.1")):
             log = (short / f"{len(nodes)}.log").open("w")
             command = [RAY, "start", *kind, *shared]
             nodes.append(
@@ -130,7 +132,10 @@ def two_nodes(short):
                 assert time.monotonic() < deadline, Path(log.name).read_text()
                 assert nodes[-1].poll() is None, Path(log.name).read_text()
                 time.sleep(0.2)
-        yield address, environment, nodes[1]
+
+        begin(head)
+        begin()
+        yield address, environment, nodes, begin
     finally:
         for node in nodes:
             end(node)
@@ -144,13 +149,62 @@ def end(node):
 
 
 def test_two_nodes_of_which_one_dies(tmp_path, two_nodes):
-    address, environment, second = two_nodes
+    address, environment, (_, second), _ = two_nodes
     data = DATA.repeat(10, 1)
     process = started(tmp_path, environment, data, model="Slow", workers=3, address=address)
     wait_for_shards(tmp_path, 6)
     end(second)
     finished(process)
     check(tmp_path, len(data))
+
+
+KILLS = 25
+
+
+def test_workers_and_nodes_killed_at_random_moments(tmp_path, two_nodes):
+    """Each kill comes after a random number of further shards, or at a random moment of what begins after a kill."""
+    address, environment, nodes, begin = two_nodes
+    data, rng, kills = DATA.repeat(10, 1), random.Random(0), []
+    process = started(tmp_path, environment, data, model="Slow", workers=3, address=address)
+    while len(kills) < KILLS and process.poll() is None:
+        there = finished_shards(tmp_path)
+        more, pause = rng.randrange(3), rng.random()
+        deadline = time.monotonic() + 20 * pause
+        while finished_shards(tmp_path) < there + more and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(pause)
+        if len(kills) % 10 == 5:
+            end(nodes[-1])
+            begin()
+            kills.append("node")
+        elif actors := actors_of(nodes):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rng.choice(actors), signal.SIGKILL)
+                kills.append("worker")
+    print(kills)
+    finished(process)
+    assert len(kills) == KILLS
+    check(tmp_path, len(data))
+    ap.explain_dataset(
+        f"{MODELS}:Slow", tmp_path / "data.npy", "inputxgradient", tmp_path / "local",
+        batch=4, shard=10, table="jsonl", progress=False,
+    )  # fmt: skip
+    assert contents(tmp_path / "run") == contents(tmp_path / "local")
+
+
+def finished_shards(folder):
+    return len(list((folder / "run/shards").glob("[0-9]*")))
+
+
+def actors_of(nodes):
+    """The processes of these nodes that hold a model, from Linux' /proc, in the order of their numbers."""
+    groups, found = {str(node.pid) for node in nodes}, []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            group = (process / "stat").read_text().rsplit(")", 1)[1].split()[2]
+            if group in groups and (process / "cmdline").read_bytes().startswith(b"ray::MapWorker"):
+                found.append(int(process.name))
+    return sorted(found)
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path):
