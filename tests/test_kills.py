@@ -1,4 +1,4 @@
-"""Work that is killed at random moments, or done by two processes at once, comes to the same bits as work that is not."""
+"""Work that is killed at random moments, or done by two processes at once, comes to the bits of work that is not."""
 
 from __future__ import annotations
 

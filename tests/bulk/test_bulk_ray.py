@@ -112,6 +112,7 @@ def two_nodes(short):
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-for-this-test",
         "RAY_TMPDIR": str(short),
+        "BULK_TEST_FLAG": str(short / "flag"),
     }
     shared = ["--num-cpus=2", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
     address = f"127.0.0.1:{port}"
@@ -143,8 +144,9 @@ def two_nodes(short):
 
 def end(node):
     """Kill a node with all that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(node.pid, signal.SIGKILL)
+    for pid, _ in members(node):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     node.wait()
 
 
@@ -162,31 +164,38 @@ KILLS = 25
 
 
 def test_workers_and_nodes_killed_at_random_moments(tmp_path, two_nodes):
-    """Each kill comes after a random number of further shards, or at a random moment of what begins after a kill."""
+    """A kill comes after a random number of further shards, or at a random moment of what begins after the last one;
+    the model holds its work up in between, so that a machine that is busy has as many kills as any."""
     address, environment, nodes, begin = two_nodes
-    data, rng, kills = DATA.repeat(10, 1), random.Random(0), []
-    process = started(tmp_path, environment, data, model="Slow", workers=3, address=address)
-    while len(kills) < KILLS and process.poll() is None:
-        there = finished_shards(tmp_path)
-        more, pause = rng.randrange(3), rng.random()
-        deadline = time.monotonic() + 20 * pause
-        while finished_shards(tmp_path) < there + more and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(pause)
-        if len(kills) % 10 == 5:
+    data, draw, kills, held = DATA.repeat(20, 1), random.Random(0), 0, Path(environment["BULK_TEST_FLAG"])
+    held.touch()
+    process = started(tmp_path, environment, data, model="Held", workers=3, address=address)
+    while kills < KILLS and process.poll() is None:
+        if draw.random() < 0.5:
+            time.sleep(draw.random())
+        else:
+            there, more = finished_shards(tmp_path), draw.randrange(3)
+            deadline = time.monotonic() + 60
+            held.unlink()
+            while finished_shards(tmp_path) < there + more and time.monotonic() < deadline:
+                time.sleep(0.01)
+        if kills % 10 == 5:
             end(nodes[-1])
+            kills += 1
+            held.touch()
             begin()
-            kills.append("node")
         elif actors := actors_of(nodes):
             with contextlib.suppress(ProcessLookupError):
-                os.kill(rng.choice(actors), signal.SIGKILL)
-                kills.append("worker")
-    print(kills)
+                os.kill(draw.choice(actors), signal.SIGKILL)
+                kills += 1
+        held.touch()
+    held.unlink()
     finished(process)
-    assert len(kills) == KILLS
+    assert kills == KILLS
     check(tmp_path, len(data))
+    os.environ["BULK_TEST_FLAG"] = str(held)
     ap.explain_dataset(
-        f"{MODELS}:Slow", tmp_path / "data.npy", "inputxgradient", tmp_path / "local",
+        f"{MODELS}:Held", tmp_path / "data.npy", "inputxgradient", tmp_path / "local",
         batch=4, shard=10, table="jsonl", progress=False,
     )  # fmt: skip
     assert contents(tmp_path / "run") == contents(tmp_path / "local")
@@ -197,13 +206,18 @@ def finished_shards(folder):
 
 
 def actors_of(nodes):
-    """The processes of these nodes that hold a model, from Linux' /proc, in the order of their numbers."""
-    groups, found = {str(node.pid) for node in nodes}, []
+    """The processes of these nodes that hold a model."""
+    return [pid for node in nodes for pid, name in members(node) if name.startswith(b"ray::MapWorker")]
+
+
+def members(node):
+    """(number, command) of what a node started, from Linux' /proc; its workers have process groups of their own."""
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            group = (process / "stat").read_text().rsplit(")", 1)[1].split()[2]
-            if group in groups and (process / "cmdline").read_bytes().startswith(b"ray::MapWorker"):
-                found.append(int(process.name))
+            session = (process / "stat").read_text().rsplit(")", 1)[1].split()[3]
+            if session == str(node.pid):
+                found.append((int(process.name), (process / "cmdline").read_bytes()))
     return sorted(found)
 
 
