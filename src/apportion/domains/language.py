@@ -121,6 +121,11 @@ class LanguageModel:
                 raise InputError(
                     f"generate of {self.name} does not take these settings: {first:.200}"
                 ) from error
+            except Exception as error:
+                error.add_note(
+                    f"the model was called with {len(read.ids)} tokens, to write an answer to them"
+                )
+                raise
         found = made[0, 1 if self.decodes else len(read.ids) :].tolist()
         special = set(self.tokenizer.all_special_ids)
         end = next((i for i, token in enumerate(found) if token in special), len(found))
