@@ -165,10 +165,10 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
     method = made_method(method)
     made = load_model(model, asked["device"])
     classifier = made if isinstance(made, Classifier) else None
-    domain: str | None = None if classifier is None else classifier.domain
+    domain: str | None = made.domain if isinstance(made, Classifier | LanguageModel) else None
     content, how = made, asked["how"]
     if isinstance(made, LanguageModel):
-        domain, content = "language", made.content
+        content = made.content
         if asked["batch"] not in (None, 1):
             raise InputError(f"batch is {asked['batch']}; accepted for a language model: 1, or None")
         asked["batch"] = 1
