@@ -101,12 +101,7 @@ class Models:
     def listed(self) -> list[Model]:
         """Name, domain and task of each."""
         own: list[Model] = [
-            {
-                "name": name,
-                "domain": "language" if isinstance(model, LanguageModel) else model.domain,
-                "task": "",
-            }
-            for name, model in self._own.items()
+            {"name": name, "domain": model.domain, "task": ""} for name, model in self._own.items()
         ]
         shipped: list[Model] = [
             {"name": name, "domain": SHIPPED[name].domain, "task": SHIPPED[name].task}
