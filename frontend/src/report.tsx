@@ -110,7 +110,7 @@ export function CardView({ card, section, look, scale }: { card: Card; section: 
       {card.panels.length > 0 && section.photo
         ? <><PanelsView card={card} photo={section.photo} /><details><summary>All prototypes</summary>{shown}</details></>
         : shown}
-      <p class="quiet unit">{card.unit ? `values in ${card.unit}` : "values have no unit: only their sizes beside each other say something"}</p>
+      <p class="quiet unit">{card.unit}</p>
       <p class="balance">{card.balance}</p>
       {card.share !== null && <div class="share" aria-hidden="true"><i style={{ width: `${100 * card.share}%` }} /></div>}
       {card.warnings.map((warning) => <p class="warning" key={warning}><b>Warning.</b> {warning}</p>)}

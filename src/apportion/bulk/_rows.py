@@ -14,6 +14,7 @@ from apportion.bulk._shards import Map
 from apportion.bulk.sources import Source
 from apportion.core.features import ImageFeatures
 from apportion.core.trees import tensors_in
+from apportion.errors import first_line
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
 
@@ -104,7 +105,7 @@ def error_row(failure: Failure, source: Source) -> dict[str, Any]:
         "index": failure.number,
         "stage": failure.stage,
         "error": type(error).__name__,
-        "message": next((line.strip() for line in str(error).splitlines() if line.strip()), ""),
+        "message": first_line(error),
     }
 
 

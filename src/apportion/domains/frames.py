@@ -25,7 +25,7 @@ from apportion.core.numbers import as_pandas, is_frame, is_series, tensor_of
 from apportion.core.settings import later
 from apportion.domains.estimators import answer_to, function_of, labels_of
 from apportion.domains.tabular import MISSING, text_of
-from apportion.errors import InputError, check_whole, nearest
+from apportion.errors import InputError, check_whole, first_line, nearest
 
 _WHOLE = 2.0**53  # float64 holds all whole numbers up to here
 
@@ -406,8 +406,7 @@ class FrameModel:
             raise
         except Exception as error:
             if unlike := self.rows.unlike_background(numbers):
-                said = next(iter(str(error).splitlines()), "")
-                raise InputError(f"{unlike}; the model does not take it: {said:.200}") from error
+                raise InputError(f"{unlike}; the model does not take it: {first_line(error):.200}") from error
             raise
         _refuse_words(output)
         told = "what the model returned for a frame"

@@ -17,7 +17,7 @@ from apportion.domains.answers import Answer, AnswerScores, DecoderScores, Goal
 from apportion.domains.raw_text import Messages
 from apportion.domains.sentences import sentences
 from apportion.domains.text import check_text, check_whole_signs, encode_subwords
-from apportion.errors import InputError, check, check_seed, check_whole
+from apportion.errors import InputError, check, check_seed, check_whole, first_line
 
 Unit = Literal["token", "word", "sentence", "passage", "turn"]
 
@@ -117,9 +117,8 @@ class LanguageModel:
                     **settings,
                 )
             except (ValueError, TypeError) as error:  # of settings that it does not know, or that do not fit
-                first = next(iter(str(error).splitlines()), "")
                 raise InputError(
-                    f"generate of {self.name} does not take these settings: {first:.200}"
+                    f"generate of {self.name} does not take these settings: {first_line(error):.200}"
                 ) from error
         found = made[0, 1 if self.decodes else len(read.ids) :].tolist()
         special = set(self.tokenizer.all_special_ids)

@@ -35,8 +35,9 @@ class Auto(Told):
 
     Convolutional networks of pictures are explained by LRP whose biases are placed, which adds up to the score in
     two forward and two backward passes; transformers that read token ids likewise, but a text of at most 64 words
-    by Kernel SHAP over these, from 512 masked texts; other networks by DeepLIFT, which adds up to the score minus
-    that of its reference in three forward passes and one backward; sums of decision trees by TreeSHAP, exactly;
+    by Kernel SHAP over these, from 512 masked texts; other networks, transformers of pictures among them, by
+    DeepLIFT, which adds up to the score minus that of its reference in three forward passes and one backward; sums
+    of decision trees by TreeSHAP, exactly;
     language models and what else leaves PyTorch by Kernel SHAP, which adds up to the score minus that of the input
     with all features hidden. Of boosted trees it is the log-odds that is explained where the estimator was given
     (or a `Tabular` of it), as the score before a softmax is of a network; where its `predict_proba` was given, the
@@ -112,7 +113,8 @@ def _candidates(
     if is_of_trees(model):
         yield TreeSHAP(), "exact for sums of trees, and it adds up"
     modules = [module for one in modules_behind(model) for module in one.modules()]
-    if _attend(modules) and not any(t.is_floating_point() for t in tensors_in(inputs)):
+    attends = _attend(modules)
+    if attends and not any(t.is_floating_point() for t in tensors_in(inputs)):
         words = max((len(each.names) for each in features or () if isinstance(each, TextFeatures)), default=0)
         if isinstance(mask, int) and 0 < words <= _SHORT:
             yield (
@@ -120,7 +122,9 @@ def _candidates(
                 "the most faithful on transformers of texts, and it adds up",
             )
         yield LRP(bias="place"), "faithful on transformers, and it adds up"
-    if isinstance(inputs, Tensor) and inputs.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in modules):
+    # A transformer of pictures begins with a convolution, too; what its own tokens say is no share of any pixel.
+    photos = isinstance(inputs, Tensor) and inputs.dim() == 4 and not attends
+    if photos and any(isinstance(m, nn.Conv2d) for m in modules):
         yield LRP(bias="place"), "faithful on convolutional networks, clear, and it adds up"
     if not isinstance(inputs, np.ndarray) and not isinstance(
         mask, Tensor

@@ -25,7 +25,7 @@ from apportion.display.cards import chart, sections, test_as_data
 from apportion.domains.image import ImagePreparation
 from apportion.domains.language import LanguageModel, Question
 from apportion.domains.tabular import Categorical, OrMissing, TabularPreparation
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 from apportion.evaluation.curves import WAYS, even_steps
 from apportion.models import SHIPPED, load
 from apportion.names import INTERACTIONS, METHODS, PROTOTYPES
@@ -314,5 +314,4 @@ def _message(error: Exception, model: str) -> str:
     if refused or isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "there is not enough memory for this"
     traceback.print_exception(error)
-    first = next(iter(str(error).splitlines()), "")
-    return f"{model} failed: {type(error).__name__}: {first:.200}"
+    return f"{model} failed: {type(error).__name__}: {first_line(error):.200}"
