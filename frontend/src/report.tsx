@@ -106,7 +106,7 @@ export function CardView({ card, section, look, scale }: { card: Card; section: 
   const most = largest(card.top.map(([, value]) => value));
   return (
     <article aria-label={card.method}>
-      <h2>{card.method}{card.target !== section.label && <small> of {card.target}</small>}</h2>
+      <h2><Method name={card.method} />{card.target !== section.label && <small> of {card.target}</small>}</h2>
       {card.panels.length > 0 && section.photo
         ? <><PanelsView card={card} photo={section.photo} /><details><summary>All prototypes</summary>{shown}</details></>
         : shown}
@@ -129,7 +129,7 @@ export function CardView({ card, section, look, scale }: { card: Card; section: 
       <details class="repeat">
         <summary>Settings and cost</summary>
         <p><code>{card.repr}</code></p>
-        <p class="quiet">{[card.cost, ...Object.entries(card.notes).map(([name, value]) => `${name} ${value}`)].join(" · ")}</p>
+        <p class="quiet">{[card.cost, ...Object.entries(card.notes).map(([name, value]) => `${name}: ${noted(value)}`)].join(" · ")}</p>
       </details>
       <p class="tools">
         <button class="plain" onClick={() => savePicture(card, section, look, scale)}>Picture</button>
@@ -137,6 +137,16 @@ export function CardView({ card, section, look, scale }: { card: Card; section: 
       </p>
     </article>
   );
+}
+
+/** A method with its settings, which may go on in the next line after a sign, not within a word. */
+export function Method({ name }: { name: string }) {
+  return <>{name.split(/(?<=[(,=])/).map((part, i) => <>{i > 0 && <wbr />}{part}</>)}</>;
+}
+
+function noted(value: unknown): unknown {
+  if (Array.isArray(value) && value.length > 3) return `${value.length} numbers`;
+  return typeof value === "number" ? number(value, Math.abs(value)) : value;
 }
 
 function Tests({ card }: { card: Card }) {
@@ -177,14 +187,9 @@ function Ties({ cards }: { cards: Card[] }) {
   for (const { tests } of cards) {
     for (const { test, value } of tests) if (value !== null) found.set(test, [...(found.get(test) ?? []), value.toPrecision(6)]);
   }
-  const ties = [...found].filter(([, values]) => values.length > 1 && new Set(values).size === 1);
-  return (
-    <>
-      {ties.map(([test, values]) => (
-        <p class="warning tie" key={test}>{test.split("(")[0]}: all {values.length} methods have the same score, so this input does not tell them apart.</p>
-      ))}
-    </>
-  );
+  const ties = [...found].filter(([, values]) => values.length > 1 && new Set(values).size === 1).map(([test]) => test.split("(")[0]);
+  return ties.length === 0 ? null
+    : <p class="warning tie">{ties.join(", ")}: all methods have the same score, so this input does not tell them apart.</p>;
 }
 
 function Ledger({ ledger }: { ledger: NonNullable<Card["ledger"]> }) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -84,7 +85,9 @@ class Auto(Told):
             if "scores" in made.notes and not (given is not model or getattr(model, "of_estimator", False)):
                 refused.append(InputError(f"treeshap explains the {made.notes['scores']}"))
                 continue
-            before = "".join(f"; not the first choice: {error}" for error in refused)
+            before = "".join(
+                f"; not the first choice: {re.split(' [(]|;', str(error))[0]}" for error in refused
+            )  # its reason alone
             of_what = f"; explained is the {made.notes['scores']}" if "scores" in made.notes else ""
             explained: Explanation[Given, Tensor] = replace(
                 made, notes={**made.notes, "chosen": why + of_what + before}
