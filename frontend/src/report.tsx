@@ -67,8 +67,8 @@ export function SectionView({ section, look, tools, stale }: { section: Section;
         <div>
           <p class="quiet">{section.model && `${section.model} on `}{about}</p>
           {section.text && <blockquote dir="auto">{section.text}</blockquote>}
-          <h1>{section.label}</h1>
-          <Ranking section={section} />
+          <h1>{section.label}{section.classes === 1 && ` ${number(section.ranking[0]![1])}`}</h1>
+          {section.classes > 1 && <Ranking section={section} />}
         </div>
         {tools}
       </div>
@@ -85,8 +85,8 @@ export function SectionView({ section, look, tools, stale }: { section: Section;
 function Ranking({ section: { ranking, classes } }: { section: Section }) {
   return (
     <table class="ranking">
-      <caption>{classes === ranking.length ? (classes > 1 ? "All classes" : "The score") : `The best ${ranking.length} of ${classes} classes`}</caption>
-      <thead><tr><td /><th scope="col" class="n">score</th>{classes > 1 && <th scope="col" class="n">probability</th>}<td /></tr></thead>
+      <caption>{classes === ranking.length ? "All classes" : `The best ${ranking.length} of ${classes} classes`}</caption>
+      <thead><tr><td /><th scope="col" class="n">score</th><th scope="col" class="n">probability</th><td /></tr></thead>
       <tbody>
         {ranking.map(([label, score, probability]) => (
           <tr key={label}>

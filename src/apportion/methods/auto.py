@@ -32,7 +32,7 @@ _SHORT = 64  # words of a text for which some hundred passes are a moment
 @dataclass(frozen=True)
 @checked
 class Auto(Told):
-    """Explain by the method that is faithful and adds up on such a model, as the bench of trained models found.
+    """Choose the method by the kind of model: one that adds up, and was faithful in tests on trained models.
 
     Convolutional networks of pictures are explained by LRP whose biases are placed, which adds up to the score in
     two forward and two backward passes; transformers that read token ids likewise, but a text of at most 64 words
