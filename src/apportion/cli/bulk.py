@@ -65,20 +65,16 @@ def bulk(
     precision: Annotated[
         str, typer.Option(help="float16 (with a scale for each map) or float32.")
     ] = "float16",
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Inputs explained at once. Default: measured.")
-    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Inputs explained at once.  [measured]")] = None,
     shard: Annotated[
-        int | None, typer.Option(min=1, help="Inputs written at once. Default: by their number.")
+        int | None, typer.Option(min=1, help="Inputs written at once.  [by their number]")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first input that fails.")] = False,
     engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes. Default: one for each GPU, or for each core.")
+        int | None, typer.Option(min=1, help="Processes.  [one for each GPU, or for each core]")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="The Ray cluster. Default: one that is started here.")
-    ] = None,
+    address: Annotated[str | None, typer.Option(help="The Ray cluster.  [one that is started here]")] = None,
     shard_index: Annotated[
         int, typer.Option(min=0, help="Make every N-th shard from this one on only …")
     ] = 0,
@@ -146,9 +142,9 @@ def bulk(
 
 def cluster(
     folder: Folder,
-    classes: Annotated[str, typer.Option(help="Names or numbers of classes, by commas. Default: all.")] = "",
+    classes: Annotated[str, typer.Option(help="Names or numbers of classes, by commas.  [all]")] = "",
     clusters: Annotated[
-        int | None, typer.Option(min=1, help="How many a class. Default: by the largest eigengap.")
+        int | None, typer.Option(min=1, help="How many a class.  [by the largest eigengap]")
     ] = None,
     least: Annotated[int, typer.Option(help="Leave out classes with fewer maps; at least 4.")] = 20,
     model: Annotated[

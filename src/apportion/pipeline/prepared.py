@@ -92,7 +92,7 @@ def _load_and_prepare(
     except InputError as error:
         if what.kind != "tabular" or model is not None:
             raise
-        raise InputError(f"{name} explains tables unless --model names another: {error}") from error
+        raise InputError(f"{error} (the model is {name}, as --model names no other)") from error
 
 
 @dataclass(frozen=True, eq=False)
