@@ -16,7 +16,7 @@ from apportion.bulk._shards import Map
 from apportion.bulk.sources import Source
 from apportion.core.features import ImageFeatures
 from apportion.core.trees import tensors_in
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
 
@@ -137,7 +137,7 @@ def error_row(failure: Failure, source: Source) -> dict[str, Any]:
         "index": failure.number,
         "stage": failure.stage,
         "error": type(error).__name__,
-        "message": next((line.strip() for line in str(error).splitlines() if line.strip()), ""),
+        "message": first_line(error),
     }
 
 

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 OUT = Path("apportion-out")
 # Nodes are fixed: to its tolerance the integral takes hundreds of passes on a photo.
-COMPARED = "auto,lrp,IntegratedGradients(nodes=24),inputxgradient,occlusion"
-OF_ANSWERS = "auto,deeplift,inputxgradient,occlusion"
+COMPARED = "auto, lrp, IntegratedGradients(nodes=24), inputxgradient, occlusion"
+OF_ANSWERS = "auto, deeplift, inputxgradient, occlusion"
 
 
 def add_to(app: typer.Typer) -> None:

@@ -16,7 +16,7 @@ from apportion.domains.answers import Answer, AnswerScores, DecoderScores, Goal
 from apportion.domains.prompts import Prompt, Unit, checked_passages, read_prompt, with_passages
 from apportion.domains.raw_text import Messages
 from apportion.domains.text import check_whole_signs
-from apportion.errors import InputError, check, check_seed, check_whole
+from apportion.errors import InputError, check, check_seed, check_whole, first_line
 
 
 @dataclass(frozen=True, repr=False)
@@ -113,9 +113,8 @@ class LanguageModel:
                     **settings,
                 )
             except (ValueError, TypeError) as error:  # of settings that it does not know, or that do not fit
-                first = next(iter(str(error).splitlines()), "")
                 raise InputError(
-                    f"generate of {self.name} does not take these settings: {first:.200}"
+                    f"generate of {self.name} does not take these settings: {first_line(error):.200}"
                 ) from error
             except Exception as error:
                 error.add_note(
