@@ -301,6 +301,18 @@ def test_a_template_that_changes_messages_is_refused(llama: ap.LanguageModel) ->
         ([], {"answer": " Paris"}, r"prompt is \[\]; accepted: a text, or messages"),
         ([{"role": "user"}], {"answer": " Paris"}, "accepted: a text, or messages"),
         (7, {"answer": " Paris"}, "prompt is 7; accepted"),
+        (
+            [7],
+            {"answer": " Paris", "context": ["She sat"]},
+            r"prompt is \[7\]; accepted: a text, or messages",
+        ),
+        (
+            [{"role": "user", "content": ["She"]}],
+            {"answer": " Paris", "context": ["She sat"]},
+            r"prompt\[0\]: expected one str",
+        ),
+        (PROMPT, {"streamer": 3}, "generate of llama does not take these settings"),
+        (PROMPT, {"answer": " Paris", "feature_names": ["a"]}, "feature_names are for tensors and arrays"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(
@@ -309,6 +321,59 @@ def test_what_makes_no_sense_is_refused_in_one_line(
     with pytest.raises(ap.InputError, match=says) as error:
         ap.explain(llama, prompt, "inputxgradient", **how)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"answer": " Madrid"}, "answer is of a prompt; the question says it already"),
+        ({"target": 1}, "target is of a prompt"),
+        ({"unit": "token", "target": 0}, "unit, target is of a prompt"),
+    ],
+)
+def test_what_a_question_says_already_is_refused(how: Any, says: str, llama: ap.LanguageModel) -> None:
+    with pytest.raises(ap.InputError, match=says):
+        ap.explain(llama, llama.question(PROMPT, ANSWER), "inputxgradient", **how)
+
+
+def test_a_question_is_one_to_its_model(llama: ap.LanguageModel) -> None:
+    other = ap.LanguageModel(small.causal(seed=1), llama.tokenizer, "another")
+    question = llama.question(PROMPT, ANSWER, ap.Answer())
+    for ask in (
+        lambda: ap.explain(other, question, "inputxgradient"),
+        lambda: ap.compare(other, question, ["inputxgradient"], ["lds"]),
+    ):
+        with pytest.raises(ap.InputError, match="the question is one to llama, and not to another"):
+            ask()
+
+
+def test_what_is_no_model_or_no_tokenizer_is_refused(llama: ap.LanguageModel) -> None:
+    for model, tokenizer, says in (
+        (5, llama.tokenizer, "model is 5; accepted: a module"),
+        (llama.model, None, "tokenizer is None; accepted: a tokenizer of transformers"),
+        (llama.model, llama.model, "accepted: a tokenizer of transformers"),
+    ):
+        with pytest.raises(ap.InputError, match=says):
+            ap.LanguageModel(model, tokenizer)
+
+
+@pytest.mark.parametrize("make", [small.causal, small.encoder_decoder])
+def test_a_model_that_writes_nothing_for_its_scores_are_nan_is_told(make: Any) -> None:
+    model = make()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.fill_(torch.nan)
+    with pytest.raises(ap.InputError, match="broken returned NaN or infinite scores for this prompt"):
+        ap.LanguageModel(model, small.tokenizer(), "broken").generate(PROMPT, 3)
+
+
+def test_an_answer_written_with_more_beside_it_is_the_answer(llama: ap.LanguageModel) -> None:
+    more = llama.generated(PROMPT, 3, return_dict_in_generate=True, output_scores=True)
+    assert more == llama.generated(PROMPT, 3)
+
+
+def test_a_token_of_white_space_has_a_name_that_is_seen(llama: ap.LanguageModel) -> None:
+    found = ap.explain(llama, PROMPT, "inputxgradient", answer="  \n")
+    assert all(found.label(i).strip() for i in range(len(found)))
 
 
 def test_an_answer_of_which_the_tokenizer_knows_nothing_is_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -33,6 +34,10 @@ class LanguageModel:
     tokenizer: Any
     name: str = "language model"
     domain: ClassVar[Literal["language"]] = "language"
+
+    def __post_init__(self) -> None:
+        check("model", self.model, lambda v: isinstance(v, nn.Module), "a module")
+        check("tokenizer", self.tokenizer, _is_tokenizer, "a tokenizer of transformers")
 
     def __repr__(self) -> str:
         return f"LanguageModel {self.name!r}: {type(self.model).__name__}"
@@ -112,7 +117,11 @@ class LanguageModel:
                     max_new_tokens=min(max_new_tokens, room),
                     **settings,
                 )
-            except (ValueError, TypeError) as error:  # of settings that it does not know, or that do not fit
+            except (
+                ValueError,
+                TypeError,
+                AttributeError,
+            ) as error:  # of settings that it does not know, or that do not fit
                 raise InputError(
                     f"generate of {self.name} does not take these settings: {first_line(error):.200}"
                 ) from error
@@ -121,7 +130,8 @@ class LanguageModel:
                     f"the model was called with {len(read.ids)} tokens, to write an answer to them"
                 )
                 raise
-        found = made[0, 1 if self.decodes else len(read.ids) :].tolist()
+        written = getattr(made, "sequences", made)
+        found = written[0, 1 if self.decodes else len(read.ids) :].tolist()
         special = set(self.tokenizer.all_special_ids)
         end = next((i for i, token in enumerate(found) if token in special), len(found))
         found = found[:end]
@@ -129,10 +139,20 @@ class LanguageModel:
             while text and text in self.decoded(found):
                 found = found[:-1]
         if not found:
+            self._check_finite(ids)
             raise InputError(
                 "the model's answer is empty: it ends at once; accepted: answer=, the text of one"
             )
         return tuple(found)
+
+    @torch.no_grad()
+    def _check_finite(self, ids: Tensor) -> None:
+        """Raise InputError if the model has no scores for the token after these: the likeliest of NaN is the first."""
+        start = {"decoder_input_ids": ids.new_tensor([[_start_of_decoder(self)]])} if self.decodes else {}
+        if not bool(self.model(input_ids=ids, **start).logits[:, -1].isfinite().all()):
+            raise InputError(
+                f"{self.name} returned NaN or infinite scores for this prompt; nothing to explain"
+            )
 
     def decoded(self, ids: Sequence[int]) -> str:
         """The text of some tokens."""
@@ -181,6 +201,12 @@ class Question:
     answer: str
     pieces: tuple[str, ...]
 
+    def check_model(self, lm: LanguageModel) -> None:
+        """Raise InputError if another model was asked."""
+        scores = self.classifier.model
+        if not isinstance(scores, AnswerScores) or scores.language_model is not lm.model:
+            raise InputError(f"the question is one to {self.classifier.name}, and not to {lm.name}")
+
     def part(self, rows: slice) -> Question:
         """The same for some of the things that are explained."""
         scores = self.classifier.model
@@ -196,7 +222,9 @@ def wanted_of(target: Any) -> Answer:
         return Answer(each=True)
     if isinstance(target, Answer):
         return target
-    if isinstance(target, bool) or not isinstance(target, int | str | tuple):
+    if isinstance(target, Integral) and not isinstance(target, bool):  # NumPy's, too
+        return Answer(int(target))
+    if not isinstance(target, str | tuple):
         raise InputError(
             f"target is {target!r:.60}; accepted for a language model: the number of a token of the answer, words of "
             "the answer, an Answer, or None for each token"
@@ -274,7 +302,7 @@ def _asked(lm: LanguageModel, read: Prompt, ids: tuple[int, ...], wanted: Answer
     goals = [Goal(begin, end, wanted.score, instead) for begin, end in spans]
     named = ["".join(pieces[begin:end]) for begin, end in spans]
     named = [
-        name.strip() or name.replace("\n", "↵") or f"token {i}"
+        name.strip() or name.replace("\n", "↵").replace(" ", "␣") or f"token {i}"
         for name, (i, _) in zip(named, spans, strict=True)
     ]
     labels = tuple(
@@ -339,6 +367,10 @@ def _window(lm: LanguageModel) -> int:
     """The most tokens of a row."""
     longest = getattr(getattr(lm.model, "config", None), "max_position_embeddings", None)
     return longest if isinstance(longest, int) else sys.maxsize
+
+
+def _is_tokenizer(tokenizer: Any) -> bool:
+    return callable(tokenizer) and hasattr(tokenizer, "convert_ids_to_tokens")
 
 
 def _are_texts(texts: Any) -> bool:

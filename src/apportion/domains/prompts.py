@@ -67,8 +67,7 @@ def with_passages(prompt: Any, passages: Sequence[str]) -> Any:
     if isinstance(prompt, str):
         check_text(prompt, "prompt")
         return _GAP.join((*passages, prompt))
-    if not isinstance(prompt, Sequence) or not prompt or "content" not in prompt[-1]:
-        return prompt  # which is refused where it is read
+    _check_messages(prompt)
     last = {**prompt[-1], "content": _GAP.join((*passages, prompt[-1]["content"]))}
     return [*prompt[:-1], last]
 
@@ -116,14 +115,18 @@ def read_prompt(
     return Prompt(text, tuple(ids), features.tokens[:many], tuple(offsets[:many]), tuple(words[:many]), parts)
 
 
-def _filled(tokenizer: Any, name: str, messages: Any) -> tuple[str, tuple[tuple[str, int, int], ...]]:
-    """The text that the tokenizer's template makes of messages, and where their contents stand in it."""
+def _check_messages(messages: Any) -> None:
     accepted = 'a text, or messages such as [{"role": "user", "content": "Hello"}]'
     listed = isinstance(messages, Sequence) and len(messages) > 0
     if not listed or not all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in messages):
         raise InputError(f"prompt is {messages!r:.60}; accepted: {accepted}")
     for i, message in enumerate(messages):
         check_text(message["content"], f"prompt[{i}]")
+
+
+def _filled(tokenizer: Any, name: str, messages: Any) -> tuple[str, tuple[tuple[str, int, int], ...]]:
+    """The text that the tokenizer's template makes of messages, and where their contents stand in it."""
+    _check_messages(messages)
     if getattr(tokenizer, "chat_template", None) is None:
         raise InputError(
             f"the tokenizer of {name} has no chat template, but messages were given; accepted: a text"

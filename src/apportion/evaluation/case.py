@@ -78,6 +78,8 @@ class Case:
         self.names_classes = False
         self.question = inputs if isinstance(inputs, Question) else None
         if self.question is not None:
+            if isinstance(model, LanguageModel):
+                self.question.check_model(model)
             model, inputs = self.question.classifier, self.question.inputs
             target = torch.arange(len(inputs)) if target is None else target
             features = self.question.features if features is None else features

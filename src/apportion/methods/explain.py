@@ -182,6 +182,14 @@ def explain(
     """
     method = made_method(method)
     if isinstance(model, LanguageModel):
+        if feature_names is not None:
+            raise InputError(
+                "feature_names are for tensors and arrays; unit= says what a feature of a prompt is"
+            )
+        if isinstance(inputs, Question):
+            inputs.check_model(model)
+            if more := [*asked, *(["target"] if target is not None else [])]:
+                raise InputError(f"{', '.join(more)} is of a prompt; the question says it already")
         question = inputs if isinstance(inputs, Question) else model.question(inputs, target=target, **asked)
         explained: Explanation = explain_answer(question, method).warn_from(warn_from)
         return explained

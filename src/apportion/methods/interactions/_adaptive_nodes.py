@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.progress import progress
 from apportion.errors import InputError, first_line
 from apportion.methods.paths.paths import Paths, pieces
 from apportion.methods.paths.quadrature import Nodes, panel
@@ -127,7 +128,8 @@ def _count_nodes(low: float, high: float) -> int:
 def measure_along(paths: Paths, which: Tensor, places: Tensor, chunk: int) -> Tensor:
     """`F`, `F′` and `F″` at places of paths: (3, rows) in double precision on the CPU."""
     found, cut = [], False
-    for path, place in zip(pieces(which, chunk), pieces(places, chunk), strict=True):
+    parts = progress(pieces(which, chunk), len(which), "places on the path")
+    for path, place in zip(parts, pieces(places, chunk), strict=True):
         score, steps = paths.forward(path, place), paths.steps(path)
         with twice_differentiable():
             first = _dot(score.gradients(create_graph=True), steps)  # (rows,): F′
