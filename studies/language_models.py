@@ -219,13 +219,13 @@ def run(lm: ap.LanguageModel, part: Part, many: int, file: Path) -> list[Any]:
     done: dict[str, dict[str, Any]] = {}
     for line in map(json.loads, file.read_text().splitlines() if file.exists() else ()):
         done.setdefault(line["sample"], {}).update(line["methods"])
-    references = {
-        "random": RandomMap(SEED), "uniform": UniformMap(), "reversed (deeplift)": Reversed(ap.DeepLIFT())
-    }  # fmt: skip
-    methods = {**part.methods, **references}
     with file.open("a") as out:
         for number, sample in enumerate(islice(part.samples(), many)):
             row = done.setdefault(sample.name, {})
+            references = {
+                "random": RandomMap(SEED + number), "uniform": UniformMap(), "reversed (deeplift)": Reversed(ap.DeepLIFT())
+            }  # fmt: skip
+            methods = {**part.methods, **references}
             todo = {name: how for name, how in methods.items() if name not in row}
             if "wrong" in row or not todo:
                 continue

@@ -63,7 +63,7 @@ class Answer:
         if isinstance(self.part, int) and -many <= first < 0:
             first, last = first + many, last + many
         if not 0 <= first < last <= many:
-            raise InputError(f"part is {self.part}, but the answer has {many} tokens, 0 to {many - 1}")
+            raise InputError(f"part is {self.part}, but the answer has the tokens 0 to {many - 1}")
         return first, last
 
 
