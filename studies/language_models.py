@@ -223,8 +223,10 @@ def run(lm: ap.LanguageModel, part: Part, many: int, file: Path) -> list[Any]:
         for number, sample in enumerate(islice(part.samples(), many)):
             row = done.setdefault(sample.name, {})
             references = {
-                "random": RandomMap(SEED + number), "uniform": UniformMap(), "reversed (deeplift)": Reversed(ap.DeepLIFT())
-            }  # fmt: skip
+                "random": RandomMap(SEED + number),
+                "uniform": UniformMap(),
+                "reversed (deeplift)": Reversed(ap.DeepLIFT()),
+            }
             methods = {**part.methods, **references}
             todo = {name: how for name, how in methods.items() if name not in row}
             if "wrong" in row or not todo:
