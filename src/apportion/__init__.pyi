@@ -94,6 +94,7 @@ from .methods.interactions.smoothing import smooth as smooth
 from .methods.paths.integrated_gradients import IntegratedGradients as IntegratedGradients
 from .methods.paths.taylor import Taylor as Taylor
 from .methods.propagation.composites import Composite as Composite
+from .methods.propagation.concepts import ConceptRelevance as ConceptRelevance
 from .methods.propagation.deeplift import DeepLIFT as DeepLIFT
 from .methods.propagation.lrp import LRP as LRP
 from .methods.propagation.rules import AlphaBeta as AlphaBeta

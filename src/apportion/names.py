@@ -41,8 +41,9 @@ INTERACTIONS = {
     "shapleyinteractions": "methods.interactions.shapley:ShapleyInteractions",
 }
 
-# Methods of one kind of model each, beside that model.
+# Methods of one kind of model each, beside that model, and those that are told which of its layers.
 PARTS_OF_ONE_KIND = {
+    "conceptrelevance": "methods.propagation.concepts:ConceptRelevance",
     "kerneldecomposition": "models.bag_of_words.kernel_decomposition:KernelDecomposition",
     "treeshap": "methods.trees.treeshap:TreeSHAP",
 }
