@@ -26,6 +26,7 @@ QUICK = {
     "roar": "ROAR(shares=(0.5,), epochs=2)",
     "kar": "ROAR(shares=(0.5,), keep=True, epochs=2)",
     "f-fidelity": "FFidelity(epochs=2)",
+    "idsds": "IDSDS(epochs=2)",
 }
 
 # What a test cannot be run on: the small models → why. It must then raise an InputError.
@@ -37,7 +38,7 @@ CANNOT = {
 }
 
 # Tests whose score of a sample depends on the others → why.
-TRAINS = dict.fromkeys(("roar", "kar", "f-fidelity"), "a model is trained on the batch")
+TRAINS = dict.fromkeys(("roar", "kar", "f-fidelity", "idsds"), "a model is trained on the batch")
 
 # Tests that cannot tell the exact map from a reference, and why.
 BLIND = {
@@ -45,6 +46,7 @@ BLIND = {
     "random-logit": "asks whether the method reacts to the class, not whether it is right",
     "max-sensitivity": "a map that never changes is best",
     "local-lipschitz": "a map that never changes is best",
+    "idsds": "looks at the method of the map only, which explains again",
     "sparseness": "looks at the map only",
     "complexity": "looks at the map only",
     "effective-complexity": "looks at the map only",

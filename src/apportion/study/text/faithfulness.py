@@ -110,8 +110,9 @@ class Findings:
 
     `training` has the numbers of each epoch, `scores` are the model's on the test documents, `tests` has for
     each test the scores of each map, `notes` those of each method's maps, `documents` how many were used
-    for what, and `seconds` what each kind of work took. Of several models, `tests` has the mean over them for each
-    document, and `models` the findings of each; what else is here is that of the first.
+    for what, `lengths` the tokens of those tested, and `seconds` what each kind of work took. Of several models,
+    `tests` has the mean over them for each document, and `models` the findings of each; what else is here is that of
+    the first.
     """
 
     corpus: Corpus
@@ -120,6 +121,7 @@ class Findings:
     tests: Mapping[str, Mapping[str, Scores]]
     notes: Mapping[str, Mapping[str, Any]]
     documents: Mapping[str, int]
+    lengths: list[int]
     seconds: Mapping[str, float]
     seed: int = 0
     models: tuple[Findings, ...] = ()
@@ -159,7 +161,8 @@ def _run_model(corpus: Corpus, settings: Settings, store: Store, seed: int) -> F
                     tests[each][name] = scores
     if readings.shuffle[0] == "learner":  # agreement is computed of the first test of a kind
         tests |= {each: tests.pop(each) for each in of_model if kind_of(each) == SHUFFLE}
-    return Findings(corpus, history, output, tests, notes, work.amounts, work.seconds, seed)
+    lengths = work.parts["test"].lengths.tolist()
+    return Findings(corpus, history, output, tests, notes, work.amounts, lengths, work.seconds, seed)
 
 
 def _together(found: list[Scores]) -> Scores:
