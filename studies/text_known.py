@@ -140,7 +140,7 @@ def main() -> None:
         ]
         print(f"| {name} | {' | '.join(cells)} |")
     print(
-        "\n| test | maps above the truth | τ along the ladder | texts where the truth beats noise 1 |\n|---|---|---|---|"
+        "\n| test | maps above the truth | τ along the ladder | texts on which it beats noise 1 |\n|---|---|---|---|"
     )
     for kind in kinds:
         above = [name for name in names if means[kind][name] > means[kind]["truth"] + 1e-9]
