@@ -80,3 +80,9 @@ def test_scripts_beside_the_package_import_what_exists():
                 for name in node.names:
                     found = hasattr(module, name.name) or find_spec(f"{node.module}.{name.name}")
                     assert found, f"{script}:{node.lineno}: no {name.name} in {node.module}"
+
+
+def test_explaining_a_sentence_imports_no_package_that_it_does_not_need():
+    code = "import sys\nimport apportion as ap\nap.explain(ap.load('sentiment'), 'A dull film.')\nprint(*sys.modules)"
+    brought = {name.split(".")[0] for name in python(code).split()}
+    assert not brought & {"sympy", "matplotlib", "transformers", "skimage", "sklearn", "pandas", "scipy"}

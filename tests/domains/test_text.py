@@ -86,6 +86,7 @@ def test_every_character_that_is_not_space_is_in_one_token(text: str) -> None:
         ("naïve cafe\u0301 O'Fallon", "naïve cafe\u0301 O'Fallon"),
         ("👩‍🚀👍🏽 🇩🇪🇫🇷", "👩‍🚀 👍🏽 🇩🇪 🇫🇷"),
         ("line\r\none\ttwo\u3000three", "line one two three"),
+        ("μία:ιδέα", "μία : ιδέα"),  # the letter that U+0345, a mark, is in upper case
     ],
 )
 def test_tokens_are_those_of_the_treebank(text: str, expected: str) -> None:

@@ -3,7 +3,6 @@ come between the steps of a `with`, which then ends nothing."""
 
 from __future__ import annotations
 
-import random
 import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
@@ -25,10 +24,11 @@ from apportion.core.private_torch import (
     put_no_saved_hooks,
     set_grad_enabled,
 )
+from apportion.core.random_state import NumpyState, RandomState
 
 Call = TypeVar("Call", bound=Callable[..., Any])
 
-_inside: ContextVar[bool] = ContextVar("inside", default=False)
+_inside: ContextVar[_State | None] = ContextVar("inside", default=None)  # what the outermost call found
 
 
 @dataclass
@@ -42,7 +42,7 @@ class _State:
     hooks: list[tuple[dict[int, Any], list[int]]]
     modules: list[tuple[nn.Module, bool]]
     parameters: list[tuple[nn.Parameter, bool]]
-    chance: tuple[Any, Any, Any]
+    chance: RandomState
 
     @classmethod
     def of(cls, model: Any) -> _State:
@@ -59,7 +59,7 @@ class _State:
             [(hooks, list(hooks)) for module in (None, *modules) for hooks in hooks_of(module)],
             [(module, module.training) for module in modules],
             [(parameter, parameter.requires_grad) for parameter in parameters],
-            (torch.get_rng_state(), np.random.get_state(), random.getstate()),
+            RandomState(),
         )
 
     def put_back(self) -> None:
@@ -79,9 +79,13 @@ class _State:
         for parameter, requires_grad in self.parameters:
             if parameter.requires_grad != requires_grad:
                 parameter.requires_grad_(requires_grad)
-        torch.set_rng_state(self.chance[0])
-        np.random.set_state(self.chance[1])
-        random.setstate(self.chance[2])
+        self.chance.put_back()
+
+
+def numpy_as_found() -> NumpyState | None:
+    """NumPy's random state as the outermost call found it; None outside of calls."""
+    found = _inside.get()
+    return None if found is None else found.chance.numpy
 
 
 def leaves_as_it_was(call: Call) -> Call:
@@ -90,16 +94,16 @@ def leaves_as_it_was(call: Call) -> Call:
 
     @wraps(call)
     def outermost(settings: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
-        if _inside.get():
+        if _inside.get() is not None:
             return call(settings, model, *args, **kwargs)
         before = _State.of(model)
         # Twice, since the interrupt may come while the inner one puts back.
         return _put_back_after(
-            lambda: _put_back_after(lambda: called(settings, model, args, kwargs), before), before
+            lambda: _put_back_after(lambda: called(before, settings, model, args, kwargs), before), before
         )
 
-    def called(settings: Any, model: Any, args: Any, kwargs: Any) -> Any:
-        _inside.set(True)
+    def called(before: _State, settings: Any, model: Any, args: Any, kwargs: Any) -> Any:
+        _inside.set(before)
         return call(settings, model, *args, **kwargs)
 
     outermost.outermost = True  # type: ignore[attr-defined]
@@ -128,4 +132,4 @@ def _put_back_after(run: Callable[[], Any], before: _State) -> Any:
             raise
         raise told from None
     finally:
-        _inside.set(False)
+        _inside.set(None)

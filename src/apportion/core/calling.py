@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-import random
 import re
 import sys
 import warnings
@@ -11,15 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from apportion.core.as_it_was import numpy_as_found
 from apportion.core.classifier import Classifier
 from apportion.core.inputs import Inputs, rekeyed, unmarked
 from apportion.core.modules_behind import estimators_behind, modules_behind
 from apportion.core.private_torch import BatchNorm, Dropout, without_functions
 from apportion.core.progress import model_called
+from apportion.core.random_state import RandomState
 from apportion.core.target import one_number
 from apportion.core.trees import keyed, map_tensors, tensors_in
 from apportion.errors import InputError, nearest
@@ -193,27 +192,12 @@ def no_checkpoints() -> Iterator[None]:
 def same_random_state(inputs: Inputs) -> Iterator[list[str]]:
     """Put the global random states (PyTorch's, NumPy's, Python's) back if the model drew from them, and say so in the
     list that is given."""
-    devices = {t.device for t in tensors_in(inputs) if t.is_cuda}
-    before, on_devices = torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in devices}
-    of_numpy, of_python = np.random.get_state(legacy=False), random.getstate()
-    numbers = pickle.dumps(of_numpy)  # of whichever generator is the global one
+    before = RandomState({t.device for t in tensors_in(inputs) if t.is_cuda}, numpy_as_found())
     told: list[str] = []
     try:
         yield told
     finally:
-        drew = not torch.equal(before, torch.get_rng_state())
-        if drew:
-            torch.set_rng_state(before)
-        if pickle.dumps(np.random.get_state(legacy=False)) != numbers:
-            np.random.set_state(of_numpy)
-            drew = True
-        if random.getstate() != of_python:
-            random.setstate(of_python)
-            drew = True
-        for device, state in on_devices.items():
-            drew |= not torch.equal(state, torch.cuda.get_rng_state(device))
-            torch.cuda.set_rng_state(state, device)
-        if drew:
+        if before.put_back():
             told.append(_DREW)
 
 

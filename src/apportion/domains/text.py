@@ -30,30 +30,30 @@ _LETTER = rf"[^\W_{_NO_SPACES}][{_MARKS}]*"
 _WORD = rf"(?:{_LETTER})+"
 _APOSTROPHE = r"['’]"
 _END = r"(?![^\W_])"
-_NOT = rf"n{_APOSTROPHE}t{_END}"
-_CLITIC = rf"{_APOSTROPHE}(?:s|m|re|ve|ll|d){_END}"
+_NOT = rf"(?i:n{_APOSTROPHE}t){_END}"
+_CLITIC = rf"{_APOSTROPHE}(?i:s|m|re|ve|ll|d){_END}"
 
-# The Penn Treebank's conventions, in order of precedence; the last line takes any character left over.
+# The Penn Treebank's conventions, in order of precedence; the last line takes any character left over. Case is
+# ignored where it matters alone: it takes re a tenth of a second to fold the ranges of ideographs.
 _TOKEN = re.compile(
     "|".join(
         [
-            r"</?[a-z][a-z0-9]*\s*/?>",  # <br />
+            r"</?[a-zA-Z][a-zA-Z0-9]*\s*/?>",  # <br />
             _NOT,
             _CLITIC,
-            rf"{_APOSTROPHE}\d\ds{_END}",  # the '80s
-            rf"can(?=not{_END})",
+            rf"{_APOSTROPHE}\d\d[sS]{_END}",  # the '80s
+            rf"(?i:can)(?=(?i:not){_END})",
             rf"(?:{_LETTER})+?(?={_NOT})",  # do|n't, ca|n't
             r"\d+(?:[.,:/]\d+)+",
-            r"(?:[^\W\d_]\.){2,}|(?:mr|mrs|ms|dr|jr|sr|st|vs|etc|inc|co|no|bros|prof)\.(?=\s)",
-            r"(?-i:[A-HJ-Z])\.(?=\s+(?-i:[A-Z]))",  # J. Smith
+            r"(?:[^\W\d_]\.){2,}|(?i:mr|mrs|ms|dr|jr|sr|st|vs|etc|inc|co|no|bros|prof)\.(?=\s)",
+            r"[A-HJ-Z]\.(?=\s+[A-Z])",  # J. Smith
             rf"(?![\W_])[{_NO_SPACES}][{_MARKS}]*",
             rf"{_WORD}(?:-{_WORD}|(?!{_CLITIC}){_APOSTROPHE}{_WORD})*",
             r"\.{2,}|-{2,}|\*+|``|''",
             r"[\U0001f1e6-\U0001f1ff]{2}",  # flags
             r"\S(?:[\u0300-\u036f\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff]|\u200d\S)*",  # emoji
         ]
-    ),
-    re.IGNORECASE,
+    )
 )
 
 _SPELLINGS = str.maketrans(

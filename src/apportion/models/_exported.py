@@ -15,11 +15,11 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.utils._sympy.functions as symbolic
 from torch._ops import HigherOrderOperator, OpOverload
 
 from apportion.errors import InputError
@@ -73,17 +73,26 @@ def _check_operator(name: str) -> str | None:
 
 # ---- expressions ----
 
-_FUNCTIONS = frozenset(
+_OF_SYMPY = frozenset(
     "Add Mul Pow Mod Max Min Abs Eq Equality Ne Unequality Lt StrictLessThan Le LessThan Gt StrictGreaterThan Ge "
     "GreaterThan And Or Not Xor Piecewise ExprCondPair Tuple floor ceiling Rational Integer Float Symbol".split()
-) | {
-    name
-    for name, value in vars(symbolic).items()
-    if isinstance(value, type) and value.__module__ == symbolic.__name__
-}
+)
 _WORDS = frozenset({"true", "false", "True", "False"})
 _LARGEST_POWER = 16
 _LONGEST = 20_000
+
+
+@cache
+def _functions() -> frozenset[str]:
+    # This imports sympy, which takes half a second that no other model need wait for.
+    import torch.utils._sympy.functions as symbolic
+
+    of_torch = (
+        name
+        for name, value in vars(symbolic).items()
+        if isinstance(value, type) and value.__module__ == symbolic.__name__
+    )
+    return _OF_SYMPY.union(of_torch)
 
 
 def _check_expression(text: str) -> str | None:
@@ -111,7 +120,7 @@ def _is_of_sizes(node: ast.expr, in_power: bool = False) -> bool:
     if (
         not isinstance(node, ast.Call)
         or not isinstance(node.func, ast.Name)
-        or node.func.id not in _FUNCTIONS
+        or node.func.id not in _functions()
     ):
         return False
     # A string is evaluated by sympy wherever it is not the name of a symbol or the digits of a number.

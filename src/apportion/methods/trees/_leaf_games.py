@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from math import factorial
 from typing import Any
 
@@ -101,7 +101,7 @@ class TreeGame:
         found = np.zeros((rows, many * outputs))
         for part, patterns in self._parts(columns):
             table = np.zeros((len(patterns.missed), self.leaves.features.shape[1]))
-            for x, shown, hidden, weights in self._pairs(patterns, _shapley_weights):
+            for x, shown, hidden, weights in self._pairs(patterns, _shapley_weights()):
                 for place in range(table.shape[1]):
                     share = np.where(shown >> place & 1, weights[0], 0) - np.where(
                         hidden >> place & 1, weights[1], 0
@@ -124,7 +124,7 @@ class TreeGame:
                 for other in range(one):
                     on = np.flatnonzero(features[:, one] >= 0)
                     table = np.zeros(len(patterns.missed))
-                    for x, shown, hidden, weights in self._pairs(patterns, _pair_weights):
+                    for x, shown, hidden, weights in self._pairs(patterns, _pair_weights()):
                         a, b = shown >> one & 1, shown >> other & 1
                         c, d = hidden >> one & 1, hidden >> other & 1
                         share = (a & b) * weights[0] - (a & d | c & b) * weights[1] + (c & d) * weights[2]
@@ -223,15 +223,17 @@ def _over(top: int, other: int, whole: int) -> float:
     return 0.0 if top < 0 or other < 0 else factorial(top) * factorial(other) / factorial(whole)
 
 
-# Of a player of A, and of B (less): their Shapley value in the game of one leaf.
-_shapley_weights = (
-    _table(lambda a, b: _over(a - 1, b, a + b)),
-    _table(lambda a, b: _over(a, b - 1, a + b)),
-)
+@cache
+def _shapley_weights() -> tuple[Floats, Floats]:
+    """Of a player of A, and of B (less): their Shapley value in the game of one leaf."""
+    return _table(lambda a, b: _over(a - 1, b, a + b)), _table(lambda a, b: _over(a, b - 1, a + b))
 
-# Of two players of A, of one of each (less), and of two of B: their Shapley interaction index there.
-_pair_weights = (
-    _table(lambda a, b: _over(a - 2, b, a + b - 1)),
-    _table(lambda a, b: _over(a - 1, b - 1, a + b - 1)),
-    _table(lambda a, b: _over(a, b - 2, a + b - 1)),
-)
+
+@cache
+def _pair_weights() -> tuple[Floats, Floats, Floats]:
+    """Of two players of A, of one of each (less), and of two of B: their Shapley interaction index there."""
+    return (
+        _table(lambda a, b: _over(a - 2, b, a + b - 1)),
+        _table(lambda a, b: _over(a - 1, b - 1, a + b - 1)),
+        _table(lambda a, b: _over(a, b - 2, a + b - 1)),
+    )
