@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import statistics
 import sys
 import time
@@ -50,9 +51,14 @@ CASES = {
     "bulk-memory": ("bulk:memory", "resident memory over 100 000 inputs: minutes"),
     "bulk-engines": ("bulk:engines", "processes and Ray, one and two workers, 10 ms an input"),
     "lrp-memory": ("memory:lrp", "peak memory of LRP over that of a plain input gradient"),
+    "start": ("start:command_line", "the command line over importing torch"),
     "prototypes-push": ("prototypes:pushing", "ProtoPNet's push over one forward pass over the images"),
     "prototypes-explain": ("prototypes:explaining", "explaining one image over its forward pass"),
 }
+
+# A few minutes in all, whose ratios stand beside those that were kept.
+QUICK = ("saliency", "lrp-resnet18", "lime-overhead", "cam", "test-overhead", "start")
+KEPT = HERE / "quick.json"
 
 
 def timed(runs: dict[str, Callable[[], object]], repeat: int) -> dict[str, float | str]:
@@ -74,12 +80,14 @@ def timed(runs: dict[str, Callable[[], object]], repeat: int) -> dict[str, float
     return {name: failed.get(name) or statistics.median(seconds[name]) for name in runs}
 
 
-def line(row: str, name: str, found: float | str, reference: float | str, unit: str) -> str:
+def line(
+    row: str, name: str, found: float | str, ratio: float | None, unit: str, before: float | None
+) -> str:
     if isinstance(found, str):
         return f"{row:<26} {name:<34} {'':>12} does not run: {found}"
-    ratio = f"{found / reference:.2f}" if isinstance(reference, float) else "?"
     amount = f"{1000 * found:.1f} ms" if unit == "s" else f"{found:.0f} {unit}"
-    return f"{row:<26} {name:<34} {amount:>12} {ratio:>7} ×"
+    was = "" if before is None else f"{before:>9.2f} × before"
+    return f"{row:<26} {name:<34} {amount:>12} {'?' if ratio is None else f'{ratio:.2f}':>7} ×{was}"
 
 
 def main() -> None:
@@ -89,26 +97,39 @@ def main() -> None:
     parser.add_argument("cases", nargs="*", metavar="case", help=f"{', '.join(CASES)}; default: all")
     parser.add_argument("--repeat", type=int, default=5, help="turns after the warm-up (default 5)")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, beside {KEPT.name}")
+    parser.add_argument("--keep", action="store_true", help=f"write the ratios into {KEPT.name}")
     parser.add_argument("--list", action="store_true", help="say what each case shows")
     given = parser.parse_args()
     if given.list:
         for name, (_, what) in CASES.items():
             print(f"{name:<16} {what}")
         return
-    chosen = [name for name in CASES if not given.cases or any(name.startswith(case) for case in given.cases)]
+    cases = given.cases or (QUICK if given.quick else ("",))
+    chosen = [name for name in CASES if any(name.startswith(case) for case in cases)]
     if not chosen:
         parser.error(f"no case {', '.join(given.cases)}; there are {', '.join(CASES)}")
     torch.set_num_threads(given.threads)
     warnings.simplefilter("ignore")
+    kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
+    now: dict[str, float] = {}
     print(f"torch {torch.__version__}, {given.threads} threads, median of {given.repeat}")
     for name in chosen:
         place, what = CASES[name]
         file, function = place.split(":")
         print(f"\n{name}: {what}")
-        for row, reference, runs, *unit in getattr(importlib.import_module(file), function)():
+        for row, reference_name, runs, *unit in getattr(importlib.import_module(file), function)():
             found = timed(runs, given.repeat) if not unit else {n: run() for n, run in runs.items()}
+            reference = found[reference_name]
             for run, amount in found.items():
-                print(line(row, run, amount, found[reference], unit[0] if unit else "s"), flush=True)
+                known = isinstance(amount, float) and isinstance(reference, float)
+                ratio = amount / reference if known else None  # type: ignore[operator]
+                key = f"{name}: {row}: {run}"
+                print(line(row, run, amount, ratio, unit[0] if unit else "s", kept.get(key)), flush=True)
+                if known:
+                    now[key] = round(ratio, 2)  # type: ignore[arg-type]
+    if given.keep:
+        KEPT.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from apportion.engines.masking.replacements import Background
 from apportion.errors import InputError
 from apportion.methods.hiding._coalitions import Design
 from apportion.methods.hiding._lime_table import draw
-from apportion.methods.hiding._regression import highest, lasso, ridge
+from apportion.methods.hiding._regression import constrained, highest, lasso, ridge
 from apportion.methods.hiding.lime import kernel, sizes_of_masks
 
 
@@ -567,3 +567,35 @@ def test_limes_sampling_is_of_rows_with_data(settings, message: str) -> None:
             ap.LIME(sampling="lime", **{name: value})
     with pytest.raises(InputError, match="categorical is"):
         ap.LIME(categorical=(1,))
+
+
+@pytest.mark.parametrize(("masks", "features"), [(5, 9), (40, 41), (6, 6), (30, 7)])
+def test_few_masks_of_many_features_give_the_least_values_that_fit(masks: int, features: int):
+    """As by the pseudo-inverse of the (features, features) matrix, which takes hours for ten thousand of them."""
+    random = np.random.default_rng(0)
+    z, y, weights = (
+        random.random((masks, features)) < 0.5,
+        random.normal(size=(2, masks)),
+        random.random(masks),
+    )
+    base, whole = random.normal(size=(2, 2))
+    fit = constrained(z, y, weights, base, whole)
+    root = np.sqrt(weights)[:, None] * z
+    inverse = np.linalg.pinv(root.T @ root, hermitian=True)
+    free = ((y - base[:, None]) * np.sqrt(weights)) @ root @ inverse
+    step = inverse.sum(1) / inverse.sum()
+    expected = free + (whole - base - free.sum(1))[:, None] * step
+    np.testing.assert_allclose(fit.coefficients, expected, atol=1e-8)
+
+
+def test_a_linear_control_variate_changes_no_value():
+    """Why no gradient or LRP map can spare calls: a fit to the scores less a linear function of the mask, with that
+    function's own values added back, is the fit to the scores."""
+    random = np.random.default_rng(0)
+    z, y, weights = random.random((60, 9)) < 0.5, random.normal(size=(2, 60)), random.random(60)
+    base, whole, slope = random.normal(size=2), random.normal(size=2), random.normal(size=9)
+    plain = constrained(z, y, weights, base, whole).coefficients
+    less = constrained(z, y - z @ slope, weights, base, whole - slope.sum()).coefficients
+    np.testing.assert_allclose(less + slope, plain, atol=1e-12)
+    plain, less = (ridge(z, scores, weights, alpha=0.0).coefficients for scores in (y, y - z @ slope))
+    np.testing.assert_allclose(less + slope, plain, atol=1e-12)

@@ -188,13 +188,19 @@ def constrained(
     root = np.sqrt(weights)
     z: Numbers = masks.astype(float) * root[:, None]  # (masks, features)
     above = (scores - base[:, None]) * root  # (batch, masks)
-    inverse = _invert(z.T @ z, 0.0)  # (features, features)
-    free = above @ z @ inverse  # (batch, features)
-    ones = inverse.sum(1) / inverse.sum()  # (features,)
+    # With the pseudo-inverse P of the smaller matrix, Z (Z'Z)⁺ = P Z and (Z'Z)⁺ 1 = Z' P P Z 1.
+    if len(z) < z.shape[1]:
+        plain = _invert(z @ z.T, 0.0) @ z  # (masks, features)
+        ones = plain.sum(1) @ plain
+    else:
+        inverse = _invert(z.T @ z, 0.0)
+        plain, ones = z @ inverse, inverse.sum(1)
+    free = above @ plain  # (batch, features)
+    ones /= ones.sum()  # (features,)
     coefficients = free + (gap - free.sum(1))[:, None] * ones
     residual = above - coefficients @ z.T  # (batch, masks)
     r2 = explained_share(residual, root * (scores - (scores @ weights / weights.sum())[:, None]))
-    reach = z @ inverse - (z @ inverse.sum(1))[:, None] * ones  # (masks, features)
+    reach = plain - plain.sum(1)[:, None] * ones  # (masks, features): the sum over features is Z (Z'Z)⁺ 1
     if noise is None:
         errors = standard_errors(reach, residual, masks.shape[1] - 1, missing, paired)
         r2 = np.where(np.isinf(errors).any(1), 0.0, r2)
