@@ -73,6 +73,15 @@ def shown(value: Any) -> str:
     return " ".join(repr(value).split())[:400]
 
 
+def first_line(told: object) -> str:
+    """The first line that says something, of an error or a text; empty where none does.
+
+    >>> first_line(ValueError("\\n  too small\\nby far")), first_line(ValueError())
+    ('too small', '')
+    """
+    return next((line.strip() for line in str(told).splitlines() if line.strip()), "")
+
+
 MOST = 10_000_000  # of whatever is counted: more is a slip of the keyboard, or somebody else's file
 MOST_SEED = 2**63 - 1  # what PyTorch's and NumPy's generators both take
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 
 
 def check_device(device: Any) -> None:
@@ -33,5 +33,5 @@ def move(model: Any, device: str | None) -> None:
         AssertionError,
         NotImplementedError,
     ) as error:  # by PyTorch, for one that is not there
-        why = next(iter(str(error).splitlines()), type(error).__name__)
+        why = first_line(error) or type(error).__name__
         raise InputError(f"device is {device!r}, where the model cannot go: {why}") from error

@@ -25,7 +25,7 @@ from apportion.core.classifier import Classifier
 from apportion.domains.image import IMAGENET_MEAN, IMAGENET_STD, GuessedPreparation, from_processor
 from apportion.domains.language import LanguageModel
 from apportion.domains.text import encode_subwords
-from apportion.errors import InputError, check, did_you_mean, shown
+from apportion.errors import InputError, check, did_you_mean, first_line, shown
 from apportion.models._estimators import SUFFIXES, from_estimator_file
 from apportion.models._exported import checked_archive
 from apportion.models._onnx import OnnxFunction, fixed_sides
@@ -356,9 +356,8 @@ def _one_line(what: str) -> Iterator[None]:
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # a script that ends itself
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
         frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
         place = ""
         if frames and Path(frames[-1].filename).is_file() and Path(frames[-1].filename) != Path(__file__):
             place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})"
-        raise InputError(f"{what}: {type(error).__name__}: {first:.300}{place}") from error
+        raise InputError(f"{what}: {type(error).__name__}: {first_line(error):.300}{place}") from error

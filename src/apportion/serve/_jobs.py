@@ -23,10 +23,11 @@ from apportion.core.registry import described_methods, from_repr
 from apportion.core.target import probabilities, scores_of
 from apportion.display.answers import answer_page
 from apportion.display.cards import chart, sections, test_as_data
+from apportion.domains.frames import FrameRows
 from apportion.domains.image import ImagePreparation
 from apportion.domains.language import LanguageModel, Question
 from apportion.domains.tabular import Categorical, OrMissing, TabularPreparation
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 from apportion.evaluation.curves import WAYS, even_steps
 from apportion.models import SHIPPED, load
 from apportion.names import INTERACTIONS, METHODS, PROTOTYPES
@@ -101,12 +102,7 @@ class Models:
     def listed(self) -> list[Model]:
         """Name, domain and task of each."""
         own: list[Model] = [
-            {
-                "name": name,
-                "domain": "language" if isinstance(model, LanguageModel) else model.domain,
-                "task": "",
-            }
-            for name, model in self._own.items()
+            {"name": name, "domain": model.domain, "task": ""} for name, model in self._own.items()
         ]
         shipped: list[Model] = [
             {"name": name, "domain": SHIPPED[name].domain, "task": SHIPPED[name].task}
@@ -131,8 +127,7 @@ class Models:
                 "elsewhere": False,
                 "chat": getattr(model.tokenizer, "chat_template", None) is not None,
             }
-        known = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
-        columns = [_column(c.column if isinstance(c, OrMissing) else c) for c in known]
+        columns = _columns(model)
         own = [] if model.panels is None else described_methods(PROTOTYPES)
         if name not in self._unsuitable:
             self._unsuitable[name] = _unsuitable(model, columns)
@@ -145,6 +140,16 @@ class Models:
             "elsewhere": asks_elsewhere(model.model),
             "chat": False,
         }
+
+
+def _columns(model: Classifier) -> list[Column]:
+    if isinstance(model.encode, FrameRows) and isinstance(
+        model.mask, torch.Tensor
+    ):  # of its first background row
+        form = model.encode.form(model.mask[0])
+        return [{"name": name, "value": value, "categories": offered} for name, value, offered in form]
+    known = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
+    return [_column(c.column if isinstance(c, OrMissing) else c) for c in known]
 
 
 def _column(column: Any) -> Column:
@@ -325,5 +330,4 @@ def _message(error: Exception, model: str) -> str:
     if refused or isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "there is not enough memory for this"
     traceback.print_exception(error)
-    first = next(iter(str(error).splitlines()), "")
-    return f"{model} failed: {type(error).__name__}: {first:.200}"
+    return f"{model} failed: {type(error).__name__}: {first_line(error):.200}"
