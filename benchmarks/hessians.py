@@ -114,6 +114,39 @@ def tokens(layers: int = 6, width: int = 768) -> None:
     )
 
 
+def forward(vectors: int = 4) -> None:
+    """Hessian products by a forward pass over the backward pass, and by a backward pass over it, as ours are."""
+    from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+    torch.manual_seed(0)
+    config = DistilBertConfig(n_layers=3, attn_implementation="eager")
+    text = DistilBertForSequenceClassification(config).eval().requires_grad_(False)
+    points, network = torch.rand(2, 20, 768), trained()
+    cases = {
+        "100-feature MLP": (lambda x: network(x)[:, 1].sum(), torch.rand(8, 100)),
+        "20 tokens, 3 layers": (lambda x: text(inputs_embeds=x).logits[:, 1].sum(), points),
+    }
+    for name, (score, x) in cases.items():
+        directions = torch.randn(vectors, *x.shape)
+        slope = torch.func.grad(score)
+
+        def over_forward(slope: Any = slope, x: torch.Tensor = x, directions: Any = directions) -> Any:
+            return [torch.func.jvp(slope, (x,), (each,))[1] for each in directions]
+
+        def over_backward(score: Any = score, x: torch.Tensor = x, directions: Any = directions) -> Any:
+            leaf = x.clone().requires_grad_()
+            first = torch.autograd.grad(score(leaf), leaf, create_graph=True)[0]
+            return [torch.autograd.grad(first, leaf, each, retain_graph=True)[0] for each in directions]
+
+        assert all(
+            torch.allclose(a, b, atol=1e-4) for a, b in zip(over_forward(), over_backward(), strict=True)
+        )
+        times = [min(timed(run)[1] for _ in range(3)) for run in (over_forward, over_backward)]
+        print(
+            f"{name}: {vectors} products, forward over backward {times[0] / times[1]:.1f}x backward over backward"
+        )
+
+
 class CNN(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -167,7 +200,7 @@ def report(what: str, found: Interactions) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--peers", type=Path)
-    parser.add_argument("--only", choices=["mlp", "tokens", "patches", "memory"])
+    parser.add_argument("--only", choices=["mlp", "tokens", "patches", "memory", "forward"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--peak", nargs=2, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -177,7 +210,7 @@ if __name__ == "__main__":
     if given.peak:
         peak(*given.peak)
     else:
-        for part in (mlp, patches, memory, tokens):
+        for part in (mlp, patches, memory, tokens, forward):
             if given.only in (None, part.__name__):
                 print(f"--- {part.__name__}", flush=True)
                 part()

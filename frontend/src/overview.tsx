@@ -44,7 +44,7 @@ function Sizes({ part }: { part: OverviewPart }) {
   const scale = part.columns[0]!.mean.size;
   return (
     <article>
-      <h2>How much each column counts <small>mean |value| with its 95 % interval, {part.unit}</small></h2>
+      <h2>How much each column counts <small>mean |value| with its 95 % interval ({part.unit})</small></h2>
       <table class="lines"><tbody>
         {shown.map(({ name, mean }) => (
           <tr key={name}>
@@ -131,7 +131,7 @@ function Swarm({ part }: { part: OverviewPart }) {
   const [low, high] = rangeOf([...part.columns.map((column) => column.values), ...(left ? [left] : [])]);
   return (
     <article>
-      <h2>For what each row’s columns speak <small>a point for each row, {part.unit}</small></h2>
+      <h2>For what each row’s columns speak <small>a point for each row ({part.unit})</small></h2>
       <Range low={low} high={high} />
       <table class="lines"><tbody>
         {shown.map((column) => (
@@ -300,7 +300,7 @@ function Cohorts({ part }: { part: OverviewPart }) {
   const scale = part.columns[0]!.mean.size;
   return (
     <article>
-      <h2>For whom <small>mean |value| by {part.by}, with its 95 % interval, {part.unit}</small></h2>
+      <h2>For whom <small>mean |value| by {part.by}, with its 95 % interval ({part.unit})</small></h2>
       <p class="kinds quiet">{part.cohorts.map(({ name, rows }, i) => <span key={name}><i style={{ background: KINDS[i % KINDS.length] }} />{name} ({rows} rows)</span>)}</p>
       <table class="lines cohorts"><tbody>
         {part.columns.slice(0, ROWS).map(({ name }, j) => (

@@ -67,8 +67,8 @@ export function SectionView({ section, look, tools, stale }: { section: Section;
         <div>
           <p class="quiet">{section.model && `${section.model} on `}{about}</p>
           {section.text && <blockquote dir="auto">{section.text}</blockquote>}
-          <h1>{section.label}</h1>
-          <Ranking section={section} />
+          <h1>{section.label}{section.classes === 1 && ` ${number(section.ranking[0]![1])}`}</h1>
+          {section.classes > 1 && <Ranking section={section} />}
         </div>
         {tools}
       </div>
@@ -85,8 +85,8 @@ export function SectionView({ section, look, tools, stale }: { section: Section;
 function Ranking({ section: { ranking, classes } }: { section: Section }) {
   return (
     <table class="ranking">
-      <caption>{classes === ranking.length ? (classes > 1 ? "All classes" : "The score") : `The best ${ranking.length} of ${classes} classes`}</caption>
-      <thead><tr><td /><th scope="col" class="n">score</th>{classes > 1 && <th scope="col" class="n">probability</th>}<td /></tr></thead>
+      <caption>{classes === ranking.length ? "All classes" : `The best ${ranking.length} of ${classes} classes`}</caption>
+      <thead><tr><td /><th scope="col" class="n">score</th><th scope="col" class="n">probability</th><td /></tr></thead>
       <tbody>
         {ranking.map(([label, score, probability]) => (
           <tr key={label}>
@@ -106,11 +106,11 @@ export function CardView({ card, section, look, scale }: { card: Card; section: 
   const most = largest(card.top.map(([, value]) => value));
   return (
     <article aria-label={card.method}>
-      <h2>{card.method}{card.target !== section.label && <small> of {card.target}</small>}</h2>
+      <h2><Method name={card.method} />{card.target !== section.label && <small> of {card.target}</small>}</h2>
       {card.panels.length > 0 && section.photo
         ? <><PanelsView card={card} photo={section.photo} /><details><summary>All prototypes</summary>{shown}</details></>
         : shown}
-      <p class="quiet unit">{card.unit ? `values in ${card.unit}` : "values have no unit: only their sizes beside each other say something"}</p>
+      <p class="quiet unit">{card.unit}</p>
       <p class="balance">{card.balance}</p>
       {card.share !== null && <div class="share" aria-hidden="true"><i style={{ width: `${100 * card.share}%` }} /></div>}
       {card.warnings.map((warning) => <p class="warning" key={warning}><b>Warning.</b> {warning}</p>)}
@@ -129,7 +129,7 @@ export function CardView({ card, section, look, scale }: { card: Card; section: 
       <details class="repeat">
         <summary>Settings and cost</summary>
         <p><code>{card.repr}</code></p>
-        <p class="quiet">{[card.cost, ...Object.entries(card.notes).map(([name, value]) => `${name} ${value}`)].join(" · ")}</p>
+        <p class="quiet">{[card.cost, ...Object.entries(card.notes).map(([name, value]) => `${name}: ${noted(value)}`)].join(" · ")}</p>
       </details>
       <p class="tools">
         <button class="plain" onClick={() => savePicture(card, section, look, scale)}>Picture</button>
@@ -137,6 +137,16 @@ export function CardView({ card, section, look, scale }: { card: Card; section: 
       </p>
     </article>
   );
+}
+
+/** A method with its settings, which may go on in the next line after a sign, not within a word. */
+export function Method({ name }: { name: string }) {
+  return <>{name.split(/(?<=[(,=])/).map((part, i) => <>{i > 0 && <wbr />}{part}</>)}</>;
+}
+
+function noted(value: unknown): unknown {
+  if (Array.isArray(value) && value.length > 3) return `${value.length} numbers`;
+  return typeof value === "number" ? number(value, Math.abs(value)) : value;
 }
 
 function Tests({ card }: { card: Card }) {
@@ -177,14 +187,9 @@ function Ties({ cards }: { cards: Card[] }) {
   for (const { tests } of cards) {
     for (const { test, value } of tests) if (value !== null) found.set(test, [...(found.get(test) ?? []), value.toPrecision(6)]);
   }
-  const ties = [...found].filter(([, values]) => values.length > 1 && new Set(values).size === 1);
-  return (
-    <>
-      {ties.map(([test, values]) => (
-        <p class="warning tie" key={test}>{test.split("(")[0]}: all {values.length} methods have the same score, so this input does not tell them apart.</p>
-      ))}
-    </>
-  );
+  const ties = [...found].filter(([, values]) => values.length > 1 && new Set(values).size === 1).map(([test]) => test.split("(")[0]);
+  return ties.length === 0 ? null
+    : <p class="warning tie">{ties.join(", ")}: all methods have the same score, so this input does not tell them apart.</p>;
 }
 
 function Ledger({ ledger }: { ledger: NonNullable<Card["ledger"]> }) {

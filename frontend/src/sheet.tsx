@@ -97,7 +97,7 @@ function FigureView({ figure: { caption, name, pictures } }: { figure: Figure })
 }
 
 function MeansView({ means: { what, rows } }: { means: Means }) {
-  if (!rows.length) return <p class="quiet">no {what} is in enough inputs to be shown</p>;
+  if (!rows.length) return <p class="quiet">no {what} is in enough inputs to be shown; --least 1 shows all</p>;
   const scale = largest(rows.map(([, mean]) => mean));
   return (
     <table class="bars">

@@ -1,7 +1,7 @@
 // The report of a study: tables with intervals, curves, rankings, agreement, and the file that it was run from.
 import { ChartView, MatrixView } from "./chart";
 import type { Study, Table } from "./data";
-import { Header, Versions } from "./report";
+import { Header, Method, Versions } from "./report";
 
 export function StudyView({ study }: { study: Study }) {
   return (
@@ -30,7 +30,7 @@ function TableView({ table }: { table: Table }) {
         <tbody>
           {table.rows.map((row, i) => (
             <tr key={i} class={table.references.includes(row[0]!) ? "reference" : undefined}>
-              {row.map((cell, j) => j === 0 ? <th key={j} scope="row">{cell}</th>
+              {row.map((cell, j) => j === 0 ? <th key={j} scope="row"><Method name={cell} /></th>
                 : <td key={j} class={best(i, j) ? "n best" : "n"}>{cell}</td>)}
             </tr>
           ))}

@@ -8,12 +8,16 @@ from difflib import get_close_matches
 from numbers import Integral
 from typing import Any
 
+# C0, C1 and DEL but for tabs and line ends; what turns the direction of what follows; and other ends of lines.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
 
 class InputError(ValueError):
     """Something the caller gave cannot be used; the message, one line, names it and says what is accepted."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(re.sub(r"\s*[\r\n]\s*", " ", str(message)))  # as the repr of a tensor has them
+        line = re.sub(r"\s*[\r\n]\s*", " ", str(message))  # as the repr of a tensor has them
+        super().__init__(CONTROLS.sub("", line))  # as what other libraries say of a file has them
 
 
 class MissingFileError(InputError, FileNotFoundError):
@@ -62,6 +66,15 @@ def check(name: str, value: Any, holds: Callable[[Any], object], accepted: str) 
 def shown(value: Any) -> str:
     """What came, in one line."""
     return " ".join(repr(value).split())[:400]
+
+
+def first_line(told: object) -> str:
+    """The first line that says something, of an error or a text; empty where none does.
+
+    >>> first_line(ValueError("\\n  too small\\nby far")), first_line(ValueError())
+    ('too small', '')
+    """
+    return next((line.strip() for line in str(told).splitlines() if line.strip()), "")
 
 
 MOST = 10_000_000  # of whatever is counted: more is a slip of the keyboard, or somebody else's file

@@ -352,7 +352,7 @@ def test_without_scikit_image_the_demo_says_how_to_get_it(here, monkeypatch):
         (("explain", "folder"), "folder is a folder"),
         (("explain", "fake.jpg"), "fake.jpg is not a picture"),
         (("explain", "mine.py"), "mine.py is a .py file; accepted: a sentence"),
-        (("explain", "others.csv"), "breast-cancer explains tables unless --model names another: the row has no col"),
+        (("explain", "others.csv"), "(the model is breast-cancer, as --model names no other)"),
         (("explain", ""), "at least one word"),
         (("explain", "   "), "at least one word"),
         (("explain", SENTENCE, "--method", "lpr"), "did you mean 'lrp'?"),

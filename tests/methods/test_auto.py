@@ -35,6 +35,27 @@ def test_convolutional_networks_are_explained_by_lrp_whose_biases_are_placed():
     torch.testing.assert_close(found.total, model(inputs)[:, 0])
 
 
+def test_transformers_of_pictures_are_explained_by_what_adds_up_although_a_token_is_no_pixel():
+    class Pictures(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.patches, self.first = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(1, 1, 8))
+            self.attention, self.head = nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = self.patches(x).flatten(2).mT
+            found = torch.cat([self.first.expand(len(x), 1, 8), found], 1)
+            return self.head((found + self.attention(found, found, found)[0])[:, 0])
+
+    model, x = Pictures().eval(), torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = ap.explain(model, x, target=1)
+    assert isinstance(found.method, ap.DeepLIFT)
+    assert float(found.left_over.max()) <= 0.01
+    torch.testing.assert_close(found.total, (model(x) - model(torch.zeros_like(x)))[:, 1])
+    assert float(ap.LRP(bias="place")(model, x, 1).left_over.max()) > 0.2  # the token's share
+
+
 def test_what_leaves_pytorch_is_explained_by_kernel_shap_and_the_reason_is_kept():
     def forest(rows: np.ndarray) -> np.ndarray:
         return np.stack([rows[:, 0] * rows[:, 1], rows[:, 2]], 1)

@@ -262,7 +262,7 @@ def test_a_weight_that_is_a_pickle_is_not_unpickled(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("channels", "told"),
-    [(3, "mean 0.485, 0.456, 0.406, std 0.229, 0.224, 0.225"), (1, "grey, mean 0, std 1")],
+    [(3, "ImageNet mean and std"), (1, "grey from 0 to 1")],
 )
 def test_a_program_of_one_size_is_given_pictures_of_it_and_the_guess_is_told(tmp_path, channels, told):
     net = nn.Sequential(nn.Conv2d(channels, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 30 * 62, 2)).eval()
@@ -270,7 +270,7 @@ def test_a_program_of_one_size_is_given_pictures_of_it_and_the_guess_is_told(tmp
     picture = torch.randint(0, 255, (3, 100, 100), dtype=torch.uint8)
     found = ap.explain(ap.load(tmp_path / "m.pt2"), picture, "occlusion", target=1)
     assert found.values.shape == (1, channels, 32, 64)
-    guess = f"the preparation of pictures was guessed: resized to 73, centre crop 64x32, {told}"
+    guess = f"preparation guessed: resized to 73, cropped to 64x32, {told}"
     assert any(each.startswith(guess) for each in found.warnings), found.warnings
 
 

@@ -42,6 +42,7 @@ def test_what_is_called_unsuitable_is_what_refuses() -> None:
         (nn.Linear(3, 2), torch.ones(1, 3)),
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(2 * 16, 2)), torch.rand(1, 1, 6, 6)),
         (lambda x: np.stack([x.numpy().sum(1), -x.numpy().sum(1)], 1), torch.rand(1, 3)),
+        (lambda x: torch.stack([x.detach().sum(1), -x.detach().sum(1)], 1), torch.rand(1, 3)),
     ):
         refusing = set()
         for name in NAMES:

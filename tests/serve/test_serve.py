@@ -63,6 +63,13 @@ def parts():
     small = ImagePreparation(resize=(8, 8), crop=None, mean=(0.0,), std=(1.0,))
     model = ProtoPNet(nn.Conv2d(1, 4, 3), 2, recipe="fast", preparation=small)
     return model.fit(torch.rand(20, 1, 8, 8), torch.arange(20) % 2).classifier("parts")
+
+def rent():
+    import apportion, pandas
+    flats = pandas.DataFrame({"rooms": [2.0, 4.0, None], "city": ["Rome", None, "Bern"], "new": [True, False, True]})
+    def price(rows):
+        return (10 * rows.rooms.fillna(3) + 5 * (rows.city == "Bern") + 2 * rows.new).to_numpy(float)
+    return apportion.Tabular(price, flats, name="rent")
 """
 
 
@@ -81,6 +88,8 @@ def served(tmp_path_factory):
         "mine.py:parts",
         "--model",
         "mine.py:stuck",
+        "--model",
+        "mine.py:rent",
     ]
     process = subprocess.Popen(
         [sys.executable, "-m", "apportion", "serve", *options],
@@ -158,6 +167,23 @@ def test_a_row(served):
         if m["event"] == "error"
     ]
     assert columns[0]["name"] in error["message"]
+
+
+def test_a_row_of_a_model_of_frames_is_that_of_its_background(served):
+    found = json.load(opened(served, "/api/model?name=mine.py:rent"))
+    assert [(c["name"], c["value"], c["categories"]) for c in found["columns"]] == [
+        ("rooms", "2", None), ("city", "Rome", ["", "Bern", "Rome"]), ("new", "1", None),
+    ]  # fmt: skip
+    assert {"ig", "smoothgrad", "deeplift", "ih"} <= set(found["unsuitable"])  # it leaves PyTorch
+    for row, values in (
+        ({"rooms": "2", "city": "Rome", "new": "1"}, [-10.0, -5 / 3, 2 / 3]),
+        ({"rooms": "", "city": "", "new": "0"}, [0.0, -5 / 3, -4 / 3]),
+    ):
+        said = explained(served, model="mine.py:rent", methods=["kernelshap"], row=row)
+        (section,) = [m["section"] for m in said if m["event"] == "section"]
+        shown = section["cards"][0]["shown"]
+        by_name = dict(zip((name.split(" = ")[0] for name in shown["names"]), shown["values"], strict=True))
+        assert [by_name[name] for name in ("rooms", "city", "new")] == pytest.approx(values, abs=1e-5)
 
 
 def test_only_who_has_the_token_is_answered(served):
@@ -448,6 +474,19 @@ def test_a_method_that_is_chosen_while_a_model_loads_stays_chosen_or_its_end_is_
     assert alert(bench) == "gradcam cannot explain sentiment, and is no longer chosen"
     bench.wait(READY)
     assert sorted(bench.run(chosen)) == ["auto", "lrp", "occlusion"]
+
+
+@needs_chromium
+def test_a_number_that_is_predicted_is_the_heading_and_no_class(bench):
+    bench.choose("[name=model]", "mine.py:rent")
+    bench.wait("document.querySelectorAll('.row label').length == 3")
+    bench.wait(READY)
+    bench.click("[type=submit]")
+    bench.wait("document.querySelectorAll('article').length == 1")  # lrp cannot explain it, and was taken out
+    bench.wait(IDLE)
+    assert bench.run("document.querySelector('h1').textContent") == "score 22.00"
+    assert not bench.run("document.querySelector('.ranking, .target')")
+    assert "shares of the score" in bench.run("document.querySelector('article').textContent")
 
 
 @needs_chromium

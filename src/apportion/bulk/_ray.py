@@ -22,7 +22,7 @@ import torch
 from apportion.bulk._meter import Stop
 from apportion.bulk._shard_work import Job, run_shard
 from apportion.bulk._shards import Done
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 
 
 def run(
@@ -68,7 +68,7 @@ def run(
             if stop.asked and not flag.exists():
                 flag.touch()
     except ray.exceptions.RayError as error:
-        raise InputError(f"Ray stopped: {str(error).splitlines()[0]:.300}; what is finished stays") from error
+        raise InputError(f"Ray stopped: {first_line(error):.300}; what is finished stays") from error
     finally:
         flag.unlink(missing_ok=True)
         if ours:
@@ -90,7 +90,7 @@ def _connect(ray: Any, workers: int | None, address: str | None) -> None:
             socket.create_connection((host, int(port)), 10).close()
         ray.init(address, **quiet)
     except (OSError, RuntimeError, ValueError) as error:
-        first = next(iter(str(error).splitlines()), type(error).__name__)
+        first = first_line(error) or type(error).__name__
         raise InputError(f"cannot reach a Ray cluster at {address}: {first:.200}") from error
 
 

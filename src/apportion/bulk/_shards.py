@@ -26,7 +26,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from apportion.core.schema import hold, parsed
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 
 FOLDER, RECORD, MAPS, ERRORS = "shards", "shard.json", "maps.safetensors", "errors.jsonl"
 PRECISIONS = ("float16", "float32")
@@ -182,7 +182,7 @@ def arrow_schema() -> Any:
         "id": text, "index": number, "target": number, "target_label": text, "prediction": number,
         "output": pa.list_(pa.float32()), "total": amount, "sum": amount, "remainder": amount,
         "features": pa.list_(text), "relevance": pa.list_(pa.float32()), "warnings": pa.list_(text),
-        "method": text, "model": text,
+        "method": text, "model": text, "parts": pa.list_(pa.struct({"name": text, "total": amount})),
     }  # fmt: skip
     return pa.schema(list(columns.items()))
 
@@ -195,7 +195,7 @@ def read_rows(folder: Path, kind: str) -> list[dict[str, Any]]:
     try:
         rows: list[dict[str, Any]] = import_module("pyarrow.parquet").read_table(path).to_pylist()
     except (OSError, ValueError) as error:  # those of pyarrow are ValueErrors
-        raise InputError(f"{path} is damaged ({str(error).splitlines()[0]:.200})") from None
+        raise InputError(f"{path} is damaged ({first_line(error):.200})") from None
     return rows
 
 

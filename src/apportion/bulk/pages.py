@@ -23,6 +23,7 @@ from apportion.display.pictures.explanations import colour_map, fade_photo
 from apportion.display.sheet import figure, sheet_page
 from apportion.display.views import HeatView
 from apportion.errors import InputError
+from apportion.results.words import format_number
 
 EXAMPLES = 5
 ANSWERS = 200  # on a page
@@ -45,7 +46,7 @@ def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None
         chapters.append(
             Chapter(
                 title=one.label,
-                about=f"{maps} maps in {many}; agreement of all {one.agreement:.2f}",
+                about=f"{maps} maps in {many}; agreement of all {format_number(one.agreement)}",
                 alike=any(c.excess > SUSPICIOUS for c in one.clusters),
                 spectrum=[max(0.0, round(value, 4)) for value in one.eigenvalues],
                 articles=[_cluster(run, cluster, photo) for cluster in one.clusters],
@@ -53,8 +54,8 @@ def clusters_page(run: Run, found: Sequence[Clustered], model: Classifier | None
         )
     about = (
         f"{_of_what(run)} A group that agrees much more than its class deserves a look: the model may read something "
-        "at one place, such as a watermark, a border or a caption. Small eigenvalues: about as many as "
-        "there are groups." + note
+        "at one place, such as a watermark, a border or a caption. There are about as many "
+        "groups as eigenvalues near zero." + note
     )
     return _page("Clusters of explanations", about, "list", chapters, run)
 
@@ -103,9 +104,9 @@ def _cluster(run: Run, cluster: Cluster, photo: Callable[[int], Pixels | None]) 
     figures = [_heat(cluster.mean, None, "mean map")]
     figures += [_example(run, place, photo) for place in cluster.members[:EXAMPLES]]
     alike = cluster.excess > SUSPICIOUS
-    others = "" if cluster.others is None else f"; of the others {cluster.others:.2f}"
+    others = "" if cluster.others is None else f"; of the others {format_number(cluster.others)}"
     remark = " – much more alike than the class" if alike else ""
-    detail = f"agreement {cluster.agreement:.2f}{others}{remark}"
+    detail = f"agreement {format_number(cluster.agreement)}{others}{remark}"
     title = f"{len(cluster.members)} maps"
     return {"title": title, "detail": detail, "alike": alike, "groups": [{"figures": figures}]}
 
@@ -171,5 +172,5 @@ def _heat(values: npt.NDArray[np.float64], photo: Pixels | None, caption: str) -
 
 
 def _of_what(run: Run) -> str:
-    method = run.manifest.method.partition("(")[0]
-    return f"{method} of {len(run)} inputs of {run.manifest.data or 'a dataset'}."
+    used = run[0]["method"] if len(run) else run.manifest.method  # of the default, what it chose
+    return f"{used.partition('(')[0]} of {len(run)} inputs of {run.manifest.data or 'a dataset'}."

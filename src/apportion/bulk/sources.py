@@ -19,7 +19,7 @@ from apportion.bulk._tables import ARROW, LINES, ArrowRows, Choice, Lines, first
 from apportion.core.files import check_file, path_of
 from apportion.core.fingerprints import file_fingerprint, fingerprint
 from apportion.core.numbers import as_pandas, check_dense, is_frame, is_series, tensor_of
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 from apportion.pipeline.given import PICTURES, TENSORS
 
 KINDS = (
@@ -143,7 +143,8 @@ def _tensors(path: Path) -> dict[str, Any]:
             raise ValueError("it holds more than tensors")
         return found
     except Exception as error:  # whatever a damaged file makes its reader raise
-        raise InputError(f"cannot read tensors from {path}: {str(error).splitlines()[0]:.200}") from error
+        first = first_line(error) or type(error).__name__
+        raise InputError(f"cannot read tensors from {path}: {first:.200}") from error
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:

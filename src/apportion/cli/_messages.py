@@ -15,7 +15,7 @@ import typer
 
 from apportion.core.extras import EXTRAS, missing
 from apportion.core.visible import visible, visible_json
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,7 +45,7 @@ def one_line_errors(quiet: bool = False) -> Iterator[None]:
         finally:
             if not quiet:
                 for line in dict.fromkeys(
-                    _first_line(str(warning.message)) for warning in caught if _relevant(warning)
+                    first_line(str(warning.message)) for warning in caught if _relevant(warning)
                 ):
                     say("warning", line)
 
@@ -90,10 +90,6 @@ def _relevant(warning: warnings.WarningMessage) -> bool:
     return not issubclass(
         warning.category, DeprecationWarning | PendingDeprecationWarning | FutureWarning | ImportWarning
     )
-
-
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")
 
 
 def say(kind: str, text: str) -> None:

@@ -49,7 +49,7 @@ Model = Annotated[
 Method = Annotated[
     str,
     typer.Option(
-        help="A short name (see `apportion methods`) or a repr; auto: by the kind of model.",
+        help="A name (see `apportion methods`), with settings or without; auto: by the kind of model.",
         autocompletion=complete_methods,
     ),
 ]
@@ -62,7 +62,7 @@ Inputs = Annotated[
     ),
 ]
 Target = Annotated[
-    str | None, typer.Option(help="The class to explain, by number or name. Default: the predicted one.")
+    str | None, typer.Option(help="The class to explain, by number or name.  [the predicted one]")
 ]
 Row = Annotated[
     int, typer.Option(min=0, help="The row of a table, or the sample of a tensor, counted from 0.")
@@ -71,7 +71,7 @@ Top = Annotated[int | None, typer.Option(min=1, help="List so many features, the
 Unit = Annotated[
     str | None,
     typer.Option(
-        help="What is a feature: token, word, sentence, passage or turn.  [word; with --context passage]"
+        help="The features: token, word, sentence, passage or turn.  [word; with --context passage]"
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -170,28 +170,22 @@ class Tables:
     background: Annotated[
         Path | None,
         typer.Option(
-            help="A table whose rows say what stands for a hidden column of a model in a .skops or .joblib file."
+            help="A table whose rows stand in for hidden columns, for a model in a .skops or .joblib file."
         ),
     ] = None
     trust_code: Annotated[
         bool,
         typer.Option(
             "--trust-model-code",
-            help="Read a model file that can run any code: a .joblib file, unknown types in .skops.",
+            help="Read model files that can run any code: .joblib, and unknown types in .skops.",
         ),
     ] = False
-    sep: Annotated[
-        str | None, typer.Option(help="What separates the values of a table in text.  [guessed]")
-    ] = None
-    encoding: Annotated[str | None, typer.Option(help="How a table in text is written.  [utf-8]")] = None
-    decimal: Annotated[str | None, typer.Option(help="The decimal sign of a table in text.  [guessed]")] = (
-        None
-    )
+    sep: Annotated[str | None, typer.Option(help="The separator of a CSV file.  [guessed]")] = None
+    encoding: Annotated[str | None, typer.Option(help="The encoding of a CSV file.  [utf-8]")] = None
+    decimal: Annotated[str | None, typer.Option(help="The decimal sign of a CSV file.  [guessed]")] = None
     no_header: Annotated[
         bool,
-        typer.Option(
-            "--no-header", help="The first line of a table in text is a row; its columns are 0, 1, …."
-        ),
+        typer.Option("--no-header", help="A CSV file begins with a row; its columns are 0, 1, …."),
     ] = False
 
     @property
@@ -264,18 +258,14 @@ class Prompts:
         str | None,
         typer.Option(help="Explain the answer of a language model to this; - for a text on standard input."),
     ] = None
-    answer: Annotated[
-        str | None, typer.Option(help="The answer to explain. Default: the model writes one.")
-    ] = None
+    answer: Annotated[str | None, typer.Option(help="The answer to explain.  [the model writes one]")] = None
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer that the model writes.")] = (
         20
     )
     contrast: Annotated[str | None, typer.Option(help="Explain why the answer rather than this.")] = None
     context: Annotated[
         list[Path] | None,
-        typer.Option(
-            help="A text file with a passage to stand before the prompt, and be explained; again for more."
-        ),
+        typer.Option(help="A text file with a passage that stands before the prompt; may be repeated."),
     ] = None
     unit: Unit = None
     score: Annotated[
@@ -300,18 +290,8 @@ class Prompts:
             return None
         if given:
             raise InputError("an INPUT and --prompt were given; accepted: one of them")
-        from apportion.pipeline.answers import Asked
+        from apportion.pipeline.answers import asked_of
         from apportion.pipeline.given import read_prompt, read_text
 
-        text = read_prompt(self.prompt)
-        return Asked(
-            [{"role": "user", "content": text}] if self.chat else text,
-            self.answer,
-            [read_text(path) for path in self.context] if self.context else None,
-            target,
-            self.contrast,
-            self.score,
-            self.unit,
-            self.max_new_tokens,
-            each,
-        )
+        context = [read_text(path) for path in self.context or ()]
+        return asked_of(self, prompt=read_prompt(self.prompt), context=context, target=target, each=each)

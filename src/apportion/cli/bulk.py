@@ -65,20 +65,16 @@ def bulk(
     precision: Annotated[
         str, typer.Option(help="float16 (with a scale for each map) or float32.")
     ] = "float16",
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Inputs explained at once. Default: measured.")
-    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Inputs explained at once.  [measured]")] = None,
     shard: Annotated[
-        int | None, typer.Option(min=1, help="Inputs written at once. Default: by their number.")
+        int | None, typer.Option(min=1, help="Inputs written at once.  [by their number]")
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first input that fails.")] = False,
     engine: Annotated[str, typer.Option(help="local or ray.")] = "local",
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes. Default: one for each GPU, or for each core.")
+        int | None, typer.Option(min=1, help="Processes.  [one for each GPU, or for each core]")
     ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="The Ray cluster. Default: one that is started here.")
-    ] = None,
+    address: Annotated[str | None, typer.Option(help="The Ray cluster.  [one that is started here]")] = None,
     shard_index: Annotated[
         int, typer.Option(min=0, help="Make every N-th shard from this one on only …")
     ] = 0,
@@ -91,6 +87,9 @@ def bulk(
     score: Annotated[
         str | None, typer.Option(help="What of an answer is explained, as in `apportion explain`.")
     ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="Keep a map for each token of an answer, not only their sum.")
+    ] = False,
     running: Running,
 ) -> None:
     """Explain a whole data set. Stopped or killed, the same command goes on where it was.
@@ -116,7 +115,7 @@ def bulk(
             of = tables.model(model)
             run = explain_dataset(
                 of, tables.data(data, of), made, out,
-                target=target if score is None else Answer(target, score),  # type: ignore[arg-type]
+                target=Answer(target, score or "log-probability", each=each) if score or each else target,  # type: ignore[arg-type]
                 precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
                 id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
                 engine=engine,  # type: ignore[arg-type]
@@ -146,9 +145,9 @@ def bulk(
 
 def cluster(
     folder: Folder,
-    classes: Annotated[str, typer.Option(help="Names or numbers of classes, by commas. Default: all.")] = "",
+    classes: Annotated[str, typer.Option(help="Names or numbers of classes, by commas.  [all]")] = "",
     clusters: Annotated[
-        int | None, typer.Option(min=1, help="How many a class. Default: by the largest eigengap.")
+        int | None, typer.Option(min=1, help="How many a class.  [by the largest eigengap]")
     ] = None,
     least: Annotated[int, typer.Option(help="Leave out classes with fewer maps; at least 4.")] = 20,
     model: Annotated[
@@ -189,9 +188,9 @@ def cluster(
             return
         table = _table("class", "maps", "agreement of the class", "of its clusters (and their maps)")
         for one in found:
-            parts = ", ".join(f"{c.agreement:.2f} ({len(c.members)})" for c in one.clusters)
+            parts = ", ".join(_minus(f"{c.agreement:.2f} ({len(c.members)})") for c in one.clusters)
             many = sum(len(c.members) for c in one.clusters)
-            table.add_row(escape(one.label), str(many), f"{one.agreement:.2f}", parts)
+            table.add_row(escape(one.label), str(many), _minus(f"{one.agreement:.2f}"), parts)
         make_console().print(table)
         echo(f"wrote {path}")
 
@@ -239,7 +238,7 @@ def summary(
             }
             echo_json({"counts": found.counts, "remainder": found.remainder, **best})
             return
-        table = _table("class", "inputs", "of the score, on average")
+        table = _table("class", "inputs", "on average")
         for label, many in found.counts.items():
             share = found.remainder[label]
             table.add_row(escape(label), str(many), "" if share is None else describe_left_over(share))
@@ -252,7 +251,7 @@ def summary(
                 table = _table(f"{label}: {what}", "inputs", "mean", "mean size")
                 for mean in means[:top]:
                     table.add_row(
-                        escape(mean.name), str(mean.count), _signed(mean.mean, 4), f"{mean.size:.4f}"
+                        escape(mean.name), str(mean.count), _minus(f"{mean.mean:+.4f}"), f"{mean.size:.4f}"
                     )
                 make_console().print(table)
         if run.failed:
@@ -322,15 +321,17 @@ def drift(
             echo(f"{name.replace('_', ' ')}: {before} → {after}")
         cosines = found.cosines
         low, high = interval_of_mean(cosines.numpy(), 0.95, 0, 2000) if len(cosines) else (0.0, 0.0)
-        mean = f"{cosines.mean():.3f} [{low:.3f}, {high:.3f}]" if len(cosines) else "not comparable"
+        mean = _minus(f"{cosines.mean():.3f} [{low:.3f}, {high:.3f}]") if len(cosines) else "not comparable"
         echo(
             f"{len(found.inputs)} inputs in both ({found.only_first} and {found.only_second} in one only); cosine of "
             f"the maps {mean}; {found.flipped:.1%} of the predictions changed"
         )
         table = _table("least alike", "cosine", "score moved by", "prediction")
         for one in found.inputs[:top]:
-            cosine = "" if one.cosine is None else f"{one.cosine:.3f}"
-            table.add_row(escape(one.id), cosine, _signed(one.moved, 3), "changed" if one.flipped else "")
+            cosine = "" if one.cosine is None else _minus(f"{one.cosine:.3f}")
+            table.add_row(
+                escape(one.id), cosine, _minus(f"{one.moved:+.3f}"), "changed" if one.flipped else ""
+            )
         make_console().print(table)
 
 
@@ -361,8 +362,9 @@ def _inputs(many: int) -> str:
     return "1 input" if many == 1 else f"{many} inputs"
 
 
-def _signed(value: float, decimals: int) -> str:
-    return f"{value:+.{decimals}f}".replace("-", "−")
+def _minus(text: str) -> str:
+    """Numbers with a true minus sign."""
+    return text.replace("-", "−")
 
 
 def _table(*titles: str) -> Table:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from apportion.results.result import Result
     from apportion.results.table import Table
 
-METHODS = "auto,lrp,IntegratedGradients(nodes=24),inputxgradient"
+METHODS = "auto, lrp, IntegratedGradients(nodes=24), inputxgradient"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -80,8 +80,7 @@ def put_to_test(
 ) -> None:
     """Test explanations: methods beside random, uniform and reversed maps, with intervals.
 
-    The more inputs, the surer. Of an answer of a language model all of it is explained, or the part that --target
-    names.
+    More inputs give surer results. Of the answer of a language model all is explained, or the part that --target names.
 
     \b
     apportion test "The plot is thin, but the acting is superb." "a dull and slow movie" --methods lrp,ig

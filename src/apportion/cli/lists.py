@@ -68,9 +68,9 @@ def models(as_json: Json = False) -> None:
     console = make_console()
     console.print(table)
     console.print(
-        "\nyour own: --model pkg.module:factory, file.py:factory, program.pt2, a saved ProtoPNet or BagOfWords, "
-        "a Hugging Face folder, or hf:owner/name (downloads)",
-        soft_wrap=True,
+        "\nyour own: --model pkg.module:factory, file.py:factory, a .pt2, .onnx or .skops file, a saved "
+        "ProtoPNet or BagOfWords, a Hugging Face folder, or hf:owner/name (downloads)",
+        soft_wrap=not console.is_terminal,
         markup=False,
     )
 
@@ -116,10 +116,15 @@ def rules(
         console.print("\ncomposites", style="bold")
         for name, composite in COMPOSITES.items():
             console.print(
-                Text.assemble("  ", (name, "bold"), "  ", (repr(composite), "cyan")), soft_wrap=True
+                Text.assemble("  ", (name, "bold"), "  ", (repr(composite), "cyan")),
+                soft_wrap=not console.is_terminal,
             )
         listed = f": {', '.join(sorted(TABLE))}" if operations else "; --operations lists them"
-        console.print(f"\n{len(TABLE)} torch functions have a rule{listed}", markup=False, soft_wrap=True)
+        console.print(
+            f"\n{len(TABLE)} torch functions have a rule{listed}",
+            markup=False,
+            soft_wrap=not console.is_terminal,
+        )
 
 
 def show(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
@@ -127,13 +132,16 @@ def show(entries: Sequence[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         echo_json(entries)
         return
+    from rich.padding import Padding
     from rich.text import Text
 
     console, question = make_console(), ""
+    piped = not console.is_terminal
     for entry in entries:
         if question != (question := entry.get("question", "")):
             console.print(Text(question, "bold underline"))
         more = f"  {entry['direction']}" if "direction" in entry else ""
         head = Text.assemble((entry["name"], "bold"), "  ", (entry["settings"], "cyan"), more)
-        console.print(head, soft_wrap=True)
-        console.print(Text(f"    {entry['about']}"), soft_wrap=True)
+        console.print(head, soft_wrap=piped)
+        about = Text(entry["about"])
+        console.print(Text("    ") + about if piped else Padding(about, (0, 0, 0, 4)), soft_wrap=piped)

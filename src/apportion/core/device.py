@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 
 
 def check_device(device: Any) -> None:
     """Raise InputError for what is no device; None is the usual one."""
     try:
-        if device is not None:
-            torch.device(device)
+        if device is not None and torch.device(device).type == "meta":
+            raise TypeError("it holds no numbers")
     except (RuntimeError, TypeError):
         raise InputError(
             f"device is {device!r:.200}; accepted: one of PyTorch's, such as 'cpu' or 'cuda:0'"
@@ -33,5 +33,5 @@ def move(model: Any, device: str | None) -> None:
         AssertionError,
         NotImplementedError,
     ) as error:  # by PyTorch, for one that is not there
-        why = next(iter(str(error).splitlines()), type(error).__name__)
+        why = first_line(error) or type(error).__name__
         raise InputError(f"device is {device!r}, where the model cannot go: {why}") from error

@@ -14,7 +14,7 @@ from apportion.core.features import Features, TextFeatures, writable
 from apportion.display import page_data
 from apportion.display.html import PHOTO, data_uri
 from apportion.display.page_data import Card, Chart, LedgerRow, Piece, Section, Shown, TestScore
-from apportion.display.views import BarsView, HeatView, PairsView, TextView, View, view
+from apportion.display.views import BarsView, HeatView, PairsView, TextView, View, in_what, view
 from apportion.results.result import Result, decision
 from apportion.results.scores import Scores
 from apportion.results.words import describe_method
@@ -113,7 +113,7 @@ def _card(member: Member, shown: View) -> Card:
         "target": explanation.label(index),
         "balance": explanation.account(index),
         "share": None if total is None else _share(float(total[index]), apportioned),
-        "unit": explanation.unit,
+        "unit": in_what(explanation.unit),
         "cost": str(explanation.cost),
         "warnings": list(explanation.warnings),
         "notes": {key: v for key, v in explanation.notes.items() if key not in NAMED},

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from apportion.core.visible import visible
 from apportion.display.answers import JOINT, answer, answer_of, in_one_line, part_of
-from apportion.display.views import AGAINST, FOR, NO_UNIT, HeatView, TextView, View, scale_of, view
+from apportion.display.views import AGAINST, FOR, HeatView, TextView, View, in_what, scale_of, view
 from apportion.results.explanation import Explanation
 from apportion.results.ledger import CAUSES, Ledger
 from apportion.results.result import Result, decision
@@ -54,18 +54,11 @@ def show(explanation: Result, console: Console, name: str, index: int = 0, top: 
     ledger = getattr(explanation, "ledger", None)
     if ledger is not None:
         console.print(Padding(Visible(absorbed(ledger)), (1, 0)))
-    how = f"{describe_method(explanation.method)} · {explanation.cost}"
+    how = f"{describe_method(explanation.method)} · {in_what(explanation.unit)} · {explanation.cost}"
     if work := explanation.notes.get("work"):  # where the passes are not what it took
         how = f"{how} · {work}"
     chosen = explanation.notes.get("chosen")
     console.print(Text(visible(f"{how} · chosen: {chosen}" if chosen else how), style="dim"), soft_wrap=piped)
-
-
-def _in_what(explanation: Result, index: int) -> str:
-    """The unit of the values, and whose pixels name the regions."""
-    unit = f"values in {explanation.unit}" if explanation.unit else NO_UNIT
-    shown = view(explanation, index)
-    return f"{unit}; regions in pixels of {shown.pixels_of}" if isinstance(shown, HeatView) else unit
 
 
 @dataclass(frozen=True)

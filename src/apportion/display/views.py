@@ -23,8 +23,18 @@ CLIP = 99.5
 # Cells a side that are drawn: what cancels between neighbouring pixels cancels in the picture too.
 CELLS = 112
 CHOICE = 120  # features of which a person may choose one to see its partners
-NO_UNIT = "values have no unit: only their sizes beside each other say something"
 GRID = 7  # regions a side, when the pixels of a picture are summed up to a list
+
+
+def in_what(unit: str) -> str:
+    """What values are counted in, as a sentence.
+
+    >>> in_what("logit"), in_what("units of the score")
+    ('values are shares of the logit', 'values are shares of the score')
+    """
+    if not unit:
+        return "values have no unit: only their sizes beside each other say something"
+    return f"values are shares of the {unit.removeprefix('units of the ')}"
 
 
 @dataclass(frozen=True)

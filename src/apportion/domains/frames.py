@@ -25,7 +25,7 @@ from apportion.core.numbers import as_pandas, is_frame, is_series, tensor_of
 from apportion.core.settings import later
 from apportion.domains.estimators import answer_to, function_of, labels_of
 from apportion.domains.tabular import MISSING, text_of
-from apportion.errors import InputError, check_whole, nearest
+from apportion.errors import InputError, check_whole, first_line, nearest
 
 _WHOLE = 2.0**53  # float64 holds all whole numbers up to here
 
@@ -269,6 +269,7 @@ def _pandas() -> Any:
     return import_module("pandas")  # whose types are not known here
 
 
+_FEW = 60  # values that a person chooses from
 _ABSENT = MISSING | {"nat", "none"}
 
 
@@ -335,6 +336,20 @@ class FrameRows:
             TabularFeatures(called, tuple(map(_text, row)), groups) for row in zip(*values, strict=True)
         )
         return torch.tensor(read, dtype=torch.float64).T.contiguous(), features
+
+    def form(self, row: Tensor) -> list[tuple[str, str, list[str] | None]]:
+        """Each column for a person to fill in: its name, its cell in a row, and the values to choose from where they
+        are few; all as texts, which a row may have in their place."""
+        found: list[tuple[str, str, list[str] | None]] = []
+        for column, number in zip(self.columns, row.tolist(), strict=True):
+            value, offered = number, None
+            if isinstance(column, _Values):
+                value, known = column.known[number], column.categories or column.known.values()
+                offered = sorted({"" if _is_missing(each) else str(each) for each in known})
+            cell = "" if _is_missing(value) else _text(value)
+            few = offered is not None and len(offered) <= _FEW and cell in offered
+            found.append((str(column.name), cell, offered if few else None))
+        return found
 
     def unlike_background(self, numbers: Tensor) -> str:
         """What in these rows the background does not have, in words; empty if nothing."""
@@ -406,8 +421,7 @@ class FrameModel:
             raise
         except Exception as error:
             if unlike := self.rows.unlike_background(numbers):
-                said = next(iter(str(error).splitlines()), "")
-                raise InputError(f"{unlike}; the model does not take it: {said:.200}") from error
+                raise InputError(f"{unlike}; the model does not take it: {first_line(error):.200}") from error
             raise
         _refuse_words(output)
         told = "what the model returned for a frame"

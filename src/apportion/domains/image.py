@@ -246,14 +246,10 @@ class GuessedPreparation(ImagePreparation):
 
     @property
     def guess(self) -> str:
-        sizes = [f"resized to {_text(self.resize)}"] if self.resize is not None else []
-        sizes += [f"centre crop {_text(self.crop)}"] if self.crop is not None else []
-        sizes += ["grey"] if len(self.mean) == 1 else []
-        mean, std = (", ".join(f"{number:.3g}" for number in numbers) for numbers in (self.mean, self.std))
-        return (
-            f"the preparation of pictures was guessed: {', '.join([*sizes, f'mean {mean}', f'std {std}'])}; if the "
-            "model was trained with other numbers, give a Classifier with its ImagePreparation"
-        )
+        taken = [f"resized to {_text(self.resize)}"] if self.resize is not None else []
+        taken += [f"cropped to {_text(self.crop)}"] if self.crop is not None else []
+        taken.append("ImageNet mean and std" if self.mean == IMAGENET_MEAN else "grey from 0 to 1")
+        return f"preparation guessed: {', '.join(taken)} (more: ImagePreparation in the docs)"
 
 
 def from_processor(processor: Any) -> ImagePreparation:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from apportion.core.numbers import is_frame, is_series, tensor_of
-from apportion.errors import InputError, check, check_whole
+from apportion.errors import InputError, check, check_whole, first_line
 
 Row = tuple[float, ...]
 _LONGEST_WAIT = 60.0
@@ -204,11 +204,10 @@ class Remote:
             except Exception as error:
                 last = failed == self.retries
                 if last or stop.wait(min(self.wait * 2**failed, _LONGEST_WAIT)):
-                    why = str(error).strip().splitlines()
                     times = f"{failed + 1} times" if failed else "once"
                     raise InputError(
                         f"the function raised {times} for {len(texts)} texts, at last {type(error).__name__}: "
-                        f"{why[0] if why else 'without a message'}"[:500]
+                        f"{first_line(error) or 'without a message'}"[:500]
                     ) from error
         return _rows(answer, texts)
 

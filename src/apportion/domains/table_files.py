@@ -16,7 +16,7 @@ from typing import Any
 
 from apportion.core.extras import EXTRAS
 from apportion.core.files import content_of
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 
 TEXTS = frozenset({".csv", ".tsv", ".txt"})
 ARROW = frozenset({".parquet", ".feather", ".arrow"})
@@ -102,9 +102,7 @@ def _of_library(path: Path, kind: str) -> Any:
     try:
         return read(path, **how)
     except Exception as error:  # whatever a damaged file makes its reader raise
-        raise InputError(
-            f"cannot read {path}: {str(error).splitlines()[0] if str(error) else error!r:.200}"
-        ) from None
+        raise InputError(f"cannot read {path}: {first_line(error) or repr(error):.200}") from None
 
 
 def _json_lines(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -31,12 +32,13 @@ _SHORT = 64  # words of a text for which some hundred passes are a moment
 @dataclass(frozen=True)
 @checked
 class Auto(Told):
-    """Explain by the method that is faithful and adds up on such a model, as the bench of trained models found.
+    """Choose the method by the kind of model: one that adds up, and was faithful in tests on trained models.
 
     Convolutional networks of pictures are explained by LRP whose biases are placed, which adds up to the score in
     two forward and two backward passes; transformers that read token ids likewise, but a text of at most 64 words
-    by Kernel SHAP over these, from 512 masked texts; other networks by DeepLIFT, which adds up to the score minus
-    that of its reference in three forward passes and one backward; sums of decision trees by TreeSHAP, exactly;
+    by Kernel SHAP over these, from 512 masked texts; other networks, transformers of pictures among them, by
+    DeepLIFT, which adds up to the score minus that of its reference in three forward passes and one backward; sums
+    of decision trees by TreeSHAP, exactly;
     language models and what else leaves PyTorch by Kernel SHAP, which adds up to the score minus that of the input
     with all features hidden. Of boosted trees it is the log-odds that is explained where the estimator was given
     (or a `Tabular` of it), as the score before a softmax is of a network; where its `predict_proba` was given, the
@@ -83,7 +85,9 @@ class Auto(Told):
             if "scores" in made.notes and not (given is not model or getattr(model, "of_estimator", False)):
                 refused.append(InputError(f"treeshap explains the {made.notes['scores']}"))
                 continue
-            before = "".join(f"; not the first choice: {error}" for error in refused)
+            before = "".join(
+                f"; not the first choice: {re.split(' [(]|;', str(error))[0]}" for error in refused
+            )  # its reason alone
             of_what = f"; explained is the {made.notes['scores']}" if "scores" in made.notes else ""
             explained: Explanation[Given, Tensor] = replace(
                 made, notes={**made.notes, "chosen": why + of_what + before}
@@ -112,7 +116,8 @@ def _candidates(
     if is_of_trees(model):
         yield TreeSHAP(), "exact for sums of trees, and it adds up"
     modules = [module for one in modules_behind(model) for module in one.modules()]
-    if _attend(modules) and not any(t.is_floating_point() for t in tensors_in(inputs)):
+    attends = _attend(modules)
+    if attends and not any(t.is_floating_point() for t in tensors_in(inputs)):
         words = max((len(each.names) for each in features or () if isinstance(each, TextFeatures)), default=0)
         if isinstance(mask, int) and 0 < words <= _SHORT:
             yield (
@@ -120,7 +125,9 @@ def _candidates(
                 "the most faithful on transformers of texts, and it adds up",
             )
         yield LRP(bias="place"), "faithful on transformers, and it adds up"
-    if isinstance(inputs, Tensor) and inputs.dim() == 4 and any(isinstance(m, nn.Conv2d) for m in modules):
+    # A transformer of pictures begins with a convolution, too; what its own tokens say is no share of any pixel.
+    photos = isinstance(inputs, Tensor) and inputs.dim() == 4 and not attends
+    if photos and any(isinstance(m, nn.Conv2d) for m in modules):
         yield LRP(bias="place"), "faithful on convolutional networks, clear, and it adds up"
     if not isinstance(inputs, np.ndarray) and not isinstance(
         mask, Tensor

@@ -12,7 +12,7 @@ from apportion.core.extras import EXTRAS
 from apportion.core.files import path_of
 from apportion.domains.frames import Tabular
 from apportion.domains.table_files import read_table
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 
 SUFFIXES = frozenset({".skops", ".joblib", ".pkl", ".pickle"})
 
@@ -54,7 +54,7 @@ def from_estimator_file(path: Path, background: Any, trust_code: bool) -> Tabula
         raise
     except Exception as error:  # whatever its steps raise
         raise InputError(
-            f"{what} does not run on the background: {type(error).__name__}: {_first(error)}"
+            f"{what} does not run on the background: {type(error).__name__}: {first_line(error):.200}"
         ) from error
     return found
 
@@ -73,7 +73,7 @@ def _of_skops(path: Path, trust_code: bool) -> Any:
     except InputError:
         raise
     except Exception as error:  # whatever a damaged file makes it raise
-        raise InputError(f"model {str(path)!r}: {type(error).__name__}: {_first(error)}") from None
+        raise InputError(f"model {str(path)!r}: {type(error).__name__}: {first_line(error):.200}") from None
 
 
 def _of_pickle(path: Path) -> Any:
@@ -83,7 +83,7 @@ def _of_pickle(path: Path) -> Any:
     except Exception as error:  # a class that is gone, or not there
         raise InputError(
             f"model {str(path)!r} cannot be read with the packages that are installed: {type(error).__name__}: "
-            f"{_first(error)}"
+            f"{first_line(error):.200}"
         ) from None
 
 
@@ -94,7 +94,3 @@ def _needed(package: str, path: Path, module: str = "") -> Any:
         raise InputError(
             f"model {str(path)!r} needs {package}: pip install 'apportion[{EXTRAS[package]}]'"
         ) from None
-
-
-def _first(error: Exception) -> str:
-    return next((line.strip()[:200] for line in str(error).splitlines() if line.strip()), "")

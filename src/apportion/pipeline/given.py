@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from apportion.core.files import check_file
 from apportion.domains.table_files import ARROW, AS_FOUND, EXCEL, JSON_LINES, Dialect, is_table
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from apportion.core.inputs import Inputs
@@ -115,7 +115,7 @@ def read_tensors(path: Path, row: int = 0) -> Inputs:
             "tensors (torch.save(x, path)); a model goes to --model"
         ) from None
     except Exception as error:  # whatever a damaged file makes its reader raise
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = first_line(error) or type(error).__name__
         raise InputError(f"cannot read tensors from {path}: {first:.200}") from error
     inputs = checked_inputs(tuple(found) if isinstance(found, list) else found, missing=True)
     batch = next(tensors_in(inputs)).shape[0]

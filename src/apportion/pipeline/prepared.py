@@ -21,7 +21,7 @@ from apportion.domains.frames import FrameRows
 from apportion.domains.image import ImagePreparation
 from apportion.domains.table_files import AS_FOUND, TEXTS, kind_of, read_table
 from apportion.domains.tabular import read_row
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 from apportion.evaluation.case import Case
 from apportion.evaluation.reference_maps import target_of
 from apportion.methods.auto import Auto
@@ -92,7 +92,7 @@ def _load_and_prepare(
     except InputError as error:
         if what.kind != "tabular" or model is not None:
             raise
-        raise InputError(f"{name} explains tables unless --model names another: {error}") from error
+        raise InputError(f"{error} (the model is {name}, as --model names no other)") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,12 +229,11 @@ def _try_out(classifier: Classifier, inputs: Inputs) -> None:
     except InputError:
         raise
     except Exception as error:  # whatever the user's model raises
-        first = next(iter(str(error).splitlines()), "")
         shapes = ", ".join(
             f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in tensors_in(inputs)
         )
         raise InputError(
             f"{classifier.name} does not run on this input of shape {shapes}: "
-            f"{type(error).__name__}: {first:.200}"
+            f"{type(error).__name__}: {first_line(error):.200}"
         ) from error
     scores_of(output, next(tensors_in(inputs)).shape[0])

@@ -13,8 +13,11 @@ from apportion.core.registry import from_repr
 from apportion.domains.remote import Remote
 from apportion.errors import InputError
 from apportion.methods.gradients.attention import AttentionWeights
+from apportion.methods.hiding.base import Hiding
 from apportion.methods.interactions.shapley import ShapleyInteractions
 from apportion.pipeline.prepared import Prepared
+
+_PASSES = 3  # of a reference, of what begins there, and of the input
 
 
 class _BegunError(Exception):
@@ -30,8 +33,8 @@ def why_unsuitable(ready: Prepared, names: Iterable[str]) -> dict[str, str]:
     """Why those of the methods that cannot explain a model at this input refuse it.
 
     What an input must be like is checked before a model is called, so a method that calls it suits. Whether a function
-    stays in PyTorch, and whether a model has attention, is seen only in a forward pass: one is granted for that, but
-    none to a model that is asked elsewhere.
+    stays in PyTorch, and whether a model has attention, is seen only in forward passes, for which a method asks after
+    those of its reference: some are granted for that, but none to a model that is asked elsewhere.
     """
     model = ready.classifier.model
     found, local = {}, not asks_elsewhere(model)
@@ -39,7 +42,8 @@ def why_unsuitable(ready: Prepared, names: Iterable[str]) -> dict[str, str]:
         method = from_repr(name)
         if isinstance(method, ShapleyInteractions):
             continue  # it refuses no model, and what it imports takes seconds
-        granted = int(local and (not isinstance(model, nn.Module) or isinstance(method, AttentionWeights)))
+        leaves = not isinstance(model, nn.Module) and not isinstance(method, Hiding)
+        granted = (_PASSES if leaves else int(isinstance(method, AttentionWeights))) if local else 0
         calls = 0
 
         def report(*_: Any, most: int = granted) -> None:

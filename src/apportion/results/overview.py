@@ -203,7 +203,7 @@ class Overview:
     def __repr__(self) -> str:
         scale = max((one.size for one in self.features), default=1.0)
         wide = max(len(one.name) for one in self.features)
-        lines = [f"{self.title}: mean |value| with its 95 % bootstrap interval, in {self.unit}"]
+        lines = [f"{self.title}: mean |value| with its 95 % bootstrap interval ({self.unit})"]
         for one in self.features[:12]:
             size, low, high = (format_number(v, scale) for v in (one.size, one.low, one.high))
             lines.append(f"{one.name:>{wide}}  {size} [{low}, {high}]")

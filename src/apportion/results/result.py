@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from functools import partial
@@ -29,7 +28,6 @@ from apportion.results.words import (
     WARN_FROM,
     describe_left_over,
     format_number,
-    name_share,
     write_balance,
     write_share,
     write_start,
@@ -105,11 +103,12 @@ class Result(Generic[Total]):
 
     @property
     def unit(self) -> str:
-        """The unit of the values: "logit", "probability", "log-odds", the "log-probability" of an answer, "units of the
-        score" where more is not known; empty where they are no parts of the score, as those of Grad-CAM."""
+        """The unit of the values: "logit", "probability", "log-odds", the "log-probability" of an answer, what
+        the scores of trees are, "units of the score" where more is not known; empty where they are no parts of the
+        score, as those of Grad-CAM."""
         if self.total is None and not getattr(self.method, "in_score", False):
             return ""
-        if own := getattr(self.method, "unit", None):
+        if own := getattr(self.method, "unit", None) or self.notes.get("scores"):
             return str(own)
         if "answer" in self.notes:
             return str(self.notes["answer"]["score"])
@@ -197,12 +196,16 @@ class Result(Generic[Total]):
         >>> ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)).balance()
         'explained 1.00 of 2.00: 1.00 left over'
         """
+        return self._balance(index)
+
+    def _balance(self, index: int, share: float | None = None) -> str:
+        """The same, with the share that is left over where it is given and not nothing."""
         if self.total is None:
             explained = float(self.apportioned[index])
             return (
                 f"the values sum to {format_number(explained, abs(explained))}; they do not claim to add up"
             )
-        return write_balance(float(self.total[index]), self._parts(index))
+        return write_balance(float(self.total[index]), self._parts(index), share)
 
     def _parts(self, index: int) -> dict[str, float]:
         """What the values of a sample sum to, in the parts that are told apart."""
@@ -239,10 +242,8 @@ class Result(Generic[Total]):
         >>> ap.InputXGradient()(lambda x: x + 1, torch.ones(1, 1)).account()
         'explained 1.00 of 2.00: 1.00 left over (50 %, does not add up)'
         """
-        opening, told, left_over = self.opening(index), self.balance(index), self.left_over
-        share = 0.0 if left_over is None else float(left_over[index])
-        if not (math.isnan(share) or told.endswith(("nothing left over", "≈ 0 left over", "add up"))):
-            told += f" ({write_share(share)}, {name_share(share)})"
+        opening, left_over = self.opening(index), self.left_over
+        told = self._balance(index, None if left_over is None else float(left_over[index]))
         return f"{opening}; {told}" if opening else told
 
     def warn_from(self, share: float) -> Self:
@@ -400,7 +401,7 @@ def _warn_of_left_over(left_over: Tensor | None, share: float) -> tuple[str, ...
         else ""
     )
     return (
-        f"{_LEFT}{most} of the total{which}: the values say where, not how much (method 'auto' is one that adds up)",
+        f"{_LEFT}{most} of the total{which}: the values say where, not how much (kernelshap always adds up)",
     )
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from apportion.core.features import TabularFeatures
-from apportion.core.target import are_probabilities
 from apportion.errors import InputError, check, shown
 from apportion.results.cohorts import cohorts_of
 from apportion.results.explanation import Explanation, feature_sums
@@ -68,7 +67,7 @@ def summary(
         columns=columns,
         values=values,
         target=first.label(place),
-        unit=_unit(one),
+        unit=units.pop() if len(units := {e.unit for e, _ in one}) == 1 else "units of the score",
         method=describe_method(first.method).partition("(")[0],
         cells=cells,
         total=np.array([float(e.total[i]) for e, i in one if e.total is not None]) if adds_up else None,
@@ -170,21 +169,6 @@ def _rows(
         columns = names
     assert columns is not None
     return columns, rows
-
-
-def _unit(found: Sequence[One]) -> str:
-    first = found[0][0]
-    if (
-        isinstance(called := first.notes.get("scores"), str) and called
-    ):  # of trees, where it is not what the model returns
-        return called
-    if getattr(first.method, "link", None) == "logit":
-        return "log-odds"
-    if not isinstance(first.target, str) and all(
-        are_probabilities(e.output) for e in {id(e): e for e, _ in found}.values()
-    ):
-        return "probability"
-    return "units of the score"
 
 
 def _left_over(one: Explanation) -> list[float]:

@@ -39,9 +39,10 @@ def describe_method(method: Any) -> str:
     return type(method).__name__ + (f"({', '.join(settings)})" if settings else "")
 
 
-def write_balance(total: float, parts: Mapping[str, float]) -> str:
+def write_balance(total: float, parts: Mapping[str, float], share: float | None = None) -> str:
     """How much of a total the parts explain, and what they leave or have too much: the difference of the numbers as
-    they are printed, so that a reader who subtracts gets it. One too small for these digits is told as it is.
+    they are printed, so that a reader who subtracts gets it. One too small for these digits is told as it is. The
+    `share` of the total that is left over is told behind it, unless it is none.
 
     >>> write_balance(1.516, {"explained": 1.572})
     'explained 1.57 of 1.52: 0.05 too much'
@@ -79,7 +80,10 @@ def write_balance(total: float, parts: Mapping[str, float]) -> str:
     else:
         amount = format_number(abs(of_printed), scale)
     too_much = left * total < 0
-    return f"{told}: {'−' if left < 0 and not too_much else ''}{amount} {'too much' if too_much else 'left over'}"
+    told = f"{told}: {'−' if left < 0 and not too_much else ''}{amount} {'too much' if too_much else 'left over'}"
+    if share is None or math.isnan(share):
+        return told
+    return f"{told} ({write_share(share)}, {name_share(share)})"
 
 
 def write_start(score: float, total: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -22,10 +23,11 @@ from apportion.core.registry import described_methods, from_repr
 from apportion.core.target import probabilities, scores_of
 from apportion.display.answers import answer_page
 from apportion.display.cards import chart, sections, test_as_data
+from apportion.domains.frames import FrameRows
 from apportion.domains.image import ImagePreparation
 from apportion.domains.language import LanguageModel, Question
 from apportion.domains.tabular import Categorical, OrMissing, TabularPreparation
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 from apportion.evaluation.curves import WAYS, even_steps
 from apportion.models import SHIPPED, load
 from apportion.names import INTERACTIONS, METHODS, PROTOTYPES
@@ -54,11 +56,19 @@ class CancelledError(BaseException):
 
 
 def stop(thread: threading.Thread) -> None:
-    """Raise CancelledError in a thread at its next step in Python: it ends loops that ask nobody whether to go on."""
-    if thread.ident is not None and thread.is_alive():
+    """Raise CancelledError in a thread at its next step in Python: it ends loops that ask nobody whether to go on.
+    Not while it imports, as half a package would be left for all that follows."""
+    if thread.ident is not None and thread.is_alive() and not _imports(thread.ident):
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(thread.ident), ctypes.py_object(CancelledError)
         )
+
+
+def _imports(thread: int) -> bool:
+    frame = sys._current_frames().get(thread)
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def check_budget(method: Any) -> None:
@@ -92,12 +102,7 @@ class Models:
     def listed(self) -> list[Model]:
         """Name, domain and task of each."""
         own: list[Model] = [
-            {
-                "name": name,
-                "domain": "language" if isinstance(model, LanguageModel) else model.domain,
-                "task": "",
-            }
-            for name, model in self._own.items()
+            {"name": name, "domain": model.domain, "task": ""} for name, model in self._own.items()
         ]
         shipped: list[Model] = [
             {"name": name, "domain": SHIPPED[name].domain, "task": SHIPPED[name].task}
@@ -122,8 +127,7 @@ class Models:
                 "elsewhere": False,
                 "chat": getattr(model.tokenizer, "chat_template", None) is not None,
             }
-        known = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
-        columns = [_column(c.column if isinstance(c, OrMissing) else c) for c in known]
+        columns = _columns(model)
         own = [] if model.panels is None else described_methods(PROTOTYPES)
         if name not in self._unsuitable:
             self._unsuitable[name] = _unsuitable(model, columns)
@@ -136,6 +140,16 @@ class Models:
             "elsewhere": asks_elsewhere(model.model),
             "chat": False,
         }
+
+
+def _columns(model: Classifier) -> list[Column]:
+    if isinstance(model.encode, FrameRows) and isinstance(
+        model.mask, torch.Tensor
+    ):  # of its first background row
+        form = model.encode.form(model.mask[0])
+        return [{"name": name, "value": value, "categories": offered} for name, value, offered in form]
+    known = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
+    return [_column(c.column if isinstance(c, OrMissing) else c) for c in known]
 
 
 def _column(column: Any) -> Column:
@@ -203,13 +217,15 @@ def explain(ask: Ask, models: Models, say: Say, cancelled: threading.Event) -> N
 
     def guarded(method: str | None, work: Callable[[], Any]) -> Any:
         def report(done: int, total: int | None, what: str) -> None:
-            if cancelled.is_set():
-                raise CancelledError
             if method is not None:
                 say({"event": "progress", "method": method, "done": done, "total": total, "what": what})
 
+        def check() -> None:
+            if cancelled.is_set():
+                raise CancelledError
+
         try:
-            with watched(report):
+            with watched(report, check):
                 return work()
         except CancelledError:
             return None
@@ -314,5 +330,4 @@ def _message(error: Exception, model: str) -> str:
     if refused or isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "there is not enough memory for this"
     traceback.print_exception(error)
-    first = next(iter(str(error).splitlines()), "")
-    return f"{model} failed: {type(error).__name__}: {first:.200}"
+    return f"{model} failed: {type(error).__name__}: {first_line(error):.200}"

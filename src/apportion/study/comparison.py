@@ -24,6 +24,7 @@ from apportion.pipeline.prepared import Prepared, prepare
 from apportion.results.explanation import Explanation
 from apportion.results.scores import Scores, refused_scores
 from apportion.results.table import Table
+from apportion.results.words import format_number
 from apportion.study.config import Data, Study
 from apportion.study.store import Cell, CellResult, Store
 
@@ -176,7 +177,7 @@ class _Pair:
 
 
 def mean_or_dash(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
+    return "–" if math.isnan(value) else format_number(value)
 
 
 def ratings(outcomes: Sequence[Outcome], test: str) -> npt.NDArray[np.float64]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from apportion.display.answers import in_short
 from apportion.display.views import AGAINST, FOR
 
 INK, MUTED = "#1b1d22", "#5c6370"
@@ -23,6 +24,4 @@ def unit_colour(colour: tuple[int, int, int]) -> tuple[float, ...]:
 
 def shorten(text: str, most: int) -> str:
     """One line of at most so many characters, that mathtext leaves alone."""
-    flat = " ".join(text.split())
-    flat = flat if len(flat) <= most else flat[: most - 1] + "…"
-    return flat.replace("$", r"\$")
+    return in_short(text, most).replace("$", r"\$")

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 from apportion.methods.paths.paths import Paths, pieces
 from apportion.methods.paths.quadrature import Nodes, panel
 
@@ -175,5 +175,5 @@ def twice_differentiable() -> Iterator[None]:
     except RuntimeError as error:
         text = str(error)
         if "derivative" in text or "differentiable" in text:
-            raise InputError(_NOT_TWICE.format(text.splitlines()[0])) from error
+            raise InputError(_NOT_TWICE.format(first_line(text))) from error
         raise

@@ -12,7 +12,7 @@ from torch.nn.utils import skip_init
 
 from apportion.core.calling import module_named
 from apportion.core.features import TabularFeatures
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 from apportion.methods.gradients.layer_grids import grid_of
 
 Similarity = Literal["log", "cosine"]
@@ -75,10 +75,9 @@ class Backbone(nn.Module):
             if self.shape == x.shape[1:]:
                 raise
             known = "" if self.shape is None else f"; accepted: such as {self.shape}, of which it is known"
-            first = next(iter(str(error).splitlines()), "")
             raise InputError(
                 f"the backbone does not run on images of shape {tuple(x.shape[1:])}: {type(error).__name__}: "
-                f"{first:.200}{known}"
+                f"{first_line(error):.200}{known}"
             ) from error
 
     def _at_layer(self, x: Tensor, layer: str) -> Any:

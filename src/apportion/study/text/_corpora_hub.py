@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from apportion.errors import InputError
+from apportion.errors import InputError, first_line
 
 Texts = dict[str, list[tuple[str, int]]]  # "train", "test" and, where the hub has it, "valid"
 
@@ -45,5 +45,6 @@ def _download(name: str) -> Any:
     try:
         return datasets.load_dataset(name)
     except Exception as error:  # whatever the network and the hub may bring
-        first = next(iter(str(error).splitlines()), "")
-        raise InputError(f"cannot download {name}: {type(error).__name__}: {first:.200}") from error
+        raise InputError(
+            f"cannot download {name}: {type(error).__name__}: {first_line(error):.200}"
+        ) from error
