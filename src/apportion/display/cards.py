@@ -62,9 +62,8 @@ def _same_input(group: list[Member], member: Member) -> bool:
     scores = one.output[i].double().cpu(), other.output[j].double().cpu()
     if scores[0].shape != scores[1].shape or not torch.allclose(*scores, rtol=1e-4, atol=1e-5):
         return False
-    over_prototypes = (
-        "panels" in one.notes or "panels" in other.notes
-    )  # and not over the features of the input
+    # And not over the features of the input.
+    over_prototypes = "panels" in one.notes or "panels" in other.notes
     same_features = over_prototypes or _features(one, i) == _features(other, j)
     return same_features and one.notes.get("input") == other.notes.get("input")
 

@@ -139,9 +139,8 @@ class Models:
 
 
 def _columns(model: Classifier) -> list[Column]:
-    if isinstance(model.encode, FrameRows) and isinstance(
-        model.mask, torch.Tensor
-    ):  # of its first background row
+    # Of its first background row.
+    if isinstance(model.encode, FrameRows) and isinstance(model.mask, torch.Tensor):
         form = model.encode.form(model.mask[0])
         return [{"name": name, "value": value, "categories": offered} for name, value, offered in form]
     known = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()

@@ -80,9 +80,8 @@ class LRP(Told):
         state = Propagation(composite, self.strict, self.ledger, layers, places)
         score = subject.forward(state.substitution(subject.model, *OPERATIONS))
         parts, nowhere, carried = [], 0.0, None
-        for turn in range(
-            len(score.turns)
-        ):  # rows that ran once, one after the other: each has its own to place
+        # Rows that ran once, one after the other: each has its own to place.
+        for turn in range(len(score.turns)):
             if places is not None:
                 places.forget()
             part = _relevance(score, turn)
