@@ -12,7 +12,7 @@ COUNTING = COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.
 INPUTS := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check models slow docs bench bench-quick page wheel wheels image format clean
+.PHONY: help demo test check models slow docs bench bench-quick evidence page wheel wheels image format clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 18
@@ -43,6 +43,9 @@ bench: $(VENV)/.dev ## ours beside others, as ratios (ARGS="lrp --repeat 5")
 
 bench-quick: $(VENV)/.dev ## a few of them, beside the ratios that were kept
 	$(BIN)/python benchmarks/run.py --quick --repeat 3
+
+evidence: $(VENV)/.dev ## what the documentation's numbers come from, run again: which differ (ARGS="lrp.md --data DIR")
+	$(BIN)/python studies/evidence.py $(ARGS)
 
 page: $(VENV)/.dev ## build the page of reports and workbench anew (needs node 20 or newer)
 	$(BIN)/python frontend/write_types.py

@@ -69,7 +69,9 @@ class Task:
 
         layer = getattr(captum.attr, method)(self.lm.model, self.lm.model.get_input_embeddings())
         theirs = captum.attr.LLMGradientAttribution(layer, self.lm.tokenizer)
-        given = captum.attr.TextTokenInput(self.prompt, self.lm.tokenizer, skip_tokens=[])
+        given = captum.attr.TextTokenInput(
+            self.prompt, self.lm.tokenizer, baselines=self.lm.mask, skip_tokens=[]
+        )
         return lambda: theirs.attribute(given, target=self.answer, **how)
 
 
@@ -132,17 +134,38 @@ def context(task: Task, nodes: int) -> dict[str, Callable[[], Any]]:
 
 
 def agreement(task: Task, nodes: int) -> None:
-    """The values of the words of the prompt for each token, by us and by inseq and Captum."""
-    ours, theirs = task.ours(ap.InputXGradient()), task.inseq("input_x_gradient")()[0]
-    many = len(task.lm.tokenizer(task.prompt)["input_ids"])
-    found = theirs.target_attributions[:many].sum(-1).T  # (answer, prompt)
-    report("input x gradient, inseq", ours.values[:, :many], found[-len(ours) :])
-    logs = ap.explain(task.lm, task.prompt, ap.InputXGradient(), answer=task.answer)
+    """The values of the tokens of the prompt for each token of the answer, by us and by inseq and Captum. These move
+    the answer so far to the baseline, too, so of Integrated Gradients the first token is compared."""
+    import captum.attr
+
+    many, mask = len(task.lm.tokenizer(task.prompt)["input_ids"]), task.lm.mask
+    said = len(task.lm.tokenizer(task.answer)["input_ids"])
+    by_nodes, hiding = ap.IntegratedGradients(nodes=nodes), ap.Occlusion()
+    given = captum.attr.TextTokenInput(task.prompt, task.lm.tokenizer, baselines=mask, skip_tokens=[])
+    ablation = captum.attr.LLMAttribution(captum.attr.FeatureAblation(task.lm.model), task.lm.tokenizer)
+
+    def ours(method: Any, target: ap.Answer) -> Tensor:
+        found = ap.explain(task.lm, task.prompt, method, target, answer=task.answer, unit="token")
+        return found.values[:, :many]
+
+    def inseq(method: str, **how: Any) -> Tensor:
+        found: Tensor = task.inseq(method, **how)()[0].target_attributions
+        return found[:many].sum(-1).T[-said:]
+
+    each = ap.Answer(each=True)
+    report("input x gradient, inseq", ours(ap.InputXGradient(), FIRST), inseq("input_x_gradient"))
     report(
         "input x gradient, captum",
-        logs.values[:, :many],
+        ours(ap.InputXGradient(), each),
         task.captum("LayerGradientXActivation")().token_attr,
     )
+    first = inseq("integrated_gradients", n_steps=nodes)[:1]
+    report("integrated gradients, inseq", ours(by_nodes, ap.Answer(0, "logit")), first)
+    first = task.captum("LayerIntegratedGradients", n_steps=nodes)().token_attr[:1]
+    report("integrated gradients, captum", ours(by_nodes, ap.Answer(0)), first)
+    # With the outputs that it keeps from call to call the values are others.
+    left_out = ablation.attribute(given, target=task.answer, use_cached_outputs=False).token_attr
+    report("occlusion, captum", ours(hiding, each), left_out)
 
 
 def report(what: str, ours: Tensor, theirs: Tensor) -> None:

@@ -31,6 +31,15 @@ class Slow(nn.Module):
         return self.inner(x)
 
 
+class Held(Slow):
+    """Waits as long as there is a file."""
+
+    def forward(self, x):
+        while Path(os.environ["BULK_TEST_FLAG"]).exists():
+            time.sleep(0.01)
+        return super().forward(x)
+
+
 class Deadly(nn.Module):
     """Kills its process at an input above 90: always, or with `once` the first time only."""
 

@@ -19,6 +19,7 @@ import apportion as ap
 import bulk_models
 import squares
 from apportion.core.checksummed import seal, stored
+from apportion.core.files import write_whole
 from apportion.learning.documents import Documents
 from apportion.learning.networks import AttentionClassifier
 from apportion.learning.training import Training, train
@@ -54,8 +55,8 @@ def study(folder: Path) -> None:
     names = [column.name for column in ap.load("breast-cancer").encode.columns]
     values = torch.rand(4, len(names), generator=torch.Generator().manual_seed(0)).tolist()
     lines = [",".join(names), *(",".join(map(str, row)) for row in values)]
-    (folder / "rows.csv").write_text("\n".join(lines))
-    (folder / "study.yaml").write_text(STUDY.replace("rows.csv", str(folder / "rows.csv")))
+    write_whole(folder / "rows.csv", "\n".join(lines).encode())
+    write_whole(folder / "study.yaml", STUDY.replace("rows.csv", str(folder / "rows.csv")).encode())
     asked = read_study(folder / "study.yaml")
     write(asked, list(comparison.run(asked, Store(folder / "out"))), folder / "out")
 
@@ -110,9 +111,9 @@ WORK: dict[str, tuple[Callable[[Path], None], Callable[[Path], Any]]] = {
 }
 
 
-def work(name: str, folder: str, kill_at: int, told: str = "") -> None:
-    """Do it in this process, which is killed at that call of a Python function (0: never); `told` is a file that gets
-    their number."""
+def work(name: str, folder: str, at: int, told: str = "", sent: int = signal.SIGKILL) -> None:
+    """Do it in this process, which is `sent` a signal at that call of a Python function (0: never); `told` is a file
+    that gets their number."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     calls = 0
@@ -120,8 +121,8 @@ def work(name: str, folder: str, kill_at: int, told: str = "") -> None:
     def count(frame: FrameType, event: str, _: Any) -> None:
         nonlocal calls
         calls += event == "call"
-        if calls == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if calls == at and event == "call":
+            os.kill(os.getpid(), sent)
 
     sys.setprofile(count)
     WORK[name][0](Path(folder))

@@ -62,6 +62,12 @@ def zennit() -> Any:
         return importlib.import_module("zennit")
 
 
+def concepts() -> Any:
+    """zennit-crp's conditional attributions."""
+    zennit()
+    return importlib.import_module("crp.attribution")
+
+
 def captum() -> Any:
     """captum's `attr` package."""
     with warnings.catch_warnings():

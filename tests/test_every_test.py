@@ -26,6 +26,7 @@ QUICK = {
     "roar": "ROAR(shares=(0.5,), epochs=2)",
     "kar": "ROAR(shares=(0.5,), keep=True, epochs=2)",
     "f-fidelity": "FFidelity(epochs=2)",
+    "idsds": "IDSDS(epochs=2)",
 }
 
 # What a test cannot be run on: the small models → why. It must then raise an InputError.
@@ -37,7 +38,7 @@ CANNOT = {
 }
 
 # Tests whose score of a sample depends on the others → why.
-TRAINS = dict.fromkeys(("roar", "kar", "f-fidelity"), "a model is trained on the batch")
+TRAINS = dict.fromkeys(("roar", "kar", "f-fidelity", "idsds"), "a model is trained on the batch")
 
 # Tests that cannot tell the exact map from a reference, and why.
 BLIND = {
@@ -273,6 +274,8 @@ def test_the_exact_map_is_best_and_the_reversed_worst(name: str, kind: str) -> N
         pytest.skip(BLIND[name])
     if name == "road" and kind != "image":
         pytest.skip(CANNOT[name][1])
+    if name == "idsds":
+        pytest.skip("explains again, so it takes no tensors; see evaluation/by_training/test_in_domain.py")
     if name in TRAINING:
         pytest.skip("masks of one sample's own tell its label; see test_roar_sees_which_column_matters")
     model, inputs, exact, features = linear_case(kind, 200 if name in TRAINING else 12)

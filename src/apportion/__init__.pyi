@@ -32,6 +32,7 @@ from .engines.masking.replacements import NoisyLinear as NoisyLinear
 from .engines.masking.replacements import RegionMean as RegionMean
 from .engines.masking.replacements import Replacement as Replacement
 from .errors import InputError as InputError
+from .evaluation.by_training.in_domain import IDSDS as IDSDS
 from .evaluation.by_training.retraining import KAR as KAR
 from .evaluation.by_training.retraining import ROAR as ROAR
 from .evaluation.by_training.retraining import FFidelity as FFidelity
@@ -61,6 +62,7 @@ from .evaluation.measures.rationales import Sufficiency as Sufficiency
 from .evaluation.measures.sensitivity import LocalLipschitz as LocalLipschitz
 from .evaluation.measures.sensitivity import MaxSensitivity as MaxSensitivity
 from .evaluation.measures.shuffle import ShuffleTVD as ShuffleTVD
+from .evaluation.measures.single_deletion import SingleDeletion as SingleDeletion
 from .evaluation.measures.soft import SoftComprehensiveness as SoftComprehensiveness
 from .evaluation.measures.soft import SoftSufficiency as SoftSufficiency
 from .evaluation.measures.top_k_drop import TopKDrop as TopKDrop
@@ -94,6 +96,7 @@ from .methods.interactions.smoothing import smooth as smooth
 from .methods.paths.integrated_gradients import IntegratedGradients as IntegratedGradients
 from .methods.paths.taylor import Taylor as Taylor
 from .methods.propagation.composites import Composite as Composite
+from .methods.propagation.concepts import ConceptRelevance as ConceptRelevance
 from .methods.propagation.deeplift import DeepLIFT as DeepLIFT
 from .methods.propagation.lrp import LRP as LRP
 from .methods.propagation.rules import AlphaBeta as AlphaBeta

@@ -8,12 +8,16 @@ from difflib import get_close_matches
 from numbers import Integral
 from typing import Any
 
+# C0, C1 and DEL but for tabs and line ends; what turns the direction of what follows; and other ends of lines.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
 
 class InputError(ValueError):
     """Something the caller gave cannot be used; the message, one line, names it and says what is accepted."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(re.sub(r"\s*[\r\n]\s*", " ", str(message)))  # as the repr of a tensor has them
+        line = re.sub(r"\s*[\r\n]\s*", " ", str(message))  # as the repr of a tensor has them
+        super().__init__(CONTROLS.sub("", line))  # as what other libraries say of a file has them
 
 
 class MissingFileError(InputError, FileNotFoundError):

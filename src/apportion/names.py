@@ -41,8 +41,9 @@ INTERACTIONS = {
     "shapleyinteractions": "methods.interactions.shapley:ShapleyInteractions",
 }
 
-# Methods of one kind of model each, beside that model.
+# Methods of one kind of model each, beside that model, and those that are told which of its layers.
 PARTS_OF_ONE_KIND = {
+    "conceptrelevance": "methods.propagation.concepts:ConceptRelevance",
     "kerneldecomposition": "models.bag_of_words.kernel_decomposition:KernelDecomposition",
     "treeshap": "methods.trees.treeshap:TreeSHAP",
 }
@@ -79,10 +80,12 @@ TESTS = {
     "completeness": "evaluation.measures.fidelity:Completeness",
     "top-k-drop": "evaluation.measures.top_k_drop:TopKDrop",
     "lds": "evaluation.measures.linear_datamodeling:LDS",
+    "single-deletion": "evaluation.measures.single_deletion:SingleDeletion",
     "shuffle-tvd": "evaluation.measures.shuffle:ShuffleTVD",
     "roar": "evaluation.by_training.retraining:ROAR",
     "kar": "evaluation.by_training.retraining:KAR",
     "f-fidelity": "evaluation.by_training.retraining:FFidelity",
+    "idsds": "evaluation.by_training.in_domain:IDSDS",
     "parameter-randomisation": "evaluation.measures.randomisation:ParameterRandomisation",
     "random-logit": "evaluation.measures.randomisation:RandomLogit",
     "max-sensitivity": "evaluation.measures.sensitivity:MaxSensitivity",

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +62,38 @@ def test_each_row_is_explained_as_alone(folder: Path, data: Path, tmp_path: Path
         assert torch.allclose(kept.remainder, alone.remainder.double(), atol=1e-5)
 
 
+@pytest.mark.parametrize("unit", ["word", "token"])
+@pytest.mark.parametrize(("method", "table"), [("kernelshap", "parquet"), ("inputxgradient", "jsonl")])
+def test_each_token_of_an_answer_keeps_its_own_map(
+    folder: Path, data: Path, tmp_path: Path, method: str, table: str, unit: Any
+) -> None:
+    if table == "parquet":
+        pytest.importorskip("pyarrow")
+    lm, target = ap.load(folder), ap.Answer(each=True)
+    run(folder, data, tmp_path / "each", method, target=target, unit=unit, table=table)
+    made, whole = ap.open_run(tmp_path / "each"), run(folder, data, tmp_path / "whole", method, unit=unit)
+    assert [row["id"] for row in made.rows()] == [row["id"] for row in ROWS]
+    for place, row in enumerate(ROWS):
+        given = {name: row[name] for name in ("answer", "context") if name in row} or {"max_new_tokens": 3}
+        wanted = ap.Answer(rather_than=row.get("contrast"), each=True)
+        alone, found = (
+            ap.explain(lm, row["prompt"], method, wanted, unit=unit, **given),
+            made.explanation(place),
+        )
+        assert [found.label(i) for i in range(len(found))] == [alone.label(i) for i in range(len(alone))]
+        for i in range(len(alone)):
+            assert found.relevance(i)[0] == alone.relevance(i)[0]
+            assert torch.allclose(found.relevance(i)[1].double(), alone.relevance(i)[1], atol=1e-6)
+        assert torch.allclose(found.remainder, alone.remainder.to(found.remainder), atol=1e-5)
+        assert torch.allclose(found.output.double(), alone.output, atol=1e-5)
+        # The table has what it has of the whole answer.
+        one, summed = whole[place], made[place]
+        for name in ("target_label", "total", "sum", "relevance"):
+            assert summed[name] == (
+                one[name] if name == "target_label" else pytest.approx(one[name], abs=1e-4)
+            )
+
+
 def test_what_cannot_be_asked_is_told_and_the_rest_goes_on(folder: Path, data: Path, tmp_path: Path) -> None:
     made = run(folder, data, tmp_path / "out")
     found = {row["id"]: row["message"] for row in made.errors()}
@@ -93,7 +126,6 @@ def test_a_run_of_answers_goes_on_where_it_was(folder: Path, data: Path, tmp_pat
     ("settings", "said"),
     [
         ({"batch": 4}, "batch is 4"),
-        ({"target": ap.Answer(each=True)}, "each=False"),
         ({"target": 1.5}, "target is 1.5"),
         ({"unit": "letter"}, "unit is 'letter'"),
         ({"answer": " Paris"}, "answer is of each prompt"),

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -89,7 +90,7 @@ def test_ctrl_c_finishes_the_shards_in_the_making(tmp_path):
 
 def wait_for_shards(folder, many):
     deadline = time.monotonic() + 600
-    while len(list((folder / "run/shards").glob("[0-9]*"))) < many:
+    while finished_shards(folder) < many:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -103,7 +104,7 @@ def short():
 
 @pytest.fixture
 def two_nodes(short):
-    """A head and a second node on this machine: (address, environment, the second node's process)."""
+    """A head and a second node on this machine: (address, environment, the nodes' processes, what begins one more)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -111,13 +112,15 @@ def two_nodes(short):
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "a-token-for-this-test",
         "RAY_TMPDIR": str(short),
+        "BULK_TEST_FLAG": str(short / "flag"),
     }
     shared = ["--num-cpus=2", "--object-store-memory=100000000", "--block", "--disable-usage-stats"]
     address = f"127.0.0.1:{port}"
     head = [f"--port={port}", "--head", "--include-dashboard=false", "--node-ip-address=127.0.0.1"]
     nodes = []
     try:
-        for kind in (head, [f"--address={address}", "--node-ip-address=127.0.0.1"]):
+
+        def begin(kind=(f"--address={address}", "--node-ip-address=127.0.0.1")):
             log = (short / f"{len(nodes)}.log").open("w")
             command = [RAY, "start", *kind, *shared]
             nodes.append(
@@ -130,7 +133,10 @@ def two_nodes(short):
                 assert time.monotonic() < deadline, Path(log.name).read_text()
                 assert nodes[-1].poll() is None, Path(log.name).read_text()
                 time.sleep(0.2)
-        yield address, environment, nodes[1]
+
+        begin(head)
+        begin()
+        yield address, environment, nodes, begin
     finally:
         for node in nodes:
             end(node)
@@ -138,19 +144,81 @@ def two_nodes(short):
 
 def end(node):
     """Kill a node with all that it started."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(node.pid, signal.SIGKILL)
+    for pid, _ in members(node):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     node.wait()
 
 
 def test_two_nodes_of_which_one_dies(tmp_path, two_nodes):
-    address, environment, second = two_nodes
+    address, environment, (_, second), _ = two_nodes
     data = DATA.repeat(10, 1)
     process = started(tmp_path, environment, data, model="Slow", workers=3, address=address)
     wait_for_shards(tmp_path, 6)
     end(second)
     finished(process)
     check(tmp_path, len(data))
+
+
+KILLS = 25
+
+
+def test_workers_and_nodes_killed_at_random_moments(tmp_path, two_nodes):
+    """A kill comes after a random number of further shards, or at a random moment of what begins after the last one;
+    the model holds its work up in between, so that a machine that is busy has as many kills as any."""
+    address, environment, nodes, begin = two_nodes
+    data, draw, kills, held = DATA.repeat(20, 1), random.Random(0), 0, Path(environment["BULK_TEST_FLAG"])
+    held.touch()
+    process = started(tmp_path, environment, data, model="Held", workers=3, address=address)
+    while kills < KILLS and process.poll() is None:
+        if draw.random() < 0.5:
+            time.sleep(draw.random())
+        else:
+            there, more = finished_shards(tmp_path), draw.randrange(3)
+            deadline = time.monotonic() + 60
+            held.unlink()
+            while finished_shards(tmp_path) < there + more and time.monotonic() < deadline:
+                time.sleep(0.01)
+        if kills % 10 == 5:
+            end(nodes[-1])
+            kills += 1
+            held.touch()
+            begin()
+        elif actors := actors_of(nodes):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(draw.choice(actors), signal.SIGKILL)
+                kills += 1
+        held.touch()
+    held.unlink()
+    finished(process)
+    assert kills == KILLS
+    check(tmp_path, len(data))
+    os.environ["BULK_TEST_FLAG"] = str(held)
+    ap.explain_dataset(
+        f"{MODELS}:Held", tmp_path / "data.npy", "inputxgradient", tmp_path / "local",
+        batch=4, shard=10, table="jsonl", progress=False,
+    )  # fmt: skip
+    assert contents(tmp_path / "run") == contents(tmp_path / "local")
+
+
+def finished_shards(folder):
+    return len(list((folder / "run/shards").glob("[0-9]*")))
+
+
+def actors_of(nodes):
+    """The processes of these nodes that hold a model."""
+    return [pid for node in nodes for pid, name in members(node) if name.startswith(b"ray::MapWorker")]
+
+
+def members(node):
+    """(number, command) of what a node started, from Linux' /proc; its workers have process groups of their own."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            session = (process / "stat").read_text().rsplit(")", 1)[1].split()[3]
+            if session == str(node.pid):
+                found.append((int(process.name), (process / "cmdline").read_bytes()))
+    return sorted(found)
 
 
 def test_a_cluster_that_is_not_there_is_one_line(tmp_path):

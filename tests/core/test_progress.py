@@ -40,6 +40,19 @@ def test_a_watcher_that_raises_stops_the_work_and_nothing_stays(untouched):
     assert seen == []
 
 
+@pytest.mark.parametrize("settings", [{"nodes": 4}, {"chunk": 2, "vectorize": 3}, {"pairs": [1]}])
+def test_second_derivatives_are_counted_as_they_are_made(settings):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2))
+    seen = []
+    with watched(lambda *far: seen.append(far)):
+        found = ap.IntegratedHessians(**settings)(model, torch.randn(1, 4))
+    told = [(done, total) for done, total, what in seen if what == "derivatives"]
+    rows = 1 if "pairs" in settings else 4
+    assert told[-1][0] == told[-1][1] >= found.notes["nodes"] * rows
+    assert len(told) > 1 or rows == 1 or "chunk" not in settings
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+
+
 def test_other_threads_are_not_watched():
     seen = []
 

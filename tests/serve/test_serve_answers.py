@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -158,3 +159,29 @@ def test_a_person_asks_and_sees_what_moved_what(page: Browser) -> None:
     assert "question was changed" in page.run("document.querySelector('[role=status]').textContent")
     page.choose("[name=model]", "sentiment")
     page.wait("document.querySelector('[name=text]')?.value.includes('acting')")
+
+
+@needs_chromium
+def test_cancel_stops_an_answer_and_says_how_far_it_was(page: Browser) -> None:
+    ready = "document.querySelector('[type=submit]') && !document.querySelector('[type=submit]').disabled"
+    page.wait(ready)
+    page.fill("[name=prompt]", PROMPT + " the capital of Spain" * 4)
+    page.fill("[name=answer]", ANSWER)
+    page.click("[name=method-auto]")
+    page.click("[name=method-inputxgradient]")
+    page.fill("[name=others]", "LIME(samples=90000, chunk=1)")
+    page.click("[type=submit]")
+    page.wait("document.querySelector('.steps')?.textContent.includes('masked inputs')")
+    names = "[...document.querySelectorAll('article.answer h2')].map(e => e.textContent)"
+    found = page.run(names)
+    assert "InputXGradient" in found  # what was found before is there already
+    page.click(".actions [type=button]")
+    page.wait(ready)
+    (left,) = page.run("[...document.querySelectorAll('.steps li')].map(e => e.textContent)")
+    assert re.fullmatch(r"LIME\(samples=90000, chunk=1\) cancelled after \d+ of 90000 masked inputs", left)
+    assert page.run(names) == found
+    assert page.run("document.querySelector('[role=alert]')") is None
+    page.fill("[name=others]", "")
+    page.click("[type=submit]")  # the server is free again
+    page.wait(f"!document.querySelector('.steps') && {ready}")
+    assert page.run(names) == found

@@ -220,10 +220,20 @@ def test_running_again_does_nothing_and_gives_the_same(
 
 def test_other_settings_redo_only_what_they_change(found: tuple[text_faithfulness.Findings, Path]) -> None:
     lines: list[str] = []
-    other = replace(MINI, learner=replace(MINI.learner, seeds=(0,)))
-    run(mini(), other, Store(found[1], lines.append))
+
+    def learnt(*seeds: int) -> list[float]:
+        other = replace(MINI, learner=replace(MINI.learner, seeds=seeds))
+        again = run(mini(), other, Store(found[1], lines.append))
+        return again.tests["weak learner"]["Uniform"].values.tolist()
+
+    both = found[0].tests["weak learner"]["Uniform"].values.tolist()
+    assert learnt(1) == both[1:]
+    assert not lines
+    assert learnt(1, 7)[:1] == both[1:]
     assert lines
     assert all(line.startswith(("weak learner/", "shuffle (in the learner)/")) for line in lines)
+    maps = [name for name, scores in found[0].tests["weak learner"].items() if len(scores)]
+    assert len(lines) == 2 * len(maps)  # one learner more of each, and the test in it
 
 
 def test_a_killed_study_resumes(tmp_path: Path, found: tuple[text_faithfulness.Findings, Path]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from apportion.bulk import _shards as shards
@@ -14,7 +16,7 @@ from apportion.bulk._shards import Map
 from apportion.bulk.sources import Source
 from apportion.core.features import ImageFeatures
 from apportion.core.trees import tensors_in
-from apportion.errors import first_line
+from apportion.errors import InputError, first_line
 from apportion.results.explanation import Explanation
 from apportion.results.interactions import Interactions
 
@@ -77,6 +79,36 @@ def table_rows(
             }
         )
     return rows
+
+
+def row_of_parts(
+    explanation: Explanation | Interactions, sample: Sample, source: Source, manifest: Manifest
+) -> tuple[dict[str, Any], Map]:
+    """The row and the map of one answer of which each part was explained: the row has their sums and says what they
+    are, the map a line for each, with a column for each feature and a last one for all else."""
+    if not isinstance(explanation, Explanation):
+        raise InputError("each part is explained of pairs of features; accepted: each=False")
+    sums, total = explanation.apportioned, explanation.total
+    values: Any = explanation.values
+    said, labels = explanation.notes["answer"], explanation.labels or ()
+    begin, end = said["spans"][0][0], said["spans"][-1][1]
+    whole = replace(
+        explanation,
+        values=values.sum(0, keepdim=True),
+        total=None if total is None else total.sum(0, keepdim=True),
+        output=explanation.output[:1],
+        target=torch.tensor([0]),
+        labels=(labels[0] if len(labels) == 1 else "".join(said["pieces"][begin:end]).strip(),),
+        features=explanation.features and explanation.features[:1],
+    )
+    (row,) = table_rows(whole, [sample], source, manifest)
+    if row["features"] is not None:
+        named = torch.stack([explanation.relevance(i)[1] for i in range(len(explanation))])
+        values = torch.cat([named, sums.to(named)[:, None] - named.sum(1, keepdim=True)], 1)
+    totals = [None] * len(explanation) if total is None else total.tolist()
+    row["parts"] = [{"name": name, "total": own} for name, own in zip(labels, totals, strict=True)]
+    stored = shards.map_to_store(values[None], manifest.precision, manifest.pool, manifest.channels)
+    return row, {name: tensor[0] for name, tensor in stored.items()}
 
 
 def _label(explanation: Explanation | Interactions, place: int) -> str | None:

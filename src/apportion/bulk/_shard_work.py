@@ -20,7 +20,7 @@ from apportion.bulk import _shards as shards
 from apportion.bulk._batches import Failure, Sample, batches, read, read_ahead, weight_of
 from apportion.bulk._folders import Files
 from apportion.bulk._manifest import Manifest
-from apportion.bulk._rows import error_row, maps_of_samples, table_rows
+from apportion.bulk._rows import error_row, maps_of_samples, row_of_parts, table_rows
 from apportion.bulk._shards import Done, Map
 from apportion.bulk.sources import Source
 from apportion.core.classifier import Classifier
@@ -126,8 +126,11 @@ def explain_or_halve(
     """A row and a map for each sample of a batch. A batch that fails is halved, down to the samples that fail."""
     try:
         explanation = explain_batch(model, batch, job.method, job.target, job.asked)
-        maps = maps_of_samples(explanation, job.manifest)
-        rows = table_rows(explanation, batch, job.source, job.manifest)
+        if getattr(job.target, "each", False):
+            done = [row_of_parts(explanation, batch[0], job.source, job.manifest)]
+        else:
+            rows = table_rows(explanation, batch, job.source, job.manifest)
+            done = list(zip(rows, maps_of_samples(explanation, job.manifest), strict=True))
     except Exception as error:  # whatever a method or the user's model raises
         if len(batch) == 1:
             yield Failure(batch[0].number, "explain", error)
@@ -136,7 +139,7 @@ def explain_or_halve(
         yield from explain_or_halve(job, model, batch[:half])
         yield from explain_or_halve(job, model, batch[half:])
         return
-    for row, map_ in zip(rows, maps, strict=True):
+    for row, map_ in done:
         if math.isfinite(row["sum"]):
             yield row, map_
         else:

@@ -182,7 +182,7 @@ def arrow_schema() -> Any:
         "id": text, "index": number, "target": number, "target_label": text, "prediction": number,
         "output": pa.list_(pa.float32()), "total": amount, "sum": amount, "remainder": amount,
         "features": pa.list_(text), "relevance": pa.list_(pa.float32()), "warnings": pa.list_(text),
-        "method": text, "model": text,
+        "method": text, "model": text, "parts": pa.list_(pa.struct({"name": text, "total": amount})),
     }  # fmt: skip
     return pa.schema(list(columns.items()))
 

@@ -124,6 +124,8 @@ class Run:
         """The i-th explanation, as a batch of one, with the values that were kept."""
         row = self[index]
         values, features = row["values"], self._features(row)
+        if row.get("parts"):
+            return self._of_parts(row, features)
         if features is not None and all(t.dim() == 1 for t in tensors_in(values)):
             # Of a text the last is what is at no word, such as special tokens.
             elsewhere = [row["sum"] - sum(row["relevance"])] if isinstance(features, TextFeatures) else []
@@ -137,6 +139,23 @@ class Run:
             cost=Cost(0, 0, 0.0),
             features=None if features is None else (features,),
             labels=(row["target_label"],) if self.of_answers else self.manifest.labels or None,
+            warnings=tuple(row["warnings"]),
+            notes={"input": row["id"]},
+        )
+
+    def _of_parts(self, row: Row, features: Features | None) -> Explanation:
+        """Of an answer of which each part was explained: a sample for each."""
+        parts = row["parts"]
+        totals = [part["total"] for part in parts]
+        return Explanation(
+            values=row["values"],
+            total=None if row["total"] is None else torch.tensor(totals),
+            output=torch.tensor([row["output"]]).expand(len(parts), -1),
+            target=torch.arange(len(parts)),
+            method=recorded(row["method"]),
+            cost=Cost(0, 0, 0.0),
+            features=None if features is None else (features,) * len(parts),
+            labels=tuple(part["name"] for part in parts),
             warnings=tuple(row["warnings"]),
             notes={"input": row["id"]},
         )

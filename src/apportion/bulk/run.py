@@ -73,7 +73,8 @@ def explain_dataset(
         method (str or method, default "auto"): A method, its short name or repr.
         out (path, default "apportion-run"): Folder to write into.
         target (int or sequence of int or Answer, default None): A class, or one class for each input; what is
-            explained of the answers of a language model; None: the predicted class, the whole answer.
+            explained of the answers of a language model, with `Answer(each=True)` each token of them, whose sums the
+            table has; None: the predicted class, the whole answer.
         precision (str, default "float16"): "float16" with a scale for each map, or "float32".
         pool (int, default None): Cells a side that a map is summed to at most; None: maps stay as they are.
         channels (bool, default False): Keep the channels of a picture apart.
@@ -165,10 +166,10 @@ def plan(model: Any, data: Any, method: Any, folder: Path, **asked: Any) -> tupl
     method = made_method(method)
     made = load_model(model, asked["device"])
     classifier = made if isinstance(made, Classifier) else None
-    domain: str | None = None if classifier is None else classifier.domain
+    domain: str | None = made.domain if isinstance(made, Classifier | LanguageModel) else None
     content, how = made, asked["how"]
     if isinstance(made, LanguageModel):
-        domain, content = "language", made.content
+        content = made.content
         if asked["batch"] not in (None, 1):
             raise InputError(f"batch is {asked['batch']}; accepted for a language model: 1, or None")
         asked["batch"] = 1
@@ -217,8 +218,6 @@ def _target(target: Any, model: Any, inputs: int) -> Any:
         wanted = Answer() if target is None else wanted_of(target)
         if isinstance(wanted.part, str) and is_class_number(wanted.part):
             wanted = replace(wanted, part=int(wanted.part))
-        if wanted.each:
-            raise InputError(f"target is {wanted!r}; accepted in a run: one part of each answer, each=False")
         return wanted
     classifier = model if isinstance(model, Classifier) else None
     if isinstance(target, str):

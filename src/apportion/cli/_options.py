@@ -296,18 +296,8 @@ class Prompts:
             return None
         if given:
             raise InputError("an INPUT and --prompt were given; accepted: one of them")
-        from apportion.pipeline.answers import Asked
+        from apportion.pipeline.answers import asked_of
         from apportion.pipeline.given import read_prompt, read_text
 
-        text = read_prompt(self.prompt)
-        return Asked(
-            [{"role": "user", "content": text}] if self.chat else text,
-            self.answer,
-            [read_text(path) for path in self.context] if self.context else None,
-            target,
-            self.contrast,
-            self.score,
-            self.unit,
-            self.max_new_tokens,
-            each,
-        )
+        context = [read_text(path) for path in self.context or ()]
+        return asked_of(self, prompt=read_prompt(self.prompt), context=context, target=target, each=each)

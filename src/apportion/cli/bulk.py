@@ -99,6 +99,9 @@ def bulk(
     score: Annotated[
         str | None, typer.Option(help="What of an answer is explained, as in `apportion explain`.")
     ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="Keep a map for each token of an answer, not only their sum.")
+    ] = False,
     running: Running,
 ) -> None:
     """Explain a whole data set. Stopped or killed, the same command goes on where it was.
@@ -124,7 +127,7 @@ def bulk(
             of = tables.model(model)
             run = explain_dataset(
                 of, tables.data(data, of), made, out,
-                target=target if score is None else Answer(target, score),  # type: ignore[arg-type]
+                target=Answer(target, score or "log-probability", each=each) if score or each else target,  # type: ignore[arg-type]
                 precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
                 id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
                 engine=engine,  # type: ignore[arg-type]

@@ -109,7 +109,7 @@ def explain(
             made = prepared.at_layer(running.made([method])[method], layer)
             if asked is not None:
                 name, of_answer = answers.explain_prompt(asked, model, made, running.device)
-                found.append((Given("text", asked.shown, str(prompts.prompt)), name, of_answer))
+                found.append((Given("text", asked.prompt, str(prompts.prompt)), name, of_answer))
             loaded: dict[str, Classifier] = {}
             for what in tables.recognised(inputs or ()):
                 of = loaded.get(what.kind) or tables.model(model)

@@ -13,8 +13,8 @@ from apportion.errors import InputError, first_line
 def check_device(device: Any) -> None:
     """Raise InputError for what is no device; None is the usual one."""
     try:
-        if device is not None:
-            torch.device(device)
+        if device is not None and torch.device(device).type == "meta":
+            raise TypeError("it holds no numbers")
     except (RuntimeError, TypeError):
         raise InputError(
             f"device is {device!r:.200}; accepted: one of PyTorch's, such as 'cpu' or 'cuda:0'"

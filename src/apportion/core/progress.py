@@ -15,9 +15,11 @@ Batch = TypeVar("Batch", bound=Sized)
 
 @dataclass
 class _Watch:
-    """`report(done, total, what)`, with the calls of a model that were made, and whether batches are counted."""
+    """`report(done, total, what)` and `check()`, with the calls of a model that were made, and whether batches are
+    counted."""
 
     report: Callable[[int, int | None, str], None]
+    check: Callable[[], None]
     calls: int = 0
     counting: bool = False
 
@@ -26,16 +28,20 @@ _watch: ContextVar[_Watch | None] = ContextVar("watch", default=None)
 
 
 @contextmanager
-def watched(report: Callable[[int, int | None, str], None]) -> Iterator[None]:
+def watched(
+    report: Callable[[int, int | None, str], None], check: Callable[[], None] | None = None
+) -> Iterator[None]:
     """Inside, the work of this thread calls `report(done, total, what)` after every batch, and before every model
-    call where no batches are counted (`total` is None then), and shows no bar. What `report` raises stops it.
+    call where no batches are counted (`total` is None then), and shows no bar. `check` is called before every model
+    call, counted or not, and after every batch (None: that of who watches outside). What they raise stops the work.
 
     >>> with watched(lambda done, total, what: print(done, "of", total, what)):
     ...     batches = list(progress([(1, 2), (3,)], 3, "numbers"))
     2 of 3 numbers
     3 of 3 numbers
     """
-    token = _watch.set(_Watch(report))
+    outside = _watch.get()
+    token = _watch.set(_Watch(report, check or (outside.check if outside else lambda: None)))
     try:
         yield
     finally:
@@ -45,7 +51,10 @@ def watched(report: Callable[[int, int | None, str], None]) -> Iterator[None]:
 def model_called() -> None:
     """A model is about to be called."""
     watch = _watch.get()
-    if watch is not None and not watch.counting:
+    if watch is None:
+        return
+    watch.check()
+    if not watch.counting:
         watch.calls += 1
         watch.report(watch.calls, None, "model calls")
 
@@ -68,6 +77,7 @@ def progress(batches: Iterable[Batch], total: int, what: str, after: float = 1.5
         for batch in batches:
             yield batch
             done += len(batch)
+            watch.check()
             if not inside:
                 watch.report(done, total, what)
     finally:

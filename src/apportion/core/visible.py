@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-# C0, C1 and DEL but for tabs and line ends; what turns the direction of what follows; and other ends of lines.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+from apportion.errors import CONTROLS
 
 
 def visible(text: str) -> str:
@@ -14,7 +11,7 @@ def visible(text: str) -> str:
     >>> visible("\\x1b[2Jcat\\n")
     '[2Jcat\\n'
     """
-    return _CONTROLS.sub("", text)
+    return CONTROLS.sub("", text)
 
 
 def visible_json(text: str) -> str:
@@ -23,4 +20,4 @@ def visible_json(text: str) -> str:
     >>> print(visible_json('["\x9b2J"]'))
     ["\\u009b2J"]
     """
-    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

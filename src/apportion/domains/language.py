@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,14 +13,10 @@ from torch import Tensor, nn
 from apportion.core.classifier import Classifier
 from apportion.core.features import TextFeatures
 from apportion.domains.answers import Answer, AnswerScores, DecoderScores, Goal
+from apportion.domains.prompts import Prompt, Unit, checked_passages, read_prompt, with_passages
 from apportion.domains.raw_text import Messages
-from apportion.domains.sentences import sentences
-from apportion.domains.text import check_text, check_whole_signs, encode_subwords
+from apportion.domains.text import check_whole_signs
 from apportion.errors import InputError, check, check_seed, check_whole, first_line
-
-Unit = Literal["token", "word", "sentence", "passage", "turn"]
-
-_PASSAGE = re.compile(r".+?(?:\n\s*\n|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,6 +32,7 @@ class LanguageModel:
     model: nn.Module
     tokenizer: Any
     name: str = "language model"
+    domain: ClassVar[Literal["language"]] = "language"
 
     def __repr__(self) -> str:
         return f"LanguageModel {self.name!r}: {type(self.model).__name__}"
@@ -93,7 +89,7 @@ class LanguageModel:
         check_whole(1, max_new_tokens=max_new_tokens)
         stops = (stop,) if isinstance(stop, str) else stop
         check("stop", stops, _are_texts, "a text, or a list of texts")
-        read = _read(self, prompt)
+        read = self._read(prompt)
         room = _window(self) - (0 if self.decodes else len(read.ids))
         if room < 1:
             _check_length(self, len(read.ids) + 1)
@@ -120,6 +116,11 @@ class LanguageModel:
                 raise InputError(
                     f"generate of {self.name} does not take these settings: {first_line(error):.200}"
                 ) from error
+            except Exception as error:
+                error.add_note(
+                    f"the model was called with {len(read.ids)} tokens, to write an answer to them"
+                )
+                raise
         found = made[0, 1 if self.decodes else len(read.ids) :].tolist()
         special = set(self.tokenizer.all_special_ids)
         end = next((i for i, token in enumerate(found) if token in special), len(found))
@@ -151,9 +152,9 @@ class LanguageModel:
         """A prompt with its answer, and what of it is explained: see `apportion.explain`."""
         unit = ("word" if context is None else "passage") if unit is None else unit
         check("unit", unit, get_args(Unit).__contains__, ", ".join(get_args(Unit)))
-        passages = () if context is None else _checked_passages(context)
-        prompt = _with_passages(prompt, passages)
-        read = _read(self, prompt, passages)
+        passages = () if context is None else checked_passages(context)
+        prompt = with_passages(prompt, passages)
+        read = self._read(prompt, passages)
         if answer is None:
             ids = self.generated(prompt, max_new_tokens, **how)
         elif how:
@@ -161,6 +162,11 @@ class LanguageModel:
         else:
             ids = _ids_of_answer(self, answer)
         return _asked(self, read, ids, wanted_of(target), unit)
+
+    def _read(self, prompt: Any, passages: Sequence[str] = ()) -> Prompt:
+        read = read_prompt(self.tokenizer, self.name, prompt, passages, ends=self.decodes)
+        _check_length(self, len(read.ids))
+        return read
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,168 +202,6 @@ def wanted_of(target: Any) -> Answer:
             "the answer, an Answer, or None for each token"
         )
     return Answer(target)
-
-
-# ---- the prompt ----
-
-
-@dataclass(frozen=True)
-class _Prompt:
-    """A prompt as it was read: its tokens with the words of what may be hidden, and the parts that have a role."""
-
-    text: str
-    ids: tuple[int, ...]
-    tokens: tuple[str, ...]
-    offsets: tuple[tuple[int, int], ...]
-    words: tuple[int | None, ...]
-    parts: tuple[tuple[str, int, int], ...]  # role, first character, after the last
-
-
-def _checked_passages(context: Any) -> tuple[str, ...]:
-    """The passages of a context, without white space around them."""
-    if isinstance(context, str) or not isinstance(context, Sequence) or not context:
-        raise InputError(f"context is {context!r:.60}; accepted: a list of texts, at least one")
-    for i, passage in enumerate(context):
-        if not isinstance(passage, str) or not passage.strip():
-            raise InputError(f"context[{i}] is {passage!r:.60}; accepted: a text with words in it")
-    passages = tuple(passage.strip() for passage in context)
-    for i, passage in enumerate(passages):
-        if (first := passages.index(passage)) < i:
-            raise InputError(
-                f"context[{first}] and context[{i}] are the same passage; accepted: each once, since neither would "
-                "matter while the other stands there"
-            )
-    return passages
-
-
-def _with_passages(prompt: Any, passages: Sequence[str]) -> Any:
-    """The prompt after the passages of its context, with an empty line behind each; of messages the last."""
-    if not passages:
-        return prompt
-    if isinstance(prompt, str):
-        check_text(prompt, "prompt")
-        return _GAP.join((*passages, prompt))
-    if not isinstance(prompt, Sequence) or not prompt or "content" not in prompt[-1]:
-        return prompt  # which is refused where it is read
-    last = {**prompt[-1], "content": _GAP.join((*passages, prompt[-1]["content"]))}
-    return [*prompt[:-1], last]
-
-
-_GAP = "\n\n"
-
-
-def _places(text: str, begin: int, passages: Sequence[str]) -> tuple[tuple[str, int, int], ...]:
-    """Where the passages stand in a text, of which they are the first from `begin` on."""
-    found = []
-    for passage in passages:
-        found.append((_PASSAGE_ROLE, begin, begin + len(passage)))
-        assert text[begin : begin + len(passage)] == passage
-        begin += len(passage) + len(_GAP)
-    return tuple(found)
-
-
-_PASSAGE_ROLE = "context"
-
-
-def _read(lm: LanguageModel, prompt: Any, passages: Sequence[str] = ()) -> _Prompt:
-    text: str
-    parts: tuple[tuple[str, int, int], ...]
-    if isinstance(prompt, str):
-        check_text(prompt, "prompt")
-        text, parts = prompt, (("prompt", 0, len(prompt)),)
-    else:
-        text, parts = _filled(lm, prompt)
-    if passages:  # the question itself is asked whatever is hidden
-        parts = _places(text, parts[-1][1], passages)
-    encoded, features = encode_subwords(text, lm.tokenizer, special=isinstance(prompt, str))
-    ids = encoded["input_ids"][0].tolist()
-    special = set(lm.tokenizer.all_special_ids)
-    offsets, words = list(features.offsets), list(features.words)
-    for i, (token, (start, end)) in enumerate(zip(ids, features.offsets, strict=True)):
-        # White space before a part has the empty place where that begins.
-        within = any(begin <= start < stop and (end > start or start > begin) for _, begin, stop in parts)
-        if token in special or not within:
-            offsets[i], words[i] = (0, 0), None
-    tokens = features.tokens
-    while (
-        not lm.decodes and len(ids) > 1 and features.words[len(ids) - 1] is None and isinstance(prompt, str)
-    ):
-        ids.pop()  # the end of a text, after which nothing is written
-    if all(word is None for word in words[: len(ids)]):
-        raise InputError(
-            "the prompt has no word that may be hidden; accepted: a prompt with at least one word"
-        )
-    many = len(ids)
-    _check_length(lm, many)
-    return _Prompt(text, tuple(ids), tokens[:many], tuple(offsets[:many]), tuple(words[:many]), parts)
-
-
-def _filled(lm: LanguageModel, messages: Any) -> tuple[str, tuple[tuple[str, int, int], ...]]:
-    """The text that the tokenizer's template makes of messages, and where their contents stand in it."""
-    accepted = 'a text, or messages such as [{"role": "user", "content": "Hello"}]'
-    listed = isinstance(messages, Sequence) and len(messages) > 0
-    if not listed or not all(isinstance(m, Mapping) and {"role", "content"} <= m.keys() for m in messages):
-        raise InputError(f"prompt is {messages!r:.60}; accepted: {accepted}")
-    for i, message in enumerate(messages):
-        check_text(message["content"], f"prompt[{i}]")
-    if getattr(lm.tokenizer, "chat_template", None) is None:
-        raise InputError(
-            f"the tokenizer of {lm.name} has no chat template, but messages were given; accepted: a text"
-        )
-    given = [dict(message) for message in messages]
-    marked = [{**message, "content": f"\ue000{i}\ue001"} for i, message in enumerate(given)]
-    try:
-        text, around = (
-            lm.tokenizer.apply_chat_template(each, tokenize=False, add_generation_prompt=True)
-            for each in (given, marked)
-        )
-    except Exception as error:  # whatever a template raises, as of roles that do not take turns
-        raise InputError(f"the chat template of {lm.name} refuses these messages: {error}") from error
-    # Where marks stand, since a message may say what the template says, such as "user".
-    between = re.split("\ue000\\d+\ue001", around)
-    parts, at = [], len(between[0])
-    for message, after in zip(given, between[1:], strict=False):
-        content = message["content"].strip()
-        whole = next((c for c in (message["content"], content) if text.startswith(c + after, at)), None)
-        if whole is None:
-            break
-        start = at + whole.index(content)
-        parts.append((str(message["role"]), start, start + len(content)))
-        at += len(whole) + len(after)
-    if len(parts) < len(given) or len(between) != len(given) + 1 or not text.startswith(between[0]):
-        changed = given[min(len(parts), len(given) - 1)]["content"].strip()
-        raise InputError(
-            f"the chat template of {lm.name} changes the message {changed!r:.60}; accepted: messages that stay as they "
-            "are"
-        )
-    return text, tuple(parts)
-
-
-def _in_units(read: _Prompt, unit: Unit) -> tuple[int | None, ...]:
-    """The feature of each token of the prompt; None for those that are never hidden."""
-    if unit == "word":
-        return read.words
-    if unit == "token":
-        return tuple(None if word is None else i for i, word in enumerate(read.words))
-    starts = sorted(begin for part in read.parts for begin in _starts(read.text, part, unit))
-    return tuple(
-        None if word is None else sum(begin <= start for begin in starts)
-        for word, (start, _) in zip(read.words, read.offsets, strict=True)
-    )
-
-
-def _starts(text: str, part: tuple[str, int, int], unit: Unit) -> Iterator[int]:
-    """Where the units of a part of the prompt begin."""
-    role, begin, stop = part
-    if unit == "turn" or (unit == "passage" and role == _PASSAGE_ROLE):
-        yield begin
-        return
-    if unit == "passage":
-        yield from (begin + m.start() for m in _PASSAGE.finditer(text[begin:stop]) if m.group().strip())
-        return
-    for sentence in sentences(text[begin:stop]):
-        yield begin  # with the white space before it, which may be of its first token
-        begin = text.index(sentence, begin) + len(sentence)
 
 
 # ---- the answer ----
@@ -411,7 +255,7 @@ def _pieces(lm: LanguageModel, ids: Sequence[int], after: Sequence[int] = ()) ->
     return tuple(found)
 
 
-def _asked(lm: LanguageModel, read: _Prompt, ids: tuple[int, ...], wanted: Answer, unit: Unit) -> Question:
+def _asked(lm: LanguageModel, read: Prompt, ids: tuple[int, ...], wanted: Answer, unit: Unit) -> Question:
     pieces = _pieces(lm, ids, read.ids[-1:])
     answer = "".join(pieces)
     first, last = wanted.span(pieces)
@@ -444,7 +288,7 @@ def _asked(lm: LanguageModel, read: _Prompt, ids: tuple[int, ...], wanted: Answe
         read.text + ("" if lm.decodes else answer),
         (*read.tokens, *lm.tokenizer.convert_ids_to_tokens(list(tail))),
         (*read.offsets, *[(0, 0)] * len(tail)),
-        (*_in_units(read, unit), *[None] * len(tail)),
+        (*read.in_units(unit), *[None] * len(tail)),
     )
     scores = (
         DecoderScores(lm.model, _start_of_decoder(lm), ids, goals)

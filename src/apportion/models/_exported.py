@@ -79,6 +79,7 @@ _OF_SYMPY = frozenset(
 )
 _WORDS = frozenset({"true", "false", "True", "False"})
 _LARGEST_POWER = 16
+_MOST_PRECISE = 200
 _LONGEST = 20_000
 
 
@@ -125,18 +126,21 @@ def _is_of_sizes(node: ast.expr, in_power: bool = False) -> bool:
         return False
     # A string is evaluated by sympy wherever it is not the name of a symbol or the digits of a number.
     name, values = node.func.id, list(node.args)
-    texts = {"Symbol": r"\w+", "Float": r"[-+\d.e]+"}
+    # Digits without end, whether written out, asked for or behind an exponent, take for ever to work out.
+    texts = {"Symbol": r"\w+", "Float": r"[-+]?\d{1,40}(\.\d{0,40})?(e[-+]?\d{1,3})?"}
     if name in texts:
         first = values.pop(0) if values else None
         said = first.value if isinstance(first, ast.Constant) else None
-        if not isinstance(said, str) or not re.fullmatch(texts[name], said):
+        if not isinstance(said, str) or not re.fullmatch(texts[name], said) or values:
             return False
     power = name.endswith("Pow") or name in ("PowByNatural", "LShift")
     if power and (in_power or not _is_small(values[-1:])):
         return False
     settings = all(k.arg is not None and isinstance(k.value, ast.Constant) for k in node.keywords)
     numbers = all(
-        type(k.value.value) in (int, bool) for k in node.keywords if isinstance(k.value, ast.Constant)
+        type(k.value.value) is bool or (type(k.value.value) is int and 0 <= k.value.value <= _MOST_PRECISE)
+        for k in node.keywords
+        if isinstance(k.value, ast.Constant)
     )
     return settings and numbers and all(_is_of_sizes(value, in_power or power) for value in values)
 
@@ -251,8 +255,12 @@ def checked_archive(path: Path) -> io.BytesIO:
                     f"{what} is not an exported program of tensors alone: it holds "
                     f"{(strange or twice or packed)[0]!r:.80}; it is not loaded"
                 )
+            if sum(member.file_size for member in members) > path.stat().st_size:
+                raise InputError(f"{what} is not an exported program (its members lie over each other)")
             held = {name: archive.read(name) for name in names}
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{what} is not an exported program ({error})") from error
     for name in names:
         if name.endswith(".json") and "/extra/" not in name and not name.startswith("extra_files/"):

@@ -25,7 +25,7 @@ from apportion.core.classifier import Classifier
 from apportion.domains.image import IMAGENET_MEAN, IMAGENET_STD, GuessedPreparation, from_processor
 from apportion.domains.language import LanguageModel
 from apportion.domains.text import encode_subwords
-from apportion.errors import InputError, did_you_mean, first_line
+from apportion.errors import InputError, check, did_you_mean, first_line, shown
 from apportion.models._estimators import SUFFIXES, from_estimator_file
 from apportion.models._exported import checked_archive
 from apportion.models._onnx import OnnxFunction, fixed_sides
@@ -240,7 +240,12 @@ def from_hugging_face(name: str, network: bool) -> Classifier | LanguageModel:
         raise InputError(f"{what} is a folder without a config.json; accepted: what save_pretrained wrote")
     with _one_line(what):
         config = transformers.AutoConfig.from_pretrained(name, **options)
-    heads = " ".join(getattr(config, "architectures", None) or ())
+    named = getattr(config, "architectures", None) or []
+    if not isinstance(named, list) or not all(isinstance(head, str) for head in named):
+        raise InputError(
+            f"{what}: architectures is {shown(named)} in its config.json; accepted: a list of names"
+        )
+    heads = " ".join(named)
     if any(head in heads for head in _WRITERS):
         return _language_model(transformers, config, name, options)
     _refuse_other_heads(what, heads)
@@ -293,9 +298,16 @@ def _language_model(transformers: Any, config: Any, name: str, options: dict[str
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise InputError(f"{what} has no trained weights for {missing}; accepted: a trained language model")
-    with _one_line(f"the tokenizer of {name!r}"):
+    return LanguageModel(model.eval(), _tokenizer(transformers, name, options), name)
+
+
+def _tokenizer(transformers: Any, name: str, options: dict[str, Any]) -> Any:
+    with _one_line(what := f"the tokenizer of {name!r}"):
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
-    return LanguageModel(model.eval(), tokenizer, name)
+    check(
+        f"model_max_length of {what}", tokenizer.model_max_length, lambda most: most > 0, "a number above 0"
+    )
+    return tokenizer
 
 
 def _refuse_other_heads(what: str, heads: str) -> None:
@@ -319,8 +331,7 @@ def _with_preparation(
             options |= {"backend": "pil"} if newer else {"use_fast": False}
             processor = transformers.AutoImageProcessor.from_pretrained(name, **options)
             return Classifier(model, from_processor(processor), labels, "image", name)
-    with _one_line(f"the tokenizer of {name!r}"):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, **options)
+    tokenizer = _tokenizer(transformers, name, options)
     masks = (tokenizer.mask_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id)
     mask = next((token for token in masks if token is not None), None)
     return Classifier(model, partial(encode_subwords, tokenizer=tokenizer), labels, "text", name, mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from apportion.core.target import is_class_number
@@ -24,32 +24,34 @@ class Asked:
     """A prompt as it was given, what was asked with it, and what of the answer is explained: the part that `target`
     names, or why the answer and not the `contrast`; without these each of its tokens, or all of it together."""
 
-    prompt: Any
+    prompt: str
     answer: str | None = None
-    context: Sequence[str] | None = None
-    target: str | None = None
+    context: Sequence[str] = ()
+    target: str | int | None = None
     contrast: str | None = None
     score: Any = "log-probability"
     unit: Any = None
     max_new_tokens: int = 20
     each: bool = True
-
-    @property
-    def shown(self) -> str:
-        """The prompt, or the last message."""
-        text: str = self.prompt if isinstance(self.prompt, str) else self.prompt[-1]["content"]
-        return text
+    chat: bool = False
 
     def question(self, lm: LanguageModel) -> Question:
         """The same, ready to be explained."""
-        part: Any = self.target
-        if self.target is not None and is_class_number(self.target):
-            part = int(self.target)
+        part = self.target
+        if isinstance(part, str) and is_class_number(part):
+            part = int(part)
         each = self.each and part is None and self.contrast is None
         wanted = Answer(part, self.score, self.contrast, each=each)
+        prompt = [{"role": "user", "content": self.prompt}] if self.chat else self.prompt
         return lm.question(
-            self.prompt, self.answer, wanted, self.unit, self.max_new_tokens, context=self.context
+            prompt, self.answer, wanted, self.unit, self.max_new_tokens, context=self.context or None
         )
+
+
+def asked_of(given: Any, **more: Any) -> Asked:
+    """What was asked, by the attributes of a command line or a request that have its names."""
+    names = [each.name for each in fields(Asked) if hasattr(given, each.name)]
+    return Asked(**{**{name: getattr(given, name) for name in names}, **more})
 
 
 def language_model(model: str | None, device: str | None = None) -> LanguageModel:
@@ -85,4 +87,4 @@ def explain_prompt_by_each(
 def explain_asked(lm: LanguageModel, asked: Asked, question: Question, method: Any) -> Explanation:
     """The answer to what was asked, explained by a method."""
     found = explain(lm, question, method)
-    return replace(found, notes={**found.notes, "model": lm.name, "input": asked.shown})
+    return replace(found, notes={**found.notes, "model": lm.name, "input": asked.prompt})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -55,11 +56,19 @@ class CancelledError(BaseException):
 
 
 def stop(thread: threading.Thread) -> None:
-    """Raise CancelledError in a thread at its next step in Python: it ends loops that ask nobody whether to go on."""
-    if thread.ident is not None and thread.is_alive():
+    """Raise CancelledError in a thread at its next step in Python: it ends loops that ask nobody whether to go on.
+    Not while it imports, as half a package would be left for all that follows."""
+    if thread.ident is not None and thread.is_alive() and not _imports(thread.ident):
         ctypes.pythonapi.PyThreadState_SetAsyncExc(
             ctypes.c_ulong(thread.ident), ctypes.py_object(CancelledError)
         )
+
+
+def _imports(thread: int) -> bool:
+    frame = sys._current_frames().get(thread)
+    while frame is not None and not frame.f_code.co_filename.startswith("<frozen importlib"):
+        frame = frame.f_back
+    return frame is not None
 
 
 def check_budget(method: Any) -> None:
@@ -93,12 +102,7 @@ class Models:
     def listed(self) -> list[Model]:
         """Name, domain and task of each."""
         own: list[Model] = [
-            {
-                "name": name,
-                "domain": "language" if isinstance(model, LanguageModel) else model.domain,
-                "task": "",
-            }
-            for name, model in self._own.items()
+            {"name": name, "domain": model.domain, "task": ""} for name, model in self._own.items()
         ]
         shipped: list[Model] = [
             {"name": name, "domain": SHIPPED[name].domain, "task": SHIPPED[name].task}
@@ -212,13 +216,15 @@ def explain(ask: Ask, models: Models, say: Say, cancelled: threading.Event) -> N
 
     def guarded(method: str | None, work: Callable[[], Any]) -> Any:
         def report(done: int, total: int | None, what: str) -> None:
-            if cancelled.is_set():
-                raise CancelledError
             if method is not None:
                 say({"event": "progress", "method": method, "done": done, "total": total, "what": what})
 
+        def check() -> None:
+            if cancelled.is_set():
+                raise CancelledError
+
         try:
-            with watched(report):
+            with watched(report, check):
                 return work()
         except CancelledError:
             return None

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from apportion.domains.answers import Kind
 from apportion.domains.image import check_pixels
-from apportion.domains.language import Unit
+from apportion.domains.prompts import Unit
 from apportion.errors import InputError
 from apportion.pipeline import given
-from apportion.pipeline.answers import Asked
+from apportion.pipeline.answers import Asked, asked_of
 
 MOST_BYTES = 20_000_000  # of a picture's file
 MOST_LETTERS = 20_000
@@ -63,12 +63,7 @@ class Ask(Given):
         """What a language model is asked."""
         if self.text is None:
             raise InputError("there is no input; accepted for a language model: a text, the prompt")
-        prompt = [{"role": "user", "content": self.text}] if self.chat else self.text
-        part = None if self.target is None else str(self.target)
-        return Asked(
-            prompt, self.answer, self.context or None, part, self.contrast, self.score, self.unit,
-            self.max_new_tokens,
-        )  # fmt: skip
+        return asked_of(self, prompt=self.text)
 
 
 Read = TypeVar("Read", bound=Given)

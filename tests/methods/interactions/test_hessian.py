@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -354,6 +355,25 @@ def test_shapley_interactions_need_their_package_or_work():
     else:
         found = ap.ShapleyInteractions(index="STII")(lambda t: t[:, 0] * t[:, 1] + t[:, 2], x)
         torch.testing.assert_close(found.values[0], torch.tensor([[0.0, 3.0, 0], [3, 0, 0], [0, 0, 1]]))
+
+
+@pytest.mark.slow  # the first sparse transform of a process compiles for half a minute
+def test_few_planted_interactions_of_many_features_are_found_exactly():
+    pytest.importorskip("shapiq")
+    draw = torch.Generator().manual_seed(0)
+    alone = torch.zeros(60).index_fill(0, torch.randperm(60, generator=draw)[:6], 1) * torch.randn(
+        60, generator=draw
+    )
+    pairs = torch.zeros(60, 60)
+    for i, j in torch.randperm(60, generator=draw)[:12].view(6, 2).tolist():
+        pairs[i, j] = pairs[j, i] = 0.5 + float(torch.rand((), generator=draw))
+    x = torch.ones(1, 60)
+    method = ap.ShapleyInteractions(index="STII", sparse=True)
+    found = method(lambda t: (t @ alone + torch.einsum("bi,ij,bj->b", t, pairs, t))[:, None], x, 0)
+    torch.testing.assert_close(found.values[0], alone.diag() + pairs, atol=1e-3, rtol=0)
+    assert found.cost.forwards < 2100
+    with pytest.raises(InputError, match="budget is 100; a sparse transform of 60 features takes more"):
+        replace(method, budget=100)(lambda t: t.sum(1), x)
 
 
 def test_shapley_taylor_interactions_are_their_definition():

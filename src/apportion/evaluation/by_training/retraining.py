@@ -74,7 +74,7 @@ class ROAR(CurveTest):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_shares("shares", self.shares)
-        _check_training(self.epochs, self.batch, self.rate)
+        check_training(self.epochs, self.batch, self.rate)
         check("held_out", self.held_out, lambda v: 0 < v < 1, "a share between 0 and 1")
         check_seeds(self.seeds)
 
@@ -85,9 +85,9 @@ class ROAR(CurveTest):
         return self.keep
 
     def measure(self, case: Case, explanation: Map) -> Measured:
-        labels = _check_labels(case, self)
+        labels = check_labels(case, self)
         order = self.ordered(case, explanation)
-        _check_classes(order.masking, self)
+        check_classes(order.masking, self)
         counts = order.counts[:, None]
         rank = order.rank[:, 0]  # another order of equal values would be another training
         place = counts - 1 - rank if self.keep else rank
@@ -171,7 +171,7 @@ class FFidelity(Test):
             raise InputError(f"test is {self.test!r}; accepted: a test that hides features, such as ROAD()")
         check_shares("share", (self.share,))
         check_seed(self.seed)
-        _check_training(self.epochs, self.batch, self.rate)
+        check_training(self.epochs, self.batch, self.rate)
 
     @property
     def higher_is_better(self) -> bool:
@@ -180,9 +180,9 @@ class FFidelity(Test):
     def measure(self, case: Case, explanation: Map) -> Measured:
         masking = case.masking(self.test.partition, self.test.replacement)
         every = torch.arange(masking.batch)
-        _check_classes(masking, self)
+        check_classes(masking, self)
         own = read_answers(masking, masking.output, every)[3].long()
-        labels = own if case.labels is None else _check_labels(case, self, classes=1)
+        labels = own if case.labels is None else check_labels(case, self, classes=1)
         made = copy_model(case.model)
         masks = random_subsets(masking.counts, masking.many, self.epochs * 8, self.seed, self.share)
 
@@ -209,7 +209,7 @@ class FFidelity(Test):
         return found._replace(notes={**found.notes, **again.said(self.test, explanation)})
 
 
-def _check_classes(masking: Masking, test: object) -> None:
+def check_classes(masking: Masking, test: object) -> None:
     if masking.kind in ("numbers", *EACH_ALONE):
         what = "predicts numbers" if masking.kind == "numbers" else "has a score for each label by itself"
         raise InputError(
@@ -217,7 +217,7 @@ def _check_classes(masking: Masking, test: object) -> None:
         )
 
 
-def _check_labels(case: Case, test: object, classes: int = 2) -> Tensor:
+def check_labels(case: Case, test: object, classes: int = 2) -> Tensor:
     name = type(test).__name__
     if case.labels is None:
         raise InputError(f"{name} trains, so it needs the true classes: labels=…, one per sample")
@@ -241,6 +241,6 @@ def _check_labels(case: Case, test: object, classes: int = 2) -> Tensor:
     return labels.long()
 
 
-def _check_training(epochs: int, batch: int, rate: float) -> None:
+def check_training(epochs: int, batch: int, rate: float) -> None:
     check_whole(1, epochs=epochs, batch=batch)
     check("rate", rate, lambda v: 0 < v <= 1e6, "a positive number, at most a million")

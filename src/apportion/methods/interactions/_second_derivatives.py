@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from apportion.core.progress import progress
 from apportion.engines.substitution import Gradients
 from apportion.errors import InputError
 from apportion.methods.interactions._adaptive_nodes import twice_differentiable
@@ -60,15 +61,23 @@ class Sums:
             torch.as_tensor(np.concatenate([getattr(r, n) for r in rules]))
             for n in ("places", "second", "first")
         ]
-        for curved in (True, False):
-            chosen = (columns[1] != 0) == curved
-            parts = (pieces(t[chosen], self.chunk) for t in (which, *columns))
-            for path, place, second, first in zip(*parts, strict=True):
-                self._visit(paths, path, place, second / paths.baselines, first / paths.baselines, curved)
+        curved = columns[1] != 0
+        total = int(curved.sum()) * len(self.rows) + int((~curved).sum())
+
+        def visits() -> Iterator[range]:
+            for chosen in (curved, ~curved):
+                parts = (pieces(t[chosen], self.chunk) for t in (which, *columns))
+                for path, place, second, first in zip(*parts, strict=True):
+                    weights = second / paths.baselines, first / paths.baselines
+                    yield from self._visit(paths, path, place, *weights, chosen is curved)
+
+        for _ in progress(visits(), total, "derivatives"):
+            pass
 
     def _visit(
         self, paths: Paths, path: Tensor, place: Tensor, second: Tensor, first: Tensor, curved: bool
-    ) -> None:
+    ) -> Iterator[range]:
+        """Visit some nodes, and say after each pass how many derivatives it was for."""
         score, steps = paths.forward(path, place), paths.steps(path)
         device = steps[0].device
         sample = (path % self.batch).to(device)  # (rows,)
@@ -78,6 +87,7 @@ class Sums:
             flat = parts.detach().to(self.phi.dtype)  # (rows, groups): each group's part of F′(u)
             self.phi.index_add_(0, sample, flat * first.to(self.phi)[:, None])
             if not curved:
+                yield range(len(path))
                 return
             self.gamma.diagonal(dim1=1, dim2=2).index_add_(0, sample, flat * second.to(self.phi)[:, None])
             if not parts.requires_grad:  # the model is linear here
@@ -95,6 +105,7 @@ class Sums:
                 sums = self.groups.sums(stacked, sample.repeat(len(some))).view(len(some), len(path), -1)
                 index = torch.tensor(some, device=device)
                 self.gamma.index_put_((sample[None], index[:, None]), sums.to(self.gamma), accumulate=True)
+                yield range(len(some) * len(path))
 
     def values(self) -> Tensor:
         """The matrix of each sample, NaN where it was not asked for."""

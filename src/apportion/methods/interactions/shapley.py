@@ -14,10 +14,10 @@ from torch import Tensor
 from apportion.core.calling import Model, same_random_state, with_gradients
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs
-from apportion.core.settings import checked
+from apportion.core.settings import Told, checked, later
 from apportion.core.target import Target
 from apportion.engines.masking.replacements import Background
-from apportion.errors import InputError, check_seed, check_whole
+from apportion.errors import InputError, check, check_seed, check_whole
 from apportion.methods.interactions._games import check_baseline, game_of
 from apportion.methods.interactions._groups import GroupsLike, check_groups
 from apportion.results.interactions import Interactions
@@ -25,7 +25,7 @@ from apportion.results.interactions import Interactions
 
 @dataclass(frozen=True)
 @checked
-class ShapleyInteractions:
+class ShapleyInteractions(Told):
     """Sample Shapley interactions of pairs with the package `shapiq` (Muschalik et al. 2024).
 
     The values add up to `f(x) − f(x′)` as the sampling converges. A feature outside a coalition has its baseline's
@@ -33,7 +33,8 @@ class ShapleyInteractions:
     to functions without a torch module in them, whose hidden token ids are the mask token. Values of pairs are halved
     into both entries of the matrix, the diagonal holds the effects alone. Cost: `budget` forward passes a sample and
     baseline; beside them, sharing out each run among all pairs takes 1 s for 50 features, 20 s for 150: give `groups`
-    where there are more. Needs `pip install 'apportion[interactions]'`; raises InputError without it.
+    where there are more, or have them `sparse`. Needs `pip install 'apportion[interactions]'`; raises InputError
+    without it.
 
     Attributes:
         index (str, default "k-SII"): Aggregated Shapley interactions, or "STII", the Shapley-Taylor index
@@ -47,6 +48,9 @@ class ShapleyInteractions:
             of each. None: each entry of a floating point input, each token of a text.
         chunk (int, default 256, rows): Rows that run at once.
         at (str or list of str, default None): Modules to explain instead of the inputs; None: the inputs.
+        sparse (bool, default False): Look for few effects and interactions among many features, by a sparse Fourier
+            transform of the score over coalitions (SPEX, Kang et al. 2025); all others are zero. A function of a few
+            dozen of them is found exactly; one that is not sparse is not.
     """
 
     index: str = "k-SII"
@@ -56,10 +60,10 @@ class ShapleyInteractions:
     groups: int | Sequence[Sequence[int]] | None = None
     chunk: int = 256
     at: str | Sequence[str] | None = None
+    sparse: bool = later(False)
 
     def __post_init__(self) -> None:
-        if self.index not in ("k-SII", "STII"):
-            raise InputError(f"index is {self.index!r}; accepted: 'k-SII', 'STII'")
+        check("index", self.index, ("k-SII", "STII").__contains__, "'k-SII', 'STII'")
         check_whole(1, budget=self.budget, chunk=self.chunk)
         check_seed(self.seed, most=2**32 - 1)  # of NumPy's older generators, which shapiq draws from
         check_groups(self.groups)
@@ -95,8 +99,7 @@ class ShapleyInteractions:
                 return (game.score(sample, masks) - none).numpy()
 
             with same_random_state(game.subject.inputs):  # shapiq seeds those of Python and NumPy
-                sampler = approximators.SHAPIQ(n=many, max_order=2, index=self.index, random_state=self.seed)
-                found = sampler.approximate(budget=min(self.budget, 2**many), game=play)
+                found = self._approximate(approximators, many, play)
             for members, value in found.dict_values.items():
                 if len(members) == 1:
                     values[sample, members[0], members[0]] = value
@@ -108,6 +111,18 @@ class ShapleyInteractions:
         return game.subject.result(
             Interactions, game.made, values, game.total, game.output, names=(game.names,)
         )
+
+    def _approximate(self, approximators: ModuleType, many: int, play: Any) -> Any:
+        sampler = approximators.SPEX if self.sparse else approximators.SHAPIQ
+        made = sampler(n=many, max_order=2, index=self.index, random_state=self.seed)
+        try:
+            return made.approximate(budget=min(self.budget, 2**many), game=play)
+        except ValueError as error:
+            if "nsufficient budget" not in str(error):
+                raise
+            raise InputError(
+                f"budget is {self.budget}; a sparse transform of {many} features takes more: try {2 * self.budget}"
+            ) from error
 
 
 def _import_shapiq() -> ModuleType:

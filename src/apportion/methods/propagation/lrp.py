@@ -69,27 +69,19 @@ class LRP(Told):
 
     def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, Tensor]:
         subject = Gradients(model, inputs, target, self.at, once=self.once)
-        check_visible(subject.model)
-        notes, composite = self._find(subject.model)
-        layers = None
-        if composite.last is not None:
-            counting = Propagation(composite)
-            subject.forward(counting.substitution(subject.model, *OPERATIONS))
-            layers = counting.seen_layers
-        places = Places(of_softmax=composite.softmax != "difference") if composite.bias == "place" else None
-        state = Propagation(composite, self.strict, self.ledger, layers, places)
-        score = subject.forward(state.substitution(subject.model, *OPERATIONS))
+        notes, state, score = self.forward(subject)
+        places, composite = state.places, state.composite
         parts, nowhere, carried = [], 0.0, None
         # Rows that ran once, one after the other: each has its own to place.
         for turn in range(len(score.turns)):
             if places is not None:
                 places.forget()
-            part = _relevance(score, turn)
+            part = relevance(score, turn)
             if places is not None:
                 if carried is None:
                     carried = _carry_down(subject, composite, places)
                 nowhere += places.total if self.ledger else 0.0
-                for value, more in zip(part, _relevance(carried, turn), strict=True):
+                for value, more in zip(part, relevance(carried, turn), strict=True):
                     value += more
                     nowhere -= float(more.double().sum())
             parts.append(part)
@@ -99,13 +91,26 @@ class LRP(Told):
             score,
             values,
             score.value,
-            warnings=_warn_of_gaps(state),
+            warnings=warn_of_gaps(state),
             ledger=_fill_ledger(state, score, values, nowhere) if self.ledger else None,
             notes=notes,
         )
 
+    def forward(self, subject: Gradients) -> tuple[dict[str, str], Propagation, Score]:
+        """The forward pass, the state that relevance is propagated with, and the notes of the composite."""
+        check_visible(subject.model)
+        notes, composite = self._find(subject.model)
+        layers = None
+        if composite.last is not None:
+            counting = Propagation(composite)
+            subject.forward(counting.substitution(subject.model, *OPERATIONS))
+            layers = counting.seen_layers
+        places = Places(of_softmax=composite.softmax != "difference") if composite.bias == "place" else None
+        state = Propagation(composite, self.strict, self.ledger, layers, places)
+        return notes, state, subject.forward(state.substitution(subject.model, *OPERATIONS))
 
-def _relevance(score: Score, turn: int) -> list[Tensor]:
+
+def relevance(score: Score, turn: int) -> list[Tensor]:
     """Input times gradient, and what arrived at the probes, of the rows of a turn."""
     gradients, direct = score.gradients_and_probes(turn)
     return [torch.addcmul(d, x.detach(), g) for x, g, d in zip(score.ran, gradients, direct, strict=True)]
@@ -122,7 +127,7 @@ def _carry_down(subject: Gradients, composite: Composite, places: Places) -> Sco
     return replace(score, value=nothing)
 
 
-def _warn_of_gaps(state: Propagation) -> tuple[str, ...]:
+def warn_of_gaps(state: Propagation) -> tuple[str, ...]:
     found = []
     for row in state.rows.values():
         if not row.ruled:

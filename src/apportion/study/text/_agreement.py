@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from apportion.results.agreement import kendall_tau, krippendorff_alpha
 from apportion.results.grid import TextTable
-from apportion.results.statistics import bootstrap_means, ranks
+from apportion.results.statistics import bootstrap_means, interval_of_mean, ranks
 from apportion.study.text import _published as published
 from apportion.study.text.faithfulness import FEW, Findings
 from apportion.study.text.readings import DELETION, LEARNER, SHUFFLE, first_of, kind_of
@@ -67,12 +69,55 @@ def agreement_tables(findings: Sequence[Findings]) -> list[TextTable]:
                 (_ALPHA,),
             )
         )
+    made.append(per_text_table(findings))
     every = list(findings[0].tests)
     taus = np.mean([kendall_tau([means[name, test][0] for test in every]) for name in corpora], axis=0)
     rows = [(test, *(f"{tau:.2f}" for tau in row)) for test, row in zip(every, taus, strict=True)]
     note = "1: the same order of the maps, −1: the opposite, 0: unrelated."
     made.append(TextTable("Kendall's τ between tests, mean over the corpora", ("", *every), rows, (note,)))
     return made
+
+
+def per_text_table(findings: Sequence[Findings]) -> TextTable:
+    """Whether the tests of single documents order the maps alike on the same document."""
+    tests = [test for test in one_of_each(list(findings[0].tests)) if kind_of(test) != LEARNER]
+    pairs = list(combinations(tests, 2))
+    rows = []
+    for found in findings:
+        taus, lengths = taus_of_texts(found, tests)  # (documents, pairs)
+        with np.errstate(invalid="ignore"):
+            of_all = np.nansum(taus, 1) / (~np.isnan(taus)).sum(1)
+        taus = np.concatenate([taus, of_all[:, None]], 1)
+        short = lengths <= np.median(lengths)
+        for name, which in (("", np.full(len(lengths), True)), (", shorter", short), (", longer", ~short)):
+            cells = [_mean(of_pair) for of_pair in taus[which].T]
+            rows.append((f"{found.corpus.title}{name}", f"{which.sum()}", *cells))
+    note = (
+        f"Mean of Kendall's τ-b of the order of {len(ranked_maps(findings))} maps on each text, where both tests tell "
+        f"any two of them apart; 0: unrelated. Shorter: of no more than the median length. {_INTERVALS}"
+    )
+    columns = ("corpus", "documents", *(f"{a} – {b}" for a, b in pairs), "all pairs")
+    return TextTable("Do the tests agree on this text? (mean τ over the texts)", columns, rows, (note,))
+
+
+def taus_of_texts(found: Findings, tests: Sequence[str]) -> tuple[Numbers, Numbers]:
+    """τ-b of each two tests on each document that all have, (documents, pairs), and the lengths of these; NaN where a
+    test gives all maps the same score."""
+    names = ranked_maps([found])
+    scores = [torch.stack([found.tests[test][name].oriented for name in names], 1) for test in tests]
+    many = min(map(len, scores))
+    by_text = torch.stack([score[:many] for score in scores], 1).numpy()  # (documents, tests, maps)
+    upper = np.triu_indices(len(tests), 1)
+    taus = np.stack([kendall_tau(ratings)[upper] for ratings in by_text])
+    return taus, np.array(found.lengths[:many], dtype=np.float64)
+
+
+def _mean(values: Numbers) -> str:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return "–"
+    low, high = interval_of_mean(known)
+    return f"{known.mean():.2f} [{low:.2f}, {high:.2f}]"
 
 
 def one_of_each(tests: Sequence[str]) -> list[str]:
@@ -131,6 +176,8 @@ def _published_means() -> Means:
 def _of(means: Means, corpus: str | None = None, test: str | None = None) -> list[Numbers]:
     return [m for (c, t), m in means.items() if corpus in (None, c) and test in (None, t)]
 
+
+_INTERVALS = "In brackets: bootstrap interval, 95 %, over documents."
 
 _ALPHA = (
     "1: the same ranks, 0: as by chance, below 0: opposite. In brackets: bootstrap interval, 95 %, over "

@@ -110,8 +110,9 @@ class Findings:
 
     `training` has the numbers of each epoch, `scores` are the model's on the test documents, `tests` has for
     each test the scores of each map, `notes` those of each method's maps, `documents` how many were used
-    for what, and `seconds` what each kind of work took. Of several models, `tests` has the mean over them for each
-    document, and `models` the findings of each; what else is here is that of the first.
+    for what, `lengths` the tokens of those tested, and `seconds` what each kind of work took. Of several models,
+    `tests` has the mean over them for each document, and `models` the findings of each; what else is here is that of
+    the first.
     """
 
     corpus: Corpus
@@ -120,6 +121,7 @@ class Findings:
     tests: Mapping[str, Mapping[str, Scores]]
     notes: Mapping[str, Mapping[str, Any]]
     documents: Mapping[str, int]
+    lengths: list[int]
     seconds: Mapping[str, float]
     seed: int = 0
     models: tuple[Findings, ...] = ()
@@ -155,15 +157,12 @@ def _run_model(corpus: Corpus, settings: Settings, store: Store, seed: int) -> F
         tests |= {each: {} for each in (kind, *shuffles)}
         for name, found in maps.items():
             if "train" in found:
-                scores, cell, weights = work.learner(kind, learner, name, found, keep=bool(shuffles))
-                tests[kind][name] = scores
-                for each, test in shuffles.items():
-                    tests[each][name] = work.shuffle_in_learners(
-                        each, test, name, found["test"], learner, cell, weights
-                    )
+                for each, scores in work.learner(kind, learner, name, found, shuffles).items():
+                    tests[each][name] = scores
     if readings.shuffle[0] == "learner":  # agreement is computed of the first test of a kind
         tests |= {each: tests.pop(each) for each in of_model if kind_of(each) == SHUFFLE}
-    return Findings(corpus, history, output, tests, notes, work.amounts, work.seconds, seed)
+    lengths = work.parts["test"].lengths.tolist()
+    return Findings(corpus, history, output, tests, notes, work.amounts, lengths, work.seconds, seed)
 
 
 def _together(found: list[Scores]) -> Scores:
@@ -171,8 +170,9 @@ def _together(found: list[Scores]) -> Scores:
     first = found[0]
     if first.each == "seed":
         learners = [learner for one in found for learner in one.notes["learners"]]
-        return replace(first, values=torch.cat([one.values for one in found]), notes={"learners": learners})
-    return replace(first, values=torch.stack([one.values for one in found]).mean(0))
+        values = torch.cat([one.values for one in found])
+        return replace(first, values=values, cost=None, notes={"learners": learners})
+    return replace(first, values=torch.stack([one.values for one in found]).mean(0), cost=None)
 
 
 def references(given: Mapping[str, Documents], seed: int) -> dict[str, dict[str, Documents]]:
@@ -285,55 +285,50 @@ class _Work:
         return Scores.from_dict(found.numbers)
 
     def learner(
-        self, kind: str, learner: WeakLearner, name: str, maps: Mapping[str, Documents], keep: bool
-    ) -> tuple[Scores, Cell, Mapping[str, Tensor]]:
-        """The scores of one map under the weak learner, one for each seed; the cell, and the weights if kept."""
-        parts = (maps["train"], maps["valid"], maps["test"])
-        words = len(self.corpus.vocabulary)
-        settings: dict[str, Any] = {
-            "learner": repr(learner),
-            "words": words,
-            "documents": [part.fingerprint for part in parts],
-        }
-        if keep:
-            settings["kept"] = "weights"
-        cell = Cell(f"{kind}/{self.corpus.name}/{name}", settings)
-
-        def compute() -> CellResult:
-            scores, learners = learner.learn(*parts, words)
-            weights = {
-                f"{seed}/{key}": tensor
-                for seed, made in zip(learner.seeds, learners, strict=True)
-                for key, tensor in made.state_dict().items()
-            }
-            return CellResult(scores.to_dict(), weights if keep else {})
-
-        found = self._get(cell, compute)
-        return Scores.from_dict(found.numbers), cell, found.tensors
-
-    def shuffle_in_learners(
         self,
         kind: str,
-        test: Any,
-        name: str,
-        documents: Documents,
         learner: WeakLearner,
-        trained: Cell,
-        weights: Mapping[str, Tensor],
-    ) -> Scores:
-        """The scores of one map that is shuffled in its learners: the mean over them for each document."""
-        settings = {"learners": trained.fingerprint, "test": repr(test)}
+        name: str,
+        maps: Mapping[str, Documents],
+        shuffles: Mapping[str, Any],
+    ) -> dict[str, Scores]:
+        """The scores of one map under the weak learner, one for each seed, and under the tests that shuffle the map in
+        these learners: the mean over them for each document. Each learner is a cell, and each test of it."""
+        parts = (maps["train"], maps["valid"], maps["test"])
+        words = len(self.corpus.vocabulary)
+        found: dict[str, list[Scores]] = {each: [] for each in (kind, *shuffles)}
+        for seed in learner.seeds:
+            one = replace(learner, seeds=(seed,))
+            settings: dict[str, Any] = {
+                "learner": repr(one),
+                "words": words,
+                "documents": [part.fingerprint for part in parts],
+            }
+            if shuffles:
+                settings["kept"] = "weights"
+            cell = Cell(f"{kind}/{self.corpus.name}/{name}", settings)
 
-        def compute() -> CellResult:
-            scores = []
-            for seed in learner.seeds:
-                made = learner.untrained(len(self.corpus.vocabulary), len(self.corpus.labels), seed)
-                made.load_state_dict({key: weights[f"{seed}/{key}"] for key in made.state_dict()})
-                scores.append(run_test(test, made.eval().requires_grad_(False), documents))
-            return CellResult(_together(scores).to_dict())
+            def train(one: WeakLearner = one) -> CellResult:
+                scores, (made,) = one.learn(*parts, words)
+                weights = {f"{one.seeds[0]}/{key}": tensor for key, tensor in made.state_dict().items()}
+                return CellResult(scores.to_dict(), weights if shuffles else {})
 
-        found = self._get(Cell(f"{kind}/{self.corpus.name}/{name}", settings), compute)
-        return Scores.from_dict(found.numbers)
+            trained = self._get(cell, train)
+            found[kind].append(Scores.from_dict(trained.numbers))
+            for each, test in shuffles.items():
+
+                def shuffle(
+                    test: Any = test, one: WeakLearner = one, found: CellResult = trained
+                ) -> CellResult:
+                    made = one.untrained(words, len(self.corpus.labels), one.seeds[0])
+                    made.load_state_dict({key.partition("/")[2]: each for key, each in found.tensors.items()})
+                    model = made.eval().requires_grad_(False)
+                    return CellResult(run_test(test, model, maps["test"]).to_dict())
+
+                settings = {"learners": cell.fingerprint, "test": repr(test)}
+                shuffled = self._get(Cell(f"{each}/{self.corpus.name}/{name}", settings), shuffle)
+                found[each].append(Scores.from_dict(shuffled.numbers))
+        return {each: _together(scores) for each, scores in found.items()}
 
     def _get(self, cell: Cell, compute: Any) -> CellResult:
         result = self.store.get(cell, compute)
