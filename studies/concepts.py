@@ -3,8 +3,8 @@
     python studies/concepts.py DATA [--photos 30] [--layer 0.10] [--picture patches.png]
 
 - *Sum*: the maps of all channels against the map of LRP.
-- *Channels*: Spearman's ρ, over the channels of each photo, of the channel's relevance and of the fall of the score
-  when that channel alone is zero. Beside it gradient × activation and the activation.
+- *Channels*: Spearman's ρ, over 64 random channels of each photo, of the channel's relevance and of the fall of the
+  score when that channel alone is zero. Beside it gradient × activation and the activation.
 - *Places*: a tenth of the photo, where the map of the most relevant channel is highest, becomes the photo's mean; the
   share of that channel's activation that is gone. Beside it the whole map of LRP, and random places.
 
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 import apportion as ap
 from apportion.results.statistics import interval_of_mean
 
-SHOWN, PATCHES = 3, 5
+SHOWN, PATCHES, CHANNELS = 3, 5, 64
 
 
 def channels_of(model: nn.Module, layer: str, x: Tensor) -> Tensor:
@@ -40,13 +40,13 @@ def channels_of(model: nn.Module, layer: str, x: Tensor) -> Tensor:
     return met[0]
 
 
-def falls(model: nn.Module, layer: str, x: Tensor, target: int) -> Tensor:
-    """By how much the score falls when a channel is zero, (channels,)."""
+def falls(model: nn.Module, layer: str, x: Tensor, target: int, which: Tensor) -> Tensor:
+    """By how much the score falls when one of these channels is zero."""
     here = channels_of(model, layer, x)
     found = []
     with torch.no_grad():
         before = model(x)[0, target]
-        for channels in torch.arange(here.shape[1]).split(32):
+        for channels in which.split(32):
             rows = here.repeat(len(channels), 1, 1, 1)
             rows[torch.arange(len(channels)), channels] = 0
             handle = model.get_submodule(layer).register_forward_hook(lambda _, __, ___, rows=rows: rows)
@@ -89,7 +89,8 @@ def main() -> None:
         target = int(model(x).argmax())
         activation = channels_of(model, layer, x)
         many = activation.shape[1]
-        fall = falls(model, layer, x, target)
+        some = torch.randperm(many, generator=torch.Generator().manual_seed(number))[:CHANNELS]
+        fall = falls(model, layer, x, target, some)
         relevance = {
             "LRP (z⁺, flat)": ap.LRP(at=layer)(model, x, target).values,
             "LRP-γ": ap.LRP("epsilon-gamma-box", at=layer)(model, x, target).values,
@@ -97,7 +98,7 @@ def main() -> None:
             "activation": activation,
         }
         for name, values in relevance.items():
-            of_channels = values.flatten(2).sum(2)[0].detach().numpy()
+            of_channels = values.flatten(2).sum(2)[0, some].detach().numpy()
             rho.setdefault(name, []).append(float(spearmanr(of_channels, fall.numpy()).statistic))
         of_lrp = relevance["LRP (z⁺, flat)"][0]
         channel = int(of_lrp.flatten(1).sum(1).argmax())
@@ -110,7 +111,7 @@ def main() -> None:
             ("random", noise),
         ):
             places.setdefault(name, []).append(gone(model, layer, x, channel, smoothed(values)))
-        if number < 5:
+        if number < 2:
             groups = torch.arange(many).split(64)
             parts = [ap.ConceptRelevance(layer, group.tolist())(model, x, target).values for group in groups]
             sums.append(float((sum(parts) - whole.values).abs().max() / whole.values.abs().max()))
@@ -143,7 +144,9 @@ def draw(model: nn.Module, layer: str, photos: list, relevance: Tensor, path: st
         row[0].imshow(raw)
         row[1].imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit)
         row[1].set_title(f"channel {channel}", fontsize=9)
-        for ax, number in zip(row[2:], sums[:, channel].topk(PATCHES).indices.tolist(), strict=True):
+        for ax, number in zip(
+            row[2:], sums[:, channel].topk(min(PATCHES, len(sums))).indices.tolist(), strict=False
+        ):
             shown = photos[number][1][0].movedim(0, -1).numpy()
             shown = (shown - shown.min()) / (shown.max() - shown.min())
             at = relevance[number, channel]

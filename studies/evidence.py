@@ -36,6 +36,8 @@ EVIDENCE = (
     Evidence("faithfulness.md", "studies/coverage_of_errors.py --only others --runs 800", 40),
     Evidence("faithfulness.md", "studies/coverage_of_errors.py --only flips --runs 2000", 10),
     Evidence("faithfulness.md", "studies/coverage_of_errors.py --only errors --seeds 100", 30),
+    Evidence("faithfulness.md", "studies/single_deletion.py DATA --train 600 --test 60 --epochs 2", 2),
+    Evidence("lrp.md", "studies/concepts.py DATA --photos 20", 5),
     Evidence("study-text.md", "studies/text_known.py --texts 60 --seeds 1", 2),
 )
 NUMBER = re.compile(r"(?<![\w.])[-−+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.]*[a-z])", re.I)

@@ -11,13 +11,18 @@ from typing import Any
 # C0, C1 and DEL but for tabs and line ends; what turns the direction of what follows; and other ends of lines.
 CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
+MOST_LETTERS = 2000  # of a message
+
 
 class InputError(ValueError):
     """Something the caller gave cannot be used; the message, one line, names it and says what is accepted."""
 
     def __init__(self, message: str = "") -> None:
         line = re.sub(r"\s*[\r\n]\s*", " ", str(message))  # as the repr of a tensor has them
-        super().__init__(CONTROLS.sub("", line))  # as what other libraries say of a file has them
+        line = CONTROLS.sub("", line)  # as what other libraries say of a file has them
+        if len(line) > MOST_LETTERS:  # of a text or a name that was given, or of what is accepted
+            line = f"{line[: MOST_LETTERS // 2]} … {line[-MOST_LETTERS // 2 :]}"
+        super().__init__(line)
 
 
 class MissingFileError(InputError, FileNotFoundError):

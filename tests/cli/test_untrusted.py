@@ -174,3 +174,16 @@ def test_a_study_runs_no_program_that_its_file_names(tmp_path, monkeypatch):
         assert not Path("ran").exists()
     run("study", "run", "0.yaml", "--trust-model-code")
     assert Path("ran").exists()
+
+
+def test_a_message_is_one_line_of_some_length_without_control_characters():
+    said = str(ap.InputError(f"begins {EVIL} {'a' * 10_000}\n ends"))
+    assert not CONTROLS.search(said)
+    assert "\n" not in said
+    assert len(said) < 2100
+    assert (said[:6], said[-4:]) == ("begins", "ends")
+
+
+def test_a_device_that_holds_no_numbers_is_refused():
+    with pytest.raises(ap.InputError, match="device is 'meta'; accepted: one of PyTorch's"):
+        ap.load("breast-cancer", device="meta")

@@ -49,7 +49,7 @@ METHODS_OF_ROWS = (
     "IntegratedHessians(nodes=200)", "InputHessian()", "ShapleyInteractions(budget=100000)",
     "KernelSHAP(samples=100000)",
 )  # fmt: skip
-OF_ATTENTION = ("shuffle-tvd",)
+OF_OTHER_INPUTS = ("shuffle-tvd", "roar", "kar")  # of attention, and of pictures of several classes
 MOMENTS = 4
 LATEST = 1.5
 
@@ -66,7 +66,7 @@ def scored(test: str) -> Any:
 WORK: dict[str, Callable[[], Any]] = {
     **{name: partial(explained, name, MODEL, PICTURE) for name in METHODS_OF_PICTURES},
     **{f"{name} of a row": partial(explained, name, SMALL, ROW) for name in METHODS_OF_ROWS},
-    **{name: partial(scored, name) for name in TESTS if name not in OF_ATTENTION},
+    **{name: partial(scored, name) for name in TESTS if name not in OF_OTHER_INPUTS},
 }
 
 

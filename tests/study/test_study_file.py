@@ -59,6 +59,9 @@ def test_what_a_file_says(file):
     file.write_text("kind: text-faithfulness\ndata: corpora\nmodels: [0, 2]\nhiding: zero\nnorms: [L2, L1]\n")
     readings = Readings(("zero",), ("learner", "model"), ("L2", "L1"))
     assert read_study(file) == TextFaithfulness("study", "corpora", models=(0, 2), readings=readings)
+    file.write_text("kind: text-faithfulness\ndata: corpora\nfast: !!bool maybe\n")
+    with pytest.raises(InputError, match="line 3: fast: this is 'maybe'; accepted: true or false"):
+        read_study(file)
     file.write_text("kind: text-faithfulness\ndata: corpora\nnorms: [L1, L3]\n")
     with pytest.raises(InputError, match=r"line 3: norms\[1\]: this is 'L3'; accepted: L1, L2"):
         read_study(file)
@@ -71,6 +74,11 @@ def test_what_a_file_says(file):
         ("deletion-rate]", "deletion-rat]", "line 10: tests[1]: unknown test 'deletion-rat'; did you mean"),
         ("samples: 2", "samples: two", "line 11: samples: this is 'two'; accepted: a whole number"),
         ("samples: 2", "samples: 0", "line 11: samples: this is 0; accepted: at least 1"),
+        ("samples: 2", "samples: 1:30", "line 11: samples: this is '1:30'; accepted: a whole number"),
+        ("samples: 2", "samples: !!int two", "line 11: samples: this is 'two'; accepted: a whole number"),
+        ("samples: 2", f"samples: {'9' * 5000}", "accepted: a whole number"),
+        ("samples: 2", f"samples: {'[' * 3000}", "lists lie in lists too deep to be read"),
+        ("data:\n", f"data:\n  - {'a' * 5000}.csv\n", "accepted: a path (File name too long)"),
         ("samples: 2", "sample: 2", "line 11: sample: there is no such field; did you mean 'samples'?"),
         ("samples: 2", "samples: 2\nsamples: 3", "line 12: samples: this field is there twice"),
         ("title: Short reviews", "title: [a]", "line 1: title: this is a list; accepted: a text"),

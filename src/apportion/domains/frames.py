@@ -25,6 +25,7 @@ from apportion.core.numbers import as_pandas, is_frame, is_series, tensor_of
 from apportion.core.settings import later
 from apportion.domains.estimators import answer_to, function_of, labels_of
 from apportion.domains.tabular import MISSING, text_of
+from apportion.domains.text import check_whole_signs
 from apportion.errors import InputError, check_whole, first_line, nearest
 
 _WHOLE = 2.0**53  # float64 holds all whole numbers up to here
@@ -475,6 +476,9 @@ def _checked(frame: Any, what: str) -> Any:
     twice = frame.columns[frame.columns.duplicated()]
     if len(twice):
         raise InputError(f"{what} names the column {twice[0]!r} twice")
+    for name in frame.columns:
+        if isinstance(name, str):
+            check_whole_signs(name, f"a column of {what}")
     return frame
 
 

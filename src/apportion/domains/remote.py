@@ -258,7 +258,7 @@ def _database(path: str | Path) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(path, timeout=60.0)) as database:
             database.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, row TEXT NOT NULL)")
             yield database
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:  # also what it says of itself
         raise InputError(f"cache {path} cannot be used: {error}") from error
 
 

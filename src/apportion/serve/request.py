@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import warnings
 from typing import Annotated, TypeVar
@@ -89,7 +88,7 @@ def read_picture(encoded: str, name: str) -> Image.Image:
         raise InputError("there is no picture yet: drop one, or choose a file")
     try:
         data = base64.b64decode(encoded, validate=True)
-    except binascii.Error:
+    except ValueError:  # also for letters that are not ASCII
         raise InputError(f"{name} did not arrive whole (its base64 is broken)") from None
     if len(data) > MOST_BYTES:
         raise InputError(

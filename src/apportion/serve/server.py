@@ -37,7 +37,7 @@ from apportion.serve.request import MOST_BYTES, Ask, Given, read
 HOSTS = ("127.0.0.1", "localhost")
 THREADS = 2  # a short explanation need not wait for a long one
 LISTENS = 0.2  # seconds between two looks whether anyone still listens
-PATIENCE = 0.5  # seconds in which work that nobody waits for stops by itself, before it is stopped
+PATIENCE = 0.2  # seconds in which work that nobody waits for stops by itself, before it is stopped
 SECONDS = 600  # that a request may take
 SHARE = 0.5  # of the memory that is free when a request comes, which it may take
 MOST_LEFT = 6  # pieces of work that could not be stopped, such as one operation for minutes
@@ -212,7 +212,7 @@ _TOO_LONG = f"stopped after {SECONDS // 60} minutes; accepted: fewer samples or 
 async def _free(thread: threading.Thread, slots: asyncio.Semaphore, left: set[threading.Thread]) -> None:
     """Give the place of a piece of work to the next one when it has ended; what does not end by itself is stopped, and
     what cannot be stopped has its place no longer."""
-    for waited in range(round(4 * PATIENCE / 0.05)):
+    for waited in range(round(10 * PATIENCE / 0.05)):
         if not thread.is_alive():
             break
         if waited * 0.05 >= PATIENCE:

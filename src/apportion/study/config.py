@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from apportion.bulk.sources import open_source
+from apportion.core.files import path_of
 from apportion.core.registry import from_repr
 from apportion.errors import InputError, did_you_mean
 from apportion.study.text.readings import AS_PUBLISHED_AND_BEFORE, CHOICES, Readings
@@ -101,6 +103,8 @@ def read_study(path: Path) -> Study | TextFaithfulness:
         raise InputError(f"{path}, line {line}: this is not YAML ({error.problem})") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path}: this is not YAML ({error})") from None
+    except RecursionError:
+        raise InputError(f"{path}: lists lie in lists too deep to be read") from None
     if root is None:
         raise InputError(f"{path} is empty; accepted: models, data, methods and tests")
     field = Field(path, root, "")
@@ -167,17 +171,21 @@ class Field:
         return str(self.node.value)
 
     def whole(self, least: int) -> int:
-        if not isinstance(self.node, yaml.ScalarNode) or self.node.tag != "tag:yaml.org,2002:int":
+        # What a tag says need not be so, and YAML reads 1:30 as 90.
+        if not isinstance(self.node, yaml.ScalarNode) or not re.fullmatch(
+            r"[-+]?[0-9]{1,30}", self.node.value
+        ):
             raise self.wrong(f"this is {self._is()}; accepted: a whole number")
-        value = int(yaml.safe_load(self.node.value))
+        value = int(self.node.value)
         if value < least:
             raise self.wrong(f"this is {value}; accepted: at least {least}")
         return value
 
     def truth(self) -> bool:
-        if self.node.tag != "tag:yaml.org,2002:bool":
+        known = yaml.constructor.SafeConstructor.bool_values
+        if self.node.tag != "tag:yaml.org,2002:bool" or self.node.value.lower() not in known:
             raise self.wrong(f"this is {self._is()}; accepted: true or false")
-        return bool(yaml.safe_load(self.node.value))
+        return bool(known[self.node.value.lower()])
 
     def one_of(self, accepted: Sequence[str]) -> str:
         value = self.text()
@@ -197,7 +205,7 @@ class Field:
     def _is(self) -> str:
         if isinstance(self.node, yaml.MappingNode):
             return "a mapping"
-        return "a list" if isinstance(self.node, yaml.SequenceNode) else f"{self.node.value!r}"
+        return "a list" if isinstance(self.node, yaml.SequenceNode) else f"{self.node.value!r:.200}"
 
 
 def _comparison(field: Field, text: str) -> Study:
@@ -252,7 +260,7 @@ def _data(field: Field) -> Data:
 
 def _there(field: Field, place: str) -> str:
     """A path, seen from the study file."""
-    path = field.path.parent / place
+    path = field.path.parent / field.checked(partial(path_of, "data"))
     if not path.exists():
         raise field.wrong(f"no such file or folder: {place}")
     return str(path)

@@ -64,7 +64,8 @@ class ShapleyInteractions(Told):
 
     def __post_init__(self) -> None:
         check("index", self.index, ("k-SII", "STII").__contains__, "'k-SII', 'STII'")
-        check_whole(1, budget=self.budget, chunk=self.chunk)
+        check_whole(1, chunk=self.chunk)
+        check_whole(2, budget=self.budget)
         check_seed(self.seed, most=2**32 - 1)  # of NumPy's older generators, which shapiq draws from
         check_groups(self.groups)
         check_baseline(self.baseline)
