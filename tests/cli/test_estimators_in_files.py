@@ -311,18 +311,24 @@ def test_the_options_of_a_summary(here: Path) -> None:
     assert len(summed("--top", "2")["features"][only["class"]]) == 2
 
 
-def test_right_and_wrong_predictions_are_cohorts(here: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--sep", ";", "--decimal", ",")])
+def test_right_and_wrong_predictions_are_cohorts(here: Path, options: tuple[str, ...]) -> None:
     frame = people()
-    frame.assign(
-        right=np.where(frame.index % 5 == 0, 1 - (frame.age > 40), frame.age > 40).astype(int)
-    ).to_csv("told.csv", index=False)
-    made = run(
-        "bulk", *TRUSTED, "--background", "rows.csv", "--data", "told.csv", "--out", "run", "--workers", "1"
-    )
+    right = np.where(frame.index % 5 == 0, 1 - (frame.age > 40), frame.age > 40).astype(int)
+    for name in ("told.csv", "other.csv"):
+        said = {"sep": ";", "decimal": ","} if options else {}
+        frame.assign(right=right if name == "told.csv" else 0).to_csv(name, index=False, **said)
+    background = "semicolons.csv" if options else "rows.csv"
+    made = run("bulk", *TRUSTED, "--background", background, "--data", "told.csv", *options, "--out", "run",
+               "--workers", "1")  # fmt: skip
     assert made.exit_code == 0, made.output
     wrong = sum(
-        str(row["target"]) != str(right)
-        for row, right in zip(ap.open_run("run").rows(), pandas.read_csv("told.csv").right, strict=True)
+        str(row["target"]) != str(right) for row, right in zip(ap.open_run("run").rows(), right, strict=True)
     )
-    shown = run("runs", "summary", "run", "--truth", "right").stdout
+    again = ("--data", "told.csv", *options) if options else ()
+    if options:
+        assert "accepted: --data FILE" in run("runs", "summary", "run", "--truth", "right").stderr
+        other = run("runs", "summary", "run", "--truth", "right", "--data", "other.csv", *options)
+        assert (other.exit_code, "are not as they were for the run" in other.stderr) == (2, True)
+    shown = run("runs", "summary", "run", "--truth", "right", *again).stdout
     assert sum(map(int, re.findall(r"wrong \((\d+)\)", shown))) == wrong

@@ -8,8 +8,10 @@ import io
 import re
 
 import numpy as np
+import torch
 from PIL import Image
 
+import apportion as ap
 from apportion.core.files import written
 from apportion.display.html import data_uri, read_data_uri, shell, table
 from surfaces import ATTACK
@@ -54,3 +56,10 @@ def test_written_gives_the_text_and_writes_it_where_asked(tmp_path):
     assert written("é", None) == "é"
     assert written("é", tmp_path / "new" / "page.html") == "é"
     assert (tmp_path / "new" / "page.html").read_text(encoding="utf-8") == "é"
+
+
+def test_the_card_of_a_number_that_is_predicted_says_its_score_once():
+    shown = ap.explain(torch.nn.Linear(9, 1), torch.ones(1, 9), "inputxgradient")._repr_html_()
+    assert "</b><span" in shown
+    assert "score score" not in shown
+    assert "… and 1 other<" in shown

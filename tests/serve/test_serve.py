@@ -66,10 +66,12 @@ def parts():
 
 def rent():
     import apportion, pandas
+    from sklearn.base import BaseEstimator, RegressorMixin
     flats = pandas.DataFrame({"rooms": [2.0, 4.0, None], "city": ["Rome", None, "Bern"], "new": [True, False, True]})
-    def price(rows):
-        return (10 * rows.rooms.fillna(3) + 5 * (rows.city == "Bern") + 2 * rows.new).to_numpy(float)
-    return apportion.Tabular(price, flats, name="rent")
+    class Price(RegressorMixin, BaseEstimator):
+        def predict(self, rows):
+            return (10 * rows.rooms.fillna(3) + 5 * (rows.city == "Bern") + 2 * rows.new).to_numpy(float)
+    return apportion.Tabular(Price(), flats, name="rent")
 """
 
 
@@ -184,6 +186,10 @@ def test_a_row_of_a_model_of_frames_is_that_of_its_background(served):
         shown = section["cards"][0]["shown"]
         by_name = dict(zip((name.split(" = ")[0] for name in shown["names"]), shown["values"], strict=True))
         assert [by_name[name] for name in ("rooms", "city", "new")] == pytest.approx(values, abs=1e-5)
+    said = explained(served, model="mine.py:rent", methods=["kernelshap"], row=row, tests=True)
+    charts = [m["chart"] for m in said if m["event"] == "tested"]
+    assert {chart["y"] for chart in charts} == {"score"}  # not one of 0 to 1
+    assert max(charts[-1]["curves"][0]["y"]) > 1
 
 
 def test_only_who_has_the_token_is_answered(served):

@@ -15,7 +15,7 @@ from apportion.results.summing import summary
 
 
 def overviews(
-    run: Run, target: str | None = None, by: str | None = None, truth: str | None = None
+    run: Run, target: str | None = None, by: str | None = None, truth: str | None = None, data: Any = None
 ) -> list[Overview]:
     """Sum up a run over a table, a class at a time, the one with most rows first.
 
@@ -25,9 +25,10 @@ def overviews(
         by (str, default None): A column whose values, or quarters, are the cohorts.
         truth (str, default None): A column of the run's data with the right classes: the cohorts are the rows that the
             model got right and wrong.
+        data (DataFrame, default None): The run's data, where they were given in memory; None: those that it names.
     """
     found = [run.explanation(i) for i in range(len(run))]
-    right = None if truth is None else _column(run, truth)
+    right = None if truth is None else _column(run, truth, data)
     labels = [one.label() for one in found]
     wanted = sorted(set(labels), key=lambda name: -labels.count(name)) if target is None else [target]
     if target is not None and target not in labels:
@@ -48,21 +49,25 @@ def is_of_rows(run: Run) -> bool:
     return isinstance(values, Tensor) and values.dim() == 1
 
 
-def _column(run: Run, name: str) -> list[Any]:
+def _column(run: Run, name: str, data: Any) -> list[Any]:
     """What stands in a column of the data of a run, for each input that was explained."""
     made = run.manifest
-    if not made.data:
+    if data is None and not made.data:
         raise InputError(
-            "the data of this run were given in memory; accepted: apportion.summary(run, truth=[…])"
+            "the data of this run were given in memory; accepted: --data FILE, with --sep, --no-header … as for the "
+            "run, or apportion.summary(run, truth=[…])"
         )
-    source = open_source(made.data, made.domain, made.column, made.id_column)
+    source = open_source(made.data if data is None else data, made.domain, made.column, made.id_column)
     if source.fingerprint != made.data_fingerprint:
-        raise InputError(f"{made.data} has changed since the run; accepted: the data of the run")
+        raise InputError(
+            f"{made.data or 'the data'} are not as they were for the run; accepted: those of the run"
+        )
     found = []
     for row in run.rows():
         cells = source.read(row["index"])
-        if not isinstance(cells, Mapping) or name not in cells:
-            there = ", ".join(map(str, cells)) if isinstance(cells, Mapping) else "none that are named"
+        named = {str(key): cell for key, cell in cells.items()} if isinstance(cells, Mapping) else {}
+        if name not in named:
+            there = ", ".join(named) or "none that are named"
             raise InputError(f"the data have no column {name!r}; there are: {there}")
-        found.append(cells[name])
+        found.append(named[name])
     return found

@@ -164,8 +164,27 @@ def _seeded(made: Any, seed: int) -> Any:
 
 
 @dataclass(frozen=True)
-class Tables:
-    """How tables are read, and estimators in files."""
+class Reading:
+    """How tables are read."""
+
+    sep: Annotated[str | None, typer.Option(help="The separator of a CSV file.  [guessed]")] = None
+    encoding: Annotated[str | None, typer.Option(help="The encoding of a CSV file.  [utf-8]")] = None
+    decimal: Annotated[str | None, typer.Option(help="The decimal sign of a CSV file.  [guessed]")] = None
+    no_header: Annotated[
+        bool,
+        typer.Option("--no-header", help="A CSV file begins with a row; its columns are 0, 1, …."),
+    ] = False
+
+    @property
+    def dialect(self) -> Dialect:
+        from apportion.domains.table_files import Dialect
+
+        return Dialect(self.sep, self.encoding, self.decimal, not self.no_header)
+
+
+@dataclass(frozen=True)
+class Tables(Reading):
+    """The same, and estimators in files."""
 
     background: Annotated[
         Path | None,
@@ -180,19 +199,6 @@ class Tables:
             help="Read model files that can run any code: .joblib, and unknown types in .skops.",
         ),
     ] = False
-    sep: Annotated[str | None, typer.Option(help="The separator of a CSV file.  [guessed]")] = None
-    encoding: Annotated[str | None, typer.Option(help="The encoding of a CSV file.  [utf-8]")] = None
-    decimal: Annotated[str | None, typer.Option(help="The decimal sign of a CSV file.  [guessed]")] = None
-    no_header: Annotated[
-        bool,
-        typer.Option("--no-header", help="A CSV file begins with a row; its columns are 0, 1, …."),
-    ] = False
-
-    @property
-    def dialect(self) -> Dialect:
-        from apportion.domains.table_files import Dialect
-
-        return Dialect(self.sep, self.encoding, self.decimal, not self.no_header)
 
     def recognised(self, given: Sequence[str]) -> list[Given]:
         from apportion.pipeline.given import recognise
@@ -217,7 +223,7 @@ class Tables:
         frame = None
         if self.background is not None:  # which need not be text because the rows are
             as_text = kind_of(self.background) in TEXTS
-            frame = _read_told(self.background, self.dialect if as_text else AS_FOUND)
+            frame = read_told(self.background, self.dialect if as_text else AS_FOUND)
         return load_classifier(model, frame, self.trust_code)
 
     def data(self, data: str, model: str | Classifier | None) -> Any:
@@ -237,10 +243,10 @@ class Tables:
             whole = "decimal" in read_table(path, dialect, texts)[1]
         else:
             whole = dialect != AS_FOUND or kind_of(path) in EXCEL
-        return _read_told(path, dialect, texts) if whole else data
+        return read_told(path, dialect, texts) if whole else data
 
 
-def _read_told(path: Path, dialect: Dialect, texts: frozenset[str] = frozenset()) -> Any:
+def read_told(path: Path, dialect: Dialect, texts: frozenset[str] = frozenset()) -> Any:
     """The frame in a file, with a warning of what was guessed to read it."""
     from apportion.domains.table_files import read_table
 

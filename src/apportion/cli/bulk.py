@@ -11,7 +11,19 @@ import typer
 from rich.markup import escape
 
 from apportion.cli._messages import echo, echo_json, hold_to, make_console, one_line_errors, say
-from apportion.cli._options import Html, Json, MaxRemainder, Method, Running, Tables, Target, Unit, grouped
+from apportion.cli._options import (
+    Html,
+    Json,
+    MaxRemainder,
+    Method,
+    Reading,
+    Running,
+    Tables,
+    Target,
+    Unit,
+    grouped,
+    read_told,
+)
 from apportion.core.visible import visible
 
 if TYPE_CHECKING:
@@ -196,8 +208,10 @@ def cluster(
 
 
 @runs.command()
+@grouped
 def summary(
     folder: Folder,
+    *,
     least: Annotated[int, typer.Option(min=1, help="Leave out words in fewer inputs.")] = 3,
     top: Annotated[int, typer.Option(min=1, help="Features to show of each class.")] = 10,
     target: Annotated[str | None, typer.Option(help="Of a table: only this class.")] = None,
@@ -208,6 +222,10 @@ def summary(
             help="Of a table: the column with the right class, to compare right and wrong predictions."
         ),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The data of the run, where they were read with options as below.")
+    ] = None,
+    reading: Reading,
     html: Html = None,
     as_json: Json = False,
 ) -> None:
@@ -219,7 +237,8 @@ def summary(
 
         run = open_run(folder)
         if target or by or truth or (is_of_rows(run) and not as_json):
-            _sum_up_rows(run, html, as_json, target, by, truth)
+            frame = None if data is None else read_told(data, reading.dialect)
+            _sum_up_rows(run, html, as_json, target, by, truth, frame)
             return
         from apportion.bulk.pages import summary_page
         from apportion.bulk.summaries import summarise
@@ -261,13 +280,19 @@ def summary(
 
 
 def _sum_up_rows(
-    run: Run, html: Path | None, as_json: bool, target: str | None, by: str | None, truth: str | None
+    run: Run,
+    html: Path | None,
+    as_json: bool,
+    target: str | None,
+    by: str | None,
+    truth: str | None,
+    data: Any,
 ) -> None:
     from apportion.bulk.overviews import overviews
     from apportion.core.files import write_whole
     from apportion.display import overview_page
 
-    found = overviews(run, target, by, truth)
+    found = overviews(run, target, by, truth, data)
     if html is not None:
         write_whole(html, overview_page(found).encode())
     if as_json:

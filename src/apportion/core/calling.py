@@ -47,9 +47,8 @@ def call_model(model: Model, inputs: Inputs) -> Any:
         if refused is not None:
             raise InputError(refused) from error
         called = "the model was called with"
-        if not any(
-            note.startswith(called) for note in getattr(error, "__notes__", ())
-        ):  # as a person gave it
+        # As a person gave it.
+        if not any(note.startswith(called) for note in getattr(error, "__notes__", ())):
             error.add_note(f"{called} {_described(inputs)}{_too_long(model, inputs)}")
         raise
 

@@ -28,10 +28,6 @@ def move(model: Any, device: str | None) -> None:
         return
     try:
         model.to(device)
-    except (
-        RuntimeError,
-        AssertionError,
-        NotImplementedError,
-    ) as error:  # by PyTorch, for one that is not there
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # there is no such device
         why = first_line(error) or type(error).__name__
         raise InputError(f"device is {device!r}, where the model cannot go: {why}") from error

@@ -20,9 +20,8 @@ def keep_freed_memory() -> None:
     EfficientNet-Lite0 and of small networks on a CPU (`benchmarks/run.py freed-memory`). The threshold follows
     the largest block that was ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); this one is never written to.
     """
-    bytes(
-        31 << 20
-    )  # by calloc, so that no page is touched; and without NumPy, which `--help` does not wait for
+    # By calloc, so that no page is touched; and without NumPy, which `--help` does not wait for.
+    bytes(31 << 20)
 
 
 def room() -> float:

@@ -113,9 +113,8 @@ def _hints(made: Any) -> dict[str, Any]:
         owner = next(base for base in made.__mro__ if each.name in vars(base).get("__annotations__", {}))
         if each.init and each.name.isidentifier() and not each.name.startswith("_"):
             try:
-                found[each.name] = eval(
-                    str(each.type), vars(sys.modules[owner.__module__])
-                )  # of our own source
+                # Of our own source.
+                found[each.name] = eval(str(each.type), vars(sys.modules[owner.__module__]))
             except NameError:
                 continue
     return found
@@ -125,9 +124,8 @@ def _is_of(value: Any, hint: Any) -> bool:
     if hint is Any:
         return True
     if hint is float:
-        fits = (
-            not isinstance(value, Integral) or abs(int(value)) < 2**63
-        )  # larger ones are in no number format of C
+        # Larger ones are in no number format of C.
+        fits = not isinstance(value, Integral) or abs(int(value)) < 2**63
         return isinstance(value, Real) and not isinstance(value, bool) and fits
     if hint is int:
         return isinstance(value, Integral) and not isinstance(value, bool)

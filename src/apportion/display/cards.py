@@ -62,9 +62,8 @@ def _same_input(group: list[Member], member: Member) -> bool:
     scores = one.output[i].double().cpu(), other.output[j].double().cpu()
     if scores[0].shape != scores[1].shape or not torch.allclose(*scores, rtol=1e-4, atol=1e-5):
         return False
-    over_prototypes = (
-        "panels" in one.notes or "panels" in other.notes
-    )  # and not over the features of the input
+    # And not over the features of the input.
+    over_prototypes = "panels" in one.notes or "panels" in other.notes
     same_features = over_prototypes or _features(one, i) == _features(other, j)
     return same_features and one.notes.get("input") == other.notes.get("input")
 
@@ -102,11 +101,7 @@ def _card(member: Member, shown: View) -> Card:
     total, apportioned = explanation.total, float(explanation.apportioned[index])
     ledger = getattr(explanation, "ledger", None)
     # The curves of a test are means over its samples: they are those of this one if it is alone.
-    curves = (
-        next((s.notes["curves"] for s in tests if "curves" in s.notes), None)
-        if len(explanation) == 1
-        else None
-    )
+    drawn = next((s.notes for s in tests if "curves" in s.notes), None) if len(explanation) == 1 else None
     return {
         "method": describe_method(explanation.method),
         "repr": repr(explanation.method),
@@ -122,7 +117,7 @@ def _card(member: Member, shown: View) -> Card:
         "top": [(name, _seven_digits(value)) for name, value in shown.top(TOP)],
         "ledger": None if ledger is None else _ledger_as_data(ledger),
         "tests": [test_as_data(scores, index) for scores in tests],
-        "chart": None if curves is None else chart(curves),
+        "chart": None if drawn is None else chart(drawn["curves"], drawn.get("reading", "")),
     }
 
 
@@ -178,13 +173,13 @@ def test_as_data(scores: Scores, index: int) -> TestScore:
     }
 
 
-def chart(curves: Mapping[str, Mapping[str, list[float]]]) -> Chart:
-    """The curves of a test of hidden features (`Scores.notes["curves"]`), for drawing."""
+def chart(curves: Mapping[str, Mapping[str, list[float]]], reading: str) -> Chart:
+    """The curves of a test of hidden features (`Scores.notes["curves"]`), and what it read, for drawing."""
     names = {"morf": "most relevant first", "lerf": "least relevant first"}
     return {
         "title": "",
         "x": "share hidden",
-        "y": "probability",
+        "y": "score" if reading == "the score" or reading.endswith("of a regression") else "probability",
         "curves": [
             {
                 "name": names[way],

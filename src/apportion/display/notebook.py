@@ -84,11 +84,16 @@ def _card(result: Result, index: int) -> str:
     shown = view(result, index)
     made = decision(result, index, 1)
     chance = "" if made.probability is None else f", probability {100 * made.probability:.1f} %"
-    scored = f"{made.label}  score {format_number(made.score, abs(made.score))}{chance}"
+    # Of a number that is predicted, the score is all that has a name.
+    decided, explained = (
+        "" if name == "score" else f"{before}{name}{after}"
+        for before, name, after in (("", made.label, "  "), (" of ", result.label(index), ""))
+    )
+    scored = f"{decided}score {format_number(made.score, abs(made.score))}{chance}"
     features = None if result.features is None else result.features[index]
     text = isinstance(features, TextFeatures) and not isinstance(shown, TextView)
     parts = [
-        f"<div><b>{escape(describe_method(result.method))}</b> of {escape(result.label(index))}"
+        f"<div><b>{escape(describe_method(result.method))}</b>{escape(explained)}"
         f'<span style="{_QUIET}"> · {escape(scored)}</span></div>',
         f"<div>{escape(writable(features.text))}</div>" if text else "",  # type: ignore[union-attr]
         _drawn(shown),
@@ -130,7 +135,7 @@ def _bars(shown: View, most: int) -> str:
         for name, value in top
     )
     known = len([value for _, value in shown.named if value])
-    what = "pairs" if isinstance(shown, PairsView) else "others"
+    what = ("pair" if isinstance(shown, PairsView) else "other") + "s" * (known - most > 1)
     more = f'<div style="{_QUIET}">… and {known - most} {what}</div>' if known > most else ""
     return f'<table style="border: 0; margin: .3em 0; font-size: .9em">{rows}</table>{more}'
 

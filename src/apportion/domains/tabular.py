@@ -461,9 +461,8 @@ def _is_absent(column: Column, value: Any) -> bool:
 def text_of(value: Any) -> str:
     """As a person would write it; pandas turns whole numbers into floats where some are missing."""
     if isinstance(value, float | np.floating):
-        return (
-            str(int(value)) if float(value).is_integer() else f"{value:.7g}"
-        )  # 7 digits: what a float32 holds
+        # 7 digits: what a float32 holds.
+        return str(int(value)) if float(value).is_integer() else f"{value:.7g}"
     return str(value).strip()
 
 

@@ -54,9 +54,8 @@ class Subject:
         )
         self.batch: int = next(tensors_in(self.inputs)).shape[0]
         self.target = target
-        self.places = places_of(
-            target, self.batch
-        )  # of a model that returns more than a score for each class
+        # Of a model that returns more than a score for each class.
+        self.places = places_of(target, self.batch)
         self.warnings = warn_about_training(self.model)
         self._unsteady = bool(self.warnings)
         self.rows_run = self.rows_differentiated = 0

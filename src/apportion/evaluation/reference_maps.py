@@ -68,10 +68,8 @@ def _fit_shape(value: Tensor, x: Tensor) -> Tensor:
     check_dense("the map", value)
     if not value.is_floating_point():
         value = value.to(torch.float32)
-    if value.dtype in (
-        torch.half,
-        torch.bfloat16,
-    ):  # too coarse, and for half too small, for the sum of a large feature
+    # Too coarse, and for half too small, for the sum of a large feature.
+    if value.dtype in (torch.half, torch.bfloat16):
         value = value.float()
     if value.dim() == x.dim() - 1 and x.dim() > 2 and value.shape == x.shape[:1] + x.shape[2:]:
         value = value[:, None]

@@ -87,7 +87,7 @@ class Auto(Told):
                 continue
             before = "".join(
                 f"; not the first choice: {re.split(' [(]|;', str(error))[0]}" for error in refused
-            )  # its reason alone
+            )  # the reason alone
             of_what = f"; explained is the {made.notes['scores']}" if "scores" in made.notes else ""
             explained: Explanation[Given, Tensor] = replace(
                 made, notes={**made.notes, "chosen": why + of_what + before}
@@ -129,9 +129,8 @@ def _candidates(
     photos = isinstance(inputs, Tensor) and inputs.dim() == 4 and not attends
     if photos and any(isinstance(m, nn.Conv2d) for m in modules):
         yield LRP(bias="place"), "faithful on convolutional networks, clear, and it adds up"
-    if not isinstance(inputs, np.ndarray) and not isinstance(
-        mask, Tensor
-    ):  # of a frame, numbers are but codes
+    # Of a frame, numbers are but codes.
+    if not isinstance(inputs, np.ndarray) and not isinstance(mask, Tensor):
         yield DeepLIFT(), "faithful on networks, and it adds up"
     yield KernelSHAP(seed=asked.seed), "its values add up, and it needs no gradient"
 

@@ -195,7 +195,7 @@ class Overview:
         if self.remainder is None or self.total is None:
             return "this method does not claim to add up"
         mean, whole = float(np.abs(self.remainder).mean()), float(np.abs(self.total).mean())
-        if not mean:
+        if mean <= 1e-9 * whole:  # what adding floats leaves, where a total is small beside its parts
             return "nothing left over"
         share = "" if not whole else f" ({write_share(mean / whole)} of the mean |total|)"
         return f"left over: {format_number(mean, whole)} a row on average{share}"

@@ -29,6 +29,7 @@ from apportion.domains.language import LanguageModel, Question
 from apportion.domains.tabular import Categorical, OrMissing, TabularPreparation
 from apportion.errors import InputError, first_line
 from apportion.evaluation.curves import WAYS, even_steps
+from apportion.evaluation.readings import say_reading
 from apportion.models import SHIPPED, load
 from apportion.names import INTERACTIONS, METHODS, PROTOTYPES
 from apportion.pipeline.answers import Asked, explain_asked
@@ -143,9 +144,8 @@ class Models:
 
 
 def _columns(model: Classifier) -> list[Column]:
-    if isinstance(model.encode, FrameRows) and isinstance(
-        model.mask, torch.Tensor
-    ):  # of its first background row
+    # Of its first background row.
+    if isinstance(model.encode, FrameRows) and isinstance(model.mask, torch.Tensor):
         form = model.encode.form(model.mask[0])
         return [{"name": name, "value": value, "categories": offered} for name, value, offered in form]
     known = model.encode.columns if isinstance(model.encode, TabularPreparation) else ()
@@ -298,7 +298,7 @@ def _test(ready: Prepared, name: str, explanation: Explanation, say: Say, known:
     """The curve grows on the page as its steps are run; the tests then find their answers there."""
     case = ready.case(explanation)
     order = case.order(explanation)
-    tests = tests_of(case)
+    tests, reading = tests_of(case), say_reading("probability", order.masking)
     steps, end = even_steps(order.counts, tests[0].steps), 0
     for block in progress(list(steps[0].split(BLOCK)), steps.shape[1], "steps"):
         end += len(block)
@@ -306,7 +306,7 @@ def _test(ready: Prepared, name: str, explanation: Explanation, say: Say, known:
         for way in WAYS:
             curve = order.curve(steps[:, :end], way=way)
             drawn[way] = {"share": curve.share[0].tolist(), "value": curve.read("probability")[0].tolist()}
-        say({"event": "tested", "method": name, "tests": [], "chart": chart(drawn), "done": False})
+        say({"event": "tested", "method": name, "tests": [], "chart": chart(drawn, reading), "done": False})
     scores = [case.score(test, explanation) for test in tests]
     scores = beside_references(case, explanation, scores, known, tests)
     say(
@@ -314,7 +314,7 @@ def _test(ready: Prepared, name: str, explanation: Explanation, say: Say, known:
             "event": "tested",
             "method": name,
             "tests": [test_as_data(found, 0) for found in scores],
-            "chart": chart(scores[0].notes["curves"]),
+            "chart": chart(scores[0].notes["curves"], reading),
             "done": True,
         }
     )

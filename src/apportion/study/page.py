@@ -131,7 +131,7 @@ def _chart(one: Outcome) -> Chart:
     return {
         "title": f"{one.model} on {one.data}: {one.curve}, the most relevant hidden first",
         "x": "share hidden",
-        "y": "probability",
+        "y": "probability" if all(v.min() >= 0 and v.max() <= 1 for v in one.curves.values()) else "score",
         "curves": curves,
     }
 

@@ -277,9 +277,8 @@ def jitter(at: Numbers, bins: int = 80) -> Numbers:
     cell = np.minimum((at * bins).astype(int), bins - 1)
     counts = np.bincount(cell, minlength=bins)
     found, most = np.zeros(len(at)), max(int(counts.max(initial=1)), 12)
-    order = np.random.default_rng(0).permutation(
-        len(at)
-    )  # so that colours are not sorted by the order of the rows
+    # So that colours are not sorted by the order of the rows.
+    order = np.random.default_rng(0).permutation(len(at))
     met = np.zeros(bins, int)
     for i in order:
         nth = met[cell[i]]

@@ -28,9 +28,8 @@ def draw(
     random = np.random.RandomState(seed)
     kept, drawn = np.ones((samples, len(row)), bool), np.empty((samples, len(row)))
     edges = [None if j in categorical else _edges(data[:, j], bins) for j in range(len(row))]
-    for j, cut in enumerate(
-        edges
-    ):  # first the bins of all columns, then what is in them: the order of the draws
+    # First the bins of all columns, then what is in them: the order of the draws.
+    for j, cut in enumerate(edges):
         column = data[:, j] if cut is None else np.searchsorted(cut, data[:, j])
         own = row[j] if cut is None else np.searchsorted(cut, row[j])
         values, counts = np.unique(column, return_counts=True)

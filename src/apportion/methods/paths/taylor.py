@@ -152,10 +152,8 @@ class Taylor:
     def _keep_inside(self, x: Tensor) -> Tensor:
         if self.low is None and self.high is None:
             return x
-        least, most = (
-            torch.finfo(x.dtype).min,
-            torch.finfo(x.dtype).max,
-        )  # `clamp` takes no bounds beyond these
+        # `clamp` takes no bounds beyond these.
+        least, most = torch.finfo(x.dtype).min, torch.finfo(x.dtype).max
         low, high = (b if b is None else min(max(b, least), most) for b in (self.low, self.high))
         return x.clamp(low, high)
 

@@ -72,9 +72,8 @@ class LRP(Told):
         notes, state, score = self.forward(subject)
         places, composite = state.places, state.composite
         parts, nowhere, carried = [], 0.0, None
-        for turn in range(
-            len(score.turns)
-        ):  # rows that ran once, one after the other: each has its own to place
+        # Rows that ran once, one after the other: each has its own to place.
+        for turn in range(len(score.turns)):
             if places is not None:
                 places.forget()
             part = relevance(score, turn)

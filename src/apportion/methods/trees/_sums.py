@@ -59,10 +59,8 @@ class SumOfTrees:
         stack = np.concatenate([rows, data])
         numbers, raw = made.both(stack)
         key = (data.tobytes(), labels.tobytes())
-        for known in (
-            made.ensemble.learnt.get(key),
-            None,
-        ):  # what an earlier call learnt may not hold for these rows
+        # What an earlier call learnt may not hold for these rows.
+        for known in (made.ensemble.learnt.get(key), None):
             feature_of = made.feature_of(stack, numbers, labels) if known is None else known.feature_of
             mixed, expected = _mixed(rows, data, numbers, labels, feature_of)
             numbers_mixed, raw_mixed = made.both(mixed)

@@ -186,9 +186,8 @@ def _read_once(
         try:
             x, _ = item(number)
         except (OSError, ValueError) as error:
-            why = (
-                str(error).partition(PICTURES)[0].rstrip("; :")
-            )  # what a picture is need not be said of each
+            # What a picture is need not be said of each.
+            why = str(error).partition(PICTURES)[0].rstrip("; :")
             skipped.append(f"{names[number]} ({why})")
             continue
         if shape is not None and x.shape != shape:
