@@ -27,9 +27,8 @@ class ConceptRelevance:
     LRP, but of what arrives at the outputs of `layer` only the relevance of `channels` goes on, and none goes past the
     layer: the map says where in the input the concept is that these channels stand for, as far as it speaks for the
     target. `total` is the relevance of the channels at the layer, so that the remainder is what was absorbed below. The
-    maps of all channels add up to the map of LRP where all that it propagates passes the layer. Which channels matter
-    says `LRP(at=layer)`. Cost: one forward pass and two
-    backward, of which one ends at the layer.
+    maps of all channels add up to the map of LRP where all that it propagates passes the layer. `LRP(at=layer)` says
+    which channels matter. Cost: one forward pass and two backward, of which one ends at the layer.
 
     Attributes:
         layer (str, default ""): Module whose output has the channels; to be given.
