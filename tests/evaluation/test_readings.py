@@ -258,7 +258,7 @@ def test_a_numpy_model_is_tested_without_a_warning_of_numpy() -> None:
     x = np.random.default_rng(0).standard_normal((8, 4))
     forest = RandomForestClassifier(3, random_state=0).fit(x, x[:, 0] > 0)
     explanation = ap.KernelSHAP()(forest.predict_proba, x)
-    skipped = ("roar", "kar", "f-fidelity", "shuffle-tvd", "road", "parameter-randomisation")
+    skipped = ("roar", "kar", "f-fidelity", "idsds", "shuffle-tvd", "road", "parameter-randomisation")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name in TESTS:

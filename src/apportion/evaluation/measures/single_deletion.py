@@ -30,7 +30,7 @@ class SingleDeletion(CurveTest):
         of (str, default "score"): What is read off: "probability", "score" or "sigmoid", as in `CurveTest`.
 
     >>> model = lambda x: x @ torch.tensor([[4.0], [2.0], [1.0]])
-    >>> SingleDeletion()(model, torch.ones(1, 3), torch.tensor([[4.0, 2.0, 1.0]])).mean
+    >>> round(SingleDeletion()(model, torch.ones(1, 3), torch.tensor([[4.0, 2.0, 1.0]])).mean, 6)
     1.0
     """
 
