@@ -276,6 +276,10 @@ def test_plausibility_of_maps_and_marks_of_any_form() -> None:
         ap.AUPRC()(torch.rand(4), torch.tensor([1, 0, 0, 1]))
     with pytest.raises(InputError, match=r"truth has shape \(5, 4\)"):
         ap.AUPRC()(values, mark[0])
+    for test in (ap.AUPRC(), ap.IoU(), ap.PointingGame()):
+        for rows in (2, 0):
+            with pytest.raises(InputError, match=rf"truth has shape \({rows},\)"):
+                test(torch.rand(rows, 4), torch.zeros(rows))
 
 
 def test_plausibility_of_pictures_and_texts() -> None:

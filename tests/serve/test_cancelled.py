@@ -49,7 +49,7 @@ METHODS_OF_ROWS = (
     "IntegratedHessians(nodes=200)", "InputHessian()", "ShapleyInteractions(budget=100000)",
     "KernelSHAP(samples=100000)",
 )  # fmt: skip
-OF_OTHER_INPUTS = ("shuffle-tvd", "roar", "kar")  # of attention, and of pictures of several classes
+OF_OTHER_INPUTS = ("shuffle-tvd", "roar", "kar", "idsds")  # of attention, and of pictures of several classes
 MOMENTS = 4
 LATEST = 1.5
 

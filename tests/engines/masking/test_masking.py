@@ -460,7 +460,10 @@ def test_quartiles_of_a_one_hot_block_are_categories() -> None:
         ({"features": TextFeatures("", (), (), ())}, "TextFeatures features for 1 samples"),
         ({"mask": "[MASK]"}, r"mask is '\[MASK\]'"),
         ({"inputs": torch.zeros(1, 3, 4, 4, dtype=torch.uint8)}, "inputs of type torch.uint8 have shape"),
-        ({"inputs": torch.zeros(3), "replacement": Mean()}, "Mean needs several numbers a sample"),
+        (
+            {"inputs": torch.zeros(3), "replacement": Mean()},
+            "replacement is Mean, of several numbers a sample",
+        ),
     ],
 )
 def test_bad_input(kwargs: dict, message: str) -> None:

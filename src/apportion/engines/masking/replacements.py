@@ -121,7 +121,9 @@ class Mean(Replacement):
 
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         if x.dim() < 2:
-            raise InputError("Mean needs several numbers a sample, but there is one; accepted: Constant")
+            raise InputError(
+                "replacement is Mean, of several numbers a sample, but there is one; accepted: Constant"
+            )
         dims = tuple(range(2, x.dim())) if x.dim() > 2 else (1,)
         return _floating(self, x).mean(dims, keepdim=True).expand_as(x)
 
@@ -165,7 +167,9 @@ class Blur(Replacement):
 
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         if _floating(self, x).dim() < 3:
-            raise InputError(f"Blur needs inputs with a grid, (batch, channels, …), not {tuple(x.shape)}")
+            raise InputError(
+                f"replacement is Blur, for a grid (batch, channels, …); the input has {tuple(x.shape)}"
+            )
         for axis in range(2, x.dim()):
             reach = min(int(3 * self.sigma + 0.5), x.shape[axis] - 1)
             place = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
@@ -205,7 +209,7 @@ class NoisyLinear(Replacement):
     def prepare(self, x: Tensor, labels: Tensor) -> Tensor:
         if _floating(self, x).dim() != 4:
             raise InputError(
-                f"NoisyLinear needs images (batch, channels, height, width), not {tuple(x.shape)}"
+                f"replacement is NoisyLinear, for pictures (batch, channels, height, width), not {tuple(x.shape)}"
             )
         generator = torch.Generator(x.device).manual_seed(self.seed)
         draw = torch.randn(x.shape[1:], generator=generator, device=x.device, dtype=x.dtype)
@@ -418,11 +422,11 @@ def precise(x: Tensor) -> Tensor:
 def _floating(replacement: Replacement, x: Tensor) -> Tensor:
     if not x.is_floating_point():
         raise InputError(
-            f"{type(replacement).__name__} needs floating point inputs; for token ids: Constant, Delete"
+            f"replacement is {type(replacement).__name__}, for floating point inputs; for token ids: Constant, Delete"
         )
     if bool(x.isnan().any()):
         raise InputError(
-            f"{type(replacement).__name__} computes with numbers of the input, some missing (NaN); accepted "
-            "here: Constant, or Background with rows of data"
+            f"replacement is {type(replacement).__name__}, which computes with numbers of the input, some missing "
+            "(NaN); accepted here: Constant, or Background with rows of data"
         )
     return x

@@ -183,7 +183,7 @@ def _mark_places(explanation: Map, truth: Tensor) -> Marked:
     mark = mark.bool()
     if mark.shape != values.shape and mark.dim() > 2 and mark.shape[1] == 1:
         mark = mark[:, 0]
-    if values.dim() == mark.dim() + 1:
+    if values.dim() == mark.dim() + 1 > 2:
         values = values.sum(1)  # channels are of one place
     if mark.shape != values.shape:
         raise InputError(
