@@ -74,7 +74,9 @@ def test_what_computes_with_missing_values_is_refused_with_advice(data):
         ap.explain(torch.nn.Linear(4, 2).double(), few, "kernelshap")
     with pytest.raises(InputError, match="contain infinite numbers"):
         ap.explain(trees.predict_proba, np.array([[1.0, np.inf, 2.0, 3.0]]), "kernelshap")
-    with pytest.raises(InputError, match=r"replacement is Mean, which computes with numbers .* missing \(NaN\).* Background"):
+    with pytest.raises(
+        InputError, match=r"replacement is Mean, which computes with .* missing \(NaN\).* Background"
+    ):
         ap.Occlusion(replacement=ap.Mean())(trees.predict_proba, few.numpy())
 
 
