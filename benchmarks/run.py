@@ -123,11 +123,11 @@ def main() -> None:
             reference = found[reference_name]
             for run, amount in found.items():
                 known = isinstance(amount, float) and isinstance(reference, float)
-                ratio = amount / reference if known else None  # type: ignore[operator]
+                ratio = float(amount) / float(reference) if known else None
                 key = f"{name}: {row}: {run}"
                 print(line(row, run, amount, ratio, unit[0] if unit else "s", kept.get(key)), flush=True)
-                if known:
-                    now[key] = round(ratio, 2)  # type: ignore[arg-type]
+                if ratio is not None:
+                    now[key] = round(ratio, 2)
     if given.keep:
         KEPT.write_text(json.dumps(now, indent=1, ensure_ascii=False) + "\n")
 

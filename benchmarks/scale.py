@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,9 @@ HIDING: dict[str, Any] = {
 def inputs() -> Iterator[Curve]:
     """Rows of a table."""
     model = perceptron()
-    for name, method in GRADIENTS.items():
-        yield name, {n: run(method, model, torch.randn(n, 30)) for n in (100, 1000, 10_000, 100_000)}
-    for name, method in HIDING.items():
-        yield name, {n: run(method, model, torch.randn(n, 30)) for n in (1, 10, 100)}
+    for methods, rows in ((GRADIENTS, (100, 1000, 10_000, 100_000)), (HIDING, (1, 10, 100))):
+        for name, method in methods.items():
+            yield name, {n: partial(method, model, torch.randn(n, 30), target=0) for n in rows}
 
 
 def tokens() -> Iterator[Curve]:
@@ -60,14 +60,14 @@ def tokens() -> Iterator[Curve]:
     config = BertConfig(num_hidden_layers=2, max_position_embeddings=2048, **sizes)
     model = frozen(BertForSequenceClassification(config).eval())
 
-    def forward(ids: torch.Tensor) -> Callable[[], object]:
-        return lambda: model(ids)
+    @torch.no_grad()
+    def forward(ids: torch.Tensor) -> object:
+        return model(ids)
 
     ids = {n: torch.randint(5, 1000, (1, n)) for n in (16, 64, 256, 1024, 2048)}
-    with torch.no_grad():
-        yield "the model alone", {n: forward(each) for n, each in ids.items()}
+    yield "the model alone", {n: partial(forward, each) for n, each in ids.items()}
     for name, method in GRADIENTS.items():
-        yield name, {n: run(method, model, each) for n, each in ids.items()}
+        yield name, {n: partial(method, model, each, target=0) for n, each in ids.items()}
 
 
 def features() -> Iterator[Curve]:
@@ -77,7 +77,7 @@ def features() -> Iterator[Curve]:
         for n in (10, 100, 1000, 10_000):
             torch.manual_seed(0)
             model = frozen(nn.Sequential(nn.Linear(n, 32), nn.Softplus(), nn.Linear(32, 2)))
-            curve[n] = run(method, model, torch.randn(1, n))
+            curve[n] = partial(method, model, torch.randn(1, n), target=0)
         yield name, curve
 
 
@@ -87,16 +87,9 @@ def classes() -> Iterator[Curve]:
         curve = {}
         for n in (2, 10, 100, 1000):
             torch.manual_seed(0)
-            curve[n] = run(
-                method,
-                frozen(nn.Sequential(nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, n))),
-                torch.randn(8, 30),
-            )
+            model = frozen(nn.Sequential(nn.Linear(30, 64), nn.ReLU(), nn.Linear(64, n)))
+            curve[n] = partial(method, model, torch.randn(8, 30), target=0)
         yield name, curve
-
-
-def run(method: Any, model: Any, x: torch.Tensor) -> Callable[[], object]:
-    return lambda: method(model, x, target=0)
 
 
 def seconds(call: Callable[[], object]) -> float:
@@ -126,7 +119,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     warnings.simplefilter("ignore")
     for over in given.over or curves:
-        print(f"\n| over {over} | {'work: ms (MB)'} | slope |\n|---|---|---:|")
+        print(f"\n| over {over} | work: ms (MB) | slope |\n|---|---|---:|")
         for name, curve in curves[over]():
             before, points = 0.0, []
             for work, call in curve.items():

@@ -51,15 +51,19 @@ def ended(process: Any) -> int | None:
     return code
 
 
+def undisturbed(name: str, folder: Path, started: Started) -> tuple[Any, int]:
+    """What the work comes to alone, and its calls: at the same path, which a run keeps in its files."""
+    told = folder.with_name("calls")
+    assert ended(started(name, folder, told=str(told))) == 0
+    return WORK[name][1](folder), int(told.read_text())
+
+
 @pytest.mark.parametrize("name", WORK)
 def test_work_that_is_killed_at_random_moments_comes_to_the_same_bits(
     name: str, tmp_path: Path, started: Started
 ) -> None:
-    result, told = WORK[name][1], tmp_path / "calls"
-    # At the same path, which a run keeps in its files.
-    folder = tmp_path / "work"
-    assert ended(started(name, folder, told=str(told))) == 0
-    whole, calls = result(folder), int(told.read_text())
+    result, folder = WORK[name][1], tmp_path / "work"
+    whole, calls = undisturbed(name, folder, started)
     rng, kills = random.Random(0), 0
     while kills < KILLS:
         shutil.rmtree(folder)
@@ -78,10 +82,8 @@ def test_two_processes_in_one_folder_both_come_to_the_same_bits(
     name: str, tmp_path: Path, started: Started
 ) -> None:
     """One stands still at a random moment while the other does all of the work, or is killed in it."""
-    result, told = WORK[name][1], tmp_path / "calls"
-    folder = tmp_path / "work"
-    assert ended(started(name, folder, told=str(told))) == 0
-    whole, calls = result(folder), int(told.read_text())
+    result, folder = WORK[name][1], tmp_path / "work"
+    whole, calls = undisturbed(name, folder, started)
     rng = random.Random(1)
     for pair in range(PAIRS):
         shutil.rmtree(folder)

@@ -59,6 +59,16 @@ def check(folder, many=60):
     assert not run.check()
 
 
+def check_same_as_here(tmp_path, model, flag):
+    """The run has the files of one without Ray."""
+    os.environ["BULK_TEST_FLAG"] = str(flag)
+    ap.explain_dataset(
+        f"{MODELS}:{model}", tmp_path / "data.npy", "inputxgradient", tmp_path / "local",
+        batch=4, shard=10, table="jsonl", progress=False,
+    )  # fmt: skip
+    assert contents(tmp_path / "run") == contents(tmp_path / "local")
+
+
 def test_the_same_as_on_one_machine_with_a_worker_killed_in_the_middle(tmp_path):
     data = DATA.clone()
     data[33] = 99.0
@@ -66,12 +76,7 @@ def test_the_same_as_on_one_machine_with_a_worker_killed_in_the_middle(tmp_path)
     finished(started(tmp_path, {"BULK_TEST_FLAG": str(flag)}, data, model="deadly_once", workers=2))
     assert flag.exists()
     check(tmp_path)
-    os.environ["BULK_TEST_FLAG"] = str(flag)
-    ap.explain_dataset(
-        f"{MODELS}:deadly_once", tmp_path / "data.npy", "inputxgradient", tmp_path / "local",
-        batch=4, shard=10, table="jsonl", progress=False,
-    )  # fmt: skip
-    assert contents(tmp_path / "run") == contents(tmp_path / "local")
+    check_same_as_here(tmp_path, "deadly_once", flag)
 
 
 def test_ctrl_c_finishes_the_shards_in_the_making(tmp_path):
@@ -193,12 +198,7 @@ def test_workers_and_nodes_killed_at_random_moments(tmp_path, two_nodes):
     finished(process)
     assert kills == KILLS
     check(tmp_path, len(data))
-    os.environ["BULK_TEST_FLAG"] = str(held)
-    ap.explain_dataset(
-        f"{MODELS}:Held", tmp_path / "data.npy", "inputxgradient", tmp_path / "local",
-        batch=4, shard=10, table="jsonl", progress=False,
-    )  # fmt: skip
-    assert contents(tmp_path / "run") == contents(tmp_path / "local")
+    check_same_as_here(tmp_path, "Held", held)
 
 
 def finished_shards(folder):

@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from importlib import import_module
 from itertools import accumulate
@@ -124,13 +124,11 @@ class Run:
         """The i-th explanation, as a batch of one, with the values that were kept."""
         row = self[index]
         values, features = row["values"], self._features(row)
-        if row.get("parts"):
-            return self._of_parts(row, features)
         if features is not None and all(t.dim() == 1 for t in tensors_in(values)):
             # Of a text the last is what is at no word, such as special tokens.
             elsewhere = [row["sum"] - sum(row["relevance"])] if isinstance(features, TextFeatures) else []
             values = torch.tensor([*row["relevance"], *elsewhere])
-        return Explanation(
+        whole = Explanation(
             values={k: v[None] for k, v in values.items()} if isinstance(values, dict) else values[None],
             total=None if row["total"] is None else torch.tensor([row["total"]]),
             output=torch.tensor([row["output"]]),
@@ -142,23 +140,7 @@ class Run:
             warnings=tuple(row["warnings"]),
             notes={"input": row["id"]},
         )
-
-    def _of_parts(self, row: Row, features: Features | None) -> Explanation:
-        """Of an answer of which each part was explained: a sample for each."""
-        parts = row["parts"]
-        totals = [part["total"] for part in parts]
-        return Explanation(
-            values=row["values"],
-            total=None if row["total"] is None else torch.tensor(totals),
-            output=torch.tensor([row["output"]]).expand(len(parts), -1),
-            target=torch.arange(len(parts)),
-            method=recorded(row["method"]),
-            cost=Cost(0, 0, 0.0),
-            features=None if features is None else (features,) * len(parts),
-            labels=tuple(part["name"] for part in parts),
-            warnings=tuple(row["warnings"]),
-            notes={"input": row["id"]},
-        )
+        return _of_parts(whole, row) if row.get("parts") else whole
 
     def _features(self, row: Row) -> Features | None:
         names = row["features"]
@@ -237,6 +219,20 @@ class _Torch(Dataset[tuple[Any, Row]]):
     def __getitem__(self, index: int) -> tuple[Any, Row]:
         row = self.run[index]
         return row.pop("values"), row
+
+
+def _of_parts(whole: Explanation, row: Row) -> Explanation:
+    """Of an answer of which each part was explained: a sample for each."""
+    parts = row["parts"]
+    return replace(
+        whole,
+        values=row["values"],
+        total=None if whole.total is None else torch.tensor([part["total"] for part in parts]),
+        output=whole.output.expand(len(parts), -1),
+        target=torch.arange(len(parts)),
+        features=whole.features and whole.features * len(parts),
+        labels=tuple(part["name"] for part in parts),
+    )
 
 
 @lru_cache(4)

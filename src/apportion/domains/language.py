@@ -117,11 +117,8 @@ class LanguageModel:
                     max_new_tokens=min(max_new_tokens, room),
                     **settings,
                 )
-            except (
-                ValueError,
-                TypeError,
-                AttributeError,
-            ) as error:  # of settings that it does not know, or that do not fit
+            # Of settings that it does not know, or that do not fit.
+            except (ValueError, TypeError, AttributeError) as error:
                 raise InputError(
                     f"generate of {self.name} does not take these settings: {first_line(error):.200}"
                 ) from error
