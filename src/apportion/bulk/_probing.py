@@ -27,7 +27,8 @@ SHARD_SECONDS, FAST_ROWS = (
     2.0,
     8192,
 )  # a shard has as much work, up to so many: the disk takes 10 to 50 ms for each
-LARGEST_BATCH = 4096
+LARGEST_BATCH = 1 << 14
+QUICK = 1.0  # seconds
 TRYING = 1 / 32  # of the time that the run will take
 FIXED = 1 / 16  # of the time of a batch that may be what each call takes, however large it is
 _OF_SCORE = 32  # bytes that one takes in a row that waits
@@ -38,7 +39,7 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
     settings are wrong rather than the inputs: InputError, and nothing is written."""
     asked, many = job.manifest, job.manifest.inputs
     places = sorted({round(i * (many - 1) / (TRIED - 1)) for i in range(TRIED)})
-    good, size = list[Samples](), 0.0
+    good, size, begin = list[Samples](), 0.0, time.perf_counter()
     first: Failure | None = None
     with _threads(max(1, cores() // workers) if workers > 1 else torch.get_num_threads()):
         # Where a batch is given nothing has to be measured, and one that works is enough.
@@ -60,7 +61,9 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
             )
         batch, seconds = asked.batch or 1, math.inf
         if good and asked.batch is None:
-            batch, seconds = best_batch(job, model, good, workers)
+            # Where all together are quick, none of the smaller batches has to be tried.
+            quick = len(good) == 1 and time.perf_counter() - begin < QUICK
+            batch, seconds = best_batch(job, model, good, workers, len(good[0]) if quick else 1)
         elif good and asked.shard is None:
             few = min(batch, TRIED)
             seconds = _fastest(job, model, good[0].at([0] * few)) / few
@@ -88,15 +91,17 @@ def _try(job: Job, model: Any, found: Samples | Failure) -> Iterator[tuple[Sampl
             yield from _try(job, model, found.at([place]))
 
 
-def best_batch(job: Job, model: Any, good: Sequence[Samples], workers: int) -> tuple[int, float]:
-    """The smallest batch within 5 % of the best time an input, and this time. It is doubled until that gets no better
-    twice, a batch takes 2 seconds, the memory will not hold the next, or the time for this is used up; where twice as
-    many take little longer, as where reading the model is what takes long, eight times as many are next. What a call
-    takes however large it is, is seen from the two largest that were tried."""
+def best_batch(
+    job: Job, model: Any, good: Sequence[Samples], workers: int, size: int = 1
+) -> tuple[int, float]:
+    """The smallest batch, from this size on, within 5 % of the best time an input, and this time. It is doubled until that
+    gets no better twice, a batch takes 2 seconds, the memory will not hold the next, or the time for this is used up;
+    where twice as many take little longer, as where reading the model is what takes long, eight times as many are next.
+    Where the largest is best, what each call takes is seen from the last two, and it is doubled until that is little."""
     alike = Samples.joined(good) if len({some.shape for some in good}) == 1 else good[0].at([0])
     start, found, grown = time.perf_counter(), dict[int, float](), 0
     most = min(LARGEST_BATCH, max(1, job.manifest.inputs // workers))
-    size, last, inputs = 1, math.inf, job.manifest.inputs / workers
+    last, inputs = math.inf, job.manifest.inputs / workers
     while True:
         before = _peak()
         try:
@@ -114,7 +119,7 @@ def best_batch(job: Job, model: Any, good: Sequence[Samples], workers: int) -> t
         if step * grown * workers > room():
             most = size
             break
-        if time.perf_counter() - start > min(8.0, TRYING * inputs * found[best]):
+        if time.perf_counter() - start > min(8.0, TRYING * inputs * _call_and_each(found)[1]):
             break
         size = min(size * step, most)
     sizes = sorted(found)
@@ -122,17 +127,24 @@ def best_batch(job: Job, model: Any, good: Sequence[Samples], workers: int) -> t
     weight = weight_of(model)
     if len(sizes) < 2 or size < sizes[-1] or (weight is not None and weight.device.type != "cpu"):
         return size, found.get(size, math.inf)  # what a GPU holds is not known before it is tried
-    (few, of_few), (tried, of_tried) = ((size, size * found[size]) for size in sizes[-2:])
-    each = max((of_tried - of_few) / (tried - few), found[tried] / 8)
-    call = of_tried - each * tried
+    (call, each), tried = _call_and_each(found), size
     while (
-        2 * size <= min(most, 16 * tried)
+        size < min(most, 64 * tried)
         and call > FIXED * each * size
-        and call + each * 2 * size < 2
+        and call + each * 2 * size < 8
         and 2 * size / tried * grown * workers < room()
     ):
-        size *= 2
+        size = min(2 * size, most)
     return size, each + call / size
+
+
+def _call_and_each(found: dict[int, float]) -> tuple[float, float]:
+    """The seconds that each call takes, and each input in it, by the two largest sizes that were tried; an input at
+    least an eighth of what it took."""
+    *_, few, tried = 0, *sorted(found)
+    less = found.get(few, 0.0) * few
+    each = max((found[tried] * tried - less) / (tried - few), found[tried] / 8)
+    return (found[tried] - each) * tried, each
 
 
 def _fastest(job: Job, model: Any, batch: Samples) -> float:
