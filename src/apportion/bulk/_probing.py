@@ -61,9 +61,7 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
             )
         batch, seconds = asked.batch or 1, math.inf
         if good and asked.batch is None:
-            # Where all together are quick, none of the smaller batches has to be tried.
-            quick = len(good) == 1 and time.perf_counter() - begin < QUICK
-            batch, seconds = best_batch(job, model, good, workers, len(good[0]) if quick else 1)
+            batch, seconds = best_batch(job, model, good, workers, time.perf_counter() - begin)
         elif good and asked.shard is None:
             few = min(batch, TRIED)
             seconds = _fastest(job, model, good[0].at([0] * few)) / few
@@ -92,17 +90,23 @@ def _try(job: Job, model: Any, found: Samples | Failure) -> Iterator[tuple[Sampl
 
 
 def best_batch(
-    job: Job, model: Any, good: Sequence[Samples], workers: int, size: int = 1
+    job: Job, model: Any, good: Sequence[Samples], workers: int, first: float
 ) -> tuple[int, float]:
-    """The smallest batch, from this size on, within 5 % of the best time an input, and this time. It is doubled until that
-    gets no better twice, a batch takes 2 seconds, the memory will not hold the next, or the time for this is used up;
-    where twice as many take little longer, as where reading the model is what takes long, eight times as many are next.
-    Where the largest is best, what each call takes is seen from the last two, and it is doubled until that is little."""
+    """The smallest batch within 5 % of the best time an input, and this time.
+
+    It is doubled until that gets no better twice, a batch takes 2 seconds, the memory will not hold the next, or the
+    time for this is used up; where twice as many take little longer, as where reading the model is what takes long,
+    eight times as many are next, and so they are after all those that were tried, where these took no longer than
+    `first` seconds. Where the largest is best, the last two say what each call takes, and it is doubled on until that
+    is little."""
     alike = Samples.joined(good) if len({some.shape for some in good}) == 1 else good[0].at([0])
-    start, found, grown = time.perf_counter(), dict[int, float](), 0
+    start, grown, found = time.perf_counter(), 0, dict[int, float]()
+    if len(good) == 1 and first < QUICK:
+        found[len(alike)] = first / len(alike)
     most = min(LARGEST_BATCH, max(1, job.manifest.inputs // workers))
     last, inputs = math.inf, job.manifest.inputs / workers
-    while True:
+    size = min(8 * len(alike), most) if found else 1
+    while max(found, default=0) < most:
         before = _peak()
         try:
             took = _fastest(job, model, alike.at([i % len(alike) for i in range(size)]))
@@ -113,7 +117,7 @@ def best_batch(
         found[size] = took / size
         best = min(found, key=lambda size: found[size])
         flat, last = took < 1.25 * last, took
-        if took > 2 * (2 if flat else 1) or size >= 4 * best or size >= most:
+        if took > 2 * (2 if flat else 1) or size >= 4 * best:
             break
         step = 8 if flat and size > 1 else 2
         if step * grown * workers > room():
