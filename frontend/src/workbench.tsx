@@ -14,7 +14,7 @@ type Of = { model: string; text: string; picture: Picture | null; row: Record<st
 /** What a language model is asked besides the prompt, as it stands in the fields. */
 type Asking = { answer: string; most: string; context: string; contrast: string; unit: string; score: string; chat: boolean };
 const NOTHING: Asking = { answer: "", most: "20", context: "", contrast: "", unit: "", score: "log-probability", chat: false };
-const AT_FIRST = ["auto", "lrp"]; // quick on every model
+const AT_FIRST = ["auto"]; // quick on every model, and adds up
 const PAUSE = 400; // milliseconds without a change, until the classes of an input are asked for
 
 export function Workbench() {
@@ -70,7 +70,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
       setMethods((before) => {
         const kept = before.filter((name) => !(name in found.unsuitable) && catalog.methods.some((method) => method.name === name));
         const chosen = [...found.methods.slice(0, 1).map(({ name }) => name), ...kept];
-        return chosen.length ? chosen : AT_FIRST.slice(0, 1);
+        return chosen.length ? chosen : AT_FIRST;
       });
       setRow(Object.fromEntries(found.columns.map(({ name, value }) => [name, value])));
       if (found.example) {

@@ -230,6 +230,16 @@ def test_an_explanation_of_an_answer_is_the_same_from_a_file(tmp_path: Path, lla
     assert again[1].label() == explained.label(1)
 
 
+@pytest.mark.parametrize("how", [{"do_sample": True}, {"temperature": 0.7}, {"top_p": 0.9, "num_beams": 2}])
+def test_settings_of_drawing_ask_for_a_seed(llama: ap.LanguageModel, how: dict[str, Any]) -> None:
+    with pytest.raises(
+        ap.InputError, match=rf"^{next(iter(how))} is of tokens that are drawn; accepted with it: seed=,"
+    ):
+        llama.generated(PROMPT, 4, **how)
+    assert llama.generated(PROMPT, 4, seed=1, **how) == llama.generated(PROMPT, 4, seed=1, **how)
+    assert llama.generated(PROMPT, 4, do_sample=False) == llama.generated(PROMPT, 4)
+
+
 def test_answers_are_written_by_the_likeliest_token_or_by_a_seed(llama: ap.LanguageModel) -> None:
     ids = llama.generated(PROMPT, 4)
     row = llama.tokenizer(PROMPT)["input_ids"]

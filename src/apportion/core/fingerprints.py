@@ -40,7 +40,8 @@ WINDOW = 1 << 20
 
 _TORCHS_OWN = frozenset(vars(nn.Module()))
 _SHOWS_NONE = nn.Module.extra_repr
-_INSTALLED = (sysconfig.get_path("stdlib"), str(Path(__file__).parents[1]), "<frozen")
+_OURS_AND_TORCHS = (str(Path(__file__).parents[1]), str(Path(torch.__file__).parent))  # wherever they lie
+_INSTALLED = (sysconfig.get_path("stdlib"), *_OURS_AND_TORCHS, "<frozen")
 
 
 def fingerprint(*values: Any) -> str:

@@ -157,6 +157,7 @@ def module_of_line(owner: Any, line: int) -> str:
     lines = getattr(owner, "_lineno_map", None) if isinstance(owner, torch.fx.GraphModule) else None
     if not lines:
         return ""
-    node = list(owner.graph.nodes)[lines.get(line - (owner._prologue_start or 0), 0)]
+    before = getattr(owner, "_prologue_start", None) or 0  # before torch 2.9 there is none
+    node = list(owner.graph.nodes)[lines.get(line - before, 0)]
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     return str(stack[-1][0]) if stack else ""

@@ -51,7 +51,8 @@ def class_named(name: str, kind: Kind = "method") -> Any:
     if other:
         raise InputError(f"{name!r} is a {other}, not a {kind}; {accepted}")
     hint = did_you_mean(wanted, [*by_class, *listed], by_class)
-    raise InputError(f"unknown {kind} {name!r}; {hint}{accepted}")
+    rest = f"apportion {kind}s lists all {len(listed)}" if hint else accepted
+    raise InputError(f"unknown {kind} {name!r}; {hint}{rest}")
 
 
 def from_repr(text: str, kind: Kind = "method") -> Any:

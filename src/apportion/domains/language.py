@@ -19,6 +19,9 @@ from apportion.domains.raw_text import Messages
 from apportion.domains.text import check_whole_signs
 from apportion.errors import InputError, check, check_seed, check_whole, first_line
 
+# Settings of a model's own `generate` that mean nothing where the likeliest token is taken.
+_ONLY_DRAWN = frozenset({"do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p"})
+
 
 @dataclass(frozen=True, repr=False)
 class LanguageModel:
@@ -102,6 +105,11 @@ class LanguageModel:
         if not hasattr(self.model, "generate"):
             raise InputError(
                 f"{type(self.model).__name__} has no generate; accepted: answer=, the text of one"
+            )
+        drawn = sorted(_ONLY_DRAWN & how.keys()) if seed is None and how.get("do_sample") is not False else ()
+        if drawn:
+            raise InputError(
+                f"{drawn[0]} is of tokens that are drawn; accepted with it: seed=, a whole number, which draws them"
             )
         settings = {"do_sample": seed is not None, "pad_token_id": self.mask, **how}
         devices = [ids.device] if ids.is_cuda else []

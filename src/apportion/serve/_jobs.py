@@ -159,7 +159,8 @@ def _column(column: Any) -> Column:
             "value": column.categories[0],
             "categories": list(column.categories),
         }
-    return {"name": column.name, "value": f"{column.mean:.4g}", "categories": None}
+    # A row of means is the baseline itself, of which there is nothing to explain.
+    return {"name": column.name, "value": f"{column.mean + column.std:.4g}", "categories": None}
 
 
 def _unsuitable(model: Classifier, columns: list[Column]) -> dict[str, str]:
