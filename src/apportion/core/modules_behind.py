@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dis
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -89,11 +89,9 @@ def _is_estimator(held: Any) -> bool:
     return hasattr(type(held), "get_params") and hasattr(type(held), "predict")
 
 
-def _globals_of(code: CodeType) -> Iterator[str]:
+@lru_cache(maxsize=64)
+def _globals_of(code: CodeType) -> tuple[str, ...]:
     """The global names that a function reads, also in functions inside it."""
-    for step in dis.get_instructions(code):
-        if step.opname == "LOAD_GLOBAL":
-            yield str(step.argval)
-    for inner in code.co_consts:
-        if isinstance(inner, CodeType):
-            yield from _globals_of(inner)
+    inner = (name for held in code.co_consts if isinstance(held, CodeType) for name in _globals_of(held))
+    read = (str(step.argval) for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL")
+    return (*read, *inner)

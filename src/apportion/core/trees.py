@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -46,7 +47,7 @@ def all_finite(tree: Any) -> bool:
     (True, False)
     """
     ends = (t.detach().aminmax() for t in tensors_in(tree) if t.is_floating_point() and t.numel())
-    return all(bool((low > -torch.inf) & (high < torch.inf)) for low, high in ends)
+    return all(float(low) > -math.inf and float(high) < math.inf for low, high in ends)
 
 
 def map_tensors(tree: Any, change: Callable[[Tensor], Any]) -> Any:

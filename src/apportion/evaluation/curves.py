@@ -77,10 +77,15 @@ class Order:
         self.open = open_places(relevance, self.counts)  # (batch, features + 1)
         self.tied = self.open.any(1)  # (batch,)
         several = bool(self.tied.any())
-        chances = _chances(masking, self.tied, seed).to(device) if several else relevance.new_zeros(1)
-        orders = [chances[i] for i in range(len(chances))]
-        ranks = [rank_features(relevance, self.counts, chance.expand_as(relevance)) for chance in orders]
-        self.rank = torch.stack(ranks, 1).int()  # (batch, orders, features), read for every masked input
+        chances = _chances(masking, self.tied, seed).to(device) if several else relevance.new_zeros(1, 1, 1)
+        orders, (batch, features) = len(chances), relevance.shape
+        rank = rank_features(
+            relevance.repeat(orders, 1),
+            self.counts.repeat(orders),
+            chances.expand(-1, batch, features).flatten(0, 1),
+        )
+        # (batch, orders, features), read for every masked input
+        self.rank = rank.view(orders, batch, features).transpose(0, 1).int().contiguous()
         every = torch.arange(masking.batch, device=device)
         self._keys = self._key(
             every, torch.zeros_like(every), "morf", torch.zeros_like(every)

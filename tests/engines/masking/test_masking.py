@@ -94,6 +94,17 @@ def test_masks_for_each_sample_and_chosen_rows() -> None:
     torch.testing.assert_close(masking.values(masks[rows], rows), expected[rows])
 
 
+def test_each_input_under_its_own_mask_is_itself_with_any_replacement() -> None:
+    """Also with one that draws several rows for each mask: all samples keep what their own mask keeps."""
+    x, data = torch.arange(12.0).view(4, 3), -torch.arange(15.0).view(5, 3)
+    masks = torch.tensor([[True, False, True], [False, True, True], [True, True, True], [True, False, False]])
+    for replacement in (Constant(-1.0), Background(data), Background(data, many=2)):
+        found = Masking(lambda t: t.sum(1), x, replacement=replacement).masked(masks)
+        assert isinstance(found, Tensor)
+        assert torch.equal(found[masks], x[masks])
+        assert bool((found[~masks] <= 0).all())
+
+
 def test_soft_masks_mix() -> None:
     x = torch.tensor([[2.0, 4.0]])
     masking = Masking(lambda z: z.sum(1), x, replacement=Constant(1.0))

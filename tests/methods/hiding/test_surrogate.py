@@ -21,7 +21,7 @@ from apportion.engines.masking.binned import Quartiles
 from apportion.engines.masking.partitions import Patches
 from apportion.engines.masking.replacements import Background
 from apportion.errors import InputError
-from apportion.methods.hiding._coalitions import Design
+from apportion.methods.hiding._coalitions import Design, _drawn
 from apportion.methods.hiding._lime_table import draw
 from apportion.methods.hiding._regression import constrained, highest, lasso, ridge
 from apportion.methods.hiding.lime import kernel, sizes_of_masks
@@ -599,3 +599,33 @@ def test_a_linear_control_variate_changes_no_value():
     np.testing.assert_allclose(less + slope, plain, atol=1e-12)
     plain, less = (ridge(z, scores, weights, alpha=0.0).coefficients for scores in (y, y - z @ slope))
     np.testing.assert_allclose(less + slope, plain, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ap.LIME(samples=200),
+        ap.LIME(samples=200, alpha=0.1),
+        ap.LIME(samples=200, keep=3),
+        ap.LIME(samples=200, seed=1),
+        ap.LIME(samples=200, paired=False),
+        ap.LIME(samples=200, width=2.0),
+        ap.LIME(samples=50, tolerance=1e-3, max_samples=400),
+        ap.LIME(samples=200, replacement=Background(torch.randn(5, 14, dtype=torch.float64), many=1)),
+        ap.KernelSHAP(samples=200),
+        ap.KernelSHAP(samples=50, tolerance=1e-4, max_samples=400),
+    ],
+    ids=repr,
+)
+def test_masks_that_were_drawn_and_factored_before_change_no_bit(method) -> None:
+    """The first call draws, the others find the design with what fits to it have in common: whatever ran between."""
+    model = network(14)
+    rows = torch.randn(2, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    _drawn.cache_clear()
+    first = method(model, rows)
+    for other in (ap.LIME(samples=200), ap.LIME(samples=200, alpha=0.5), ap.KernelSHAP(samples=200)):
+        other(model, rows)
+    again = method(model, rows)
+    assert torch.equal(first.values, again.values)
+    assert first.notes == again.notes
+    assert _drawn.cache_info().currsize <= 4

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import apportion as ap
-from apportion.methods.paths.bisection import _within
+from apportion.methods.paths.bisection import _weights, _within
 
 X = torch.tensor([[0.9, 0.3], [0.5, 0.4], [-0.5, 1.7]], dtype=torch.float64)
 
@@ -72,16 +74,30 @@ def test_the_best_panels_of_each_path_share_its_budget():
 
 
 def test_halves_use_the_nodes_of_the_whole_again():
-    """8 of the undivided path, 8 of the first panels, and two for each halving."""
-    runs = []
+    """8 of the undivided path, one for the first panels, and two for each halving: no place is run twice."""
+    met = []
 
-    def counting(x):
-        runs.append(len(x))
+    def noting(x):
+        met.extend(x.sum(1).tolist())
         return narrow(x)
 
-    found = ap.IntegratedGradients(chunk=1)(counting, X[:1])
-    assert found.notes["nodes"] == found.cost.backwards > 16
-    assert sum(runs) == found.cost.backwards + 2  # and the ends of the path
+    found = ap.IntegratedGradients(chunk=1)(noting, X[:1])
+    assert found.notes["nodes"] == found.cost.backwards > 10
+    assert found.notes["nodes"] % 2 == 1
+    assert len(set(met)) == len(met) == found.cost.backwards + 2  # and the ends of the path
+
+
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.floats(0.05, 0.95))
+def test_a_panel_is_exact_for_a_parabola_and_at_the_ends_of_a_path_for_a_line(parabola, at):
+    a, b, c = parabola
+    places = torch.tensor([0.0, at, 1.0], dtype=torch.float64)
+    _, begins, finishes = torch.eye(3, dtype=torch.bool)
+    inside, first, last = _weights(torch.full((3,), at, dtype=torch.float64), begins, finishes).T
+    line, curve = b * places + c, a * places**2 + b * places + c
+    assert float(inside @ curve) == pytest.approx(a / 3 + b / 2 + c, abs=1e-12)
+    for weights, unseen in ((first, 0), (last, 2)):
+        assert weights[unseen] == 0
+        assert float(weights @ line) == pytest.approx(b / 2 + c, abs=1e-12)
 
 
 def test_a_gradient_that_is_infinite_at_the_start_is_not_asked_for():

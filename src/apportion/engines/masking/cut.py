@@ -163,8 +163,9 @@ def cut(
         labels = labelled.get(i, raw)
         if i not in labelled:
             labels = labels if bool(seen.all()) else torch.stack([renumbered(row) for row in labels])
-            labels = torch.where(labels >= 0, labels + begin.view(-1, *[1] * (labels.dim() - 1)), labels)
-            begin = torch.maximum(begin, _rows(labels).amax(1) + 1)
+            if len(chosen) > 1:
+                labels = torch.where(labels >= 0, labels + begin.view(-1, *[1] * (labels.dim() - 1)), labels)
+                begin = torch.maximum(begin, _rows(labels).amax(1) + 1)
         how = _replacement_of(key, replacement) or default_replacement(x, mask)
         if len(chosen) > 1 and not how.keeps_shape:
             name = type(how).__name__
@@ -306,6 +307,9 @@ def counts(parts: Sequence[Part], batch: int) -> Tensor:
 def spread(effects: Tensor, parts: Sequence[Part], inputs: Inputs) -> Values:
     """(batch, features) effects in the shape of the inputs, shared equally by the entries of each feature."""
     batch, many = effects.shape
+    if (one := parts[0]).each:
+        shares = (effects / (one.x[0].numel() // many)).view(batch, *one.labels.shape[1:])
+        return placed({one.key: shares.expand(one.x.shape).contiguous()}, inputs)
     entries = torch.zeros(batch, many + 1, dtype=torch.long, device=effects.device)
     places = []
     for part in parts:

@@ -128,8 +128,9 @@ class Masking(Subject):
         self.parts = cut(self.inputs, as_partition(partition), replacement, features, mask)
         self.warnings += warned(misread(self.parts, isinstance(self.model, torch.nn.Module)))
         self.counts = counts(self.parts, self.batch)
-        self.many = int(self.counts.max())
-        if int(self.counts.min()) < 1:
+        self.many, fewest = int(self.counts.max()), int(self.counts.min())
+        self._uneven = fewest < self.many
+        if fewest < 1:
             raise InputError(
                 "an input has no feature that may be hidden (an empty text, or special tokens only)"
             )
@@ -251,8 +252,9 @@ class Masking(Subject):
         drawn = self._background_rows(total)
         result: Tensor | None = None
         for calls in progress(self._batches(masks, rows, total), total, "masked inputs"):
-            hidden = self._hidden(masks, rows, calls, None if drawn is None else drawn[calls])
-            samples = rows[self._where(calls, many)[0]]
+            row, mask = self._where(calls, many)
+            samples = rows.index_select(0, row)
+            hidden = self._hidden(masks, samples, row, mask, None if drawn is None else drawn[calls])
             scores = self.run(hidden, samples) if "output" in vars(self) else self._first_run(hidden, samples)
             scores = kept(scores, samples)
             if result is None:
@@ -273,7 +275,7 @@ class Masking(Subject):
         if not self._keeps_whole:
             return
         whole = masks.all(-1).expand(len(rows), masks.shape[-2])
-        if int(self.counts[rows].min()) < self.many:  # a mask may hide what a sample does not have
+        if self._uneven:  # a mask may hide what a sample does not have
             has = (torch.arange(self.many) < self.counts[rows][:, None]).to(masks.device, torch.float32)
             hidden = (~masks).float() @ (has.T if masks.dim() == 2 else has[:, :, None])
             whole = hidden.T == 0 if masks.dim() == 2 else hidden[:, :, 0] == 0
@@ -295,7 +297,8 @@ class Masking(Subject):
         masks where these are not all."""
         rows = torch.arange(self.batch) if rows is None else rows.cpu()
         drawn = self._background_rows(len(rows))
-        return self._hidden(masks[:, None], rows, torch.arange(len(rows)), drawn)
+        row = torch.arange(len(rows))
+        return self._hidden(masks[:, None], rows, row, torch.zeros_like(row), drawn)
 
     def spread(self, effects: Tensor) -> Values:
         """(batch, features) effects in the shape of the inputs, shared equally by the entries of each
@@ -361,9 +364,10 @@ class Masking(Subject):
             order = torch.from_numpy(np.lexsort(each.cpu().numpy().T[::-1]))
         return (order[calls] for calls in found)
 
-    def _hidden(self, masks: Tensor | Ordered, rows: Tensor, calls: Tensor, draw: Tensor | None) -> Inputs:
-        row, mask = self._where(calls, masks.shape[-2])
-        where = rows[row]
+    def _hidden(
+        self, masks: Tensor | Ordered, where: Tensor, row: Tensor, mask: Tensor, draw: Tensor | None
+    ) -> Inputs:
+        """The inputs of the samples `where`, each under one mask of one row of the masks, and with one draw."""
         inputs = rows_of(self.inputs, where)
         for part in self.parts:
             inputs = part.hidden(inputs, masks, row, mask, where, draw)

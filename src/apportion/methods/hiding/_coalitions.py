@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +44,8 @@ class Design:
         self._sizes = np.zeros(0, dtype=int)  # of the masks, and how many there are of each
         self._counts = np.zeros(features + 1, dtype=int)
         self._random = np.random.default_rng(seed)
+        # What the fits to these masks have in common, by what the masks weigh together.
+        self.kept: dict[int, dict[Any, Any]] = {}
 
     def draw(self, many: int) -> Masks:
         """Draw up to about `many` new masks, (masks, features) with True for kept; complements stand side by
@@ -60,6 +64,7 @@ class Design:
         self.masks = np.concatenate([self.masks, new])
         self._sizes = self.masks.sum(1)
         self._counts = np.bincount(self._sizes, minlength=self.features + 1)
+        self.kept = {}
         return new
 
     @property
@@ -134,6 +139,22 @@ class Design:
             fresh[first[first >= 0]] = True
             found, sizes = np.concatenate([found, draw[fresh]]), sizes[~fresh]
         return found[len(seen) :]
+
+
+def begun(features: int, mass: Numbers, seed: int, paired: bool, many: int) -> Design:
+    """The design with its first masks drawn, which the calls of a run share: copy it to draw more."""
+    drawn = _drawn if features * many <= _NUMBERS_KEPT else _drawn.__wrapped__
+    return drawn(features, mass.tobytes(), seed, paired, many)
+
+
+_NUMBERS_KEPT = 1 << 18  # of the masks of one design, of which the last four are kept
+
+
+@lru_cache(maxsize=4)
+def _drawn(features: int, mass: bytes, seed: int, paired: bool, many: int) -> Design:
+    design = Design(features, np.frombuffer(mass), seed, paired)
+    design.draw(many)
+    return design
 
 
 def _pack(masks: Masks) -> npt.NDArray[np.void]:

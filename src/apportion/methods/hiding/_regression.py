@@ -6,6 +6,8 @@ All in NumPy: the arrays are small, and what a call costs beyond its arithmetic 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +33,22 @@ class Fit:
     errors: Numbers
 
 
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """How far each row reaches into each coefficient, (…, masks, features), with the products that standard errors
+    take of it."""
+
+    rows: Numbers
+
+    @cached_property
+    def squares(self) -> Numbers:
+        return self.rows**2
+
+    @cached_property
+    def pairs(self) -> Numbers:
+        return self.rows[..., 0::2, :] * self.rows[..., 1::2, :]
+
+
 def ridge(
     masks: Masks,
     scores: Numbers,
@@ -40,6 +58,7 @@ def ridge(
     missing: Numbers | None = None,
     paired: bool = False,
     noise: Numbers | None = None,
+    kept: dict[Any, Any] | None = None,
 ) -> Fit:
     """Minimise `Σᵢ wᵢ (yᵢ − b − zᵢ·c)² + α |c|²`.
 
@@ -57,23 +76,31 @@ def ridge(
         paired (bool, default False): Rows 0 and 1, 2 and 3, … were drawn together.
         noise (array, default None): Variance of the mean scores, (batch, masks), where every mask there is was run
             several times: nothing else is uncertain then.
+        kept (dict, default None): What all fits to these masks and weights have in common, put there by the first.
 
     >>> z = np.array([[False, False], [True, False], [False, True], [True, True]])
     >>> fit = ridge(z, (1 + 2 * z[:, 0] - z[:, 1])[None], np.ones(4), alpha=0.0)
     >>> fit.coefficients.round(6).tolist(), fit.r2.tolist()
     ([[2.0, -1.0]], [1.0])
     """
-    z, share, root = masks.astype(float), weights / weights.sum(), np.sqrt(weights)
-    centre, mean = share @ z, scores @ share  # (features,), (batch,)
-    zc, yc = (z - centre) * root[:, None], (scores - mean[:, None]) * root
+    kept = {} if kept is None else kept
+    if "centred" not in kept:
+        z, share, root = masks.astype(float), weights / weights.sum(), np.sqrt(weights)
+        centre = share @ z  # (features,)
+        kept["centred"] = share, root, centre, (z - centre) * root[:, None]
+    share, root, centre, zc = kept["centred"]
+    mean = scores @ share  # (batch,)
+    yc = (scores - mean[:, None]) * root
     if chosen is not None:
         gram = np.where(chosen[:, :, None] & chosen[:, None, :], zc.T @ zc, 0.0)
-        reach = np.where(chosen[:, None], zc @ _invert(gram, alpha), 0.0)  # (batch, masks, features)
-        coefficients = (yc[:, None] @ reach)[:, 0]
-    else:  # (A'A + α)⁻¹ A' = A' (A A' + α)⁻¹: the smaller of the two matrices
-        few = len(zc) < zc.shape[1]
-        reach = _invert(zc @ zc.T, alpha) @ zc if few else zc @ _invert(zc.T @ zc, alpha)
-        coefficients = yc @ reach  # (batch, features)
+        reach = Reach(np.where(chosen[:, None], zc @ _invert(gram, alpha), 0.0))  # (batch, masks, features)
+        coefficients = (yc[:, None] @ reach.rows)[:, 0]
+    else:
+        if alpha not in kept:  # (A'A + α)⁻¹ A' = A' (A A' + α)⁻¹: the smaller of the two matrices
+            few = len(zc) < zc.shape[1]
+            kept[alpha] = Reach(_invert(zc @ zc.T, alpha) @ zc if few else zc @ _invert(zc.T @ zc, alpha))
+        reach = kept[alpha]
+        coefficients = yc @ reach.rows  # (batch, features)
     residual = yc - coefficients @ zc.T  # (batch, masks)
     r2 = explained_share(residual, yc)
     if noise is None:
@@ -81,7 +108,7 @@ def ridge(
         errors = standard_errors(reach, residual, free, missing, paired)
         r2 = np.where(np.isinf(errors).any(1), 0.0, r2)
     else:
-        errors = np.sqrt(_sum_over_masks(noise * weights, reach**2))
+        errors = np.sqrt(_sum_over_masks(noise * weights, reach.squares))
     return Fit(coefficients, mean - coefficients @ centre, r2, errors)
 
 
@@ -104,22 +131,21 @@ def explained_share(residual: Numbers, centred: Numbers) -> Numbers:
 
 
 def standard_errors(
-    reach: Numbers, weighted: Numbers, parameters: int, missing: Numbers | None, paired: bool
+    reach: Reach, weighted: Numbers, parameters: int, missing: Numbers | None, paired: bool
 ) -> Numbers:
-    """(batch, features) standard errors from how far each row reaches into each coefficient, (masks,
-    features) or (batch, masks, features), and the (batch, masks) weighted residuals. Infinite where there are no more
+    """(batch, features) standard errors from how far each row reaches into each coefficient and the (batch, masks)
+    weighted residuals. Infinite where there are no more
     equations than `parameters`: any residual is zero then, and says nothing."""
     clusters = weighted.shape[1]
     if missing is not None:
         if not missing.any():
-            return np.zeros((len(weighted), reach.shape[-1]))
+            return np.zeros((len(weighted), reach.rows.shape[-1]))
         weighted = weighted * np.sqrt(missing)
 
-    variance = _sum_over_masks(weighted**2, reach**2)  # (batch, features)
+    variance = _sum_over_masks(weighted**2, reach.squares)  # (batch, features)
     if paired and clusters % 2 == 0:
         # The influence of a pair is the sum of that of its two rows; its square is multiplied out.
-        both = reach[..., 0::2, :] * reach[..., 1::2, :]  # (…, pairs, features)
-        variance += 2 * _sum_over_masks(weighted[:, 0::2] * weighted[:, 1::2], both)
+        variance += 2 * _sum_over_masks(weighted[:, 0::2] * weighted[:, 1::2], reach.pairs)
         clusters //= 2  # a pair is one equation for the coefficients, of which there are as many as before
     left = clusters - parameters - 1
     if left < 1:
@@ -171,6 +197,7 @@ def constrained(
     paired: bool = False,
     noise: Numbers | None = None,
     unsure: Numbers | None = None,
+    kept: dict[Any, Any] | None = None,
 ) -> Fit:
     """Minimise `Σᵢ wᵢ (yᵢ − base − zᵢ·c)²` such that the coefficients add up to `whole − base`.
 
@@ -185,26 +212,30 @@ def constrained(
     unsure = np.zeros((len(gap), 2)) if unsure is None else unsure
     if masks.shape[1] == 1:
         return Fit(gap[:, None], base, np.ones_like(gap), np.sqrt(unsure.sum(1))[:, None])
-    root = np.sqrt(weights)
-    z: Numbers = masks.astype(float) * root[:, None]  # (masks, features)
+    kept = {} if kept is None else kept
+    if "constrained" not in kept:
+        root = np.sqrt(weights)
+        z: Numbers = masks.astype(float) * root[:, None]  # (masks, features)
+        # With the pseudo-inverse P of the smaller matrix, Z (Z'Z)⁺ = P Z and (Z'Z)⁺ 1 = Z' P P Z 1.
+        if len(z) < z.shape[1]:
+            plain = _invert(z @ z.T, 0.0) @ z  # (masks, features)
+            ones = plain.sum(1) @ plain
+        else:
+            inverse = _invert(z.T @ z, 0.0)
+            plain, ones = z @ inverse, inverse.sum(1)
+        ones /= ones.sum()  # (features,)
+        reach = Reach(plain - plain.sum(1)[:, None] * ones)  # the sum over features is Z (Z'Z)⁺ 1
+        kept["constrained"] = root, z, plain, ones, reach
+    root, z, plain, ones, reach = kept["constrained"]
     above = (scores - base[:, None]) * root  # (batch, masks)
-    # With the pseudo-inverse P of the smaller matrix, Z (Z'Z)⁺ = P Z and (Z'Z)⁺ 1 = Z' P P Z 1.
-    if len(z) < z.shape[1]:
-        plain = _invert(z @ z.T, 0.0) @ z  # (masks, features)
-        ones = plain.sum(1) @ plain
-    else:
-        inverse = _invert(z.T @ z, 0.0)
-        plain, ones = z @ inverse, inverse.sum(1)
     free = above @ plain  # (batch, features)
-    ones /= ones.sum()  # (features,)
     coefficients = free + (gap - free.sum(1))[:, None] * ones
     residual = above - coefficients @ z.T  # (batch, masks)
     r2 = explained_share(residual, root * (scores - (scores @ weights / weights.sum())[:, None]))
-    reach = plain - plain.sum(1)[:, None] * ones  # (masks, features): the sum over features is Z (Z'Z)⁺ 1
     if noise is None:
         errors = standard_errors(reach, residual, masks.shape[1] - 1, missing, paired)
         r2 = np.where(np.isinf(errors).any(1), 0.0, r2)
     else:
-        errors = np.sqrt(_sum_over_masks(noise * weights, reach**2))
-    ends = np.stack([root @ reach + ones, ones])  # how far base (downwards) and whole reach
+        errors = np.sqrt(_sum_over_masks(noise * weights, reach.squares))
+    ends = np.stack([root @ reach.rows + ones, ones])  # how far base (downwards) and whole reach
     return Fit(coefficients, base, r2, np.sqrt(errors**2 + unsure @ ends**2))

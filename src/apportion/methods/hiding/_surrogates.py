@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,16 @@ from apportion.core.inputs import Inputs, explained_alone
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, Superpixels, as_partition
 from apportion.errors import check, check_whole
-from apportion.methods.hiding._coalitions import Design, Masks, Numbers
+from apportion.methods.hiding._coalitions import Masks, Numbers, begun
 from apportion.methods.hiding._regression import Fit
 from apportion.methods.hiding.base import Hiding
 from apportion.results.explanation import Explanation
 
 Rows = npt.NDArray[np.intp]
 Missing = Numbers | None
-Solve = Callable[[Masks, Numbers, Numbers, Missing, Rows], Fit]
+Solve = Callable[[Masks, Numbers, Numbers, Missing, Rows, dict[Any, Any]], Fit]
 """From the masks, the (rows, times, masks) scores under them, the weights of the masks, the share of those like each
-that is missing, and the rows."""
+that is missing, the rows, and what was kept of other fits to these masks and weights."""
 
 
 class Surrogate(Hiding[Tensor]):
@@ -63,22 +64,23 @@ class Surrogate(Hiding[Tensor]):
         random = has_random_scores(masking)
         for count in np.unique(counts).tolist():
             where = np.flatnonzero(counts == count)
-            design = Design(count, mass(count), self.seed, self.paired)
             budget = self.samples or 2 * count + 2048
             if count <= exact:
                 budget = max(2 ** (count + 1), budget if random else 0)
+            design = begun(count, mass(count), self.seed, self.paired, budget)
+            new = design.masks
             runs = np.zeros((len(where), 1, 0))  # (rows, times that all masks were run, masks)
 
             def run(masks: Masks, times: int, where: Rows = where) -> Numbers:
-                full = torch.nn.functional.pad(
-                    torch.from_numpy(masks), (0, many - masks.shape[1]), value=True
-                )
-                values = masking.values(full.repeat(times, 1), torch.from_numpy(where))
+                full = torch.from_numpy(masks)
+                if masks.shape[1] < many:
+                    full = torch.nn.functional.pad(full, (0, many - masks.shape[1]), value=True)
+                full = full.repeat(times, 1) if times > 1 else full
+                values = masking.values(full, torch.from_numpy(where))
                 return self.read(masking, values).reshape(len(where), times, -1)
 
             while True:
                 before = runs[0].size
-                new = design.draw(budget - len(design.masks))
                 if len(new):
                     runs = np.concatenate([runs, run(new, 1)], 2)
                 masks = design.masks  # (masks, features)
@@ -87,9 +89,12 @@ class Surrogate(Hiding[Tensor]):
                 if again > 0 and len(masks):
                     runs = np.concatenate([runs, run(masks, again)], 1)
                 # As heavy as if each were drawn as often as in the paper: `alpha` means what it means there.
-                weights = design.weights() * max(runs[0].size, self.samples or 1)  # (masks,)
-                missing = None if random else design.missing()  # (masks,)
-                fit = solve(masks, runs, weights, missing, where)
+                heavy = max(runs[0].size, self.samples or 1)
+                kept = design.kept.setdefault(heavy, {})
+                if "weights" not in kept:
+                    kept["weights"] = design.weights() * heavy, design.missing()  # (masks,) each
+                weights, missing = kept["weights"]
+                fit = solve(masks, runs, weights, None if random else missing, where, kept)
                 open_rows = np.zeros(len(where), dtype=bool)
                 if self.tolerance is not None:
                     scale = np.abs(fit.coefficients).max(1, keepdims=True)
@@ -98,6 +103,8 @@ class Surrogate(Hiding[Tensor]):
                 if not open_rows.any() or drawn in (before, 0) or drawn >= self.max_samples:
                     break
                 budget = min(2 * max(budget, drawn), self.max_samples)
+                design = deepcopy(design)  # others begin with it as it was
+                new = design.draw(budget - len(design.masks))
             if unknown := int(np.isinf(fit.errors).any(1).sum()):
                 told.append(
                     f"{drawn} masks are too few for the {count} features of {unknown} of {batch} samples: the values "

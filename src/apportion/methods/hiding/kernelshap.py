@@ -100,7 +100,9 @@ class KernelSHAP(Surrogate):
         total, random = np.zeros(masking.batch), has_random_scores(masking)
         known: dict[int, Numbers] = {}  # the scores at both ends, by the first row
 
-        def solve(masks: Masks, runs: Numbers, weights: Numbers, missing: Missing, where: Rows) -> Fit:
+        def solve(
+            masks: Masks, runs: Numbers, weights: Numbers, missing: Missing, where: Rows, kept: dict[Any, Any]
+        ) -> Fit:
             # The score with all hidden is in every value. If it is random, so is each value through it.
             found = known.get(where[0], np.zeros((len(where), 0, 2)))
             share = max(runs[0].size, self.samples or 2048) // 16
@@ -112,7 +114,7 @@ class KernelSHAP(Surrogate):
             (base, whole), unsure = found.mean(1).T, variance_of_mean(found)  # (rows,) each, (rows, 2)
             total[where] = whole - base
             scores, noise = runs.mean(1), variance_of_mean(runs)
-            return constrained(masks, scores, weights, base, whole, missing, self.paired, noise, unsure)
+            return constrained(masks, scores, weights, base, whole, missing, self.paired, noise, unsure, kept)
 
         def mass(count: int) -> Numbers:
             sizes = np.arange(1, count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -116,10 +117,12 @@ class LIME(Surrogate):
         distance = self.distance or ("euclidean" if rows else "cosine")
         sizes = self.sizes or ("uniform" if texts else "coins")
 
-        def solve(masks: Masks, runs: Numbers, weights: Numbers, missing: Missing, where: Rows) -> Fit:
+        def solve(
+            masks: Masks, runs: Numbers, weights: Numbers, missing: Missing, where: Rows, kept: dict[Any, Any]
+        ) -> Fit:
             scores, paired = runs.mean(1), self.paired and self.sampling == "masks"
-            chosen = self._choose(masks, scores, weights)
-            return ridge(masks, scores, weights, self.alpha, chosen, missing, paired, variance_of_mean(runs))
+            chosen, noise = self._choose(masks, scores, weights), variance_of_mean(runs)
+            return ridge(masks, scores, weights, self.alpha, chosen, missing, paired, noise, kept)
 
         def weigh(count: int) -> Numbers:
             width = self.width or (0.25 if distance == "cosine" else 0.75 * math.sqrt(count))
@@ -168,12 +171,13 @@ class LIME(Surrogate):
             )
             scores = torch.cat([masking.picked(rows, i) for rows in near.split(self.chunk or 4096)])
             runs = as_numbers(scores)[None, None]  # (1, 1, samples)
-            fits.append(solve(kept, runs, weights[kept.sum(1)], None, np.array([i])))
+            fits.append(solve(kept, runs, weights[kept.sum(1)], None, np.array([i]), {}))
         names = ("coefficients", "intercept", "r2", "errors")
         whole = Fit(*(np.concatenate([getattr(fit, name) for fit in fits]) for name in names))
         return whole, self.samples, ()
 
 
+@lru_cache(maxsize=64)
 def sizes_of_masks(count: int, sizes: Sizes, samples: int) -> Numbers:
     """The probability that a mask keeps 0, 1, …, `count` features; one sample is the whole input."""
     if sizes == "coins":
@@ -183,15 +187,19 @@ def sizes_of_masks(count: int, sizes: Sizes, samples: int) -> Numbers:
         share = np.full(count + 1, 1 / count)
         share[count] = 0
     share[count] += 1 / samples
+    share.setflags(write=False)
     return share
 
 
+@lru_cache(maxsize=64)
 def kernel(count: int, distance: Distance, width: float) -> Numbers:
     """`√exp(−d²/w²)` of masks that keep 0, 1, …, `count` features, at distance d from the one that keeps
     all."""
     kept = np.arange(count + 1)
     far = 1 - np.sqrt(kept / count) if distance == "cosine" else np.sqrt(count - kept)
-    return np.sqrt(np.exp(-(far**2) / width**2))
+    near: Numbers = np.sqrt(np.exp(-(far**2) / width**2))
+    near.setflags(write=False)
+    return near
 
 
 def _judge_features(masking: Masking) -> tuple[bool, bool]:

@@ -2,12 +2,13 @@
 
 On any stretch of a path the gradient integrates to a known number, what the score changes there, so the error of a rule
 is known on each panel. Half of the tolerance that is left may go to the panels that are best; the others are halved.
-A panel has its nodes at its ends and in the middle (Simpson's rule), so that its halves use them again.
+A panel has its nodes at its ends and between them (Simpson's rule, where that is the middle), so that its halves use
+them again, and the first panels those of the undivided path.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,12 +16,11 @@ from torch import Tensor
 from apportion.methods.paths.paths import Paths, pieces
 from apportion.methods.paths.quadrature import gauss_legendre
 
-# Gauss nodes of the undivided path, which do for a smooth one; and the nodes of the first panels of another.
-WHOLE, FIRST = 8, 8
-
-# The weights of the beginning, the middle and the end of a panel.
-_SIMPSON = torch.tensor([[1.0], [4.0], [1.0]], dtype=torch.float64) / 6
-_MIDDLE = torch.tensor([[0.0], [1.0], [0.0]], dtype=torch.float64)
+# Gauss nodes of the undivided path, which do for a smooth one.
+WHOLE = 8
+# Those at the left, inside and at the right of the first panels of another, 8 for one more in the middle of the path.
+# None are at its ends: any other stands there.
+_PANELS = torch.tensor([[1, 1, 3, 4, 6], [0, 2, 8, 5, 7], [1, 3, 4, 6, 6]])
 
 # The error on a panel as narrow as this is that of a jump, and no division makes it smaller.
 NARROWEST = 1e-9
@@ -79,57 +79,79 @@ def integrate_by_halves(
     """`∫ ∇f dα` of the paths `block`, (len(block), …) for each leaf; the most nodes of a path; and the paths that are
     not within `tolerance`: for want of nodes, and for want of digits. Paths that run `once` have
     `max_nodes` in common."""
+    width = sum(end[0].numel() for end in paths.ends)
+    parts = [
+        _integrate(paths, some, tolerance, max_nodes, chunk)
+        for some in pieces(block, max(1, _NUMBERS // (2 * WHOLE * width)))
+    ]
+    found, most, wide, coarse = zip(*parts, strict=True)
+    return (
+        [torch.cat(leaf) for leaf in zip(*found, strict=True)],
+        max(most),
+        torch.cat(wide),
+        torch.cat(coarse),
+    )
+
+
+def _integrate(
+    paths: Paths, block: Tensor, tolerance: float, max_nodes: int, chunk: int
+) -> tuple[list[Tensor], int, Tensor, Tensor]:
     many, whole = len(block), min(WHOLE, max_nodes)
     places, weights = (torch.as_tensor(numbers).repeat_interleave(many) for numbers in gauss_legendre(whole))
-    slot = torch.arange(many).repeat(whole)  # (nodes · paths,)
-    found, scores = paths.weigh_gradients(block, slot, places, weights, chunk)
-    grid = scores.view(whole, many)
+    nodes = _run(paths, block, torch.arange(many).repeat(whole), places, chunk)  # (nodes · paths,)
+    found = [torch.zeros_like(end[block.to(end.device) % paths.batch]) for end in paths.ends]
+    _add(found, nodes, weights)
+    grid = nodes.score.view(whole, many)
     gap = paths.at_ends[block] - paths.at_starts[block] - _dot(found, paths.steps(block))
     wide, coarse = paths.judge(block, gap.abs(), tolerance, grid.amin(0), grid.amax(0))
     common = max_nodes * many // paths.batch - whole * many if paths.once else torch.inf
     budget, most = Budget(max_nodes, common), whole
-    again = (wide & ~budget.cannot_pay(whole, FIRST * wide)).nonzero().flatten()
-    width = sum(end[0].numel() for end in paths.ends)
-    for some in pieces(again, max(1, _NUMBERS // (2 * FIRST * width))):
-        halved = _integrate_panels(paths, block[some], grid[:, some], tolerance, budget, chunk)
+    again = (wide & ~budget.cannot_pay(whole, 1 * wide)).nonzero().flatten()
+    if len(again):
+        own = torch.arange(whole * many).view(whole, many)[:, again].flatten()
+        known = replace(nodes[own], slot=torch.arange(len(again)).repeat(whole))
+        halved = _integrate_panels(paths, block[again], known, tolerance, budget, chunk)
         for value, new in zip(found, halved[0], strict=True):
-            value[some.to(value.device)] = new
-        most, wide[some], coarse[some] = max(most, halved[1]), halved[2], halved[3]
+            value[again.to(value.device)] = new
+        most, wide[again], coarse[again] = max(most, halved[1]), halved[2], halved[3]
     return found, most, block[wide], block[coarse]
 
 
 def _integrate_panels(
-    paths: Paths, block: Tensor, met: Tensor, tolerance: float, budget: Budget, chunk: int
+    paths: Paths, block: Tensor, nodes: Nodes, tolerance: float, budget: Budget, chunk: int
 ) -> tuple[list[Tensor], int, Tensor, Tensor]:
-    """The same on panels, where the whole path as one, on which the scores `met` were, will not do."""
+    """The same on panels, where the whole path as one, of which the `nodes` are known, will not do."""
     many = len(block)
     found = [torch.zeros_like(end[block.to(end.device) % paths.batch]) for end in paths.ends]
     starts, ends = paths.at_starts[block], paths.at_ends[block]
-    low, high = (getattr(torch.cat([starts[None], ends[None], met]), how)(0) for how in ("amin", "amax"))
+    met = torch.cat([starts[None], ends[None], nodes.score.view(WHOLE, many)])
+    low, high = met.amin(0), met.amax(0)
     left = torch.zeros(many, dtype=torch.float64)  # what the panels that are done did not reach
     given = torch.zeros(many, dtype=torch.float64)  # of the tolerance to them
-    at = torch.arange(1, FIRST + 1) / FIRST
-    nodes = _run(paths, block, torch.arange(many).repeat(FIRST), at.double().repeat_interleave(many), chunk)
-    of_place = torch.arange(FIRST * many).view(FIRST, many)  # nodes
-    edges = torch.cat([of_place[:1], of_place[1:-1:2]])  # there is none at the beginning: any other
-    panels = torch.stack([edges.flatten(), of_place[::2].flatten(), of_place[1::2].flatten()])  # (3, panels)
-    begins = torch.zeros(panels.shape[1], dtype=torch.bool)
-    begins[:many] = True
-    spent = torch.full((many,), len(met) + FIRST)
-    budget.common -= FIRST * many
-    new = nodes
+    new = _run(paths, block, torch.arange(many), torch.full((many,), 0.5, dtype=torch.float64), chunk)
+    nodes = nodes.and_also(new)
+    panels = (_PANELS[:, :, None] * many + torch.arange(many)).flatten(1)  # (3, panels), nodes
+    begins, finishes = (torch.arange(panels.shape[1]) // many == at for at in (0, _PANELS.shape[1] - 1))
+    spent = torch.full((many,), WHOLE + 1)
+    budget.common -= many
     while True:
         low, high = (
             bound.scatter_reduce(0, new.slot, new.score, how)
             for bound, how in ((low, "amin"), (high, "amax"))
         )
-        slot = nodes.slot[panels[2]]
-        width = nodes.place[panels[2]] - torch.where(begins, 0.0, nodes.place[panels[0]])  # (panels,)
-        # Paths from zero are often singular there, where no gradient is asked for: the middle stands for the panel.
-        weights = width * torch.where(begins, _MIDDLE, _SIMPSON)  # (3, panels)
+        slot = nodes.slot[panels[1]]
+        edges = torch.stack([  # (2, panels)
+            torch.where(begins, 0.0, nodes.place[panels[0]]),
+            torch.where(finishes, 1.0, nodes.place[panels[2]]),
+        ])  # fmt: skip
+        width = edges[1] - edges[0]
+        weights = width * _weights(
+            (nodes.place[panels[1]] - edges[0]) / width, begins, finishes
+        )  # (3, panels)
         reached = (weights * nodes.slope[panels]).sum(0)
         before = torch.where(begins, starts[slot], nodes.score[panels[0]])
-        errors = nodes.score[panels[2]] - before - reached
+        after = torch.where(finishes, ends[slot], nodes.score[panels[2]])
+        errors = after - before - reached
         gap = left.index_add(0, slot, errors)
         wide, coarse = paths.judge(block, gap.abs(), tolerance, low, high)
         room = tolerance * paths.scale(block, low, high) - given
@@ -147,12 +169,9 @@ def _integrate_panels(
             return found, int(spent.max()), wide, coarse
         # What the open panels need of the nodes is kept, and two more run for each of them.
         used, panels = panels[:, ~done].unique(return_inverse=True)
-        nodes, begins = nodes[used], begins[~done]
-        edge = torch.where(begins, 0.0, nodes.place[panels[0]])
-        middles = torch.stack([edge, nodes.place[panels[1]]]).lerp(
-            nodes.place[panels[1:]], 0.5
-        )  # (2, panels)
-        slot = nodes.slot[panels[2]]
+        nodes, begins, finishes = nodes[used], begins[~done], finishes[~done]
+        middles = (edges[:, ~done] + nodes.place[panels[1]]) / 2  # (2, panels)
+        slot = nodes.slot[panels[1]]
         new = _run(paths, block, slot.repeat(2), middles.flatten(), chunk)
         spent.index_add_(0, slot, torch.full_like(slot, 2))
         budget.common -= 2 * len(slot)
@@ -161,7 +180,22 @@ def _integrate_panels(
         panels = torch.cat(
             [torch.stack([panels[0], first, panels[1]]), torch.stack([panels[1], second, panels[2]])], 1
         )
-        begins = torch.cat([begins, torch.zeros_like(begins)])
+        begins, finishes = (
+            torch.cat([begins, torch.zeros_like(begins)]),
+            torch.cat([torch.zeros_like(finishes), finishes]),
+        )
+
+
+def _weights(at: Tensor, begins: Tensor, finishes: Tensor) -> Tensor:
+    """What the left, inner and right node of panels weigh of their width, (3, panels), where the inner one is `at` this
+    share of it: exact for the parabola through all three, or, at the ends of a path, the line through two. (Paths from
+    zero are often singular there.)"""
+    ends, inner = torch.stack([at, 1 - at]), 1 / (6 * at * (1 - at))  # (2, panels)
+    left, right = 0.5 - 1 / (6 * ends)
+    zero, (last, first) = torch.zeros_like(at), 0.5 / ends
+    begun, finished = torch.stack([zero, first, 1 - first]), torch.stack([1 - last, last, zero])
+    within = torch.stack([left, inner, right])
+    return torch.where(begins, begun, torch.where(finishes, finished, within))
 
 
 def _run(paths: Paths, block: Tensor, slot: Tensor, places: Tensor, chunk: int) -> Nodes:
