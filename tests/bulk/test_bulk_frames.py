@@ -138,16 +138,18 @@ def test_a_batch_is_as_large_as_makes_what_each_call_takes_little(monkeypatch):
     from apportion.bulk import _probing as probing
     from apportion.bulk._batches import Samples
 
-    def chosen(call, each, model=None, inputs=10**5):
+    def chosen(call, each, model=None, inputs=10**5, first=0.0):
         monkeypatch.setattr(probing, "_fastest", lambda job, model, batch: call + each * len(batch))
         good = [Samples(tuple(range(16)), torch.zeros(16, 3))]
         job = Made(manifest=Made(inputs=inputs))
-        return probing.best_batch(job, model, good, 1, call + each * 16)
+        return probing.best_batch(job, model, good, 1, first or call + each * 16)
 
     batch, seconds = chosen(0.15, 0.0005)
     assert batch == 8192
     assert seconds == pytest.approx(0.0005 + 0.15 / 8192, rel=1e-6)
     assert chosen(0.15, 0.0005, inputs=5000)[0] == 5000
+    # A run too short to try sizes in, whose first call loaded what it needs: all that ran together then.
+    assert chosen(0.0, 1e-9, inputs=16, first=2.0)[0] == 16
     assert chosen(0.0, 0.001)[0] == 16
     assert (
         chosen(0.01, 0.001, torch.nn.Linear(3, 1))[0] <= 512

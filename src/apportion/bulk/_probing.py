@@ -23,10 +23,8 @@ from apportion.errors import InputError
 TRIED = 16
 SHARD_BYTES = 1 << 28  # of maps and scores that wait in memory until their shard is written
 SHARD_ROWS = 1024
-SHARD_SECONDS, FAST_ROWS = (
-    2.0,
-    8192,
-)  # a shard has as much work, up to so many: the disk takes 10 to 50 ms for each
+# A shard has as much work, up to so many rows: the disk takes 10 to 50 ms for each.
+SHARD_SECONDS, FAST_ROWS = 2.0, 8192
 LARGEST_BATCH = 1 << 14
 QUICK = 1.0  # seconds
 TRYING = 1 / 16  # of the time that the run will take
@@ -44,9 +42,8 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
     with _threads(max(1, cores() // workers) if workers > 1 else torch.get_num_threads()):
         # Where a batch is given nothing has to be measured, and one that works is enough.
         for some in [places] if asked.batch is None else [[place] for place in places]:
-            for found in (
-                tried for read_ in read(job.source, model, some) for tried in _try(job, model, read_)
-            ):
+            together = _together(read(job.source, model, some))
+            for found in (tried for each in together for tried in _try(job, model, each)):
                 if isinstance(found, Failure):
                     first = first or found
                 else:
@@ -69,6 +66,14 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
     rows = min(rows, max(1, int(SHARD_BYTES / max(1.0, size))))
     shard = asked.shard or min(many, math.ceil(rows / batch) * batch)
     return replace(asked, batch=batch, shard=shard, table=asked.table or shards.default_table())
+
+
+def _together(found: Sequence[Samples | Failure]) -> list[Samples | Failure]:
+    """Those of one shape as one, where all have it."""
+    samples = [some for some in found if isinstance(some, Samples)]
+    if len({some.shape for some in samples}) != 1:
+        return list(found)
+    return [*(some for some in found if isinstance(some, Failure)), Samples.joined(samples)]
 
 
 def _try(job: Job, model: Any, found: Samples | Failure) -> Iterator[tuple[Samples, float] | Failure]:
@@ -125,6 +130,10 @@ def best_batch(
             most = size
             break
         if time.perf_counter() - start > min(8.0, TRYING * inputs * _call_and_each(found)[1]):
+            if len(good) == 1 and len(found) == 1 < len(
+                alike
+            ):  # a short run: as many as were run together before
+                return min(len(alike), most), found[size]
             break
         size = min(size * step, most)
     sizes = sorted(found)
