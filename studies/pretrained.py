@@ -168,7 +168,9 @@ def squeezenet(data: Path) -> Bench:
     )
     labels = ap.load("imagenet").labels
     classifier = Classifier(model, preparation, labels, "image", "squeezenet")
-    return Bench(classifier, photos(data), FLIPPING["image"], ON_PHOTOS, "lrp, biases placed", SLOW_ON_PHOTOS)
+    return Bench(
+        classifier, photos(data), IN_TEN_STEPS["image"], ON_PHOTOS, "lrp, biases placed", SLOW_ON_PHOTOS
+    )
 
 
 def sentiment(data: Path) -> Bench:

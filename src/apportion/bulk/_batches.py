@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,18 +19,58 @@ from apportion.core.classifier import Classifier
 from apportion.core.features import Features
 from apportion.core.inputs import Inputs, checked_inputs
 from apportion.core.trees import map_tensors, tensors_in
+from apportion.domains.frames import are_dicts
 from apportion.domains.language import LanguageModel
 from apportion.errors import InputError
 
 Result = TypeVar("Result")
 
 
-class Sample(NamedTuple):
-    """An input that was read: a batch of one, and the names of its features where a classifier has them."""
+@dataclass(frozen=True)
+class Samples:
+    """Inputs of one shape that were read: their numbers, a batch of them, and the features of each, or none, as a
+    classifier has them."""
 
-    number: int
+    numbers: tuple[int, ...]
     inputs: Inputs
-    features: Features | None
+    features: tuple[Features, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @property
+    def shape(self) -> Any:
+        """What inputs need in common to be run together."""
+        return tuple((t.shape[1:], t.dtype) for t in tensors_in(self.inputs))
+
+    def at(self, places: Sequence[int]) -> Samples:
+        """Some of them, in this order."""
+        which = torch.tensor(places)
+        return Samples(
+            tuple(self.numbers[i] for i in places),
+            map_tensors(self.inputs, lambda t: t[which]),
+            tuple(self.features[i] for i in places) if self.features else (),
+        )
+
+    @staticmethod
+    def joined(parts: Sequence[Samples]) -> Samples:
+        """Those of several, which have one shape; features only where all have them."""
+        if len(parts) == 1:
+            return parts[0]
+        first: Any = parts[0].inputs
+        inputs: Inputs
+        if isinstance(first, Tensor):
+            inputs = torch.cat([part.inputs for part in parts])  # type: ignore[misc]
+        elif isinstance(first, tuple):
+            inputs = tuple(torch.cat(column) for column in zip(*(part.inputs for part in parts), strict=True))
+        else:
+            inputs = {key: torch.cat([part.inputs[key] for part in parts]) for key in first}
+        named = all(part.features for part in parts)
+        return Samples(
+            tuple(number for part in parts for number in part.numbers),
+            inputs,
+            tuple(each for part in parts for each in part.features) if named else (),
+        )
 
 
 class Failure(NamedTuple):
@@ -39,79 +81,118 @@ class Failure(NamedTuple):
     error: Exception
 
 
-def read(source: Source, model: Any, index: int) -> Sample | Failure:
-    """Read and encode one input; whatever its reader raises is a Failure."""
-    try:
-        inputs, features = encode_samples(model, source.read(index))
-        return Sample(index, inputs, features)
-    except Exception as error:  # a damaged file, or the user's own dataset
-        return Failure(index, "read", error)
+def read(source: Source, model: Any, indices: Sequence[int]) -> list[Samples | Failure]:
+    """Read and encode inputs, together where that is possible; whatever a reader raises is a Failure."""
+    found, raws = list[Samples | Failure](), dict[int, Any]()
+    for index in indices:
+        try:
+            raws[index] = source.read(index)
+        except Exception as error:  # a damaged file, or the user's own dataset
+            found.append(Failure(index, "read", error))
+    with suppress(Exception):  # which of them it is, and why, is found one by one
+        if len(raws) > 1 and (together := _together(model, list(raws.values()))) is not None:
+            inputs, features = together
+            return [*found, Samples(tuple(raws), _as_run(model, inputs), features)]
+    for index, raw in raws.items():
+        try:
+            found.append(Samples((index,), *encode_sample(model, raw)))
+        except Exception as error:
+            found.append(Failure(index, "read", error))
+    return found
 
 
-def encode_samples(model: Any, raw: Any) -> tuple[Inputs, Features | None]:
-    """A batch of one in the precision of the model, still on the CPU. Floating point tensors and token ids
-    are taken as they are; of uint8 tensors a classifier of pictures takes each as a picture, and of what a language
-    model is asked nothing is encoded yet."""
-    if isinstance(model, LanguageModel):  # what it is asked is put together where it is explained
-        return raw if isinstance(raw, Mapping) else {"prompt": raw}, None
-    classifier = model if isinstance(model, Classifier) else None
-    tensor = raw if isinstance(raw, Tensor) else None
-    ready = tensor is not None and not (
-        classifier is not None
-        and (classifier.domain == "tabular" or (classifier.domain == "image" and tensor.dtype == torch.uint8))
+def _together(model: Any, raws: list[Any]) -> tuple[Inputs, tuple[Features, ...]] | None:
+    """A batch of inputs of which nothing has to be encoded, or all can be at once: tensors and arrays of one shape,
+    rows of a table. None of others."""
+    first = raws[0]
+    if isinstance(model, Classifier) and are_dicts(raws) and not any(map(_is_of_tensors, raws)):
+        encode = getattr(model.encode, "several", None)
+        return None if encode is None else encode(raws)
+    if not isinstance(first, Tensor | np.ndarray) or not _is_ready(model, first):
+        return None
+    if len({(type(raw), raw.dtype, raw.shape) for raw in raws}) > 1:
+        return None
+    return torch.stack(raws) if isinstance(first, Tensor) else torch.as_tensor(np.stack(raws)), ()
+
+
+def _is_of_tensors(raw: Any) -> bool:
+    kinds = Tensor | np.ndarray
+    return isinstance(raw, dict) and bool(raw) and all(isinstance(value, kinds) for value in raw.values())
+
+
+def _is_ready(model: Any, raw: Any) -> bool:
+    """Whether this goes into the model as it is. Floating point tensors and token ids do; of uint8 tensors a classifier
+    of pictures takes each as a picture."""
+    if not isinstance(model, Classifier):
+        return isinstance(raw, Tensor | np.ndarray) and not isinstance(model, LanguageModel)
+    encodes = model.domain == "tabular" or (
+        model.domain == "image" and getattr(raw, "dtype", None) == torch.uint8
     )
-    if (
-        isinstance(raw, dict)
-        and raw
-        and all(isinstance(value, Tensor | np.ndarray) for value in raw.values())
-    ):
-        raw, ready = {key: torch.as_tensor(value) for key, value in raw.items()}, True
-    features: Features | None = None
-    if ready:
-        inputs = map_tensors(raw, lambda t: t[None])
-    elif classifier is not None:
-        inputs, features = classifier.encoded(raw)
-    elif isinstance(raw, np.ndarray):
+    return isinstance(raw, Tensor) and not encodes
+
+
+def encode_sample(model: Any, raw: Any) -> tuple[Inputs, tuple[Features, ...]]:
+    """A batch of one in the precision of the model, still on the CPU; of what a language model is asked nothing is
+    encoded yet."""
+    if isinstance(model, LanguageModel):  # what it is asked is put together where it is explained
+        return raw if isinstance(raw, Mapping) else {"prompt": raw}, ()
+    features: tuple[Features, ...] = ()
+    if _is_of_tensors(raw):
+        inputs: Any = {key: torch.as_tensor(value)[None] for key, value in raw.items()}
+    elif _is_ready(model, raw):
         inputs = torch.as_tensor(raw)[None]
+    elif isinstance(model, Classifier):
+        inputs, named = model.encoded(raw)
+        features = () if named is None else (named,)
     else:
         raise InputError(
             f"the input is {type(raw).__name__}; a model without preprocessing takes tensors: give a "
             "Classifier, or a dataset of tensors"
         )
+    return _as_run(model, inputs), features
+
+
+def _as_run(model: Any, inputs: Any) -> Inputs:
+    """A batch in the precision of the model, of numbers that it can be run on."""
     weight = weight_of(model)
     if weight is not None:
         inputs = map_tensors(inputs, lambda t: t.to(weight.dtype) if t.is_floating_point() else t)
-    return checked_inputs(inputs, missing=not isinstance(behind(model), torch.nn.Module)), features
+    return checked_inputs(inputs, missing=not isinstance(behind(model), torch.nn.Module))
 
 
-def read_ahead(read: Callable[[int], Result], indices: Iterable[int], threads: int) -> Iterator[Result]:
-    """The results in order, read in threads while the last ones are worked on; at most 16 a thread wait."""
+def read_ahead(
+    read: Callable[[Sequence[int]], Sequence[Result]], indices: Sequence[int], together: int, threads: int
+) -> Iterator[Result]:
+    """The results in order, so many read together, in threads while the last ones are worked on; at most 16 a thread
+    wait, or one more that are read together."""
     waiting: deque[Any] = deque()
     # A second team of OpenMP threads beside the model's slows that by half: readers compute alone.
     before = torch.get_num_threads()
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
-            for index in indices:
-                waiting.append(pool.submit(read, index))
-                if len(waiting) >= 16 * threads:
-                    yield waiting.popleft().result()
+            for begin in range(0, len(indices), together):
+                waiting.append(pool.submit(read, indices[begin : begin + together]))
+                if (len(waiting) - 1) * together >= 16 * threads:
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(before)
 
 
-def batches(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+def batches(samples: Iterable[Samples], size: int) -> Iterator[Samples]:
     """Samples of equal shapes together, so that nothing is padded; the order is always the same."""
-    open_: dict[Any, list[Sample]] = {}
-    for sample in samples:
-        shape = tuple((t.shape, t.dtype) for t in tensors_in(sample.inputs))
-        batch = open_.setdefault(shape, [])
-        batch.append(sample)
-        if len(batch) == size:
-            yield open_.pop(shape)
-    yield from open_.values()
+    open_: dict[Any, list[Samples]] = {}
+    for some in samples:
+        waiting = open_.setdefault(some.shape, [])
+        waiting.append(some)
+        if (many := sum(map(len, waiting))) >= size:
+            whole = Samples.joined(open_.pop(some.shape))
+            yield whole if many == size else whole.at(range(size))
+            if many > size:
+                open_[some.shape] = [whole.at(range(size, many))]
+    yield from map(Samples.joined, open_.values())
 
 
 def weight_of(model: Any) -> Tensor | None:

@@ -12,20 +12,26 @@ from typing import Any
 import torch
 
 from apportion.bulk import _shards as shards
-from apportion.bulk._batches import Failure, Sample, read
+from apportion.bulk._batches import Failure, Samples, read, weight_of
 from apportion.bulk._manifest import Manifest
 from apportion.bulk._rows import maps_of_samples
 from apportion.bulk._shard_work import Job, explain_batch
 from apportion.bulk.local import cores
 from apportion.core.memory import room
-from apportion.core.trees import tensors_in
 from apportion.errors import InputError
 
 TRIED = 16
-SHARD_BYTES = 1 << 28  # of maps that wait in memory until their shard is written
+SHARD_BYTES = 1 << 28  # of maps and scores that wait in memory until their shard is written
 SHARD_ROWS = 1024
-SHARD_SECONDS = 2.0  # of work at least, up to that many rows: forcing a shard to the disk takes 10 to 50 ms
-LARGEST_BATCH = 512
+SHARD_SECONDS, FAST_ROWS = (
+    2.0,
+    8192,
+)  # a shard has as much work, up to so many: the disk takes 10 to 50 ms for each
+LARGEST_BATCH = 1 << 14
+QUICK = 1.0  # seconds
+TRYING = 1 / 32  # of the time that the run will take
+FIXED = 1 / 16  # of the time of a batch that may be what each call takes, however large it is
+_OF_SCORE = 32  # bytes that one takes in a row that waits
 
 
 def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
@@ -33,94 +39,126 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
     settings are wrong rather than the inputs: InputError, and nothing is written."""
     asked, many = job.manifest, job.manifest.inputs
     places = sorted({round(i * (many - 1) / (TRIED - 1)) for i in range(TRIED)})
-    samples, size = list[Sample](), 0
+    good, size, begin = list[Samples](), 0.0, time.perf_counter()
     first: Failure | None = None
     with _threads(max(1, cores() // workers) if workers > 1 else torch.get_num_threads()):
-        tried = [read(job.source, model, place) for place in places] if asked.batch is None else []
-        together = _work_together(job, model, tried)
-        for i, place in enumerate(places):
-            found = tried[i] if tried else read(job.source, model, place)
-            if isinstance(found, Sample):
-                try:
-                    if samples and together:  # as all of them do
-                        samples.append(found)
-                        continue
-                    explanation = explain_batch(model, [found], job.method, job.target, job.asked)
-                    size = max(size, sum(t.nbytes for t in maps_of_samples(explanation, asked)[0].values()))
-                    samples.append(found)
-                except Exception as error:  # whatever a method or the user's model raises
-                    found = Failure(place, "explain", error)
-            if isinstance(found, Failure):
-                first = first or found
-            elif asked.batch is not None:  # nothing has to be measured
+        # Where a batch is given nothing has to be measured, and one that works is enough.
+        for some in [places] if asked.batch is None else [[place] for place in places]:
+            for found in (
+                tried for read_ in read(job.source, model, some) for tried in _try(job, model, read_)
+            ):
+                if isinstance(found, Failure):
+                    first = first or found
+                else:
+                    good.append(found[0])
+                    size = max(size, found[1])
+            if good:
                 break
-        if first is not None and not samples and len(places) >= TRIED // 2:
+        if first is not None and not good and len(places) >= TRIED // 2:
             raise InputError(
                 f"none of the {len(places)} inputs that were tried can be explained; the first of them "
                 f"({job.source.id(first.number)}): {first.error}"
             )
-        batch = asked.batch or (best_batch(job, model, samples, workers) if samples else 1)
-        seconds = math.inf
-        if samples and asked.shard is None:
+        batch, seconds = asked.batch or 1, math.inf
+        if good and asked.batch is None:
+            batch, seconds = best_batch(job, model, good, workers, time.perf_counter() - begin)
+        elif good and asked.shard is None:
             few = min(batch, TRIED)
-            seconds = _fastest(job, model, samples[:1] * few) / few
-    rows = min(
-        SHARD_ROWS, max(32, many // 64, int(SHARD_SECONDS / seconds)), max(1, SHARD_BYTES // max(1, size))
-    )
+            seconds = _fastest(job, model, good[0].at([0] * few)) / few
+    rows = max(32, min(many // 64, SHARD_ROWS), min(int(SHARD_SECONDS / seconds), FAST_ROWS))
+    rows = min(rows, max(1, int(SHARD_BYTES / max(1.0, size))))
     shard = asked.shard or min(many, math.ceil(rows / batch) * batch)
     return replace(asked, batch=batch, shard=shard, table=asked.table or shards.default_table())
 
 
-def _work_together(job: Job, model: Any, tried: Sequence[Sample | Failure]) -> bool:
-    """Whether all that were read, if they are of one shape, can be explained at once: what takes a method long for each
-    call is then paid once."""
-    samples = [found for found in tried if isinstance(found, Sample)]
-    if len(samples) < 2 or not _alike(samples):
-        return False
+def _try(job: Job, model: Any, found: Samples | Failure) -> Iterator[tuple[Samples, float] | Failure]:
+    """Samples that can be explained, with the bytes that one of them leaves: at once, so that what takes a method long
+    for each call is paid once, or else one by one."""
+    if isinstance(found, Failure):
+        yield found
+        return
     try:
-        explain_batch(model, samples, job.method, job.target, job.asked)
-    except Exception:  # which of them it is, and why, is found one by one
-        return False
-    return True
+        explanation = explain_batch(model, found, job.method, job.target, job.asked)
+        kept = sum(t.nbytes for t in maps_of_samples(explanation, job.manifest)[0].values())
+        yield found, kept + _OF_SCORE * explanation.output.shape[1]
+    except Exception as error:  # whatever a method or the user's model raises
+        if len(found) == 1:
+            yield Failure(found.numbers[0], "explain", error)
+            return
+        for place in range(len(found)):
+            yield from _try(job, model, found.at([place]))
 
 
-def _alike(samples: Sequence[Sample]) -> bool:
-    return len({tuple(t.shape for t in tensors_in(sample.inputs)) for sample in samples}) == 1
+def best_batch(
+    job: Job, model: Any, good: Sequence[Samples], workers: int, first: float
+) -> tuple[int, float]:
+    """The smallest batch within 5 % of the best time an input, and this time.
 
-
-def best_batch(job: Job, model: Any, samples: Sequence[Sample], workers: int, seconds: float = 8.0) -> int:
-    """The smallest batch within 5 % of the best time an input. It is doubled until that gets no better twice,
-    a batch takes 2 seconds, the memory will not hold the next, or the time for this is used up; where twice as many
-    take no longer, as where reading the model is what takes long, eight times as many are next."""
-    start, found, size, last = time.perf_counter(), dict[int, float](), 1, math.inf
-    alike = _alike(samples)
-    while size <= LARGEST_BATCH and time.perf_counter() - start < seconds:
-        batch = [samples[i % len(samples) if alike else 0] for i in range(size)]
+    It is doubled until that gets no better twice, a batch takes 2 seconds, the memory will not hold the next, or the
+    time for this is used up; where twice as many take little longer, as where reading the model is what takes long,
+    eight times as many are next, and so they are after all those that were tried, where these took no longer than
+    `first` seconds. Where the largest is best, the last two say what each call takes, and it is doubled on until that
+    is little."""
+    alike = Samples.joined(good) if len({some.shape for some in good}) == 1 else good[0].at([0])
+    start, grown, found = time.perf_counter(), 0, dict[int, float]()
+    if len(good) == 1 and first < QUICK:
+        found[len(alike)] = first / len(alike)
+    most = min(LARGEST_BATCH, max(1, job.manifest.inputs // workers))
+    last, inputs = math.inf, job.manifest.inputs / workers
+    size = min(8 * len(alike), most) if found else 1
+    while max(found, default=0) < most:
         before = _peak()
         try:
-            took = _fastest(job, model, batch)
+            took = _fastest(job, model, alike.at([i % len(alike) for i in range(size)]))
         except (MemoryError, torch.OutOfMemoryError):
+            most = size // 2
             break
+        grown = _peak() - before
         found[size] = took / size
         best = min(found, key=lambda size: found[size])
         flat, last = took < 1.25 * last, took
-        if took > 2 * (2 if flat else 1) or size >= 4 * best or size == LARGEST_BATCH:
+        if took > 2 * (2 if flat else 1) or size >= 4 * best:
             break
         step = 8 if flat and size > 1 else 2
-        if step * (_peak() - before) * workers > room():
+        if step * grown * workers > room():
+            most = size
             break
-        size = min(size * step, LARGEST_BATCH)
-    return min((size for size in found if found[size] <= 1.05 * min(found.values())), default=1)
+        if time.perf_counter() - start > min(8.0, TRYING * inputs * _call_and_each(found)[1]):
+            break
+        size = min(size * step, most)
+    sizes = sorted(found)
+    size = next((size for size in sizes if found[size] <= 1.05 * min(found.values())), 1)
+    weight = weight_of(model)
+    if len(sizes) < 2 or size < sizes[-1] or (weight is not None and weight.device.type != "cpu"):
+        return size, found.get(size, math.inf)  # what a GPU holds is not known before it is tried
+    (call, each), tried = _call_and_each(found), size
+    while (
+        size < min(most, 64 * tried)
+        and call > FIXED * each * size
+        and call + each * 2 * size < 8
+        and 2 * size / tried * grown * workers < room()
+    ):
+        size = min(2 * size, most)
+    return size, each + call / size
 
 
-def _fastest(job: Job, model: Any, batch: Sequence[Sample]) -> float:
+def _call_and_each(found: dict[int, float]) -> tuple[float, float]:
+    """The seconds that each call takes, and each input in it, by the two largest sizes that were tried; an input at
+    least an eighth of what it took."""
+    *_, few, tried = 0, *sorted(found)
+    less = found.get(few, 0.0) * few
+    each = max((found[tried] * tried - less) / (tried - few), found[tried] / 8)
+    return (found[tried] - each) * tried, each
+
+
+def _fastest(job: Job, model: Any, batch: Samples) -> float:
     """The seconds that a batch takes: the best of three times, or once where it is slow."""
     took = math.inf
     for _ in range(3):
         begin = time.perf_counter()
         explain_batch(model, batch, job.method, job.target, job.asked).output.sum().item()  # waits for a GPU
         took = min(took, time.perf_counter() - begin)
-        if took > 0.2:
+        if took > 0.05:
             break
     return took
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import errno
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,13 @@ import torch
 from torch import Tensor
 
 from apportion.bulk import _shards as shards
-from apportion.bulk._batches import Failure, Sample, batches, read, read_ahead, weight_of
+from apportion.bulk._batches import Failure, Samples, batches, read, read_ahead, weight_of
 from apportion.bulk._folders import Files
 from apportion.bulk._manifest import Manifest
 from apportion.bulk._rows import error_row, maps_of_samples, row_of_parts, table_rows
 from apportion.bulk._shards import Done, Map
 from apportion.bulk.sources import Source
 from apportion.core.classifier import Classifier
-from apportion.core.inputs import Inputs
 from apportion.core.progress import watched
 from apportion.core.trees import map_tensors
 from apportion.domains.language import LanguageModel
@@ -85,17 +85,20 @@ def run_shard(job: Job, model: Any, shard: int) -> Done:
                 f"{found['id']}: {found['stage']}: {found['error']}: {found['message']} (--strict)"
             )
 
-    def samples() -> Iterator[Sample]:
-        for found in read_ahead(
-            lambda index: read(job.source, model, index), job.manifest.span(shard), _readers(job.source)
-        ):
+    batch_size = job.manifest.batch or 1
+
+    def samples() -> Iterator[Samples]:
+        files = isinstance(job.source, Files)
+        together, threads = (1, min(READERS, os.cpu_count() or 1)) if files else (batch_size, 1)
+        indices = job.manifest.span(shard)
+        for found in read_ahead(partial(read, job.source, model), indices, together, threads):
             if isinstance(found, Failure):
                 fail(found)
             else:
                 yield found
 
     with watched(lambda *_: None):  # the run as a whole has a bar, not each batch
-        for batch in batches(samples(), job.manifest.batch or 1):
+        for batch in batches(samples(), batch_size):
             for found in explain_or_halve(job, model, batch):
                 if isinstance(found, Failure):
                     fail(found)
@@ -120,24 +123,22 @@ def run_shard(job: Job, model: Any, shard: int) -> Done:
         ) from error
 
 
-def explain_or_halve(
-    job: Job, model: Any, batch: Sequence[Sample]
-) -> Iterator[tuple[dict[str, Any], Map] | Failure]:
+def explain_or_halve(job: Job, model: Any, batch: Samples) -> Iterator[tuple[dict[str, Any], Map] | Failure]:
     """A row and a map for each sample of a batch. A batch that fails is halved, down to the samples that fail."""
     try:
         explanation = explain_batch(model, batch, job.method, job.target, job.asked)
         if getattr(job.target, "each", False):
-            done = [row_of_parts(explanation, batch[0], job.source, job.manifest)]
+            done = [row_of_parts(explanation, batch.numbers, job.source, job.manifest)]
         else:
-            rows = table_rows(explanation, batch, job.source, job.manifest)
+            rows = table_rows(explanation, batch.numbers, job.source, job.manifest)
             done = list(zip(rows, maps_of_samples(explanation, job.manifest), strict=True))
     except Exception as error:  # whatever a method or the user's model raises
         if len(batch) == 1:
-            yield Failure(batch[0].number, "explain", error)
+            yield Failure(batch.numbers[0], "explain", error)
             return
         half = len(batch) // 2
-        yield from explain_or_halve(job, model, batch[:half])
-        yield from explain_or_halve(job, model, batch[half:])
+        yield from explain_or_halve(job, model, batch.at(range(half)))
+        yield from explain_or_halve(job, model, batch.at(range(half, len(batch))))
         return
     for row, map_ in done:
         if math.isfinite(row["sum"]):
@@ -147,35 +148,23 @@ def explain_or_halve(
 
 
 def explain_batch(
-    model: Any, batch: Sequence[Sample], method: Any, target: Any, asked: Mapping[str, Any]
+    model: Any, batch: Samples, method: Any, target: Any, asked: Mapping[str, Any]
 ) -> Explanation | Interactions:
-    """Explain samples of equal shapes at once, on the model's device."""
-    first: Any = batch[0].inputs
+    """Explain samples at once, on the model's device."""
+    inputs: Any = batch.inputs
     if isinstance(model, LanguageModel):  # of which each has a batch of its own
-        if first.get("contrast") is not None:
-            target = replace(target, rather_than=first["contrast"])
-        given = {name: first[name] for name in ("answer", "context") if first.get(name) is not None}
+        if inputs.get("contrast") is not None:
+            target = replace(target, rather_than=inputs["contrast"])
+        given = {name: inputs[name] for name in ("answer", "context") if inputs.get(name) is not None}
         how = asked if "answer" not in given else {k: v for k, v in asked.items() if k == "unit"}
-        answered: Explanation = explain(model, first["prompt"], method, target, **given, **how)
+        answered: Explanation = explain(model, inputs["prompt"], method, target, **given, **how)
         return answered
     if isinstance(target, Tensor):  # one class for each input of the data set
-        target = target[[sample.number for sample in batch]]
-    inputs: Inputs
-    if isinstance(first, Tensor):
-        inputs = torch.cat([sample.inputs for sample in batch])  # type: ignore[misc]
-    elif isinstance(first, tuple):
-        inputs = tuple(torch.cat(parts) for parts in zip(*(sample.inputs for sample in batch), strict=True))
-    else:
-        inputs = {key: torch.cat([sample.inputs[key] for sample in batch]) for key in first}
+        target = target[list(batch.numbers)]
     weight = weight_of(model)
     if weight is not None:
         inputs = map_tensors(inputs, lambda t: t.to(weight.device))
     if not isinstance(model, Classifier):
         found: Explanation | Interactions = explain(model, inputs, method, target)
         return found
-    features = [sample.features for sample in batch if sample.features is not None]
-    return explain_encoded(model, inputs, features if len(features) == len(batch) else (), method, target)
-
-
-def _readers(source: Source) -> int:
-    return min(READERS, os.cpu_count() or 1) if isinstance(source, Files) else 1
+    return explain_encoded(model, inputs, batch.features, method, target)

@@ -112,6 +112,8 @@ def as_cut(features: Features, labels: Sequence[int]) -> Features:
         return replace(features, words=tuple(None if label < 0 else label for label in labels))
     if isinstance(features, ImageFeatures) or len(labels) != len(features.groups):
         return features
+    if tuple(labels) == features.groups:
+        return features
     columns: dict[int, list[int]] = {label: [] for label in sorted(set(labels)) if label >= 0}
     for label, column in zip(labels, features.groups, strict=True):
         if label >= 0 and column not in columns[label]:

@@ -19,7 +19,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from enum import Enum
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -107,8 +107,10 @@ class _Walk:
         self.settings: list[Any] = []  # of installed modules, where their repr does not show them
 
     def digest(self, value: Any) -> bytes:
+        if type(value) is str and len(value) < 80:
+            return _of_short_text(value)
         if isinstance(value, PLAIN):
-            return _hash(type(value).__name__, repr(value).encode(errors="backslashreplace"))
+            return _of_plain(value)
         if isinstance(value, ByContent):
             value = value.fingerprinted
         if isinstance(value, bytes):
@@ -127,6 +129,14 @@ class _Walk:
         found = _hash(_name(type(value)), *(sorted(parts) if unordered else parts))  # type: ignore[arg-type]
         self.known[id(value)] = value, found
         return found
+
+
+def _of_plain(value: Any) -> bytes:
+    return _hash(type(value).__name__, repr(value).encode(errors="backslashreplace"))
+
+
+# Rows of a table repeat the names of their columns, and most of their cells.
+_of_short_text = lru_cache(1 << 12)(_of_plain)
 
 
 def _hash(name: str, *parts: Any) -> bytes:

@@ -161,8 +161,15 @@ class _Values:
 
     @cached_property
     def _met(self) -> dict[float, Any]:
-        """Values that the background does not have. No field: what was explained is no part of the model."""
+        """Values that the background does not have, the latest last. No field: what was explained is no part of the
+        model."""
         return {}
+
+    def forget(self) -> None:
+        """Keep the latest values only: over a run there may be as many as rows."""
+        if len(self._met) > 2 * _MET:
+            for code in list(self._met)[:-_MET]:
+                self._met.pop(code, None)
 
     def learn(self, values: Iterable[Any]) -> None:
         for value in map(self._typed, values):
@@ -173,6 +180,7 @@ class _Values:
         value = self._typed(value)
         code = self._code(value)
         if code not in self.known:
+            self._met.pop(code, None)
             self._met[code] = value
         return code
 
@@ -196,8 +204,6 @@ class _Values:
 
     def _typed(self, value: Any) -> Any:
         """The value as the column holds it: dates may come as texts, as files have them."""
-        pandas = _pandas()
-
         if self.categories is not None:
             if _is_missing(value) or value in self.categories:
                 return value
@@ -213,6 +219,7 @@ class _Values:
             )
         kind = getattr(self.type, "kind", "O")
         if kind in "mM" and not _is_missing(value):
+            pandas = _pandas()
             of, called = (pandas.Timedelta, "span") if kind == "m" else (pandas.Timestamp, "date")
             number = isinstance(value, int | float | np.integer | np.floating)  # of days, or of nanoseconds?
             try:
@@ -243,7 +250,7 @@ class _Values:
         if unknown:
             raise InputError(
                 f"column {self.name!r} holds no numbers, but {unknown[0]:g} was put into it; accepted: methods and "
-                "tests that hide columns and take their values from background rows"
+                "tests that hide columns and take their values from background rows, and rows encoded lately"
             )
         values = np.empty(len(found), object)
         values[:] = [self.known[code] if code in self.known else self._met[code] for code in found]
@@ -271,6 +278,7 @@ def _pandas() -> Any:
 
 
 _FEW = 60  # values that a person chooses from
+_MET = 1 << 15  # values of a column that are kept from rows that were encoded, at least
 _ABSENT = MISSING | {"nat", "none"}
 
 
@@ -321,21 +329,26 @@ class FrameRows:
         return numbers, features[0]
 
     def several(self, rows: Any) -> tuple[Tensor, tuple[TabularFeatures, ...]]:
-        """The numbers (rows, columns) of all rows of a frame, or of one row, and their features."""
+        """The numbers (rows, columns) of all rows of a frame, of a list of dicts, or of one row, and their features."""
         names = self.names
+        for column in self.columns:
+            if isinstance(column, _Values):
+                column.forget()
         rows = as_pandas(rows)
         if is_frame(rows):
             frame = _checked(rows, "the frame of rows")
             values = [list(frame[name]) for name in _present(names, frame, "the frame")]
         else:
-            cells = _as_dict(rows, names)
-            _present(names, cells, "the row")
-            values = [[column.from_file(cells[column.name])] for column in self.columns]
-        read = [[column.read(v) for v in vs] for column, vs in zip(self.columns, values, strict=True)]
+            cells = rows if are_dicts(rows) else [_as_dict(rows, names)]
+            for each in cells:
+                _present(names, each, "the row")
+            values = [
+                _of_each(column.from_file, [each[column.name] for each in cells]) for column in self.columns
+            ]
+        read = [_of_each(column.read, vs) for column, vs in zip(self.columns, values, strict=True)]
         groups, called = tuple(range(len(names))), tuple(map(str, names))
-        features = tuple(
-            TabularFeatures(called, tuple(map(_text, row)), groups) for row in zip(*values, strict=True)
-        )
+        texts = [_of_each(_text, vs) for vs in values]
+        features = tuple(TabularFeatures(called, row, groups) for row in zip(*texts, strict=True))
         return torch.tensor(read, dtype=torch.float64).T.contiguous(), features
 
     def form(self, row: Tensor) -> list[tuple[str, str, list[str] | None]]:
@@ -372,6 +385,17 @@ class FrameRows:
         if self.schema is not None:
             return _of_polars(made, self.schema)
         return made.to_numpy() if self.unnamed else made
+
+
+def are_dicts(rows: Any) -> bool:
+    """True for a list of rows that are dicts."""
+    return isinstance(rows, list) and bool(rows) and all(isinstance(each, dict) for each in rows)
+
+
+def _of_each(does: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    """What is made of each value; of equal texts once."""
+    of_text = {value: does(value) for value in dict.fromkeys(v for v in values if type(v) is str)}
+    return [of_text[value] if type(value) is str else does(value) for value in values]
 
 
 def _is_of_polars(frame: Any) -> bool:

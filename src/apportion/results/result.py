@@ -143,10 +143,21 @@ class Result(Generic[Total]):
         return one.warn_from(self.notes.get(_ASKED, WARN_FROM)) if len(self) > 1 else one
 
     @property
-    def is_silent(self) -> bool:
-        """True if there is no warning, of none of the samples."""
-        left, most = self.left_over, self.notes.get(_ASKED, WARN_FROM)
-        return not self.warnings and (left is None or bool((left <= most).all()))
+    def warnings_of_each(self) -> list[tuple[str, ...]]:
+        """What is said of each sample alone, as the result of that one has it."""
+        if len(self) == 1:
+            return [self.warnings]
+        left, share = self.left_over, self.notes.get(_ASKED, WARN_FROM)
+        found = [self._other_warnings] * len(self)
+        if left is not None:
+            for i in (left > share).nonzero()[:, 0].tolist():
+                found[i] += _warn_of_left_over(left[i : i + 1], share)
+        return found
+
+    @property
+    def _other_warnings(self) -> tuple[str, ...]:
+        """Those that are not of the remainder."""
+        return tuple(told for told in self.warnings if not told.startswith(_LEFT))
 
     def _of_one(self, part: slice) -> dict[str, Any]:
         """The fields that differ from sample to sample, cut to one of them."""
@@ -249,9 +260,10 @@ class Result(Generic[Total]):
     def warn_from(self, share: float) -> Self:
         """The same result with a warning if more than this share of a total is left over, and without if not."""
         check("warn_from", share, lambda v: v > 0, "a positive share of the total")
-        others = tuple(told for told in self.warnings if not told.startswith(_LEFT))
         notes = self.notes if share == WARN_FROM else {**self.notes, _ASKED: share}
-        return replace(self, warnings=(*others, *_warn_of_left_over(self.left_over, share)), notes=notes)
+        return replace(
+            self, warnings=(*self._other_warnings, *_warn_of_left_over(self.left_over, share)), notes=notes
+        )
 
     def summary(self, index: int = 0) -> str:
         """One line: what was apportioned, and what was not."""

@@ -327,6 +327,24 @@ def test_bags_of_embeddings_with_offsets():
         ap.InputXGradient()(nn.EmbeddingBag(10, 4, mode="max"), ids)
 
 
+@pytest.mark.parametrize("method", [ap.LRP(), ap.DeepLIFT(), ap.IntegratedHessians(nodes=4), ap.Saliency()])
+@pytest.mark.parametrize("view", [lambda t: t.view(-1, 5, 8), lambda t: t.view_as(torch.empty(len(t), 5, 8))])
+def test_a_view_of_what_a_fused_function_laid_out_is_one_of_what_stands_in_its_place(method, view):
+    torch.manual_seed(0)
+    project, out = nn.Linear(8, 24), nn.Linear(8, 2)
+
+    def model(cut):
+        def forward(x):
+            q, k, v = (t.reshape(-1, 5, 2, 4).transpose(1, 2) for t in project(x).chunk(3, -1))
+            return out(cut(F.scaled_dot_product_attention(q, k, v).transpose(1, 2)).mean(1))
+
+        return forward
+
+    x = torch.randn(2, 5, 8)
+    found, same = (method(model(cut), x, target=0) for cut in (view, lambda t: t.reshape(-1, 5, 8)))
+    torch.testing.assert_close(found.values, same.values)
+
+
 # ---- nothing of the user's is written ----
 
 

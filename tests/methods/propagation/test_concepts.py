@@ -108,7 +108,7 @@ def test_it_is_read_from_its_repr() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("",), "layer is ''; accepted: the name of a module"),
+        (("",), "layer is ''; accepted: the name of a module, such as '"),
         (("2", 8), "channels is 8 of axis 1; layer '2' returns"),
         (("2", [0, 9]), "channels is .*; layer '2' returns"),
         (("7", 0), "7"),

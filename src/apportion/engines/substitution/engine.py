@@ -104,6 +104,8 @@ class Substitution(TorchFunctionMode):
             return self._inactive(func, identity, args, kwargs, written, source)
         if identity.in_place:
             func = identity.twin or _on_a_copy(func)
+        elif identity.name in ("view", "view_as"):
+            func = _of_any_layout(func)
         call = Call(self, func, identity.name, args, kwargs)
         result = self.table.get(identity.name, self.default)(call, *call.args, **call.kwargs)
         if self.explained.probing and self.explained.origins:
@@ -283,6 +285,19 @@ def _before_what_is_explained(
 
 
 @cache
+def _of_any_layout(view: Function) -> Function:
+    """A view of what a substitute may have laid out otherwise in memory than the function in its place, such as a fused
+    attention, did."""
+
+    def viewed(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return view(tensor, *args, **kwargs)
+        except RuntimeError:
+            return view(tensor.contiguous(), *args, **kwargs)
+
+    return viewed
+
+
 def _on_a_copy(function: Function) -> Function:
     """An in-place function without an out-of-place twin, as one."""
 

@@ -220,7 +220,9 @@ def check_classes(masking: Masking, test: object) -> None:
 def check_labels(case: Case, test: object, classes: int = 2) -> Tensor:
     name = type(test).__name__
     if case.labels is None:
-        raise InputError(f"{name} trains, so it needs the true classes: labels=…, one per sample")
+        raise InputError(
+            f"{name} trains, so it needs the true classes, one per sample, which are given in Python alone: labels=…"
+        )
     try:
         labels = torch.as_tensor(case.labels)
     except (TypeError, ValueError, RuntimeError):

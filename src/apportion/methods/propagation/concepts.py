@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from apportion.core.calling import Model, with_gradients
 from apportion.core.inputs import Given
+from apportion.core.private_torch import Convolution
 from apportion.core.settings import checked
 from apportion.core.target import Target
 from apportion.engines.substitution import Gradients
@@ -70,7 +71,13 @@ class ConceptRelevance:
 
     @with_gradients()
     def __call__(self, model: Model, inputs: Given, target: Target = None) -> Explanation[Given, Tensor]:
-        check("layer", self.layer, bool, "the name of a module, such as 'layer4'")
+        if not self.layer:
+            parts = model.named_modules() if isinstance(model, nn.Module) else ()
+            known = [repr(name) for name, part in parts if isinstance(part, Convolution | nn.Linear)]
+            raise InputError(
+                "layer is ''; accepted: the name of a module, such as "
+                + ", ".join(known[-3:] or ["'layer4'"])
+            )
         subject = Gradients(model, inputs, target, via=self.layer)
         notes, state, score = LRP(self.composite).forward(subject)
         if len(score.passed) != 1:

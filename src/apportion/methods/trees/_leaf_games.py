@@ -191,7 +191,13 @@ class Patterns:
                 f"a tree has {leaves} leaves and {bits} features on a path; accepted: smaller trees"
             )
         keys = (np.arange(leaves)[:, None] << bits) | missed
-        found, inverse, times = np.unique(keys, return_inverse=True, return_counts=True)
+        if leaves << bits > max(_ROWS, missed.size):
+            found, inverse, times = np.unique(keys, return_inverse=True, return_counts=True)
+        else:  # counted, which takes no sorting
+            every = np.bincount(keys.ravel(), minlength=leaves << bits)
+            found = np.flatnonzero(every)
+            times, every[found] = every[found], np.arange(len(found))
+            inverse = every[keys]
         leaf = found >> bits
         begins = np.searchsorted(leaf, np.arange(leaves + 1))
         return cls(found & ((1 << bits) - 1), leaf, times, begins, inverse.reshape(missed.shape))

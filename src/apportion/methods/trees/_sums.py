@@ -56,21 +56,24 @@ class SumOfTrees:
         data = _rows_of(part.replacement, part.x)
         before, estimator = _steps(function.__self__)  # type: ignore[attr-defined]
         made = _Made(give, before, estimator)
-        stack = np.concatenate([rows, data])
-        numbers, raw = made.both(stack)
+        many, until = len(rows), len(rows) + len(data)
+        x, z, shown = _mixture(rows, data, int(labels.max()) + 1)
+        stack = np.concatenate([rows, data, np.where(shown[:, labels], rows[x], data[z])])
+        every_number, every_raw = made.both(stack)
+        numbers, raw = every_number[:until], every_raw[:until]
         key = (data.tobytes(), labels.tobytes())
         # What an earlier call learnt may not hold for these rows.
         for known in (made.ensemble.learnt.get(key), None):
-            feature_of = made.feature_of(stack, numbers, labels) if known is None else known.feature_of
-            mixed, expected = _mixed(rows, data, numbers, labels, feature_of)
-            numbers_mixed, raw_mixed = made.both(mixed)
-            if not _differs(numbers_mixed, expected).any():
+            feature_of = (
+                made.feature_of(stack[:until], numbers, labels) if known is None else known.feature_of
+            )
+            expected = np.where(shown[:, feature_of], numbers[x], numbers[many + z])
+            if not _differs(every_number[until:], expected).any():
                 break
         else:
             raise InputError(_JOINED)
-        made.check_sums(np.concatenate([numbers, numbers_mixed]), np.concatenate([raw, raw_mixed]))
-        many = len(rows)
-        masking.ran(len(stack) + len(mixed))
+        made.check_sums(every_number, every_raw)
+        masking.ran(len(stack))
         own = masking.output.double().cpu().numpy()
         called = _called(function, raw[:many], own)
         return cls(
@@ -299,16 +302,12 @@ def _rows_of(replacement: Replacement, x: torch.Tensor) -> npt.NDArray[Any]:
     )
 
 
-def _mixed(
-    rows: npt.NDArray[Any], data: npt.NDArray[Any], numbers: Floats, labels: Whole, feature_of: Whole
-) -> tuple[npt.NDArray[Any], Floats]:
-    """Rows with some features hidden, and the numbers that trees should be given for them."""
+def _mixture(rows: Floats, data: Floats, features: int) -> tuple[Whole, Whole, Bools]:
+    """Which rows are mixed with which of the data, and which features are shown in each mixture."""
     draw = np.random.default_rng(0)
     many = max(_MIXED, min(len(rows) // 8, 1024))
     x, z = draw.integers(len(rows), size=many), draw.integers(len(data), size=many)
-    shown = draw.random((many, int(labels.max()) + 1)) < 0.5
-    mixed = np.where(shown[:, labels], rows[x], data[z])
-    return mixed, np.where(shown[:, feature_of], numbers[x], numbers[len(rows) + z])
+    return x, z, draw.random((many, features)) < 0.5
 
 
 def _differs(one: Floats, other: Floats) -> Bools:
