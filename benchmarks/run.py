@@ -50,6 +50,7 @@ CASES = {
     "test-overhead": ("faithfulness:overhead", "tests over the model alone"),
     "test-small": ("faithfulness:small", "a curve test of small images over the model alone"),
     "bulk-local": ("bulk:local", "a run on one machine over a bare loop around the method"),
+    "bulk-tables": ("bulk:tables", "TreeSHAP of 10 000 rows of Adult beside one call, and shap: a minute"),
     "bulk-writing": ("bulk:writing", "the share of a run that writing takes"),
     "bulk-memory": ("bulk:memory", "resident memory over 100 000 inputs: minutes"),
     "bulk-engines": ("bulk:engines", "processes and Ray, one and two workers, 10 ms an input"),

@@ -503,3 +503,23 @@ def test_frames_of_polars_are_data_backgrounds_and_runs(tmp_path: Any) -> None:
     )
     run = ap.explain_dataset(table, polars.from_pandas(numbers), "kernelshap", tmp_path, progress=False)
     assert [row["output"] for row in run.rows()] == [pytest.approx([p]) for p in (3.0, -2.0, 0.0)]
+
+
+def test_values_that_the_background_lacks_are_not_kept_for_ever(monkeypatch) -> None:
+    from apportion.domains import frames
+
+    monkeypatch.setattr(frames, "_MET", 50)
+    model = ap.Tabular(
+        lambda rows: rows.note.str.len().to_numpy(float), pandas.DataFrame({"note": ["a", "bcd"]})
+    )
+    (column,) = model.encode.columns  # type: ignore[attr-defined]
+    for begin in range(0, 2000, 20):
+        rows = pandas.DataFrame({"note": ["x" * (begin + i) for i in range(5, 25)]})
+        found = ap.explain(model, rows, "kernelshap")
+        assert found.output.flatten().tolist() == [float(begin + i) for i in range(5, 25)]
+        assert len(column._met) <= 120
+    # Of one call all are kept, however many they are.
+    many = pandas.DataFrame({"note": [f"{i:05}" for i in range(300)]})
+    assert ap.explain(model, many, "kernelshap").output.flatten().tolist() == [5.0] * 300
+    model.encode(many.iloc[0])
+    assert len(column._met) <= 120

@@ -29,7 +29,7 @@ SHARD_SECONDS, FAST_ROWS = (
 )  # a shard has as much work, up to so many: the disk takes 10 to 50 ms for each
 LARGEST_BATCH = 1 << 14
 QUICK = 1.0  # seconds
-TRYING = 1 / 32  # of the time that the run will take
+TRYING = 1 / 16  # of the time that the run will take
 FIXED = 1 / 16  # of the time of a batch that may be what each call takes, however large it is
 _OF_SCORE = 32  # bytes that one takes in a row that waits
 
@@ -96,16 +96,17 @@ def best_batch(
 
     It is doubled until that gets no better twice, a batch takes 2 seconds, the memory will not hold the next, or the
     time for this is used up; where twice as many take little longer, as where reading the model is what takes long,
-    eight times as many are next, and so they are after all those that were tried, where these took no longer than
-    `first` seconds. Where the largest is best, the last two say what each call takes, and it is doubled on until that
-    is little."""
+    eight times as many are next. It begins with all those that were tried, where these took no longer than `first`
+    seconds. Of what is no network the last two say what each call takes, and where the largest is best it is doubled on
+    until that is little."""
     alike = Samples.joined(good) if len({some.shape for some in good}) == 1 else good[0].at([0])
     start, grown, found = time.perf_counter(), 0, dict[int, float]()
-    if len(good) == 1 and first < QUICK:
-        found[len(alike)] = first / len(alike)
+    size, of_tensors = len(alike) if len(good) == 1 and first < QUICK else 1, weight_of(model) is not None
+    if size > 1 and not of_tensors:  # that it was the first call does not matter as much as to networks
+        found[size] = first / size
     most = min(LARGEST_BATCH, max(1, job.manifest.inputs // workers))
     last, inputs = math.inf, job.manifest.inputs / workers
-    size = min(8 * len(alike), most) if found else 1
+    size = min(8 * size, most) if found else size
     while max(found, default=0) < most:
         before = _peak()
         try:
@@ -128,9 +129,10 @@ def best_batch(
         size = min(size * step, most)
     sizes = sorted(found)
     size = next((size for size in sizes if found[size] <= 1.05 * min(found.values())), 1)
-    weight = weight_of(model)
-    if len(sizes) < 2 or size < sizes[-1] or (weight is not None and weight.device.type != "cpu"):
-        return size, found.get(size, math.inf)  # what a GPU holds is not known before it is tried
+    if (
+        len(sizes) < 2 or size < sizes[-1] or of_tensors
+    ):  # which are slower where a cache is too small for them
+        return size, found.get(size, math.inf)
     (call, each), tried = _call_and_each(found), size
     while (
         size < min(most, 64 * tried)

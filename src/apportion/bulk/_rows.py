@@ -47,14 +47,18 @@ def table_rows(
         return [None] * many if tensor is None else tensor.tolist()
 
     targets = None if isinstance(explanation.target, str) else explanation.target
-    named = targets is None or explanation.labels
+    classes = listed(targets)
+    named: list[Any] = [
+        explanation.class_name(each) if isinstance(each, int) else explanation.label(i)
+        for i, each in enumerate(classes if targets is None or explanation.labels else ())
+    ]
     chooses = "chosen" in explanation.notes  # a method that chooses another one, which is told then
     features, relevance = _named(explanation)
     columns = {
         "id": map(source.id, numbers),
         "index": numbers,
-        "target": listed(targets),
-        "target_label": map(explanation.label, range(many)) if named else [None] * many,
+        "target": classes,
+        "target_label": named or [None] * many,
         "prediction": listed(explanation.output.argmax(1)),
         "output": listed(explanation.output.float()),
         "total": listed(explanation.total),

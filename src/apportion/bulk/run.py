@@ -85,8 +85,8 @@ def explain_dataset(
         fingerprint (str, default None): Your own name for this state of the data: for data too large to be looked at,
             or that never reads the same twice; None: its content is looked at.
         batch (int, default None, inputs): Inputs explained at once; None: measured.
-        shard (int, default None, inputs): Inputs written at once; None: a 64th of them or two seconds of work,
-            whichever is more, from 32 to 1024.
+        shard (int, default None, inputs): Inputs written at once; None: a 64th of them, from 32 to 1024, or two
+            seconds of work, up to 8192, whichever is more; a whole number of batches.
         table (str, default None): "parquet" or "jsonl"; None: "parquet" where pyarrow is installed.
         strict (bool, default False): Raise the first failure; otherwise what cannot be read or explained is in
             `Run.errors()`.

@@ -127,7 +127,7 @@ def bulk(
             of = tables.model(model)
             run = explain_dataset(
                 of, tables.data(data, of), made, out,
-                target=Answer(target, score or "log-probability", each=each) if score or each else target,  # type: ignore[arg-type]
+                target=Answer(target, score or Answer.score, each=each) if score or each else target,  # type: ignore[arg-type]
                 precision=precision, pool=pool, channels=channels, column=column,  # type: ignore[arg-type]
                 id_column=id_column, fingerprint=fingerprint, batch=batch, shard=shard, strict=strict,
                 engine=engine,  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from apportion.core.progress import model_called
 from apportion.core.random_state import RandomState
 from apportion.core.target import one_number
 from apportion.core.trees import keyed, map_tensors, tensors_in
-from apportion.errors import InputError, nearest
+from apportion.errors import InputError, first_line, nearest
 
 Model = Callable[..., Any]
 
@@ -51,6 +51,17 @@ def call_model(model: Model, inputs: Inputs) -> Any:
         if not any(note.startswith(called) for note in getattr(error, "__notes__", ())):
             error.add_note(f"{called} {_described(inputs)}{_too_long(model, inputs)}")
         raise
+
+
+def try_out(model: Model, inputs: Inputs, refused: str) -> Any:
+    """What a model of the user's own returns; what does not fit is one line, which begins as `refused`."""
+    try:
+        with torch.no_grad():
+            return call_model(model, inputs)
+    except InputError:
+        raise
+    except Exception as error:  # whatever it raises
+        raise InputError(f"{refused}: {type(error).__name__}: {first_line(error):.200}") from error
 
 
 def _called(model: Model, inputs: Inputs) -> Any:

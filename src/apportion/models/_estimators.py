@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from apportion.core.calling import try_out
 from apportion.core.extras import EXTRAS
 from apportion.core.files import path_of
 from apportion.domains.frames import Tabular
@@ -48,14 +49,7 @@ def from_estimator_file(path: Path, background: Any, trust_code: bool) -> Tabula
     if isinstance(background, str | Path):
         background = read_table(path_of("background", background))[0]
     found = Tabular(estimator, background, name=path.name)
-    try:
-        found(found.mask)  # once, so that what does not fit is one line
-    except InputError:
-        raise
-    except Exception as error:  # whatever its steps raise
-        raise InputError(
-            f"{what} does not run on the background: {type(error).__name__}: {first_line(error):.200}"
-        ) from error
+    try_out(found.model, found.mask, f"{what} does not run on the background")  # type: ignore[arg-type]
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from apportion.core.calling import call_model
+from apportion.core.calling import try_out
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features, ImageFeatures
 from apportion.core.inputs import Inputs
@@ -21,7 +21,7 @@ from apportion.domains.frames import FrameRows
 from apportion.domains.image import ImagePreparation
 from apportion.domains.table_files import AS_FOUND, TEXTS, kind_of, read_table
 from apportion.domains.tabular import read_row
-from apportion.errors import InputError, first_line
+from apportion.errors import InputError
 from apportion.evaluation.case import Case
 from apportion.evaluation.reference_maps import target_of
 from apportion.methods.auto import Auto
@@ -223,17 +223,8 @@ def _like_weights(classifier: Classifier, inputs: Inputs) -> Inputs:
 
 def _try_out(classifier: Classifier, inputs: Inputs) -> None:
     """Run a model of the user's own once, so that what does not fit is one line."""
-    try:
-        with torch.no_grad():
-            output = call_model(classifier.model, inputs)
-    except InputError:
-        raise
-    except Exception as error:  # whatever the user's model raises
-        shapes = ", ".join(
-            f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in tensors_in(inputs)
-        )
-        raise InputError(
-            f"{classifier.name} does not run on this input of shape {shapes}: "
-            f"{type(error).__name__}: {first_line(error):.200}"
-        ) from error
+    shapes = ", ".join(f"{tuple(t.shape)} {str(t.dtype).removeprefix('torch.')}" for t in tensors_in(inputs))
+    output = try_out(
+        classifier.model, inputs, f"{classifier.name} does not run on this input of shape {shapes}"
+    )
     scores_of(output, next(tensors_in(inputs)).shape[0])

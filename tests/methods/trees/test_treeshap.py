@@ -482,3 +482,19 @@ def test_what_was_learnt_of_the_data_holds_for_other_rows() -> None:
     for given in (first, second, first):
         expected = ap.KernelSHAP(replacement=ap.Background(data))(forest.predict, given).values
         torch.testing.assert_close(made(scaled, given).values, expected.double(), rtol=1e-9, atol=1e-9)
+
+
+def test_patterns_are_the_same_counted_and_sorted(monkeypatch) -> None:
+    from apportion.methods.trees import _leaf_games as games
+
+    missed = np.random.default_rng(0).integers(0, 37, (11, 60))
+    counted = games.Patterns.of(missed)
+    monkeypatch.setattr(games, "_ROWS", 0)
+    monkeypatch.setattr(games.np, "bincount", None)
+    sparse = np.where(missed > 30, missed << 30, missed)
+    for found, of in ((counted, missed), (games.Patterns.of(sparse), sparse)):
+        keys = np.unique(np.stack([np.repeat(np.arange(11), 60), of.ravel()]), axis=1, return_counts=True)
+        np.testing.assert_array_equal(np.stack([found.leaf, found.missed]), keys[0])
+        np.testing.assert_array_equal(found.times, keys[1])
+        np.testing.assert_array_equal(found.missed[found.inverse], of)
+        assert found.begins.tolist() == np.searchsorted(found.leaf, range(12)).tolist()
