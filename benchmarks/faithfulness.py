@@ -288,12 +288,21 @@ def overhead() -> Iterator[Row]:
             torch.randn(4, 3, 224, 224),
             (ap.Deletion(), ap.Comprehensiveness()),
         ),
-        ("small CNN, 64 images", digits(), torch.randn(64, 1, 28, 28), (ap.PixelFlipping(),)),
     ):
-        explanation = ap.InputXGradient()(model, x)
-        for test in tests:
-            ours = partial(test, model, x, explanation)
-            yield f"{type(test).__name__}, {name}", "model alone", {
-                "model alone": alone(model, ours),
-                "apportion": ours,
-            }  # fmt: skip
+        yield from over_the_model(name, model, x, tests)
+    yield from small()
+
+
+def small() -> Iterator[Row]:
+    for many in (1, 64):
+        name = f"small CNN, {many} image{'s' * (many > 1)}"
+        tests = (ap.PixelFlipping(partition=Pixels(), steps=28), ap.Deletion())
+        yield from over_the_model(name, digits(), torch.randn(many, 1, 28, 28), tests)
+
+
+def over_the_model(name: str, model: nn.Module, x: Tensor, tests: tuple[Any, ...]) -> Iterator[Row]:
+    explanation = ap.InputXGradient()(model, x)
+    for test in tests:
+        ours = partial(test, model, x, explanation)
+        runs = {"model alone": alone(model, ours), "apportion": ours}
+        yield f"{type(test).__name__}, {name}", "model alone", runs

@@ -48,11 +48,17 @@ def overhead() -> Iterator[Row]:
     yield beside_the_model("EfficientNet-Lite0, 50 superpixels, 500", model, picture, (features,), 500)
     bert, ids = text()
     yield beside_the_model("BERT of 2 layers, 128 tokens, 1000", bert, ids, None, 1000)
+    yield from tables()
+
+
+def tables() -> Iterator[Row]:
+    lime, shap = ap.LIME(samples=1000), ap.KernelSHAP(samples=1000)
     for many in (1, 16):
         row = f"perceptron, {many} × 30 columns, 1000"
-        yield beside_the_model(row, perceptron(), torch.randn(many, 30), None, 1000)
+        model, x = perceptron(), torch.randn(many, 30)
+        name, alone, runs = beside_the_model(row, model, x, None, 1000)
+        yield name, alone, {**runs, "apportion KernelSHAP": lambda model=model, x=x: shap(model, x)}
     forest, data = trees()
-    lime = ap.LIME(samples=1000)
     for many in (1, 16):
         rows = data[:many]
         masked = rows.repeat(1000, 0) * (np.random.default_rng(0).random((1000 * many, 30)) < 0.5)
@@ -60,10 +66,12 @@ def overhead() -> Iterator[Row]:
         def alone(masked: np.ndarray = masked) -> None:
             forest(masked)
 
-        def ours(rows: np.ndarray = rows) -> None:
-            lime(forest, rows)
-
-        yield f"forest, {many} × 30 columns, 1000", "model alone", {"model alone": alone, "apportion": ours}
+        runs = {
+            "model alone": alone,
+            "apportion": lambda rows=rows: lime(forest, rows),
+            "apportion KernelSHAP": lambda rows=rows: shap(forest, rows),
+        }
+        yield f"forest, {many} × 30 columns, 1000", "model alone", runs
 
 
 def small_models() -> Iterator[Row]:

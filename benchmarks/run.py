@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import resource
 import statistics
 import sys
 import time
@@ -31,6 +32,7 @@ CASES = {
     "lrp-resnet18": ("lrp:resnet18", "LRP on ResNet-18, the same"),
     "lrp-bert": ("lrp:bert", "LRP on a BERT of the base size, 128 tokens"),
     "lime-overhead": ("masking:overhead", "LIME over as many forward passes of the model alone"),
+    "lime-tables": ("masking:tables", "LIME and Kernel SHAP of rows of a table, the same"),
     "lime-small-models": ("masking:small_models", "LIME on small models beside lime"),
     "lime-errors": ("masking:errors", "model calls for the standard error of 1000 plain ones: minutes"),
     "trees": ("trees:ensembles", "TreeSHAP beside Kernel SHAP of 4 in 1000 rows, and shap: minutes"),
@@ -46,6 +48,7 @@ CASES = {
     "test-infidelity": ("faithfulness:infidelity", "infidelity beside Captum and Quantus"),
     "test-eraser": ("faithfulness:eraser", "comprehensiveness and sufficiency of a text beside ferret"),
     "test-overhead": ("faithfulness:overhead", "tests over the model alone"),
+    "test-small": ("faithfulness:small", "a curve test of small images over the model alone"),
     "bulk-local": ("bulk:local", "a run on one machine over a bare loop around the method"),
     "bulk-tables": ("bulk:tables", "TreeSHAP of 10 000 rows of Adult beside one call, and shap: a minute"),
     "bulk-writing": ("bulk:writing", "the share of a run that writing takes"),
@@ -57,12 +60,19 @@ CASES = {
     "prototypes-explain": ("prototypes:explaining", "explaining one image over its forward pass"),
 }
 
-# A few minutes in all, whose ratios stand beside those that were kept.
-QUICK = ("saliency", "lrp-resnet18", "lime-overhead", "cam", "test-overhead", "start")
+# Two minutes in all without other packages, whose ratios stand beside those that were kept.
+QUICK = ("saliency", "lrp-resnet18", "lime-tables", "cam", "test-small", "start")
 KEPT = HERE / "quick.json"
 
 
-def timed(runs: dict[str, Callable[[], object]], repeat: int) -> dict[str, float | str]:
+def cpu_time() -> float:
+    """Of this process and of those that it waited for, in seconds."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def timed(
+    runs: dict[str, Callable[[], object]], repeat: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float | str]:
     """The median seconds of each run, or why it does not run."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     failed: dict[str, float | str] = {}
@@ -70,14 +80,14 @@ def timed(runs: dict[str, Callable[[], object]], repeat: int) -> dict[str, float
         for name, run in runs.items():
             if name in failed:
                 continue
-            start = time.perf_counter()
+            start = clock()
             try:
                 run()
             except Exception as error:  # whatever another package raises is its result
                 failed[name] = f"{type(error).__name__}: {error}".splitlines()[0][:60]
                 continue
             if turn:  # the first is the warm-up
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return {name: failed.get(name) or statistics.median(seconds[name]) for name in runs}
 
 
@@ -100,6 +110,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, beside {KEPT.name}")
     parser.add_argument("--keep", action="store_true", help=f"write the ratios into {KEPT.name}")
+    parser.add_argument("--cpu", action="store_true", help="CPU time, where other work runs beside")
     parser.add_argument("--list", action="store_true", help="say what each case shows")
     given = parser.parse_args()
     if given.list:
@@ -108,19 +119,23 @@ def main() -> None:
         return
     cases = given.cases or (QUICK if given.quick else ("",))
     chosen = [name for name in CASES if any(name.startswith(case) for case in cases)]
+    ours_alone = given.quick and not given.cases
     if not chosen:
         parser.error(f"no case {', '.join(given.cases)}; there are {', '.join(CASES)}")
     torch.set_num_threads(given.threads)
     warnings.simplefilter("ignore")
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     now: dict[str, float] = {}
-    print(f"torch {torch.__version__}, {given.threads} threads, median of {given.repeat}")
+    clock, of = (cpu_time, " of CPU time") if given.cpu else (time.perf_counter, "")
+    print(f"torch {torch.__version__}, {given.threads} threads, median of {given.repeat}{of}")
     for name in chosen:
         place, what = CASES[name]
         file, function = place.split(":")
         print(f"\n{name}: {what}")
         for row, reference_name, runs, *unit in getattr(importlib.import_module(file), function)():
-            found = timed(runs, given.repeat) if not unit else {n: run() for n, run in runs.items()}
+            if ours_alone:
+                runs = {n: run for n, run in runs.items() if n == reference_name or n.startswith("apportion")}
+            found = timed(runs, given.repeat, clock) if not unit else {n: run() for n, run in runs.items()}
             reference = found[reference_name]
             for run, amount in found.items():
                 known = isinstance(amount, float) and isinstance(reference, float)

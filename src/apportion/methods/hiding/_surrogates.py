@@ -54,9 +54,15 @@ class Surrogate(Hiding[Tensor]):
         return as_numbers(scores)
 
     def fit(
-        self, masking: Masking, mass: Callable[[int], Numbers], solve: Solve, exact: int = 0
+        self,
+        masking: Masking,
+        mass: Callable[[int], Numbers],
+        solve: Solve,
+        exact: int = 0,
+        ends: dict[int, Numbers] | None = None,
     ) -> tuple[Fit, int, tuple[str, ...]]:
-        """Draw masks, run them and fit, for all samples with as many features at once; until certain enough."""
+        """Draw masks, run them and fit, for all samples with as many features at once; until certain enough. With
+        `ends`, the scores with all hidden and with none, (rows, 1, 2), run along and are put there by the first row."""
         batch, many = masking.batch, masking.many
         whole = Fit(*(np.zeros(shape) for shape in ((batch, many), batch, batch, (batch, many))))
         most, uncertain, told = 0, 0, []
@@ -82,7 +88,14 @@ class Surrogate(Hiding[Tensor]):
             while True:
                 before = runs[0].size
                 if len(new):
-                    runs = np.concatenate([runs, run(new, 1)], 2)
+                    both = np.array([[False], [True]]).repeat(count, 1)
+                    # A function of arrays runs twice, which tells whether its scores depend on the batch.
+                    if ends is None or before or random or masking.numpy:
+                        both = both[:0]
+                    found = run(np.concatenate([new, both]), 1)
+                    runs = np.concatenate([runs, found[..., : len(new)]], 2)
+                    if ends is not None and len(both):
+                        ends[where[0]] = found[..., len(new) :]
                 masks = design.masks  # (masks, features)
                 # Few masks with random replacements: what is left of the budget goes into repeating them.
                 again = budget // max(1, len(masks)) - runs.shape[1] if random and design.complete else 0

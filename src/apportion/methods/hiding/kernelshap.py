@@ -121,5 +121,5 @@ class KernelSHAP(Surrogate):
             inner = (count - 1) / (sizes * (count - sizes))
             return np.pad(inner / inner.sum(), 1)
 
-        fits, samples, warnings = self.fit(masking, mass, solve, self.exact)
+        fits, samples, warnings = self.fit(masking, mass, solve, self.exact, known)
         return self.explanation(masking, fits, total, samples, warnings)
