@@ -42,8 +42,8 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
     with _threads(max(1, cores() // workers) if workers > 1 else torch.get_num_threads()):
         # Where a batch is given nothing has to be measured, and one that works is enough.
         for some in [places] if asked.batch is None else [[place] for place in places]:
-            together = _together(read(job.source, model, some))
-            for found in (tried for each in together for tried in _try(job, model, each)):
+            as_one = _as_one(read(job.source, model, some))
+            for found in (tried for each in as_one for tried in _try(job, model, each)):
                 if isinstance(found, Failure):
                     first = first or found
                 else:
@@ -68,7 +68,7 @@ def settle_by_trial(job: Job, model: Any, workers: int) -> Manifest:
     return replace(asked, batch=batch, shard=shard, table=asked.table or shards.default_table())
 
 
-def _together(found: Sequence[Samples | Failure]) -> list[Samples | Failure]:
+def _as_one(found: Sequence[Samples | Failure]) -> list[Samples | Failure]:
     """Those of one shape as one, where all have it."""
     samples = [some for some in found if isinstance(some, Samples)]
     if len({some.shape for some in samples}) != 1:
@@ -101,9 +101,9 @@ def best_batch(
 
     It is doubled until that gets no better twice, a batch takes 2 seconds, the memory will not hold the next, or the
     time for this is used up; where twice as many take little longer, as where reading the model is what takes long,
-    eight times as many are next. It begins with all those that were tried, where these took no longer than `first`
-    seconds. Of what is no network the last two say what each call takes, and where the largest is best it is doubled on
-    until that is little."""
+    eight times as many are next. It begins with all those that were tried, where these took less than a second: `first`
+    is how long, with all that came before. Of what is no network the last two say what each call takes, and where the
+    largest is best it is doubled on until that is little."""
     alike = Samples.joined(good) if len({some.shape for some in good}) == 1 else good[0].at([0])
     start, grown, found = time.perf_counter(), 0, dict[int, float]()
     size, of_tensors = len(alike) if len(good) == 1 and first < QUICK else 1, weight_of(model) is not None
@@ -130,17 +130,14 @@ def best_batch(
             most = size
             break
         if time.perf_counter() - start > min(8.0, TRYING * inputs * _call_and_each(found)[1]):
-            if len(good) == 1 and len(found) == 1 < len(
-                alike
-            ):  # a short run: as many as were run together before
+            if len(good) == len(found) == 1:  # a short run: as many as have been run together
                 return min(len(alike), most), found[size]
             break
         size = min(size * step, most)
     sizes = sorted(found)
     size = next((size for size in sizes if found[size] <= 1.05 * min(found.values())), 1)
-    if (
-        len(sizes) < 2 or size < sizes[-1] or of_tensors
-    ):  # which are slower where a cache is too small for them
+    # Networks are slower where a cache is too small for a batch: they get no size that was not tried.
+    if len(sizes) < 2 or size < sizes[-1] or of_tensors:
         return size, found.get(size, math.inf)
     (call, each), tried = _call_and_each(found), size
     while (

@@ -298,6 +298,7 @@ def _of_any_layout(view: Function) -> Function:
     return viewed
 
 
+@cache
 def _on_a_copy(function: Function) -> Function:
     """An in-place function without an out-of-place twin, as one."""
 
