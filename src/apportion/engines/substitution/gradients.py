@@ -222,6 +222,7 @@ class Gradients(Subject):
                 scores = scores if of is None else scores[of.to(scores.device)]
                 self.ran(self._whole(begun.batch))
                 value = self._explained(scores, rows)
+        run.explained.lookup = None  # it holds the run, whose tensors would live until the collector comes
         if not begun.made and not waiting:
             begun.complain()
         self._warn_after(run, told, begun)

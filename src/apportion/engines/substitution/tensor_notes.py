@@ -12,11 +12,18 @@ class TensorNotes:
     """A dictionary by the identity of tensors, which forgets with them."""
 
     def __init__(self) -> None:
-        self._entries: dict[int, tuple[weakref.ref[Tensor], Any]] = {}
+        self._entries: dict[int, tuple[weakref.KeyedRef[int, Tensor], Any]] = {}
+        # What forgets does not hold the notes: a cycle would keep all that they know until the collector comes.
+        mine = weakref.ref(self)
+
+        def forget(gone: weakref.KeyedRef[int, Tensor]) -> None:
+            if (notes := mine()) is not None:
+                notes._entries.pop(gone.key, None)
+
+        self._forget = forget
 
     def __setitem__(self, tensor: Tensor, value: Any) -> None:
-        key, entries = id(tensor), self._entries
-        entries[key] = (weakref.ref(tensor, lambda _: entries.pop(key, None)), value)
+        self._entries[id(tensor)] = (weakref.KeyedRef(tensor, self._forget, id(tensor)), value)
 
     def get(self, tensor: Tensor) -> Any:
         found = self._entries.get(id(tensor))

@@ -46,7 +46,7 @@ class Propagation:
     hidden: dict[tuple[str, str], OpenRow] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.unseen = Unseen(self._note_unseen)
+        self.unseen = Unseen(_note_unseen)
 
     def substitution(
         self, model: Any, table: Mapping[str, Substitute], composed: Container[str], other: Substitute
@@ -148,18 +148,6 @@ class Propagation:
             self._keep(row)
         return result
 
-    # ---- what is not seen ----
-
-    def _note_unseen(self, run: Substitution, tensor: Tensor, maker: str) -> None:
-        where = run.where()
-        if self.strict:
-            raise InputError(
-                f"a function that cannot be seen (its gradient is {maker!r}: a custom autograd function or compiled "
-                f"code) was called from {where or 'the model'!r} (strict=True)"
-            )
-        row = self.hidden.setdefault((where, maker), OpenRow(where, maker, "none: gradient", ruled=False))
-        on_gradient(tensor, partial(row.add_product, "arrived", tensor.detach()))
-
     # ---- layers ----
 
     def layer(
@@ -232,6 +220,19 @@ class Propagation:
         if note is None or note.raw is None or self.ledger or self.places is not None:
             return torch.relu(input)
         return fold_relu(note.raw, note.rule)
+
+
+def _note_unseen(run: Substitution, tensor: Tensor, maker: str) -> None:
+    """A row of what cannot be seen. Of the run's state, which no bound method may hold: a cycle would keep its tensors
+    until the collector comes."""
+    state, where = run.state, run.where()
+    if state.strict:
+        raise InputError(
+            f"a function that cannot be seen (its gradient is {maker!r}: a custom autograd function or compiled "
+            f"code) was called from {where or 'the model'!r} (strict=True)"
+        )
+    row = state.hidden.setdefault((where, maker), OpenRow(where, maker, "none: gradient", ruled=False))
+    on_gradient(tensor, partial(row.add_product, "arrived", tensor.detach()))
 
 
 def _find_exported_types(program: torch.fx.GraphModule) -> dict[str, str]:
