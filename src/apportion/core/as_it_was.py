@@ -48,7 +48,7 @@ class _State:
     def of(cls, model: Any) -> _State:
         held = getattr(model, "model", model)
         modules = list(held.modules()) if isinstance(held, nn.Module) else []
-        parameters = list(held.parameters()) if isinstance(held, nn.Module) else []
+        parameters = [parameter for module in modules for parameter in module.parameters(recurse=False)]
         return cls(
             torch.is_grad_enabled(),
             function_modes(),

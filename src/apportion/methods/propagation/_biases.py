@@ -67,13 +67,18 @@ class Looking:
     def __call__(self, layer: Layer, x: Tensor, z: Tensor, R: Tensor) -> Tensor:
         weight = layer.weight.abs()
         sums = layer(x.abs(), weight)  # (batch, outputs, …)
+        dead = sums <= _least(sums)
+        shares = (R / sums).clamp_(*_ends(sums)).masked_fill_(dead, 0)
         # A neuron all of whose inputs are zero looks at nothing: others at its place do for it, or in its sample.
-        for axes in ([layer.channel], list(range(1, R.dim()))):
-            dead = sums <= _least(sums)
-            whole = sums.sum(axes, keepdim=True)
-            moved = torch.where(dead & (whole > _least(sums)), R, 0)
-            R = R - moved + moved.sum(axes, keepdim=True) * sums / whole.clamp(min=_least(sums))
-        return x.sign() * layer.pull(x, weight, _shares(R, sums))
+        at_place, size = (
+            R.where(dead, 0).sum(layer.channel, keepdim=True),
+            sums.sum(layer.channel, keepdim=True),
+        )
+        shares += _shares(at_place, size)
+        every = list(range(1, R.dim()))
+        left = at_place.where(size <= _least(size), 0).sum(every, keepdim=True)
+        shares += _shares(left, size.sum(every, keepdim=True))
+        return x.sign().mul_(layer.pull(x, weight, shares))
 
 
 def _least(like: Tensor) -> float:
@@ -84,20 +89,33 @@ def _least(like: Tensor) -> float:
 
 def _shares(R: Tensor, size: Tensor) -> Tensor:
     """`R / size` where there is something to divide by, no more than the number format holds."""
-    most = torch.finfo(size.dtype).max
-    return torch.where(size.abs() > _least(size), (R / size).clamp(-most, most), 0)
+    return torch.where(size.abs() > _least(size), (R / size).clamp_(*_ends(size)), 0)
+
+
+def _ends(like: Tensor) -> tuple[float, float]:
+    """The least and the largest number of a format."""
+    info = torch.finfo(like.dtype)
+    return info.min, info.max
+
+
+@dataclass(eq=False)
+class Place:
+    """What the constants of one call took of its output, and the output of a layer, which both passes have."""
+
+    amounts: list[Tensor] = field(default_factory=list)
+    output: Tensor = field(init=False)
 
 
 @dataclass(eq=False)
 class Places:
-    """What the constants of each call took of each output, in the order of the model's calls.
+    """The places of all calls, in the order of the model's.
 
     The first pass fills `taken`; the second takes the sums out in the same order. `reached` are the outputs where it
     does so, which a backward pass has to come by, even if nothing from the score leads there (keys of attention).
     """
 
-    taken: list[list[Tensor]] = field(default_factory=list)
-    carried: Iterator[list[Tensor]] | None = None
+    taken: list[Place] = field(default_factory=list)
+    carried: Iterator[Place] | None = None
     reached: list[Tensor] = field(default_factory=list)
     of_softmax: bool = True  # whether softmax takes anything
 
@@ -105,37 +123,37 @@ class Places:
         """The same for the second pass."""
         return Places(self.taken, iter(self.taken), of_softmax=self.of_softmax)
 
-    def next(self) -> list[Tensor]:
+    def next(self) -> Place:
         """Where the next call notes, or what it noted."""
         if self.carried is not None:
             return next(self.carried)
-        self.taken.append([])
+        self.taken.append(Place())
         return self.taken[-1]
 
     def forget(self) -> None:
         """Begin anew, in the same places."""
-        for amounts in self.taken:
-            amounts.clear()
+        for place in self.taken:
+            place.amounts.clear()
 
     @property
     def total(self) -> float:
-        return sum(float(amount.double().sum()) for amounts in self.taken for amount in amounts)
+        return sum(float(amount.double().sum()) for place in self.taken for amount in place.amounts)
 
     def shift(self, y: Tensor, constant: Tensor, x: Tensor | None, along: int | None, row: Any) -> Tensor:
         """`y`, made of `x` (or the rest of it) and an added constant. What is carried goes to the entries of `x` along
         an axis by their size, or to the same entry."""
         if self.carried is None:
-            return _note(y, constant, self.next(), row)
+            return _note(y, constant, self.next().amounts, row)
         x = torch.where(constant.isfinite(), y - constant, 0) if x is None else x
-        self.reached.append(_carry(x, y.detach(), self.next(), along))
+        self.reached.append(_carry(x, y.detach(), self.next().amounts, along))
         return self.reached[-1]
 
     def softmax(self, p: Tensor, scores: Tensor, dim: int, row: Any) -> Tensor:
         """Probabilities of scores. What is carried stays in its row."""
         if self.carried is None:
-            return _note_softmax(p, scores.detach(), dim, self.next(), row)
+            return _note_softmax(p, scores.detach(), dim, self.next().amounts, row)
         seen = torch.where(p.detach() > 0, scores, 0)
-        self.reached.append(_carry(seen, p.detach(), self.next() if self.of_softmax else [], dim))
+        self.reached.append(_carry(seen, p.detach(), self.next().amounts if self.of_softmax else [], dim))
         return self.reached[-1]
 
 

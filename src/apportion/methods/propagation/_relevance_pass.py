@@ -54,7 +54,7 @@ class Propagation:
         """The run under a table of treatments. `other` takes the functions that are not in it; those that are
         `composed` of other operations have no row of the ledger."""
         measured = {name: self._measure(function, name not in composed) for name, function in table.items()}
-        if isinstance(model, torch.nn.Module):
+        if self.composite.types and isinstance(model, torch.nn.Module):
             self.types = {name: type(module).__name__ for name, module in model.named_modules()}
             for module in model.modules():
                 if isinstance(module, torch.fx.GraphModule):
@@ -172,6 +172,7 @@ class Propagation:
     ) -> Tensor:
         """The same under a known rule; `value` makes the output where it need not be computed from `x`."""
         row, places, placed = self.row, self.places, []
+        place = None if places is None or layer.bias is None else places.next()
         rule = rule.rule if isinstance(rule, Ignoring | Spreading) else rule
         if row is not None:
             row.rule, row.placed = _shorten(rule), places is not None
@@ -180,15 +181,18 @@ class Propagation:
             if layer.bias is not None and self.composite.bias in WRAPPING:
                 rule = WRAPPING[self.composite.bias](rule)
         elif places.carried is None:
-            layer.taken = None if layer.bias is None else places.next()
+            layer.taken = None if place is None else place.amounts
         else:
             rule = rule if getattr(rule, "direct", False) else Looking()
-            placed = [] if layer.bias is None else places.next()
+            if place is not None:
+                placed, value = place.amounts, place.output.detach
         if scales(rule):
             z = layer(x, layer.weight, layer.bias) if value is None else value()
         else:
             direct = getattr(rule, "direct", False)
             z = evaluate_lazily(x, probe if direct else None, layer, rule, value, placed)
+        if place is not None:
+            place.output = z.detach()
         self.unseen.known[z] = True
         out = settle(z, layer, rule, row)
         if places is not None:
