@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 import apportion as ap
 import architectures
 import peers
 from gradient import FromEmbeddings, Row, frozen, plain
+from subjects import perceptron
 
 OURS = ("epsilon", "epsilon-plus-flat", "epsilon-gamma-box", "epsilon-alpha2beta1-flat")
 
@@ -71,6 +75,65 @@ def resnet18() -> Iterator[Row]:
     canonizers = [package.canonizers.SequentialMergeBatchNorm()]
     runs = {"plain gradient": lambda: plain(model, x), **ours(model, x), **zennit(theirs, x, canonizers)}
     yield "ResNet-18, 4 × 224²", "plain gradient", {**runs, **captum(model, x)}
+
+
+def efficientnet() -> Iterator[Row]:
+    """With trained weights and the methods that add up, of which placed biases are the default."""
+    package = peers.zennit()
+    model, x = frozen(ap.load("imagenet").model), architectures.pictures(1)
+    more = {"apportion placed": ap.LRP(bias="place"), "apportion DeepLIFT": ap.DeepLIFT()}
+    runs = {
+        "plain gradient": lambda: plain(model, x),
+        **ours(model, x),
+        **{name: partial(how, model, x, target=0) for name, how in more.items()},
+        **zennit(model, x, [package.canonizers.SequentialMergeBatchNorm()]),
+    }
+    yield "EfficientNet-Lite0, 224²", "plain gradient", runs
+
+
+def small() -> Iterator[Row]:
+    """One input of networks that take a millisecond or less."""
+    for name, model, x in (
+        ("digits, 28²", frozen(ap.load("digits").model), torch.randn(1, 1, 28, 28)),
+        ("perceptron, 30 columns", frozen(perceptron()), torch.randn(1, 30)),
+    ):
+        yield name, "plain gradient", {"plain gradient": partial(plain, model, x), **ours(model, x)}
+
+
+def dispatch() -> Iterator[tuple[str, str, dict[str, Callable[[], float]], str]]:
+    """What each torch function takes beside its arithmetic: chains of 100 and of 8 layers of 8 units."""
+
+    def chain(layers: int) -> nn.Module:
+        parts: list[nn.Module] = [part for _ in range(layers) for part in (nn.Linear(8, 8), nn.ReLU())]
+        return frozen(nn.Sequential(*parts).eval())
+
+    x, few, many = torch.randn(1, 8), 8, 100
+
+    def seconds(run: Callable[[nn.Module], object], layers: int) -> float:
+        model, found = chain(layers), []
+        for _ in range(40):
+            begin = time.process_time()
+            run(model)
+            found.append(time.process_time() - begin)
+        return min(found)
+
+    def each(run: Callable[[nn.Module], object]) -> float:
+        return 1e6 * (seconds(run, many) - seconds(run, few)) / (2 * (many - few))
+
+    methods = {
+        "Saliency": ap.Saliency(),
+        "epsilon": ap.LRP("epsilon"),
+        "placed": ap.LRP(bias="place"),
+        "DeepLIFT": ap.DeepLIFT(),
+    }
+    runs: dict[str, Callable[[], float]] = {
+        "plain gradient": lambda: each(lambda model: plain(model, x)),
+        **{
+            f"apportion {name}": partial(each, lambda model, how=how: how(model, x, 0))  # type: ignore[misc]
+            for name, how in methods.items()
+        },
+    }
+    yield "one torch function", "plain gradient", runs, "µs"
 
 
 def lxt(wrapped: torch.nn.Module, rows: torch.Tensor) -> dict[str, Callable[[], object]]:

@@ -30,6 +30,12 @@ CASES = {
     "ig": ("gradient:integrated_gradients", "Integrated Gradients, 32 nodes, beside Captum"),
     "lrp-vgg16": ("lrp:vgg16", "LRP on VGG-16 over a plain input gradient, Captum, zennit"),
     "lrp-resnet18": ("lrp:resnet18", "LRP on ResNet-18, the same"),
+    "lrp-efficientnet": (
+        "lrp:efficientnet",
+        "LRP on a trained EfficientNet-Lite0, the defaults too, and zennit",
+    ),
+    "lrp-small": ("lrp:small", "LRP of one input of small networks"),
+    "lrp-dispatch": ("lrp:dispatch", "what each torch function takes beside its arithmetic"),
     "lrp-bert": ("lrp:bert", "LRP on a BERT of the base size, 128 tokens"),
     "lime-overhead": ("masking:overhead", "LIME over as many forward passes of the model alone"),
     "lime-tables": ("masking:tables", "LIME and Kernel SHAP of rows of a table, the same"),

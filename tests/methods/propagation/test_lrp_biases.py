@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import apportion as ap
 import small
+from apportion.errors import InputError
 from apportion.methods.propagation.composites import COMPOSITES
 from apportion.results.ledger import Ledger
 
@@ -267,3 +268,23 @@ def test_biases_are_placed_without_a_graph_of_the_callers(mode) -> None:
     with mode():
         found = ap.LRP(bias="place")(model, x.clone(), 0)
     torch.testing.assert_close(found.values, expected.values)
+
+
+class Alternating(nn.Module):
+    """Runs one more layer in its odd calls, or in its even ones."""
+
+    def __init__(self, odd: bool) -> None:
+        super().__init__()
+        self.first, self.more, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+        self.odd, self.calls = odd, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        x = self.first(x).relu()
+        return self.last(self.more(x).relu() if (self.calls % 2 == 1) == self.odd else x)
+
+
+@pytest.mark.parametrize("odd", [True, False])
+def test_a_model_that_runs_other_layers_the_second_time_is_refused(odd: bool) -> None:
+    with pytest.raises(InputError, match="the model ran other layers in the second"):
+        ap.LRP(bias="place")(Alternating(odd).eval(), torch.ones(1, 4), target=0)

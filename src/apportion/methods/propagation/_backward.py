@@ -88,12 +88,13 @@ class Settle(torch.autograd.Function):
         return passed, None, None, None
 
 
-class FoldedReLU(torch.autograd.Function):
-    """A ReLU after a pending layer: where it is open, its output is the layer's, and elsewhere nothing arrives."""
+class Folded(torch.autograd.Function):
+    """An element-wise function after a pending layer: it passes on all that arrives, and the layer's rule is applied to
+    it at once. Of a rule that is a scaling the function is a ReLU: where it is open, its output is the layer's."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, rule: Rule) -> Tensor:
-        y = torch.relu(z)
+    def forward(ctx: Any, z: Tensor, rule: Rule, function: Callable[[Tensor], Tensor]) -> Tensor:
+        y = function(z)
         ctx.save_for_backward(y)
         ctx.rule = rule
         return y
@@ -101,10 +102,11 @@ class FoldedReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:
         (y,) = ctx.saved_tensors  # (batch, outputs, …)
-        return ctx.rule.scaled(y, gradient, closed=True) if scales(ctx.rule) else gradient * y, None
+        scaled = scales(ctx.rule)
+        return ctx.rule.scaled(y, gradient, closed=True) if scaled else gradient * y, None, None
 
 
 # Typed here, because torch's autograd functions carry no annotations.
 evaluate_lazily: Callable[..., Tensor] = Lazy.apply
 settle: Callable[..., Tensor] = Settle.apply
-fold_relu: Callable[..., Tensor] = FoldedReLU.apply
+fold: Callable[..., Tensor] = Folded.apply

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from apportion.errors import InputError
 from apportion.methods.contracts import Rule
 from apportion.methods.propagation.rules import Layer, share_evenly
 
@@ -55,6 +56,10 @@ class Spreading:
         return found + share_evenly(layer, x, sum(taken)) if taken else found  # type: ignore[arg-type]
 
 
+_OTHERWISE = (
+    'bias is "place", which takes two passes, and the model ran other layers in the second than in the first; '
+    'accepted: models that do the same each time, or "absorb"'
+)
 WRAPPING: dict[str, Callable[[Rule], Rule]] = {"ignore": Ignoring, "spread": Spreading}
 
 
@@ -100,10 +105,18 @@ def _ends(like: Tensor) -> tuple[float, float]:
 
 @dataclass(eq=False)
 class Place:
-    """What the constants of one call took of its output, and the output of a layer, which both passes have."""
+    """What the constants of one call took of its output, by the shapes of what it was given; and the output of a layer,
+    which both passes have."""
 
+    shapes: tuple[torch.Size, ...]
     amounts: list[Tensor] = field(default_factory=list)
     output: Tensor = field(init=False)
+
+    def hand_on(self) -> Tensor:
+        """The output, which is let go of here."""
+        output = self.output
+        del self.output
+        return output
 
 
 @dataclass(eq=False)
@@ -123,12 +136,21 @@ class Places:
         """The same for the second pass."""
         return Places(self.taken, iter(self.taken), of_softmax=self.of_softmax)
 
-    def next(self) -> Place:
-        """Where the next call notes, or what it noted."""
-        if self.carried is not None:
-            return next(self.carried)
-        self.taken.append(Place())
-        return self.taken[-1]
+    def next(self, *given: Tensor) -> Place:
+        """Where the next call, which is given these, notes, or what it noted."""
+        shapes = tuple(tensor.shape for tensor in given)
+        if self.carried is None:
+            self.taken.append(Place(shapes))
+            return self.taken[-1]
+        found = next(self.carried, None)
+        if found is None or found.shapes != shapes:
+            raise InputError(_OTHERWISE)
+        return found
+
+    def check_all_met(self) -> None:
+        """Raise InputError if the second pass came by fewer calls than the first."""
+        if self.carried is not None and next(self.carried, None) is not None:
+            raise InputError(_OTHERWISE)
 
     def forget(self) -> None:
         """Begin anew, in the same places."""
@@ -143,17 +165,17 @@ class Places:
         """`y`, made of `x` (or the rest of it) and an added constant. What is carried goes to the entries of `x` along
         an axis by their size, or to the same entry."""
         if self.carried is None:
-            return _note(y, constant, self.next().amounts, row)
+            return _note(y, constant, self.next(y).amounts, row)
         x = torch.where(constant.isfinite(), y - constant, 0) if x is None else x
-        self.reached.append(_carry(x, y.detach(), self.next().amounts, along))
+        self.reached.append(_carry(x, y.detach(), self.next(y).amounts, along))
         return self.reached[-1]
 
     def softmax(self, p: Tensor, scores: Tensor, dim: int, row: Any) -> Tensor:
         """Probabilities of scores. What is carried stays in its row."""
         if self.carried is None:
-            return _note_softmax(p, scores.detach(), dim, self.next().amounts, row)
+            return _note_softmax(p, scores.detach(), dim, self.next(p).amounts, row)
         seen = torch.where(p.detach() > 0, scores, 0)
-        self.reached.append(_carry(seen, p.detach(), self.next().amounts if self.of_softmax else [], dim))
+        self.reached.append(_carry(seen, p.detach(), self.next(p).amounts if self.of_softmax else [], dim))
         return self.reached[-1]
 
 

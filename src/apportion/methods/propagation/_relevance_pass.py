@@ -1,7 +1,7 @@
 """How relevance travels through one forward and backward pass: `R = x · gradient`, layer by layer.
 
-Two shortcuts keep the cost near that of a gradient. A ReLU after a layer applies the layer's rule together with
-its own gradient, and a batch norm after a layer becomes part of it. Rules that are not a scaling of the layer's
+Two shortcuts keep the cost near that of a gradient. A ReLU or the like after a layer applies the layer's rule together
+with its own gradient, and a batch norm after a layer becomes part of it. Rules that are not a scaling of the layer's
 own gradient are evaluated in the backward pass, so no surrogate activations are held.
 """
 
@@ -21,7 +21,7 @@ from apportion.engines.substitution.explained import Explained
 from apportion.engines.substitution.unseen import Unseen
 from apportion.errors import InputError
 from apportion.methods.contracts import Rule
-from apportion.methods.propagation._backward import evaluate_lazily, fold_relu, scales, settle
+from apportion.methods.propagation._backward import evaluate_lazily, fold, scales, settle
 from apportion.methods.propagation._biases import WRAPPING, Ignoring, Looking, Places, Spreading
 from apportion.methods.propagation._rows import OpenRow
 from apportion.methods.propagation._tags import Tag, on_gradient
@@ -159,7 +159,7 @@ class Propagation:
         where = call.run.where() if (self.composite.names or self.composite.types) else ""
         last = self.seen_layers == self.layers
         rule = self.composite.rule(kind, where, self.types.get(where, ""), probe is not None, last)
-        return self.ruled_layer(call, layer, x, rule, probe, value)
+        return self.ruled_layer(call, layer, x, rule, probe, value, weights=kind != "matmul")
 
     def ruled_layer(
         self,
@@ -169,10 +169,16 @@ class Propagation:
         rule: Rule,
         probe: Tensor | None,
         value: Callable[[], Tensor] | None = None,
+        weights: bool = False,
     ) -> Tensor:
-        """The same under a known rule; `value` makes the output where it need not be computed from `x`."""
+        """The same under a known rule; `value` makes the output where it need not be computed from `x`. Of layers with
+        `weights`, which both passes of placing come by alike, the first one keeps the output for the second."""
         row, places, placed = self.row, self.places, []
-        place = None if places is None or layer.bias is None else places.next()
+        place = (
+            None
+            if places is None or not (weights or layer.bias is not None)
+            else places.next(x, layer.weight)
+        )
         rule = rule.rule if isinstance(rule, Ignoring | Spreading) else rule
         if row is not None:
             row.rule, row.placed = _shorten(rule), places is not None
@@ -185,13 +191,13 @@ class Propagation:
         else:
             rule = rule if getattr(rule, "direct", False) else Looking()
             if place is not None:
-                placed, value = place.amounts, place.output.detach
+                placed, value = place.amounts, place.hand_on
         if scales(rule):
             z = layer(x, layer.weight, layer.bias) if value is None else value()
         else:
             direct = getattr(rule, "direct", False)
             z = evaluate_lazily(x, probe if direct else None, layer, rule, value, placed)
-        if place is not None:
+        if place is not None and placed is not place.amounts:
             place.output = z.detach()
         self.unseen.known[z] = True
         out = settle(z, layer, rule, row)
@@ -218,12 +224,15 @@ class Propagation:
             self.row.placed = True
         return self.places.softmax(p, scores, dim, self.row)
 
-    def relu(self, call: Call, input: Tensor) -> Tensor:
-        """A ReLU; the rule of a layer before it is applied in its backward pass."""
+    def folded(self, call: Call, input: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """What an element-wise function that is zero at zero makes of a layer's output, with the layer's rule applied
+        in its backward pass; None where that is not to be had."""
         note = call.run.notes.get(input)
-        if note is None or note.raw is None or self.ledger or self.places is not None:
-            return torch.relu(input)
-        return fold_relu(note.raw, note.rule)
+        if note is None or note.raw is None or self.ledger:
+            return None
+        if scales(note.rule) and (function is not torch.relu or self.places is not None):
+            return None
+        return fold(note.raw, note.rule, function)
 
 
 def _note_unseen(run: Substitution, tensor: Tensor, maker: str) -> None:

@@ -45,8 +45,10 @@ class State(Unruled, Protocol):
         rule: Rule,
         probe: Tensor | None,
         value: Callable[[], Tensor] | None = None,
+        weights: bool = False,
     ) -> Tensor:
-        """The same under a known rule; `value` makes the output where it need not be computed from `x`."""
+        """The same under a known rule; `value` makes the output where it need not be computed from `x`; of layers with
+        `weights` it may be kept."""
 
     def shift(
         self, y: Tensor, constant: Callable[[], Tensor], x: Tensor | None = None, along: int | None = None
@@ -56,8 +58,9 @@ class State(Unruled, Protocol):
     def placed_softmax(self, p: Tensor, scores: Tensor, dim: int) -> Tensor:
         """Probabilities of scores, whose share of the relevance is placed at the query."""
 
-    def relu(self, call: Call, input: Tensor) -> Tensor:
-        """A ReLU; the rule of a layer before it is applied in its backward pass."""
+    def folded(self, call: Call, input: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """What an element-wise function makes of a layer's output, with the layer's rule applied in its backward pass;
+        None where that is not to be had."""
 
 
 def state_of(call: Call) -> State:

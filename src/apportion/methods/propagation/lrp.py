@@ -123,6 +123,7 @@ def _carry_down(subject: Gradients, composite: Composite, places: Places) -> Sco
     shares = Composite(first=first, pooling=composite.pooling)
     carrying = places.carrying()
     score = subject.forward(Propagation(shares, places=carrying).substitution(subject.model, *OPERATIONS))
+    carrying.check_all_met()
     nothing = sum((tensor.sum() * 0 for tensor in carrying.reached), score.value * 0)
     return replace(score, value=nothing)
 

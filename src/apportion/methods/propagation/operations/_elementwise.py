@@ -76,7 +76,9 @@ def elementwise(call: Call, *args: Any, **kwargs: Any) -> Any:
     if call.name in AWAY_FROM_ZERO and not x.is_complex():
         at_zero = torch.nan_to_num(apply(x.new_zeros(())), 0.0, 0.0, 0.0)  # an infinite one stays whole
         constant = at_zero if bool(at_zero.any()) else None
-    y = pass_on(x, apply, constant)
+    y = state_of(call).folded(call, x, apply) if constant is None else None
+    if y is None:
+        y = pass_on(x, apply, constant)
     if kind_of(call, x) == "scale":
         tag(call, y, "scale")
     return y
@@ -118,7 +120,8 @@ def clamp(call: Call, input: Tensor, *args: Any, **kwargs: Any) -> Any:
 
 
 def relu(call: Call, input: Tensor, inplace: bool = False) -> Tensor:
-    return state_of(call).relu(call, input)
+    folded = state_of(call).folded(call, input, torch.relu)
+    return torch.relu(input) if folded is None else folded
 
 
 def threshold(call: Call, input: Tensor, threshold: float, value: float, inplace: bool = False) -> Any:
