@@ -59,6 +59,12 @@ def test_what_a_file_says(file):
     file.write_text("kind: text-faithfulness\ndata: corpora\nmodels: [0, 2]\nhiding: zero\nnorms: [L2, L1]\n")
     readings = Readings(("zero",), ("learner", "model"), ("L2", "L1"))
     assert read_study(file) == TextFaithfulness("study", "corpora", models=(0, 2), readings=readings)
+    file.write_text("kind: text-faithfulness\ndata: corpora\nlearners: [0, 1]\ntrain: 9000\nsteps: 500\n")
+    study = read_study(file)
+    assert (study.learners, study.extents) == ((0, 1), {"train": 9000, "steps": 500})
+    file.write_text("kind: text-faithfulness\ndata: corpora\ntrain: 0\n")
+    with pytest.raises(InputError, match="line 3: train: this is 0; accepted: at least 1"):
+        read_study(file)
     file.write_text("kind: text-faithfulness\ndata: corpora\nfast: !!bool maybe\n")
     with pytest.raises(InputError, match="line 3: fast: this is 'maybe'; accepted: true or false"):
         read_study(file)

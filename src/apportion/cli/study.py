@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -68,9 +68,12 @@ def _run_text(given: TextFaithfulness, out: Path, threads: int = 1) -> None:
         console.print(f"{time.perf_counter() - begin:7.0f} s  {line}", markup=False, soft_wrap=True)
 
     settings = study.fast_settings() if given.fast else study.Settings()
-    settings = dataclasses.replace(settings, models=given.models, readings=given.readings)
+    more: dict[str, Any] = {"models": given.models, "readings": given.readings, **given.extents}
     if given.corpora is not None:
-        settings = dataclasses.replace(settings, corpora=given.corpora)
+        more["corpora"] = given.corpora
+    if given.learners is not None:
+        more["learner"] = dataclasses.replace(settings.learner, seeds=given.learners)
+    settings = dataclasses.replace(settings, **more)
     found = []
     for name in settings.corpora:
         found.append(study.run(load(name, given.data), settings, Store(out, say)))

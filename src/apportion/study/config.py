@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from apportion.study.text.readings import AS_PUBLISHED_AND_BEFORE, CHOICES, Read
 
 T = TypeVar("T")
 
+EXTENTS = ("train", "valid", "test", "few", "steps")
 KINDS = ("comparison", "text-faithfulness")
 
 
@@ -77,6 +78,9 @@ class TextFaithfulness:
         corpora (tuple of str, default None): Names of some of the corpora; None: all.
         fast (bool, default False): SST alone and less of it.
         models (tuple of int, default (0,)): Seeds of the explained models.
+        learners (tuple of int, default None): Seeds of the weak learners; None: as `fast` has them.
+        extents (mapping, default {}): What is set otherwise than `fast` has it: `train`, `valid`, `test` and `few`
+            (tokens) and `steps`.
         readings (Readings, default AS_PUBLISHED_AND_BEFORE): In which readings the tests are run.
     """
 
@@ -85,6 +89,8 @@ class TextFaithfulness:
     corpora: tuple[str, ...] | None = None
     fast: bool = False
     models: tuple[int, ...] = (0,)
+    learners: tuple[int, ...] | None = None
+    extents: Mapping[str, int] = field(default_factory=dict)
     readings: Readings = AS_PUBLISHED_AND_BEFORE
 
 
@@ -267,7 +273,8 @@ def _there(field: Field, place: str) -> str:
 
 
 def _text_faithfulness(field: Field) -> TextFaithfulness:
-    fields = field.mapping(("data", "corpora", "fast", "models", *CHOICES, "title", "kind"))
+    known = ("data", "corpora", "fast", "models", "learners", *EXTENTS, *CHOICES, "title", "kind")
+    fields = field.mapping(known)
     if "data" not in fields:
         raise field.wrong("the field 'data' is missing")
     return TextFaithfulness(
@@ -276,6 +283,8 @@ def _text_faithfulness(field: Field) -> TextFaithfulness:
         corpora=fields["corpora"].each(Field.text) if "corpora" in fields else None,
         fast=fields["fast"].truth() if "fast" in fields else False,
         models=fields["models"].each(lambda one: one.whole(0)) if "models" in fields else (0,),
+        learners=fields["learners"].each(lambda one: one.whole(0)) if "learners" in fields else None,
+        extents={name: fields[name].whole(1) for name in EXTENTS if name in fields},
         readings=dataclasses.replace(
             AS_PUBLISHED_AND_BEFORE,
             **{
