@@ -1,6 +1,7 @@
 """Remove and retrain, as the authors of Integrated Hessians simulate it.
 
     python studies/interactions_removal.py [--samples 5000] [--removed 2,5,10,20] [--retrainings 5] [--seeds 1]
+    python studies/interactions_removal.py --draw PICTURE.png < TABLES
 
 The label is a sum of one kind of interaction of 20 of the 45 pairs of 10 features, with weights from a normal. A
 network learns it, and each method ranks the pairs of each sample. Of the k strongest of a sample, those that are in the
@@ -16,6 +17,8 @@ interactions are exact, of all 1024 sets (there sampled); contextual decompositi
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from math import factorial
@@ -190,11 +193,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--picture")
+    parser.add_argument(
+        "--draw", metavar="PICTURE", help="draw the curves of tables that were printed, from stdin"
+    )
     given = parser.parse_args()
+    if given.draw:
+        draw(sys.stdin.read(), given.draw)
+        return
     torch.set_num_threads(1)
     removed = [int(k) for k in given.removed.split(",")]
-    curves: dict[str, dict[str, np.ndarray]] = {}
     areas: dict[str, dict[str, list[float]]] = {}
     for kind in given.kinds.split(","):
         errors: dict[str, list[Tensor]] = {}  # of each seed (k, retrainings)
@@ -221,10 +228,8 @@ def main() -> None:
                 with torch.no_grad():
                     error = (run(weights, x[own:]) - ys[:, own:]).square().mean(1)
                 errors.setdefault(name, []).append(error.view(len(removed), given.retrainings))
-        curves[kind] = {name: torch.cat(found, 1).numpy() for name, found in errors.items()}
-        table(kind, curves[kind], areas[kind], removed)
-    if given.picture:
-        draw(curves, removed, given.picture)
+        curves = {name: torch.cat(found, 1).numpy() for name, found in errors.items()}
+        table(kind, curves, areas[kind], removed)
 
 
 def table(
@@ -243,22 +248,38 @@ def table(
     print(f"\n{many} retrainings{', ' + said if (said := say_if_few(many)) else ''}\n", flush=True)
 
 
-def draw(curves: dict[str, dict[str, np.ndarray]], removed: list[int], path: str) -> None:
+def draw(tables: str, path: str) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.0 * len(curves) + 2.6, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
-    for ax, (kind, found) in zip(axes, curves.items(), strict=True):
-        for name, error in found.items():
-            low, high = zip(*(interval_of_mean(row) for row in error), strict=True)
-            ax.plot(
-                removed, error.mean(1), label=name, marker=".", linestyle="--" if name == "random" else "-"
-            )
-            ax.fill_between(removed, low, high, alpha=0.15)
+    found: dict[str, dict[str, list[list[float]]]] = {}
+    kind, removed = "", [0]
+    for line in tables.splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        if cells[1:2] == ["detection"]:
+            kind, removed = cells[0], [int(cell.removeprefix("k = ")) for cell in cells[2:-1]]
+        elif line.startswith("| ") and kind:  # mean, low, high at each k
+            numbers = [[float(n) for n in re.findall(r"[\d.]+", cell)] for cell in cells[2:-1]]
+            found.setdefault(kind, {})[cells[0]] = numbers
+        elif not line.startswith("|"):
+            kind = ""
+    figure = Figure(figsize=(9.5, 6.2), layout="constrained")
+    grid = figure.subplots(2, (len(found) + 2) // 2, squeeze=False, sharey=True)
+    places = list(grid.flat)
+    for ax, (kind, methods) in zip(places, found.items(), strict=False):
+        for name, numbers in methods.items():
+            mean, low, high = zip(*([0.0] * 3, *numbers), strict=True)
+            style = {"linestyle": "--", "color": "0.5"} if name == "random" else {}
+            (drawn,) = ax.plot([0, *removed], mean, label=name, marker=".", **style)
+            ax.fill_between([0, *removed], low, high, alpha=0.2, color=drawn.get_color())
         ax.set_title(kind, fontsize=10)
+    for ax in places[len(found) :]:
+        ax.axis("off")
+    for ax in grid[:, 0]:
+        ax.set_ylabel("error of retrained networks")
+    for ax in places[: len(found)]:
         ax.set_xlabel("pairs removed of each sample")
-    axes[0].set_ylabel("error of retrained networks")
-    axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
+    handles, names = places[0].get_legend_handles_labels()
+    places[-1].legend(handles, names, loc="center", frameon=False, fontsize="small")
     figure.savefig(path, dpi=110)
 
 
