@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from apportion.study.store import Store
 from apportion.study.text._agreement import one_of_each, taus_of_texts
 from apportion.study.text.corpora import load
 from apportion.study.text.faithfulness import fast_settings, run
-from apportion.study.text.readings import LEARNER, Readings, kind_of
+from apportion.study.text.readings import LEARNER, SHUFFLE, Readings, kind_of
 
 
 def main() -> None:
@@ -50,22 +51,31 @@ def main() -> None:
         right = (found.scores.argmax(1) == found.corpus.test.labels).double()
         sure = found.scores.softmax(1).amax(1)
         tests = [test for test in one_of_each(list(found.tests)) if kind_of(test) != LEARNER]
-        taus = np.nanmean(taus_of_texts(found, tests)[0], 1)
-        low, high = interval_of_mean(taus[~np.isnan(taus)])
+        taus = taus_of_texts(found, tests)[0]  # (documents, pairs)
+        shuffled = np.array([SHUFFLE in map(kind_of, pair) for pair in combinations(tests, 2)])
         rates = [
             f"{found.tests['deletion rate'][name].mean:.3f}"
             for name in ("Integrated Gradients", "Saliency", "Attention")
         ]
         rows.append(
-            f"| {epochs} | {float(right.mean()):.3f} | {float(sure.mean()):.3f} | {np.nanmean(taus):.2f} [{low:.2f}, "
-            f"{high:.2f}] | {' | '.join(rates)} |"
+            f"| {epochs} | {float(right.mean()):.3f} | {float(sure.mean()):.3f} | {mean(taus[:, ~shuffled])} | "
+            f"{mean(taus[:, shuffled])} | {' | '.join(rates)} |"
         )
         print(rows[-1], flush=True)
     print(
-        "\n| epochs | accuracy | mean confidence | τ of two tests on a text | rate of IG | of saliency | of attention |"
+        "\n| epochs | accuracy | mean confidence | τ of tests that hide, on a text | of these with the shuffle test | "
+        "deletion rate of IG | of saliency | of attention |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     print("\n".join(rows))
+
+
+def mean(taus: np.ndarray) -> str:
+    """The mean over texts of the mean τ of each text, with its interval."""
+    known = taus[~np.isnan(taus).all(1)]
+    each = np.nanmean(known, 1)
+    low, high = interval_of_mean(each)
+    return f"{each.mean():.2f} [{low:.2f}, {high:.2f}]"
 
 
 if __name__ == "__main__":
