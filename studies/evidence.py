@@ -39,6 +39,7 @@ EVIDENCE = (
     Evidence("faithfulness.md", "studies/single_deletion.py DATA --train 600 --test 60 --epochs 2", 2),
     Evidence("lrp.md", "studies/concepts.py DATA --photos 20", 5),
     Evidence("study-text.md", "studies/text_known.py --texts 60 --seeds 1", 2),
+    Evidence("study-text.md", "studies/text_strength.py DATA OUT", 25),
 )
 NUMBER = re.compile(r"(?<![\w.])[-−+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.]*[a-z])", re.I)
 TIME = re.compile(r"second|\btime|\bs a |\bms\b|minutes", re.I)

@@ -217,3 +217,17 @@ def test_values_that_do_not_add_up_although_all_functions_have_rules_are_told() 
     assert all(told.startswith("left over: ") for told in others)
     worst = int(found.remainder.abs().argmax())
     assert f"add up to {found.apportioned[worst]:.4g} and not to {found.total[worst]:.4g}" in warning
+
+
+@pytest.mark.parametrize("function", [F.relu, F.relu6, F.hardtanh], ids=lambda function: function.__name__)
+def test_a_clip_has_the_slope_between_two_points_and_its_derivative_where_they_are_one(
+    function: Function,
+) -> None:
+    points = torch.tensor([-2.0, -1.0, -1e-30, 0.0, 1e-30, 0.5, 1.0, 3.0, 6.0, 7.0, 1e30])
+    x, start = (grid.reshape(1, -1) for grid in torch.meshgrid(points, points, indexing="ij"))
+    leaf = x.clone().requires_grad_()
+    (derivative,) = torch.autograd.grad(function(leaf).sum(), leaf)
+    slope = (function(x) - function(start)) / (x - start)
+    expected = torch.where(x == start, derivative, slope) * (x - start)
+    found = ap.DeepLIFT()(lambda z: function(z).sum(1), x, baseline=start).values
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -51,6 +51,20 @@ def rescaled(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> 
     return _Sloped.apply(z, y, torch.where(differs, slope, derivative))  # type: ignore[no-untyped-call,no-any-return]
 
 
+CLIPS = frozenset({"relu", "relu6", "hardtanh"})
+
+
+def clipped(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> Tensor:
+    """The same of a function that gives `z` itself between two bounds. Within them and beyond the slope is 1 and 0 to
+    the bit, so that no rounding has to be told from it; between equal points it is the derivative."""
+    point = z.detach()
+    low, high = function(point.new_tensor([-torch.inf, torch.inf]))
+    y = function(point)
+    slope = (y - function(start)).div_(point - start)
+    inside = (point > low) & (point < high)
+    return _Sloped.apply(z, y, torch.where(slope.isnan(), inside.to(slope.dtype), slope))  # type: ignore[no-untyped-call,no-any-return]
+
+
 def shared(
     function: Callable[[Tensor, Tensor], Tensor], pair: Sequence[Tensor], starts: Sequence[Tensor]
 ) -> Tensor:
@@ -76,7 +90,7 @@ def _elementwise(call: Call, starts: list[Tensor], *_: Any, **__: Any) -> Any:
         args, kwargs = map_tensors((call.args, call.kwargs), lambda t: z if t is actives[0] else t)
         return call.function(*args, **kwargs)
 
-    found = rescaled(function, actives[0], starts[0])
+    found = (clipped if call.name in CLIPS else rescaled)(function, actives[0], starts[0])
     exponent = call.args[1] if call.name == "pow" and len(call.args) > 1 else 0
     if call.name in _INVERTING or (isinstance(exponent, int | float) and exponent < 0):
         call.run.notes[found] = INVERSE
