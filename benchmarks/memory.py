@@ -30,7 +30,7 @@ def lrp() -> Iterator[tuple[str, str, dict[str, Callable[[], float]], str]]:
         whats = (
             ("plain gradient", "epsilon", "transformer")
             if model == "bert"
-            else ("plain gradient", "epsilon", "epsilon-plus-flat")
+            else ("plain gradient", "epsilon", "epsilon-plus-flat", "placed")
         )
         yield model, "plain gradient", {w: lambda m=model, w=w: measured(m, w) for w in whats}, "MB"
 
@@ -39,8 +39,8 @@ def main(model: str, what: str) -> None:
     sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
     import torch
 
-    import apportion as ap
     import architectures
+    from apportion import LRP
     from gradient import FromEmbeddings, frozen, plain
 
     torch.set_num_threads(2)
@@ -54,15 +54,16 @@ def main(model: str, what: str) -> None:
         network = frozen(architectures.trained_like(getattr(architectures, model)()))
         x, small, gradient = architectures.pictures(8), architectures.pictures(1), network
         rows, small_rows, short = x, small, network
-    if what == "plain gradient":
+    method = None if what == "plain gradient" else LRP(bias="place") if what == "placed" else LRP(what)
+    if method is None:
         plain(short, small_rows)
     else:
-        ap.LRP(what)(network, small, target=0)  # what is loaded at the first call is not the method's
+        method(network, small, target=0)  # what is loaded at the first call is not the method's
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if what == "plain gradient":
+    if method is None:
         plain(gradient, rows)
     else:
-        ap.LRP(what)(network, x, target=0)
+        method(network, x, target=0)
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
