@@ -75,10 +75,8 @@ class Looking:
         dead = sums <= _least(sums)
         shares = (R / sums).clamp_(*_ends(sums)).masked_fill_(dead, 0)
         # A neuron all of whose inputs are zero looks at nothing: others at its place do for it, or in its sample.
-        at_place, size = (
-            R.where(dead, 0).sum(layer.channel, keepdim=True),
-            sums.sum(layer.channel, keepdim=True),
-        )
+        at_place = R.where(dead, 0).sum(layer.channel, keepdim=True)
+        size = sums.sum(layer.channel, keepdim=True)
         shares += _shares(at_place, size)
         every = list(range(1, R.dim()))
         left = at_place.where(size <= _least(size), 0).sum(every, keepdim=True)

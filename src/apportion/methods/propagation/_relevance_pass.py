@@ -174,11 +174,9 @@ class Propagation:
         """The same under a known rule; `value` makes the output where it need not be computed from `x`. Of layers with
         `weights`, which both passes of placing come by alike, the first one keeps the output for the second."""
         row, places, placed = self.row, self.places, []
-        place = (
-            None
-            if places is None or not (weights or layer.bias is not None)
-            else places.next(x, layer.weight)
-        )
+        noted = weights or layer.bias is not None
+        place = places.next(x, layer.weight) if places is not None and noted else None
+        first = places is not None and places.carried is None
         rule = rule.rule if isinstance(rule, Ignoring | Spreading) else rule
         if row is not None:
             row.rule, row.placed = _shorten(rule), places is not None
@@ -186,7 +184,7 @@ class Propagation:
         if places is None:
             if layer.bias is not None and self.composite.bias in WRAPPING:
                 rule = WRAPPING[self.composite.bias](rule)
-        elif places.carried is None:
+        elif first:
             layer.taken = None if place is None else place.amounts
         else:
             rule = rule if getattr(rule, "direct", False) else Looking()
@@ -197,7 +195,7 @@ class Propagation:
         else:
             direct = getattr(rule, "direct", False)
             z = evaluate_lazily(x, probe if direct else None, layer, rule, value, placed)
-        if place is not None and placed is not place.amounts:
+        if first and place is not None:
             place.output = z.detach()
         self.unseen.known[z] = True
         out = settle(z, layer, rule, row)
