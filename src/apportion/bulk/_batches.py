@@ -17,8 +17,8 @@ from apportion.bulk.sources import Source
 from apportion.core.calling import behind
 from apportion.core.classifier import Classifier
 from apportion.core.features import Features
-from apportion.core.inputs import Inputs, checked_inputs
-from apportion.core.trees import map_tensors, tensors_in
+from apportion.core.inputs import Inputs, checked_inputs, rekeyed
+from apportion.core.trees import keyed, map_tensors, tensors_in
 from apportion.domains.frames import are_dicts
 from apportion.domains.language import LanguageModel
 from apportion.errors import InputError
@@ -57,14 +57,8 @@ class Samples:
         """Those of several, which have one shape; features only where all have them."""
         if len(parts) == 1:
             return parts[0]
-        first: Any = parts[0].inputs
-        inputs: Inputs
-        if isinstance(first, Tensor):
-            inputs = torch.cat([part.inputs for part in parts])  # type: ignore[misc]
-        elif isinstance(first, tuple):
-            inputs = tuple(torch.cat(column) for column in zip(*(part.inputs for part in parts), strict=True))
-        else:
-            inputs = {key: torch.cat([part.inputs[key] for part in parts]) for key in first}
+        of_key = [dict(keyed(part.inputs)) for part in parts]
+        inputs = rekeyed(parts[0].inputs, lambda key, _: torch.cat([tensors[key] for tensors in of_key]))
         named = all(part.features for part in parts)
         return Samples(
             tuple(number for part in parts for number in part.numbers),
