@@ -38,7 +38,7 @@ class PassOn(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         y = ctx.function(x)
         tiny = {torch.float64: 1e-14, torch.float16: 1e-6}.get(x.dtype, 1e-9)
-        away = x + tiny if x.is_complex() else torch.copysign(torch.full_like(x, tiny), x).add_(x)
+        away = x + tiny if x.is_complex() else torch.full_like(x, tiny).copysign_(x).add_(x)
         constant = ctx.constant
         if constant is None:
             return (gradient * y).div_(away), None, None
