@@ -21,6 +21,8 @@ from pathlib import Path
 
 import torch
 
+from apportion import keep_freed_memory
+
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # tests/peers.py imports the others
 
@@ -117,6 +119,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help=f"{', '.join(QUICK)}, beside {KEPT.name}")
     parser.add_argument("--keep", action="store_true", help=f"write the ratios into {KEPT.name}")
     parser.add_argument("--cpu", action="store_true", help="CPU time, where other work runs beside")
+    parser.add_argument("--kept", action="store_true", help="keep freed memory, as the command line does")
     parser.add_argument("--list", action="store_true", help="say what each case shows")
     given = parser.parse_args()
     if given.list:
@@ -129,6 +132,8 @@ def main() -> None:
     if not chosen:
         parser.error(f"no case {', '.join(given.cases)}; there are {', '.join(CASES)}")
     torch.set_num_threads(given.threads)
+    if given.kept:
+        keep_freed_memory()
     warnings.simplefilter("ignore")
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     now: dict[str, float] = {}

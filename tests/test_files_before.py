@@ -11,6 +11,7 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -259,7 +260,10 @@ def test_a_begun_training_of_prototypes_goes_on_where_it_was(copy, caplog):
     assert len([line for line in said if "'epoch'" in line]) == many - 4
     assert model.history_[:4] == wanted[:4]
     assert len(model.history_) == len(wanted)
-    assert close(told.scores(model, things.squares()[0]), SAID["prototypes"]["trained"])
+    # The epochs that follow make 0.2 to 0.5 % of what another processor rounds otherwise, and 76 % of an optimiser whose
+    # state is forgotten.
+    found, wanted = np.array(told.scores(model, things.squares()[0])), np.array(SAID["prototypes"]["trained"])
+    assert np.abs(found - wanted).max() < 0.02 * np.abs(wanted).max()
 
 
 @pytest.mark.parametrize("name", SAID["bags of words"])

@@ -4,6 +4,7 @@ from .bulk.reading import open_run as open_run
 from .bulk.run import explain_dataset as explain_dataset
 from .core.classifier import Classifier as Classifier
 from .core.inputs import held as held
+from .core.memory import keep_freed_memory as keep_freed_memory
 from .core.target import Contrast as Contrast
 from .core.target import Neuron as Neuron
 from .core.target import Region as Region

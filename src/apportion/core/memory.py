@@ -19,6 +19,9 @@ def keep_freed_memory() -> None:
     Each pass would fault in again the pages that the last one gave back: up to a third of the time of
     EfficientNet-Lite0 and of small networks on a CPU (`benchmarks/run.py freed-memory`). The threshold follows
     the largest block that was ever freed, up to 32 MB (mallopt(3), M_MMAP_THRESHOLD); this one is never written to.
+    Elsewhere than on Linux with glibc it does nothing.
+
+    >>> keep_freed_memory()
     """
     # By calloc, so that no page is touched; and without NumPy, which `--help` does not wait for.
     bytes(31 << 20)
