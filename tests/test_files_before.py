@@ -260,8 +260,8 @@ def test_a_begun_training_of_prototypes_goes_on_where_it_was(copy, caplog):
     assert len([line for line in said if "'epoch'" in line]) == many - 4
     assert model.history_[:4] == wanted[:4]
     assert len(model.history_) == len(wanted)
-    # The epochs that follow make 0.2 to 0.5 % of what another processor rounds otherwise, and 76 % of an optimiser whose
-    # state is forgotten.
+    # The epochs that follow make 0.2 to 0.5 % of what another processor rounds otherwise, and 76 % of an optimiser
+    # whose state is forgotten.
     found, wanted = np.array(told.scores(model, things.squares()[0])), np.array(SAID["prototypes"]["trained"])
     assert np.abs(found - wanted).max() < 0.02 * np.abs(wanted).max()
 
