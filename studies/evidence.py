@@ -31,6 +31,12 @@ EVIDENCE = (
     Evidence("interactions.md", "studies/interactions_xor.py", 1),
     Evidence("interactions.md", "studies/interactions_nodes.py", 2),
     Evidence("interactions.md", "studies/interactions_known.py", 5),
+    Evidence(
+        "interactions.md", "studies/interactions_removal.py --removed 2,5,10,15,20,30 --retrainings 25", 20
+    ),
+    Evidence(
+        "interactions.md", "studies/interactions_removal.py --removed 5,20 --retrainings 5 --seeds 5", 18
+    ),
     Evidence("faithfulness.md", "docs/make_faithfulness.py", 3),
     Evidence("faithfulness.md", "studies/coverage_of_errors.py", 30),
     Evidence("faithfulness.md", "studies/coverage_of_errors.py --only others --runs 800", 40),
