@@ -58,7 +58,7 @@ def clipped(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> T
     """The same of a function that gives `z` itself between two bounds. Within them and beyond the slope is 1 and 0 to
     the bit, so that no rounding has to be told from it; between equal points it is the derivative."""
     point = z.detach()
-    low, high = function(point.new_tensor([-torch.inf, torch.inf]))
+    low, high = (function(point.new_full((), end)) for end in (-torch.inf, torch.inf))
     y = function(point)
     slope = (y - function(start)).div_(point - start)
     inside = (point > low) & (point < high)
