@@ -42,7 +42,8 @@ class Substitution(TorchFunctionMode):
 
     `table` gives the substitute of a name, `default` that of all other active calls, those that depend on what is
     `explained`. `state` is the method's own. `arrived(run, tensor)` is told of every tensor with a gradient that is
-    computed with or returned, and gives what stands for it. What happens in the run is kept in three places:
+    computed with or returned by the model, and gives what stands for it; `returned(result)` is told of what substitutes
+    made. What happens in the run is kept in three places:
     `explained` (the leaves), `writes` (what stands for tensors that the model writes into) and `met` (what could not
     be replaced).
 
@@ -59,6 +60,7 @@ class Substitution(TorchFunctionMode):
     state: Any = None
     explained: Explained = field(default_factory=Explained)
     arrived: Callable[[Substitution, Tensor], Tensor] | None = None
+    returned: Callable[[Any], None] | None = None
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -108,6 +110,8 @@ class Substitution(TorchFunctionMode):
             func = _of_any_layout(func)
         call = Call(self, func, identity.name, args, kwargs)
         result = self.table.get(identity.name, self.default)(call, *call.args, **call.kwargs)
+        if self.returned is not None:
+            self.returned(result)
         if self.explained.probing and self.explained.origins:
             follow(call, result)
         return self._write(written, result, source) if in_place else result

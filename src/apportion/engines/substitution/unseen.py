@@ -13,7 +13,6 @@ from torch.autograd.function import BackwardCFunction
 from apportion.core.modules_behind import modules_behind
 from apportion.core.private_torch import base_of
 from apportion.core.trees import tensors_in
-from apportion.engines.substitution.call import Call, Substitute
 from apportion.engines.substitution.engine import Substitution
 from apportion.engines.substitution.explained import Explained
 from apportion.engines.substitution.tensor_notes import TensorNotes
@@ -26,24 +25,18 @@ _OF_HOOKS = "BackwardHookFunctionBackward"
 class Unseen:
     """Tells the tensors that seen functions made from others that depend on what is explained.
 
-    All substitutes of a run must be `seen`, and its `arrived` this one's. `told(run, tensor, maker)` is called once of
-    each tensor that `maker`, the name of a gradient function, made where nothing was seen.
+    The `arrived` and `returned` of a run must be this one's. `told(run, tensor, maker)` is called once of each tensor
+    that `maker`, the name of a gradient function, made where nothing was seen.
     """
 
     told: Callable[[Substitution, Tensor, str], None]
     known: TensorNotes = field(default_factory=TensorNotes)
 
-    def seen(self, function: Substitute) -> Substitute:
-        """The substitute, with its outputs registered."""
-
-        def substitute(call: Call, *args: Any, **kwargs: Any) -> Any:
-            result = function(call, *args, **kwargs)
-            for tensor in tensors_in(result):
-                if tensor.requires_grad:
-                    self.known[tensor] = True
-            return result
-
-        return substitute
+    def returned(self, result: Any) -> None:
+        """Registers what a substitute made."""
+        for tensor in tensors_in(result):
+            if tensor.requires_grad:
+                self.known[tensor] = True
 
     def arrived(self, run: Substitution, tensor: Tensor) -> Tensor:
         """Notices tensors that come from functions which were not seen. What was computed from parameters before the

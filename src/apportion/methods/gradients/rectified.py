@@ -133,8 +133,7 @@ def _explain_rectified(method: Any, subject: Gradients, guided: bool) -> Explana
     check_visible(subject.model)
     unseen = Unseen(met_unseen)
     table = {**HARMLESS, "grad": no_derivatives, **dict.fromkeys(_RELUS, rectify)}
-    seen = {name: unseen.seen(function) for name, function in table.items()}
-    run = Substitution(seen, unseen.seen(native), subject.model, arrived=unseen.arrived)
+    run = Substitution(table, native, subject.model, arrived=unseen.arrived, returned=unseen.returned)
     score = subject.forward(run)
     warnings = hidden if met or hidden else ["the model has no ReLU: this is its plain gradient"]
     return subject.explanation(method, score, score.gradients(), total=None, warnings=warnings)

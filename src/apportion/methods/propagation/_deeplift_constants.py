@@ -36,7 +36,9 @@ class Constants:
     changed: dict[str, OpenRow] = field(default_factory=dict)  # by place: what other constants changed there
 
     def of(self, model: Any) -> None:
-        """Learn the weights of a model."""
+        """Learn the weights of a model, once."""
+        if self.weights:
+            return
         modules = modules_behind(model)
         tensors = (t for one in modules for t in (*one.parameters(), *one.buffers()))
         self.weights = frozenset(map(storage_of, tensors))

@@ -53,30 +53,33 @@ class Propagation:
     ) -> Substitution:
         """The run under a table of treatments. `other` takes the functions that are not in it; those that are
         `composed` of other operations have no row of the ledger."""
-        measured = {name: self._measure(function, name not in composed) for name, function in table.items()}
+        if self.ledger:
+            table = {
+                name: function if name in composed else self._measure(function)
+                for name, function in table.items()
+            }
+            other = self._measure(other)
         if self.composite.types and isinstance(model, torch.nn.Module):
             self.types = {name: type(module).__name__ for name, module in model.named_modules()}
             for module in model.modules():
                 if isinstance(module, torch.fx.GraphModule):
                     self.types |= _find_exported_types(module)
         explained = Explained(probing=self.composite.first is not None)
-        return Substitution(measured, self._measure(other, True), model, self, explained, self.unseen.arrived)
+        seen = self.unseen
+        return Substitution(table, other, model, self, explained, seen.arrived, seen.returned)
 
     # ---- what is called ----
 
-    def _measure(self, function: Callable[..., Any], row: bool) -> Callable[..., Any]:
-        """The substitute, with its outputs registered and, for the ledger, its relevance in and out measured."""
+    def _measure(self, function: Substitute) -> Substitute:
+        """The substitute, with its relevance in and out measured for the ledger."""
 
         def substitute(call: Call, *args: Any, **kwargs: Any) -> Any:
-            if not (self.ledger and row):
-                result = function(call, *args, **kwargs)
-            else:
-                outer, self.row = self.row, None
-                result = self._fill_row(function, call)
-                self.row = outer
+            outer, self.row = self.row, None
+            result = self._fill_row(function, call)
+            self.row = outer
             return result
 
-        return self.unseen.seen(substitute)
+        return substitute
 
     def _fill_row(self, function: Callable[..., Any], call: Call) -> Any:
         row = OpenRow(call.run.where(), call.name)

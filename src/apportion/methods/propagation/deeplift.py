@@ -145,9 +145,11 @@ class Met:
         self.constants.of(model)
         whole = {**HARMLESS, **COMPOSED, "grad": no_derivatives, **table}
         unseen = Unseen(self._met_unseen)
-        seen = {name: unseen.seen(self.constants.watched(function)) for name, function in whole.items()}
-        default = unseen.seen(self.constants.watched(other))
-        return Substitution(seen, default, model, state=self, arrived=unseen.arrived)
+        watched = {name: self.constants.watched(function) for name, function in whole.items()}
+        default = self.constants.watched(other)
+        return Substitution(
+            watched, default, model, state=self, arrived=unseen.arrived, returned=unseen.returned
+        )
 
     def told(self, size: float, dtype: torch.dtype) -> tuple[str, ...]:
         """The warnings, once the multipliers are known."""
