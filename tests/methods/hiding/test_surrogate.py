@@ -611,7 +611,10 @@ def test_a_linear_control_variate_changes_no_value():
         ap.LIME(samples=200, paired=False),
         ap.LIME(samples=200, width=2.0),
         ap.LIME(samples=50, tolerance=1e-3, max_samples=400),
-        ap.LIME(samples=200, replacement=Background(torch.randn(5, 14, dtype=torch.float64), many=1)),
+        ap.LIME(
+            samples=200,
+            replacement=Background(torch.linspace(-2, 2, 70, dtype=torch.float64).view(5, 14), many=1),
+        ),
         ap.KernelSHAP(samples=200),
         ap.KernelSHAP(samples=50, tolerance=1e-4, max_samples=400),
     ],
