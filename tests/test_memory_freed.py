@@ -17,7 +17,7 @@ import apportion as ap
 import small
 from apportion.names import TESTS
 from small_language_models import causal, tokenizer
-from test_every_method import able, every_method, made, method
+from test_every_method import able_or_skip, every_method, made, method
 from test_every_test import able as able_to_test
 from test_every_test import scored
 
@@ -59,8 +59,7 @@ def test_a_cycle_is_found() -> None:
 @pytest.mark.parametrize("model", ["cnn", "lstm", "bert"])
 @every_method
 def test_methods(name: str, model: str) -> None:
-    if not able(name, model):
-        pytest.skip("it cannot explain this model")
+    able_or_skip(name, model)
     network, inputs = made(model)
     how = method(name, model)
     assert shapes_kept(lambda: how(network, inputs, target=1)) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,7 +90,7 @@ class TextFaithfulness:
     fast: bool = False
     models: tuple[int, ...] = (0,)
     learners: tuple[int, ...] | None = None
-    extents: Mapping[str, int] = field(default_factory=dict)
+    extents: Mapping[str, int] = dataclasses.field(default_factory=dict)
     readings: Readings = AS_PUBLISHED_AND_BEFORE
 
 

@@ -43,9 +43,8 @@ class Substitution(TorchFunctionMode):
     `table` gives the substitute of a name, `default` that of all other active calls, those that depend on what is
     `explained`. `state` is the method's own. `arrived(run, tensor)` is told of every tensor with a gradient that is
     computed with or returned by the model, and gives what stands for it; `returned(result)` is told of what substitutes
-    made. What happens in the run is kept in three places:
-    `explained` (the leaves), `writes` (what stands for tensors that the model writes into) and `met` (what could not
-    be replaced).
+    made. What happens in the run is kept in three places: `explained` (the leaves), `writes` (what stands for tensors
+    that the model writes into) and `met` (what could not be replaced).
 
     >>> double = Substitution({"relu": lambda call, input, **_: 2 * input})
     >>> x = torch.ones(2, requires_grad=True) * 1  # leaves are taken for parameters, which are constant

@@ -108,7 +108,7 @@ class Place:
 
     shapes: tuple[torch.Size, ...]
     amounts: list[Tensor] = field(default_factory=list)
-    output: Tensor = field(init=False)
+    output: Tensor = field(init=False, repr=False)
 
     def hand_on(self) -> Tensor:
         """The output, which is let go of here."""

@@ -28,20 +28,12 @@ class Constants:
     """Compares what each function of a pass is given beside what is explained, in the order of the calls: first at the
     reference, then at the input. `weights` are the storages of the model's own tensors, which do not change."""
 
-    weights: frozenset[int] = frozenset()
+    weights: frozenset[int]
     given: deque[tuple[str, Any]] = field(default_factory=deque)
     calls: int = 0
     at_reference: bool = True
     lost: str = ""  # where the model called another function than at the reference
     changed: dict[str, OpenRow] = field(default_factory=dict)  # by place: what other constants changed there
-
-    def of(self, model: Any) -> None:
-        """Learn the weights of a model, once."""
-        if self.weights:
-            return
-        modules = modules_behind(model)
-        tensors = (t for one in modules for t in (*one.parameters(), *one.buffers()))
-        self.weights = frozenset(map(storage_of, tensors))
 
     def watched(self, function: Substitute) -> Substitute:
         """The substitute, whose calls are compared; of one that is written out in others, those others."""
@@ -115,6 +107,12 @@ class Constants:
                     f"between the reference and the input: what that changes ({what}) is in the remainder"
                 )
         return tuple(told)
+
+
+def storages_of_weights(model: Any) -> frozenset[int]:
+    """Those of the model's own tensors, parameters and buffers."""
+    tensors = (t for one in modules_behind(model) for t in (*one.parameters(), *one.buffers()))
+    return frozenset(map(storage_of, tensors))
 
 
 _RESHAPED = "results of another shape"

@@ -33,6 +33,9 @@ class _Sloped(torch.autograd.Function):
         return gradient * ctx.saved_tensors[0], None, None
 
 
+_sloped: Callable[..., Tensor] = _Sloped.apply
+
+
 def rescaled(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> Tensor:
     """An element-wise function of `z` under the rescale rule, where it was given `start` at the reference."""
     point = z.detach().requires_grad_()
@@ -48,10 +51,10 @@ def rescaled(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> 
     # differs by. Also where the slope is NaN: between equal points, or infinite ones, such as masked scores.
     rounding = torch.finfo(y.dtype).eps * (y.abs() + y_start.abs()) / step.abs()
     differs = (slope - derivative).abs() > rounding
-    return _Sloped.apply(z, y, torch.where(differs, slope, derivative))  # type: ignore[no-untyped-call,no-any-return]
+    return _sloped(z, y, torch.where(differs, slope, derivative))
 
 
-CLIPS = frozenset({"relu", "relu6", "hardtanh"})
+_CLIPS = frozenset({"relu", "relu6", "hardtanh"})
 
 
 def clipped(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> Tensor:
@@ -62,7 +65,7 @@ def clipped(function: Callable[[Tensor], Tensor], z: Tensor, start: Tensor) -> T
     y = function(point)
     slope = (y - function(start)).div_(point - start)
     inside = (point > low) & (point < high)
-    return _Sloped.apply(z, y, torch.where(slope.isnan(), inside.to(slope.dtype), slope))  # type: ignore[no-untyped-call,no-any-return]
+    return _sloped(z, y, torch.where(slope.isnan(), inside.to(slope.dtype), slope))
 
 
 def shared(
@@ -90,7 +93,7 @@ def _elementwise(call: Call, starts: list[Tensor], *_: Any, **__: Any) -> Any:
         args, kwargs = map_tensors((call.args, call.kwargs), lambda t: z if t is actives[0] else t)
         return call.function(*args, **kwargs)
 
-    found = (clipped if call.name in CLIPS else rescaled)(function, actives[0], starts[0])
+    found = (clipped if call.name in _CLIPS else rescaled)(function, actives[0], starts[0])
     exponent = call.args[1] if call.name == "pow" and len(call.args) > 1 else 0
     if call.name in _INVERTING or (isinstance(exponent, int | float) and exponent < 0):
         call.run.notes[found] = INVERSE

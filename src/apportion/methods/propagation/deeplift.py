@@ -21,7 +21,7 @@ from apportion.engines.substitution import HARMLESS, Call, Gradients, Substitute
 from apportion.engines.substitution.unseen import Unseen, check_visible, describe_unseen
 from apportion.methods.paths.paths import baselines_of
 from apportion.methods.paths.token_baselines import known_baseline, note_of, scored_at
-from apportion.methods.propagation._deeplift_constants import Constants
+from apportion.methods.propagation._deeplift_constants import Constants, storages_of_weights
 from apportion.methods.propagation._deeplift_rules import COMPOSED, RULES, other
 from apportion.results.explanation import Explanation
 
@@ -87,9 +87,10 @@ class DeepLIFT(Told):
         once = subject.once and all(start.shape[1] == 1 for start in every)
         of = torch.zeros(subject.batch, dtype=torch.long) if once else None
         run_at = [end[:1] if once else end for end in ends]
+        weights = storages_of_weights(subject.model)
         for one in zip(*every, strict=True):  # (batch or 1, …) for each leaf
             starts = [start.expand_as(end) for start, end in zip(one, run_at, strict=True)]
-            met = Met()
+            met = Met(Constants(weights))
             with scored_at(begins):
                 reference = subject.forward(met.run(subject.model, met.recording()), starts, of=of)
             at_reference = reference.value.detach()
@@ -135,14 +136,13 @@ _BY_GRADIENT = "its gradient was used, and what that misses is in the remainder"
 class Met:
     """What each function was given at the reference, in the order of the calls, for the same calls at the input."""
 
+    constants: Constants
     calls: deque[tuple[str, list[Tensor]]] = field(default_factory=deque)
-    constants: Constants = field(default_factory=Constants)
     warnings: tuple[str, ...] = ()
     ruled: bool = False  # at the input, and no longer at the reference
 
     def run(self, model: Model, table: dict[str, Substitute]) -> Substitution:
         """A substitution that also writes attention, recurrent layers and norms out in functions that have rules."""
-        self.constants.of(model)
         whole = {**HARMLESS, **COMPOSED, "grad": no_derivatives, **table}
         unseen = Unseen(self._met_unseen)
         watched = {name: self.constants.watched(function) for name, function in whole.items()}
