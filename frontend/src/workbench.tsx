@@ -32,7 +32,8 @@ export function Workbench() {
 
 function Bench({ catalog }: { catalog: Catalog }) {
   const [model, setModel] = useState(catalog.models[0]!.name);
-  const [loaded, setLoaded] = useState<Loaded | null>(null);
+  const [latest, setLatest] = useState<(Loaded & { model: string }) | null>(null);
+  const loaded = latest?.model === model ? latest : null; // effects run after a frame is drawn: until then `latest` is of the model before
   const [text, setText] = useState("");
   const [picture, setPicture] = useState<Picture | null>(null);
   const [row, setRow] = useState<Record<string, string>>({});
@@ -59,12 +60,12 @@ function Bench({ catalog }: { catalog: Catalog }) {
 
   useEffect(() => {
     let current = true;
-    setLoaded(null);
+    setLatest(null);
     setTarget("");
     setProblems([]);
     api.load(model).then((found) => {
       if (!current) return;
-      setLoaded(found);
+      setLatest({ ...found, model });
       const left = chosen.current.filter((name) => name in found.unsuitable);
       if (left.length) setProblems([`${left.join(", ")} cannot explain ${model}, and ${left.length > 1 ? "are" : "is"} no longer chosen`]);
       setMethods((before) => {
@@ -140,6 +141,7 @@ function Bench({ catalog }: { catalog: Catalog }) {
   }
 
   async function explain() {
+    if (!loaded) return; // keys ask as the button does
     running.current?.abort();
     const mine = (running.current = new AbortController());
     const asked = [...methods, ...split(others)];

@@ -597,6 +597,29 @@ def test_a_result_of_what_was_changed_since_is_grey_and_says_so(bench):
 
 
 @needs_chromium
+def test_nothing_is_asked_of_a_model_before_it_is_loaded(bench):
+    bench.fill("[name=text]", "a dull film")
+    bench.requests.clear()
+    disabled = bench.run("""new Promise(resolve => {
+        const model = document.querySelector('[name=model]'), form = document.querySelector('form');
+        new MutationObserver((_, observer) => {  // after each drawing, before what follows it
+            if (document.querySelector('[name=text]')) return;
+            observer.disconnect();
+            form.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', ctrlKey: true, bubbles: true}));
+            const submit = document.querySelector('[type=submit]');
+            submit.click();
+            resolve(submit.disabled);
+        }).observe(document.body, {subtree: true, childList: true, attributes: true});
+        model.value = 'breast-cancer';
+        model.dispatchEvent(new Event('change', {bubbles: true}));
+    })""")
+    assert disabled is True
+    bench.wait(READY)
+    assert not [address for address in bench.requests if address.endswith("api/explain")]
+    assert not bench.run("document.querySelector('[role=alert]')")
+
+
+@needs_chromium
 def test_dropping_a_picture_shows_a_heat_map(bench, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     (tmp_path / "noise.png").write_bytes(png(pixels))
