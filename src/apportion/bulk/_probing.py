@@ -28,6 +28,7 @@ SHARD_SECONDS, FAST_ROWS = 2.0, 8192
 LARGEST_BATCH = 1 << 14
 QUICK = 1.0  # seconds
 TRYING = 1 / 16  # of the time that the run will take
+LONGEST = 8.0  # seconds: of the trying, and of a batch that was not tried
 FIXED = 1 / 16  # of the time of a batch that may be what each call takes, however large it is
 _OF_SCORE = 32  # bytes that one takes in a row that waits
 
@@ -97,57 +98,64 @@ def _try(job: Job, model: Any, found: Samples | Failure) -> Iterator[tuple[Sampl
 def best_batch(
     job: Job, model: Any, good: Sequence[Samples], workers: int, first: float
 ) -> tuple[int, float]:
-    """The smallest batch within 5 % of the best time an input, and this time.
+    """The smallest batch within 5 % of the best time an input, and this time; `first`: the seconds that `good` took.
 
-    It is doubled until that gets no better twice, a batch takes 2 seconds, the memory will not hold the next, or the
-    time for this is used up; where twice as many take little longer, as where reading the model is what takes long,
-    eight times as many are next. It begins with all those that were tried, where these took less than a second: `first`
-    is how long, with all that came before. Of what is no network the last two say what each call takes, and where the
-    largest is best it is doubled on until that is little."""
+    Where the largest size tried is best, its multiples are taken on trust until what each call takes is little. Not of
+    networks: they are slower where a cache is too small for a batch."""
+    network = weight_of(model) is not None
+    found, most, added = _time_sizes(job, model, good, workers, first, network)
+    tried = max(found, default=1)
+    size = next((size for size in sorted(found) if found[size] <= 1.05 * min(found.values())), 1)
+    if len(found) < 2 or size < tried or network:
+        return size, found.get(size, math.inf)
+    call, each = _call_and_each(found)
+    while (
+        size < min(most, 64 * tried)
+        and call > FIXED * each * size
+        and call + each * 2 * size < LONGEST
+        and 2 * size / tried * added * workers < room()
+    ):
+        size = min(2 * size, most)
+    return size, each + call / size
+
+
+def _time_sizes(
+    job: Job, model: Any, good: Sequence[Samples], workers: int, first: float, network: bool
+) -> tuple[dict[int, float], int, int]:
+    """The seconds an input by the size of the batch, the largest size that there is room for, and the bytes that the
+    last one added.
+
+    Sizes double, from all that were tried together where these took less than a second, until that gets no better
+    twice, a batch takes two seconds, the memory will not hold the next, or the time for this is used up; where twice as
+    many take little longer, as where reading the model is what takes long, eight times as many are next."""
+    begin, inputs = time.perf_counter(), job.manifest.inputs / workers
+    most = min(LARGEST_BATCH, max(1, int(inputs)))
     alike = Samples.joined(good) if len({some.shape for some in good}) == 1 else good[0].at([0])
-    start, grown, found = time.perf_counter(), 0, dict[int, float]()
-    size, of_tensors = len(alike) if len(good) == 1 and first < QUICK else 1, weight_of(model) is not None
-    if size > 1 and not of_tensors:  # that it was the first call does not matter as much as to networks
+    together = len(good) == 1
+    size, found = len(alike) if together and first < QUICK else 1, dict[int, float]()
+    if size > 1 and not network:  # that it was the first call does not matter as much as to networks
         found[size] = first / size
-    most = min(LARGEST_BATCH, max(1, job.manifest.inputs // workers))
-    last, inputs = math.inf, job.manifest.inputs / workers
-    size = min(8 * size, most) if found else size
+        size = min(8 * size, most)
+    last, added = math.inf, 0
     while max(found, default=0) < most:
         before = _peak()
         try:
             took = _fastest(job, model, alike.at([i % len(alike) for i in range(size)]))
         except (MemoryError, torch.OutOfMemoryError):
-            most = size // 2
-            break
-        grown = _peak() - before
-        found[size] = took / size
-        best = min(found, key=lambda size: found[size])
+            return found, size // 2, added
+        added, found[size] = _peak() - before, took / size
         flat, last = took < 1.25 * last, took
-        if took > 2 * (2 if flat else 1) or size >= 4 * best:
+        if took > 2 * (2 if flat else 1) or size >= 4 * min(found, key=lambda size: found[size]):
             break
         step = 8 if flat and size > 1 else 2
-        if step * grown * workers > room():
-            most = size
-            break
-        if time.perf_counter() - start > min(8.0, TRYING * inputs * _call_and_each(found)[1]):
-            if len(good) == len(found) == 1:  # a short run: as many as have been run together
-                return min(len(alike), most), found[size]
+        if step * added * workers > room():
+            return found, size, added
+        if time.perf_counter() - begin > min(LONGEST, TRYING * inputs * _call_and_each(found)[1]):
+            if together and len(found) == 1:  # a short run: as many as have been run together
+                return {min(len(alike), most): found[size]}, most, added
             break
         size = min(size * step, most)
-    sizes = sorted(found)
-    size = next((size for size in sizes if found[size] <= 1.05 * min(found.values())), 1)
-    # Networks are slower where a cache is too small for a batch: they get no size that was not tried.
-    if len(sizes) < 2 or size < sizes[-1] or of_tensors:
-        return size, found.get(size, math.inf)
-    (call, each), tried = _call_and_each(found), size
-    while (
-        size < min(most, 64 * tried)
-        and call > FIXED * each * size
-        and call + each * 2 * size < 8
-        and 2 * size / tried * grown * workers < room()
-    ):
-        size = min(2 * size, most)
-    return size, each + call / size
+    return found, most, added
 
 
 def _call_and_each(found: dict[int, float]) -> tuple[float, float]:
