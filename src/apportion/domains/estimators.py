@@ -29,6 +29,15 @@ def function_of(model: Any, takes: str, function: str) -> Callable[..., Any]:
     return getattr(model, answer)  # type: ignore[no-any-return]
 
 
+def answering(model: Any) -> Any:
+    """The model, or of an estimator its answer."""
+    return (
+        function_of(model, "a sum of trees", "a bound predict_proba")
+        if hasattr(model, "get_params")
+        else model
+    )
+
+
 def _of_classes(model: Any, takes: str, function: str) -> InputError:
     own = [name for name in _ANSWERS[:2] if hasattr(model, name)]
     has = "" if own else " and has no scores (neither predict_proba nor decision_function)"

@@ -18,12 +18,11 @@ from apportion.core.modules_behind import is_language_model, modules_behind
 from apportion.core.settings import Told, checked, later
 from apportion.core.target import Target
 from apportion.core.trees import tensors_in
+from apportion.domains.estimators import answering
 from apportion.errors import InputError, check_seed
 from apportion.methods.hiding.kernelshap import KernelSHAP
 from apportion.methods.propagation.deeplift import DeepLIFT
 from apportion.methods.propagation.lrp import LRP
-from apportion.methods.trees._sums import is_of_trees
-from apportion.methods.trees.treeshap import TreeSHAP, answering
 from apportion.results.explanation import Explanation
 
 _SHORT = 64  # words of a text for which some hundred passes are a moment
@@ -113,9 +112,13 @@ def _candidates(
             KernelSHAP(samples=256, exact=8, seed=asked.seed),
             "the most faithful on language models, and it adds up",
         )
-    if is_of_trees(model):
-        yield TreeSHAP(), "exact for sums of trees, and it adds up"
     modules = [module for one in modules_behind(model) for module in one.modules()]
+    if not modules:
+        from apportion.methods.trees._sums import is_of_trees
+        from apportion.methods.trees.treeshap import TreeSHAP
+
+        if is_of_trees(model):
+            yield TreeSHAP(), "exact for sums of trees, and it adds up"
     attends = _attend(modules)
     if attends and not any(t.is_floating_point() for t in tensors_in(inputs)):
         words = max((len(each.names) for each in features or () if isinstance(each, TextFeatures)), default=0)

@@ -113,9 +113,11 @@ class Prepared:
 
     def _panels(self, explanation: Result) -> dict[str, Any]:
         """Of an explanation over prototypes: the picture, and what in it looks like what in which training picture."""
+        if self.classifier.panels is None:
+            return {}
         from apportion.models.prototypes.methods import Prototypes
 
-        if self.classifier.panels is None or not isinstance(explanation.method, Prototypes):
+        if not isinstance(explanation.method, Prototypes):
             return {}
         picture = next(f.picture for f in self.features if isinstance(f, ImageFeatures))
         rows = self.classifier.panels(self.raw, int(explanation.target[0]))

@@ -14,11 +14,11 @@ from apportion.core.features import Features, TabularFeatures
 from apportion.core.inputs import Inputs
 from apportion.core.settings import checked
 from apportion.core.target import Target
+from apportion.domains.estimators import answering
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition, keep_label_map
 from apportion.engines.masking.replacements import Background, Replacement
 from apportion.methods.trees._sums import SumOfTrees
-from apportion.methods.trees.treeshap import answering
 from apportion.results.interactions import Interactions
 
 

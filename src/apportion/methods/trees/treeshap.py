@@ -13,7 +13,7 @@ from apportion.core.features import Features
 from apportion.core.inputs import Inputs
 from apportion.core.settings import checked
 from apportion.core.target import Target
-from apportion.domains.estimators import function_of
+from apportion.domains.estimators import answering
 from apportion.engines.masking.engine import Masking
 from apportion.engines.masking.partitions import Partition
 from apportion.methods.hiding.base import Hiding
@@ -82,12 +82,3 @@ class TreeSHAP(Hiding[Tensor]):
         notes = {**trees.notes, "intercept": tuple(base.tolist())}
         made = masking.explanation(self, masking.spread(effects), total, notes=notes)
         return replace(made, output=scores)
-
-
-def answering(model: Any) -> Any:
-    """The model, or of an estimator its answer."""
-    return (
-        function_of(model, "a sum of trees", "a bound predict_proba")
-        if hasattr(model, "get_params")
-        else model
-    )
