@@ -1,13 +1,14 @@
-"""All tokens of an answer, beside inseq and Captum: `python benchmarks/language_models.py FOLDER [case …]`.
+"""All tokens of an answer, beside inseq, Captum and interpreto: `python benchmarks/language_models.py FOLDER [case …]`.
 
 FOLDER is a causal model with its tokenizer. The runs of a case take turns in one process and on one thread; what is
-compared are their seconds on the CPU, which other work on the machine changes little. inseq needs to be importable, as
-after `pip install --target DIR --no-deps inseq jaxtyping typeguard treescope wadler-lindig` with DIR in PYTHONPATH.
+compared are their seconds on the CPU, which other work on the machine changes little. The others are those of
+`tests/peers.txt`.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import os
 import resource
 import statistics
@@ -74,6 +75,14 @@ class Task:
         )
         return lambda: theirs.attribute(given, target=self.answer, **how)
 
+    def interpreto(self, method: str, **how: Any) -> Callable[[], Any]:
+        import peers
+
+        theirs, tokenizer = peers.interpreto(), copy.deepcopy(self.lm.tokenizer)
+        tokenizer.mask_token = tokenizer.convert_ids_to_tokens(self.lm.mask)
+        made = getattr(theirs, method)(self.lm.model, tokenizer, granularity=theirs.Granularity.TOKEN, **how)
+        return lambda: made.explain(self.prompt, targets=self.answer)
+
 
 def ixg(task: Task, nodes: int) -> dict[str, Callable[[], Any]]:
     return {
@@ -89,6 +98,21 @@ def ig(task: Task, nodes: int) -> dict[str, Callable[[], Any]]:
         "apportion": lambda: task.ours(ap.IntegratedGradients(nodes=nodes)),
         "inseq": task.inseq("integrated_gradients", n_steps=nodes),
         "captum": task.captum("LayerIntegratedGradients", n_steps=nodes),
+    }
+
+
+def occlusion(task: Task, nodes: int) -> dict[str, Callable[[], Any]]:
+    """Each token hidden; interpreto hides those of the answer, too."""
+    import captum.attr
+
+    given = captum.attr.TextTokenInput(task.prompt, task.lm.tokenizer, baselines=task.lm.mask, skip_tokens=[])
+    ablation = captum.attr.LLMAttribution(captum.attr.FeatureAblation(task.lm.model), task.lm.tokenizer)
+    return {
+        "apportion": lambda: ap.explain(
+            task.lm, task.prompt, ap.Occlusion(), FIRST, answer=task.answer, unit="token"
+        ),
+        "interpreto": task.interpreto("Occlusion"),
+        "captum": lambda: ablation.attribute(given, target=task.answer, use_cached_outputs=False),
     }
 
 
@@ -133,8 +157,11 @@ def context(task: Task, nodes: int) -> dict[str, Callable[[], Any]]:
     return {"apportion LIME": ours(ap.LIME(samples=64)), "plain loop": loop}
 
 
+CASES = {"ixg": ixg, "ig": ig, "lrp": lrp, "occlusion": occlusion, "context": context}
+
+
 def agreement(task: Task, nodes: int) -> None:
-    """The values of the tokens of the prompt for each token of the answer, by us and by inseq and Captum. These move
+    """The values of the prompt's tokens for each token of the answer, by us and by the others. inseq and Captum move
     the answer so far to the baseline, too, so of Integrated Gradients the first token is compared."""
     import captum.attr
 
@@ -166,6 +193,8 @@ def agreement(task: Task, nodes: int) -> None:
     # With the outputs that it keeps from call to call the values are others.
     left_out = ablation.attribute(given, target=task.answer, use_cached_outputs=False).token_attr
     report("occlusion, captum", ours(hiding, each), left_out)
+    (found,) = task.interpreto("Occlusion")()
+    report("occlusion, interpreto", ours(hiding, FIRST), found.attributions[:, :many])
 
 
 def report(what: str, ours: Tensor, theirs: Tensor) -> None:
@@ -199,7 +228,7 @@ def peak(task: Task, what: str, nodes: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
-    parser.add_argument("cases", nargs="*", default=["ixg", "ig", "lrp", "context", "memory", "agreement"])
+    parser.add_argument("cases", nargs="*", default=[*CASES, "memory", "agreement"])
     parser.add_argument("--prompt", type=int, default=128, help="tokens of the prompt (default 128)")
     parser.add_argument("--answer", type=int, default=32, help="tokens of the answer (default 32)")
     parser.add_argument("--nodes", type=int, default=16, help="of Integrated Gradients (default 16)")
@@ -218,7 +247,7 @@ def main() -> None:
         elif case == "agreement":
             agreement(task, given.nodes)
         else:
-            runs = {"ixg": ixg, "ig": ig, "lrp": lrp, "context": context}[case](task, given.nodes)
+            runs = CASES[case](task, given.nodes)
             seconds: dict[str, list[float]] = {name: [] for name in runs}
             for _ in range(given.repeat):
                 for name, run in runs.items():

@@ -1,6 +1,6 @@
-"""Other packages' maps for `pretrained.py`: Captum, zennit, autoLRP and LXT, each where it is installed.
+"""Other packages' maps for `pretrained.py`: Captum, zennit, autoLRP, LXT and interpreto, each where it is installed.
 
-A map is a function of a case that gives the values and what they are to add up to.
+A map is a function of a case that gives the values and what they are to add up to, if anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from apportion.evaluation.case import Case
 
-Peer = Callable[[Case], tuple[Tensor, Tensor]]
+Peer = Callable[[Case], tuple[Tensor, Tensor | None]]
 
 
 def installed(package: str, rows: Callable[[], Mapping[str, Peer]]) -> Mapping[str, Peer]:
@@ -142,6 +142,37 @@ def lxt() -> Mapping[str, Peer]:
     return {"lxt AttnLRP": explained}
 
 
+def interpreto() -> Mapping[str, Peer]:
+    """Of a `NextToken`, with the padding for hidden tokens: without a mask token it adds one to the model."""
+    from transformers import AutoTokenizer
+
+    import peers
+
+    package = peers.interpreto()
+
+    def run(name: str, adds_up: bool, **how: Any) -> Peer:
+        def explained(case: Case) -> tuple[Tensor, Tensor | None]:
+            inner: Any = case.model.model  # type: ignore[union-attr]
+            tokenizer = AutoTokenizer.from_pretrained(inner.name_or_path)
+            tokenizer.mask_token = tokenizer.pad_token or tokenizer.eos_token
+            text, token = tokenizer.decode(case.inputs[0]), int(case.target)
+            made = getattr(package, name)(inner, tokenizer, granularity=package.Granularity.TOKEN, **how)
+            (found,) = made.explain(text, targets=tokenizer.decode(token))
+            if found.targets.tolist() != [token]:  # it puts a space before an answer that begins without one
+                raise ValueError(f"it explains {tokenizer.decode(found.targets)!r}")
+            hidden = torch.full_like(case.inputs, tokenizer.mask_token_id)
+            total = score(case, case.inputs) - score(case, hidden) if adds_up else None
+            return found.attributions[:, : case.inputs.shape[1]], total
+
+        return explained
+
+    return {
+        "interpreto KernelShap (128 masks)": run("KernelShap", True, n_perturbations=128),
+        "interpreto Lime (128 masks)": run("Lime", False, n_perturbations=128),
+        "interpreto IntegratedGradients (32 nodes)": run("IntegratedGradients", False, n_perturbations=32),
+    }
+
+
 def of_photos() -> Mapping[str, Peer]:
     return {
         **installed("zennit", zennit),
@@ -165,7 +196,11 @@ def of_rows() -> Mapping[str, Peer]:
 
 
 def of_language_models() -> Mapping[str, Peer]:
-    return {**installed("autolrp", autolrp_of_embeddings), **installed("lxt", lxt)}
+    return {
+        **installed("autolrp", autolrp_of_embeddings),
+        **installed("lxt", lxt),
+        **installed("interpreto", interpreto),
+    }
 
 
 sys.path.append(str(Path(__file__).parent.parent / "tests"))

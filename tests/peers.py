@@ -172,6 +172,21 @@ def ferret_faithfulness() -> Any:
     return importlib.import_module("ferret.evaluators.faithfulness_measures")
 
 
+def interpreto() -> Any:
+    """interpreto; what its concepts import, which nothing here compares with, need not be there."""
+    concepts = {
+        "nnsight": {},
+        "nnsight.modeling": {},
+        "nnsight.modeling.language": {"LanguageModel": nn.Module},
+        "nltk": {},
+        "nltk.stem": {"WordNetLemmatizer": object},
+        "nltk.tokenize": {"word_tokenize": None},
+        "einops": {"rearrange": None},
+    }
+    with stand_ins(concepts):
+        return importlib.import_module("interpreto")
+
+
 def _module_alone(package: str, part: str, name: str) -> Any:
     """A module of a package whose `__init__` files are not run."""
     spec = importlib.util.find_spec(package)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -78,3 +79,15 @@ def test_what_hiding_each_token_does_is_as_captum_says(lm: ap.LanguageModel) -> 
         use_cached_outputs=False,  # its kept keys and values grow from call to call
     )
     agree(of_words(lm, ap.Occlusion(), "log-probability", ANSWER), theirs.token_attr)
+
+
+def test_what_hiding_each_token_does_is_as_interpreto_says(lm: ap.LanguageModel) -> None:
+    pytest.importorskip("jaxtyping")
+    pytest.importorskip("beartype")
+    interpreto = peers.interpreto()
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    tokenizer.mask_token = tokenizer.convert_ids_to_tokens(lm.mask)  # or it adds one to tokenizer and model
+    theirs = interpreto.Occlusion(lm.model, tokenizer, granularity=interpreto.Granularity.TOKEN)
+    (found,) = theirs.explain(PROMPT, targets=ANSWER)
+    ours = of_words(lm, ap.Occlusion(), "logit", ANSWER)
+    agree(ours, found.attributions[:, : ours.shape[1]])

@@ -109,6 +109,7 @@ LEAST_SHARED = 8
 """Tokens that all rows of a run must begin with for them to be run once."""
 
 _LEAST_RUN = 24  # tokens that a CPU runs in about the time of one
+_TOKENS_AT_ONCE = 256  # on a CPU; with fewer, matrices are multiplied less well
 
 
 class AnswerScores(nn.Module):
@@ -141,6 +142,13 @@ class AnswerScores(nn.Module):
     def shares_beginnings(self) -> bool:
         """Whether rows that begin like the one that ran before them are run from where they differ."""
         return self._caches
+
+    @property
+    def rows_at_once(self) -> int | None:
+        """How many rows a CPU runs at once; None: as many as of other models. What is large, the scores of all words,
+        takes little of the time."""
+        on_cpu = next(self.language_model.parameters()).device.type == "cpu"
+        return max(2, _TOKENS_AT_ONCE // (self.prompt + len(self.tail))) if on_cpu else None
 
     def forward(self, input_ids: Tensor) -> Tensor:
         return self.columns(input_ids, self.next_tokens)
@@ -192,18 +200,21 @@ class AnswerScores(nn.Module):
         ids = ids[:, : first + many]
         # Where functions are watched, other embeddings may stand in the place of the same ids.
         whole = torch.is_grad_enabled() or is_watched() or first < LEAST_SHARED or not self._caches
-        if whole or self._begun is None:
+        shared = 0 if whole else min(self._begin_alike(ids), first)
+        alone = not whole and ids.device.type == "cpu" and self._faster_alone(ids, first, shared)
+        if (shared < LEAST_SHARED and not alone) or self._begun is None:
             return self._last(many, input_ids=ids)
-        shared = min(self._begin_alike(ids), first)
-        if ids.device.type == "cpu":  # where rows run one after the other in about the time of all at once
-            last = ids.new_tensor([self.beginning]) if self._run_last is None else self._run_last[0]
-            pairs = zip(ids.split(1), (last, *ids.split(1)), strict=False)
-            alone = sum(max(ids.shape[1] - _alike(row, before, first), _LEAST_RUN) for row, before in pairs)
-            if alone < len(ids) * (ids.shape[1] - shared):
-                return torch.cat([self._from_the_last(row, first, many) for row in ids.split(1)])
-        if shared < LEAST_SHARED:
-            return self._last(many, input_ids=ids)
+        if alone:
+            return torch.cat([self._from_the_last(row, first, many) for row in ids.split(1)])
         return self._continued(ids, shared, self._begun, many)[0]
+
+    def _faster_alone(self, ids: Tensor, first: int, shared: int) -> bool:
+        """Whether rows that go on from the row before each take fewer tokens than all that go on from the prompt: a CPU
+        runs them one after the other in about the time of all at once."""
+        last = ids.new_tensor([self.beginning]) if self._run_last is None else self._run_last[0]
+        pairs = zip(ids.split(1), (last, *ids.split(1)), strict=False)
+        alone = sum(max(ids.shape[1] - _alike(row, before, first), _LEAST_RUN) for row, before in pairs)
+        return alone < len(ids) * (ids.shape[1] - shared)
 
     def _from_the_last(self, row: Tensor, first: int, many: int) -> Tensor:
         """What `next_tokens` gives for one row, (1, many, vocabulary), from where it differs from the row before, or

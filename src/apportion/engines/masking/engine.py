@@ -144,7 +144,8 @@ class Masking(Subject):
         self._same_shapes = self.parts[0].replacement.keeps_shape
         if not (self.numpy and self._same_shapes):
             _ = self.score
-        one = max(sum(part.x[0].numel() for part in self.parts), -(-self._largest.numbers // self.batch))
+        run = max(1, self.rows_run)
+        one = max(sum(part.x[0].numel() for part in self.parts), -(-self._largest.numbers // run))
         self._any_chunk = chunk is None
         fitting = rows_a_chunk(one, self.parts[0].x.device, self.numpy)
         fitting = getattr(self.model, "rows_at_once", None) or fitting
@@ -152,8 +153,11 @@ class Masking(Subject):
 
     @cached_property
     def output(self) -> Tensor:
-        """The scores of all classes at the inputs themselves, (batch, classes)."""
-        return self.run(map_tensors(self.inputs, torch.clone))  # the model may write into what it is given
+        """The scores of all classes at the inputs themselves, (batch, classes). Samples that are one input run once."""
+        once = self.batch > 1 and self.places is None and all(map(_same_rows, tensors_in(self.inputs)))
+        inputs = rows_of(self.inputs, torch.zeros(1, dtype=torch.long)) if once else self.inputs
+        found = self.run(map_tensors(inputs, torch.clone))  # the model may write into what it is given
+        return found.repeat(self.batch, 1) if once else found
 
     @cached_property
     def gives_probabilities(self) -> bool:
