@@ -172,3 +172,15 @@ def test_all_classes_of_one_row_have_their_nodes_in_common() -> None:
     assert "not within tolerance after max_nodes=96 nodes of all together" in found.warnings[0]
     whole = ap.IntegratedGradients(max_nodes=4096, tolerance=1e-6)(steep, x, torch.arange(3))
     assert float(whole.left_over.max()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "method", [ap.Occlusion(patch=2), ap.KernelSHAP(partition=ap.Patches(4)), ap.LIME(samples=40)]
+)
+def test_where_features_are_hidden_equal_rows_take_what_one_takes(method: Any) -> None:
+    one, model = Pictures(), Pictures()
+    alone = [method(one, pictures(), int(label)) for label in CLASSES]
+    found = method(model, many(pictures(), once=False), CLASSES)
+    assert model.rows == one.rows / len(CLASSES)
+    torch.testing.assert_close(found.values, torch.cat([each.values for each in alone]), atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(found.output, one(pictures()).detach().repeat(len(CLASSES), 1))
