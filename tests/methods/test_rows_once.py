@@ -177,10 +177,10 @@ def test_all_classes_of_one_row_have_their_nodes_in_common() -> None:
 @pytest.mark.parametrize(
     "method", [ap.Occlusion(patch=2), ap.KernelSHAP(partition=ap.Patches(4)), ap.LIME(samples=40)]
 )
-def test_where_features_are_hidden_equal_rows_take_what_one_takes(method: Any) -> None:
+def test_where_features_are_hidden_they_take_what_one_takes(method: Any) -> None:
     one, model = Pictures(), Pictures()
     alone = [method(one, pictures(), int(label)) for label in CLASSES]
-    found = method(model, many(pictures(), once=False), CLASSES)
+    found = method(model, many(pictures(), once=True), CLASSES)
     assert model.rows == one.rows / len(CLASSES)
     torch.testing.assert_close(found.values, torch.cat([each.values for each in alone]), atol=1e-9, rtol=1e-7)
     torch.testing.assert_close(found.output, one(pictures()).detach().repeat(len(CLASSES), 1))

@@ -26,7 +26,7 @@ from apportion.core.calling import (
     warned,
 )
 from apportion.core.features import Features, TabularFeatures, as_cut
-from apportion.core.inputs import Inputs, Values, rows_of
+from apportion.core.inputs import Inputs, Values, rows_of, runs_once
 from apportion.core.numbers import is_frame, is_series, tensor_of
 from apportion.core.per_input import PerInput
 from apportion.core.places import samples_first, taking
@@ -153,8 +153,8 @@ class Masking(Subject):
 
     @cached_property
     def output(self) -> Tensor:
-        """The scores of all classes at the inputs themselves, (batch, classes). Samples that are one input run once."""
-        once = self.batch > 1 and self.places is None and all(map(_same_rows, tensors_in(self.inputs)))
+        """The scores of all classes at the inputs themselves, (batch, classes). Rows that are one row run once."""
+        once = self.batch > 1 and self.places is None and runs_once(self.inputs, 1)
         inputs = rows_of(self.inputs, torch.zeros(1, dtype=torch.long)) if once else self.inputs
         found = self.run(map_tensors(inputs, torch.clone))  # the model may write into what it is given
         return found.repeat(self.batch, 1) if once else found
