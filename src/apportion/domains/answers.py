@@ -276,6 +276,10 @@ class DecoderScores(AnswerScores):
         self.written: Tensor
         self.register_buffer("written", written.to(next(model.parameters()).device), persistent=False)
 
+    @property
+    def rows_at_once(self) -> None:
+        """The encoder's tokens are the most, and how many there are is not known here."""
+
     def for_goals(self, goals: Sequence[Goal]) -> DecoderScores:
         return DecoderScores(self.language_model, self.start, self.answer, goals)
 
