@@ -70,10 +70,21 @@ class Task:
 
         layer = getattr(captum.attr, method)(self.lm.model, self.lm.model.get_input_embeddings())
         theirs = captum.attr.LLMGradientAttribution(layer, self.lm.tokenizer)
-        given = captum.attr.TextTokenInput(
+        return lambda: theirs.attribute(self.text_of_captum(), target=self.answer, **how)
+
+    def ablation(self) -> Callable[[], Any]:
+        import captum.attr
+
+        theirs = captum.attr.LLMAttribution(captum.attr.FeatureAblation(self.lm.model), self.lm.tokenizer)
+        # With the outputs that it keeps from call to call the values are others.
+        return lambda: theirs.attribute(self.text_of_captum(), target=self.answer, use_cached_outputs=False)
+
+    def text_of_captum(self) -> Any:
+        import captum.attr
+
+        return captum.attr.TextTokenInput(
             self.prompt, self.lm.tokenizer, baselines=self.lm.mask, skip_tokens=[]
         )
-        return lambda: theirs.attribute(given, target=self.answer, **how)
 
     def interpreto(self, method: str, **how: Any) -> Callable[[], Any]:
         import peers
@@ -103,16 +114,12 @@ def ig(task: Task, nodes: int) -> dict[str, Callable[[], Any]]:
 
 def occlusion(task: Task, nodes: int) -> dict[str, Callable[[], Any]]:
     """Each token hidden; interpreto hides those of the answer, too."""
-    import captum.attr
-
-    given = captum.attr.TextTokenInput(task.prompt, task.lm.tokenizer, baselines=task.lm.mask, skip_tokens=[])
-    ablation = captum.attr.LLMAttribution(captum.attr.FeatureAblation(task.lm.model), task.lm.tokenizer)
     return {
         "apportion": lambda: ap.explain(
             task.lm, task.prompt, ap.Occlusion(), FIRST, answer=task.answer, unit="token"
         ),
         "interpreto": task.interpreto("Occlusion"),
-        "captum": lambda: ablation.attribute(given, target=task.answer, use_cached_outputs=False),
+        "captum": task.ablation(),
     }
 
 
@@ -163,13 +170,9 @@ CASES = {"ixg": ixg, "ig": ig, "lrp": lrp, "occlusion": occlusion, "context": co
 def agreement(task: Task, nodes: int) -> None:
     """The values of the prompt's tokens for each token of the answer, by us and by the others. inseq and Captum move
     the answer so far to the baseline, too, so of Integrated Gradients the first token is compared."""
-    import captum.attr
-
-    many, mask = len(task.lm.tokenizer(task.prompt)["input_ids"]), task.lm.mask
+    many = len(task.lm.tokenizer(task.prompt)["input_ids"])
     said = len(task.lm.tokenizer(task.answer)["input_ids"])
     by_nodes, hiding = ap.IntegratedGradients(nodes=nodes), ap.Occlusion()
-    given = captum.attr.TextTokenInput(task.prompt, task.lm.tokenizer, baselines=mask, skip_tokens=[])
-    ablation = captum.attr.LLMAttribution(captum.attr.FeatureAblation(task.lm.model), task.lm.tokenizer)
 
     def ours(method: Any, target: ap.Answer) -> Tensor:
         found = ap.explain(task.lm, task.prompt, method, target, answer=task.answer, unit="token")
@@ -190,9 +193,7 @@ def agreement(task: Task, nodes: int) -> None:
     report("integrated gradients, inseq", ours(by_nodes, ap.Answer(0, "logit")), first)
     first = task.captum("LayerIntegratedGradients", n_steps=nodes)().token_attr[:1]
     report("integrated gradients, captum", ours(by_nodes, ap.Answer(0)), first)
-    # With the outputs that it keeps from call to call the values are others.
-    left_out = ablation.attribute(given, target=task.answer, use_cached_outputs=False).token_attr
-    report("occlusion, captum", ours(hiding, each), left_out)
+    report("occlusion, captum", ours(hiding, each), task.ablation()().token_attr)
     (found,) = task.interpreto("Occlusion")()
     report("occlusion, interpreto", ours(hiding, FIRST), found.attributions[:, :many])
 

@@ -35,6 +35,11 @@ def score(case: Case, inputs: Tensor) -> Tensor:
     return found.reshape(-1)
 
 
+def language_model(case: Case) -> Any:
+    """The model inside a `NextToken`."""
+    return case.model.model  # type: ignore[union-attr]
+
+
 def captum(*kinds: str) -> Mapping[str, Peer]:
     """Of tensors, from zero; LRP from no reference."""
     import peers
@@ -102,7 +107,7 @@ def autolrp_of_embeddings() -> Mapping[str, Peer]:
 
     def run(rules: Mapping[str, Any]) -> Peer:
         def explained(case: Case) -> tuple[Tensor, Tensor]:
-            inner: Any = case.model.model  # type: ignore[union-attr]
+            inner = language_model(case)
             x = autolrp.tensor(inner.get_input_embeddings()(case.inputs).detach().clone())
             found = inner(inputs_embeds=x, use_cache=False, logits_to_keep=1).logits[0, -1, int(case.target)]
             found.lrp(config=autolrp.LRPConfig(rule={**autolrp.BASE, **rules}))
@@ -127,7 +132,7 @@ def lxt() -> Mapping[str, Peer]:
     functions = llama.ALL_ATTENTION_FUNCTIONS
 
     def explained(case: Case) -> tuple[Tensor, Tensor]:
-        inner: Any = case.model.model  # type: ignore[union-attr]
+        inner = language_model(case)
         x = inner.get_input_embeddings()(case.inputs).detach().requires_grad_()
         with (
             patch.object(llama.LlamaMLP, "forward", patches.gated_mlp_forward),
@@ -152,7 +157,7 @@ def interpreto() -> Mapping[str, Peer]:
 
     def run(name: str, adds_up: bool, **how: Any) -> Peer:
         def explained(case: Case) -> tuple[Tensor, Tensor | None]:
-            inner: Any = case.model.model  # type: ignore[union-attr]
+            inner = language_model(case)
             tokenizer = AutoTokenizer.from_pretrained(inner.name_or_path)
             tokenizer.mask_token = tokenizer.pad_token or tokenizer.eos_token
             text, token = tokenizer.decode(case.inputs[0]), int(case.target)
